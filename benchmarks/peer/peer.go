@@ -1,0 +1,73 @@
+// Package peer puts every library that the harness can drive behind one small
+// interface, so that the same workload, with the same checks, runs over each
+// of them.
+package peer
+
+import "context"
+
+// A Peer is one library, or one way of using it, under test.
+type Peer interface {
+	// Name is what tables and flags call it: "sluice", "grpc", "yamux+b".
+	Name() string
+	// Serve listens on addr ("127.0.0.1:0" for any port) and serves every
+	// stream in the mode that its opener asked for, until Close.
+	Serve(addr string, o Options) (Server, error)
+	// Dial makes one connection.
+	Dial(ctx context.Context, addr string, o Options) (Conn, error)
+}
+
+// Mode says what the server does with a stream.
+type Mode byte
+
+const (
+	// Echo sends every message back, in order.
+	Echo Mode = 'e'
+	// Discard checks every message and, when the client ends its half, sends
+	// one message back: the Summary of what came.
+	Discard Mode = 'd'
+	// Park accepts the stream and leaves it alone until the client closes it.
+	Park Mode = 'p'
+)
+
+// Options are the settings that a workload may need; a peer that lacks one
+// ignores it.
+type Options struct {
+	MaxMessage int  // bytes
+	Streams    int  // streams a connection must allow
+	Conns      int  // connections an address must allow
+	Checksum   bool // integrity check by the transport, where there is a choice
+}
+
+// A Server is a listening peer.
+type Server interface {
+	Addr() string
+	Close() error
+}
+
+// A Conn is one connection, or what stands for it where streams can't share one.
+type Conn interface {
+	// Open opens a stream. Streams of one Conn share a connection if the
+	// library can do that.
+	Open(ctx context.Context, m Mode) (Stream, error)
+	Close() error
+}
+
+// A Stream carries whole messages both ways. One goroutine may send while
+// another receives.
+type Stream interface {
+	// Buf returns a buffer of n bytes for the next message, to be filled and
+	// passed to Send. It is pooled where the library has a pool.
+	Buf(n int) []byte
+	// Send sends p, which came from Buf. It may keep it back until Flush or
+	// the next Recv if that is how a user of this library would batch.
+	Send(p []byte) error
+	// Flush sends what Send kept back.
+	Flush() error
+	// Recv returns the next message, io.EOF after the last. It is valid until
+	// the next Recv on this stream.
+	Recv() ([]byte, error)
+	// CloseSend ends the sending half.
+	CloseSend() error
+	// Close frees the stream.
+	Close() error
+}

@@ -3,7 +3,10 @@
 // of them.
 package peer
 
-import "context"
+import (
+	"context"
+	"sync/atomic"
+)
 
 // A Peer is one library, or one way of using it, under test.
 type Peer interface {
@@ -36,6 +39,15 @@ type Options struct {
 	Streams    int  // streams a connection must allow
 	Conns      int  // connections an address must allow
 	Checksum   bool // integrity check by the transport, where there is a choice
+
+	// Duplex says that a stream's sender and receiver are two goroutines.
+	// Then Recv sends nothing that was kept back: the sender calls Flush
+	// when it has nothing more to send for the moment.
+	Duplex bool
+
+	// Serving, if set, holds how many streams the server is serving. Only
+	// servers use it.
+	Serving *atomic.Int64
 }
 
 // A Server is a listening peer.
@@ -56,10 +68,12 @@ type Conn interface {
 // another receives.
 type Stream interface {
 	// Buf returns a buffer of n bytes for the next message, to be filled and
-	// passed to Send. It is pooled where the library has a pool.
+	// passed to Send. It is pooled where the library has a pool. The buffer
+	// of an earlier Buf is void, unless Send took it.
 	Buf(n int) []byte
-	// Send sends p, which came from Buf. It may keep it back until Flush or
-	// the next Recv if that is how a user of this library would batch.
+	// Send sends p, which is what the last Buf returned. It may keep it back
+	// until Flush, CloseSend or a Recv that has to wait (see Options.Duplex)
+	// if that is how a user of this library would batch.
 	Send(p []byte) error
 	// Flush sends what Send kept back.
 	Flush() error

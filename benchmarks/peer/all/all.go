@@ -1,0 +1,42 @@
+// Package all lists the peers by name.
+package all
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/sluicerpc/sluice/benchmarks/peer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/gnetpeer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/grpcpeer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/raw"
+)
+
+// Peers returns every peer, in the order of the tables.
+func Peers() []peer.Peer {
+	return []peer.Peer{
+		raw.New(),
+		raw.NewUnbatched(),
+		gnetpeer.New(),
+		grpcpeer.New(),
+		grpcpeer.NewLargeWindow(),
+	}
+}
+
+// Names returns the names of Peers.
+func Names() []string {
+	var names []string
+	for _, p := range Peers() {
+		names = append(names, p.Name())
+	}
+	return names
+}
+
+// Find returns the peer of that name.
+func Find(name string) (peer.Peer, error) {
+	for _, p := range Peers() {
+		if p.Name() == name {
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("no peer %q; there are %s", name, strings.Join(Names(), ", "))
+}

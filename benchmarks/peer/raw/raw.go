@@ -1,0 +1,71 @@
+// Package raw is plain TCP with messages framed by hand, one connection per
+// stream: what every library is measured against.
+package raw
+
+import (
+	"context"
+	"net"
+
+	"github.com/sluicerpc/sluice/benchmarks/peer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/framed"
+	"github.com/sluicerpc/sluice/benchmarks/peer/internal/listen"
+)
+
+type raw struct {
+	name  string
+	batch bool
+}
+
+// New returns net.Conn with buffers of 64 KiB, flushed when the next receive
+// would wait.
+func New() peer.Peer { return raw{"raw", true} }
+
+// NewUnbatched returns net.Conn with one Write per message.
+func NewUnbatched() peer.Peer { return raw{"raw1", false} }
+
+func (r raw) Name() string { return r.name }
+
+func (r raw) Serve(addr string, o peer.Options) (peer.Server, error) {
+	o.Duplex = false
+	return listen.Serve(addr, func(nc net.Conn) {
+		_ = framed.New(nc, r.batch, o).Serve(o)
+	})
+}
+
+func (r raw) Dial(_ context.Context, addr string, o peer.Options) (peer.Conn, error) {
+	return NewConn(addr, r.batch, o), nil
+}
+
+// Conn opens a TCP connection for each stream.
+type Conn struct {
+	addr  string
+	batch bool
+	o     peer.Options
+	dial  net.Dialer
+}
+
+// NewConn returns a Conn to a server that speaks package framed.
+func NewConn(addr string, batch bool, o peer.Options) *Conn {
+	return &Conn{addr: addr, batch: batch, o: o}
+}
+
+// Open connects. The address's port is not kept busy after Close: thousands of
+// opens a second would use all ports up.
+func (c *Conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
+	nc, err := c.dial.DialContext(ctx, "tcp", c.addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := nc.(*net.TCPConn).SetLinger(0); err != nil {
+		return nil, err
+	}
+	s := framed.New(nc, c.batch, c.o)
+	if err := s.Open(m); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close does nothing: streams close their connections.
+func (c *Conn) Close() error { return nil }

@@ -1,0 +1,29 @@
+package pace
+
+import (
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// fineSleep returns a sleep for the calling goroutine that is woken within
+// some 30 us, where time.Sleep takes up to 1 ms on kernels with coarse timers:
+// nanosleep on a thread of its own, with the slack taken away. The thread
+// keeps a P from the time it sleeps until the runtime notices, so done gives
+// back the one that is added for it.
+func fineSleep() (sleep func(time.Duration), done func()) {
+	runtime.LockOSThread()
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // without it sleeps are coarser
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	sleep = func(d time.Duration) {
+		ts := unix.NsecToTimespec(int64(d))
+		_ = unix.Nanosleep(&ts, nil) // cut short by a signal: the caller looks at the clock
+	}
+	done = func() {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) - 1)
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
+		runtime.UnlockOSThread()
+	}
+	return sleep, done
+}

@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package proc
+
+func readSystem(s *Stats) { readUsage(s) }

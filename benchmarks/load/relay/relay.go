@@ -1,0 +1,175 @@
+// Package relay is a TCP relay that misbehaves on request: it delays what it
+// carries and kills connections.
+package relay
+
+import (
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Relay carries every connection that it accepts to one address.
+type Relay struct {
+	ln     net.Listener
+	target string
+	delay  atomic.Int64
+
+	mu    sync.Mutex
+	links map[*link]struct{}
+	done  bool
+	wg    sync.WaitGroup // the accept loop and all copiers; Close waits
+}
+
+// link is one connection carried.
+type link struct{ near, far net.Conn }
+
+// New listens on a port of its own and relays to target.
+func New(target string) (*Relay, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	r := &Relay{ln: ln, target: target, links: make(map[*link]struct{})}
+	r.wg.Go(r.accept)
+	return r, nil
+}
+
+// Addr returns where to connect.
+func (r *Relay) Addr() string { return r.ln.Addr().String() }
+
+// Delay holds back all that arrives from now on, in each direction, for d.
+func (r *Relay) Delay(d time.Duration) { r.delay.Store(int64(d)) }
+
+// Kill resets that share of the connections, at least one if there is any,
+// and returns how many.
+func (r *Relay) Kill(share float64) int {
+	r.mu.Lock()
+	links := make([]*link, 0, len(r.links))
+	for l := range r.links {
+		links = append(links, l)
+	}
+	r.mu.Unlock()
+	rand.Shuffle(len(links), func(i, j int) { links[i], links[j] = links[j], links[i] })
+	n := min(max(int(share*float64(len(links))+0.5), 1), len(links))
+	for _, l := range links[:n] {
+		l.kill()
+	}
+	return n
+}
+
+// Close kills what is left and stops listening.
+func (r *Relay) Close() error {
+	r.mu.Lock()
+	r.done = true
+	for l := range r.links {
+		l.kill()
+	}
+	r.mu.Unlock()
+	err := r.ln.Close()
+	r.wg.Wait()
+	return err
+}
+
+func (r *Relay) accept() {
+	for {
+		near, err := r.ln.Accept()
+		if err != nil {
+			return
+		}
+		r.wg.Go(func() { r.carry(near) })
+	}
+}
+
+func (r *Relay) carry(near net.Conn) {
+	far, err := net.Dial("tcp", r.target)
+	if err != nil {
+		near.Close()
+		return
+	}
+	l := &link{near, far}
+	if !r.add(l) {
+		l.kill()
+		return
+	}
+	var both sync.WaitGroup
+	both.Go(func() { r.copy(far, near) })
+	both.Go(func() { r.copy(near, far) })
+	both.Wait()
+	r.mu.Lock()
+	delete(r.links, l)
+	r.mu.Unlock()
+	near.Close()
+	far.Close()
+}
+
+func (r *Relay) add(l *link) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.done {
+		r.links[l] = struct{}{}
+	}
+	return !r.done
+}
+
+// kill closes both ends with a reset.
+func (l *link) kill() {
+	for _, c := range []net.Conn{l.near, l.far} {
+		_ = c.(*net.TCPConn).SetLinger(0) // if it's closed already, so much the better
+		c.Close()
+	}
+}
+
+type chunk struct {
+	p   []byte
+	due time.Time
+}
+
+// ahead bounds the chunks of 32 KiB held back in each direction.
+const ahead = 256
+
+// copy carries from src to dst until src ends, and passes the end on.
+func (r *Relay) copy(dst, src net.Conn) {
+	chunks := make(chan chunk, ahead)
+	var writer sync.WaitGroup
+	writer.Go(func() { write(dst, chunks) })
+	for {
+		p := make([]byte, 32<<10)
+		n, err := src.Read(p)
+		if n > 0 {
+			chunks <- chunk{p[:n], time.Now().Add(time.Duration(r.delay.Load()))}
+		}
+		if err != nil {
+			close(chunks)
+			writer.Wait()
+			end(dst, err)
+			return
+		}
+	}
+}
+
+// write writes each chunk when it is due, and empties the channel whatever
+// happens, so that the reader never waits for it in vain.
+func write(dst net.Conn, chunks <-chan chunk) {
+	var err error
+	for c := range chunks {
+		if err != nil {
+			continue
+		}
+		time.Sleep(time.Until(c.due))
+		_, err = dst.Write(c.p)
+	}
+}
+
+// end passes on how the other side ended: in order, or not.
+func end(dst net.Conn, err error) {
+	tcp := dst.(*net.TCPConn)
+	if err == io.EOF {
+		_ = tcp.CloseWrite()
+		return
+	}
+	_ = tcp.SetLinger(0)
+	_ = tcp.Close()
+}

@@ -12,11 +12,35 @@ import (
 )
 
 const (
-	prefix   = 4
-	endMark  = 1<<32 - 1 // instead of a length: no more messages follow
-	bufSize  = 64 << 10
-	smallBuf = 4 << 10
+	prefix  = 4
+	endMark = 1<<32 - 1 // instead of a length: no more messages follow
 )
+
+// classes are the sizes of buffers. They grow with use, so that ten thousand
+// idle streams don't hold ten thousand times 64 KiB.
+var classes = [...]int{64, 512, 4 << 10, maxBuf}
+
+const (
+	maxBuf   = 64<<10 + prefix
+	firstBuf = 512      // of a receiver
+	atOnce   = 16 << 10 // nothing is won by keeping larger messages back
+)
+
+// class returns the smallest class of at least n bytes, or the largest.
+func class(n int) int {
+	for _, c := range classes {
+		if c >= n {
+			return c
+		}
+	}
+	return maxBuf
+}
+
+func grown(b []byte, n int) []byte {
+	b2 := make([]byte, n)
+	copy(b2, b)
+	return b2
+}
 
 // A Stream carries messages over rw. It has no lock: see peer.Options.Duplex.
 type Stream struct {
@@ -41,20 +65,24 @@ type Stream struct {
 // New returns a stream of messages over rw. With batch, Send keeps messages
 // back in a buffer of 64 KiB; without, each is one Write.
 func New(rw io.ReadWriteCloser, batch bool, o peer.Options) *Stream {
-	s := &Stream{rw: rw, batch: batch, limit: max(o.MaxMessage, 4<<20), flushFirst: !o.Duplex}
-	n := smallBuf
-	if batch {
-		n = bufSize
-	}
-	s.in, s.out = make([]byte, bufSize), make([]byte, n)
-	return s
+	return &Stream{rw: rw, batch: batch, limit: max(o.MaxMessage, 4<<20), flushFirst: !o.Duplex}
 }
 
 // OnClose sets what Close does instead of closing the byte stream.
 func (s *Stream) OnClose(f func() error) { s.onEnd = f }
 
 // Preface puts p before the first message.
-func (s *Stream) Preface(p ...byte) { s.kept += copy(s.out[s.kept:], p) }
+func (s *Stream) Preface(p ...byte) {
+	s.room(s.kept + len(p))
+	s.kept += copy(s.out[s.kept:], p)
+}
+
+// room makes out n bytes long, or as long as it gets.
+func (s *Stream) room(n int) {
+	if n > len(s.out) && len(s.out) < maxBuf {
+		s.out = grown(s.out, class(n))
+	}
+}
 
 // ReadByte takes one byte that precedes the first message.
 func (s *Stream) ReadByte() (byte, error) {
@@ -69,6 +97,7 @@ func (s *Stream) ReadByte() (byte, error) {
 // is large.
 func (s *Stream) Buf(n int) []byte {
 	at := s.kept + prefix
+	s.room(at + n)
 	if s.inBigOut = at+n > len(s.out); !s.inBigOut {
 		return s.out[at : at+n]
 	}
@@ -86,7 +115,7 @@ func (s *Stream) Send(p []byte) error {
 	}
 	binary.LittleEndian.PutUint32(s.out[s.kept:], uint32(len(p)))
 	s.kept += prefix + len(p)
-	if s.batch {
+	if s.batch && len(p) < atOnce {
 		return nil
 	}
 	return s.Flush()
@@ -132,7 +161,7 @@ func (s *Stream) Recv() ([]byte, error) {
 		return nil, io.EOF
 	case n > s.limit:
 		return nil, fmt.Errorf("framed: message of %d bytes, limit is %d", n, s.limit)
-	case n > len(s.in):
+	case prefix+n > maxBuf:
 		return s.recvBig(n)
 	}
 	if err := s.fill(n); err != nil {
@@ -166,10 +195,7 @@ func (s *Stream) fill(n int) error {
 	if err := s.beforeWait(); err != nil {
 		return err
 	}
-	if s.r+n > len(s.in) || s.r == s.w {
-		s.w = copy(s.in, s.in[s.r:s.w])
-		s.r = 0
-	}
+	s.makeRoom(n)
 	for s.w-s.r < n {
 		m, err := s.rw.Read(s.in[s.w:])
 		s.w += m
@@ -178,6 +204,19 @@ func (s *Stream) fill(n int) error {
 		}
 	}
 	return nil
+}
+
+// makeRoom moves what is buffered to the front, of a larger buffer if this
+// one is too small for n bytes or was filled by the last read.
+func (s *Stream) makeRoom(n int) {
+	full := s.w == len(s.in)
+	if s.r+n > len(s.in) || s.r == s.w || full {
+		s.w = copy(s.in, s.in[s.r:s.w])
+		s.r = 0
+	}
+	if n > len(s.in) || full && len(s.in) < maxBuf {
+		s.in = grown(s.in[:s.w], class(max(n, len(s.in)+1, firstBuf)))
+	}
 }
 
 func (s *Stream) beforeWait() error {
@@ -198,6 +237,7 @@ func cutShort(err error) error {
 
 // CloseSend tells the receiver that no message follows.
 func (s *Stream) CloseSend() error {
+	s.room(s.kept + prefix)
 	if s.kept+prefix > len(s.out) {
 		if err := s.Flush(); err != nil {
 			return err

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/sluicerpc/sluice/benchmarks/workload"
+)
+
+// The peers that ratios are given to.
+const (
+	baseRaw  = "raw"
+	baseGRPC = "grpc"
+)
+
+// A figure picks one number from a run, NaN if the run has none.
+type figure func(*workload.Result) float64
+
+var missing = math.NaN()
+
+func rate(r *workload.Result) float64     { return r.Rate() }
+func gbps(r *workload.Result) float64     { return r.GBps() }
+func cpu(r *workload.Result) float64      { return r.CPU() }
+func share(r *workload.Result) float64    { return 100 * r.UserShare() }
+func allocs(r *workload.Result) float64   { return r.Allocs() }
+func switches(r *workload.Result) float64 { return r.Switches() }
+func cores(r *workload.Result) float64    { return r.Cores() }
+func clientMB(r *workload.Result) float64 { return float64(r.Client.RSS) / 1e6 }
+func serverMB(r *workload.Result) float64 { return float64(r.Server.RSS) / 1e6 }
+func client(r *workload.Result) float64   { return orMissing(r.Client.Each) }
+func server(r *workload.Result) float64   { return orMissing(r.Server.Each) }
+
+func orMissing(f float64) float64 {
+	if f == 0 {
+		return missing
+	}
+	return f
+}
+
+func p50(r *workload.Result) float64 {
+	if r.Latency == nil {
+		return missing
+	}
+	return r.Latency.P50
+}
+
+func p99(r *workload.Result) float64 {
+	if r.Latency == nil {
+		return missing
+	}
+	return r.Latency.P99
+}
+
+// values returns a figure of the runs that succeeded and have it, sorted.
+func (r *row) values(f figure) []float64 {
+	var vs []float64
+	for _, run := range r.Runs {
+		if run == nil {
+			continue
+		}
+		if v := f(run); !math.IsNaN(v) {
+			vs = append(vs, v)
+		}
+	}
+	slices.Sort(vs)
+	return vs
+}
+
+func (r *row) median(f figure) float64 { return median(r.values(f)) }
+
+func median(sorted []float64) float64 {
+	n := len(sorted)
+	if n == 0 {
+		return missing
+	}
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+// ratio returns the median over the rounds of this row's figure by the
+// other's in the same round.
+func (r *row) ratio(to *row, f figure) float64 {
+	if to == nil {
+		return missing
+	}
+	var vs []float64
+	for i, run := range r.Runs {
+		if run == nil || i >= len(to.Runs) || to.Runs[i] == nil {
+			continue
+		}
+		if v := f(run) / f(to.Runs[i]); !math.IsNaN(v) {
+			vs = append(vs, v)
+		}
+	}
+	slices.Sort(vs)
+	return median(vs)
+}
+
+// columns of a workload's table; those that no row has a value for are left
+// out.
+func (t *table) columns() []column {
+	cols := []column{
+		{"rate/s", func(r *row) string { return spread(r.values(rate)) }, rate},
+		{"GB/s", one(gbps), t.figureIf(t.bytes(), gbps)},
+		{"p50 / p99 us", two(p50, p99), p50},
+		{"CPU us " + t.each(), one(cpu), cpu},
+		{"user %", one(share), share},
+		{"cores", one(cores), cores},
+		{"allocs", one(allocs), allocs},
+		{"switches", one(switches), switches},
+		{"RSS MB", two(clientMB, serverMB), clientMB},
+		{"bytes each", two(client, server), client},
+	}
+	return slices.DeleteFunc(cols, func(c column) bool {
+		return !slices.ContainsFunc(t.Rows, func(r *row) bool { return len(r.values(c.has)) > 0 })
+	})
+}
+
+// each says what costs are divided by.
+func (t *table) each() string {
+	if t.Name == "w5" {
+		return "per MiB"
+	}
+	return "each"
+}
+
+// bytes reports whether the workload moves enough to be measured in GB/s.
+func (t *table) bytes() bool {
+	return slices.ContainsFunc(t.Rows, func(r *row) bool { return r.median(gbps) >= 0.01 && r.median(p50) != r.median(p50) }) || t.Name == "w5"
+}
+
+func (t *table) figureIf(ok bool, f figure) figure {
+	if ok {
+		return f
+	}
+	return func(*workload.Result) float64 { return missing }
+}
+
+type column struct {
+	title string
+	text  func(*row) string
+	has   figure
+}
+
+func one(f figure) func(*row) string {
+	return func(r *row) string { return digits(r.median(f)) }
+}
+
+func two(f, g figure) func(*row) string {
+	return func(r *row) string { return digits(r.median(f)) + " / " + digits(r.median(g)) }
+}
+
+func (t *table) markdown(b *strings.Builder) {
+	fmt.Fprintf(b, "\n### %s: %s\n\n", t.Name, t.About)
+	cols := t.columns()
+	titles := []string{"peer"}
+	for _, c := range cols {
+		titles = append(titles, c.title)
+	}
+	head(b, titles)
+	rows := slices.Clone(t.Rows)
+	slices.SortStableFunc(rows, func(x, y *row) int { return cmp.Compare(y.median(rate), x.median(rate)) })
+	for _, r := range rows {
+		cells := []string{r.Peer}
+		if len(r.values(rate)) == 0 {
+			cells = append(cells, "failed")
+		} else {
+			for _, c := range cols {
+				cells = append(cells, c.text(r))
+			}
+		}
+		line(b, cells, len(titles))
+	}
+}
+
+func head(b *strings.Builder, titles []string) {
+	line(b, titles, len(titles))
+	fmt.Fprintf(b, "|%s\n", strings.Repeat(" --- |", len(titles)))
+}
+
+func line(b *strings.Builder, cells []string, n int) {
+	for len(cells) < n {
+		cells = append(cells, "")
+	}
+	fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
+}
+
+// ratios writes what each peer does by what raw TCP and grpc do.
+func (r *report) ratios(b *strings.Builder) {
+	b.WriteString("\n### Ratios to raw TCP and to grpc\n\nMedian of the ratios within each round. Rate: more is better; latency and CPU: less is.\n\n")
+	titles := []string{"workload", "peer"}
+	for _, base := range []string{baseRaw, baseGRPC} {
+		for _, what := range []string{"rate", "p50", "p99", "CPU"} {
+			titles = append(titles, what+" / "+base)
+		}
+	}
+	head(b, titles)
+	for _, t := range r.Tables {
+		for _, x := range t.Rows {
+			line(b, t.ratios(x), len(titles))
+		}
+	}
+}
+
+func (t *table) ratios(x *row) []string {
+	cells := []string{t.Name, x.Peer}
+	for _, base := range []string{baseRaw, baseGRPC} {
+		for _, f := range []figure{rate, p50, p99, cpu} {
+			cells = append(cells, digits(x.ratio(t.row(base), f)))
+		}
+	}
+	return cells
+}
+
+func spread(sorted []float64) string {
+	switch len(sorted) {
+	case 0:
+		return ""
+	case 1:
+		return si(sorted[0])
+	}
+	return fmt.Sprintf("%s (%s..%s)", si(median(sorted)), si(sorted[0]), si(sorted[len(sorted)-1]))
+}
+
+// si writes a rate with a suffix and three digits.
+func si(f float64) string {
+	switch {
+	case f >= 1e6:
+		return digits(f/1e6) + "M"
+	case f >= 1e3:
+		return digits(f/1e3) + "k"
+	}
+	return digits(f)
+}
+
+// digits writes three significant digits, and all of those before the point.
+func digits(f float64) string {
+	switch {
+	case math.IsNaN(f):
+		return "-"
+	case math.Abs(f) >= 100:
+		return fmt.Sprintf("%.0f", f)
+	}
+	return fmt.Sprintf("%.3g", f)
+}

@@ -1,0 +1,224 @@
+package arch
+
+import (
+	"fmt"
+	"go/token"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// fixture makes a tree of files that exist only here: path, text, path, text.
+func fixture(t *testing.T, files ...string) *tree {
+	t.Helper()
+	tr := newTree()
+	for i := 0; i < len(files); i += 2 {
+		if err := tr.add(files[i], []byte(files[i+1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return tr
+}
+
+// finds checks that exactly the wanted things are found, each by a part of its
+// line.
+func finds(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Errorf("found %d things, want %d:\n%s", len(got), len(want), strings.Join(got, "\n"))
+	}
+	for _, w := range want {
+		if !slices.ContainsFunc(got, func(g string) bool { return strings.Contains(g, w) }) {
+			t.Errorf("did not find %q in:\n%s", w, strings.Join(got, "\n"))
+		}
+	}
+}
+
+func TestImportsFinds(t *testing.T) {
+	ours := func(pkg string) string { return fmt.Sprintf("package p\nimport _ %q\n", module+"/"+pkg) }
+	for _, c := range []struct{ path, text, want string }{
+		{"pool/a.go", ours("frame"), "pool must not import frame"},
+		{"frame/a.go", ours("pool"), ""},
+		{"frame/native/a.go", ours("conn"), "must not"},
+		{"frame/strm/a.go", ours("frame"), ""},
+		{"frame/strm/a.go", ours("frame/native"), "must not"},
+		{"actor/a.go", ours("conn"), "must not"},
+		{"actor/a_test.go", ours("conn"), "must not"},
+		{"conn/a.go", ours("actor"), "must not"},
+		{"conn/a_test.go", ours("actor"), "must not"},
+		{"conn/a.go", ours("frame/native"), "must not"},
+		{"conn/a_test.go", ours("frame/native"), ""},
+		{"conn/a_test.go", ours("conn"), ""},
+		{"conn/a.go", ours("internal/leak"), "must not"},
+		{"conn/a_test.go", ours("internal/leak"), ""},
+		{"kernel/a.go", ours("actor"), ""},
+		{"kernel/a.go", ours("frame/native"), ""},
+		{"kernel/a.go", ours("frame/strm"), "must not"},
+		{"kernel/kerneltest/a.go", ours("actor"), "must not"},
+		{"cmd/echo/main.go", ours("conn"), "must not"},
+		{"cmd/echo/main.go", ours("kernel"), ""},
+		{"internal/timers/a.go", ours("pool"), "must not"},
+		{"extra/a.go", "package p\n", "not in the table"},
+		{"conn/a.go", "package p\nimport _ \"github.com/panjf2000/gnet/v2\"\n", ""},
+		{"conn/a.go", "package p\nimport _ \"github.com/panjf2000/gnet/v2/pkg/logging\"\n", ""},
+		{"kernel/a.go", "package p\nimport _ \"github.com/panjf2000/gnet/v2\"\n", "must not"},
+		{"kernel/a_test.go", "package p\nimport _ \"github.com/panjf2000/gnet/v2\"\n", "must not"},
+		{"frame/a.go", "package p\nimport _ \"github.com/valyala/bytebufferpool\"\n", "must not"},
+		{"pool/a.go", "package p\nimport _ \"go.uber.org/goleak\"\n", "must not"},
+		{"pool/a_test.go", "package p\nimport _ \"go.uber.org/goleak\"\n", ""},
+		{"pool/a.go", "package p\nimport _ \"example.com/new\"\n", "must not"},
+		{"pool/a.go", "package p\nimport _ \"net/http\"\n", ""},
+	} {
+		got := checkImports(fixture(t, c.path, c.text))
+		if c.want == "" {
+			finds(t, got)
+		} else {
+			finds(t, got, c.want)
+		}
+	}
+}
+
+func TestDocsFinds(t *testing.T) {
+	text := `%spackage conn
+func F() {}
+// G is documented.
+func G() {}
+type T struct{ X int }
+func (t *T) M() {}
+func (t *T) Error() string { return "" }
+func (t *T) unexported() {}
+type u[P any] struct{}
+func (u[P]) M() {}
+const A, b = 1, 2
+// A group's comment counts for all of it.
+const (
+	C = 3
+	D = 4
+)
+var E = 5 // so does one behind
+`
+	finds(t, checkDocs(fixture(t, "conn/a.go", fmt.Sprintf(text, "// Package conn is documented.\n"))),
+		"a.go:3: F ", "a.go:6: T ", "a.go:7: M ", "a.go:12: A ")
+	finds(t, checkDocs(fixture(t, "pool/a.go", "package pool\n")), "pool: the package")
+	finds(t, checkDocs(fixture(t, "pool/a_test.go", "package pool\nfunc F() {}\n")))
+	finds(t, checkDocs(fixture(t, "internal/x/a.go", "// Package x.\npackage x\nfunc F() {}\n")))
+}
+
+func TestStateFinds(t *testing.T) {
+	finds(t, checkState(fixture(t, "conn/a.go", `package conn
+func init() {}
+var ErrX = errors.New("x")
+var _ I = (*T)(nil)
+var free = sync.Pool{New: f}
+var classes [4]sync.Pool
+var table = map[string]int{"a": 1}
+var counter int
+var mu sync.Mutex
+var flag = &x{}
+var grown = []int{1}
+var sum = 0
+var once = sync.Once{}
+var byPointer = 1
+var cache = map[int]int{}
+var shadowed = 1
+func f() {
+	grown[0] = 2
+	sum++
+	g(&byPointer)
+	delete(cache, 1)
+	shadowed := 2
+	shadowed = 3
+	_ = table
+}
+`, "conn/b.go", `package conn
+func g() { flag.x = 1 }
+`)), "init runs", "conn.counter has no", "conn.mu has no", "conn.grown is changed at conn/a.go:18",
+		"conn.sum is changed", "conn.once is there", "conn.byPointer is changed", "conn.cache is changed",
+		"conn.flag is changed at conn/b.go:2")
+	finds(t, checkState(fixture(t, "pool/a.go", "package pool\nvar outstanding atomic.Int64\n")))
+	finds(t, checkState(fixture(t, "pool/a.go", "package pool\n")), `"pool.outstanding" is not needed`)
+}
+
+func TestBansFinds(t *testing.T) {
+	finds(t, checkBans(fixture(t, "conn/a.go", `package conn
+func a() { panic(1) }
+func (t *T) b() { log.Printf("") ; t.log.Printf("") }
+func c() { fmt.Println(); fmt.Fprintln(w); fmt.Sprint() }
+func d() { println() }
+func e() { os.Exit(1) }
+`)), "conn.a: return an error, or", "conn.(*T).b: use the logger", "conn.c: use", "conn.d: use", "conn.e: return an error")
+	finds(t, checkBans(fixture(t, "cmd/echo/main.go", "package main\nfunc main() { log.Fatal(1) }\n")))
+	finds(t, checkBans(fixture(t, "conn/a_test.go", "package conn\nfunc a() { panic(1) }\n")))
+	finds(t, unused("panics", map[string]string{"conn.a": ""}, map[string]bool{"conn.a": true},
+		fixture(t, "conn/a.go", "package conn\n")), "has no reason")
+}
+
+func TestSizesFinds(t *testing.T) {
+	long := func(lines int) string { return "func f() {\n" + strings.Repeat("\n", lines-2) + "}\n" }
+	finds(t, checkSizes(fixture(t, "conn/a.go", "package conn\n"+long(maxFunction))))
+	finds(t, checkSizes(fixture(t, "conn/a.go", "package conn\n"+long(maxFunction+1))), "f has 81 lines")
+	finds(t, checkSizes(fixture(t, "conn/a.go", "package conn\n"+strings.Repeat("\n", maxFile-1))))
+	finds(t, checkSizes(fixture(t, "conn/a.go", "package conn\n"+strings.Repeat("\n", maxFile))), "601 lines")
+	finds(t, checkSizes(fixture(t, "conn/a_test.go", "package conn\n"+strings.Repeat("\n", maxFile))))
+
+	finds(t, checkPercentiles(slices.Repeat([]int{maxFunctionP50}, 20)))
+	finds(t, checkPercentiles(slices.Repeat([]int{maxFunctionP50 + 1}, 19)))
+	finds(t, checkPercentiles(slices.Repeat([]int{maxFunctionP50 + 1}, 20)), "half of")
+	finds(t, checkPercentiles(append(slices.Repeat([]int{1}, 17), 31, 31, 31)), "a tenth of")
+}
+
+func TestTestShareFinds(t *testing.T) {
+	code := "package conn\n" + strings.Repeat("\n", 99)
+	enough := "package conn\n" + strings.Repeat("\n", minTestShare-1)
+	finds(t, checkTestShare(fixture(t, "conn/a.go", code, "conn/a_test.go", enough)))
+	finds(t, checkTestShare(fixture(t, "conn/a.go", code+"\n\n\n", "conn/a_test.go", enough)), "lines of tests")
+	finds(t, checkTestShare(newTree()))
+}
+
+func TestSpawnsFinds(t *testing.T) {
+	tr := fixture(t, "conn/a.go", `package conn
+func (c *Conn) a() { go c.read(); go c.write() }
+func b() { stop := context.AfterFunc(ctx, f); time.AfterFunc(d, f); wg.Go(f) }
+`, "conn/a_test.go", "package conn\nfunc t() { go f() }\n")
+	a := spawn{"conn/a.go", "(*Conn).a", "go", "the Conn", "Close"}
+	all := []spawn{a, a,
+		{"conn/a.go", "b", "context.AfterFunc", "b", "stop"},
+		{"conn/a.go", "b", "time.AfterFunc", "b", "fires"},
+		{"conn/a.go", "b", "Go", "wg", "Wait"}}
+
+	finds(t, checkSpawns(tr, all))
+	finds(t, checkSpawns(tr, all[1:]), `{"conn/a.go", "(*Conn).a", "go", "WHO HOLDS IT", "WHAT ENDS IT"},`)
+	finds(t, checkSpawns(tr, all[:4]), `"b", "Go"`)
+	finds(t, checkSpawns(tr, append(slices.Clone(all), a)), "listed, but gone")
+	unsaid := slices.Clone(all)
+	unsaid[0].end = ""
+	unsaid[1].owner = "WHO HOLDS IT"
+	finds(t, checkSpawns(tr, unsaid), "say who", "say who")
+}
+
+func TestWordsFinds(t *testing.T) {
+	for _, word := range []string{
+		"see /wo" + "rk/x", "cd /ro" + "ot/y", "(/ho" + "me/me/", "https://proxy.golang" + ".org", "pypi" + ".org",
+	} {
+		finds(t, checkWords("a.md", []byte("fine\n"+word)), "a.md:2")
+	}
+	for _, word := range []string{"net/wo" + "rk/", "/workers/", "a/ro" + "ot/b", "$HOME/ro" + "ot/", "go.dev"} {
+		finds(t, checkWords("a.md", []byte(word)))
+	}
+	finds(t, checkWords("a.bin", []byte("\x00 /ro"+"ot/")))
+}
+
+// TestTheTreeIsRead keeps the checks from passing because they see nothing.
+func TestTheTreeIsRead(t *testing.T) {
+	tr := load(t)
+	for _, want := range []string{"internal/arch/arch_test.go", "internal/leak/leak.go"} {
+		if !slices.ContainsFunc(tr.files, func(s *source) bool { return s.path == want }) {
+			t.Errorf("%s was not read", want)
+		}
+	}
+	for _, s := range tr.files {
+		if strings.HasPrefix(s.path, "benchmarks/") || s.ast.Package == token.NoPos {
+			t.Errorf("%s should not have been read", s.path)
+		}
+	}
+}

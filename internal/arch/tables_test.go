@@ -1,0 +1,79 @@
+// Package arch holds the tests of the repository's own rules: who imports
+// whom, what is documented, how large things are, what is forbidden, and who
+// ends each goroutine. The tables in this file are what one edits.
+package arch
+
+// Ratchets. They may be tightened at any time.
+const (
+	maxFunctionP50   = 10  // lines
+	maxFunctionP90   = 30  // lines
+	maxFunction      = 80  // lines
+	maxFile          = 600 // lines, tests excepted
+	minTestShare     = 50  // lines of tests per 100 lines of production code
+	minForPercentile = 20  // functions; fewer say nothing about a median
+)
+
+// imports names, for each package, those of ours that it may import. A package
+// that is not here may not exist; frame/* other than native are protocols and
+// follow protocolImports, internal/* import nothing of ours.
+var imports = map[string][]string{
+	"pool":              {},
+	"frame":             {"pool"},
+	"frame/native":      {"frame", "pool"},
+	"actor":             {"frame", "pool", "internal/timers"},
+	"conn":              {"frame", "pool", "internal/timers"},
+	"kernel":            {"actor", "conn", "frame", "frame/native", "pool", "internal/timers"},
+	"kernel/kerneltest": {"kernel", "conn", "frame"},
+	"cmd/echo":          {"kernel"},
+}
+
+var protocolImports = []string{"frame", "pool"}
+
+// testImports is what every package's tests may import besides.
+var testImports = []string{"frame/native", "kernel/kerneltest", "internal/leak"}
+
+// external names the modules of others and the packages that may import them.
+// An empty list allows all.
+var external = map[string][]string{
+	"github.com/panjf2000/gnet/v2":      {"conn"},
+	"github.com/valyala/bytebufferpool": {"pool"},
+	"golang.org/x/sys":                  {"conn"},
+	"golang.org/x/time":                 {},
+	"google.golang.org/protobuf":        {},
+	"github.com/klauspost/compress":     {},
+	"github.com/pierrec/lz4/v4":         {},
+}
+
+// testExternal is what tests may import besides; internal/leak is a part of
+// the tests, and checks its list of gnet's goroutines.
+var testExternal = map[string][]string{
+	"go.uber.org/goleak":           {},
+	"pgregory.net/rapid":           {},
+	"github.com/panjf2000/gnet/v2": {"conn", "internal/leak"},
+}
+
+// mutable names the package variables that may change, each with its reason.
+var mutable = map[string]string{
+	"pool.outstanding": "counts the buffers that are out, in builds that look for leaks",
+}
+
+// panics names the functions that may panic, each with its reason. A peer must
+// not be able to reach any of them.
+var panics = map[string]string{
+	"pool.Message.Truncate": "a mistake of the caller's, like a slice out of range",
+	"pool.checkLen":         "a mistake of the caller's, like make with a negative length",
+	"pool.checkLive":        "only in builds that look for use after release",
+	"pool.doubleRelease":    "only in builds that look for it",
+}
+
+// A spawn is a place in production code where something begins to run by
+// itself: a go statement, a WaitGroup's Go, or an AfterFunc.
+type spawn struct {
+	file, function, kind string
+	owner                string // who holds it
+	end                  string // what makes it end, and who waits for that
+}
+
+// spawns lists all of them. A test fails for one that is missing, and prints
+// the line to add; two in one function are two lines.
+var spawns = []spawn{}

@@ -142,7 +142,9 @@ func (r *run) dialOne() (peer.Conn, error) {
 // work runs f in n goroutines, each with its lane. They end when r.stop is
 // closed, or with the first error, which ends the run.
 func (r *run) work(n int, f func(i int, l *lane) error) {
-	r.lanes = make([]lane, n)
+	if r.lanes == nil {
+		r.lanes = make([]lane, n)
+	}
 	for i := range n {
 		r.workers.Go(func() {
 			if err := f(i, &r.lanes[i]); err != nil {

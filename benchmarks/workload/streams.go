@@ -133,7 +133,7 @@ func (r *run) exchange(s peer.Stream, id uint32) (peer.Summary, error) {
 // many opens connections that are used once in a period (W8).
 func (r *run) many() error {
 	echoers := make([]*echoer, r.w.Streams)
-	lanes := make([]lane, r.w.Streams)
+	r.lanes = make([]lane, r.w.Streams) // what opening did is counted before the measured part
 	err := r.memory(r.w.Conns, func() error {
 		return r.parallel(r.w.Conns, 64, func(i int) error {
 			c, err := r.dialOne()
@@ -144,16 +144,15 @@ func (r *run) many() error {
 			if err != nil {
 				return err
 			}
-			echoers[i] = newEchoer(r, s, uint32(i), &lanes[i])
+			echoers[i] = newEchoer(r, s, uint32(i), &r.lanes[i])
 			return echoers[i].ping()
 		})
 	})
 	if err != nil {
 		return err
 	}
-	r.work(r.w.Streams, func(i int, l *lane) error {
+	r.work(r.w.Streams, func(i int, _ *lane) error {
 		e := echoers[i]
-		e.l = l
 		offset := r.w.Period * time.Duration(i) / time.Duration(r.w.Streams)
 		return errors.Join(e.paced(offset), e.s.Close())
 	})

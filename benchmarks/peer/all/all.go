@@ -6,9 +6,13 @@ import (
 	"strings"
 
 	"github.com/sluicerpc/sluice/benchmarks/peer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/drpcpeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/gnetpeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/grpcpeer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/muxpeer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/quicpeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/raw"
+	"github.com/sluicerpc/sluice/benchmarks/peer/wspeer"
 )
 
 // Peers returns every peer, in the order of the tables.
@@ -19,6 +23,15 @@ func Peers() []peer.Peer {
 		gnetpeer.New(),
 		grpcpeer.New(),
 		grpcpeer.NewLargeWindow(),
+		drpcpeer.New(false),
+		drpcpeer.New(true),
+		muxpeer.Yamux(false),
+		muxpeer.Yamux(true),
+		muxpeer.Smux(false),
+		muxpeer.Smux(true),
+		quicpeer.New(false),
+		quicpeer.New(true),
+		wspeer.New(),
 	}
 }
 

@@ -5,6 +5,7 @@ package framed
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 
@@ -44,10 +45,11 @@ func grown(b []byte, n int) []byte {
 
 // A Stream carries messages over rw. It has no lock: see peer.Options.Duplex.
 type Stream struct {
-	rw    io.ReadWriteCloser
-	batch bool // Send keeps messages back
-	limit int  // longest message
-	onEnd func() error
+	rw        io.ReadWriteCloser
+	batch     bool         // Send keeps messages back
+	limit     int          // longest message
+	halfClose func() error // nil: the end is marked between messages
+	onClose   func() error // nil: Close closes rw
 
 	// The receiver's.
 	in         []byte
@@ -68,8 +70,9 @@ func New(rw io.ReadWriteCloser, batch bool, o peer.Options) *Stream {
 	return &Stream{rw: rw, batch: batch, limit: max(o.MaxMessage, 4<<20), flushFirst: !o.Duplex}
 }
 
-// OnClose sets what Close does instead of closing the byte stream.
-func (s *Stream) OnClose(f func() error) { s.onEnd = f }
+// HalfClose says that the byte stream has halves, of which f ends ours: that,
+// and no mark, ends the messages then, and Close calls closed.
+func (s *Stream) HalfClose(f, closed func() error) { s.halfClose, s.onClose = f, closed }
 
 // Preface puts p before the first message.
 func (s *Stream) Preface(p ...byte) {
@@ -150,6 +153,9 @@ func (s *Stream) Flush() error {
 // a buffer of their own.
 func (s *Stream) Recv() ([]byte, error) {
 	if err := s.fill(prefix); err != nil {
+		if s.halfClose != nil && s.r == s.w && errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, io.EOF
+		}
 		return nil, err
 	}
 	size := binary.LittleEndian.Uint32(s.in[s.r:])
@@ -237,6 +243,12 @@ func cutShort(err error) error {
 
 // CloseSend tells the receiver that no message follows.
 func (s *Stream) CloseSend() error {
+	if s.halfClose != nil {
+		if err := s.Flush(); err != nil {
+			return err
+		}
+		return s.halfClose()
+	}
 	s.room(s.kept + prefix)
 	if s.kept+prefix > len(s.out) {
 		if err := s.Flush(); err != nil {
@@ -250,8 +262,8 @@ func (s *Stream) CloseSend() error {
 
 // Close frees the stream.
 func (s *Stream) Close() error {
-	if s.onEnd != nil {
-		return s.onEnd()
+	if s.onClose != nil {
+		return s.onClose()
 	}
 	return s.rw.Close()
 }

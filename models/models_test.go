@@ -65,7 +65,7 @@ var variants = []struct {
 
 func TestCreditRules(t *testing.T) {
 	requireTools(t, "spin", "gcc")
-	model, err := filepath.Abs("credit.pml")
+	model, err := os.ReadFile("credit.pml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,11 +98,14 @@ func requireTools(t *testing.T, tools ...string) {
 }
 
 // check compiles one variant and lets it try everything.
-func check(t *testing.T, model string, defines []string) string {
+func check(t *testing.T, model []byte, defines []string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "credit.pml"), model, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	run := func(name string, args ...string) string {
 		cmd := exec.CommandContext(ctx, name, args...)
 		cmd.Dir = dir
@@ -112,7 +115,7 @@ func check(t *testing.T, model string, defines []string) string {
 		}
 		return string(out)
 	}
-	run("spin", append(defines, "-a", model)...)
+	run("spin", append(defines, "-a", "credit.pml")...)
 	run("gcc", "-O1", "-w", "-DSAFETY", "-DCOLLAPSE", "-o", "pan", "pan.c")
 	return run("./pan", "-m1000000", "-w21")
 }

@@ -1,0 +1,83 @@
+package actor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// Sentinels name a state that a caller can run into. Test for them with
+// errors.Is; what is returned may say more.
+var (
+	// ErrClosed: the stream, or this half of it, was ended on this side.
+	ErrClosed = fmt.Errorf("sluice: %w", net.ErrClosed)
+	// ErrSendClosed: the sending half has ended by CloseSend or Close.
+	ErrSendClosed = fmt.Errorf("%w: sending half", ErrClosed)
+	// ErrStopped: the peer reads no more; nothing failed.
+	ErrStopped = errors.New("sluice: peer stopped reading")
+	// ErrWouldBlock: there is no credit, or no room in the connection's queue.
+	ErrWouldBlock = errors.New("sluice: no credit")
+	// ErrNotReadable: the peer opened the stream as write-only.
+	ErrNotReadable = errors.New("sluice: peer does not receive on this stream")
+	// ErrRefused: the peer refused the stream; the StreamError says why.
+	ErrRefused = errors.New("sluice: stream refused")
+	// ErrFaceInUse: In and Batches exclude each other on one stream.
+	ErrFaceInUse = errors.New("sluice: the other receive channel of this stream is in use")
+	// ErrSlotUsed: a slot can be used or cancelled once.
+	ErrSlotUsed = errors.New("sluice: slot already used or cancelled")
+	// ErrTooLarge: the message is longer than the peer takes.
+	ErrTooLarge = errors.New("sluice: message too large")
+	// ErrMetadataTooLarge: the metadata is larger than the peer takes.
+	ErrMetadataTooLarge = errors.New("sluice: metadata too large")
+	// ErrNotSupported: the connection's protocol can't carry this.
+	ErrNotSupported = errors.New("sluice: not supported by the connection's protocol")
+)
+
+// A StreamError says why one stream ended other than in order. Its connection
+// lives on, unless the code is ConnectionLost.
+type StreamError struct {
+	Stream       uint64     // the number on the wire; 0 if it never got there
+	Method       string     // what was opened
+	Code         frame.Code // why, in terms that every protocol here can carry
+	Remote       bool       // the peer decided it, not we
+	Refused      bool       // the stream was refused before it began
+	NotProcessed bool       // no handler saw it: safe to try again
+	Reason       string     // for people; never compare it
+	Details      []byte     // the status's details, where the peer sent any
+	Cause        error      // what ended the connection, if that was it
+}
+
+func (e *StreamError) Error() string {
+	who := "failed"
+	switch {
+	case e.Refused:
+		who = "refused"
+	case e.Cause != nil:
+		return fmt.Sprintf("sluice: stream %d (%s): connection lost: %v", e.Stream, e.Method, e.Cause)
+	case e.Remote:
+		who = "ended by peer"
+	}
+	if e.NotProcessed {
+		who += " (not processed)"
+	}
+	s := fmt.Sprintf("sluice: stream %d (%s): %s: %s", e.Stream, e.Method, who, e.Code)
+	if e.Reason != "" {
+		s += ": " + e.Reason
+	}
+	return s
+}
+
+// Is lets errors.Is(err, &StreamError{Code: c}) ask for a code alone, and
+// errors.Is(err, ErrRefused) for any refusal.
+func (e *StreamError) Is(target error) bool {
+	if target == ErrRefused {
+		return e.Refused
+	}
+	t, ok := target.(*StreamError)
+	return ok && t.Code == e.Code && (t.Stream == 0 || t.Stream == e.Stream)
+}
+
+// Unwrap returns what ended the connection, if that was the cause.
+func (e *StreamError) Unwrap() error { return e.Cause }

@@ -1,0 +1,184 @@
+package actor
+
+import (
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// Fill writes what the stream has to write: its control frames, then data of at
+// most most bytes of credit. It returns what it used and whether there is more
+// data. It is called by the one party that writes the connection.
+func (s *Stream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (used int, again bool) {
+	s.mu.Lock()
+	if data {
+		s.inData = false
+	} else {
+		s.inControl = false
+	}
+	if s.want != 0 {
+		s.controls(sess, o)
+	}
+	if !data || s.st.retired {
+		s.unlock()
+		return 0, false
+	}
+	b := s.gather(most)
+	again = s.hasData() && !b.end && !s.st.retired
+	if again {
+		s.inData = true
+	}
+	s.filling = !b.piece.IsZero()
+	id := s.link.ID()
+	s.unlock()
+	b.write(sess, o, id)
+	if b.end || !b.piece.IsZero() {
+		s.filled(b.end)
+	}
+	return b.used, again
+}
+
+// controls writes the control frames that are due.
+func (s *Stream) controls(sess frame.Session, o *frame.Out) {
+	w := s.want
+	s.want = 0
+	id := s.link.ID()
+	e := s.ends
+	if w&wantOpen != 0 && e.first != nil {
+		s.known = true
+		e.first.Stream = id
+		sess.Control(o, e.first)
+		rejected := e.first.Kind == frame.Reject
+		e.first = nil
+		if rejected {
+			s.apply(s.st.lost())
+			return
+		}
+	}
+	if w&wantReset != 0 {
+		sess.Control(o, &frame.Frame{Kind: frame.Reset, Stream: id, Code: e.resetErr.Code, Reason: e.resetErr.Reason})
+		s.apply(s.st.resetWritten())
+		return
+	}
+	if w&wantCredit != 0 {
+		sess.Control(o, &frame.Frame{Kind: frame.Credit, Stream: id, Value: s.win.granted})
+	}
+	if w&wantStop != 0 {
+		sess.Control(o, &frame.Frame{Kind: frame.Stop, Stream: id, Code: e.stop})
+	}
+	if w&wantEnded != 0 {
+		sess.Control(o, &frame.Frame{Kind: frame.Ended, Stream: id, Value: s.messages})
+		s.st.toldHanded = true
+		s.apply(s.st.settle())
+	}
+}
+
+// A burst is what one turn writes.
+type burst struct {
+	run    pool.Queue   // whole messages
+	piece  pool.Message // a fragment of this one
+	off, n int
+	used   int
+	end    bool
+	status *frame.Frame
+}
+
+// gather takes what fits into most and the stream's credit out of the queue.
+func (s *Stream) gather(most int) (b burst) {
+	room := min(s.cred.eligible, most)
+	if s.cur.IsZero() {
+		s.gatherWhole(&b, room)
+	}
+	if room > b.used && (!s.cur.IsZero() || s.out.Len() > 0) {
+		s.gatherPiece(&b, room-b.used)
+	}
+	s.cred.sent += uint64(b.used)
+	if d := s.cred.update(); d != 0 {
+		s.post.queued += d
+	}
+	if s.endDue() {
+		b.end = true
+		if s.ends != nil {
+			b.status = &s.ends.status
+		}
+	}
+	return b
+}
+
+// gatherWhole takes messages that fit as they are; all at once if they do.
+func (s *Stream) gatherWhole(b *burst, room int) {
+	cost := s.out.Bytes() + frame.MessageOverhead*s.out.Len()
+	if s.large == 0 && cost <= room {
+		b.run, s.out = s.out, pool.Queue{}
+		b.used = cost
+		return
+	}
+	for s.out.Len() > 0 {
+		n := s.out.Head().Len()
+		if c := frame.Cost(n); n > s.cfg.Caps.MaxFragment || b.used+c > room {
+			return
+		}
+		m, _ := s.out.Pop()
+		b.run.Push(m)
+		b.used += frame.Cost(n)
+	}
+}
+
+// gatherPiece takes a fragment of the message whose turn it is.
+func (s *Stream) gatherPiece(b *burst, room int) {
+	first := s.cur.IsZero()
+	if first {
+		if room < frame.MessageOverhead {
+			return
+		}
+		room -= frame.MessageOverhead
+		b.used += frame.MessageOverhead
+		s.cur, _ = s.out.Pop()
+		s.curOff = 0
+		if s.cur.Len() > s.cfg.Caps.MaxFragment {
+			s.large--
+		}
+	}
+	b.piece, b.off = s.cur, s.curOff
+	b.n = min(room, s.cur.Len()-s.curOff, s.cfg.Caps.MaxFragment)
+	b.used += b.n
+	s.curOff += b.n
+	if s.curOff == s.cur.Len() {
+		s.cur = pool.Message{}
+	}
+}
+
+// write encodes the burst. It runs without the stream's lock: what it works on
+// was taken out of the queue.
+func (b *burst) write(sess frame.Session, o *frame.Out, id uint64) {
+	for m, ok := b.run.Pop(); ok; m, ok = b.run.Pop() {
+		sess.Message(o, id, m)
+	}
+	switch {
+	case b.piece.IsZero():
+	case b.off == 0 && b.n == b.piece.Len():
+		sess.Message(o, id, b.piece)
+	default:
+		sess.Fragment(o, id, b.piece, b.off, b.n)
+	}
+	if b.end {
+		f := frame.Frame{Kind: frame.EOS, Stream: id}
+		if b.status != nil {
+			f.Code, f.Reason, f.Metadata = b.status.Code, b.status.Reason, b.status.Metadata
+		}
+		sess.Control(o, &f)
+	}
+}
+
+// filled: the burst is in the output.
+func (s *Stream) filled(end bool) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.filling = false
+	if s.dropCur {
+		s.dropCur = false
+		s.forgetCur()
+	}
+	if end {
+		s.apply(s.st.endWritten())
+	}
+}

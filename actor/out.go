@@ -1,0 +1,80 @@
+package actor
+
+import (
+	"context"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// Out returns the way to the peer. The first call starts the stream's goroutine
+// that takes from it, which ends with the sending half.
+func (s *Stream) Out() chan<- pool.Message {
+	s.mu.Lock()
+	f := s.face()
+	if f.out != nil {
+		s.unlock()
+		return f.out
+	}
+	f.out = make(chan pool.Message)
+	over := s.sendErr() != nil
+	s.unlock()
+	if !over {
+		go s.pumpOut(f.out, s.SendDone())
+	}
+	return f.out
+}
+
+// pumpOut takes messages from out while there is credit, until the sending half
+// is over. Closing out ends the half.
+func (s *Stream) pumpOut(out <-chan pool.Message, over <-chan struct{}) {
+	for s.awaitCredit() == nil {
+		var m pool.Message
+		var ok bool
+		select {
+		case m, ok = <-out:
+		default:
+			select {
+			case m, ok = <-out:
+			case <-over:
+				return
+			}
+		}
+		if !ok {
+			_ = s.CloseSend(frame.CodeOK, "", nil)
+			return
+		}
+		s.acceptOut(m)
+	}
+}
+
+// awaitCredit waits until a message may be accepted, or the half is over.
+func (s *Stream) awaitCredit() error {
+	s.mu.Lock()
+	if err := s.sendErr(); err != nil || s.hasCredit() {
+		s.unlock()
+		return err
+	}
+	w := waiters.Get().(*waiter)
+	w.token = true
+	s.face().pushWaiter(w)
+	s.unlock()
+	return s.await(context.Background(), w)
+}
+
+// acceptOut accepts what was taken from Out. There was credit for it when it was
+// taken; should others have used it meanwhile, it goes ahead of its credit.
+func (s *Stream) acceptOut(m pool.Message) {
+	s.mu.Lock()
+	defer s.unlock()
+	if m.Len() > s.cfg.MaxSend {
+		m.Release()
+		s.abort(s.fail(frame.CodeTooLarge, "message sent on Out is larger than the peer takes", false))
+		return
+	}
+	if s.sendErr() != nil {
+		m.Release()
+		return
+	}
+	s.accept(m)
+}

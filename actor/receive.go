@@ -1,0 +1,131 @@
+package actor
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// Receive returns the next message; io.EOF after the last. Once In or Batches is
+// in use it reads through that channel.
+func (s *Stream) Receive(ctx context.Context) (pool.Message, error) {
+	waited := false
+	for {
+		m, err, next := s.next(waited)
+		switch next {
+		case nextMessage, nextEnd:
+			return m, err
+		case nextIn:
+			select {
+			case m, ok := <-s.f.in:
+				if ok {
+					return m, nil
+				}
+			case <-ctx.Done():
+				return m, s.gaveUp(ctx, false)
+			}
+		case nextBatch:
+			select {
+			case b, ok := <-s.f.batches:
+				if ok {
+					return s.unpack(b), nil
+				}
+			case <-ctx.Done():
+				return m, s.gaveUp(ctx, false)
+			}
+		case nextWait:
+			select {
+			case <-s.f.receive:
+			case <-ctx.Done():
+				return m, s.gaveUp(ctx, true)
+			}
+		}
+		waited = next == nextWait
+	}
+}
+
+// next says what a Receive has to do now.
+type next uint8
+
+const (
+	nextMessage next = iota
+	nextEnd
+	nextIn
+	nextBatch
+	nextWait
+)
+
+func (s *Stream) next(waited bool) (pool.Message, error, next) {
+	s.mu.Lock()
+	defer s.unlock()
+	f := s.f
+	if waited {
+		f.receivers--
+	}
+	if f != nil && f.face != faceNone {
+		f.passOn()
+		if m, ok := f.rest.Pop(); ok {
+			return m, nil, nextMessage
+		}
+		if f.face == faceIn && (!f.inClosed || len(f.in) > 0) {
+			return pool.Message{}, nil, nextIn
+		}
+		if f.face == faceBatches && !f.inClosed {
+			return pool.Message{}, nil, nextBatch
+		}
+	}
+	if m, ok := s.in.Pop(); ok {
+		s.took(m)
+		if s.in.Len() > 0 {
+			f.passOn()
+		}
+		return m, nil, nextMessage
+	}
+	if s.st.recv != recvOpen {
+		err := s.endErr()
+		s.apply(s.st.endHanded())
+		f.passOn()
+		return pool.Message{}, err, nextEnd
+	}
+	f = s.face()
+	if f.receive == nil {
+		f.receive = make(chan struct{}, 1)
+	}
+	f.receivers++
+	return pool.Message{}, nil, nextWait
+}
+
+// passOn wakes the next of several receivers: a word wakes one.
+func (f *faces) passOn() {
+	if f != nil && f.receivers > 0 {
+		f.wakeReceiver()
+	}
+}
+
+// gaveUp is the error of a Receive whose context ended. A word that was meant
+// for it goes to the next.
+func (s *Stream) gaveUp(ctx context.Context, waited bool) error {
+	s.mu.Lock()
+	if waited {
+		s.f.receivers--
+		if s.in.Len() > 0 || s.st.recv != recvOpen {
+			s.f.wakeReceiver()
+		}
+	}
+	s.unlock()
+	return fmt.Errorf("sluice: receive on stream %d: %w", s.link.ID(), context.Cause(ctx))
+}
+
+// unpack returns a batch's first message and keeps the others for the next
+// Receive.
+func (s *Stream) unpack(b *Batch) pool.Message {
+	m := b.Keep(0)
+	s.mu.Lock()
+	for i := 1; i < b.Len(); i++ {
+		s.f.rest.Push(b.Keep(i))
+	}
+	s.mu.Unlock()
+	b.Release()
+	return m
+}

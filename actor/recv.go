@@ -1,0 +1,389 @@
+package actor
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+func violation(c frame.Code, format string, args ...any) error {
+	return &frame.Violation{Code: c, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Deliver takes over whole messages that arrived in order. It is called by the
+// connection's reader only, and never waits. An error is a
+// *frame.Violation.
+func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
+	s.mu.Lock()
+	defer s.unlock()
+	cost := run.Bytes() + frame.MessageOverhead*run.Len()
+	if keep, err := s.admit(cost); !keep {
+		s.discard(run.Len(), cost)
+		run.Release()
+		return err
+	}
+	if s.asm != nil && s.asm.active {
+		run.Release()
+		return violation(frame.CodeProtocol, "a message inside a fragmented one")
+	}
+	s.enqueue(run, now)
+	return nil
+}
+
+// admit checks that bytes may arrive, and tells whether to keep them.
+func (s *Stream) admit(cost int) (bool, error) {
+	if !s.st.dataAllowed() {
+		s.abort(s.fail(frame.CodeStreamState, "data after the end", false))
+		return false, nil
+	}
+	if !s.win.arrive(cost) {
+		return false, violation(frame.CodeFlowControl, "stream %d: %d bytes beyond its credit",
+			s.link.ID(), s.win.recvd-s.win.granted)
+	}
+	return s.st.wantsData(), nil
+}
+
+// discard returns the connection's credit of what is dropped.
+func (s *Stream) discard(_, cost int) {
+	s.win.taken += uint64(cost)
+	s.post.taken += cost
+}
+
+// enqueue puts messages into the mailbox, or further if there is nothing before
+// them.
+func (s *Stream) enqueue(run *pool.Queue, now time.Time) {
+	s.in.Append(run)
+	f := s.f
+	if f == nil {
+		return
+	}
+	if f.idle != nil {
+		f.idle.traffic(now)
+	}
+	s.offer(f)
+}
+
+// offer hands the mailbox to whoever reads it.
+func (s *Stream) offer(f *faces) {
+	switch {
+	case s.pumping || s.in.Len() == 0:
+	case f.face == faceIn:
+		s.push(f)
+		if s.in.Len() > 0 {
+			s.startPump(f)
+		}
+	case f.face == faceBatches:
+		s.startPump(f)
+	default:
+		f.wakeReceiver()
+	}
+}
+
+// took counts a message as taken by the application.
+func (s *Stream) took(m pool.Message) {
+	s.messages++
+	cost := frame.Cost(m.Len())
+	if a := s.asm; a != nil && m == a.paid {
+		s.tookPaid(a)
+		cost = 0
+	}
+	s.credit(cost)
+}
+
+func (s *Stream) tookPaid(a *assembly) {
+	a.paid = pool.Message{}
+	s.returnBudget(a)
+	if a.active {
+		a.paying = true
+		s.credit(a.cost)
+		a.cost = 0
+		return
+	}
+	s.asm = nil
+}
+
+// returnBudget gives back what was reserved for a message that is gone. What
+// one arriving has reserved stays.
+func (s *Stream) returnBudget(a *assembly) {
+	keep := 0
+	if a.active {
+		keep = a.m.Len()
+	}
+	s.link.Assemble(keep - a.reserve)
+	a.reserve = keep
+}
+
+// credit returns cost to the connection and, at half the window, to the peer.
+func (s *Stream) credit(cost int) {
+	w := &s.win
+	w.taken += uint64(cost)
+	s.post.taken += cost
+	if w.due() && s.st.recv == recvOpen {
+		s.grow()
+		w.granted = w.taken + uint64(w.size)
+		s.ask(wantCredit)
+	}
+	if s.f != nil && s.f.idle != nil {
+		s.f.idle.taken()
+	}
+}
+
+// grow widens the window of a stream that is read.
+func (s *Stream) grow() {
+	if w := &s.win; w.size < w.most {
+		w.size = s.link.Grow(w.size, w.most)
+	}
+}
+
+// Fragment takes a piece of a message. It is called by the connection's reader
+// only. total is the message's length, known with the first piece; p is copied.
+func (s *Stream) Fragment(p []byte, first, last bool, total int, now time.Time) error {
+	s.mu.Lock()
+	defer s.unlock()
+	cost := len(p)
+	if first {
+		cost += frame.MessageOverhead
+	}
+	keep, err := s.admit(cost)
+	if err == nil && keep {
+		keep, err = s.begin(first, total)
+	}
+	if !keep || err != nil {
+		s.discard(0, cost)
+		return err
+	}
+	a := s.asm
+	if a.got+len(p) > a.total || last && a.got+len(p) != a.total {
+		return violation(frame.CodeProtocol, "fragments of %d bytes and more, announced %d", a.got+len(p), a.total)
+	}
+	if !s.fit(a, len(p)) {
+		s.discard(0, cost)
+		return nil
+	}
+	a.got += copy(a.m.Bytes()[a.got:], p)
+	if a.paying {
+		s.credit(cost)
+	} else {
+		a.cost += cost
+	}
+	if last {
+		s.complete(a, now)
+	}
+	return nil
+}
+
+// begin checks a piece against what came before and starts a message.
+func (s *Stream) begin(first bool, total int) (bool, error) {
+	a := s.asm
+	active := a != nil && a.active
+	if first == active {
+		return false, violation(frame.CodeProtocol, "fragments of two messages are mixed")
+	}
+	if active {
+		return true, nil
+	}
+	if total > s.cfg.MaxReceive {
+		s.abort(s.fail(frame.CodeTooLarge, fmt.Sprintf("message of %d bytes, limit %d", total, s.cfg.MaxReceive), false))
+		return false, nil
+	}
+	if a == nil {
+		a = &assembly{}
+		s.asm = a
+	}
+	a.active, a.total, a.got, a.cost = true, total, 0, 0
+	a.paying = a.paid.IsZero()
+	a.m = pool.Message{}
+	return true, nil
+}
+
+// fit makes room for n more bytes: what was announced up to reserveFirst, then
+// twice as much each time. It resets the stream if the budget is used up.
+func (s *Stream) fit(a *assembly, n int) bool {
+	need := a.got + n
+	if need <= a.m.Len() && !a.m.IsZero() {
+		return true
+	}
+	size := min(a.total, max(2*a.m.Len(), need, reserveFirst))
+	if !s.link.Assemble(size - a.m.Len()) {
+		s.abort(s.fail(frame.CodeResourceExhausted, "no memory left for messages in fragments", false))
+		return false
+	}
+	a.reserve += size - a.m.Len()
+	m := pool.New(size)
+	if !a.m.IsZero() {
+		copy(m.Bytes(), a.m.Bytes()[:a.got])
+		a.m.Release()
+	}
+	a.m = m
+	return true
+}
+
+// complete moves an assembled message to the mailbox.
+func (s *Stream) complete(a *assembly, now time.Time) {
+	m := a.m
+	a.active, a.m = false, pool.Message{}
+	if a.paying {
+		a.paid = m
+	} else if a.paid.IsZero() {
+		s.asm = nil
+	}
+	var run pool.Queue
+	run.Push(m)
+	s.enqueue(&run, now)
+}
+
+// dropAssembly forgets a message that will not be complete.
+func (s *Stream) dropAssembly() {
+	a := s.asm
+	if a == nil || !a.active {
+		return
+	}
+	a.m.Release()
+	a.active, a.m = false, pool.Message{}
+	s.discard(0, a.cost)
+	a.cost = 0
+	s.returnBudget(a)
+	if a.paid.IsZero() {
+		s.asm = nil
+	}
+}
+
+// dropIn lets go what has arrived and was not taken.
+func (s *Stream) dropIn() {
+	for m, ok := s.in.Pop(); ok; m, ok = s.in.Pop() {
+		cost := frame.Cost(m.Len())
+		if a := s.asm; a != nil && m == a.paid {
+			s.tookPaid(a)
+			cost = 0
+		}
+		m.Release()
+		s.discard(1, cost)
+	}
+	s.dropAssembly()
+}
+
+// recvOver: nothing more will arrive. Readers are told when what is here was
+// taken.
+func (s *Stream) recvOver() {
+	if s.st.recv != recvEnded {
+		s.dropAssembly()
+	}
+	f := s.f
+	if f == nil {
+		return
+	}
+	s.closeFaces(f)
+	f.wakeReceiver()
+}
+
+// Accepted takes the peer's answer to our Open.
+func (s *Stream) Accepted(reply pool.Message, header frame.Metadata, limit uint64, grant uint64) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.answered {
+		reply.Release()
+		return
+	}
+	if !reply.IsZero() || len(header) > 0 {
+		m := s.more()
+		m.reply, m.header = reply, header
+	}
+	if limit > 0 {
+		s.limitWindow(int(min(limit, 1<<30)))
+	}
+	s.answer()
+	s.grantSend(grant)
+}
+
+// limitWindow keeps the window within what the peer wants to have unread.
+func (s *Stream) limitWindow(n int) {
+	n = max(n, MinWindow)
+	w := &s.win
+	w.most = min(w.most, n)
+	if w.size > n {
+		s.post.shrink += w.size - n
+		w.size = n
+	}
+	w.granted = max(min(w.granted, uint64(n)), w.recvd)
+}
+
+// PeerGrant takes the peer's new total.
+func (s *Stream) PeerGrant(total uint64) error {
+	s.mu.Lock()
+	defer s.unlock()
+	if total > s.cred.sent+maxAhead {
+		return violation(frame.CodeFlowControl, "stream %d: credit %d is too far ahead", s.link.ID(), total)
+	}
+	s.grantSend(total)
+	return nil
+}
+
+// maxAhead is how far a grant may be ahead of what was sent.
+const maxAhead = 1 << 31
+
+func (s *Stream) grantSend(total uint64) {
+	s.cred.grant(total)
+	s.admitWaiting()
+	s.requeue()
+}
+
+// PeerEnd takes the end of the peer's half: code OK is the end in order.
+func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata) error {
+	s.mu.Lock()
+	defer s.unlock()
+	if a := s.asm; a != nil && a.active && s.st.recv == recvOpen {
+		return violation(frame.CodeProtocol, "a stream's end inside a message")
+	}
+	fx, ok := s.st.peerEnded()
+	if !ok {
+		s.abort(s.fail(frame.CodeStreamState, "a second end", false))
+		return nil
+	}
+	if len(trailer) > 0 {
+		s.more().trailer = trailer
+	}
+	if code != frame.CodeOK {
+		e := s.fail(code, reason, true)
+		s.more().recvErr = e
+	}
+	s.apply(fx)
+	return nil
+}
+
+// PeerEnded: the peer's application was handed our end, after taking messages.
+func (s *Stream) PeerEnded(taken uint64) {
+	s.mu.Lock()
+	defer s.unlock()
+	if taken < s.accepted {
+		s.more().dropped = int(s.accepted - taken)
+	}
+	s.apply(s.st.peerHandedEnd())
+}
+
+// PeerStopped: the peer reads no more.
+func (s *Stream) PeerStopped(frame.Code) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.st.send == sendOpen || s.st.send == sendEnding {
+		s.more().stopped = true
+	}
+	s.apply(s.st.peerStopped())
+}
+
+// PeerReset: the peer ended both halves.
+func (s *Stream) PeerReset(code frame.Code, reason string) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.lose(s.fail(code, reason, true))
+}
+
+// Refused: the peer did not accept our Open.
+func (s *Stream) Refused(code frame.Code, reason string, notProcessed bool) {
+	s.mu.Lock()
+	defer s.unlock()
+	e := s.fail(code, reason, true)
+	e.Refused, e.NotProcessed = true, notProcessed
+	s.lose(e)
+}

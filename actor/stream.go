@@ -1,0 +1,457 @@
+package actor
+
+import (
+	"io"
+	"sync"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// A Link is what a stream needs of its connection. None of its methods waits,
+// and none is called under the stream's lock except the ones that say so.
+type Link interface {
+	// ID is the stream's number on the wire, 0 while it has none. Any time.
+	ID() uint64
+	// Ready asks for a call of Fill: urgently for a control frame, else in turn.
+	Ready(urgent bool)
+	// Queued counts bytes that could be written now, and (negative) that no longer can.
+	Queued(delta int)
+	// Room tells whether the connection takes more data now. Any time.
+	Room() bool
+	// AwaitRoom asks for a call of RoomFree when there may be room again.
+	AwaitRoom()
+	// Taken returns credit to the connection.
+	Taken(cost int)
+	// Assemble reserves (or, negative, returns) memory for a message that comes
+	// in fragments; false if the budget is used up. Any time.
+	Assemble(n int) bool
+	// Grow returns the window to use instead of window, which its reader wants
+	// to be larger, at most most. Any time.
+	Grow(window, most int) int
+	// Shrink gives back what Grow and the start gave.
+	Shrink(window int)
+	// Retire takes the stream out of the connection.
+	Retire()
+	// Timers is the queue for the stream's timers. Any time.
+	Timers() *timers.Queue
+}
+
+// Config is what a stream is made with.
+type Config struct {
+	Method      string
+	Accepting   bool // the peer opened the stream
+	Caps        frame.Caps
+	InBuffer    int           // messages that In holds; 0: none
+	MaxBatch    int           // messages in a Batch
+	IdleTimeout time.Duration // 0: never idle
+	NoReceive   bool          // the peer may send nothing
+	NoSend      bool          // the peer receives nothing
+
+	MaxReceive int // longest message taken, bytes
+	MaxSend    int // longest message that the peer takes, bytes
+
+	Window     int    // bytes that the peer may send unread, at first
+	MaxWindow  int    // what the window may grow to
+	SendLimit  int    // our own unread bytes at the peer, 0: as the peer grants
+	SendCredit uint64 // granted by the peer so far
+}
+
+// want is what control frames the stream has to write.
+type want uint8
+
+const (
+	wantOpen   want = 1 << iota // Open, Accept or Reject: the frame is in first
+	wantCredit                  // the grant has grown
+	wantStop                    // we read no more
+	wantEnded                   // the application was handed the end
+	wantReset
+)
+
+// A Stream is one stream. Its methods may be called from any goroutine, except
+// where they say otherwise.
+type Stream struct {
+	mu   sync.Mutex
+	link Link
+	cfg  *Config
+	st   state
+	want want
+	post post // to be done after unlocking
+
+	inData    bool // in the connection's turn for data
+	inControl bool // in its turn for control frames
+	pumping   bool // the goroutine that feeds In or Batches runs
+	answered  bool // accepted or refused
+	known     bool // the peer knows of the stream
+	filling   bool // a burst of ours is being encoded
+	dropCur   bool // and its message is not wanted any more
+
+	in       pool.Queue // the mailbox: arrived and not taken
+	win      window
+	asm      *assembly // the message that is arriving in fragments
+	messages uint64    // taken
+
+	out      pool.Queue   // accepted to be sent
+	cur      pool.Message // of which some fragments were written
+	curOff   int
+	large    int // messages in out that are longer than a fragment
+	cred     credit
+	accepted uint64 // messages
+
+	f    *faces
+	ends *ends
+}
+
+// ends is what is known about how the stream went, made when there is something.
+type ends struct {
+	first    *frame.Frame // Open, Accept or Reject, until written
+	reply    pool.Message
+	header   frame.Metadata
+	failure  error // why the stream failed
+	recvErr  error // how the peer's half ended, if not in order
+	status   frame.Frame
+	trailer  frame.Metadata
+	stop     frame.Code
+	stopped  bool // by the peer
+	dropped  int  // messages that the peer did not read
+	resetErr *StreamError
+	faceErr  error
+}
+
+// post is what a step leaves to do once the lock is free.
+type post struct {
+	taken, queued int
+	ready, urgent bool
+	room, retire  bool
+	shrink        int
+	wake          func()
+}
+
+// Init makes s a stream on link. It must be called once, before anything else.
+func (s *Stream) Init(link Link, cfg *Config) {
+	s.link, s.cfg, s.known = link, cfg, cfg.Accepting
+	s.win.init(cfg)
+	s.cred.init(cfg)
+	if cfg.IdleTimeout > 0 {
+		s.face().idle = newIdler(s, cfg.IdleTimeout)
+	}
+}
+
+// Link returns the stream's link.
+func (s *Stream) Link() Link { return s.link }
+
+func (s *Stream) face() *faces {
+	if s.f == nil {
+		s.f = &faces{}
+	}
+	return s.f
+}
+
+func (s *Stream) more() *ends {
+	if s.ends == nil {
+		s.ends = &ends{}
+	}
+	return s.ends
+}
+
+// unlock frees the lock and then does what was left to do.
+func (s *Stream) unlock() {
+	p := s.post
+	s.post = post{}
+	s.mu.Unlock()
+	if p.queued != 0 {
+		s.link.Queued(p.queued)
+	}
+	if p.taken != 0 {
+		s.link.Taken(p.taken)
+	}
+	if p.urgent {
+		s.link.Ready(true)
+	}
+	if p.ready {
+		s.link.Ready(false)
+	}
+	if p.room {
+		s.link.AwaitRoom()
+	}
+	if p.shrink != 0 {
+		s.link.Shrink(p.shrink)
+	}
+	if p.retire {
+		s.link.Retire()
+	}
+	if p.wake != nil {
+		p.wake()
+	}
+}
+
+// ask has Fill called for a control frame.
+func (s *Stream) ask(w want) {
+	if s.st.retired {
+		return
+	}
+	s.want |= w
+	if !s.inControl {
+		s.inControl, s.post.urgent = true, true
+	}
+}
+
+// turn has Fill called for data, if there is some that could be written.
+func (s *Stream) turn() {
+	if !s.inData && !s.st.retired && s.hasData() {
+		s.inData, s.post.ready = true, true
+	}
+}
+
+// hasData tells whether there is something that Fill could write. A message's
+// first piece takes its overhead of credit at least.
+func (s *Stream) hasData() bool {
+	e := s.cred.eligible
+	return e >= frame.MessageOverhead || e > 0 && !s.cur.IsZero() || s.endDue()
+}
+
+// endDue tells whether our end is the next thing to write.
+func (s *Stream) endDue() bool {
+	return s.st.send == sendEnding && s.out.Len() == 0 && s.cur.IsZero()
+}
+
+// apply does what a step of the state machine asks for. For steps that it takes
+// itself, it goes on until nothing is asked.
+func (s *Stream) apply(fx effect) {
+	if fx&fxDropOut != 0 {
+		s.dropOut()
+	}
+	if fx&fxSendOver != 0 {
+		s.sendOver()
+	}
+	if fx&fxDropIn != 0 {
+		s.dropIn()
+	}
+	if fx&fxWriteStop != 0 {
+		s.ask(wantStop)
+	}
+	if fx&fxWriteReset != 0 {
+		s.ask(wantReset)
+	}
+	if fx&fxWriteEnd != 0 {
+		s.turn()
+	}
+	if fx&fxRecvOver != 0 {
+		s.recvOver()
+	}
+	if s.st.handed && !s.st.toldHanded && s.want&wantEnded == 0 && !s.st.done {
+		s.ask(wantEnded)
+	}
+	if fx&fxDone != 0 {
+		s.over()
+	}
+	if fx&fxRetire != 0 {
+		s.retire()
+	}
+}
+
+func (s *Stream) retire() {
+	s.post.retire = true
+	s.post.shrink += s.win.size
+	s.win.size = 0
+	s.dropAssembly()
+}
+
+// over tells everybody that nothing will change any more.
+func (s *Stream) over() {
+	f := s.f
+	if f == nil {
+		return
+	}
+	if f.done != nil {
+		close(f.done)
+	}
+	if f.ctxDone != nil && !f.ctxOver {
+		close(f.ctxDone)
+	}
+	f.ctxOver = true
+	if f.idle != nil {
+		f.idle.stop()
+	}
+}
+
+// dropOut forgets what was accepted and not written.
+func (s *Stream) dropOut() {
+	s.out.Release()
+	s.large = 0
+	if s.filling {
+		s.dropCur = true
+	} else {
+		s.forgetCur()
+	}
+	s.cred.drop()
+	s.requeue()
+}
+
+// forgetCur leaves a message of which fragments may be on their way out to the
+// garbage collector.
+func (s *Stream) forgetCur() {
+	s.cur.Forget()
+	s.cur, s.curOff = pool.Message{}, 0
+}
+
+// requeue tells the connection how much of ours it could write now.
+func (s *Stream) requeue() {
+	if d := s.cred.update(); d != 0 {
+		s.post.queued += d
+	}
+	s.turn()
+}
+
+// errorf makes the stream's error for a code.
+func (s *Stream) fail(c frame.Code, reason string, remote bool) *StreamError {
+	return &StreamError{Stream: s.link.ID(), Method: s.cfg.Method, Code: c, Reason: reason, Remote: remote}
+}
+
+// sendErr is why nothing can be sent, or nil.
+func (s *Stream) sendErr() error {
+	if s.st.canSend() {
+		if s.cfg.NoSend {
+			return ErrNotReadable
+		}
+		return nil
+	}
+	e := s.ends
+	switch {
+	case e != nil && e.failure != nil:
+		return e.failure
+	case e != nil && e.stopped:
+		return ErrStopped
+	}
+	return ErrSendClosed
+}
+
+// endErr is what a reader is told after the last message.
+func (s *Stream) endErr() error {
+	e := s.ends
+	switch {
+	case s.st.recv == recvStopped || s.st.recv == recvStopEnd:
+		return ErrClosed
+	case e != nil && e.recvErr != nil:
+		return e.recvErr
+	case s.st.recv == recvEnded:
+		return io.EOF
+	case e != nil && e.failure != nil:
+		return e.failure
+	}
+	return io.EOF
+}
+
+// Err returns why the stream failed, or nil while it has not. A stream that
+// both sides ended in order keeps nil.
+func (s *Stream) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.errLocked()
+}
+
+func (s *Stream) errLocked() error {
+	e := s.ends
+	if e == nil {
+		return nil
+	}
+	if e.recvErr != nil {
+		return e.recvErr
+	}
+	if e.failure == nil {
+		return e.faceErr
+	}
+	return e.failure
+}
+
+// Discarded is the number of messages that this side sent and the peer's
+// application did not read, known when the stream has ended in order.
+func (s *Stream) Discarded() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ends == nil {
+		return 0
+	}
+	return s.ends.dropped
+}
+
+// CloseSend ends the sending half after everything accepted before it.
+func (s *Stream) CloseSend(code frame.Code, reason string, trailer frame.Metadata) error {
+	s.mu.Lock()
+	defer s.unlock()
+	if !s.cfg.Caps.HalfClose && s.st.recv == recvOpen {
+		return ErrNotSupported
+	}
+	s.closeSend(code, reason, trailer)
+	return nil
+}
+
+func (s *Stream) closeSend(code frame.Code, reason string, trailer frame.Metadata) {
+	if s.st.send != sendOpen {
+		return
+	}
+	if code != frame.CodeOK || reason != "" || len(trailer) > 0 {
+		s.more().status = frame.Frame{Code: code, Reason: reason, Metadata: trailer}
+	}
+	s.apply(s.st.closeSend())
+}
+
+// CloseReceive ends the receiving half: what waits unread is dropped, and the
+// peer is told to send no more.
+func (s *Stream) CloseReceive(code frame.Code) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.st.recv == recvOpen {
+		s.more().stop = code
+	}
+	s.apply(s.st.closeReceive())
+	s.stopPump()
+}
+
+// Abort ends both halves now and tells the peer why.
+func (s *Stream) Abort(code frame.Code, reason string) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.abort(s.fail(code, reason, false))
+}
+
+func (s *Stream) abort(e *StreamError) {
+	if s.st.done || s.st.send == sendDead {
+		return
+	}
+	m := s.more()
+	m.failure, m.resetErr = e, e
+	if !s.known {
+		m.first, s.want = nil, 0
+	}
+	s.answer()
+	s.stopPump()
+	s.apply(s.st.abort(s.known))
+}
+
+// Lost ends both halves because the connection did; e says how.
+func (s *Stream) Lost(e *StreamError) {
+	s.mu.Lock()
+	defer s.unlock()
+	e.Stream, e.Method = s.link.ID(), s.cfg.Method
+	s.lose(e)
+}
+
+func (s *Stream) lose(e *StreamError) {
+	if !s.st.done {
+		s.more().failure = e
+		s.answer()
+	}
+	s.apply(s.st.lost())
+}
+
+// answer wakes who waits to hear whether the stream was accepted.
+func (s *Stream) answer() {
+	s.answered = true
+	if s.f != nil && s.f.answered != nil {
+		close(s.f.answered)
+		s.f.answered = nil
+	}
+}

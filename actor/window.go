@@ -1,0 +1,96 @@
+package actor
+
+import (
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// MinWindow is the smallest window: a window must admit one message's overhead
+// after at most half of it is owed.
+const MinWindow = 2 * frame.MessageOverhead
+
+// window is the receiver's side of a stream's credit. All totals are absolute
+// and count from the stream's start.
+type window struct {
+	recvd   uint64 // arrived
+	taken   uint64 // handed to the application, or let go
+	granted uint64 // told to the peer
+	size    int    // how far granted runs ahead of taken
+	most    int    // what size may grow to
+	last    time.Time
+}
+
+func (w *window) init(c *Config) {
+	w.size = max(c.Window, MinWindow)
+	w.most = max(c.MaxWindow, w.size)
+	if c.NoReceive {
+		w.size, w.most = 0, 0
+	}
+	w.granted = uint64(w.size)
+}
+
+// arrive counts bytes in; false if the peer had no credit for them.
+func (w *window) arrive(cost int) bool {
+	w.recvd += uint64(cost)
+	return w.recvd <= w.granted
+}
+
+// due tells whether the peer must be told of new credit: at half the window.
+func (w *window) due() bool {
+	return w.size > 0 && int64(w.taken)+int64(w.size)-int64(w.granted) >= int64(w.size+1)/2
+}
+
+// credit is the sender's side. Totals are absolute; admitted runs at most one
+// message ahead of granted.
+type credit struct {
+	granted  uint64 // by the peer
+	limit    uint64 // bytes that we want unread at the peer; 0: as granted
+	admitted uint64 // accepted from the application
+	sent     uint64 // written
+	eligible int    // accepted, not written, and covered by granted
+}
+
+func (c *credit) init(cfg *Config) {
+	c.granted = cfg.SendCredit
+	if cfg.SendLimit > 0 {
+		c.granted = min(c.granted, uint64(max(cfg.SendLimit, MinWindow)))
+	}
+}
+
+// left is the credit that the application can use.
+func (c *credit) left() int64 { return int64(c.granted) - int64(c.admitted) }
+
+// grant takes a total from the peer; a lower one is stale.
+func (c *credit) grant(total uint64) { c.granted = max(c.granted, total) }
+
+// drop forgets what was admitted and not sent.
+func (c *credit) drop() { c.admitted = c.sent }
+
+// update recalculates eligible and returns its change.
+func (c *credit) update() int {
+	e := max(int(int64(min(c.admitted, c.granted))-int64(c.sent)), 0)
+	d := e - c.eligible
+	c.eligible = e
+	return d
+}
+
+// An assembly is a message that is arriving in fragments. While no other such
+// message waits in the mailbox, its fragments return their credit as they
+// arrive, against the connection's budget: without that, a message longer than
+// the window could never complete (models/).
+type assembly struct {
+	m       pool.Message // being filled; grown as the bytes arrive
+	total   int
+	got     int
+	cost    int          // of it that has not been returned
+	paying  bool         // fragments return their credit as they arrive
+	active  bool         // a message is arriving
+	reserve int          // taken of the budget
+	paid    pool.Message // complete in the mailbox, its credit returned
+}
+
+// reserveFirst is how much memory a message's announced length is believed for
+// at once.
+const reserveFirst = 1 << 20

@@ -1,0 +1,75 @@
+package conn
+
+import (
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// What an honest peer has no use for is counted, and ends the connection beyond
+// these bounds.
+const (
+	pingStrikes   = 2    // pings sooner than allowed
+	resetBurst    = 1000 // streams reset at once
+	resetRate     = 33   // and a second after that (nghttp2's bounds)
+	creditSpare   = 1000 // grants of credit beyond one for every leastGrant bytes sent
+	leastGrant    = 16
+	refusedFactor = 10 // times the limit of streams, in refusedWindow
+	refusedWindow = 10 * time.Second
+	maxAnswers    = 1000 // control frames that wait for a peer that does not read
+)
+
+// abuse counts. It is owned by the reader.
+type abuse struct {
+	lastPing time.Time
+	strikes  int
+	strays   int
+	credits  uint64
+	resets   *rate.Limiter
+	refusals int
+	since    time.Time
+}
+
+func (a *abuse) ping(now time.Time, least time.Duration, withData bool) error {
+	early := !a.lastPing.IsZero() && now.Sub(a.lastPing) < least
+	a.lastPing = now
+	if !early || withData {
+		a.strikes = 0
+		return nil
+	}
+	if a.strikes++; a.strikes > pingStrikes {
+		return violation(frame.CodeCalm, "too many pings")
+	}
+	return nil
+}
+
+func (a *abuse) reset(now time.Time) error {
+	if a.resets == nil {
+		a.resets = rate.NewLimiter(resetRate, resetBurst)
+	}
+	if !a.resets.AllowN(now, 1) {
+		return violation(frame.CodeCalm, "too many streams are reset")
+	}
+	return nil
+}
+
+// credit counts a grant against what was sent so far: an honest peer grants at
+// half a window, which is 32 bytes or more.
+func (a *abuse) credit(sent uint64) error {
+	if a.credits++; a.credits > sent/leastGrant+creditSpare {
+		return violation(frame.CodeCalm, "too many grants of credit")
+	}
+	return nil
+}
+
+func (a *abuse) refused(now time.Time, limit int) error {
+	if now.Sub(a.since) > refusedWindow {
+		a.since, a.refusals = now, 0
+	}
+	if a.refusals++; a.refusals > refusedFactor*limit {
+		return violation(frame.CodeCalm, "too many streams are refused")
+	}
+	return nil
+}

@@ -1,0 +1,325 @@
+package conn
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// A Stream is what a connection needs of a stream. The reader calls everything
+// but Fill, RoomFree and Lost; none of the methods waits.
+type Stream interface {
+	// Deliver takes over whole messages in order.
+	Deliver(run *pool.Queue, now time.Time) error
+	// Fragment takes a piece of a message; p is valid during the call.
+	Fragment(p []byte, first, last bool, total int, now time.Time) error
+	// Control takes any other frame of the stream, valid during the call.
+	Control(f *frame.Frame) error
+	// Fill writes what is due, data for at most most bytes of credit.
+	Fill(sess frame.Session, o *frame.Out, most int, data bool) (used int, again bool)
+	// RoomFree says that the connection may take more again.
+	RoomFree()
+	// Lost says that the stream ends because of err. refused says that the peer
+	// never looked at it.
+	Lost(err error, refused bool)
+}
+
+// A Handler is what a connection needs of the program above it. It is called by
+// the reader and must not wait.
+type Handler interface {
+	// Open handles the peer's wish to open streams, numbered f.Stream and
+	// upwards in steps of two, one for each of f.Grants. It calls Attach for
+	// each, or returns why not.
+	Open(c *Conn, f *frame.Frame) *Refusal
+	// GoAway says that the peer takes no more streams.
+	GoAway(c *Conn)
+	// Closed says that the connection is gone, and why. It is called once.
+	Closed(c *Conn, err error)
+}
+
+// A Refusal is the answer to an open that is not to be.
+type Refusal struct {
+	Code         frame.Code
+	Reason       string
+	NotProcessed bool // no handler saw it
+}
+
+// ErrGoingAway is the cause where a connection takes no new streams.
+var ErrGoingAway = errors.New("sluice: connection is going away")
+
+// ErrTooManyStreams: as many streams are open as the peer allows.
+var ErrTooManyStreams = errors.New("sluice: too many streams on the connection")
+
+// An Error ends a connection and every stream on it.
+type Error struct {
+	Addr   net.Addr   // the peer's
+	Op     string     // "dial", "handshake", "read", "write", "keepalive", "close"
+	Code   frame.Code // what the peer is, or was, told
+	Remote bool       // the peer ended it
+	Err    error
+}
+
+func (e *Error) Error() string {
+	s := fmt.Sprintf("sluice: %s %v: ", e.Op, e.Addr)
+	if e.Remote {
+		s += "by peer: "
+	}
+	if e.Err == nil {
+		return s + e.Code.String()
+	}
+	return s + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Config is what a connection is made with.
+type Config struct {
+	Session       frame.Session
+	Client        bool // we opened the connection
+	Limits        Limits
+	Peer          frame.Settings
+	Handler       Handler
+	Timers        *timers.Queue
+	Local, Remote net.Addr
+	RTT           time.Duration // of the handshake, where it is known
+}
+
+// A Conn is one connection.
+type Conn struct {
+	cfg  Config
+	sess frame.Session
+	lim  *Limits
+	tr   transport
+
+	// Owned by the reader.
+	in       input
+	lastPeer uint64 // number of the last stream that the peer opened
+	abuse    abuse
+
+	mu        sync.Mutex // table, numbers, windows, ending
+	table     table
+	nextOwn   uint64 // number of the next stream that we open
+	own, peer int    // streams open, by who opened them
+	given     int    // window bytes beyond the initial ones
+	assembled int
+	away      awayState
+	ended     bool // nothing new begins
+	cause     *Error
+	closed    bool // Closed was called
+	onFree    func()
+
+	out output
+
+	taken     atomic.Uint64 // credit that our streams returned
+	told      atomic.Uint64 // of it, what the peer knows
+	granted   atomic.Uint64 // by the peer
+	sentCost  atomic.Uint64
+	queued    atomic.Int64  // bytes of credit waiting to be written
+	peerRead  atomic.Uint64 // bytes of ours that the peer's loop has read
+	lastInput atomic.Int64  // when something came, nanoseconds since start
+
+	keeper keeper
+}
+
+// awayState is how far each side's goodbye is.
+type awayState struct {
+	announced bool   // we said that we take no more streams
+	limit     uint64 // streams of the peer's above it are not served
+	final     bool   // limit was told
+	remote    bool   // the peer said so
+	peerLimit uint64 // streams of ours above it are not served
+}
+
+func newConn(cfg Config) *Conn {
+	c := &Conn{cfg: cfg, sess: cfg.Session}
+	c.lim = &c.cfg.Limits
+	c.out.init(c.lim.InFlight)
+	c.told.Store(0)
+	c.granted.Store(cfg.Peer.ConnCredit)
+	c.in.limit = uint64(c.lim.ConnWindow)
+	c.nextOwn = 2
+	if cfg.Client {
+		c.nextOwn = 1
+	}
+	c.away.limit = maxStream
+	return c
+}
+
+const maxStream = 1<<31 - 1
+
+// Peer is the other side's address.
+func (c *Conn) Peer() net.Addr { return c.cfg.Remote }
+
+// Local is our address.
+func (c *Conn) Local() net.Addr { return c.cfg.Local }
+
+// Caps is what the protocol can carry.
+func (c *Conn) Caps() frame.Caps { return c.sess.Caps() }
+
+// Limits are the limits in force.
+func (c *Conn) Limits() *Limits { return c.lim }
+
+// PeerSettings is what the peer said in its Hello.
+func (c *Conn) PeerSettings() *frame.Settings { return &c.cfg.Peer }
+
+// Timers is the queue that the connection and its streams use.
+func (c *Conn) Timers() *timers.Queue { return c.cfg.Timers }
+
+// Err is why the connection ended, or nil.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause == nil {
+		return nil
+	}
+	return c.cause
+}
+
+// Streams is the number of streams that are open.
+func (c *Conn) Streams() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.own + c.peer
+}
+
+// Usable tells whether a stream can be opened now: ErrGoingAway, ErrTooManyStreams
+// or the connection's end if not.
+func (c *Conn) usable(n int) error {
+	switch {
+	case c.cause != nil:
+		return c.cause
+	case c.away.remote || c.away.announced || c.ended:
+		return ErrGoingAway
+	case c.own+n > int(c.cfg.Peer.MaxStreams):
+		return ErrTooManyStreams
+	case c.nextOwn+uint64(2*n) > c.lastNumber():
+		return ErrGoingAway
+	}
+	return nil
+}
+
+// lastNumber is the last number that a stream can have.
+func (c *Conn) lastNumber() uint64 { return maxStream }
+
+// Reserve counts n streams in that are about to be opened. OnFree's function is
+// called when there may be room again.
+func (c *Conn) Reserve(n int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.usable(n); err != nil {
+		return err
+	}
+	c.own += n
+	return nil
+}
+
+// OnFree has f called, under no lock, whenever a stream of ours has ended.
+func (c *Conn) OnFree(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onFree = f
+}
+
+// Fail ends the connection: the peer is told code and reason, and every stream
+// is lost with it.
+func (c *Conn) Fail(op string, code frame.Code, err error) {
+	c.end(&Error{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}, true)
+}
+
+// Close ends the connection in order, from our side: streams that are open are
+// lost.
+func (c *Conn) Close() { c.Fail("close", frame.CodeOK, net.ErrClosed) }
+
+// lost is called by the transport when the connection is gone.
+func (c *Conn) lost(op string, err error) {
+	c.end(&Error{Addr: c.cfg.Remote, Op: op, Code: frame.CodeConnectionLost, Err: err}, false)
+}
+
+// end is the one way in which a connection ends. Streams hear of it first, each
+// after what was delivered to it; then the transport writes what is left, a
+// goodbye among it, if there is still somebody to write to.
+func (c *Conn) end(e *Error, goodbye bool) {
+	c.mu.Lock()
+	if c.cause != nil {
+		c.mu.Unlock()
+		if !goodbye {
+			c.finish()
+		}
+		return
+	}
+	c.cause, c.ended = e, true
+	ports := c.table.all()
+	c.mu.Unlock()
+	c.out.stopOpens()
+	for _, p := range ports {
+		p.s.Lost(e, false)
+	}
+	for _, p := range c.out.takeUnborn() {
+		p.s.Lost(e, true)
+	}
+	if goodbye && c.tr != nil {
+		c.goodbye(e)
+		return
+	}
+	c.finish()
+}
+
+// lingerTime is how long a goodbye may take to be written.
+const lingerTime = 100 * time.Millisecond
+
+func (c *Conn) goodbye(e *Error) {
+	reason := ""
+	if e.Code != frame.CodeOK && e.Err != nil {
+		reason = clip(e.Err.Error())
+	}
+	c.keeper.linger(c, lingerTime)
+	c.out.say(c, func(o *output) {
+		o.away = &frame.Frame{Kind: frame.GoAway, Value: c.lastPeerSeen(), Code: e.Code, Reason: reason}
+		o.dying = true
+	})
+}
+
+// clip keeps a reason short: it ends up in somebody's log.
+func clip(s string) string { return s[:min(len(s), 256)] }
+
+func (c *Conn) lastPeerSeen() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return min(c.away.limit, c.lastPeer)
+}
+
+// begin starts the connection on its transport.
+func (c *Conn) begin(tr transport) {
+	c.tr = tr
+	c.keeper.begin(c)
+	if c.cfg.RTT > 0 {
+		c.keeper.rtt.Store(int64(c.cfg.RTT))
+	} else {
+		c.ping(1)
+	}
+}
+
+// finish closes the transport and tells the handler, once.
+func (c *Conn) finish() {
+	c.mu.Lock()
+	first := !c.closed
+	c.closed = true
+	e := c.cause
+	c.mu.Unlock()
+	if !first {
+		return
+	}
+	c.keeper.stop(c)
+	if c.tr != nil {
+		c.tr.close()
+	}
+	c.cfg.Handler.Closed(c, e)
+}

@@ -1,0 +1,252 @@
+package conn
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"github.com/panjf2000/gnet/v2"
+	"golang.org/x/sys/unix"
+)
+
+// Engine is the event loops that a program's connections share, and the watcher
+// that tells when a full socket takes more. It runs while somebody uses it.
+type Engine struct {
+	mu    sync.Mutex
+	users int
+	loops *gnet.Client
+	watch *watcher
+}
+
+// shared is the process's engine: loops are for all servers and clients in it.
+var shared Engine
+
+// Acquire starts the engine unless it runs. Every Acquire needs a Release.
+func Acquire() (*Engine, error) {
+	e := &shared
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.users == 0 {
+		if err := e.start(); err != nil {
+			return nil, err
+		}
+	}
+	e.users++
+	return e, nil
+}
+
+func (e *Engine) start() error {
+	w, err := newWatcher()
+	if err != nil {
+		return fmt.Errorf("sluice: event loops: %w", err)
+	}
+	loops, err := gnet.NewClient(&handler{},
+		gnet.WithNumEventLoop(max(1, runtime.NumCPU()/2)),
+		gnet.WithLogger(silent{}),
+		gnet.WithReadBufferCap(readBuffer))
+	if err == nil {
+		err = loops.Start()
+	}
+	if err != nil {
+		w.close()
+		return fmt.Errorf("sluice: event loops: %w", err)
+	}
+	e.loops, e.watch = loops, w
+	return nil
+}
+
+// readBuffer is what a loop reads at once, bytes.
+const readBuffer = 64 << 10
+
+// Release stops the engine with its last user. It must not be called on a loop.
+func (e *Engine) Release() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.users--; e.users > 0 {
+		return
+	}
+	_ = e.loops.Stop()
+	e.watch.close()
+	e.loops, e.watch = nil, nil
+}
+
+// Attach puts nc, which must be a TCP or Unix connection, on a loop. early is
+// what was read of it already. nc belongs to the connection from now on.
+func (e *Engine) Attach(nc net.Conn, cfg Config, early []byte) (*Conn, error) {
+	fd, err := dup(nc)
+	if err != nil {
+		_ = nc.Close()
+		return nil, &Error{Addr: cfg.Remote, Op: "attach", Err: err}
+	}
+	c := newConn(cfg)
+	t := &loopConn{c: c, fd: fd, watch: e.watch, early: early}
+	c.tr = t
+	if _, err := e.loops.EnrollContext(nc, t); err != nil {
+		t.closeFD()
+		return nil, &Error{Addr: cfg.Remote, Op: "attach", Err: err}
+	}
+	return c, nil
+}
+
+// Loops tells whether nc can be put on an event loop.
+func Loops(nc net.Conn) bool {
+	switch nc.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return true
+	}
+	return false
+}
+
+func dup(nc net.Conn) (fd int, err error) {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return -1, errors.ErrUnsupported
+	}
+	rc, err := sc.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	cerr := rc.Control(func(f uintptr) {
+		fd, err = unix.FcntlInt(f, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	return fd, errors.Join(err, cerr)
+}
+
+// handler joins gnet's events to connections.
+type handler struct{ gnet.BuiltinEventEngine }
+
+// OnOpen runs on the loop before any traffic.
+func (*handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
+	t := gc.Context().(*loopConn)
+	t.gc = gc
+	t.c.begin(t)
+	t.c.cfg.Handler.(Starter).Started(t.c)
+	if len(t.early) > 0 && !t.input(t.early) {
+		return nil, gnet.None
+	}
+	t.early = nil
+	return nil, gnet.None
+}
+
+// OnTraffic consumes everything: what is left unread would be copied.
+func (*handler) OnTraffic(gc gnet.Conn) gnet.Action {
+	p, err := gc.Next(-1)
+	if err != nil {
+		return gnet.Close
+	}
+	gc.Context().(*loopConn).input(p)
+	return gnet.None
+}
+
+// OnClose runs when the peer closed, or after our own close.
+func (*handler) OnClose(gc gnet.Conn, err error) gnet.Action {
+	t := gc.Context().(*loopConn)
+	if err == nil {
+		err = net.ErrClosed
+	}
+	t.c.lost("read", err)
+	return gnet.None
+}
+
+// loopConn is the transport of a connection on an event loop. It writes through
+// a descriptor of its own, so that any goroutine may.
+type loopConn struct {
+	c     *Conn
+	gc    gnet.Conn
+	watch *watcher
+	early []byte
+	over  bool // owned by the loop
+
+	mu   sync.Mutex // held over the write: it does not wait
+	fd   int
+	iovs [][]byte
+}
+
+// input hands bytes on. A panic in the program above ends this connection, not
+// the loop and everybody else's.
+func (t *loopConn) input(p []byte) (ok bool) {
+	if t.over {
+		return false
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			t.c.Fail("read", internalCode, fmt.Errorf("panic: %v\n%s", r, stack()))
+			ok = false
+		}
+		t.over = !ok
+	}()
+	return t.c.Input(p)
+}
+
+// maxIovs keeps a gathered write below the system's limit of 1,024.
+const maxIovs = 512
+
+func (t *loopConn) write(v [][]byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fd < 0 {
+		return 0, net.ErrClosed
+	}
+	for {
+		n, err := writev(t.fd, v[:min(len(v), maxIovs)])
+		switch err {
+		case nil:
+			return n, nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			t.watch.add(t.fd, t)
+			return 0, errAgain
+		default:
+			return 0, err
+		}
+	}
+}
+
+func writev(fd int, v [][]byte) (int, error) {
+	if len(v) == 1 {
+		return unix.Write(fd, v[0])
+	}
+	return unix.Writev(fd, v)
+}
+
+func (t *loopConn) inPlace() bool { return true }
+
+func (t *loopConn) spawn(f func()) {
+	go func() {
+		runtime.Gosched() // let what is about to be sent be sent along
+		f()
+	}()
+}
+
+// writable is called by the watcher.
+func (t *loopConn) writable() { go t.c.flush() }
+
+func (t *loopConn) closeWrite() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.fd >= 0 && unix.Shutdown(t.fd, unix.SHUT_WR) == nil
+}
+
+func (t *loopConn) close() {
+	if t.closeFD() && t.gc != nil {
+		_ = t.gc.Close()
+	}
+}
+
+// closeFD shuts the connection down and closes our descriptor, which would keep
+// it open for the peer. It returns false if that was done before.
+func (t *loopConn) closeFD() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fd < 0 {
+		return false
+	}
+	t.watch.remove(t.fd)
+	_ = unix.Shutdown(t.fd, unix.SHUT_RDWR)
+	_ = unix.Close(t.fd)
+	t.fd = -1
+	return true
+}

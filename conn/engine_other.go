@@ -1,0 +1,25 @@
+//go:build !linux
+
+package conn
+
+import (
+	"errors"
+	"net"
+)
+
+// Engine stands for the event loops, which there are on Linux only.
+type Engine struct{}
+
+// Acquire returns an engine without loops.
+func Acquire() (*Engine, error) { return &Engine{}, nil }
+
+// Release does nothing.
+func (e *Engine) Release() {}
+
+// Attach always fails: see Loops.
+func (e *Engine) Attach(net.Conn, Config, []byte) (*Conn, error) {
+	return nil, errors.ErrUnsupported
+}
+
+// Loops tells that no connection can be put on an event loop.
+func Loops(net.Conn) bool { return false }

@@ -1,0 +1,410 @@
+package conn
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// ackEvery is how many bytes are read before the peer is told, as a part of what
+// it keeps in flight at first.
+const ackEvery = 64 << 10
+
+// input is what the reader owns.
+type input struct {
+	frame frame.Frame
+	run   pool.Queue // whole messages of one stream, in a row
+	port  *Port      // whose they are
+	now   time.Time
+	base  time.Time
+	arena *pool.Arena
+
+	raw   uint64 // bytes read
+	acked uint64 // of them, what the peer was told
+	recvd uint64 // credit used by the peer
+	limit uint64 // credit that it has
+	data  int    // messages in this burst
+}
+
+// Input takes what was read: p is valid during the call. It is called by one
+// goroutine at a time and never waits. It returns false when the connection has
+// ended.
+func (c *Conn) Input(p []byte) bool {
+	in := &c.in
+	in.now = time.Now()
+	c.keeper.heard(in.now)
+	in.raw += uint64(len(p))
+	in.data = 0
+	in.arena = pool.GetArena()
+	c.out.hold()
+	err := c.decode(p)
+	if derr := c.deliver(); err == nil {
+		err = derr
+	}
+	pool.PutArena(in.arena)
+	in.arena, in.port = nil, nil
+	c.acknowledge()
+	if err != nil {
+		c.violated(err)
+	}
+	c.out.release(c, in.data)
+	return err == nil
+}
+
+// acknowledge tells the peer how much was read, so that it keeps the bytes in
+// flight few: what delays a small message is what was sent before it and not
+// read yet.
+func (c *Conn) acknowledge() {
+	if in := &c.in; in.raw-in.acked >= ackEvery {
+		in.acked = in.raw
+		c.out.acknowledge(in.raw)
+	}
+}
+
+func (c *Conn) decode(p []byte) error {
+	in := &c.in
+	f := &in.frame
+	for {
+		n, err := c.sess.Next(p, f)
+		p = p[n:]
+		switch {
+		case err != nil:
+			return err
+		case f.Kind == frame.None:
+			return nil
+		case f.Kind == frame.Data:
+			err = c.data(f)
+		default:
+			if err = c.deliver(); err == nil {
+				err = c.control(f)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// violated ends the connection for what the peer did.
+func (c *Conn) violated(err error) {
+	var pe *frame.ProtocolError
+	var v *frame.Violation
+	switch {
+	case errors.As(err, &pe):
+		c.Fail("read", pe.Code, err)
+	case errors.As(err, &v):
+		c.Fail("read", v.Code, &frame.ProtocolError{
+			Proto: c.sess.Caps().Name, Code: v.Code, Offset: int64(c.in.raw), Detail: v.Detail,
+		})
+	default:
+		c.end(c.peerEnd(err), false)
+	}
+}
+
+// peerGone is the peer's goodbye with a code.
+type peerGone struct {
+	code   frame.Code
+	reason string
+}
+
+func (e *peerGone) Error() string {
+	if e.reason == "" {
+		return e.code.String()
+	}
+	return e.code.String() + ": " + e.reason
+}
+
+func (c *Conn) peerEnd(err error) *Error {
+	e := &Error{Addr: c.cfg.Remote, Op: "read", Code: frame.CodeConnectionLost, Err: err}
+	var g *peerGone
+	if errors.As(err, &g) {
+		e.Code, e.Remote = g.code, true
+	}
+	return e
+}
+
+func violation(c frame.Code, format string, args ...any) error {
+	return &frame.Violation{Code: c, Detail: fmt.Sprintf(format, args...)}
+}
+
+// data takes a message or a piece of one.
+func (c *Conn) data(f *frame.Frame) error {
+	in := &c.in
+	cost := len(f.Payload)
+	if f.First {
+		cost += frame.MessageOverhead
+	}
+	if in.recvd += uint64(cost); in.recvd > in.limit {
+		if in.limit = c.told.Load() + uint64(c.lim.ConnWindow); in.recvd > in.limit {
+			return violation(frame.CodeFlowControl, "%d bytes beyond the connection's credit", in.recvd-in.limit)
+		}
+	}
+	p := in.port
+	if p == nil || p.id.Load() != f.Stream {
+		if err := c.deliver(); err != nil {
+			return err
+		}
+		if p = c.find(f.Stream); p == nil {
+			return c.strayData(f, cost)
+		}
+		in.port = p
+	}
+	if f.First && f.Last {
+		in.data++
+		in.run.Push(in.arena.Copy(f.Payload))
+		return nil
+	}
+	if err := c.deliver(); err != nil {
+		return err
+	}
+	in.port = p
+	return p.s.Fragment(f.Payload, f.First, f.Last, f.Total, in.now)
+}
+
+// deliver hands the messages in hand to their stream.
+func (c *Conn) deliver() error {
+	in := &c.in
+	if in.run.Len() == 0 {
+		return nil
+	}
+	err := in.port.s.Deliver(&in.run, in.now)
+	in.run = pool.Queue{}
+	return err
+}
+
+func (c *Conn) find(id uint64) *Port {
+	if p := c.table.find(id); p != nil {
+		return p
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.table.get(id)
+}
+
+// strayGrace is how many data frames may come for streams that we have reset.
+const strayGrace = 10_000
+
+// strayData drops data for a stream that is gone. Its credit goes back.
+func (c *Conn) strayData(f *frame.Frame, cost int) error {
+	if err := c.strange(f); err != nil {
+		return err
+	}
+	if c.abuse.strays++; c.abuse.strays > strayGrace {
+		return violation(frame.CodeStreamState, "too much data for streams that have ended")
+	}
+	c.returned(cost)
+	return nil
+}
+
+// strange checks a frame for a stream that is not there: it was once, and the
+// peer can't have known of its end yet.
+func (c *Conn) strange(f *frame.Frame) error {
+	id := f.Stream
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	mine := id&1 == c.ownParity()
+	switch {
+	case id == 0:
+		return violation(frame.CodeProtocol, "stream 0 can't have data")
+	case mine && id >= c.nextOwn, !mine && id > c.lastPeer:
+		return violation(frame.CodeStreamState, "frame for stream %d, which was never opened", id)
+	case (f.Kind == frame.Data || f.Kind == frame.EOS) && c.table.peerOver(id):
+		return violation(frame.CodeStreamState, "frame for stream %d after its end", id)
+	}
+	return nil
+}
+
+func (c *Conn) ownParity() uint64 {
+	if c.cfg.Client {
+		return 1
+	}
+	return 0
+}
+
+// control takes any frame but data.
+func (c *Conn) control(f *frame.Frame) error {
+	switch f.Kind {
+	case frame.Skip:
+		return nil
+	case frame.Hello:
+		return violation(frame.CodeProtocol, "a second hello")
+	case frame.Read, frame.Ping, frame.Pong, frame.GoAway:
+		if f.Stream != 0 {
+			return violation(frame.CodeProtocol, "frame of the connection on stream %d", f.Stream)
+		}
+		return c.connFrame(f)
+	case frame.Credit:
+		if err := c.abuse.credit(c.sentCost.Load()); err != nil {
+			return err
+		}
+		if f.Stream == 0 {
+			return c.connCredit(f.Value)
+		}
+	case frame.Open:
+		return c.open(f)
+	}
+	return c.streamFrame(f)
+}
+
+func (c *Conn) streamFrame(f *frame.Frame) error {
+	p := c.find(f.Stream)
+	if p == nil {
+		if f.Stream == 0 || f.Kind == frame.Accept || f.Kind == frame.Reject {
+			return c.lateAnswer(f)
+		}
+		if f.Kind == frame.Reset {
+			if err := c.abuse.reset(c.in.now); err != nil {
+				return err
+			}
+		}
+		return c.strange(f)
+	}
+	switch f.Kind {
+	case frame.Accept, frame.Reject:
+		if !p.own {
+			return violation(frame.CodeProtocol, "an answer to our own answer on stream %d", f.Stream)
+		}
+	case frame.Reset:
+		p.peerOver.Store(true)
+		if err := c.abuse.reset(c.in.now); err != nil {
+			return err
+		}
+	case frame.EOS:
+		p.peerOver.Store(true)
+	}
+	return p.s.Control(f)
+}
+
+// lateAnswer drops the answer to a stream that we have given up meanwhile.
+func (c *Conn) lateAnswer(f *frame.Frame) error {
+	if f.Stream == 0 || f.Stream&1 != c.ownParity() {
+		return violation(frame.CodeProtocol, "an answer for stream %d", f.Stream)
+	}
+	return c.strange(f)
+}
+
+func (c *Conn) connCredit(total uint64) error {
+	old := c.granted.Load()
+	if total > c.sentCost.Load()+1<<31 {
+		return violation(frame.CodeFlowControl, "connection credit %d is too far ahead", total)
+	}
+	if total > old {
+		c.granted.Store(total)
+		c.out.unstall(c)
+		c.out.wakeRoom(c)
+	}
+	return nil
+}
+
+func (c *Conn) connFrame(f *frame.Frame) error {
+	switch f.Kind {
+	case frame.Read:
+		if f.Value > c.out.wrote.Load() {
+			return violation(frame.CodeProtocol, "more read than was written")
+		}
+		if f.Value > c.peerRead.Load() {
+			c.peerRead.Store(f.Value)
+			c.keeper.read(c, f.Value)
+			c.out.unstall(c)
+		}
+	case frame.Ping:
+		if err := c.abuse.ping(c.in.now, c.lim.KeepaliveMinimum, c.in.data > 0); err != nil {
+			return err
+		}
+		return c.out.answer(c, f.Value)
+	case frame.Pong:
+		c.keeper.pong(c, f.Value)
+	case frame.GoAway:
+		return c.goneAway(f)
+	}
+	return nil
+}
+
+// open checks the peer's wish for a stream and passes it on.
+func (c *Conn) open(f *frame.Frame) error {
+	id, n := f.Stream, uint64(len(f.Grants))
+	if id == 0 || id&1 == c.ownParity() || id+2*(n-1) > maxStream {
+		return violation(frame.CodeProtocol, "open of %d streams from number %d", n, id)
+	}
+	c.mu.Lock()
+	if id <= c.lastPeer {
+		c.mu.Unlock()
+		return violation(frame.CodeProtocol, "open of stream %d after %d", id, c.lastPeer)
+	}
+	c.lastPeer = id + 2*(n-1)
+	refusal := c.refuse(f, int(n))
+	c.mu.Unlock()
+	if refusal == nil {
+		refusal = c.checkMetadata(f)
+	}
+	if refusal == nil {
+		refusal = c.cfg.Handler.Open(c, f)
+	}
+	if refusal == nil {
+		return nil
+	}
+	if err := c.abuse.refused(c.in.now, c.lim.MaxStreams); err != nil {
+		return err
+	}
+	return c.out.reply(c, &frame.Frame{
+		Kind: frame.Reject, Stream: id, Code: refusal.Code,
+		Reason: clip(refusal.Reason), NotProcessed: refusal.NotProcessed,
+	})
+}
+
+// refuse tells why no more streams are taken, or nil.
+func (c *Conn) refuse(f *frame.Frame, n int) *Refusal {
+	switch {
+	case c.ended:
+		return &Refusal{frame.CodeGoingAway, "connection is closing", true}
+	case c.away.final && f.Stream > c.away.limit:
+		return &Refusal{frame.CodeGoingAway, "server is shutting down", true}
+	case c.peer+n > c.lim.MaxStreams:
+		return &Refusal{frame.CodeRefused, fmt.Sprintf("%d streams are open", c.peer), true}
+	}
+	return nil
+}
+
+func (c *Conn) checkMetadata(f *frame.Frame) *Refusal {
+	size := f.Metadata.Size() + len(f.Method)
+	switch {
+	case size > c.lim.MaxMetadata || len(f.Metadata) > c.lim.MaxKeys:
+		return &Refusal{frame.CodeTooLarge, fmt.Sprintf("metadata of %d bytes in %d fields", size, len(f.Metadata)), true}
+	case !f.Metadata.Valid():
+		return &Refusal{frame.CodeProtocol, "metadata with an illegal key", true}
+	}
+	return nil
+}
+
+// goneAway takes the peer's goodbye.
+func (c *Conn) goneAway(f *frame.Frame) error {
+	c.mu.Lock()
+	if c.away.remote && f.Value > c.away.peerLimit {
+		c.mu.Unlock()
+		return violation(frame.CodeProtocol, "a goodbye that takes the last one back")
+	}
+	c.away.remote, c.away.peerLimit = true, f.Value
+	var unserved []*Port
+	for _, p := range c.table.all() {
+		if p.own && p.id.Load() > f.Value {
+			unserved = append(unserved, p)
+		}
+	}
+	idle := c.own+c.peer == 0
+	c.mu.Unlock()
+	cause := &Error{Addr: c.cfg.Remote, Op: "open", Code: frame.CodeGoingAway, Remote: true, Err: ErrGoingAway}
+	for _, p := range append(unserved, c.out.takeUnborn()...) {
+		p.s.Lost(cause, true)
+	}
+	if f.Code != frame.CodeOK {
+		return &peerGone{f.Code, f.Reason}
+	}
+	c.cfg.Handler.GoAway(c)
+	if idle && f.Value < maxStream {
+		return &peerGone{f.Code, f.Reason}
+	}
+	return nil
+}

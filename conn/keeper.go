@@ -1,0 +1,212 @@
+package conn
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/timers"
+)
+
+// What ends a connection in the course of time.
+var (
+	errSilent  = errors.New("the peer does not answer")
+	errStalled = errors.New("the peer does not read")
+	errIdle    = errors.New("no streams for too long")
+)
+
+// keeper watches a connection over time: it asks a silent peer, and gives up one
+// that does not answer or read. One timer serves it; what happens on the
+// connection only leaves stamps.
+type keeper struct {
+	timer    timers.Timer
+	start    time.Time
+	heardAt  atomic.Int64 // last input, since start
+	wroteAt  atomic.Int64 // last progress of a write that had to wait, since start
+	waiting  atomic.Bool  // a write waits for the socket
+	quietAt  atomic.Int64 // when the last stream ended, since start; -1: there are some
+	asked    atomic.Bool
+	askedAt  atomic.Int64
+	pinged   atomic.Uint64 // value of the ping that is out
+	sent     atomic.Int64  // when
+	rtt      atomic.Int64  // nanoseconds, smallest seen; 0: none
+	markAt   atomic.Uint64 // bytes written when the mark was set; 0: none
+	markTime atomic.Int64
+	over     atomic.Bool
+	dead     atomic.Bool // the goodbye has had its time
+	pongFn   atomic.Pointer[func()]
+}
+
+func (k *keeper) begin(c *Conn) {
+	k.start = time.Now()
+	c.cfg.Timers.Set(&k.timer, c, k.start.Add(c.lookEvery()))
+}
+
+func (k *keeper) since(t time.Time) int64 { return int64(t.Sub(k.start)) }
+
+func (k *keeper) heard(now time.Time) {
+	k.heardAt.Store(k.since(now))
+	k.asked.Store(false)
+}
+
+func (k *keeper) blocked(*Conn) {
+	if !k.waiting.Swap(true) {
+		k.wroteAt.Store(k.since(time.Now()))
+	}
+}
+
+func (k *keeper) wrote() {
+	if k.waiting.Load() {
+		k.waiting.Store(false)
+	}
+}
+
+// quiet notes that there are no streams.
+func (k *keeper) quiet(*Conn) { k.quietAt.Store(k.since(time.Now())) }
+
+// linger gives a goodbye d to be written.
+func (k *keeper) linger(c *Conn, d time.Duration) {
+	k.dead.Store(true)
+	c.cfg.Timers.Set(&k.timer, c, time.Now().Add(d))
+}
+
+func (k *keeper) stop(c *Conn) {
+	k.over.Store(true)
+	c.cfg.Timers.Stop(&k.timer)
+}
+
+// lookEvery is how often the connection is looked at.
+func (c *Conn) lookEvery() time.Duration {
+	l := c.lim
+	d := min(l.KeepaliveInterval, l.KeepaliveTimeout, l.WriteStall)
+	if !c.cfg.Client {
+		d = min(d, l.IdleConn)
+	}
+	return max(d/4, 10*time.Millisecond)
+}
+
+// Expire implements timers.Owner: it looks at the stamps.
+func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
+	k := &c.keeper
+	if k.over.Load() {
+		return
+	}
+	if k.dead.Load() {
+		c.finish()
+		return
+	}
+	t := k.since(now)
+	if op, code, err := c.look(t); err != nil {
+		c.Fail(op, code, err)
+		return
+	}
+	c.cfg.Timers.Set(&k.timer, c, now.Add(c.lookEvery()))
+}
+
+func (c *Conn) look(t int64) (string, frame.Code, error) {
+	k, l := &c.keeper, c.lim
+	if k.waiting.Load() && t-k.wroteAt.Load() >= int64(l.WriteStall) {
+		return "write", frame.CodeWriteStall, errStalled
+	}
+	streams := c.Streams()
+	if q := k.quietAt.Load(); streams == 0 && !c.cfg.Client && t-q >= int64(l.IdleConn) {
+		return "close", frame.CodeOK, errIdle
+	}
+	silent := t - k.heardAt.Load()
+	switch {
+	case silent < int64(l.KeepaliveInterval):
+	case !k.asked.Swap(true):
+		k.askedAt.Store(t)
+		c.ping(uint64(t))
+	case t-k.askedAt.Load() >= int64(l.KeepaliveTimeout):
+		return "keepalive", frame.CodeKeepalive, errSilent
+	}
+	return "", 0, nil
+}
+
+// ping asks the peer for a pong.
+func (c *Conn) ping(v uint64) {
+	c.keeper.pinged.Store(v)
+	c.keeper.sent.Store(c.keeper.since(time.Now()))
+	c.out.say(c, func(o *output) { o.pings = append(o.pings, v) })
+}
+
+// pong takes the answer.
+func (k *keeper) pong(c *Conn, v uint64) {
+	if v != k.pinged.Load() {
+		return
+	}
+	if f := k.pongFn.Swap(nil); f != nil {
+		(*f)()
+	}
+	d := k.since(c.in.now) - k.sent.Load()
+	if old := k.rtt.Load(); d > 0 && (old == 0 || d < old) {
+		k.rtt.Store(d)
+	}
+}
+
+// Drain ends the connection in order, in two steps: the peer is told to open no
+// more streams; when that has had a round trip, what comes later is refused.
+// Streams that are open go on; the connection ends with the last of them.
+func (c *Conn) Drain() {
+	c.mu.Lock()
+	if c.away.announced || c.cause != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.away.announced = true
+	c.mu.Unlock()
+	second := func() { c.drainSecond() }
+	c.keeper.pongFn.Store(&second)
+	v := uint64(time.Now().UnixNano())
+	c.keeper.pinged.Store(v)
+	c.keeper.sent.Store(c.keeper.since(time.Now()))
+	c.out.say(c, func(o *output) {
+		o.away = &frame.Frame{Kind: frame.GoAway, Value: maxStream}
+		o.pings = append(o.pings, v)
+	})
+}
+
+func (c *Conn) drainSecond() {
+	c.mu.Lock()
+	c.away.final = true
+	c.away.limit = c.lastPeer
+	limit := c.away.limit
+	idle := c.own+c.peer == 0
+	c.mu.Unlock()
+	c.out.say(c, func(o *output) {
+		o.away = &frame.Frame{Kind: frame.GoAway, Value: limit}
+	})
+	if idle {
+		c.Fail("close", frame.CodeOK, ErrGoingAway)
+	}
+}
+
+// maxInFlight is what the bound on the bytes in flight may grow to.
+const maxInFlight = 64 << 20
+
+// mark notes when the output had reached total, to see how long the peer takes
+// to read that far. One mark is out at a time.
+func (k *keeper) mark(total uint64) {
+	if k.markAt.Load() == 0 {
+		k.markTime.Store(k.since(time.Now()))
+		k.markAt.Store(total)
+	}
+}
+
+// read doubles the bytes in flight if they were all in use and the peer read
+// them about as soon as the path lets it: then the path holds more. On a short
+// path they wait in the peer's socket instead, and more would only wait longer.
+func (k *keeper) read(c *Conn, total uint64) {
+	at := k.markAt.Load()
+	if at == 0 || total < at {
+		return
+	}
+	took, rtt := k.since(c.in.now)-k.markTime.Load(), k.rtt.Load()
+	k.markAt.Store(0)
+	bound := c.out.inFlight.Load()
+	if rtt > 0 && took < rtt+rtt/2 && c.out.isStalled() && bound < maxInFlight {
+		c.out.inFlight.Store(2 * bound)
+	}
+}

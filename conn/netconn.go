@@ -1,0 +1,114 @@
+package conn
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+const internalCode = frame.CodeInternal
+
+func stack() []byte { return debug.Stack() }
+
+// Starter is the part of a Handler that hears of a connection before any frame
+// of it: it runs where Input will.
+type Starter interface{ Started(c *Conn) }
+
+// netReadBuffer is what a net.Conn is read with, bytes.
+const netReadBuffer = 32 << 10
+
+// Serve runs the connection on nc with a goroutine of its own that reads: TLS,
+// any other net.Conn, the in-memory pipe. early is what was read of it already.
+// It returns at once; nc belongs to the connection from now on.
+func Serve(nc net.Conn, cfg Config, early []byte) *Conn {
+	c := newConn(cfg)
+	t := &netConn{c: c, nc: nc}
+	c.begin(t)
+	go t.read(early)
+	return c
+}
+
+// netConn is the transport of a connection on a net.Conn.
+type netConn struct {
+	c  *Conn
+	nc net.Conn
+}
+
+// read is the connection's reader; it ends with the net.Conn.
+func (t *netConn) read(early []byte) {
+	t.c.cfg.Handler.(Starter).Started(t.c)
+	if len(early) > 0 && !t.input(early) {
+		t.drain()
+		return
+	}
+	buf := pool.New(netReadBuffer)
+	defer buf.Release()
+	p := buf.Bytes()
+	for {
+		n, err := t.nc.Read(p)
+		if n > 0 && !t.input(p[:n]) {
+			t.drain()
+			return
+		}
+		if err != nil {
+			t.c.lost("read", err)
+			return
+		}
+	}
+}
+
+// drain waits for the end after a goodbye, reading what still comes: closing
+// with unread bytes would reset the connection and take the goodbye with it.
+func (t *netConn) drain() {
+	p := make([]byte, 4<<10)
+	for {
+		if _, err := t.nc.Read(p); err != nil {
+			t.c.lost("read", err)
+			return
+		}
+	}
+}
+
+func (t *netConn) input(p []byte) (ok bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			t.c.Fail("read", internalCode, fmt.Errorf("panic: %v\n%s", r, stack()))
+			ok = false
+		}
+	}()
+	return t.c.Input(p)
+}
+
+func (t *netConn) write(v [][]byte) (int, error) {
+	if err := t.nc.SetWriteDeadline(time.Now().Add(t.c.lim.WriteStall)); err != nil {
+		return 0, err
+	}
+	t.c.keeper.blocked(t.c)
+	if len(v) == 1 {
+		return t.nc.Write(v[0])
+	}
+	bufs := append(net.Buffers(nil), v...)
+	n, err := bufs.WriteTo(t.nc)
+	return int(n), err
+}
+
+func (t *netConn) inPlace() bool { return false }
+
+func (t *netConn) spawn(f func()) {
+	go func() {
+		runtime.Gosched() // let what is about to be sent be sent along
+		f()
+	}()
+}
+
+func (t *netConn) closeWrite() bool {
+	w, ok := t.nc.(interface{ CloseWrite() error })
+	return ok && w.CloseWrite() == nil
+}
+
+func (t *netConn) close() { _ = t.nc.Close() }

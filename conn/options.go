@@ -1,0 +1,112 @@
+package conn
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// Unlimited, where a limit is asked for, says that there shall be none.
+const Unlimited = math.MaxInt
+
+// Limits bound what a peer can make us hold and do. A zero field is its default.
+type Limits struct {
+	MaxConns        int           // connections of a server; default 65,536, and 35 % of RLIMIT_NOFILE at most
+	MaxConnsPerAddr int           // connections of a server from one address; default 1,024
+	MaxHandshakes   int           // handshakes at once; default 256
+	Handshake       time.Duration // time for TLS and Hello; default 5 s
+	Authenticate    time.Duration // time for Authenticate and for Authorize; default 5 s
+
+	MaxStreams  int // streams that a peer may have open on a connection; default 1,000
+	MaxMessage  int // bytes of one message that we take; default 4 MiB, at most 1 GiB
+	MaxMetadata int // bytes of metadata, as Metadata.Size counts; default 16 KiB
+	MaxKeys     int // fields of metadata; default 128
+	MaxOffers   int // opens that wait to be accepted, a server; default 1,024
+
+	StreamWindow   int // bytes unread that a stream may grow to; default 256 KiB
+	ConnWindow     int // bytes unread on a connection; default 16 MiB
+	AssemblyBudget int // bytes of messages in fragments on a connection beyond the windows; default 64 MiB
+	OutQueue       int // bytes accepted and not written on a connection; default 1 MiB
+	InFlight       int // bytes written and not read by the peer's loop; default 256 KiB, grown as the path needs
+
+	KeepaliveInterval time.Duration // a silent peer is asked after this; default 30 s
+	KeepaliveTimeout  time.Duration // and given up after this; default 20 s
+	KeepaliveMinimum  time.Duration // a peer may ask no more often; default 10 s
+	WriteStall        time.Duration // a peer that reads nothing is given up; default 30 s
+	IdleConn          time.Duration // a connection without streams is closed; default 10 min, servers only
+	Drain             time.Duration // time for a drain whose context has no deadline; default 30 s
+}
+
+func def[T int | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// WithDefaults returns l with every zero field set.
+func (l Limits) WithDefaults() Limits {
+	def(&l.MaxConns, 65_536)
+	def(&l.MaxConnsPerAddr, 1024)
+	def(&l.MaxHandshakes, 256)
+	def(&l.Handshake, 5*time.Second)
+	def(&l.Authenticate, 5*time.Second)
+	def(&l.MaxStreams, 1000)
+	def(&l.MaxMessage, 4<<20)
+	def(&l.MaxMetadata, 16<<10)
+	def(&l.MaxKeys, 128)
+	def(&l.MaxOffers, 1024)
+	def(&l.StreamWindow, 256<<10)
+	def(&l.ConnWindow, 16<<20)
+	def(&l.AssemblyBudget, 64<<20)
+	def(&l.OutQueue, 1<<20)
+	def(&l.InFlight, 256<<10)
+	def(&l.KeepaliveInterval, 30*time.Second)
+	def(&l.KeepaliveTimeout, 20*time.Second)
+	def(&l.KeepaliveMinimum, 10*time.Second)
+	def(&l.WriteStall, 30*time.Second)
+	def(&l.IdleConn, 10*time.Minute)
+	def(&l.Drain, 30*time.Second)
+	return l
+}
+
+// maxLimit is the largest window and message.
+const maxLimit = 1 << 30
+
+// ErrLimits is what Validate wraps.
+var ErrLimits = errors.New("sluice: limit out of range")
+
+// Validate checks limits that WithDefaults has completed.
+func (l Limits) Validate() error {
+	for _, c := range []struct {
+		name     string
+		v        int
+		min, max int
+	}{
+		{"MaxConns", l.MaxConns, 1, Unlimited},
+		{"MaxConnsPerAddr", l.MaxConnsPerAddr, 1, Unlimited},
+		{"MaxHandshakes", l.MaxHandshakes, 1, Unlimited},
+		{"MaxStreams", l.MaxStreams, 1, 1 << 24},
+		{"MaxMessage", l.MaxMessage, 1, maxLimit},
+		{"MaxMetadata", l.MaxMetadata, 1, 48 << 10},
+		{"MaxKeys", l.MaxKeys, 1, Unlimited},
+		{"MaxOffers", l.MaxOffers, 1, 1 << 24},
+		{"StreamWindow", l.StreamWindow, 64, maxLimit},
+		{"ConnWindow", l.ConnWindow, 4 << 10, maxLimit},
+		{"AssemblyBudget", l.AssemblyBudget, l.MaxMessage, Unlimited},
+		{"OutQueue", l.OutQueue, 1, Unlimited},
+		{"InFlight", l.InFlight, 4 << 10, Unlimited},
+	} {
+		if c.v < c.min || c.v > c.max {
+			return fmt.Errorf("%w: %s is %d, must be %d to %d", ErrLimits, c.name, c.v, c.min, c.max)
+		}
+	}
+	return nil
+}
+
+// InitialCredit is what a peer may send on a stream before it is accepted: every
+// allowed stream's share of half the connection's window, so that streams which
+// nobody reads leave the other half to those that are read.
+func (l Limits) InitialCredit() int {
+	return min(max(l.ConnWindow/2/l.MaxStreams, 128), 64<<10, l.StreamWindow)
+}

@@ -1,0 +1,535 @@
+package conn
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+const (
+	turnBytes   = 64 << 10  // data of one stream's turn
+	gatherBytes = 256 << 10 // written at once
+)
+
+// A list is ports in a row, linked through themselves.
+type list struct{ head, tail *Port }
+
+// output is everything that waits to be written, and who writes it.
+//
+// One party at a time flushes: it set flushing, and nobody else touches what is
+// below it until it is cleared. Whoever finds something to write and no flush
+// under way starts one: in place if the connection is quiet, so that an answer
+// costs no detour, else in a goroutine, so that more can gather.
+type output struct {
+	mu       sync.Mutex
+	control  list // streams with control frames
+	data     list // streams whose turn comes
+	waiting  list // streams that wait for room
+	flushing bool
+	holding  bool // the reader is at work and will flush when it is done
+	pending  bool // something of the connection's own is to be written
+	stalled  bool // data waits for credit of the connection, or for the peer to read
+	closed   bool // no stream is opened any more
+	tokens   int8 // flushes that may be done in place
+
+	credit   bool
+	read     uint64 // bytes read, to be told; 0 if not
+	pongs    []uint64
+	pings    []uint64
+	away     *frame.Frame
+	replies  []frame.Frame
+	dying    bool
+	unborn   list // opened by us, and without a number yet
+	messages atomic.Uint64
+
+	// Owned by the flush.
+	o        frame.Out
+	vec      [][]byte
+	at       int           // bytes of vec written
+	inFlight atomic.Int64  // bound on the bytes that are written and not read
+	wrote    atomic.Uint64 // bytes put into o
+	bye      bool          // the goodbye is in o
+}
+
+func (o *output) init(inFlight int) {
+	o.inFlight.Store(int64(inFlight))
+	o.tokens = 1
+}
+
+// ready gives p its turn. It is called once for each turn asked for.
+func (o *output) ready(c *Conn, p *Port, urgent bool) {
+	o.mu.Lock()
+	if urgent {
+		o.control.pushControl(p)
+	} else {
+		o.data.pushData(p)
+	}
+	o.start(c, !urgent && o.stalled)
+}
+
+// say has something of the connection's own written; set notes what.
+func (o *output) say(c *Conn, set func(o *output)) {
+	o.mu.Lock()
+	set(o)
+	o.pending = true
+	o.start(c, false)
+}
+
+// start begins a flush unless there is one or nothing could be written, and
+// frees the lock.
+func (o *output) start(c *Conn, idle bool) {
+	if o.flushing || o.holding || idle {
+		o.mu.Unlock()
+		return
+	}
+	o.flushing = true
+	inPlace := o.tokens > 0 && c.tr.inPlace()
+	if inPlace {
+		o.tokens--
+	}
+	o.mu.Unlock()
+	if inPlace {
+		c.flushInPlace()
+		return
+	}
+	c.tr.spawn(c.flush)
+}
+
+// hold keeps flushes back while the reader works: what its burst causes is
+// written together.
+func (o *output) hold() {
+	o.mu.Lock()
+	o.holding = true
+	o.mu.Unlock()
+}
+
+// release ends hold and flushes. A burst of a message or two is a conversation:
+// the answer to it may be written in place.
+func (o *output) release(c *Conn, messages int) {
+	o.mu.Lock()
+	o.holding = false
+	if o.tokens = 0; messages <= 2 {
+		o.tokens = 1
+	}
+	if o.flushing || !o.due() {
+		o.mu.Unlock()
+		return
+	}
+	o.flushing = true
+	o.mu.Unlock()
+	if c.tr.inPlace() {
+		c.flushInPlace()
+		return
+	}
+	c.tr.spawn(c.flush)
+}
+
+// due tells whether a flush would find something to write.
+func (o *output) due() bool {
+	return o.pending || o.control.head != nil || o.data.head != nil && !o.stalled
+}
+
+// acknowledge notes how much was read; the reader's release writes it.
+func (o *output) acknowledge(total uint64) {
+	o.mu.Lock()
+	o.read, o.pending = total, true
+	o.mu.Unlock()
+}
+
+// unstall lets data go on after the peer read or granted something.
+func (o *output) unstall(c *Conn) {
+	o.mu.Lock()
+	was := o.stalled
+	o.stalled = false
+	o.start(c, !was)
+}
+
+var errAnswers = &frame.Violation{Code: frame.CodeCalm, Detail: "too many answers wait to be read"}
+
+// answer queues a pong.
+func (o *output) answer(c *Conn, value uint64) error {
+	o.mu.Lock()
+	if len(o.pongs) >= maxAnswers {
+		o.mu.Unlock()
+		return errAnswers
+	}
+	o.pongs, o.pending = append(o.pongs, value), true
+	o.start(c, false)
+	return nil
+}
+
+// reply queues an answer for a stream that is not there.
+func (o *output) reply(c *Conn, f *frame.Frame) error {
+	o.mu.Lock()
+	if len(o.replies) >= maxAnswers {
+		o.mu.Unlock()
+		return errAnswers
+	}
+	o.replies, o.pending = append(o.replies, *f), true
+	o.start(c, false)
+	return nil
+}
+
+// awaitRoom puts p in line for room in the queue.
+func (o *output) awaitRoom(c *Conn, p *Port) {
+	o.mu.Lock()
+	if !p.inRoom {
+		p.inRoom = true
+		o.waiting.pushRoom(p)
+	}
+	o.mu.Unlock()
+	if c.room() { // it came free meanwhile
+		o.wakeRoom(c)
+	}
+}
+
+// wakeRoom tells streams in line, in turn, as long as there is room.
+func (o *output) wakeRoom(c *Conn) {
+	for c.room() {
+		o.mu.Lock()
+		p := o.waiting.popRoom()
+		if p != nil {
+			p.inRoom = false
+		}
+		o.mu.Unlock()
+		if p == nil {
+			return
+		}
+		p.s.RoomFree()
+	}
+}
+
+// stopOpens keeps streams that have no number yet from getting one.
+func (o *output) stopOpens() {
+	o.mu.Lock()
+	o.closed = true
+	o.mu.Unlock()
+}
+
+// takeUnborn removes and returns the streams that have no number yet, and will
+// get none.
+func (o *output) takeUnborn() []*Port {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	var ps []*Port
+	for p := o.control.head; p != nil; p = p.nextControl {
+		if p.own && p.id.Load() == 0 {
+			ps = append(ps, p)
+		}
+	}
+	return ps
+}
+
+// flush writes until there is nothing to write, or the socket takes no more. It
+// runs while flushing is set, by whoever set it.
+func (c *Conn) flush() {
+	for c.flushOnce() {
+	}
+}
+
+// flushInPlace writes once on the caller's time and leaves the rest to others.
+func (c *Conn) flushInPlace() {
+	if c.flushOnce() {
+		c.tr.spawn(c.flush)
+	}
+}
+
+// flushOnce gathers and writes once. It returns false when this flush is over.
+func (c *Conn) flushOnce() bool {
+	o := &c.out
+	if len(o.vec) == 0 && !c.gather() {
+		if o.bye {
+			// The peer answers by closing; should it not, the timer does. To
+			// close now could reset the connection before the goodbye is read.
+			if !c.tr.closeWrite() {
+				c.finish()
+			}
+			return false
+		}
+		return !o.rest()
+	}
+	err := c.write()
+	switch {
+	case err == nil:
+		return o.bye || !o.rest()
+	case !errors.Is(err, errAgain):
+		c.lost("write", err)
+		c.abandon()
+	}
+	return false
+}
+
+// rest ends the flush if there is nothing to do; false if there is.
+func (o *output) rest() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.due() {
+		return false
+	}
+	o.flushing = false
+	return true
+}
+
+// abandon lets go what will not be written. The flush stays marked as under way,
+// so that there is no other.
+func (c *Conn) abandon() {
+	c.out.o.Reset()
+	clear(c.out.vec)
+	c.out.vec = c.out.vec[:0]
+}
+
+// write hands the transport what was gathered. On errAgain the transport calls
+// flush again when the socket takes more.
+func (c *Conn) write() error {
+	o := &c.out
+	for len(o.vec) > 0 {
+		n, err := c.tr.write(o.vec)
+		o.vec = consume(o.vec, n)
+		if n > 0 {
+			c.keeper.wrote()
+		}
+		if err != nil {
+			if errors.Is(err, errAgain) {
+				c.keeper.blocked(c)
+			}
+			return err
+		}
+	}
+	o.o.Reset()
+	if cap(o.o.Buf) > gatherBytes {
+		o.o.Buf = nil
+	}
+	return nil
+}
+
+// consume drops n bytes from the front of v.
+func consume(v [][]byte, n int) [][]byte {
+	for len(v) > 0 && n >= len(v[0]) {
+		n -= len(v[0])
+		v[0] = nil
+		v = v[1:]
+	}
+	if n > 0 {
+		v[0] = v[0][n:]
+	}
+	return v
+}
+
+// gather encodes what is due, as much as may be written now; false if there is
+// nothing.
+func (c *Conn) gather() bool {
+	o := &c.out
+	if o.bye {
+		return false
+	}
+	c.gatherControl()
+	c.gatherData()
+	if o.o.Len() == 0 {
+		return false
+	}
+	c.sess.Flush(&o.o)
+	c.keeper.mark(o.wrote.Add(uint64(o.o.Len())))
+	o.vec = o.o.Vec(o.vec[:0])
+	return true
+}
+
+// gatherControl encodes the connection's own frames and the streams' control
+// frames.
+func (c *Conn) gatherControl() {
+	o := &c.out
+	o.mu.Lock()
+	s := o.take()
+	ports := o.control.head
+	o.control = list{}
+	closed := o.closed
+	o.mu.Unlock()
+	c.ownFrames(&s)
+	for p := ports; p != nil; {
+		next := p.nextControl
+		p.nextControl = nil
+		if p.id.Load() != 0 || c.number(p, closed) {
+			p.s.Fill(c.sess, &o.o, 0, false)
+		}
+		p = next
+	}
+	if s.away != nil {
+		c.sess.Control(&o.o, s.away)
+		o.bye = s.dying
+	}
+}
+
+// number gives p its number on the wire, in the order of the first frames.
+func (c *Conn) number(p *Port, closed bool) bool {
+	if closed {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.id.Store(c.nextOwn)
+	c.nextOwn += 2
+	c.table.add(p)
+	return true
+}
+
+// said is the connection's own frames to write.
+type said struct {
+	credit, dying bool
+	read          uint64
+	pongs, pings  []uint64
+	away          *frame.Frame
+	replies       []frame.Frame
+}
+
+func (o *output) take() said {
+	if !o.pending {
+		return said{}
+	}
+	s := said{o.credit, o.dying, o.read, o.pongs, o.pings, o.away, o.replies}
+	o.credit, o.read, o.pongs, o.pings, o.away, o.replies, o.pending = false, 0, nil, nil, nil, nil, false
+	return s
+}
+
+// ownFrames encodes the connection's own frames.
+func (c *Conn) ownFrames(s *said) {
+	out := &c.out.o
+	f := frame.Frame{}
+	put := func(k frame.Kind, v uint64) {
+		f.Kind, f.Value = k, v
+		c.sess.Control(out, &f)
+	}
+	if s.read > 0 {
+		put(frame.Read, s.read)
+	}
+	if s.credit {
+		n := c.taken.Load()
+		c.told.Store(n)
+		put(frame.Credit, n+uint64(c.lim.ConnWindow))
+	}
+	for _, v := range s.pongs {
+		put(frame.Pong, v)
+	}
+	for _, v := range s.pings {
+		put(frame.Ping, v)
+	}
+	for i := range s.replies {
+		c.sess.Control(out, &s.replies[i])
+	}
+}
+
+// gatherData gives streams their turns.
+func (c *Conn) gatherData() {
+	o := &c.out
+	for o.o.Len() < gatherBytes {
+		o.mu.Lock()
+		p := o.data.popData()
+		if p == nil {
+			o.mu.Unlock()
+			return
+		}
+		most := c.allowance()
+		if most < frame.MessageOverhead+1 {
+			o.data.pushFront(p)
+			// Set under the lock, and looked at again: what frees it takes the
+			// lock too, after it changed the figures.
+			o.stalled = true
+			again := c.allowance() >= frame.MessageOverhead+1
+			o.stalled = !again
+			o.mu.Unlock()
+			if again {
+				continue
+			}
+			return
+		}
+		o.mu.Unlock()
+		if p.id.Load() == 0 && !c.number(p, o.isClosed()) {
+			continue
+		}
+		used, again := p.s.Fill(c.sess, &o.o, min(most, turnBytes), true)
+		c.sentCost.Add(uint64(used))
+		if again {
+			o.mu.Lock()
+			o.data.pushData(p)
+			o.mu.Unlock()
+		}
+	}
+}
+
+func (o *output) isStalled() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.stalled
+}
+
+func (o *output) isClosed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.closed
+}
+
+// allowance is how many bytes of credit data may use now: what the peer granted
+// the connection, and what keeps the bytes in flight few.
+func (c *Conn) allowance() int {
+	o := &c.out
+	credit := int64(c.granted.Load() - c.sentCost.Load())
+	if !c.sess.Caps().ReaderCredit {
+		return gatherBytes
+	}
+	unread := int64(o.wrote.Load()) + int64(o.o.Len()) - int64(c.peerRead.Load())
+	return int(min(credit, max(o.inFlight.Load()-unread, 0)))
+}
+
+func (l *list) pushControl(p *Port) {
+	p.nextControl = nil
+	if l.head == nil {
+		l.head = p
+	} else {
+		l.tail.nextControl = p
+	}
+	l.tail = p
+}
+
+func (l *list) pushData(p *Port) {
+	p.nextData = nil
+	if l.head == nil {
+		l.head = p
+	} else {
+		l.tail.nextData = p
+	}
+	l.tail = p
+}
+
+func (l *list) pushFront(p *Port) {
+	if p.nextData = l.head; l.head == nil {
+		l.tail = p
+	}
+	l.head = p
+}
+
+func (l *list) popData() *Port {
+	p := l.head
+	if p != nil {
+		l.head, p.nextData = p.nextData, nil
+	}
+	return p
+}
+
+func (l *list) pushRoom(p *Port) {
+	p.nextRoom = nil
+	if l.head == nil {
+		l.head = p
+	} else {
+		l.tail.nextRoom = p
+	}
+	l.tail = p
+}
+
+func (l *list) popRoom() *Port {
+	p := l.head
+	if p != nil {
+		l.head, p.nextRoom = p.nextRoom, nil
+	}
+	return p
+}

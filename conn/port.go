@@ -1,0 +1,181 @@
+package conn
+
+import (
+	"math"
+	"sync/atomic"
+
+	"github.com/sluicerpc/sluice/internal/timers"
+)
+
+// A Port is a stream's place in its connection: its number, its turns and what
+// it may use. It is embedded in the stream.
+type Port struct {
+	c        *Conn
+	s        Stream
+	id       atomic.Uint64
+	own      bool        // we opened it
+	peerOver atomic.Bool // the peer ended its half, or reset
+	inRoom   bool        // owned by output's lock
+
+	nextControl, nextData, nextRoom *Port // owned by output's lock
+}
+
+// Attach makes p the port of stream s with number id, which the peer opened. It
+// is called from Handler.Open.
+func (c *Conn) Attach(p *Port, s Stream, id uint64) {
+	p.c, p.s = c, s
+	p.id.Store(id)
+	c.mu.Lock()
+	c.table.add(p)
+	c.peer++
+	c.mu.Unlock()
+}
+
+// Begin makes p the port of stream s, which we open: it was reserved, and gets
+// its number when its first frame is written.
+func (c *Conn) Begin(p *Port, s Stream) {
+	p.c, p.s, p.own = c, s, true
+}
+
+// Conn is the connection.
+func (p *Port) Conn() *Conn { return p.c }
+
+// ID implements actor.Link.
+func (p *Port) ID() uint64 { return p.id.Load() }
+
+// Ready implements actor.Link.
+func (p *Port) Ready(urgent bool) { p.c.out.ready(p.c, p, urgent) }
+
+// Queued implements actor.Link.
+func (p *Port) Queued(delta int) {
+	n := p.c.queued.Add(int64(delta))
+	if delta < 0 && n < int64(p.c.lim.OutQueue)/2 {
+		p.c.out.wakeRoom(p.c)
+	}
+}
+
+// Room implements actor.Link.
+func (p *Port) Room() bool { return p.c.room() }
+
+func (c *Conn) room() bool {
+	q := c.queued.Load()
+	return q < int64(c.lim.OutQueue) && q < int64(c.granted.Load()-c.sentCost.Load())
+}
+
+// AwaitRoom implements actor.Link.
+func (p *Port) AwaitRoom() { p.c.out.awaitRoom(p.c, p) }
+
+// Taken implements actor.Link.
+func (p *Port) Taken(cost int) { p.c.returned(cost) }
+
+// returned counts credit that goes back to the peer, and tells it at half the
+// window. The count is the connection's own: it waits for no stream.
+func (c *Conn) returned(cost int) {
+	n := c.taken.Add(uint64(cost))
+	if n-c.told.Load() >= uint64(c.lim.ConnWindow/2) {
+		c.out.say(c, func(o *output) { o.credit = true })
+	}
+}
+
+// Assemble implements actor.Link.
+func (p *Port) Assemble(n int) bool {
+	c := p.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n > 0 && c.assembled+n > c.lim.AssemblyBudget {
+		return false
+	}
+	c.assembled += n
+	return true
+}
+
+// Grow implements actor.Link: a window may double while the connection has
+// plenty left, and less the less there is.
+func (p *Port) Grow(window, most int) int {
+	c := p.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	more := min(window, most-window, c.spare()/8)
+	if more <= 0 {
+		return window
+	}
+	c.given += more
+	return window + more
+}
+
+// spare is what may still be given to windows: the half of the connection's
+// window that the initial credits do not take.
+func (c *Conn) spare() int { return max(c.lim.ConnWindow/2-c.given, 0) }
+
+// FirstWindow is the window for a stream whose user asked for want bytes; 0 asks
+// for the default. What is beyond the initial credit is at most half of what the
+// connection has left.
+func (c *Conn) FirstWindow(want int) (window, most int) {
+	first := c.lim.InitialCredit()
+	switch {
+	case want == 0:
+		return first, c.lim.StreamWindow
+	case want <= first:
+		return want, want
+	case want == Unlimited:
+		want = math.MaxInt32
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	more := min(want-first, c.spare()/2)
+	c.given += more
+	return first + more, want
+}
+
+// Shrink implements actor.Link.
+func (p *Port) Shrink(window int) {
+	c := p.c
+	if over := window - c.lim.InitialCredit(); over > 0 {
+		c.mu.Lock()
+		c.given -= over
+		c.mu.Unlock()
+	}
+}
+
+// Timers implements actor.Link.
+func (p *Port) Timers() *timers.Queue { return p.c.cfg.Timers }
+
+// Retire implements actor.Link.
+func (p *Port) Retire() { p.c.retire(p) }
+
+func (c *Conn) retire(p *Port) {
+	c.mu.Lock()
+	id := p.id.Load()
+	if id != 0 {
+		c.table.remove(id)
+	}
+	if p.own {
+		c.own--
+	} else {
+		c.peer--
+	}
+	last := c.own+c.peer == 0
+	free := c.onFree
+	c.mu.Unlock()
+	if last {
+		c.lastStreamGone()
+	}
+	if free != nil && p.own {
+		free()
+	}
+}
+
+// lastStreamGone returns all credit that is owed, and ends a connection that was
+// only waiting for its streams.
+func (c *Conn) lastStreamGone() {
+	if c.taken.Load() != c.told.Load() {
+		c.out.say(c, func(o *output) { o.credit = true })
+	}
+	c.keeper.quiet(c)
+	c.mu.Lock()
+	over := c.cause == nil && c.own+c.peer == 0 && (c.away.final || c.away.remote)
+	c.mu.Unlock()
+	if over {
+		c.Fail("close", 0, ErrGoingAway)
+	}
+}

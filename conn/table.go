@@ -1,0 +1,121 @@
+package conn
+
+import "sync/atomic"
+
+// table finds a connection's streams by number. Lookups take no lock where the
+// number's own place holds the stream, which is the rule: numbers are dense.
+// Everything else is done under the connection's lock.
+type table struct {
+	slots  atomic.Pointer[[]atomic.Pointer[Port]]
+	others map[uint64]*Port // whose place was taken
+	n      int
+	ring   [32]gone // of the last streams that ended
+	next   int
+}
+
+// gone remembers a stream that ended, for frames that come after.
+type gone struct {
+	id       uint64
+	peerOver bool // the peer had said that nothing more would come
+}
+
+// place spreads both sides' numbers over the slots.
+func place(id uint64, size int) int { return int(id) & (size - 1) }
+
+// find looks id up without the lock; ok is false if it has to be looked up
+// under it.
+func (t *table) find(id uint64) *Port {
+	s := t.slots.Load()
+	if s == nil {
+		return nil
+	}
+	if p := (*s)[place(id, len(*s))].Load(); p != nil && p.id.Load() == id {
+		return p
+	}
+	return nil
+}
+
+// get looks id up under the lock.
+func (t *table) get(id uint64) *Port {
+	if p := t.find(id); p != nil {
+		return p
+	}
+	return t.others[id]
+}
+
+func (t *table) add(p *Port) {
+	s := t.slots.Load()
+	if s == nil || t.n >= len(*s)/2 {
+		s = t.grow(s)
+	}
+	t.n++
+	t.put(s, p)
+}
+
+func (t *table) put(s *[]atomic.Pointer[Port], p *Port) {
+	id := p.id.Load()
+	if (*s)[place(id, len(*s))].CompareAndSwap(nil, p) {
+		return
+	}
+	if t.others == nil {
+		t.others = map[uint64]*Port{}
+	}
+	t.others[id] = p
+}
+
+func (t *table) grow(old *[]atomic.Pointer[Port]) *[]atomic.Pointer[Port] {
+	size := 4
+	if old != nil {
+		size = 2 * len(*old)
+	}
+	s := make([]atomic.Pointer[Port], size)
+	ports := t.all()
+	t.others = nil
+	for _, p := range ports {
+		t.put(&s, p)
+	}
+	t.slots.Store(&s)
+	return &s
+}
+
+// remove forgets id, and remembers that it was there.
+func (t *table) remove(id uint64) {
+	p := t.get(id)
+	if p == nil {
+		return
+	}
+	s := t.slots.Load()
+	if !(*s)[place(id, len(*s))].CompareAndSwap(p, nil) {
+		delete(t.others, id)
+	}
+	t.n--
+	t.ring[t.next] = gone{id, p.peerOver.Load()}
+	t.next = (t.next + 1) % len(t.ring)
+}
+
+// all returns every stream.
+func (t *table) all() []*Port {
+	var ps []*Port
+	if s := t.slots.Load(); s != nil {
+		for i := range *s {
+			if p := (*s)[i].Load(); p != nil {
+				ps = append(ps, p)
+			}
+		}
+	}
+	for _, p := range t.others {
+		ps = append(ps, p)
+	}
+	return ps
+}
+
+// peerOver tells whether the peer had ended stream id itself, as far as that is
+// still remembered.
+func (t *table) peerOver(id uint64) bool {
+	for _, g := range t.ring {
+		if g.id == id {
+			return g.peerOver
+		}
+	}
+	return false
+}

@@ -1,0 +1,23 @@
+package conn
+
+import "errors"
+
+// errAgain: the socket takes no more now.
+var errAgain = errors.New("sluice: write would block")
+
+// A transport moves bytes. It calls Input with what it reads and lost when the
+// connection is gone.
+type transport interface {
+	// write writes from v, as much as it can, and returns how much. It may
+	// return errAgain, and then calls Conn.flush when more can be written.
+	write(v [][]byte) (int, error)
+	// inPlace tells whether write never waits, so that any goroutine may flush.
+	inPlace() bool
+	// spawn runs f soon, where it may wait if write does.
+	spawn(f func())
+	// closeWrite tells the peer that nothing more comes, and goes on reading. It
+	// returns false if that can't be done.
+	closeWrite() bool
+	// close ends it. It may be called more than once.
+	close()
+}

@@ -1,0 +1,91 @@
+package conn
+
+import (
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// watcher tells connections when their sockets take more. It is one goroutine on
+// an epoll descriptor that the runtime's own poller watches, so that it costs no
+// thread; a socket is in it only while a write of it waits.
+type watcher struct {
+	file *os.File // of epoll
+	fd   int
+	done chan struct{}
+
+	mu    sync.Mutex
+	conns map[int32]*loopConn
+}
+
+func newWatcher() (*watcher, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	w := &watcher{
+		file: os.NewFile(uintptr(fd), "epoll"), fd: fd,
+		done: make(chan struct{}), conns: map[int32]*loopConn{},
+	}
+	go w.run()
+	return w, nil
+}
+
+// add has t told once when fd takes more.
+func (w *watcher) add(fd int, t *loopConn) {
+	w.mu.Lock()
+	w.conns[int32(fd)] = t
+	w.mu.Unlock()
+	ev := unix.EpollEvent{Events: unix.EPOLLOUT | unix.EPOLLONESHOT, Fd: int32(fd)}
+	if unix.EpollCtl(w.fd, unix.EPOLL_CTL_MOD, fd, &ev) == unix.ENOENT {
+		_ = unix.EpollCtl(w.fd, unix.EPOLL_CTL_ADD, fd, &ev)
+	}
+}
+
+// remove forgets fd, which is about to be closed.
+func (w *watcher) remove(fd int) {
+	w.mu.Lock()
+	_, there := w.conns[int32(fd)]
+	delete(w.conns, int32(fd))
+	w.mu.Unlock()
+	if there {
+		_ = unix.EpollCtl(w.fd, unix.EPOLL_CTL_DEL, fd, nil)
+	}
+}
+
+func (w *watcher) close() {
+	_ = w.file.Close()
+	<-w.done
+}
+
+func (w *watcher) run() {
+	defer close(w.done)
+	rc, err := w.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	evs := make([]unix.EpollEvent, 128)
+	for {
+		n := 0
+		err := rc.Read(func(fd uintptr) bool {
+			n, _ = unix.EpollWait(int(fd), evs, 0)
+			return n > 0
+		})
+		if err != nil {
+			return
+		}
+		for _, ev := range evs[:n] {
+			w.mu.Lock()
+			t := w.conns[ev.Fd]
+			w.mu.Unlock()
+			if t != nil {
+				t.writable()
+			}
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package frame
+
+import (
+	"fmt"
+	"time"
+)
+
+// Kind says what a frame is about. The kinds are those of the native wire;
+// another protocol's session says the same things in them.
+type Kind uint8
+
+// The kinds of frames.
+const (
+	None   Kind = iota // nothing is complete yet: more bytes are needed
+	Hello              // Settings
+	Open               // opens Streams(): Method, Metadata, Deadline, Payload, Grants
+	Accept             // answers an Open: Metadata, Payload, Grants
+	Reject             // refuses an Open: Code, Reason, NotProcessed
+	Data               // Payload, First, Last
+	EOS                // one direction's end: Code, Reason, Metadata
+	Ended              // the application was handed the end; Value: messages that it took
+	Reset              // both directions end now: Code, Reason
+	Stop               // nothing more will be read: Code
+	Credit             // Value: bytes that may be sent in all; stream 0 is the connection
+	Read               // Value: bytes of this connection read in all
+	Ping               // Value is to come back in a Pong
+	Pong
+	GoAway // Value: last stream of the peer's that will be served; Code, Reason
+	Skip   // a frame of no interest that a newer peer may send
+)
+
+// A Grant is what one stream of an Open or Accept tells about its reader.
+type Grant struct {
+	Credit    uint64 // bytes that the peer may send on it, from its start
+	Limit     uint64 // bytes that this side will have unread at the peer; 0: no limit of its own
+	NoReceive bool   // the peer may send nothing at all
+}
+
+// A Frame is one frame, decoded. A session fills the fields of its Kind; the
+// others hold what an earlier frame left. Payload aliases the input, or memory
+// of the session's, and is valid until the next call.
+type Frame struct {
+	Kind   Kind
+	Stream uint64
+
+	// Data: Payload is a piece of a message. First is set on its first piece,
+	// Last on its last; Total is the whole length and known from the first
+	// piece on. A frame's payload may come in several pieces.
+	Payload     []byte
+	First, Last bool
+	Total       int
+
+	Value        uint64
+	Code         Code
+	Reason       string
+	NotProcessed bool
+	FollowsData  bool // Open, Accept: the first message of the stream is the request or reply
+
+	Method   string
+	Metadata Metadata
+	Deadline time.Duration // time left; 0 is none
+	Grants   []Grant
+	Settings Settings
+}
+
+// Settings is what a side tells about itself in its Hello.
+type Settings struct {
+	Version       uint64
+	Checksum      bool
+	MaxFragment   uint64 // largest payload of one Data frame, bytes
+	MaxMessage    uint64 // bytes
+	MaxStreams    uint64 // streams that the peer may have open
+	MaxMetadata   uint64 // bytes, see Metadata.Size
+	InitialCredit uint64 // bytes on a stream before it is accepted
+	ConnCredit    uint64 // bytes on the connection
+	Token         []byte // for the other side's Authenticate
+}
+
+// MessageOverhead is what a message costs of the credit beside its length, so
+// that a peer can't have us hold empty messages without bound.
+const MessageOverhead = 32
+
+// Cost is what a message of n bytes takes of stream and connection credit.
+func Cost(n int) int { return n + MessageOverhead }
+
+// A ProtocolError is the cause when a peer broke the rules of the wire. It ends
+// the connection.
+type ProtocolError struct {
+	Proto  string // "sluice"
+	Code   Code
+	Offset int64 // of the frame in question in what this connection received
+	Detail string
+}
+
+func (e *ProtocolError) Error() string {
+	return fmt.Sprintf("%s protocol error at byte %d: %s: %s", e.Proto, e.Offset, e.Code, e.Detail)
+}
+
+// Is lets errors.Is(err, &ProtocolError{Code: c}) ask for a code alone.
+func (e *ProtocolError) Is(target error) bool {
+	t, ok := target.(*ProtocolError)
+	return ok && t.Code == e.Code
+}
+
+// A Violation is what a peer did that ends its connection, found above the
+// framing.
+type Violation struct {
+	Code   Code
+	Detail string
+}
+
+func (v *Violation) Error() string { return v.Code.String() + ": " + v.Detail }

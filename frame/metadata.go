@@ -1,0 +1,73 @@
+package frame
+
+import "strings"
+
+// Metadata is an ordered list of keys and values that travels with an open, an
+// answer or an end. A key may appear more than once. Keys are lower-case ASCII
+// letters, digits, '-', '_' and '.'; values are any bytes.
+type Metadata []Field
+
+// A Field is one key and value of Metadata.
+type Field struct {
+	Key   string
+	Value string
+}
+
+// Get returns the first value of key, or "".
+func (md Metadata) Get(key string) string {
+	for _, f := range md {
+		if f.Key == key {
+			return f.Value
+		}
+	}
+	return ""
+}
+
+// Values returns all values of key in order.
+func (md Metadata) Values(key string) []string {
+	var vs []string
+	for _, f := range md {
+		if f.Key == key {
+			vs = append(vs, f.Value)
+		}
+	}
+	return vs
+}
+
+// Add returns md with one more field; the key is made lower-case.
+func (md Metadata) Add(key, value string) Metadata {
+	return append(md, Field{strings.ToLower(key), value})
+}
+
+// Size is the number of bytes that count against the metadata limit: each
+// field's key and value and 32 more, as in HTTP/2 (RFC 9113, section 6.5.2).
+func (md Metadata) Size() int {
+	n := 0
+	for _, f := range md {
+		n += len(f.Key) + len(f.Value) + 32
+	}
+	return n
+}
+
+// Valid tells whether every key is one that the wire can carry.
+func (md Metadata) Valid() bool {
+	for _, f := range md {
+		if !validKey(f.Key) {
+			return false
+		}
+	}
+	return true
+}
+
+func validKey(k string) bool {
+	if k == "" || len(k) > 255 {
+		return false
+	}
+	for i := range len(k) {
+		c := k[i]
+		if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,315 @@
+package native
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// maxSettings bounds how many settings a Hello may hold.
+const maxSettings = 32
+
+// Keys of the settings in a Hello.
+const (
+	setVersion = iota + 1
+	setChecksum
+	setMaxFragment
+	setMaxMessage
+	setMaxStreams
+	setMaxMetadata
+	setInitialCredit
+	setConnCredit
+	setToken
+)
+
+func appendControl(b []byte, f *frame.Frame) (_ []byte, flags byte) {
+	switch f.Kind {
+	case frame.Open:
+		return appendOpen(b, f), follows(f)
+	case frame.Accept:
+		b = appendGrants(b, f.Grants)
+		b = appendMetadata(b, f.Metadata)
+		return append(b, f.Payload...), follows(f)
+	case frame.Reject:
+		if f.NotProcessed {
+			flags = fUntouched
+		}
+		return appendReason(b, f), flags
+	case frame.EOS:
+		if f.Code == frame.CodeOK && f.Reason == "" && len(f.Metadata) == 0 {
+			return b, 0
+		}
+		return appendMetadata(appendReason(b, f), f.Metadata), 0
+	case frame.Reset:
+		return appendReason(b, f), 0
+	case frame.Stop:
+		return binary.AppendUvarint(b, uint64(f.Code)), 0
+	case frame.Ended:
+		return binary.AppendUvarint(b, f.Value), 0
+	case frame.Credit, frame.Read, frame.Ping:
+		return binary.LittleEndian.AppendUint64(b, f.Value), 0
+	case frame.Pong:
+		return binary.LittleEndian.AppendUint64(b, f.Value), fPong
+	case frame.GoAway:
+		return appendReason(binary.AppendUvarint(b, f.Value), f), 0
+	case frame.Hello:
+		return appendSettings(b, &f.Settings), 0
+	}
+	return b, 0
+}
+
+func follows(f *frame.Frame) byte {
+	if f.FollowsData {
+		return fFollows
+	}
+	return 0
+}
+
+func appendOpen(b []byte, f *frame.Frame) []byte {
+	b = appendGrants(b, f.Grants)
+	b = binary.AppendUvarint(b, uint64(f.Deadline/time.Microsecond))
+	b = appendString(b, f.Method)
+	b = appendMetadata(b, f.Metadata)
+	return append(b, f.Payload...)
+}
+
+func appendGrants(b []byte, gs []frame.Grant) []byte {
+	b = binary.AppendUvarint(b, uint64(len(gs)))
+	for _, g := range gs {
+		v := g.Credit << 1
+		if g.NoReceive {
+			v |= 1
+		}
+		b = binary.AppendUvarint(b, v)
+		b = binary.AppendUvarint(b, g.Limit)
+	}
+	return b
+}
+
+func appendMetadata(b []byte, md frame.Metadata) []byte {
+	b = binary.AppendUvarint(b, uint64(len(md)))
+	for _, f := range md {
+		b = appendString(appendString(b, f.Key), f.Value)
+	}
+	return b
+}
+
+func appendReason(b []byte, f *frame.Frame) []byte {
+	return appendString(binary.AppendUvarint(b, uint64(f.Code)), f.Reason)
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendSettings(b []byte, s *frame.Settings) []byte {
+	b = appendSetting(b, setVersion, s.Version)
+	if s.Checksum {
+		b = appendSetting(b, setChecksum, 1)
+	}
+	b = appendSetting(b, setMaxFragment, s.MaxFragment)
+	b = appendSetting(b, setMaxMessage, s.MaxMessage)
+	b = appendSetting(b, setMaxStreams, s.MaxStreams)
+	b = appendSetting(b, setMaxMetadata, s.MaxMetadata)
+	b = appendSetting(b, setInitialCredit, s.InitialCredit)
+	b = appendSetting(b, setConnCredit, s.ConnCredit)
+	if len(s.Token) > 0 {
+		b = binary.AppendUvarint(b, setToken)
+		b = appendString(b, string(s.Token))
+	}
+	return b
+}
+
+func appendSetting(b []byte, key, value uint64) []byte {
+	var v [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(v[:], value)
+	b = binary.AppendUvarint(b, key)
+	b = append(b, byte(n))
+	return append(b, v[:n]...)
+}
+
+var (
+	errVarint   = errors.New("a varint that is too long or not the shortest")
+	errShort    = errors.New("the payload ends too early")
+	errTrailing = errors.New("bytes after the end of the payload")
+)
+
+// A cursor reads a control frame's payload; its first error sticks.
+type cursor struct {
+	p   []byte
+	err error
+}
+
+func (c *cursor) uint() uint64 {
+	if c.err != nil {
+		return 0
+	}
+	v, n := binary.Uvarint(c.p)
+	switch {
+	case n == 0:
+		c.err = errShort
+	case n < 0 || n > 1 && c.p[n-1] == 0:
+		c.err = errVarint
+	default:
+		c.p = c.p[n:]
+		return v
+	}
+	return 0
+}
+
+func (c *cursor) bytes() []byte {
+	n := c.uint()
+	if c.err == nil && n > uint64(len(c.p)) {
+		c.err = errShort
+	}
+	if c.err != nil {
+		return nil
+	}
+	b := c.p[:n]
+	c.p = c.p[n:]
+	return b
+}
+
+func (c *cursor) fixed64() uint64 {
+	v := binary.LittleEndian.Uint64(c.p)
+	c.p = c.p[8:]
+	return v
+}
+
+func (c *cursor) metadata() frame.Metadata {
+	n := c.uint()
+	if c.err == nil && n > uint64(len(c.p))/2 {
+		c.err = errShort
+	}
+	if c.err != nil || n == 0 {
+		return nil
+	}
+	md := make(frame.Metadata, n)
+	for i := range md {
+		md[i] = frame.Field{Key: string(c.bytes()), Value: string(c.bytes())}
+	}
+	return md
+}
+
+func (c *cursor) grants(gs []frame.Grant) []frame.Grant {
+	n := c.uint()
+	if c.err == nil && (n == 0 || n > uint64(len(c.p))) {
+		c.err = errShort
+	}
+	gs = gs[:0]
+	for ; c.err == nil && n > 0; n-- {
+		v := c.uint()
+		gs = append(gs, frame.Grant{Credit: v >> 1, NoReceive: v&1 != 0, Limit: c.uint()})
+	}
+	return gs
+}
+
+func (c *cursor) rest() []byte {
+	p := c.p
+	c.p = nil
+	return p
+}
+
+func (c *cursor) reason(f *frame.Frame) {
+	f.Code = frame.Code(c.uint())
+	f.Reason = string(c.bytes())
+}
+
+// control decodes a complete payload into f, whose Kind is set.
+func control(p []byte, flags byte, f *frame.Frame) error {
+	c := cursor{p: p}
+	switch f.Kind {
+	case frame.Open:
+		f.FollowsData = flags&fFollows != 0
+		f.Grants = c.grants(f.Grants)
+		f.Deadline = deadline(c.uint())
+		f.Method = string(c.bytes())
+		f.Metadata = c.metadata()
+		f.Payload = c.rest()
+	case frame.Accept:
+		f.FollowsData = flags&fFollows != 0
+		f.Grants = c.grants(f.Grants)
+		f.Metadata = c.metadata()
+		f.Payload = c.rest()
+	case frame.Reject:
+		f.NotProcessed = flags&fUntouched != 0
+		c.reason(f)
+	case frame.EOS:
+		f.Code, f.Reason, f.Metadata = frame.CodeOK, "", nil
+		if len(p) > 0 {
+			c.reason(f)
+			f.Metadata = c.metadata()
+		}
+	case frame.Reset:
+		c.reason(f)
+	case frame.Stop:
+		f.Code = frame.Code(c.uint())
+	case frame.Ended:
+		f.Value = c.uint()
+	case frame.Credit, frame.Read:
+		f.Value = c.fixed64()
+	case frame.Ping:
+		f.Value = c.fixed64()
+		if flags&fPong != 0 {
+			f.Kind = frame.Pong
+		}
+	case frame.GoAway:
+		f.Value = c.uint()
+		c.reason(f)
+	case frame.Hello:
+		settings(&c, &f.Settings)
+	}
+	if c.err == nil && len(c.p) > 0 {
+		c.err = errTrailing
+	}
+	return c.err
+}
+
+// deadline bounds what a peer may say, so that no sum with it overflows.
+func deadline(us uint64) time.Duration {
+	const most = 365 * 24 * time.Hour
+	return time.Duration(min(us, uint64(most/time.Microsecond))) * time.Microsecond
+}
+
+var errSettings = errors.New("too many settings")
+
+func settings(c *cursor, s *frame.Settings) {
+	*s = frame.Settings{}
+	for n := 0; c.err == nil && len(c.p) > 0; n++ {
+		if n == maxSettings {
+			c.err = errSettings
+			return
+		}
+		setting(c, s)
+	}
+}
+
+func setting(c *cursor, s *frame.Settings) {
+	key := c.uint()
+	raw := c.bytes()
+	if key == setToken {
+		s.Token = append([]byte(nil), raw...)
+		return
+	}
+	dst := map[uint64]*uint64{
+		setVersion: &s.Version, setMaxFragment: &s.MaxFragment, setMaxMessage: &s.MaxMessage,
+		setMaxStreams: &s.MaxStreams, setMaxMetadata: &s.MaxMetadata,
+		setInitialCredit: &s.InitialCredit, setConnCredit: &s.ConnCredit,
+	}[key]
+	if dst == nil && key != setChecksum || c.err != nil {
+		return // unknown: a newer peer's
+	}
+	v := cursor{p: raw}
+	n := v.uint()
+	if v.err != nil {
+		c.err = v.err
+		return
+	}
+	if key == setChecksum {
+		s.Checksum = n != 0
+		return
+	}
+	*dst = n
+}

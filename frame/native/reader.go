@@ -1,0 +1,442 @@
+package native
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// Limits on what an honest peer has no use for.
+const (
+	maxSkipped    = 100  // unknown frames in a row
+	maxTinyFrames = 1000 // fragments of less than tinyFragment bytes in a row
+	tinyFragment  = 32
+	maxEmpty      = 10 // fragments without a byte in a row
+)
+
+// reader is the half that decodes. It is a state machine over the bytes: how
+// they are cut into calls makes no difference, but to how a large payload is
+// cut into pieces.
+type reader struct {
+	maxFragment int
+	checked     bool
+	offset      int64 // bytes consumed
+
+	head  [maxHeader]byte // the part of a header that has come
+	nhead int
+
+	typ  byte // of the frame at hand
+	id   uint64
+	want int // bytes of payload still to come in pieces
+
+	whole pool.Message // a payload that must be handed on whole, coming
+	got   int
+	stale pool.Message // the one handed on by the last call
+
+	record int // verified bytes of the record at hand that are still unread
+	run    int // bytes of a record that is read in pieces still to come
+	sum    uint32
+	expect uint32
+
+	first            bool
+	msgTotal         int
+	skipped          int
+	empty, tinyCount int
+}
+
+// Next implements frame.Session.
+func (r *reader) Next(p []byte, f *frame.Frame) (int, error) {
+	f.Kind = frame.None
+	if !r.stale.IsZero() {
+		r.stale.Release()
+		r.stale = pool.Message{}
+	}
+	start := r.offset
+	n, err := r.next(p, f)
+	r.offset += int64(n)
+	if err != nil {
+		return n, r.fail(start, err)
+	}
+	return n, nil
+}
+
+// next tries until there is a frame or p is used up.
+func (r *reader) next(p []byte, f *frame.Frame) (int, error) {
+	used := 0
+	for {
+		var n int
+		var err error
+		if r.checked {
+			n, err = r.stepChecked(p[used:], f)
+		} else {
+			n, err = r.step(p[used:], f)
+		}
+		used += n
+		if err != nil || f.Kind != frame.None || used == len(p) && !r.buffered() {
+			return used, err
+		}
+	}
+}
+
+// buffered tells whether a verified record has frames left that need no input.
+func (r *reader) buffered() bool { return r.record > 0 && !r.whole.IsZero() }
+
+// A codeError gives a framing error its code.
+type codeError struct {
+	code frame.Code
+	text string
+}
+
+func (e *codeError) Error() string { return e.text }
+
+func failf(c frame.Code, format string, args ...any) error {
+	return &codeError{c, fmt.Sprintf(format, args...)}
+}
+
+func (r *reader) fail(at int64, err error) error {
+	code := frame.CodeProtocol
+	var ce *codeError
+	switch {
+	case errors.As(err, &ce):
+		code = ce.code
+	case errors.Is(err, errSettings):
+		code = frame.CodeCalm
+	}
+	return &frame.ProtocolError{Proto: "sluice", Code: code, Offset: at, Detail: err.Error()}
+}
+
+// step reads plain frames: a header, then a payload in one piece or several.
+func (r *reader) step(p []byte, f *frame.Frame) (int, error) {
+	switch {
+	case r.want > 0:
+		return r.piece(p, f)
+	case !r.whole.IsZero():
+		return r.fill(p, f)
+	}
+	h, used := r.header(p)
+	if h == nil {
+		return used, nil
+	}
+	n, err := r.start(h)
+	if err != nil {
+		return used, err
+	}
+	if kinds[r.typ&typeMask] == frame.Data && n > wholeMax {
+		r.want, r.first = n, true
+		return used, nil
+	}
+	if len(p)-used < n {
+		r.whole, r.got = pool.New(n), 0
+		return used, nil
+	}
+	return used + n, r.emit(p[used:used+n], f)
+}
+
+// header returns the next frame's header once it is there, and what it used of
+// p. A whole one is read in place.
+func (r *reader) header(p []byte) ([]byte, int) {
+	if r.nhead == 0 && len(p) >= maxHeader {
+		n := headerSize(p[3])
+		return p[:n], n
+	}
+	used := 0
+	for {
+		need := headerLen
+		if r.nhead >= headerLen {
+			need = headerSize(r.head[3])
+		}
+		if r.nhead == need {
+			r.nhead = 0
+			return r.head[:need], used
+		}
+		n := copy(r.head[r.nhead:need], p[used:])
+		if n == 0 {
+			return nil, used
+		}
+		r.nhead += n
+		used += n
+	}
+}
+
+// headerSize counts the total in front of a first fragment as header.
+func headerSize(typ byte) int {
+	if typ&typeMask == tData && typ&(fMore|fCont) == fMore {
+		return maxHeader
+	}
+	return headerLen
+}
+
+// start takes a header in and returns the length of what follows it.
+func (r *reader) start(h []byte) (int, error) {
+	w := binary.LittleEndian.Uint64(h)
+	n := int(w & 0xffffff)
+	r.typ, r.id = byte(w>>24), w>>32
+	t := r.typ & typeMask
+	if t == tData {
+		if n > r.maxFragment+len(h)-headerLen {
+			return 0, failf(frame.CodeFrameSize, "data frame of %d bytes, limit %d", n, r.maxFragment)
+		}
+		if n -= len(h) - headerLen; n < 0 {
+			return 0, failf(frame.CodeFrameSize, "first fragment of %d bytes has no room for its total", n+totalLen)
+		}
+		r.total(h, n)
+		return n, r.tiny(n)
+	}
+	if r.id > maxStreamID {
+		return 0, failf(frame.CodeProtocol, "stream number %d is out of range", r.id)
+	}
+	if err := checkLen(t, n); err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+func (r *reader) total(h []byte, n int) {
+	if len(h) == maxHeader {
+		n = int(binary.LittleEndian.Uint32(h[headerLen:]))
+	}
+	r.msgTotal = n
+}
+
+// checkLen checks a control frame's length before a byte of it is kept.
+func checkLen(t byte, n int) error {
+	switch t {
+	case tCredit, tRead, tPing:
+		if n != 8 {
+			return failf(frame.CodeFrameSize, "frame type %d of %d bytes, must be 8", t, n)
+		}
+	case tOpen, tAccept, tReject, tEnded, tReset, tStop, tGoAway:
+		if n == 0 {
+			return failf(frame.CodeFrameSize, "frame type %d without a payload", t)
+		}
+	}
+	if n > maxControl {
+		return failf(frame.CodeFrameSize, "frame type %d of %d bytes, limit %d", t, n, maxControl)
+	}
+	return nil
+}
+
+// tiny counts fragments that cost more than they carry.
+func (r *reader) tiny(n int) error {
+	if r.typ&(fMore|fCont) == 0 {
+		r.tinyCount, r.empty = 0, 0
+		return nil
+	}
+	if n >= tinyFragment {
+		r.tinyCount, r.empty = 0, 0
+		return nil
+	}
+	r.tinyCount++
+	if n == 0 && r.typ&fCont != 0 {
+		r.empty++
+	} else {
+		r.empty = 0
+	}
+	if r.empty > maxEmpty || r.tinyCount > maxTinyFrames {
+		return failf(frame.CodeCalm, "too many tiny fragments in a row")
+	}
+	return nil
+}
+
+// piece hands on what has come of a large payload.
+func (r *reader) piece(p []byte, f *frame.Frame) (int, error) {
+	n := min(r.want, len(p))
+	if n == 0 {
+		return 0, nil
+	}
+	r.want -= n
+	r.data(p[:n], f)
+	f.First = f.First && r.first
+	f.Last = f.Last && r.want == 0
+	r.first = false
+	return n, nil
+}
+
+// fill collects a payload that is handed on whole.
+func (r *reader) fill(p []byte, f *frame.Frame) (int, error) {
+	b := r.whole.Bytes()
+	n := copy(b[r.got:], p)
+	r.got += n
+	if r.got < len(b) {
+		return n, nil
+	}
+	r.stale, r.whole = r.whole, pool.Message{}
+	return n, r.emit(b, f)
+}
+
+func (r *reader) data(p []byte, f *frame.Frame) {
+	f.Kind, f.Stream, f.Payload = frame.Data, r.id, p
+	f.First = r.typ&fCont == 0
+	f.Last = r.typ&fMore == 0
+	f.Total = r.msgTotal
+}
+
+// emit hands a complete frame on.
+func (r *reader) emit(p []byte, f *frame.Frame) error {
+	t := r.typ & typeMask
+	if t == tData {
+		r.data(p, f)
+		return nil
+	}
+	f.Stream = r.id
+	f.Kind = kinds[t]
+	if f.Kind == frame.None {
+		return r.unknown(t, f)
+	}
+	r.skipped = 0
+	if err := control(p, r.typ, f); err != nil {
+		f.Kind = frame.None
+		return fmt.Errorf("frame type %d: %w", t, err)
+	}
+	return nil
+}
+
+func (r *reader) unknown(t byte, f *frame.Frame) error {
+	if t < firstIgnorable {
+		return failf(frame.CodeProtocol, "unknown frame type %d", t)
+	}
+	if r.skipped++; r.skipped > maxSkipped {
+		return failf(frame.CodeCalm, "too many frames of unknown types in a row")
+	}
+	f.Kind = frame.Skip
+	return nil
+}
+
+// stepChecked reads records. One that has come whole is verified where it is;
+// one of several frames that has not is collected first; a record of one large
+// Data frame is handed on in pieces, the last only when the sum is right: no
+// message is complete before that.
+func (r *reader) stepChecked(p []byte, f *frame.Frame) (int, error) {
+	switch {
+	case r.run > 0:
+		return r.stepRun(p, f)
+	case r.record > 0 && !r.whole.IsZero():
+		return 0, r.stepCollected(f)
+	case r.record > 0:
+		n, err := r.inRecord(p[:r.record], f)
+		r.record -= n
+		return n, err
+	case !r.whole.IsZero():
+		return r.collect(p)
+	}
+	return r.startRecord(p)
+}
+
+// startRecord reads a record's header and the header of its first frame.
+func (r *reader) startRecord(p []byte) (int, error) {
+	n := copy(r.head[r.nhead:recordLen], p)
+	if r.nhead += n; r.nhead < recordLen {
+		return n, nil
+	}
+	r.nhead = 0
+	w := binary.LittleEndian.Uint32(r.head[:])
+	size := int(w & 0xffffff)
+	if w>>24 != recordMark {
+		return n, failf(frame.CodeProtocol, "no record where one must start")
+	}
+	if size < headerLen || size > max(maxRecord, r.maxFragment+maxHeader, maxControl+headerLen) {
+		return n, failf(frame.CodeFrameSize, "record of %d bytes", size)
+	}
+	r.expect = binary.LittleEndian.Uint32(r.head[4:])
+	r.sum = crc32.Update(0, castagnoli, r.head[:4])
+	if rest := p[n:]; len(rest) >= size {
+		r.sum = crc32.Update(r.sum, castagnoli, rest[:size])
+		r.record = size
+		return n, r.verify()
+	}
+	if size > maxRecord {
+		r.run = size
+		return n, nil
+	}
+	r.whole, r.got = pool.New(size), 0
+	return n, nil
+}
+
+func (r *reader) verify() error {
+	if r.sum != r.expect {
+		return failf(frame.CodeChecksum, "record has checksum %08x, its bytes %08x", r.expect, r.sum)
+	}
+	return nil
+}
+
+// inRecord reads one frame, which must be wholly inside p.
+func (r *reader) inRecord(p []byte, f *frame.Frame) (int, error) {
+	h, n := r.header(p)
+	if h == nil {
+		return n, failf(frame.CodeProtocol, "a frame's header crosses its record")
+	}
+	size, err := r.start(h)
+	if err != nil {
+		return n, err
+	}
+	if size > len(p)-n {
+		return n, failf(frame.CodeProtocol, "a frame crosses its record")
+	}
+	return n + size, r.emit(p[n:n+size], f)
+}
+
+// collect gathers a record that came in parts, and verifies it.
+func (r *reader) collect(p []byte) (int, error) {
+	b := r.whole.Bytes()
+	n := copy(b[r.got:], p)
+	if r.got += n; r.got < len(b) {
+		return n, nil
+	}
+	r.sum = crc32.Update(r.sum, castagnoli, b)
+	r.record = len(b)
+	return n, r.verify()
+}
+
+// stepCollected reads one frame of a collected record.
+func (r *reader) stepCollected(f *frame.Frame) error {
+	b := r.whole.Bytes()
+	n, err := r.inRecord(b[len(b)-r.record:], f)
+	if r.record -= n; r.record == 0 {
+		r.stale, r.whole = r.whole, pool.Message{}
+	}
+	return err
+}
+
+// stepRun reads a record of one frame that is longer than what came of it.
+func (r *reader) stepRun(p []byte, f *frame.Frame) (int, error) {
+	if r.want == 0 && r.whole.IsZero() {
+		return r.startRun(p)
+	}
+	n := min(r.run, len(p))
+	r.sum = crc32.Update(r.sum, castagnoli, p[:n])
+	if r.run -= n; r.run == 0 {
+		if err := r.verify(); err != nil {
+			return n, err
+		}
+	}
+	if !r.whole.IsZero() {
+		return r.fill(p[:n], f)
+	}
+	return r.piece(p[:n], f)
+}
+
+func (r *reader) startRun(p []byte) (int, error) {
+	h, n := r.header(p)
+	if h == nil {
+		return n, nil
+	}
+	r.sum = crc32.Update(r.sum, castagnoli, h)
+	size, err := r.start(h)
+	if err != nil {
+		return n, err
+	}
+	if size != r.run-len(h) {
+		return n, failf(frame.CodeProtocol, "a record of several frames is longer than %d", maxRecord)
+	}
+	r.run = size
+	if r.typ&typeMask == tData {
+		r.want, r.first = size, true
+	} else {
+		r.whole, r.got = pool.New(size), 0
+	}
+	return n, nil
+}

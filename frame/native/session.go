@@ -1,0 +1,139 @@
+package native
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// Session is the native protocol of one connection. It implements
+// frame.Session.
+type Session struct {
+	reader
+	writer
+}
+
+// New returns a session that exchanges frames without records until
+// SetChecksum. maxFragment is what we announced: the largest Data payload that
+// the peer may send, in bytes.
+func New(maxFragment int) *Session {
+	s := &Session{}
+	s.reader.maxFragment = maxFragment
+	return s
+}
+
+// SetChecksum switches to records, after both Hellos asked for it. It must not
+// be called while a frame is half read.
+func (s *Session) SetChecksum() {
+	s.reader.checked = true
+	s.writer.checked = true
+}
+
+// Caps tells what the native protocol can carry: everything.
+func (s *Session) Caps() frame.Caps {
+	return frame.Caps{
+		Name: "sluice", HalfClose: true, ReaderCredit: true, Status: true, Stop: true,
+		ServerOpens: true, MaxFragment: DefaultMaxFragment,
+	}
+}
+
+// writer is the half that encodes.
+type writer struct {
+	checked bool
+	open    bool       // a record is under construction
+	mark    frame.Mark // where it starts
+	size    int        // bytes of frames in it
+}
+
+func header(length int, typ byte, id uint64) uint64 {
+	return uint64(length) | uint64(typ)<<24 | id<<32
+}
+
+// Message appends a whole message in one frame.
+func (w *writer) Message(o *frame.Out, id uint64, m pool.Message) {
+	p := m.Bytes()
+	if w.checked {
+		w.room(o, len(p))
+	}
+	o.Buf = binary.LittleEndian.AppendUint64(o.Buf, header(len(p), tData, id))
+	o.Payload(p)
+	o.Hold(m)
+}
+
+// Fragment appends n bytes of m from off as one frame. The whole message in one
+// frame must go through Message.
+func (w *writer) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
+	typ, length, total := byte(tData), n, m.Len()
+	if off > 0 {
+		typ |= fCont
+	} else {
+		length += totalLen
+	}
+	last := off+n == total
+	if !last {
+		typ |= fMore
+	}
+	if w.checked {
+		w.room(o, length)
+	}
+	o.Buf = binary.LittleEndian.AppendUint64(o.Buf, header(length, typ, id))
+	if off == 0 {
+		o.Buf = binary.LittleEndian.AppendUint32(o.Buf, uint32(total))
+	}
+	o.Payload(m.Bytes()[off : off+n])
+	if last {
+		o.Hold(m)
+	}
+}
+
+// Control appends a frame that is not Data.
+func (w *writer) Control(o *frame.Out, f *frame.Frame) {
+	if w.checked && f.Kind != frame.Hello {
+		w.room(o, 0)
+	}
+	at := len(o.Buf)
+	o.Buf = binary.LittleEndian.AppendUint64(o.Buf, 0)
+	var flags byte
+	o.Buf, flags = appendControl(o.Buf, f)
+	n := len(o.Buf) - at - headerLen
+	binary.LittleEndian.PutUint64(o.Buf[at:], header(n, types[f.Kind]|flags, f.Stream))
+	if w.open {
+		w.size += n
+	}
+}
+
+// room makes sure that a record is open that may take a frame of n bytes.
+func (w *writer) room(o *frame.Out, n int) {
+	if w.open && (w.size >= sealRecord || n > wholeMax) {
+		w.seal(o)
+	}
+	if !w.open {
+		w.open, w.mark, w.size = true, o.Mark(), 0
+		o.Buf = append(o.Buf, make([]byte, recordLen)...)
+	}
+	w.size += headerLen + n
+}
+
+// Flush ends the record under construction.
+func (w *writer) Flush(o *frame.Out) {
+	if w.open {
+		w.seal(o)
+	}
+}
+
+func (w *writer) seal(o *frame.Out) {
+	w.open = false
+	n := o.LenSince(w.mark) - recordLen
+	head := o.Buf[o.At(w.mark):]
+	binary.LittleEndian.PutUint32(head, uint32(n)|recordMark<<24)
+	crc := crc32.Update(0, castagnoli, head[:4])
+	skip := recordLen
+	o.Since(w.mark, func(p []byte) {
+		k := min(skip, len(p))
+		skip -= k
+		crc = crc32.Update(crc, castagnoli, p[k:])
+	})
+	binary.LittleEndian.PutUint32(head[4:], crc)
+}

@@ -1,0 +1,129 @@
+package frame
+
+import "github.com/sluicerpc/sluice/pool"
+
+// A Session is one connection's protocol. Next belongs to whoever reads the
+// connection, everything else to whoever writes it; the two may run at once.
+type Session interface {
+	// Next cuts the first frame off p, fills f and returns how many bytes it
+	// consumed. If p holds no complete frame it keeps what it needs of p,
+	// consumes all of it and sets f.Kind to None. An error ends the connection.
+	Next(p []byte, f *Frame) (int, error)
+
+	// Message appends a whole message to o.
+	Message(o *Out, id uint64, m pool.Message)
+	// Fragment appends m's bytes from off to off+n as one piece of m.
+	Fragment(o *Out, id uint64, m pool.Message, off, n int)
+	// Control appends any other frame.
+	Control(o *Out, f *Frame)
+	// Flush completes what was appended: after it, o can be written.
+	Flush(o *Out)
+
+	// Caps tells what the protocol can carry.
+	Caps() Caps
+}
+
+// Caps is what a protocol can carry.
+type Caps struct {
+	Name         string
+	HalfClose    bool // one direction can end before the other
+	ReaderCredit bool // the receiver grants credit
+	Status       bool // an end carries code, reason and trailers
+	Stop         bool // a receiver can stop its sender
+	ServerOpens  bool // the accepting side of the connection may open streams
+	MaxFragment  int  // largest piece of a message, bytes
+}
+
+// inlineMax is the longest payload that is copied into the output. A longer one
+// is written from where it is: beyond a few KiB the copy costs more than one
+// more element in a gathered write.
+const inlineMax = 4 << 10
+
+// Out is output under construction: encoded bytes, and between them the
+// payloads of large messages by reference.
+type Out struct {
+	Buf  []byte
+	refs []ref
+	refd int // bytes by reference
+	held pool.Queue
+}
+
+type ref struct {
+	at int // position in Buf that the payload precedes
+	p  []byte
+}
+
+// Len is the number of bytes to write.
+func (o *Out) Len() int { return len(o.Buf) + o.refd }
+
+// Payload appends p, by copy or by reference. By reference, the caller keeps p
+// alive until the output was written: see Hold.
+func (o *Out) Payload(p []byte) {
+	if len(p) <= inlineMax {
+		o.Buf = append(o.Buf, p...)
+		return
+	}
+	o.refs = append(o.refs, ref{len(o.Buf), p})
+	o.refd += len(p)
+}
+
+// Hold releases m when the output has been written.
+func (o *Out) Hold(m pool.Message) {
+	if m.Len() <= inlineMax {
+		m.Release()
+		return
+	}
+	o.held.Push(m)
+}
+
+// A Mark is a position in an Out.
+type Mark struct{ buf, ref int }
+
+// Mark returns the current end.
+func (o *Out) Mark() Mark { return Mark{len(o.Buf), len(o.refs)} }
+
+// Since calls f with every piece appended after m, in order.
+func (o *Out) Since(m Mark, f func(p []byte)) {
+	at := m.buf
+	for _, r := range o.refs[m.ref:] {
+		f(o.Buf[at:r.at])
+		f(r.p)
+		at = r.at
+	}
+	f(o.Buf[at:])
+}
+
+// LenSince is the number of bytes appended after m.
+func (o *Out) LenSince(m Mark) int {
+	n := len(o.Buf) - m.buf
+	for _, r := range o.refs[m.ref:] {
+		n += len(r.p)
+	}
+	return n
+}
+
+// Vec appends the output to v as pieces to write in order.
+func (o *Out) Vec(v [][]byte) [][]byte {
+	at := 0
+	for _, r := range o.refs {
+		if r.at > at {
+			v = append(v, o.Buf[at:r.at])
+		}
+		v = append(v, r.p)
+		at = r.at
+	}
+	if at < len(o.Buf) {
+		v = append(v, o.Buf[at:])
+	}
+	return v
+}
+
+// Reset empties o after its bytes were written, or when they never will be.
+func (o *Out) Reset() {
+	o.held.Release()
+	clear(o.refs)
+	o.Buf, o.refs, o.refd = o.Buf[:0], o.refs[:0], 0
+}
+
+// At is the position of m in Buf.
+func (o *Out) At(m Mark) int { return m.buf }

@@ -1,0 +1,9 @@
+// Package pool hands out the memory that messages live in.
+//
+// Small messages share a block: a burst that arrives together is carved out of
+// one 16 KiB piece of memory, so that a 64-byte message costs neither an
+// allocation nor a trip to a pool of its own. Large messages own a buffer of
+// their size class. Both kinds come from bytebufferpool and go back there when
+// every message of theirs has been released. A message that is never released
+// is left to the garbage collector: it costs garbage, never a leak.
+package pool

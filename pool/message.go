@@ -1,0 +1,170 @@
+package pool
+
+import "sync/atomic"
+
+// MaxLen is the longest message there can be, in bytes. The limit in force on a
+// connection is usually far lower.
+const MaxLen = 1 << 30
+
+// A Message is the handle of one message's bytes. It belongs to whoever holds
+// it: a function that takes a message over says so, and takes it over on
+// success only. The zero Message is an empty one; all its methods work.
+//
+// Release gives the memory back early. Forgetting it is safe: the garbage
+// collector then does it. Using a message after its release, or after handing
+// it over, is a bug; builds with -race or -tags invariants panic on it.
+type Message struct{ s *span }
+
+// A span is one message's place in a block. Its link is used by the one Queue
+// that it is in.
+type span struct {
+	next  *span
+	block *block
+	off   uint32
+	n     uint32
+	live  atomic.Uint32 // 1 until released
+	touch atomic.Pointer[Notice]
+}
+
+// A Notice has room for one word, that a message was touched.
+type Notice chan struct{}
+
+// OnTouch has n told when the message's bytes are first asked for, or given up.
+// A Go channel can't tell its sender that an element has left its buffer; the
+// holder's first use of the message does.
+func (m Message) OnTouch(n *Notice) {
+	if m.s != nil {
+		m.s.touch.Store(n)
+	}
+}
+
+func (s *span) touched() {
+	n := s.touch.Swap(nil)
+	if n == nil {
+		return
+	}
+	select {
+	case *n <- struct{}{}:
+	default:
+	}
+}
+
+// MessageOf makes p a message without copying. The message takes p over: the
+// caller must not write to it any more.
+func MessageOf(p []byte) Message {
+	checkLen(len(p))
+	b := &single{}
+	b.block.data = p
+	b.block.class = unpooled
+	b.block.refs.Store(1)
+	return b.block.adopt(&b.span, 0, len(p))
+}
+
+// single is a block that holds one message, allocated in one piece with it.
+type single struct {
+	block block
+	span  span
+}
+
+// New returns a message of n bytes from the pool, to be filled through Bytes.
+// What the bytes hold at first is undefined.
+func New(n int) Message {
+	a := GetArena()
+	m := a.New(n)
+	PutArena(a)
+	return m
+}
+
+// Copy returns a message that holds a copy of p.
+func Copy(p []byte) Message {
+	m := New(len(p))
+	copy(m.Bytes(), p)
+	return m
+}
+
+// Bytes returns the message's bytes, in place. They are valid until the message
+// is released or handed over.
+func (m Message) Bytes() []byte {
+	s := m.s
+	if s == nil {
+		return nil
+	}
+	checkLive(s)
+	if s.touch.Load() != nil {
+		s.touched()
+	}
+	end := s.off + s.n
+	return s.block.data[s.off:end:end]
+}
+
+// Len is the number of bytes in the message.
+func (m Message) Len() int {
+	if m.s == nil {
+		return 0
+	}
+	return int(m.s.n)
+}
+
+// Clone returns a copy that shares no memory with m. Use it for a small message
+// that is kept for long: the original may keep a whole block alive.
+func (m Message) Clone() Message {
+	return MessageOf(append([]byte(nil), m.Bytes()...))
+}
+
+// Share returns another handle of the same bytes, so that one message can be
+// sent on several streams. Each handle is released, or handed over, once. From
+// then on nobody may write to the bytes.
+func (m Message) Share() Message {
+	if m.s == nil {
+		return m
+	}
+	checkLive(m.s)
+	m.s.block.aliased.Store(true)
+	m.s.block.refs.Add(1)
+	return m.s.block.adopt(new(span), int(m.s.off), int(m.s.n))
+}
+
+// Release gives the message's memory back. A second Release does nothing.
+func (m Message) Release() {
+	s := m.s
+	if s == nil {
+		return
+	}
+	if !s.live.CompareAndSwap(1, 0) {
+		doubleRelease()
+		return
+	}
+	if s.touch.Load() != nil {
+		s.touched()
+	}
+	released(s)
+	s.block.drop(1)
+}
+
+// Forget gives the handle up and leaves the memory to the garbage collector,
+// for when somebody may still be reading it.
+func (m Message) Forget() {
+	if m.s != nil && m.s.live.CompareAndSwap(1, 0) {
+		forgotten()
+	}
+}
+
+// IsZero tells whether m is the zero Message, which owns no memory.
+func (m Message) IsZero() bool { return m.s == nil }
+
+// Truncate shortens the message to its first n bytes. It panics if n is
+// negative or more than the message holds.
+func (m Message) Truncate(n int) {
+	if n < 0 || n > m.Len() {
+		panic("pool: Truncate beyond the message")
+	}
+	if m.s != nil {
+		m.s.n = uint32(n)
+	}
+}
+
+func checkLen(n int) {
+	if n < 0 || n > MaxLen {
+		panic("pool: message length out of range")
+	}
+}

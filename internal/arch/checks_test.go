@@ -270,9 +270,9 @@ func rootIdent(e ast.Expr) *ast.Ident {
 }
 
 // local reports whether id means something declared in its own file other than
-// v. The parser leaves names of other files of the package unresolved.
+// v. The parser leaves names of other files of the package unresolved, which is
+// good enough here and needs no type checker.
 func local(id *ast.Ident, v *ast.ValueSpec) bool {
-	//lint:ignore SA1019 good enough here, and needs no type checker
 	obj := id.Obj
 	return obj != nil && obj.Decl != v
 }

@@ -94,7 +94,7 @@ func TestThePacerKeepsItsScheduleAfterAStall(t *testing.T) {
 		start := time.Now()
 		var stop atomic.Bool
 		var due, released []time.Duration
-		p.Run(s, start, &stop, func(d time.Duration) {
+		p.Run(s, start, &stop, func(d, _ time.Duration) {
 			due = append(due, d)
 			released = append(released, time.Since(start))
 			if len(due) == 10 {
@@ -129,7 +129,7 @@ func TestThePacerStops(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			p.Run(NewSchedule([]Stage{{time.Hour, 0.001, 0.001}}, Arrival{}), time.Now(), &stop, func(time.Duration) {
+			p.Run(NewSchedule([]Stage{{time.Hour, 0.001, 0.001}}, Arrival{}), time.Now(), &stop, func(_, _ time.Duration) {
 				t.Error("released a message that was not due")
 			})
 		}()
@@ -143,7 +143,7 @@ func TestTheRealClockIsCloseEnough(t *testing.T) {
 	p := Pacer{Lateness: hist.NewRecorder()}
 	var stop atomic.Bool
 	n := 0
-	p.Run(NewSchedule([]Stage{{50 * time.Millisecond, 2000, 2000}}, Arrival{}), time.Now(), &stop, func(time.Duration) { n++ })
+	p.Run(NewSchedule([]Stage{{50 * time.Millisecond, 2000, 2000}}, Arrival{}), time.Now(), &stop, func(_, _ time.Duration) { n++ })
 	h := hist.New()
 	p.Lateness.Drain(h)
 	if n < 98 || h.TotalCount() != int64(n) {

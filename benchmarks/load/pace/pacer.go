@@ -20,9 +20,9 @@ type Pacer struct {
 	Sleep func(time.Duration)
 }
 
-// Run calls release for every due time of s, as an offset from start, in
-// order, until s ends or stop is set. release must not block.
-func (p *Pacer) Run(s *Schedule, start time.Time, stop *atomic.Bool, release func(due time.Duration)) {
+// Run calls release for every due time of s, in order, until s ends or stop is
+// set; due and now are offsets from start. release must not block.
+func (p *Pacer) Run(s *Schedule, start time.Time, stop *atomic.Bool, release func(due, now time.Duration)) {
 	sleep := p.Sleep
 	if sleep == nil {
 		var done func()
@@ -39,7 +39,7 @@ func (p *Pacer) Run(s *Schedule, start time.Time, stop *atomic.Bool, release fun
 			return
 		}
 		p.Lateness.Record(now - due)
-		release(due)
+		release(due, now)
 	}
 }
 

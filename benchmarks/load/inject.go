@@ -1,0 +1,159 @@
+package load
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sluicerpc/sluice/benchmarks/load/report"
+	"github.com/sluicerpc/sluice/benchmarks/peer"
+)
+
+// fault is one injected fault. All but what is fixed is guarded by run.mu.
+type fault struct {
+	plan   Fault
+	at     int64 // when it struck, as run.now tells it
+	report report.Fault
+}
+
+// needsRelay reports whether a fault happens between client and server.
+func (c *Config) needsRelay() bool {
+	return slices.ContainsFunc(c.At, func(f Fault) bool { return f.Kind != StallReaders })
+}
+
+// injectAll injects the faults at their times, until the run stops.
+func (r *run) injectAll() {
+	begin := time.Now()
+	plan := slices.SortedFunc(slices.Values(r.cfg.At), func(a, b Fault) int { return int(a.At - b.At) })
+	for _, f := range plan {
+		if !r.sleep(r.ctx, max(time.Until(begin.Add(f.At)), 1)) {
+			return
+		}
+		r.inject(f)
+	}
+}
+
+func (r *run) inject(f Fault) {
+	st := &fault{plan: f, at: r.now()}
+	st.report = report.Fault{At: f.At.Seconds(), What: f.String(), Hit: len(r.lanes) + len(r.bulk), Recovery: -1}
+	r.mu.Lock()
+	r.faults = append(r.faults, st)
+	r.mu.Unlock()
+	switch f.Kind {
+	case KillConns:
+		n := r.relay.Kill(f.Share)
+		r.mu.Lock()
+		st.report.Hit = n
+		r.mu.Unlock()
+	case DelayAll:
+		r.relay.Delay(f.Delay)
+		r.sleep(r.ctx, f.For)
+		r.relay.Delay(0)
+	case StallReaders:
+		r.shutGate()
+		r.sleep(r.ctx, f.For)
+		r.openGate()
+	}
+}
+
+func (r *run) shutGate() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gate == nil && !r.stop.Load() {
+		r.gate = make(chan struct{})
+		r.gated.Store(true)
+	}
+}
+
+func (r *run) openGate() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gate != nil {
+		r.gated.Store(false)
+		close(r.gate)
+		r.gate = nil
+	}
+}
+
+// stalled holds a reader while readers are to stall.
+func (r *run) stalled() {
+	if !r.gated.Load() {
+		return
+	}
+	r.mu.Lock()
+	gate := r.gate
+	r.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+}
+
+func (r *run) latestFault() *fault {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.faults) == 0 {
+		return nil
+	}
+	return r.faults[len(r.faults)-1]
+}
+
+// blame charges the end of the lane's stream to f.
+func (l *lane) blame(f *fault) {
+	l.r.mu.Lock()
+	defer l.r.mu.Unlock()
+	f.report.Broken++
+	if l.mode == peer.Discard {
+		f.report.Unconfirmed += l.sent
+	} else if l.sent > l.got {
+		f.report.Lost += l.sent - l.got
+	}
+	l.broken = f
+}
+
+// madeGood notes that messages flow again on a lane that a fault broke.
+func (l *lane) madeGood() {
+	if l.broken == nil {
+		return
+	}
+	l.r.mu.Lock()
+	defer l.r.mu.Unlock()
+	f := &l.broken.report
+	f.Back++
+	f.Recovery = max(f.Recovery, float64(l.r.now()-l.broken.at)/1e9)
+	l.broken = nil
+}
+
+// faultReports returns what became of the faults. How long one that lasted was
+// felt afterwards is read off the series: until an interval is as good again
+// as those before the fault.
+func (r *run) faultReports(series []report.Interval) (out []report.Fault) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.faults {
+		if f.plan.Kind != KillConns {
+			f.report.Recovery = recovery(series, f.plan.At.Seconds(), (f.plan.At + f.plan.For).Seconds())
+		}
+		out = append(out, f.report)
+	}
+	return out
+}
+
+func recovery(series []report.Interval, from, to float64) float64 {
+	var rate float64
+	var p99 int64
+	n := 0
+	for _, i := range series {
+		if i.T <= from {
+			rate, p99, n = rate+i.Rate(), max(p99, i.Response.P99), n+1
+		}
+	}
+	for _, i := range series {
+		begin := i.T - i.Seconds
+		if begin < to || n == 0 {
+			continue
+		}
+		if i.Rate() >= 0.9*rate/float64(n) && (p99 == 0 || i.Response.P99 <= 2*p99) {
+			return begin - to
+		}
+	}
+	return -1
+}

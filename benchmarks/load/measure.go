@@ -1,0 +1,268 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/sluicerpc/sluice/benchmarks/load/hist"
+	"github.com/sluicerpc/sluice/benchmarks/load/report"
+)
+
+// measurement is the measured window of a run. It belongs to one goroutine.
+type measurement struct {
+	r      *run
+	report *report.Run
+
+	began       time.Time
+	first, last readings
+	before      counters // at the window's begin
+	seen        counters // at the last interval's end
+	perLane     []uint64
+
+	response, service, lateness *hist.H // of the window
+	interval                    [3]*hist.H
+}
+
+// counters are the run's totals at one time.
+type counters struct {
+	at                                time.Time
+	sent, got, bytes, bulk, bulkBytes uint64
+	due                               uint64
+	deferred                          [reasons]uint64
+}
+
+func newMeasurement(r *run) *measurement {
+	m := &measurement{
+		r: r, report: &report.Run{Start: time.Now(), Model: "closed", Workload: string(r.cfg.Workload)},
+		response: hist.New(), service: hist.New(), lateness: hist.New(),
+	}
+	if r.cfg.Open() {
+		m.report.Model = "open"
+	}
+	for i := range m.interval {
+		m.interval[i] = hist.New()
+	}
+	return m
+}
+
+func (m *measurement) count() counters {
+	c := counters{at: time.Now(), due: m.r.due.Load()}
+	for _, l := range m.r.lanes {
+		c.sent += l.pubSent.Load()
+		c.got += l.pubGot.Load()
+		c.bytes += l.pubBytes.Load()
+	}
+	for _, l := range m.r.bulk {
+		c.bulk += l.pubSent.Load()
+		c.bulkBytes += l.pubBytes.Load()
+	}
+	if m.r.cfg.Workload == OneWay { // what the library took is all that is known before the end
+		c.got = c.sent
+	}
+	for i := range c.deferred {
+		c.deferred[i] = m.r.deferred[i].Load()
+	}
+	return c
+}
+
+func (m *measurement) laneCounts() []uint64 {
+	counts := make([]uint64, len(m.r.lanes))
+	for i, l := range m.r.lanes {
+		if counts[i] = l.pubGot.Load(); m.r.cfg.Workload == OneWay {
+			counts[i] = l.pubSent.Load()
+		}
+	}
+	return counts
+}
+
+// drain empties the recorders into hs: response, service, lateness.
+func (m *measurement) drain(hs ...*hist.H) {
+	for _, s := range m.r.shards {
+		s.response.Drain(hs[0])
+		s.service.Drain(hs[1])
+	}
+	m.r.lateness.Drain(hs[2])
+}
+
+// begin opens the window: what was before is warm-up.
+func (m *measurement) begin(ctx context.Context) {
+	var err error
+	if m.first, err = m.r.readings(ctx, false); err != nil {
+		m.r.lost(ctx, err)
+	}
+	m.last = m.first
+	m.drain(hist.New(), hist.New(), hist.New())
+	m.perLane = m.laneCounts()
+	m.before = m.count()
+	m.seen, m.began = m.before, m.before.at
+	m.report.Start = m.began
+}
+
+// lost ends the run because the server's figures can't be had any more.
+func (r *run) lost(ctx context.Context, err error) {
+	if ctx.Err() == nil {
+		r.fail(err)
+	}
+}
+
+// window samples until the run's time is over.
+func (m *measurement) window(ctx context.Context) {
+	length := m.r.cfg.Length()
+	for n := time.Duration(1); ; n++ {
+		until := min(n*m.r.cfg.Interval, length)
+		whole := m.r.sleep(ctx, max(time.Until(m.began.Add(until)), 1))
+		m.sample(ctx)
+		if !whole || until == length {
+			return
+		}
+	}
+}
+
+// sample closes an interval.
+func (m *measurement) sample(ctx context.Context) {
+	c := m.count()
+	i := report.Interval{
+		T: c.at.Sub(m.began).Seconds(), Seconds: c.at.Sub(m.seen.at).Seconds(),
+		Sent: c.sent - m.seen.sent, Received: c.got - m.seen.got, Bulk: c.bulkBytes - m.seen.bulkBytes,
+		Deferred: deferredSince(m.seen, c),
+	}
+	if c.sent > c.got {
+		i.InFlight = c.sent - c.got
+	}
+	for _, h := range m.interval {
+		h.Reset()
+	}
+	m.drain(m.interval[:]...)
+	m.takeInterval(&i)
+	m.seen = c
+	i.Marks = m.marks(i)
+	m.r.mu.Lock()
+	i.Checks = m.r.checks
+	m.r.mu.Unlock()
+	if rd, err := m.r.readings(ctx, false); err == nil {
+		i.Client, i.Server = report.GaugeOf(m.last.client, rd.client), report.GaugeOf(m.last.server, rd.server)
+		m.last = rd
+	} else {
+		m.r.lost(ctx, err)
+	}
+	m.report.Series = append(m.report.Series, i)
+	m.r.watch(Progress{Phase: Measuring, Elapsed: c.at.Sub(m.began), Length: m.r.cfg.Length(), Interval: i})
+}
+
+// takeInterval moves the interval's latencies into i and into the totals.
+func (m *measurement) takeInterval(i *report.Interval) {
+	m.response.Merge(m.interval[0])
+	m.service.Merge(m.interval[1])
+	m.lateness.Merge(m.interval[2])
+	i.Response = report.LatencyOf(m.interval[0], false)
+	i.Service = report.LatencyOf(m.interval[1], false)
+	i.Lateness = report.LatencyOf(m.interval[2], false)
+	if !m.r.cfg.Open() {
+		i.Response = i.Service
+	}
+}
+
+func (m *measurement) marks(i report.Interval) (marks []string) {
+	for _, f := range m.r.cfg.At {
+		if at := f.At.Seconds(); at < i.T && at >= i.T-i.Seconds {
+			marks = append(marks, f.String())
+		}
+	}
+	return marks
+}
+
+func deferredSince(a, b counters) report.Deferred {
+	n := func(r reason) uint64 { return b.deferred[r] - a.deferred[r] }
+	return report.Deferred{
+		Credit: n(credit), Mailbox: n(mailbox), Socket: n(socket), Blocked: n(blocked), InFlight: n(inFlight), Dropped: n(dropped),
+	}
+}
+
+// idle holds the open streams for the run's time.
+func (m *measurement) idle(ctx context.Context) {
+	m.begin(ctx)
+	m.window(ctx)
+	m.r.end()
+}
+
+// finish fills in the report, once the lanes have ended.
+func (m *measurement) finish() *report.Run {
+	out := m.report
+	m.lateEnd()
+	c := m.seen
+	out.Seconds = c.at.Sub(m.began).Seconds()
+	if m.began.IsZero() {
+		out.Seconds = 0
+	}
+	out.Messages, out.Bytes = c.got-m.before.got, c.bytes-m.before.bytes
+	if m.r.cfg.Workload == Idle {
+		out.Messages = uint64(len(m.r.lanes))
+	}
+	if s := out.Seconds; s > 0 && m.r.cfg.Workload != Idle {
+		out.Rate, out.ByteRate = float64(out.Messages)/s, float64(out.Bytes)/s
+		out.Scheduled = float64(c.due-m.before.due) / s
+	}
+	out.Client = report.UsageOf(m.first.client, m.last.client, out.Messages)
+	out.Server = report.UsageOf(m.first.server, m.last.server, out.Messages)
+	cpu := m.last.client.CPU() - m.first.client.CPU() + m.last.server.CPU() - m.first.server.CPU()
+	out.CPUPerMillion = cpu / float64(max(out.Messages, 1)) * 1e6
+	out.Checks, out.Errors = m.r.checks, m.r.errors.Load()
+	out.Faults = m.r.faultReports(out.Series)
+	if len(m.r.bulk) > 0 && out.Seconds > 0 {
+		bytes := c.bulkBytes - m.before.bulkBytes
+		out.Bulk = &report.Bulk{Messages: c.bulk - m.before.bulk, Bytes: bytes, ByteRate: float64(bytes) / out.Seconds}
+	}
+	out.Invalid = m.invalid()
+	return out
+}
+
+// lateEnd adds what came while draining. In the open model it was due in the
+// window, and a server that stalls at the end must not get away with it.
+func (m *measurement) lateEnd() {
+	tail := []*hist.H{hist.New(), hist.New(), hist.New()}
+	m.drain(tail...)
+	after := m.count()
+	if m.r.cfg.Open() && !m.began.IsZero() {
+		m.response.Merge(tail[0])
+		m.service.Merge(tail[1])
+		m.seen.deferred = after.deferred
+	}
+	out := m.report
+	out.Deferred = deferredSince(m.before, m.seen)
+	out.Service, out.Response = report.LatencyOf(m.service, true), report.LatencyOf(m.response, true)
+	if !m.r.cfg.Open() {
+		out.Response = out.Service
+	}
+	out.Lateness = report.LatencyOf(m.lateness, true)
+}
+
+// tolerable is the pacer's p99 lateness that no run is called invalid for: a
+// general-purpose kernel on a shared machine does not do better.
+const tolerable = 250 * time.Microsecond
+
+// busy is the share of all CPUs above which the client had none left.
+const busy = 0.9
+
+// invalid returns why the figures say more about the client than the server.
+func (m *measurement) invalid() (why []string) {
+	out, c := m.report, &m.r.cfg
+	if c.Workload != Idle && out.Messages == 0 {
+		return []string{"no message in the measured window"}
+	}
+	if !c.Open() {
+		return nil // the client sends when it can: there is no schedule to miss
+	}
+	limit := c.MaxLateness
+	if limit == 0 {
+		limit = max(time.Duration(out.Response.P99/10), tolerable)
+	}
+	if late := time.Duration(out.Lateness.P99); late > limit {
+		why = append(why, fmt.Sprintf("the client's pacer was late: p99 %v, above %v", late, limit))
+	}
+	if cpus := float64(runtime.NumCPU()); out.Client.Cores > busy*cpus {
+		why = append(why, fmt.Sprintf("the client used %.1f of %.0f CPUs", out.Client.Cores, cpus))
+	}
+	return why
+}

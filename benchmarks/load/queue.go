@@ -1,0 +1,83 @@
+package load
+
+import "sync"
+
+// An item is a message that is due: when, and whether it was counted as
+// deferred already.
+type item int64
+
+func newItem(due int64, deferred bool) item {
+	if deferred {
+		return item(due<<1 | 1)
+	}
+	return item(due << 1)
+}
+
+func (i item) due() int64     { return int64(i) >> 1 }
+func (i item) deferred() bool { return i&1 != 0 }
+
+// backlog bounds what one stream may have due and unsent.
+const backlog = 1 << 18
+
+// A queue hands due messages from the pacer to a sender. The pacer never
+// waits; the sender takes all there is at once.
+type queue struct {
+	mu     sync.Mutex
+	items  []item
+	spare  []item // the sender's last batch, to be filled again
+	closed bool
+	wake   chan struct{} // pacer -> sender; holds one
+}
+
+func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
+
+// push reports whether there was room.
+func (q *queue) push(i item) bool {
+	q.mu.Lock()
+	ok := len(q.items) < backlog
+	if ok {
+		q.items = append(q.items, i)
+	}
+	first := len(q.items) == 1
+	q.mu.Unlock()
+	if first {
+		q.signal()
+	}
+	return ok
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// close ends take once the queue is empty.
+func (q *queue) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+	q.signal()
+}
+
+// tryTake returns what is due, perhaps nothing. The batch is valid until the
+// next take; open is false once no more will come.
+func (q *queue) tryTake() (batch []item, open bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	batch = q.items
+	q.items, q.spare = q.spare[:0], batch
+	return batch, !q.closed
+}
+
+// take waits until something is due; an empty batch is the end.
+func (q *queue) take() []item {
+	for {
+		batch, open := q.tryTake()
+		if len(batch) > 0 || !open {
+			return batch
+		}
+		<-q.wake
+	}
+}

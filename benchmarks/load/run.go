@@ -1,0 +1,645 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicerpc/sluice/benchmarks/load/hist"
+	"github.com/sluicerpc/sluice/benchmarks/load/pace"
+	"github.com/sluicerpc/sluice/benchmarks/load/proc"
+	"github.com/sluicerpc/sluice/benchmarks/load/relay"
+	"github.com/sluicerpc/sluice/benchmarks/load/report"
+	"github.com/sluicerpc/sluice/benchmarks/peer"
+)
+
+// A Target is a server to run against.
+type Target struct {
+	Peer  peer.Peer
+	Addr  string
+	Admin string // address of its process's figures; empty: it has none
+}
+
+// A ConnectError says that the run could not begin.
+type ConnectError struct{ Err error }
+
+func (e *ConnectError) Error() string { return "can't connect: " + e.Err.Error() }
+
+func (e *ConnectError) Unwrap() error { return e.Err }
+
+// A GoneError says that the server went away in mid-run.
+type GoneError struct{ Err error }
+
+func (e *GoneError) Error() string { return "lost the server in mid-run: " + e.Err.Error() }
+
+func (e *GoneError) Unwrap() error { return e.Err }
+
+// A Phase is what a run is at.
+type Phase string
+
+// The phases, in order.
+const (
+	Opening   Phase = "opening"
+	Warmup    Phase = "warm-up"
+	Measuring Phase = "measuring"
+	Draining  Phase = "draining"
+)
+
+// Progress tells a watcher how a run is getting on.
+type Progress struct {
+	Phase    Phase
+	Elapsed  time.Duration // in the measured window
+	Length   time.Duration
+	Interval report.Interval // the latest
+}
+
+// shards is how many recorders the lanes share. One would be contended, one a
+// lane would be memory.
+const shards = 4
+
+type shard struct{ response, service *hist.Recorder }
+
+// run is one run. What lanes touch for every message comes first and does not
+// change while they live.
+type run struct {
+	cfg        Config
+	sampling   bool
+	sampleMask uint64
+	faulty     bool // faults are planned: lanes look out for them
+	start      time.Time
+	target     Target
+	opts       peer.Options
+	ctx        context.Context // of opens; cancelled when the run is over
+	watch      func(Progress)
+
+	stop     atomic.Bool   // lanes: send nothing more
+	stopped  chan struct{} // closed with stop
+	stopOnce sync.Once
+
+	shards   [shards]shard
+	lateness *hist.Recorder
+	deferred [reasons]atomic.Uint64
+	due      atomic.Uint64 // scheduled so far
+	ids      atomic.Uint32
+	errors   atomic.Uint64
+
+	links  []*link
+	lanes  []*lane // measured
+	bulk   []*lane // in the background
+	server *proc.Source
+	relay  *relay.Relay // nil unless faults need it
+
+	mu     sync.Mutex
+	checks report.Checks
+	failed error // the first failure that ended the run
+	failC  chan struct{}
+	faults []*fault
+	gate   chan struct{} // readers wait here while it is set
+	gated  atomic.Bool
+}
+
+// Run runs c against t. It returns what there is to report together with why
+// it ended before its time, if it did: a ConnectError comes without a report,
+// a GoneError and an end of ctx with one. watch, if not nil, is told of every
+// interval.
+func Run(ctx context.Context, t Target, c Config, watch func(Progress)) (*report.Run, error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	if watch == nil {
+		watch = func(Progress) {}
+	}
+	opens, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r := &run{
+		cfg: c, sampling: c.Sample > 0, sampleMask: uint64(max(c.Sample, 1) - 1), faulty: len(c.At) > 0,
+		start: time.Now(), target: t, opts: c.PeerOptions(), ctx: opens, watch: watch,
+		stopped: make(chan struct{}), failC: make(chan struct{}), lateness: hist.NewRecorder(),
+	}
+	for i := range r.shards {
+		r.shards[i] = shard{hist.NewRecorder(), hist.NewRecorder()}
+	}
+	defer r.close()
+	return r.do(ctx)
+}
+
+func (r *run) do(ctx context.Context) (*report.Run, error) {
+	if err := r.prepare(ctx); err != nil {
+		return nil, &ConnectError{err}
+	}
+	mem, err := r.openAll(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, &ConnectError{err}
+	}
+	m := newMeasurement(r)
+	m.report.Memory = mem
+	if r.cfg.Workload == Idle {
+		m.idle(ctx)
+	} else {
+		r.drive(ctx, m)
+	}
+	r.mu.Lock()
+	err = r.failed
+	r.mu.Unlock()
+	out := m.finish()
+	if ctx.Err() != nil {
+		out.Interrupted = true
+		return out, ctx.Err()
+	}
+	if err != nil {
+		out.Error = err.Error()
+		return out, &GoneError{err}
+	}
+	return out, nil
+}
+
+// now returns the time since the run's start. Reading the monotonic clock
+// alone costs half of what time.Now does.
+func (r *run) now() int64 { return int64(time.Since(r.start)) }
+
+func (r *run) service(l *lane, d int64) {
+	r.shards[l.link.index%shards].service.Record(time.Duration(d))
+}
+
+func (r *run) response(l *lane, d int64) {
+	r.shards[l.link.index%shards].response.Record(time.Duration(d))
+}
+
+func (r *run) check(c report.Checks) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	addChecks(&r.checks, c)
+}
+
+func addChecks(to *report.Checks, c report.Checks) {
+	to.Messages += c.Messages
+	to.Lost += c.Lost
+	to.Duplicated += c.Duplicated
+	to.Reordered += c.Reordered
+	to.Corrupted += c.Corrupted
+}
+
+// drop accounts for messages that will never be sent: what they have waited so
+// far is the least that their response would have taken.
+func (r *run) drop(l *lane, items []item) {
+	now := r.now()
+	for _, it := range items {
+		r.response(l, now-it.due())
+	}
+	r.deferred[dropped].Add(uint64(len(items)))
+}
+
+// fail ends the run for err.
+func (r *run) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failed == nil {
+		r.failed = err
+		close(r.failC)
+	}
+}
+
+// end tells the lanes to send no more.
+func (r *run) end() {
+	r.stopOnce.Do(func() {
+		r.stop.Store(true)
+		close(r.stopped)
+		for _, l := range r.lanes {
+			if l.q != nil {
+				l.q.close()
+			}
+		}
+	})
+}
+
+// prepare sets up what stands between the lanes and the server.
+func (r *run) prepare(ctx context.Context) error {
+	addr := r.target.Addr
+	if r.cfg.needsRelay() {
+		var err error
+		if r.relay, err = relay.New(addr); err != nil {
+			return err
+		}
+		addr = r.relay.Addr()
+	}
+	if r.target.Admin != "" {
+		r.server = proc.NewSource(r.target.Admin)
+		if _, err := r.server.Fetch(ctx, false); err != nil {
+			return err
+		}
+	}
+	for i := range r.cfg.Conns {
+		r.links = append(r.links, &link{r: r, index: i, addr: addr})
+	}
+	r.makeLanes()
+	return nil
+}
+
+func (r *run) makeLanes() {
+	mode := peer.Echo
+	switch r.cfg.Workload {
+	case OneWay:
+		mode = peer.Discard
+	case Idle:
+		mode = peer.Park
+	}
+	for _, k := range r.links {
+		for range r.cfg.Streams {
+			r.lanes = append(r.lanes, r.newLane(k, mode))
+		}
+		for range r.cfg.BulkStreams {
+			l := r.newLane(k, peer.Discard)
+			l.size, l.bulk, l.q = &r.cfg.BulkSize, true, nil
+			r.bulk = append(r.bulk, l)
+		}
+	}
+}
+
+func (r *run) newLane(k *link, mode peer.Mode) *lane {
+	l := &lane{r: r, link: k, mode: mode, size: &r.cfg.Size}
+	if r.cfg.Open() {
+		l.q = newQueue()
+	}
+	if mode == peer.Echo && r.sampling {
+		n := 1
+		for n < max(r.cfg.Outstanding, r.cfg.InFlight) {
+			n *= 2
+		}
+		l.times = make([]stamp, n)
+	}
+	return l
+}
+
+// drive runs lanes and pacer through warm-up, window and drain.
+func (r *run) drive(ctx context.Context, m *measurement) {
+	begin := time.Now()
+	var lanes, others sync.WaitGroup
+	for _, l := range append(r.lanes[:len(r.lanes):len(r.lanes)], r.bulk...) {
+		lanes.Go(l.run)
+	}
+	if r.cfg.Open() {
+		others.Go(func() { r.pace(begin) })
+	}
+	done := make(chan struct{})
+	go func() { // ends with the lanes; drained waits for it
+		lanes.Wait()
+		close(done)
+	}()
+	r.watch(Progress{Phase: Warmup, Length: r.cfg.Length()})
+	if r.sleep(ctx, r.cfg.Warmup) {
+		m.begin(ctx)
+		if r.faulty {
+			others.Go(r.injectAll)
+		}
+		m.window(ctx)
+	}
+	r.end()
+	r.watch(Progress{Phase: Draining, Elapsed: r.cfg.Length(), Length: r.cfg.Length()})
+	r.drained(done)
+	others.Wait()
+}
+
+// sleep reports whether it lasted to the end.
+func (r *run) sleep(ctx context.Context, d time.Duration) bool {
+	if d == 0 {
+		return true
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+	case <-r.failC:
+	case <-r.stopped:
+	}
+	return false
+}
+
+// pace releases due messages to the lanes in turn.
+func (r *run) pace(begin time.Time) {
+	p := pace.Pacer{Lateness: r.lateness}
+	offset := begin.Sub(r.start)
+	n := 0
+	p.Run(pace.NewSchedule(r.cfg.stages(), r.cfg.Arrival.Arrival), begin, &r.stop, func(due, now time.Duration) {
+		l := r.lanes[n]
+		if n++; n == len(r.lanes) {
+			n = 0
+		}
+		r.release(l, int64(due+offset), int64(now+offset))
+	})
+}
+
+// release hands one due message to its lane, and counts it as deferred if the
+// lane is stuck.
+func (r *run) release(l *lane, due, now int64) {
+	r.due.Add(1)
+	why := reason(0)
+	switch st := l.state.Load(); {
+	case st < 0:
+		why = reason(-st)
+	case st > 0 && now-st > int64(patience):
+		why = blocked
+	}
+	it := newItem(due, why != 0)
+	if !l.q.push(it) {
+		r.drop(l, []item{it})
+		return
+	}
+	if why != 0 {
+		r.deferred[why].Add(1)
+	}
+}
+
+// drained waits for the lanes, and breaks what still hangs at the deadline.
+func (r *run) drained(done <-chan struct{}) {
+	wait := r.cfg.Drain
+	r.mu.Lock()
+	if r.failed != nil {
+		wait = 100 * time.Millisecond
+	}
+	r.mu.Unlock()
+	r.openGate()
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-done:
+		return
+	case <-t.C:
+	}
+	for _, l := range append(r.lanes[:len(r.lanes):len(r.lanes)], r.bulk...) {
+		if s := l.current.Load(); s != nil && !l.ended.Load() {
+			_ = (*s).Close() // to wake whoever waits in it
+		}
+	}
+	for _, k := range r.links {
+		k.close()
+	}
+	<-done
+}
+
+// close frees what is left.
+func (r *run) close() {
+	r.end()
+	for _, l := range r.lanes {
+		l.closeStream()
+	}
+	for _, l := range r.bulk {
+		l.closeStream()
+	}
+	for _, k := range r.links {
+		k.close()
+	}
+	if r.relay != nil {
+		_ = r.relay.Close() // its listener is ours alone
+	}
+	if r.server != nil {
+		r.server.Close()
+	}
+}
+
+func (l *lane) closeStream() {
+	if s := l.current.Swap(nil); s != nil && l.r.cfg.Workload != Churn {
+		_ = (*s).Close() // the figures are in
+	}
+}
+
+// settle takes the checks of the stream that ended with err.
+func (l *lane) settle(err error) {
+	if l.check == nil || l.mode != peer.Echo || l.r.cfg.Workload == Churn {
+		return
+	}
+	c := checksOf(l.check.Summary(), l.sent)
+	if err != nil && l.r.excused() {
+		c.Lost = 0 // counted with the fault, or with the failure
+	}
+	l.check = nil
+	l.r.check(c)
+}
+
+// excused reports whether streams may end with messages missing: a fault was
+// injected, or the server is gone. A server that merely kept messages to
+// itself is not an excuse.
+func (r *run) excused() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failed != nil || len(r.faults) > 0 || !r.stop.Load()
+}
+
+// recover gets the lane going again after a fault, and reports whether it did.
+// Without a fault to blame the run is over.
+func (l *lane) recover(err error) bool {
+	r := l.r
+	if r.stop.Load() {
+		r.errors.Add(1)
+		return false
+	}
+	f := r.latestFault()
+	if f == nil {
+		r.errors.Add(1)
+		r.fail(err)
+		return false
+	}
+	l.blame(f)
+	if s := l.current.Swap(nil); s != nil {
+		_ = (*s).Close() // it is broken
+	}
+	for !r.stop.Load() {
+		if l.link.reopen(l) == nil {
+			return true
+		}
+		r.sleep(r.ctx, 10*time.Millisecond)
+	}
+	return false
+}
+
+// openAll opens every stream, and measures what that took in memory.
+func (r *run) openAll(ctx context.Context) (*report.Memory, error) {
+	before, err := r.readings(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	r.watch(Progress{Phase: Opening, Length: r.cfg.Length()})
+	begin := time.Now()
+	if err := r.openLanes(ctx); err != nil {
+		return nil, err
+	}
+	took := time.Since(begin)
+	if r.cfg.Workload == Churn {
+		return nil, nil
+	}
+	if err := r.awaitServer(ctx); err != nil {
+		return nil, err
+	}
+	after, err := r.readings(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	m := &report.Memory{Streams: len(r.lanes) + len(r.bulk), Conns: len(r.links), OpenSeconds: took.Seconds()}
+	streams, conns := float64(m.Streams), float64(m.Conns)
+	grown := func(a, b uint64) float64 { return float64(b) - float64(a) }
+	client := grown(before.client.LiveBytes, after.client.LiveBytes)
+	server := grown(before.server.LiveBytes, after.server.LiveBytes)
+	m.ClientPerStream, m.ClientPerConn = client/streams, client/conns
+	m.ServerPerStream, m.ServerPerConn = server/streams, server/conns
+	m.ClientRSS = grown(before.client.RSS, after.client.RSS) / streams
+	m.ServerRSS = grown(before.server.RSS, after.server.RSS) / streams
+	return m, nil
+}
+
+// openers is how many streams are being opened at a time.
+const openers = 16
+
+// openLanes opens connections and streams, at OpenRate if it is set.
+func (r *run) openLanes(ctx context.Context) error {
+	for _, k := range r.links {
+		if err := k.dial(ctx); err != nil {
+			return err
+		}
+	}
+	if r.cfg.Workload == Churn { // its streams come and go
+		s, err := r.links[0].open(ctx, peer.Echo)
+		if err != nil {
+			return err
+		}
+		return s.Close()
+	}
+	lanes := append(r.lanes[:len(r.lanes):len(r.lanes)], r.bulk...)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	errs := make([]error, openers)
+	begin := time.Now()
+	for i := range openers {
+		wg.Go(func() {
+			for errs[i] == nil {
+				n := int(next.Add(1)) - 1
+				if n >= len(lanes) {
+					return
+				}
+				if r.cfg.OpenRate > 0 {
+					time.Sleep(time.Until(begin.Add(time.Duration(float64(n) / float64(r.cfg.OpenRate) * 1e9))))
+				}
+				errs[i] = lanes[n].open(ctx)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// awaitServer waits until the server serves all streams: some libraries open
+// without waiting for the other side.
+func (r *run) awaitServer(ctx context.Context) error {
+	if r.server == nil {
+		return nil
+	}
+	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); {
+		s, err := r.server.Fetch(ctx, false)
+		if err != nil {
+			return err
+		}
+		if s.Streams >= int64(len(r.lanes)+len(r.bulk)) {
+			return nil
+		}
+		r.sleep(ctx, 5*time.Millisecond)
+	}
+	return nil // a server need not count its streams
+}
+
+// readings are both processes' at one time.
+type readings struct{ client, server proc.Stats }
+
+func (r *run) readings(ctx context.Context, collect bool) (readings, error) {
+	var rd readings
+	var err error
+	if r.server != nil {
+		if rd.server, err = r.server.Fetch(ctx, collect); err != nil {
+			return rd, err
+		}
+	}
+	if collect {
+		proc.Collect()
+	}
+	rd.client = proc.Read()
+	return rd, nil
+}
+
+// A link is one connection, which faults may break and lanes mend.
+type link struct {
+	r     *run
+	index int
+	addr  string
+
+	mu   sync.Mutex
+	conn peer.Conn
+	done bool
+}
+
+func (k *link) dial(ctx context.Context) error {
+	c, err := k.r.target.Peer.Dial(ctx, k.addr, k.r.opts)
+	if err != nil {
+		return fmt.Errorf("%s at %s: %w", k.r.target.Peer.Name(), k.r.target.Addr, err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.done {
+		_ = c.Close() // nobody wants it any more
+		return errors.New("the run is over")
+	}
+	k.conn = c
+	return nil
+}
+
+func (k *link) open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
+	k.mu.Lock()
+	c := k.conn
+	k.mu.Unlock()
+	if c == nil {
+		return nil, errors.New("no connection")
+	}
+	s, err := c.Open(ctx, m)
+	if err != nil {
+		return nil, fmt.Errorf("open on %s at %s: %w", k.r.target.Peer.Name(), k.r.target.Addr, err)
+	}
+	return s, nil
+}
+
+// reopen opens l's next stream, on a new connection if the old one fails.
+func (k *link) reopen(l *lane) error {
+	ctx, cancel := context.WithTimeout(k.r.ctx, time.Second)
+	defer cancel()
+	k.mu.Lock()
+	old := k.conn
+	k.mu.Unlock()
+	if l.open(ctx) == nil {
+		return nil
+	}
+	k.mu.Lock()
+	mended := k.conn != old
+	if !mended && old != nil {
+		k.conn = nil
+		_ = old.Close() // it is broken
+	}
+	k.mu.Unlock()
+	if !mended {
+		if err := k.dial(ctx); err != nil {
+			return err
+		}
+	}
+	return l.open(ctx)
+}
+
+func (k *link) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.done = true; k.conn != nil {
+		_ = k.conn.Close() // the figures are in
+		k.conn = nil
+	}
+}

@@ -1,0 +1,156 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/sluicerpc/sluice/benchmarks/load/proc"
+	"github.com/sluicerpc/sluice/benchmarks/load/report"
+	"github.com/sluicerpc/sluice/benchmarks/peer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/raw"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// serve runs a server of p in this process until the test ends.
+func serve(t *testing.T, p peer.Peer, c Config) Target {
+	t.Helper()
+	admin := new(proc.Admin)
+	if err := admin.Serve("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	o := c.PeerOptions()
+	o.Serving = &admin.Serving
+	s, err := p.Serve("127.0.0.1:0", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.Close()
+		admin.Close()
+	})
+	return Target{Peer: p, Addr: s.Addr(), Admin: admin.Addr()}
+}
+
+// short returns a preset made short.
+func short(t *testing.T, name string, change func(*Config)) Config {
+	t.Helper()
+	p, err := FindPreset(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := p.Config
+	c.Duration, c.Warmup, c.Interval = 200*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+	c.Drain = 5 * time.Second
+	if change != nil {
+		change(&c)
+	}
+	return c
+}
+
+func mustRun(t *testing.T, p peer.Peer, c Config) *report.Run {
+	t.Helper()
+	out, err := Run(t.Context(), serve(t, p, c), c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestEveryPresetRuns(t *testing.T) {
+	shrink := map[string]func(*Config){
+		"idle":  func(c *Config) { c.Conns, c.Streams = 2, 50 },
+		"conns": func(c *Config) { c.Conns = 100 },
+		"bulk":  func(c *Config) { c.Size = sizes("256KiB") },
+		"hol":   func(c *Config) { c.BulkSize = sizes("1MiB") },
+	}
+	for _, p := range Presets() {
+		t.Run(p.Name, func(t *testing.T) {
+			c := short(t, p.Name, shrink[p.Name])
+			out := mustRun(t, raw.New(), c)
+			t.Logf("%.0f/s, %+v", out.Rate, out.Response.P50)
+			if out.Messages == 0 || out.Checks.Violations() != 0 || out.Errors != 0 {
+				t.Errorf("%d messages, %+v, %d errors", out.Messages, out.Checks, out.Errors)
+			}
+			if out.Seconds < 0.19 || out.Seconds > 1 {
+				t.Errorf("measured %v s", out.Seconds)
+			}
+			if len(out.Series) < 3 {
+				t.Errorf("%d intervals", len(out.Series))
+			}
+			if want := "closed"; c.Open() != (out.Model != want) {
+				t.Errorf("model %s", out.Model)
+			}
+			if c.Sample > 0 && c.Workload != Idle && (out.Response.Count == 0 || out.Response.P50 < 1000) {
+				t.Errorf("response %+v", out.Response)
+			}
+			if c.Sample == 0 && out.Response.Count != 0 {
+				t.Errorf("latency measured unasked: %+v", out.Response)
+			}
+			if c.BulkStreams > 0 && (out.Bulk == nil || out.Bulk.Bytes == 0) {
+				t.Errorf("bulk %+v", out.Bulk)
+			}
+			if c.Workload == Idle && (out.Memory.ServerPerStream <= 0 || out.Memory.Streams != 100) {
+				t.Errorf("memory %+v", out.Memory)
+			}
+		})
+	}
+}
+
+func TestEveryModelOfEchoAndOneWay(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"closed, large: two goroutines": func(c *Config) { c.Outstanding, c.Size = 16, sizes("64KiB") },
+		"closed, mixed sizes":           func(c *Config) { c.Outstanding, c.Size = 4, sizes("mix:64=90,4KiB=9,64KiB=1") },
+		"open, in flight":               func(c *Config) { c.Streams, c.Rate, c.InFlight = 4, 2000, 16 },
+		"open, poisson, one in flight":  func(c *Config) { c.Streams, c.Rate, c.InFlight, c.Arrival.Poisson = 4, 2000, 1, true },
+		"open, one way":                 func(c *Config) { c.Workload, c.Rate, c.Size = OneWay, 5000, sizes("uniform:64-4KiB") },
+		"open, churn":                   func(c *Config) { c.Workload, c.Streams, c.Rate = Churn, 8, 500 },
+		"stages": func(c *Config) {
+			if err := c.Stage.UnmarshalText([]byte("100ms@1k,100ms@1k..3k")); err != nil {
+				t.Fatal(err)
+			}
+			c.InFlight = 64
+		},
+		"one way, sampled": func(c *Config) { c.Workload, c.Sample = OneWay, 16 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := short(t, "pingpong", change)
+			out := mustRun(t, raw.New(), c)
+			t.Logf("%.0f/s of %.0f/s due, p50 %v", out.Rate, out.Scheduled, time.Duration(out.Response.P50))
+			if out.Checks.Violations() != 0 || out.Errors != 0 || out.Messages == 0 {
+				t.Errorf("%d messages, %+v, %d errors", out.Messages, out.Checks, out.Errors)
+			}
+			if out.Response.Count == 0 {
+				t.Error("no latency")
+			}
+			if c.Open() && (out.Rate < 0.8*out.Scheduled || out.Lateness.Count == 0) {
+				t.Errorf("%.0f/s of %.0f/s due, %d latenesses", out.Rate, out.Scheduled, out.Lateness.Count)
+			}
+		})
+	}
+}
+
+func TestAnUnreachableServerIsAConnectError(t *testing.T) {
+	c := short(t, "pingpong", nil)
+	_, err := Run(t.Context(), Target{Peer: raw.New(), Addr: "127.0.0.1:1"}, c, nil)
+	if _, ok := errors.AsType[*ConnectError](err); !ok {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAnInterruptedRunReportsWhatThereIs(t *testing.T) {
+	c := short(t, "pingpong", func(c *Config) { c.Duration = time.Hour })
+	target := serve(t, raw.New(), c)
+	ctx, cancel := context.WithTimeout(t.Context(), 250*time.Millisecond)
+	defer cancel()
+	out, err := Run(ctx, target, c, nil)
+	if !errors.Is(err, context.DeadlineExceeded) || out == nil || !out.Interrupted || out.Messages == 0 {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	if out.Checks.Violations() != 0 || out.Seconds > 1 {
+		t.Errorf("%v s, %+v", out.Seconds, out.Checks)
+	}
+}

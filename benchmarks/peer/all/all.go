@@ -6,10 +6,13 @@ import (
 	"strings"
 
 	"github.com/sluicerpc/sluice/benchmarks/peer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/connectpeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/drpcpeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/gnetpeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/grpcpeer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/kitexpeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/muxpeer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/natspeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/quicpeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/raw"
 	"github.com/sluicerpc/sluice/benchmarks/peer/wspeer"
@@ -32,6 +35,9 @@ func Peers() []peer.Peer {
 		quicpeer.New(false),
 		quicpeer.New(true),
 		wspeer.New(),
+		kitexpeer.New(),
+		connectpeer.New(),
+		natspeer.New(),
 	}
 }
 

@@ -214,8 +214,21 @@ func (m *measurement) finish() *report.Run {
 		bytes := c.bulkBytes - m.before.bulkBytes
 		out.Bulk = &report.Bulk{Messages: c.bulk - m.before.bulk, Bytes: bytes, ByteRate: float64(bytes) / out.Seconds}
 	}
+	out.Fairness = m.fairness()
 	out.Invalid = m.invalid()
 	return out
+}
+
+// fairness is that of the streams that were there to be served.
+func (m *measurement) fairness() report.Fairness {
+	if m.r.cfg.Workload == Idle || m.perLane == nil {
+		return report.Fairness{}
+	}
+	counts := m.laneCounts()
+	for i := range counts {
+		counts[i] -= m.perLane[i]
+	}
+	return report.FairnessOf(counts)
 }
 
 // lateEnd adds what came while draining. In the open model it was due in the

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -236,6 +237,9 @@ type Fairness struct {
 	Min     uint64  `json:"min"` // messages of the stream with the fewest
 	Max     uint64  `json:"max"`
 	Jain    float64 `json:"jain"` // 1: all the same; 1/n: one had everything
+	// Spread is the messages of the streams at every 5% of them, from the one
+	// with the fewest to the one with the most.
+	Spread []uint64 `json:"spread,omitempty"`
 }
 
 // FairnessOf computes it from each stream's messages.
@@ -243,10 +247,14 @@ func FairnessOf(counts []uint64) Fairness {
 	if len(counts) == 0 {
 		return Fairness{}
 	}
-	f := Fairness{Streams: len(counts), Min: counts[0], Jain: 1}
+	sorted := slices.Sorted(slices.Values(counts))
+	last := len(sorted) - 1
+	f := Fairness{Streams: len(counts), Min: sorted[0], Max: sorted[last], Jain: 1}
+	for i := 0; i <= 20 && last > 0; i++ {
+		f.Spread = append(f.Spread, sorted[i*last/20])
+	}
 	var sum, squares float64
 	for _, n := range counts {
-		f.Min, f.Max = min(f.Min, n), max(f.Max, n)
 		sum += float64(n)
 		squares += float64(n) * float64(n)
 	}

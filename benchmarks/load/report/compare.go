@@ -1,0 +1,186 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+)
+
+// A Comparison is how a figure moved from one report to another.
+type Comparison struct {
+	Figure  string  `json:"figure"`
+	A       float64 `json:"a"`
+	B       float64 `json:"b"`
+	Change  float64 `json:"change"` // B/A - 1
+	Low     float64 `json:"low"`    // of the 95% interval of Change
+	High    float64 `json:"high"`
+	Verdict string  `json:"verdict"` // better, worse, same
+	textA   string
+	textB   string
+}
+
+// The verdicts of a Comparison.
+const (
+	Better = "better"
+	Worse  = "worse"
+	Same   = "same"
+)
+
+// slight is a change that no verdict is given on, however steady it is:
+// alignment and the mood of the scheduler alone make as much.
+const slight = 0.02
+
+// enough is how many runs a side takes for the runs to tell their own noise.
+// With fewer, the intervals of the time series do.
+const enough = 4
+
+// compared are the figures that Compare looks at.
+var compared = []string{"rate", "bulk_rate", "mean", "p50", "p90", "p99", "p99.9", "cpu_per_m",
+	"client_bytes_per_stream", "server_bytes_per_stream", "client_rss", "server_rss"}
+
+// Compare says for each figure that both reports have whether b is better or
+// worse than a outside the noise: when the 95% bootstrap interval of the
+// ratio of their medians leaves out "no change".
+func Compare(a, b *Report) ([]Comparison, error) {
+	if a.Preset != b.Preset {
+		return nil, fmt.Errorf("different workloads: %s and %s", a.Preset, b.Preset)
+	}
+	var out []Comparison
+	for _, name := range compared {
+		m, err := findMetric(name)
+		if err != nil {
+			return nil, err
+		}
+		if c, ok := compare(m, a.Runs, b.Runs); ok {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+func compare(m metric, a, b []*Run) (c Comparison, ok bool) {
+	va, oka := m.over(a)
+	vb, okb := m.over(b)
+	if !oka || !okb || va <= 0 || vb <= 0 {
+		return c, false
+	}
+	c = Comparison{Figure: m.name, A: va, B: vb, Change: vb/va - 1, textA: m.unit.format(va), textB: m.unit.format(vb)}
+	sa, sb := m.samples(a), m.samples(b)
+	if len(sa) < enough || len(sb) < enough {
+		// One value a side tells nothing of its noise: only a change that no
+		// noise explains counts.
+		c.Low, c.High = c.Change-single, c.Change+single
+	} else {
+		c.Low, c.High = bootstrap(sa, sb)
+	}
+	c.Verdict = m.verdict(c)
+	return c, true
+}
+
+// single is the noise allowed for where there is one value a side.
+const single = 0.25
+
+// samples returns the runs' values, or the intervals' where the runs are few.
+func (m metric) samples(runs []*Run) (values []float64) {
+	if len(runs) >= enough || m.row == nil {
+		return m.values(runs)
+	}
+	for _, r := range runs {
+		for _, i := range r.Series {
+			if v, ok := m.row(i); ok {
+				values = append(values, v)
+			}
+		}
+	}
+	return values
+}
+
+func (m metric) verdict(c Comparison) string {
+	noise := c.Low <= 0 && c.High >= 0
+	if noise || (c.Change < slight && c.Change > -slight) {
+		return Same
+	}
+	if (c.Change > 0) == (m.better > 0) {
+		return Better
+	}
+	return Worse
+}
+
+// rounds is how often the bootstrap draws.
+const rounds = 2000
+
+// bootstrap returns the 95% interval of median(b)/median(a) - 1.
+func bootstrap(a, b []float64) (low, high float64) {
+	rng := rand.New(rand.NewPCG(5, 6)) // the same reports, the same verdict
+	ratios := make([]float64, 0, rounds)
+	for range rounds {
+		if ma := median(resample(rng, a)); ma > 0 {
+			ratios = append(ratios, median(resample(rng, b))/ma-1)
+		}
+	}
+	if len(ratios) == 0 {
+		return -1, 1
+	}
+	slices.Sort(ratios)
+	return ratios[len(ratios)/40], ratios[len(ratios)-1-len(ratios)/40]
+}
+
+func resample(rng *rand.Rand, from []float64) []float64 {
+	to := make([]float64, len(from))
+	for i := range to {
+		to[i] = from[rng.IntN(len(from))]
+	}
+	return to
+}
+
+// Overall is the verdict on all: worse if anything is, else better if anything
+// is.
+func Overall(cs []Comparison) string {
+	verdict := Same
+	for _, c := range cs {
+		switch c.Verdict {
+		case Worse:
+			return Worse
+		case Better:
+			verdict = Better
+		}
+	}
+	return verdict
+}
+
+// CompareText writes the comparison as a table.
+func CompareText(w io.Writer, a, b *Report, cs []Comparison) error {
+	t := newTextWriter(w)
+	t.line("%s: %s (%d runs) against %s (%d runs)", a.Preset, b.Peer, len(b.Runs), a.Peer, len(a.Runs))
+	for _, warning := range differences(a, b) {
+		t.line("note: %s", warning)
+	}
+	t.section()
+	t.line("\tA\tB\tchange\t95%% interval\tverdict")
+	for _, c := range cs {
+		t.line("%s\t%s\t%s\t%+.1f%%\t%+.1f%% .. %+.1f%%\t%s", c.Figure, c.textA, c.textB, 100*c.Change, 100*c.Low, 100*c.High, c.Verdict)
+	}
+	t.line("all\t\t\t\t\t%s", Overall(cs))
+	return t.end()
+}
+
+// differences names what makes the reports hard to compare.
+func differences(a, b *Report) (notes []string) {
+	note := func(differ bool, format string, args ...any) {
+		if differ {
+			notes = append(notes, fmt.Sprintf(format, args...))
+		}
+	}
+	x, y := a.Environment, b.Environment
+	note(x.CPU != y.CPU || x.CPUs != y.CPUs, "different machines: %s (%d) and %s (%d)", x.CPU, x.CPUs, y.CPU, y.CPUs)
+	note(x.Go != y.Go, "different Go: %s and %s", x.Go, y.Go)
+	note(x.Kernel != y.Kernel, "different kernels: %s and %s", x.Kernel, y.Kernel)
+	note(string(a.Config) != string(b.Config), "different settings: see config in the reports")
+	for i, r := range []*Report{a, b} {
+		for _, run := range r.Runs {
+			note(run.Status() != "ok", "a run of %c is %s", 'A'+i, run.Status())
+		}
+	}
+	return notes
+}

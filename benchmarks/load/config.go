@@ -28,7 +28,7 @@ const (
 
 // A Config says what to run. The tags are its command line.
 type Config struct {
-	Workload Workload `help:"what each stream does: echo, oneway, idle, churn" enum:"echo,oneway,idle,churn" group:"Shape"`
+	Workload Workload `help:"what each stream does: echo, oneway, idle, churn" group:"Shape"`
 
 	Conns       int   `help:"connections" group:"Shape"`
 	Streams     int   `help:"streams on each connection; in churn, how many are open at a time" group:"Shape"`
@@ -166,6 +166,11 @@ func (c *Config) Check() error {
 		if wrong {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
+	}
+	switch c.Workload {
+	case Echo, OneWay, Idle, Churn:
+	default:
+		bad(true, "--workload %q: want echo, oneway, idle or churn", c.Workload)
 	}
 	bad(c.Conns < 1, "--conns must be 1 or more")
 	bad(c.Streams < 1, "--streams must be 1 or more")

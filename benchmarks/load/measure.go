@@ -141,7 +141,8 @@ func (m *measurement) sample(ctx context.Context) {
 	m.r.mu.Lock()
 	i.Checks = m.r.checks
 	m.r.mu.Unlock()
-	if rd, err := m.r.readings(ctx, false); err == nil {
+	// An interrupted run wants its last figures too.
+	if rd, err := m.r.readings(context.WithoutCancel(ctx), false); err == nil {
 		i.Client, i.Server = report.GaugeOf(m.last.client, rd.client), report.GaugeOf(m.last.server, rd.server)
 		m.last = rd
 	} else {

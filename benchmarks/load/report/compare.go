@@ -1,6 +1,7 @@
 package report
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -183,4 +184,14 @@ func differences(a, b *Report) (notes []string) {
 		}
 	}
 	return notes
+}
+
+// CompareJSON writes the comparison as JSON.
+func CompareJSON(w io.Writer, cs []Comparison) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(struct {
+		Overall string       `json:"overall"`
+		Figures []Comparison `json:"figures"`
+	}{Overall(cs), cs})
 }

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"strings"
+	"unicode"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/sluicerpc/sluice/benchmarks/load"
+)
+
+// presetValues gives flags that are not on the command line the values of the
+// preset that is.
+var presetValues kong.ResolverFunc = func(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	for _, p := range ctx.Path {
+		if p.Positional == nil || p.Positional.Name != "preset" {
+			continue
+		}
+		preset, err := load.FindPreset(ctx.Value(p).String())
+		if err != nil {
+			return nil, err
+		}
+		return flagValue(preset.Config, flag.Name), nil
+	}
+	return nil, nil
+}
+
+// flagValue returns a field of c as the text of its flag; nil if c has no such
+// field or leaves it empty.
+func flagValue(c load.Config, name string) any {
+	v := reflect.ValueOf(&c).Elem()
+	for i := range v.NumField() {
+		if kebab(v.Type().Field(i).Name) != name || v.Field(i).IsZero() {
+			continue
+		}
+		if m, ok := v.Field(i).Interface().(encoding.TextMarshaler); ok {
+			text, err := m.MarshalText()
+			if err != nil {
+				return nil
+			}
+			return string(text)
+		}
+		return fmt.Sprint(v.Field(i).Interface())
+	}
+	return nil
+}
+
+// kebab turns MaxMessage into max-message.
+func kebab(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		if unicode.IsUpper(r) && i > 0 {
+			b.WriteByte('-')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}

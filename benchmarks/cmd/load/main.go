@@ -1,0 +1,139 @@
+// Command load drives streams against a server, of sluice or of a library it
+// is compared with, and reports rates, latencies, costs and whether every
+// message arrived once, in order and intact.
+//
+//	load demo fan                          # server and client, two processes
+//	load serve                             # or one by one
+//	load run fan --rate 50k --html fan.html
+//	load compare before.json after.json
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/sluicerpc/sluice/benchmarks/load"
+)
+
+// The exit codes.
+const (
+	exitOK          = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitConnect     = 3
+	exitSLO         = 4
+	exitViolation   = 5
+	exitGone        = 6
+	exitInvalid     = 7
+	exitWrite       = 8
+	exitInterrupted = 130
+)
+
+const exitHelp = `Exit codes: 0 ok, 1 failed, 2 bad usage, 3 can't connect, 4 SLO missed or comparison worse,
+5 messages lost, duplicated, reordered or corrupted, 6 server gone in mid-run, 7 INVALID (the client
+was the bottleneck), 8 a report could not be written (its figures went to standard output),
+130 interrupted (with a report).`
+
+// An exitError carries its exit code.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func exit(code int, err error) error { return &exitError{code, err} }
+
+type cli struct {
+	Serve   serveCmd   `cmd:"" help:"Serve streams of one library until interrupted."`
+	Run     runCmd     `cmd:"" help:"Run a preset against a server."`
+	Demo    demoCmd    `cmd:"" help:"Run a preset against a server process of its own."`
+	Compare compareCmd `cmd:"" help:"Say whether report B is better or worse than report A, outside the noise."`
+	Report  reportCmd  `cmd:"" help:"Write a JSON report in another form."`
+}
+
+// env is what a command works with.
+type env struct {
+	ctx            context.Context
+	args           []string
+	stdout, stderr io.Writer
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process the hard way
+	code := run(env{ctx, os.Args[1:], os.Stdout, os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// exiting ends the parsing when kong wants to exit, as after --help.
+type exiting int
+
+func run(e env) (code int) {
+	defer func() {
+		if v := recover(); v != nil {
+			c, ok := v.(exiting)
+			if !ok {
+				panic(v)
+			}
+			code = int(c)
+		}
+	}()
+	parser, err := kong.New(&cli{},
+		kong.Name("load"), kong.Description("Load tests for streams.\n\n"+presetHelp()+"\n"+exitHelp),
+		kong.Writers(e.stdout, e.stderr), kong.Exit(func(c int) { panic(exiting(c)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Resolvers(presetValues))
+	if err != nil {
+		return e.fail(err)
+	}
+	ctx, err := parser.Parse(longFlags(e.args))
+	if err != nil {
+		fmt.Fprintf(e.stderr, "load: %v\nTry 'load --help'.\n", err)
+		return exitUsage
+	}
+	return e.fail(ctx.Run(&e))
+}
+
+// fail prints err and returns its exit code.
+func (e env) fail(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(e.stderr, "load: %v\n", err)
+	if x, ok := errors.AsType[*exitError](err); ok {
+		return x.code
+	}
+	return exitFailed
+}
+
+// longFlags lets long flags begin with one dash too, as Go's do.
+func longFlags(args []string) []string {
+	out := make([]string, 0, len(args))
+	for _, a := range args {
+		if name, ok := strings.CutPrefix(a, "-"); ok && len(name) > 1 && name[0] >= 'a' && name[0] <= 'z' {
+			a = "-" + a
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+func presetHelp() string {
+	var b strings.Builder
+	b.WriteString("Presets:\n")
+	for _, p := range load.Presets() {
+		fmt.Fprintf(&b, "  %-9s %s\n", p.Name, p.Help)
+	}
+	return b.String()
+}

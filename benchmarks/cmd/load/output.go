@@ -1,0 +1,111 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/sluicerpc/sluice/benchmarks/load/report"
+)
+
+// outputs are the forms of a report that were asked for. A dash is standard
+// output.
+type outputs struct {
+	JSON  string `name:"json" placeholder:"FILE" help:"write the report as JSON (- for standard output)" group:"Output"`
+	CSV   string `name:"csv" placeholder:"FILE" help:"write the time series as CSV" group:"Output"`
+	HLog  string `name:"hlog" placeholder:"FILE" help:"write the histograms as an HDR log" group:"Output"`
+	HTML  string `name:"html" placeholder:"FILE" help:"write the report as one HTML file with plots" group:"Output"`
+	Bench string `name:"bench" placeholder:"FILE" help:"write Go benchmark lines, for benchstat" group:"Output"`
+}
+
+type form struct {
+	path  string
+	write func(io.Writer) error
+}
+
+// write writes all forms, and text to stdout. What can't be written takes no
+// figures with it: they go to stdout as JSON.
+func (o *outputs) write(r *report.Report, stdout, stderr io.Writer, text bool) error {
+	forms := []form{{o.JSON, r.JSON}, {o.CSV, r.CSV}, {o.HLog, r.HLog}, {o.HTML, r.HTML}, {o.Bench, r.Bench}}
+	if text {
+		forms = append([]form{{"-", r.Text}}, forms...)
+	}
+	var errs []error
+	for _, f := range forms {
+		if f.path == "" {
+			continue
+		}
+		if err := f.to(stdout); err != nil {
+			errs = append(errs, fmt.Errorf("writing the report: %w", err))
+		}
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	fmt.Fprintln(stderr, "load: a report could not be written; its figures follow on standard output as JSON")
+	errs = append(errs, r.JSON(stdout))
+	return exit(exitWrite, errors.Join(errs...))
+}
+
+func (f form) to(stdout io.Writer) error {
+	if f.path == "-" {
+		return f.write(stdout)
+	}
+	file, err := os.Create(f.path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.write(file), file.Close())
+}
+
+// reportCmd writes a JSON report in other forms.
+type reportCmd struct {
+	From string `arg:"" help:"JSON report"`
+	outputs
+}
+
+// Run writes them; without any, the text.
+func (c *reportCmd) Run(e *env) error {
+	r, err := report.Read(c.From)
+	if err != nil {
+		return exit(exitUsage, err)
+	}
+	return c.outputs.write(r, e.stdout, e.stderr, c.outputs == outputs{})
+}
+
+// compareCmd compares two JSON reports.
+type compareCmd struct {
+	A    string `arg:"" help:"JSON report before"`
+	B    string `arg:"" help:"JSON report after"`
+	Gate bool   `help:"exit with 4 if B is worse"`
+	JSON bool   `help:"write the verdicts as JSON"`
+}
+
+// Run prints the verdicts.
+func (c *compareCmd) Run(e *env) error {
+	a, err := report.Read(c.A)
+	if err != nil {
+		return exit(exitUsage, err)
+	}
+	b, err := report.Read(c.B)
+	if err != nil {
+		return exit(exitUsage, err)
+	}
+	cs, err := report.Compare(a, b)
+	if err != nil {
+		return exit(exitUsage, err)
+	}
+	if c.JSON {
+		err = report.CompareJSON(e.stdout, cs)
+	} else {
+		err = report.CompareText(e.stdout, a, b, cs)
+	}
+	if err != nil {
+		return exit(exitWrite, err)
+	}
+	if c.Gate && report.Overall(cs) == report.Worse {
+		return exit(exitSLO, errors.New("B is worse than A"))
+	}
+	return nil
+}

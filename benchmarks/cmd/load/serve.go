@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/sluicerpc/sluice/benchmarks/load/proc"
+	"github.com/sluicerpc/sluice/benchmarks/peer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/all"
+)
+
+// serveCmd is the server's side of a run.
+type serveCmd struct {
+	Peer       string `help:"library to serve with; empty: sluice"`
+	Addr       string `default:"127.0.0.1:9000" help:"where to serve"`
+	Admin      string `default:"127.0.0.1:9001" help:"where to tell this process's figures"`
+	MaxMessage int    `default:"16777216" help:"longest message, in bytes"`
+	MaxStreams int    `default:"10000" help:"streams allowed on a connection"`
+	MaxConns   int    `default:"10000" help:"connections allowed from an address"`
+	Checksum   bool   `help:"transport checksums, where there is a choice"`
+	Duplex     bool   `help:"expect clients that send and receive from two goroutines"`
+	JSON       bool   `help:"tell the addresses as JSON"`
+	UntilEOF   bool   `name:"until-eof" help:"serve until standard input ends"`
+}
+
+// announcement is what serve --json tells.
+type announcement struct {
+	Peer  string `json:"peer"`
+	Addr  string `json:"addr"`
+	Admin string `json:"admin"`
+}
+
+// A librarian is a peer.Server that tells figures of its own.
+type librarian interface {
+	// Stats returns figures by name. It may be called from any goroutine.
+	Stats() map[string]float64
+}
+
+// Run serves until the context ends.
+func (c *serveCmd) Run(e *env) (err error) {
+	p, err := findPeer(c.Peer)
+	if err != nil {
+		return exit(exitUsage, err)
+	}
+	admin := new(proc.Admin)
+	srv, err := p.Serve(c.Addr, peer.Options{
+		MaxMessage: c.MaxMessage, Streams: c.MaxStreams, Conns: c.MaxConns, Checksum: c.Checksum, Duplex: c.Duplex,
+		Serving: &admin.Serving,
+	})
+	if err != nil {
+		return exit(exitFailed, fmt.Errorf("serve %s at %s: %w", p.Name(), c.Addr, err))
+	}
+	defer func() { err = errors.Join(err, srv.Close()) }()
+	if l, ok := srv.(librarian); ok {
+		admin.Library = l.Stats
+	}
+	if err := admin.Serve(c.Admin); err != nil {
+		return exit(exitFailed, fmt.Errorf("figures at %s: %w", c.Admin, err))
+	}
+	defer func() { err = errors.Join(err, admin.Close()) }()
+	if err := c.announce(e.stdout, announcement{p.Name(), srv.Addr(), admin.Addr()}); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(e.ctx)
+	defer cancel()
+	if c.UntilEOF {
+		go func() { // ends with standard input, or with the process
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			cancel()
+		}()
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (c *serveCmd) announce(w io.Writer, a announcement) error {
+	if c.JSON {
+		return json.NewEncoder(w).Encode(a)
+	}
+	_, err := fmt.Fprintf(w, "serving %s at %s, figures at %s\n", a.Peer, a.Addr, a.Admin)
+	return err
+}
+
+// findPeer finds a peer by its name; without one it is sluice, or the first
+// there is.
+func findPeer(name string) (peer.Peer, error) {
+	if name != "" {
+		return all.Find(name)
+	}
+	if p, err := all.Find("sluice"); err == nil {
+		return p, nil
+	}
+	return all.Peers()[0], nil
+}

@@ -28,6 +28,8 @@ type faces struct {
 	face                           face
 	rest                           pool.Queue // of a batch that Receive took
 	inClosed, slotsClosed, ctxOver bool
+	outRuns, endAsked              bool // the goroutine of out; CloseSend while it runs
+	sendOver                       bool
 	givenUp                        bool // this side reads no more
 	bigIn                          bool // in's buffer holds a large message
 	slotOut                        bool // a slot is in slots, or somebody has it
@@ -94,6 +96,10 @@ func (f *faces) wakeReceiver() {
 
 // closeSend tells everyone that the sending half is over.
 func (f *faces) closeSend() {
+	if f.sendOver {
+		return
+	}
+	f.sendOver = true
 	if f.sendDone != nil {
 		close(f.sendDone)
 	}
@@ -106,8 +112,8 @@ func (s *Stream) SendDone() <-chan struct{} {
 	defer s.unlock()
 	f := s.face()
 	if f.sendDone == nil {
-		if !s.st.canSend() {
-			f.sendDone = closed
+		if s.sendErr() != nil {
+			f.sendOver, f.sendDone = true, closed
 			return closed
 		}
 		f.sendDone = make(chan struct{})

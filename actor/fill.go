@@ -44,7 +44,6 @@ func (s *Stream) controls(sess frame.Session, o *frame.Out) {
 	id := s.link.ID()
 	e := s.ends
 	if w&wantOpen != 0 && e.first != nil {
-		s.known = true
 		e.first.Stream = id
 		sess.Control(o, e.first)
 		rejected := e.first.Kind == frame.Reject
@@ -88,7 +87,7 @@ func (s *Stream) gather(most int) (b burst) {
 	if s.cur.IsZero() {
 		s.gatherWhole(&b, room)
 	}
-	if room > b.used && (!s.cur.IsZero() || s.out.Len() > 0) {
+	if room-b.used >= s.firstCost() {
 		s.gatherPiece(&b, room-b.used)
 	}
 	s.cred.sent += uint64(b.used)
@@ -125,11 +124,7 @@ func (s *Stream) gatherWhole(b *burst, room int) {
 
 // gatherPiece takes a fragment of the message whose turn it is.
 func (s *Stream) gatherPiece(b *burst, room int) {
-	first := s.cur.IsZero()
-	if first {
-		if room < frame.MessageOverhead {
-			return
-		}
+	if s.cur.IsZero() {
 		room -= frame.MessageOverhead
 		b.used += frame.MessageOverhead
 		s.cur, _ = s.out.Pop()

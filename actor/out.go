@@ -11,23 +11,27 @@ import (
 // that takes from it, which ends with the sending half.
 func (s *Stream) Out() chan<- pool.Message {
 	s.mu.Lock()
+	defer s.unlock()
 	f := s.face()
 	if f.out != nil {
-		s.unlock()
 		return f.out
 	}
 	f.out = make(chan pool.Message)
-	over := s.sendErr() != nil
-	s.unlock()
-	if !over {
-		go s.pumpOut(f.out, s.SendDone())
+	if s.sendErr() != nil {
+		return f.out
 	}
+	if f.sendDone == nil {
+		f.sendDone = make(chan struct{})
+	}
+	f.outRuns = true
+	go s.pumpOut(f.out, f.sendDone)
 	return f.out
 }
 
 // pumpOut takes messages from out while there is credit, until the sending half
 // is over. Closing out ends the half.
 func (s *Stream) pumpOut(out <-chan pool.Message, over <-chan struct{}) {
+	defer s.outEnds()
 	for s.awaitCredit() == nil {
 		var m pool.Message
 		var ok bool
@@ -45,6 +49,17 @@ func (s *Stream) pumpOut(out <-chan pool.Message, over <-chan struct{}) {
 			return
 		}
 		s.acceptOut(m)
+	}
+}
+
+// outEnds ends the sending half if that was asked for while messages were on
+// their way through Out.
+func (s *Stream) outEnds() {
+	s.mu.Lock()
+	defer s.unlock()
+	s.f.outRuns = false
+	if s.f.endAsked {
+		s.apply(s.st.closeSend())
 	}
 }
 
@@ -72,7 +87,7 @@ func (s *Stream) acceptOut(m pool.Message) {
 		s.abort(s.fail(frame.CodeTooLarge, "message sent on Out is larger than the peer takes", false))
 		return
 	}
-	if s.sendErr() != nil {
+	if !s.st.canSend() || s.deaf {
 		m.Release()
 		return
 	}

@@ -71,6 +71,9 @@ func (s *Stream) In() <-chan pool.Message {
 		s.more().faceErr = ErrFaceInUse
 		return closedIn
 	case faceNone:
+		if s.cfg.NoReceive {
+			return closedIn
+		}
 		f.in = make(chan pool.Message, s.cfg.InBuffer)
 		s.fixFace(f, faceIn)
 	}
@@ -87,6 +90,9 @@ func (s *Stream) Batches() <-chan *Batch {
 		s.more().faceErr = ErrFaceInUse
 		return closedBatches
 	case faceNone:
+		if s.cfg.NoReceive {
+			return closedBatches
+		}
 		f.batches = make(chan *Batch)
 		s.fixFace(f, faceBatches)
 	}

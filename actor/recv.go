@@ -54,6 +54,9 @@ func (s *Stream) discard(_, cost int) {
 // enqueue puts messages into the mailbox, or further if there is nothing before
 // them.
 func (s *Stream) enqueue(run *pool.Queue, now time.Time) {
+	if s.ends != nil && s.ends.onFirst != nil {
+		s.divert(run)
+	}
 	s.in.Append(run)
 	f := s.f
 	if f == nil {
@@ -63,6 +66,24 @@ func (s *Stream) enqueue(run *pool.Queue, now time.Time) {
 		f.idle.traffic(now)
 	}
 	s.offer(f)
+}
+
+// divert takes the first message out: it is a request or a reply that was too
+// long to travel with its frame.
+func (s *Stream) divert(run *pool.Queue) {
+	m, _ := run.Pop()
+	f := s.ends.onFirst
+	s.ends.onFirst = nil
+	s.took(m)
+	s.post.wake = func() { f(m) }
+}
+
+// OnFirst has the first message given to f instead of the mailbox. It is called
+// by the connection's reader, before any message can have come.
+func (s *Stream) OnFirst(f func(m pool.Message)) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.more().onFirst = f
 }
 
 // offer hands the mailbox to whoever reads it.
@@ -278,11 +299,12 @@ func (s *Stream) recvOver() {
 	f.wakeReceiver()
 }
 
-// Accepted takes the peer's answer to our Open.
-func (s *Stream) Accepted(reply pool.Message, header frame.Metadata, limit uint64, grant uint64) {
+// Accepted takes the peer's answer to our Open. With follows the reply is the
+// first message that comes.
+func (s *Stream) Accepted(reply pool.Message, header frame.Metadata, g frame.Grant, follows bool) {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.answered {
+	if s.answered || s.st.done {
 		reply.Release()
 		return
 	}
@@ -290,11 +312,48 @@ func (s *Stream) Accepted(reply pool.Message, header frame.Metadata, limit uint6
 		m := s.more()
 		m.reply, m.header = reply, header
 	}
-	if limit > 0 {
-		s.limitWindow(int(min(limit, 1<<30)))
+	if g.Limit > 0 {
+		s.limitWindow(int(min(g.Limit, 1<<30)))
 	}
+	if g.NoReceive {
+		s.deaf = true
+		s.sendOver()
+	}
+	if follows {
+		s.more().onFirst = s.setReply
+	} else {
+		s.answer()
+	}
+	s.grantSend(g.Credit)
+}
+
+// Establish accepts the stream with its final configuration, and returns what
+// the peer may send in all.
+func (s *Stream) Establish(cfg *Config) uint64 {
+	s.mu.Lock()
+	defer s.unlock()
+	s.cfg = cfg
+	s.cred.relimit(cfg)
+	if cfg.IdleTimeout > 0 && !s.st.done {
+		s.face().idle = newIdler(s, cfg.IdleTimeout)
+	}
+	w := &s.win
+	if cfg.NoReceive {
+		s.post.shrink += w.size
+		w.size, w.most = 0, 0
+		s.apply(s.st.closeReceive())
+		return w.granted
+	}
+	w.size, w.most = max(cfg.Window, MinWindow), max(cfg.MaxWindow, cfg.Window, MinWindow)
+	w.granted = max(w.granted, w.taken+uint64(w.size))
+	return w.granted
+}
+
+func (s *Stream) setReply(m pool.Message) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.more().reply = m
 	s.answer()
-	s.grantSend(grant)
 }
 
 // limitWindow keeps the window within what the peer wants to have unread.
@@ -349,6 +408,9 @@ func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata)
 		s.more().recvErr = e
 	}
 	s.apply(fx)
+	if s.cfg.NoReceive {
+		s.apply(s.st.endHanded())
+	}
 	return nil
 }
 

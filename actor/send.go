@@ -38,6 +38,18 @@ func (s *Stream) trySend(m pool.Message) error {
 	return nil
 }
 
+// Push takes m over whatever the credit: the request or reply that its stream
+// starts with.
+func (s *Stream) Push(m pool.Message) error {
+	s.mu.Lock()
+	defer s.unlock()
+	err := s.check(m)
+	if err == nil {
+		s.accept(m)
+	}
+	return err
+}
+
 // check tells why m can't be sent on this stream at all, or nil.
 func (s *Stream) check(m pool.Message) error {
 	if m.Len() > s.cfg.MaxSend {

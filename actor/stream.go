@@ -2,6 +2,7 @@ package actor
 
 import (
 	"io"
+	"math"
 	"sync"
 	"time"
 
@@ -42,7 +43,6 @@ type Link interface {
 // Config is what a stream is made with.
 type Config struct {
 	Method      string
-	Accepting   bool // the peer opened the stream
 	Caps        frame.Caps
 	InBuffer    int           // messages that In holds; 0: none
 	MaxBatch    int           // messages in a Batch
@@ -84,7 +84,7 @@ type Stream struct {
 	inControl bool // in its turn for control frames
 	pumping   bool // the goroutine that feeds In or Batches runs
 	answered  bool // accepted or refused
-	known     bool // the peer knows of the stream
+	deaf      bool // the peer receives nothing
 	filling   bool // a burst of ours is being encoded
 	dropCur   bool // and its message is not wanted any more
 
@@ -118,6 +118,7 @@ type ends struct {
 	dropped  int  // messages that the peer did not read
 	resetErr *StreamError
 	faceErr  error
+	onFirst  func(pool.Message)
 }
 
 // post is what a step leaves to do once the lock is free.
@@ -131,7 +132,7 @@ type post struct {
 
 // Init makes s a stream on link. It must be called once, before anything else.
 func (s *Stream) Init(link Link, cfg *Config) {
-	s.link, s.cfg, s.known = link, cfg, cfg.Accepting
+	s.link, s.cfg, s.deaf = link, cfg, cfg.NoSend
 	s.win.init(cfg)
 	s.cred.init(cfg)
 	if cfg.IdleTimeout > 0 {
@@ -206,10 +207,23 @@ func (s *Stream) turn() {
 }
 
 // hasData tells whether there is something that Fill could write. A message's
-// first piece takes its overhead of credit at least.
+// first piece takes its overhead of credit, and a byte unless it has none.
 func (s *Stream) hasData() bool {
-	e := s.cred.eligible
-	return e >= frame.MessageOverhead || e > 0 && !s.cur.IsZero() || s.endDue()
+	if s.endDue() {
+		return true
+	}
+	return s.cred.eligible >= s.firstCost()
+}
+
+// firstCost is the least credit that the next piece takes.
+func (s *Stream) firstCost() int {
+	switch {
+	case !s.cur.IsZero():
+		return 1
+	case s.out.Len() == 0:
+		return math.MaxInt
+	}
+	return frame.MessageOverhead + min(s.out.Head().Len(), 1)
 }
 
 // endDue tells whether our end is the next thing to write.
@@ -312,16 +326,14 @@ func (s *Stream) fail(c frame.Code, reason string, remote bool) *StreamError {
 
 // sendErr is why nothing can be sent, or nil.
 func (s *Stream) sendErr() error {
-	if s.st.canSend() {
-		if s.cfg.NoSend {
-			return ErrNotReadable
-		}
-		return nil
-	}
 	e := s.ends
 	switch {
+	case s.st.canSend() && !s.deaf && (s.f == nil || !s.f.endAsked):
+		return nil
 	case e != nil && e.failure != nil:
 		return e.failure
+	case s.deaf:
+		return ErrNotReadable
 	case e != nil && e.stopped:
 		return ErrStopped
 	}
@@ -389,13 +401,36 @@ func (s *Stream) CloseSend(code frame.Code, reason string, trailer frame.Metadat
 }
 
 func (s *Stream) closeSend(code frame.Code, reason string, trailer frame.Metadata) {
-	if s.st.send != sendOpen {
+	if s.st.send != sendOpen || s.f != nil && s.f.endAsked {
 		return
 	}
 	if code != frame.CodeOK || reason != "" || len(trailer) > 0 {
 		s.more().status = frame.Frame{Code: code, Reason: reason, Metadata: trailer}
 	}
+	if s.f != nil && s.f.outRuns {
+		// The goroutine that takes from Out may have a message in hand, which
+		// comes before the end: it ends the half itself.
+		s.f.endAsked = true
+		s.sendOver()
+		return
+	}
 	s.apply(s.st.closeSend())
+}
+
+// Finish ends both halves in order, ours with a status.
+func (s *Stream) Finish(code frame.Code, reason string, trailer frame.Metadata) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.closeSend(code, reason, trailer)
+	s.apply(s.st.closeReceive())
+	s.stopPump()
+}
+
+// Granted is what the peer may send in all.
+func (s *Stream) Granted() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.win.granted
 }
 
 // CloseReceive ends the receiving half: what waits unread is dropped, and the
@@ -423,12 +458,13 @@ func (s *Stream) abort(e *StreamError) {
 	}
 	m := s.more()
 	m.failure, m.resetErr = e, e
-	if !s.known {
+	known := s.link.ID() != 0
+	if !known {
 		m.first, s.want = nil, 0
 	}
 	s.answer()
 	s.stopPump()
-	s.apply(s.st.abort(s.known))
+	s.apply(s.st.abort(known))
 }
 
 // Lost ends both halves because the connection did; e says how.

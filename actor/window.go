@@ -1,8 +1,6 @@
 package actor
 
 import (
-	"time"
-
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
 )
@@ -19,7 +17,6 @@ type window struct {
 	granted uint64 // told to the peer
 	size    int    // how far granted runs ahead of taken
 	most    int    // what size may grow to
-	last    time.Time
 }
 
 func (w *window) init(c *Config) {
@@ -46,7 +43,6 @@ func (w *window) due() bool {
 // message ahead of granted.
 type credit struct {
 	granted  uint64 // by the peer
-	limit    uint64 // bytes that we want unread at the peer; 0: as granted
 	admitted uint64 // accepted from the application
 	sent     uint64 // written
 	eligible int    // accepted, not written, and covered by granted
@@ -54,6 +50,12 @@ type credit struct {
 
 func (c *credit) init(cfg *Config) {
 	c.granted = cfg.SendCredit
+	c.relimit(cfg)
+}
+
+// relimit keeps what is unread at the peer within our own limit. The peer was
+// told of it and counts from there.
+func (c *credit) relimit(cfg *Config) {
 	if cfg.SendLimit > 0 {
 		c.granted = min(c.granted, uint64(max(cfg.SendLimit, MinWindow)))
 	}

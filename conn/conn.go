@@ -190,8 +190,7 @@ func (c *Conn) Streams() int {
 	return c.own + c.peer
 }
 
-// Usable tells whether a stream can be opened now: ErrGoingAway, ErrTooManyStreams
-// or the connection's end if not.
+// usable is why n streams can't be opened now, or nil.
 func (c *Conn) usable(n int) error {
 	switch {
 	case c.cause != nil:
@@ -204,6 +203,21 @@ func (c *Conn) usable(n int) error {
 		return ErrGoingAway
 	}
 	return nil
+}
+
+// Usable tells whether streams can be opened at all, should there be too many or
+// not.
+func (c *Conn) Usable() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause == nil && !c.away.remote && !c.away.announced && !c.ended && c.nextOwn+2 <= c.lastNumber()
+}
+
+// EndWithStreams has the connection end when its last stream has.
+func (c *Conn) EndWithStreams() {
+	c.mu.Lock()
+	c.away.final = true
+	c.mu.Unlock()
 }
 
 // lastNumber is the last number that a stream can have.
@@ -219,6 +233,13 @@ func (c *Conn) Reserve(n int) error {
 	}
 	c.own += n
 	return nil
+}
+
+// Unreserve takes a Reserve back.
+func (c *Conn) Unreserve(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.own -= n
 }
 
 // OnFree has f called, under no lock, whenever a stream of ours has ended.

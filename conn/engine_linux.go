@@ -74,8 +74,9 @@ func (e *Engine) Release() {
 }
 
 // Attach puts nc, which must be a TCP or Unix connection, on a loop. early is
-// what was read of it already. nc belongs to the connection from now on.
-func (e *Engine) Attach(nc net.Conn, cfg Config, early []byte) (*Conn, error) {
+// what was read of it already. made is called with the connection before
+// anything happens on it. nc belongs to the connection from now on.
+func (e *Engine) Attach(nc net.Conn, cfg Config, early []byte, made func(*Conn)) (*Conn, error) {
 	fd, err := dup(nc)
 	if err != nil {
 		_ = nc.Close()
@@ -84,6 +85,7 @@ func (e *Engine) Attach(nc net.Conn, cfg Config, early []byte) (*Conn, error) {
 	c := newConn(cfg)
 	t := &loopConn{c: c, fd: fd, watch: e.watch, early: early}
 	c.tr = t
+	made(c)
 	if _, err := e.loops.EnrollContext(nc, t); err != nil {
 		t.closeFD()
 		return nil, &Error{Addr: cfg.Remote, Op: "attach", Err: err}

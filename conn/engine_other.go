@@ -17,7 +17,7 @@ func Acquire() (*Engine, error) { return &Engine{}, nil }
 func (e *Engine) Release() {}
 
 // Attach always fails: see Loops.
-func (e *Engine) Attach(net.Conn, Config, []byte) (*Conn, error) {
+func (e *Engine) Attach(net.Conn, Config, []byte, func(*Conn)) (*Conn, error) {
 	return nil, errors.ErrUnsupported
 }
 

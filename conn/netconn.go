@@ -24,10 +24,12 @@ const netReadBuffer = 32 << 10
 
 // Serve runs the connection on nc with a goroutine of its own that reads: TLS,
 // any other net.Conn, the in-memory pipe. early is what was read of it already.
-// It returns at once; nc belongs to the connection from now on.
-func Serve(nc net.Conn, cfg Config, early []byte) *Conn {
+// made is called with the connection before anything happens on it. It returns
+// at once; nc belongs to the connection from now on.
+func Serve(nc net.Conn, cfg Config, early []byte, made func(*Conn)) *Conn {
 	c := newConn(cfg)
 	t := &netConn{c: c, nc: nc}
+	made(c)
 	c.begin(t)
 	go t.read(early)
 	return c

@@ -361,17 +361,29 @@ func (c *Conn) gatherControl() {
 	}
 }
 
-// number gives p its number on the wire, in the order of the first frames.
+// number gives p, and those opened with it, their numbers on the wire, in the
+// order of the first frames.
 func (c *Conn) number(p *Port, closed bool) bool {
 	if closed {
 		return false
 	}
+	var gone []uint64
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	p.id.Store(c.nextOwn)
-	c.nextOwn += 2
-	c.table.add(p)
-	return true
+	ok := !p.gone
+	for q := p; ok && q != nil; q = q.mate {
+		q.id.Store(c.nextOwn)
+		c.nextOwn += 2
+		if q.gone {
+			gone = append(gone, q.id.Load())
+		} else {
+			c.table.add(q)
+		}
+	}
+	c.mu.Unlock()
+	for _, id := range gone {
+		_ = c.out.reply(c, &frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})
+	}
+	return ok
 }
 
 // said is the connection's own frames to write.

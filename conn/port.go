@@ -14,16 +14,20 @@ type Port struct {
 	s        Stream
 	id       atomic.Uint64
 	own      bool        // we opened it
-	peerOver atomic.Bool // the peer ended its half, or reset
 	inRoom   bool        // owned by output's lock
+	gone     bool        // retired; owned by the connection's lock
+	peerOver atomic.Bool // the peer ended its half, or reset
+	mate     *Port       // the next that the same request opens
 
 	nextControl, nextData, nextRoom *Port // owned by output's lock
 }
 
-// Attach makes p the port of stream s with number id, which the peer opened. It
-// is called from Handler.Open.
-func (c *Conn) Attach(p *Port, s Stream, id uint64) {
-	p.c, p.s = c, s
+// Prepare makes p the port of stream s, which the peer opens; Attach gives it its
+// place.
+func (c *Conn) Prepare(p *Port, s Stream) { p.c, p.s = c, s }
+
+// Attach gives p its number. It is called from Handler.Open.
+func (c *Conn) Attach(p *Port, id uint64) {
 	p.id.Store(id)
 	c.mu.Lock()
 	c.table.add(p)
@@ -32,9 +36,13 @@ func (c *Conn) Attach(p *Port, s Stream, id uint64) {
 }
 
 // Begin makes p the port of stream s, which we open: it was reserved, and gets
-// its number when its first frame is written.
-func (c *Conn) Begin(p *Port, s Stream) {
+// its number when its first frame is written. mate, if not nil, is the one
+// before it in a request that opens several.
+func (c *Conn) Begin(p *Port, s Stream, mate *Port) {
 	p.c, p.s, p.own = c, s, true
+	if mate != nil {
+		mate.mate = p
+	}
 }
 
 // Conn is the connection.
@@ -145,8 +153,8 @@ func (p *Port) Retire() { p.c.retire(p) }
 
 func (c *Conn) retire(p *Port) {
 	c.mu.Lock()
-	id := p.id.Load()
-	if id != 0 {
+	p.gone = true
+	if id := p.id.Load(); id != 0 {
 		c.table.remove(id)
 	}
 	if p.own {

@@ -1,0 +1,484 @@
+package kernel
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// A Client is an address that streams are opened at. It makes connections as it
+// needs them, again when one is lost, with a growing pause after failures. A
+// stream never moves from one connection to another.
+type Client struct {
+	host
+	opts   ClientOptions
+	target string // host:port
+	proto  Protocol
+	engine *conn.Engine
+
+	connMu    sync.Mutex
+	conns     []*Conn
+	dedicated map[*Conn]struct{}
+	dialing   *dialing
+	failures  int
+	next      time.Time     // no dial before
+	free      chan struct{} // closed, and made anew, when a stream has ended or a connection changed
+	closed    bool
+	wg        sync.WaitGroup // connections and dials
+}
+
+// dialing is one attempt that several may wait for.
+type dialing struct {
+	done chan struct{}
+	err  error
+}
+
+// Dial returns a client for target: "host:port", or "protocol://host:port" for a
+// protocol of the options other than the first. It makes a first connection, so
+// that an error tells what is wrong: a ConnError whose Op is "dial" or
+// "handshake". ctx bounds that only.
+func Dial(ctx context.Context, target string, opts *ClientOptions) (*Client, error) {
+	c, err := NewClient(target, opts)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Conn(ctx); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// NewClient returns a client like Dial's that has not connected yet.
+func NewClient(target string, opts *ClientOptions) (*Client, error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{opts: o, dedicated: map[*Conn]struct{}{}, free: make(chan struct{})}
+	if c.proto, c.target, err = parseTarget(target, o.Protocols); err != nil {
+		return nil, err
+	}
+	c.host.limits, c.host.stream, c.host.protocols = o.Limits, o.Stream, o.Protocols
+	c.host.checksum, c.host.logger, c.host.token = !o.NoChecksum, o.Logger, o.Token
+	c.host.away = func(*Conn) { c.changed() }
+	for m, h := range o.Handlers {
+		c.handle(m, entry{stream: h})
+	}
+	return c, nil
+}
+
+func parseTarget(target string, ps []Protocol) (Protocol, string, error) {
+	scheme, rest, ok := strings.Cut(target, "://")
+	if !ok {
+		return ps[0], target, checkHostPort(target)
+	}
+	for _, p := range ps {
+		if p.Name() == scheme {
+			return p, rest, checkHostPort(rest)
+		}
+	}
+	return nil, "", fmt.Errorf("sluice: dial %s: no protocol %q among the client's", target, scheme)
+}
+
+func checkHostPort(t string) error {
+	if _, _, err := net.SplitHostPort(t); err != nil {
+		return fmt.Errorf("sluice: dial %s: %w", t, err)
+	}
+	return nil
+}
+
+// changed wakes who waits for a stream or a connection.
+func (c *Client) changed() {
+	c.connMu.Lock()
+	defer c.connMu.Unlock()
+	close(c.free)
+	c.free = make(chan struct{})
+}
+
+// Conn returns a connection that takes streams, making one if there is none.
+func (c *Client) Conn(ctx context.Context) (*Conn, error) {
+	k, _, err := c.pick(ctx, nil)
+	return k, err
+}
+
+// pick returns a usable connection other than those that are full. wait is
+// closed when trying again makes sense.
+func (c *Client) pick(ctx context.Context, full map[*Conn]bool) (*Conn, <-chan struct{}, error) {
+	for {
+		c.connMu.Lock()
+		if c.closed {
+			c.connMu.Unlock()
+			return nil, nil, fmt.Errorf("sluice: open at %s: %w", c.target, ErrClosed)
+		}
+		for _, k := range c.conns {
+			if !full[k] && k.c.Usable() {
+				c.connMu.Unlock()
+				return k, c.free, nil
+			}
+		}
+		if c.usableLocked() >= c.opts.Conns {
+			wait := c.free
+			c.connMu.Unlock()
+			return nil, wait, nil
+		}
+		d := c.dialLocked()
+		c.connMu.Unlock()
+		select {
+		case <-d.done:
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("sluice: dial %s: %w", c.target, context.Cause(ctx))
+		}
+		if d.err != nil {
+			return nil, nil, d.err
+		}
+	}
+}
+
+func (c *Client) usableLocked() int {
+	n := 0
+	for _, k := range c.conns {
+		if k.c.Usable() {
+			n++
+		}
+	}
+	return n
+}
+
+// dialLocked joins the dial that is under way or starts one, in a goroutine that
+// ends with it.
+func (c *Client) dialLocked() *dialing {
+	if c.dialing != nil {
+		return c.dialing
+	}
+	d := &dialing{done: make(chan struct{})}
+	c.dialing = d
+	wait := time.Until(c.next)
+	c.wg.Add(1)
+	go func() {
+		defer c.wg.Done()
+		err := c.dial(wait)
+		c.connMu.Lock()
+		defer c.connMu.Unlock()
+		c.dialing = nil
+		d.err = err
+		c.failed(err)
+		close(d.done)
+	}()
+	return d
+}
+
+// failed sets when to dial next.
+func (c *Client) failed(err error) {
+	if err == nil {
+		c.failures, c.next = 0, time.Time{}
+		return
+	}
+	b := c.opts.Backoff
+	d := float64(b.First)
+	for range c.failures {
+		d = min(d*b.Factor, float64(b.Most))
+	}
+	d *= 1 + b.Jitter*(2*rand.Float64()-1)
+	c.failures++
+	c.next = time.Now().Add(time.Duration(d))
+}
+
+// dial makes a connection, after wait.
+func (c *Client) dial(wait time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), max(wait, 0)+2*c.limits.Handshake)
+	defer cancel()
+	defer c.onClose(cancel)()
+	if wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return &ConnError{Addr: stringAddr(c.target), Op: "dial", Err: context.Cause(ctx)}
+		}
+	}
+	k, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	c.connMu.Lock()
+	defer c.connMu.Unlock()
+	if c.closed {
+		k.c.Close()
+		return fmt.Errorf("sluice: dial %s: %w", c.target, ErrClosed)
+	}
+	c.conns = append(c.conns, k)
+	return nil
+}
+
+// onClose has f called when the client is closed, until the returned function
+// is.
+func (c *Client) onClose(f func()) func() {
+	done := make(chan struct{})
+	go func() {
+		for {
+			c.connMu.Lock()
+			closed, wait := c.closed, c.free
+			c.connMu.Unlock()
+			if closed {
+				f()
+				return
+			}
+			select {
+			case <-wait:
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done) }
+}
+
+// connect makes one connection: network, TLS, handshake.
+func (c *Client) connect(ctx context.Context) (*Conn, error) {
+	fail := func(op string, err error) (*Conn, error) {
+		return nil, &ConnError{Addr: stringAddr(c.target), Op: op, Err: err}
+	}
+	nc, err := c.opts.Dial(ctx, "tcp", c.target)
+	if err != nil {
+		return fail("dial", err)
+	}
+	raw := nc
+	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	defer stop()
+	if c.opts.TLS != nil {
+		tc := tls.Client(nc, c.tlsConfig())
+		if err := tc.HandshakeContext(ctx); err != nil {
+			_ = nc.Close()
+			return fail("handshake", err)
+		}
+		nc = tc
+	}
+	g := &frame.Greeting{Client: true, Own: c.settings(c.opts.TLS == nil)}
+	start := time.Now()
+	if err := nc.SetDeadline(start.Add(c.limits.Handshake + c.limits.Authenticate)); err != nil {
+		return fail("handshake", err)
+	}
+	sess, err := c.proto.Handshake(ctx, nc, g)
+	if err == nil {
+		err = nc.SetDeadline(time.Time{})
+	}
+	if err != nil || !stop() {
+		_ = nc.Close()
+		return fail("handshake", errors.Join(err, context.Cause(ctx)))
+	}
+	return c.join(&joint{nc: nc, proto: c.proto, sess: sess, g: g, rtt: time.Since(start)})
+}
+
+// join makes the connection one of the client's.
+func (c *Client) join(j *joint) (*Conn, error) {
+	engine, err := c.loops(j.nc)
+	if err != nil {
+		_ = j.nc.Close()
+		return nil, err
+	}
+	c.wg.Add(1)
+	k, err := c.attach(engine, j, func(k *Conn) {
+		k.ended = c.gone
+		k.c.OnFree(c.changed)
+	})
+	if err != nil {
+		c.wg.Done()
+		return nil, err
+	}
+	return k, nil
+}
+
+// loops acquires the event loops when the first connection goes there; Close
+// gives them back.
+func (c *Client) loops(nc net.Conn) (*conn.Engine, error) {
+	if !conn.Loops(nc) {
+		return nil, nil
+	}
+	c.connMu.Lock()
+	defer c.connMu.Unlock()
+	if c.engine == nil {
+		e, err := conn.Acquire()
+		if err != nil {
+			return nil, err
+		}
+		c.engine = e
+	}
+	return c.engine, nil
+}
+
+func (c *Client) tlsConfig() *tls.Config {
+	t := c.opts.TLS.Clone()
+	if t.ServerName == "" {
+		t.ServerName, _, _ = net.SplitHostPort(c.target)
+	}
+	return t
+}
+
+// gone forgets a connection that has ended.
+func (c *Client) gone(k *Conn) {
+	c.connMu.Lock()
+	for i, x := range c.conns {
+		if x == k {
+			c.conns = append(c.conns[:i], c.conns[i+1:]...)
+			break
+		}
+	}
+	delete(c.dedicated, k)
+	c.connMu.Unlock()
+	c.changed()
+	c.wg.Done()
+}
+
+// Open opens a stream on one of the client's connections: see Conn.Open. It
+// waits, as long as ctx lets it, for a connection, and for one of the streams
+// that the server allows to be free.
+func (c *Client) Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error) {
+	ss, err := c.open(ctx, method, opts, 1, nil)
+	if err != nil {
+		return nil, err
+	}
+	return ss[0], nil
+}
+
+// OpenN opens several streams with one request, which are accepted or refused
+// together: one for each of each.
+func (c *Client) OpenN(ctx context.Context, method string, opts *OpenOptions, each ...StreamOptions) ([]*Stream, error) {
+	return c.open(ctx, method, opts, len(each), each)
+}
+
+func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
+	if opts != nil && opts.Dedicated {
+		return c.openDedicated(ctx, method, opts, n, each)
+	}
+	var full map[*Conn]bool
+	for {
+		k, wait, err := c.pick(ctx, full)
+		switch {
+		case err != nil:
+			return nil, err
+		case k == nil:
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				return nil, fmt.Errorf("sluice: open %s at %s: %w: %w", method, c.target, ErrTooManyStreams, context.Cause(ctx))
+			}
+			full = nil
+			continue
+		}
+		ss, err := k.open(ctx, method, opts, n, each)
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return ss, err
+		case errors.Is(err, ErrTooManyStreams):
+			if full == nil {
+				full = map[*Conn]bool{}
+			}
+			full[k] = true
+		case errors.Is(err, ErrGoingAway) || k.c.Err() != nil:
+			// Another connection will do.
+		default:
+			return nil, err
+		}
+	}
+}
+
+// openDedicated opens on a connection that is closed when the streams are over.
+func (c *Client) openDedicated(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
+	dctx, cancel := context.WithTimeout(ctx, 2*c.limits.Handshake)
+	defer cancel()
+	defer c.onClose(cancel)()
+	k, err := c.connect(dctx)
+	if err != nil {
+		return nil, err
+	}
+	c.connMu.Lock()
+	closed := c.closed
+	c.dedicated[k] = struct{}{}
+	c.connMu.Unlock()
+	if closed {
+		_ = k.Close()
+		return nil, fmt.Errorf("sluice: open at %s: %w", c.target, ErrClosed)
+	}
+	k.c.EndWithStreams()
+	ss, err := k.open(ctx, method, opts, n, each)
+	if err != nil {
+		_ = k.Close()
+	}
+	return ss, err
+}
+
+// callTries is how often a call is made again that was refused unprocessed.
+const callTries = 3
+
+// Call makes a unary call: a stream with one message each way. The request
+// belongs to the call if it succeeds; the reply belongs to the caller. A call that
+// the server refused unprocessed is made again, a few times; nothing else is.
+// Errors: what Open gives, a StreamError with the handler's status, ErrNoReply.
+func (c *Client) Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error) {
+	ctx, cancel := opts.bound(ctx)
+	defer cancel()
+	for try := 1; ; try++ {
+		s, err := c.Open(ctx, method, opts.open())
+		if err != nil {
+			return Message{}, err
+		}
+		reply, err := s.call(ctx, req.Share())
+		var se *StreamError
+		again := errors.As(err, &se) && se.NotProcessed && (se.Code == CodeGoingAway || se.Code == CodeRefused)
+		if !again || try == callTries {
+			if err == nil {
+				req.Release()
+			}
+			return reply, err
+		}
+		c.pause(ctx, try)
+	}
+}
+
+// pause waits a little, more each time, with jitter.
+func (c *Client) pause(ctx context.Context, try int) {
+	d := time.Duration(try) * 10 * time.Millisecond
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// Close ends the client and its connections, and waits until they are gone.
+// Streams that are open fail.
+func (c *Client) Close() error {
+	c.connMu.Lock()
+	first := !c.closed
+	c.closed = true
+	conns := append([]*Conn(nil), c.conns...)
+	for k := range c.dedicated {
+		conns = append(conns, k)
+	}
+	c.connMu.Unlock()
+	if !first {
+		c.wg.Wait()
+		return nil
+	}
+	c.changed()
+	for _, k := range conns {
+		k.c.Close()
+	}
+	c.wg.Wait()
+	if c.engine != nil {
+		c.engine.Release()
+	}
+	return nil
+}

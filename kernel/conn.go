@@ -1,0 +1,376 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicerpc/sluice/actor"
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// A Conn is one connection, with many streams on it. It is the same type on both
+// sides; either side may open streams on it.
+type Conn struct {
+	c        *conn.Conn
+	host     *host
+	peer     Peer
+	protocol string
+	identity Identity
+	caps     frame.Caps
+
+	lastConfig atomic.Pointer[actor.Config]
+	running    atomic.Int64 // handlers, those of streams that have ended included
+	done       chan struct{}
+	err        error // set before done is closed
+	once       sync.Once
+	ended      func(*Conn) // tells the owner
+}
+
+// Peer is what is known of the other side.
+func (c *Conn) Peer() Peer { return c.peer }
+
+// Identity is who the other side proved to be, as Authenticate said.
+func (c *Conn) Identity() Identity { return c.identity }
+
+// Protocol is the name of the wire.
+func (c *Conn) Protocol() string { return c.protocol }
+
+// Streams is how many streams are open.
+func (c *Conn) Streams() int { return c.c.Streams() }
+
+// Done is closed when the connection has ended.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err returns why the connection ended, a ConnError, or nil while it has not.
+func (c *Conn) Err() error {
+	select {
+	case <-c.done:
+		return c.err
+	default:
+		return nil
+	}
+}
+
+// Close ends the connection and waits until it is gone. Streams that are open
+// fail with CodeConnectionLost, on both sides.
+func (c *Conn) Close() error {
+	c.c.Close()
+	<-c.done
+	return nil
+}
+
+// Open opens a stream. It returns at once: data may follow before the peer has
+// accepted; Stream.Accepted waits for that. ctx bounds the stream's life: when it
+// ends the stream is aborted, and its deadline travels to the peer as time left.
+// A nil opts means the defaults. Errors: ErrTooManyStreams, ErrGoingAway, the
+// connection's ConnError, ErrMetadataTooLarge, ErrTooLarge, ErrLimits.
+func (c *Conn) Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error) {
+	ss, err := c.open(ctx, method, opts, 1, nil)
+	if err != nil {
+		return nil, err
+	}
+	return ss[0], nil
+}
+
+// OpenN opens several streams with one request, which are accepted or refused
+// together: one for each of each.
+func (c *Conn) OpenN(ctx context.Context, method string, opts *OpenOptions, each ...StreamOptions) ([]*Stream, error) {
+	return c.open(ctx, method, opts, len(each), each)
+}
+
+// maxGroup is how many streams one request may open.
+const maxGroup = 256
+
+func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
+	if opts == nil {
+		opts = &OpenOptions{}
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, fmt.Errorf("sluice: open %s: %w", method, err)
+	}
+	if n < 1 || n > maxGroup {
+		return nil, fmt.Errorf("%w: %d streams in one request, must be 1 to %d", ErrLimits, n, maxGroup)
+	}
+	if err := c.checkOpen(method, opts); err != nil {
+		return nil, err
+	}
+	if err := c.c.Reserve(n); err != nil {
+		return nil, fmt.Errorf("sluice: open %s: %w", method, err)
+	}
+	ss, grants, err := c.makeStreams(method, opts, n, each)
+	if err != nil {
+		c.c.Unreserve(n)
+		return nil, err
+	}
+	return ss, c.sendOpen(ctx, ss, grants, method, opts)
+}
+
+func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
+	p := c.c.PeerSettings()
+	if opts.Metadata.Size()+len(method) > int(p.MaxMetadata) {
+		return fmt.Errorf("sluice: open %s: %w: %d bytes, the peer takes %d",
+			method, ErrMetadataTooLarge, opts.Metadata.Size()+len(method), p.MaxMetadata)
+	}
+	if !opts.Metadata.Valid() {
+		return fmt.Errorf("sluice: open %s: %w: an illegal metadata key", method, ErrLimits)
+	}
+	if opts.Request.Len() > int(p.MaxMessage) {
+		return fmt.Errorf("sluice: open %s: %w: request of %d bytes, the peer takes %d",
+			method, ErrTooLarge, opts.Request.Len(), p.MaxMessage)
+	}
+	return nil
+}
+
+// makeStreams makes the streams of one request, that are still unknown to
+// everybody.
+func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, []frame.Grant, error) {
+	ss := make([]*Stream, n)
+	grants := make([]frame.Grant, n)
+	var mate *conn.Port
+	for i := range ss {
+		so := opts.Stream.over(&c.host.stream)
+		if each != nil {
+			so = each[i].over(&so)
+		}
+		so, err := so.withDefaults()
+		if err != nil {
+			return nil, nil, err
+		}
+		s := &Stream{}
+		ss[i] = s
+		s.c.conn, s.c.method, s.c.opener = c, method, true
+		c.c.Begin(&s.c.Port, &s.c, mate)
+		mate = &s.c.Port
+		window, most := 0, 0
+		if !so.NoReceive {
+			window, most = c.c.FirstWindow(so.Window)
+		}
+		s.c.a.Init(&s.c, c.config(method, &so, window, most, frame.Grant{Credit: c.c.PeerSettings().InitialCredit}))
+		grants[i] = frame.Grant{Credit: s.c.a.Granted(), Limit: uint64(so.SendLimit), NoReceive: so.NoReceive}
+	}
+	if n > 1 {
+		cores := make([]*core, n)
+		for i, s := range ss {
+			cores[i] = &s.c
+			s.c.more().mates = cores
+		}
+	}
+	return ss, grants, nil
+}
+
+// over completes o with what it leaves zero from base.
+func (o StreamOptions) over(base *StreamOptions) StreamOptions {
+	if o == (StreamOptions{}) {
+		return *base
+	}
+	pick(&o.Window, base.Window)
+	pick(&o.SendLimit, base.SendLimit)
+	pick(&o.InBuffer, base.InBuffer)
+	pick(&o.MaxBatch, base.MaxBatch)
+	pick(&o.IdleTimeout, base.IdleTimeout)
+	o.NoReceive = o.NoReceive || base.NoReceive
+	return o
+}
+
+func pick[T int | time.Duration](v *T, base T) {
+	if *v == 0 {
+		*v = base
+	}
+}
+
+func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, grants []frame.Grant, method string, opts *OpenOptions) error {
+	f := &frame.Frame{Kind: frame.Open, Method: method, Metadata: opts.Metadata, Grants: grants}
+	first := ss[0]
+	if !opts.Request.IsZero() || opts.Metadata != nil {
+		x := first.c.more()
+		x.request, x.metadata = opts.Request, opts.Metadata
+	}
+	inline := opts.Request.Len() <= inlineMax
+	if inline {
+		f.Payload = opts.Request.Bytes()
+	} else {
+		f.FollowsData = true
+	}
+	if d, ok := ctx.Deadline(); ok {
+		f.Deadline = max(time.Until(d), time.Microsecond)
+		for _, s := range ss {
+			s.c.setDeadline(d)
+		}
+	}
+	first.c.a.SetFirst(f)
+	if !inline {
+		if err := first.c.a.Push(opts.Request.Share()); err != nil {
+			return err
+		}
+	}
+	for _, s := range ss {
+		s.c.follow(ctx)
+	}
+	return nil
+}
+
+// Call makes a unary call: a stream with one message each way. The request
+// belongs to the call if it succeeds; the reply belongs to the caller.
+// Errors: what Open gives, a StreamError with the handler's status, ErrNoReply.
+func (c *Conn) Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error) {
+	ctx, cancel := opts.bound(ctx)
+	defer cancel()
+	s, err := c.Open(ctx, method, opts.open())
+	if err != nil {
+		return Message{}, err
+	}
+	return s.call(ctx, req)
+}
+
+func (o *CallOptions) open() *OpenOptions {
+	if o == nil {
+		return nil
+	}
+	return &OpenOptions{Metadata: o.Metadata}
+}
+
+// bound gives ctx a deadline if neither it nor the caller has one.
+func (o *CallOptions) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	d := time.Duration(defaultCallTimeout)
+	if o != nil && o.Timeout != 0 {
+		d = o.Timeout
+	}
+	if _, ok := ctx.Deadline(); ok || d == Unlimited {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+// call sends the request and waits for the one reply and the end.
+func (s *Stream) call(ctx context.Context, req Message) (Message, error) {
+	if err := s.Send(ctx, req); err != nil && !errors.Is(err, ErrStopped) {
+		s.Abort(CodeCancelled, "call given up")
+		if serr := s.Err(); serr != nil {
+			return Message{}, serr
+		}
+		return Message{}, err
+	}
+	_ = s.CloseSend()
+	reply, err := s.Receive(ctx)
+	if err != nil {
+		s.Abort(CodeCancelled, "call given up")
+		return Message{}, s.callErr(err)
+	}
+	if more, err := s.Receive(ctx); err == nil {
+		more.Release()
+		reply.Release()
+		s.Abort(CodeCancelled, "more than one reply")
+		return Message{}, fmt.Errorf("sluice: call %s: more than one reply", s.Method())
+	} else if err := s.callErr(err); err != nil && !errors.Is(err, ErrNoReply) {
+		reply.Release()
+		return Message{}, err
+	}
+	return reply, nil
+}
+
+// callErr turns the end of the stream into the call's error.
+func (s *Stream) callErr(err error) error {
+	if serr := s.Err(); serr != nil {
+		return serr
+	}
+	if isEOF(err) {
+		return fmt.Errorf("%w: %s", ErrNoReply, s.Method())
+	}
+	return err
+}
+
+// link is a Conn as its conn.Handler.
+type link Conn
+
+// Started implements conn.Starter.
+func (l *link) Started(*conn.Conn) {
+	c := (*Conn)(l)
+	if f := c.host.onConn; f != nil {
+		go f(c)
+	}
+}
+
+// GoAway implements conn.Handler.
+func (l *link) GoAway(*conn.Conn) { (*Conn)(l).host.away((*Conn)(l)) }
+
+// Closed implements conn.Handler.
+func (l *link) Closed(_ *conn.Conn, err error) {
+	c := (*Conn)(l)
+	c.once.Do(func() {
+		c.err = err
+		close(c.done)
+		c.ended(c)
+	})
+}
+
+// Open implements conn.Handler.
+func (l *link) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
+	c := (*Conn)(l)
+	h, ok := c.host.lookup(f.Method)
+	if !ok {
+		return &conn.Refusal{Code: CodeUnimplemented, Reason: "no such method: " + f.Method, NotProcessed: true}
+	}
+	if n := int64(c.c.Limits().MaxStreams); c.running.Load() >= n {
+		return &conn.Refusal{Code: CodeRefused, Reason: "too many handlers run", NotProcessed: true}
+	}
+	o := c.offer(f)
+	if f.FollowsData {
+		o.streams[0].c.a.OnFirst(func(m Message) {
+			o.setRequest(m)
+			c.host.dispatch(o, h)
+		})
+		return nil
+	}
+	c.host.dispatch(o, h)
+	return nil
+}
+
+// offer makes the streams that the peer asks for.
+func (c *Conn) offer(f *frame.Frame) *Offer {
+	o := &Offer{conn: c, metadata: f.Metadata}
+	o.streams, o.grants = o.one[:0], append(o.oneGrant[:0], f.Grants...)
+	initial := c.c.Limits().InitialCredit()
+	for i, g := range f.Grants {
+		s := &Stream{}
+		s.c.conn, s.c.method = c, f.Method
+		so := StreamOptions{InBuffer: defaultInBuffer, MaxBatch: defaultMaxBatch}
+		window := initial
+		if g.Limit > 0 {
+			window = min(window, max(int(min(g.Limit, 1<<30)), actor.MinWindow))
+		}
+		c.c.Prepare(&s.c.Port, &s.c)
+		s.c.a.Init(&s.c, c.config(f.Method, &so, window, window, g))
+		c.c.Attach(&s.c.Port, f.Stream+2*uint64(i))
+		if f.Deadline > 0 {
+			s.c.setDeadline(time.Now().Add(f.Deadline))
+		}
+		o.streams = append(o.streams, s)
+	}
+	if len(f.Payload) > 0 {
+		o.setRequest(pool.Copy(f.Payload))
+	}
+	if f.Metadata != nil {
+		o.streams[0].c.more().metadata = f.Metadata
+	}
+	return o
+}
+
+func (o *Offer) setRequest(m Message) {
+	o.request = m
+	o.streams[0].c.more().request = m
+}
+
+// addrHost is the address without the port, for limits per address.
+func addrHost(a net.Addr) string {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return t.IP.String()
+	}
+	return a.String()
+}

@@ -1,0 +1,193 @@
+package kernel
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicerpc/sluice/actor"
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// core joins a stream's actor to its place in the connection. It is what the
+// connection sees of a stream (conn.Stream), and, through the port, what the
+// actor sees of the connection (actor.Link).
+type core struct {
+	conn.Port
+	a      actor.Stream
+	conn   *Conn
+	method string
+	opener bool
+	x      atomic.Pointer[extra]
+	lazy   atomic.Pointer[Offer] // to be answered by the stream's first use
+}
+
+// extra is what few streams have.
+type extra struct {
+	request  Message
+	metadata Metadata
+	trailer  atomic.Pointer[Metadata]
+	parent   context.Context
+	deadline time.Time
+	timer    timers.Timer
+	stop     func() bool // of the watch on the parent
+	mates    []*core     // opened by the same request
+	after    func()      // when the stream has left its connection
+}
+
+func (c *core) more() *extra {
+	if x := c.x.Load(); x != nil {
+		return x
+	}
+	c.x.CompareAndSwap(nil, &extra{})
+	return c.x.Load()
+}
+
+// Deliver implements conn.Stream.
+func (c *core) Deliver(run *pool.Queue, now time.Time) error { return c.a.Deliver(run, now) }
+
+// Fragment implements conn.Stream.
+func (c *core) Fragment(p []byte, first, last bool, total int, now time.Time) error {
+	return c.a.Fragment(p, first, last, total, now)
+}
+
+// Fill implements conn.Stream.
+func (c *core) Fill(sess frame.Session, o *frame.Out, most int, data bool) (int, bool) {
+	return c.a.Fill(sess, o, most, data)
+}
+
+// RoomFree implements conn.Stream.
+func (c *core) RoomFree() { c.a.RoomFree() }
+
+// Lost implements conn.Stream.
+func (c *core) Lost(err error, refused bool) {
+	e := &StreamError{Code: CodeConnectionLost, Cause: err}
+	if refused {
+		e = &StreamError{Code: CodeGoingAway, Refused: true, NotProcessed: true, Remote: true, Reason: err.Error()}
+	}
+	c.a.Lost(e)
+}
+
+// Control implements conn.Stream.
+func (c *core) Control(f *frame.Frame) error {
+	switch f.Kind {
+	case frame.Accept:
+		c.accepted(f)
+	case frame.Reject:
+		for _, s := range c.mates() {
+			s.a.Refused(f.Code, f.Reason, f.NotProcessed)
+		}
+	case frame.Credit:
+		return c.a.PeerGrant(f.Value)
+	case frame.EOS:
+		return c.a.PeerEnd(f.Code, f.Reason, f.Metadata)
+	case frame.Ended:
+		c.a.PeerEnded(f.Value)
+	case frame.Stop:
+		c.a.PeerStopped(f.Code)
+	case frame.Reset:
+		c.a.PeerReset(f.Code, f.Reason)
+	}
+	return nil
+}
+
+// mates are all the streams of the request, this one first.
+func (c *core) mates() []*core {
+	if x := c.x.Load(); x != nil && x.mates != nil {
+		return x.mates
+	}
+	return []*core{c}
+}
+
+// accepted takes the answer for every stream of the request; those that the
+// peer left out are refused.
+func (c *core) accepted(f *frame.Frame) {
+	var reply Message
+	if len(f.Payload) > 0 {
+		reply = pool.Copy(f.Payload)
+	}
+	for i, s := range c.mates() {
+		if i >= len(f.Grants) {
+			s.a.Refused(CodeFailedPrecondition, "the peer accepted fewer streams", true)
+			continue
+		}
+		if i > 0 {
+			reply = Message{}
+		}
+		s.a.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0)
+	}
+}
+
+// Retire implements actor.Link: the stream leaves its connection.
+func (c *core) Retire() {
+	x := c.x.Load()
+	unborn := c.opener && c.ID() == 0
+	c.Port.Retire()
+	if x == nil {
+		return
+	}
+	if x.stop != nil {
+		x.stop()
+	}
+	if !x.deadline.IsZero() {
+		c.Timers().Stop(&x.timer)
+	}
+	if unborn {
+		for _, s := range x.mates {
+			s.a.Abort(CodeCancelled, "opened with a stream that was given up")
+		}
+	}
+	if x.after != nil {
+		x.after()
+	}
+}
+
+// Expire implements timers.Owner: the stream's deadline has passed.
+func (c *core) Expire(*timers.Timer, time.Time) {
+	c.a.Abort(CodeDeadlineExceeded, "deadline exceeded")
+}
+
+// setDeadline bounds the stream's life.
+func (c *core) setDeadline(t time.Time) {
+	x := c.more()
+	x.deadline = t
+	c.Timers().Set(&x.timer, c, t)
+}
+
+// follow ends the stream with ctx.
+func (c *core) follow(ctx context.Context) {
+	if ctx.Done() == nil {
+		if ctx != context.Background() {
+			c.more().parent = ctx
+		}
+		return
+	}
+	x := c.more()
+	x.parent = ctx
+	x.stop = context.AfterFunc(ctx, func() {
+		code := CodeCancelled
+		if context.Cause(ctx) == context.DeadlineExceeded { //nolint:errorlint // the context's own value
+			code = CodeDeadlineExceeded
+		}
+		c.a.Abort(code, context.Cause(ctx).Error())
+	})
+}
+
+// config makes an actor's configuration. Streams of a kind share one.
+func (c *Conn) config(method string, o *StreamOptions, window, most int, g frame.Grant) *actor.Config {
+	cfg := actor.Config{
+		Method: method, Caps: c.caps,
+		InBuffer: o.InBuffer, MaxBatch: o.MaxBatch, IdleTimeout: o.IdleTimeout,
+		NoReceive: o.NoReceive, NoSend: g.NoReceive,
+		MaxReceive: c.c.Limits().MaxMessage, MaxSend: int(c.c.PeerSettings().MaxMessage),
+		Window: window, MaxWindow: most, SendLimit: o.SendLimit, SendCredit: g.Credit,
+	}
+	if last := c.lastConfig.Load(); last != nil && *last == cfg {
+		return last
+	}
+	c.lastConfig.Store(&cfg)
+	return &cfg
+}

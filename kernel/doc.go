@@ -1,0 +1,27 @@
+// Package kernel gives Go programs streams as channels: ordered, message-framed,
+// full-duplex, flow-controlled, many on one connection.
+//
+// A server handles streams by their method; a client opens them:
+//
+//	srv, _ := kernel.NewServer(nil)
+//	srv.Handle("echo", func(ctx context.Context, s *kernel.Stream) error {
+//		for m, err := range s.All(ctx) {
+//			if err != nil {
+//				return err
+//			}
+//			if err := s.Send(ctx, m); err != nil {
+//				return err
+//			}
+//		}
+//		return nil
+//	})
+//	go srv.ListenAndServe(ctx, "127.0.0.1:7000")
+//
+//	client, _ := kernel.Dial(ctx, "127.0.0.1:7000", nil)
+//	s, _ := client.Open(ctx, "echo", nil)
+//
+// Nouns return channels (In, Out, Batches, Writable, Idle, Done), verbs act
+// (Send, TrySend, Receive, CloseSend, Close, Abort). A message belongs to who
+// holds it. A clean end is In closed with a nil Err, or io.EOF from Receive;
+// nothing else ever looks like it.
+package kernel

@@ -1,0 +1,85 @@
+package kernel
+
+import (
+	"errors"
+
+	"github.com/sluicerpc/sluice/actor"
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// Sentinels name a state that a caller can run into. Test for them with
+// errors.Is; what is returned may say more.
+var (
+	// ErrClosed: the stream, or the half in question, was ended on this side. It
+	// is net.ErrClosed too.
+	ErrClosed = actor.ErrClosed
+	// ErrSendClosed: the sending half has ended by CloseSend or Close.
+	ErrSendClosed = actor.ErrSendClosed
+	// ErrStopped: the peer reads no more of this stream. Nothing failed.
+	ErrStopped = actor.ErrStopped
+	// ErrWouldBlock: there is no credit, or no room in the connection's queue.
+	ErrWouldBlock = actor.ErrWouldBlock
+	// ErrNotReadable: the peer opened or accepted the stream as write-only.
+	ErrNotReadable = actor.ErrNotReadable
+	// ErrRefused: the peer refused the stream; the StreamError says why.
+	ErrRefused = actor.ErrRefused
+	// ErrFaceInUse: In and Batches exclude each other on one stream.
+	ErrFaceInUse = actor.ErrFaceInUse
+	// ErrSlotUsed: a slot can be used or cancelled once.
+	ErrSlotUsed = actor.ErrSlotUsed
+	// ErrTooLarge: the message is longer than the peer takes.
+	ErrTooLarge = actor.ErrTooLarge
+	// ErrMetadataTooLarge: the metadata is larger than the peer takes.
+	ErrMetadataTooLarge = actor.ErrMetadataTooLarge
+	// ErrNotSupported: the connection's protocol can't carry this.
+	ErrNotSupported = actor.ErrNotSupported
+	// ErrGoingAway: the connection takes no new streams.
+	ErrGoingAway = conn.ErrGoingAway
+	// ErrTooManyStreams: as many streams are open as the peer allows.
+	ErrTooManyStreams = conn.ErrTooManyStreams
+	// ErrLimits: a limit in the options is out of range.
+	ErrLimits = conn.ErrLimits
+	// ErrAnswered: the offer was accepted or rejected before.
+	ErrAnswered = errors.New("sluice: offer already answered")
+	// ErrHeaderSent: the stream was accepted before its header was set.
+	ErrHeaderSent = errors.New("sluice: header already sent")
+	// ErrNoReply: the call's stream ended without a message.
+	ErrNoReply = errors.New("sluice: call ended without a reply")
+	// ErrServerClosed is what Serve returns after Shutdown or Close.
+	ErrServerClosed = errors.New("sluice: server closed")
+)
+
+// A StreamError says why one stream ended other than in order; its connection
+// lives on, unless the code is CodeConnectionLost. errors.Is(err,
+// &StreamError{Code: c}) asks for a code alone.
+type StreamError = actor.StreamError
+
+// A ConnError ends a connection and every stream on it. Unwrap leads to the
+// cause: what the system said, or a ProtocolError.
+type ConnError = conn.Error
+
+// A ProtocolError is the cause when a peer broke the rules of the wire.
+type ProtocolError = frame.ProtocolError
+
+// A HandlerError is what a handler returns to end its stream with a status of
+// its choice. Any other error is CodeUnknown with the error's text.
+type HandlerError struct {
+	Code   Code
+	Reason string // goes to the peer
+}
+
+func (e *HandlerError) Error() string { return "sluice: " + e.Code.String() + ": " + e.Reason }
+
+// Errorf returns a HandlerError.
+func statusOf(err error) (Code, string) {
+	var he *HandlerError
+	if errors.As(err, &he) {
+		return he.Code, he.Reason
+	}
+	var se *StreamError
+	if errors.As(err, &se) {
+		return se.Code, se.Reason
+	}
+	return CodeUnknown, err.Error()
+}

@@ -1,0 +1,224 @@
+package kernel
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/internal/timers"
+)
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }
+
+// host is what a server and a client have in common: handlers for streams that
+// the other side opens, limits and timers.
+type host struct {
+	limits    Limits
+	stream    StreamOptions
+	protocols []Protocol
+	checksum  bool
+	token     []byte
+	logger    *slog.Logger
+	timers    timers.Queue
+	panics    atomic.Uint64
+	authorize func(ctx context.Context, id Identity, method string, md Metadata) error
+	onConn    func(*Conn)
+	away      func(*Conn)
+
+	mu       sync.RWMutex
+	handlers map[string]entry
+	offers   chan *Offer // made by the first call of Offers
+}
+
+// entry is one registered handler: one of the two.
+type entry struct {
+	stream func(ctx context.Context, s *Stream) error
+	offer  func(ctx context.Context, o *Offer) error
+}
+
+func (h *host) handle(method string, e entry) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.handlers == nil {
+		h.handlers = map[string]entry{}
+	}
+	h.handlers[method] = e
+}
+
+// lookup finds what serves method; the zero entry is for Offers.
+func (h *host) lookup(method string) (entry, bool) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	e, ok := h.handlers[method]
+	return e, ok || h.offers != nil
+}
+
+// dispatch gets an offer to its handler. It runs on the reader and does not
+// wait.
+func (h *host) dispatch(o *Offer, e entry) {
+	if e.stream == nil && e.offer == nil && h.authorize == nil {
+		h.queue(o)
+		return
+	}
+	o.conn.running.Add(1)
+	go h.run(o, e)
+}
+
+// run serves one offer, in its own goroutine.
+func (h *host) run(o *Offer, e entry) {
+	c := o.conn
+	defer c.running.Add(-1)
+	first := o.streams[0]
+	defer first.c.a.EndContext()
+	defer h.recovered(o)
+	if err := h.authorized(o); err != nil {
+		code, reason := statusOf(err)
+		if code == CodeUnknown {
+			code = CodePermissionDenied
+		}
+		o.reject(&conn.Refusal{Code: code, Reason: reason, NotProcessed: true})
+		return
+	}
+	switch {
+	case e.stream != nil:
+		h.runStream(o, e)
+	case e.offer != nil:
+		err := e.offer(first.Context(), o)
+		h.unanswered(o, err)
+	default:
+		h.queue(o)
+	}
+}
+
+func (h *host) authorized(o *Offer) error {
+	if h.authorize == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(o.streams[0].Context(), h.limits.Authenticate)
+	defer cancel()
+	return h.authorize(ctx, o.conn.identity, o.Method(), o.metadata)
+}
+
+// runStream runs a handler of Server.Handle. Its stream is accepted by its first
+// use, and ends as the handler does.
+func (h *host) runStream(o *Offer, e entry) {
+	s := o.streams[0]
+	s.c.lazy.Store(o)
+	err := e.stream(s.Context(), s)
+	s.accept()
+	s.finish(err)
+}
+
+// finish ends a handler's stream: with nil in order, with an error by a status
+// after what was sent. Input that is left is let go.
+func (s *Stream) finish(err error) {
+	code, reason := CodeOK, ""
+	if err != nil {
+		code, reason = statusOf(err)
+	}
+	s.c.a.Finish(code, reason, s.c.trailer())
+}
+
+// unanswered is what becomes of an offer whose handler has returned.
+func (h *host) unanswered(o *Offer, err error) {
+	code, reason := CodeFailedPrecondition, "not accepted"
+	if err != nil {
+		code, reason = statusOf(err)
+	}
+	o.mu.Lock()
+	answered := o.answered
+	o.mu.Unlock()
+	if !answered {
+		o.Reject(code, reason)
+		return
+	}
+	if err != nil {
+		for _, s := range o.streams {
+			s.c.a.Finish(code, reason, s.c.trailer())
+		}
+	}
+}
+
+// recovered turns a handler's panic into the end of its stream.
+func (h *host) recovered(o *Offer) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	h.logger.Error("sluice: handler panicked", "method", o.Method(), "peer", o.conn.peer.Addr,
+		"panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	h.panics.Add(1)
+	for _, s := range o.streams {
+		s.Abort(CodeInternal, "the handler panicked")
+	}
+}
+
+// queue puts an offer into Offers, or refuses it: nobody is waited for.
+func (h *host) queue(o *Offer) {
+	select {
+	case h.offers <- o:
+	default:
+		o.reject(&conn.Refusal{Code: CodeResourceExhausted, Reason: "too many offers wait", NotProcessed: true})
+	}
+}
+
+// settings is what we say in a hello.
+func (h *host) settings(plain bool) frame.Settings {
+	l := &h.limits
+	return frame.Settings{
+		Checksum:      plain && h.checksum,
+		MaxFragment:   native.DefaultMaxFragment,
+		MaxMessage:    uint64(l.MaxMessage),
+		MaxStreams:    uint64(l.MaxStreams),
+		MaxMetadata:   uint64(l.MaxMetadata),
+		InitialCredit: uint64(l.InitialCredit()),
+		ConnCredit:    uint64(l.ConnWindow),
+		Token:         h.token,
+	}
+}
+
+// A joint is what a handshake has found, ready to become a connection.
+type joint struct {
+	nc    net.Conn
+	proto Protocol
+	sess  frame.Session
+	g     *frame.Greeting
+	rtt   time.Duration
+}
+
+// attach makes a connection; fill completes it before anything happens on it.
+func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error) {
+	c := &Conn{
+		host: h, protocol: j.proto.Name(), caps: j.sess.Caps(), done: make(chan struct{}),
+		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token},
+	}
+	if tc, ok := j.nc.(*tls.Conn); ok {
+		st := tc.ConnectionState()
+		c.peer.TLS = &st
+	}
+	cfg := conn.Config{
+		Session: j.sess, Client: j.g.Client, Limits: h.limits, Peer: j.g.Peer, Handler: (*link)(c),
+		Timers: &h.timers, Local: j.nc.LocalAddr(), Remote: j.nc.RemoteAddr(), RTT: j.rtt,
+	}
+	made := func(k *conn.Conn) {
+		c.c = k
+		fill(c)
+	}
+	if e != nil && conn.Loops(j.nc) && c.caps.ReaderCredit {
+		_, err := e.Attach(j.nc, cfg, j.g.Early, made)
+		return c, err
+	}
+	conn.Serve(j.nc, cfg, j.g.Early, made)
+	return c, nil
+}

@@ -1,0 +1,173 @@
+package kernel
+
+import (
+	"sync"
+
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// inlineMax is the longest request or reply that travels in the frame that opens
+// or accepts; a longer one is the stream's first message.
+const inlineMax = 16 << 10
+
+// An Offer is one stream, or several, that a peer asks for. It must be accepted
+// or rejected; a handler that returns without doing either has rejected it.
+type Offer struct {
+	conn     *Conn
+	request  Message
+	metadata Metadata
+	streams  []*Stream
+	grants   []frame.Grant
+	one      [1]*Stream
+	oneGrant [1]frame.Grant
+
+	lazily   sync.Once
+	mu       sync.Mutex
+	header   Metadata
+	answered bool
+}
+
+// Method is the name that the peer asked for.
+func (o *Offer) Method() string { return o.streams[0].Method() }
+
+// Request is what came with the wish. It belongs to the stream: Share or Clone
+// it to keep it.
+func (o *Offer) Request() Message { return o.request }
+
+// Metadata is what came with the wish.
+func (o *Offer) Metadata() Metadata { return o.metadata }
+
+// Conn is the connection it came by.
+func (o *Offer) Conn() *Conn { return o.conn }
+
+// Peer is the other side of the connection.
+func (o *Offer) Peer() Peer { return o.conn.Peer() }
+
+// Identity is who the peer proved to be.
+func (o *Offer) Identity() Identity { return o.conn.Identity() }
+
+// Streams is how many streams the peer asks for with this one request.
+func (o *Offer) Streams() int { return len(o.streams) }
+
+// Accept establishes the stream and answers the request. Where the peer asked
+// for several, the first is established and the others are refused. A nil opts
+// means the server's defaults. Errors: ErrAnswered, ErrLimits,
+// ErrMetadataTooLarge, or the stream's error if the peer has given it up.
+func (o *Offer) Accept(reply Message, opts *StreamOptions) (*Stream, error) {
+	ss, err := o.accept(reply, opts, 1)
+	if err != nil {
+		return nil, err
+	}
+	return ss[0], nil
+}
+
+// AcceptAll establishes every stream that the peer asked for.
+func (o *Offer) AcceptAll(reply Message, opts *StreamOptions) ([]*Stream, error) {
+	return o.accept(reply, opts, len(o.streams))
+}
+
+// SetHeader sets what travels with the acceptance.
+func (o *Offer) SetHeader(md Metadata) error { return o.setHeader(md) }
+
+func (o *Offer) setHeader(md Metadata) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.answered {
+		return ErrHeaderSent
+	}
+	if md.Size() > int(o.conn.c.PeerSettings().MaxMetadata) {
+		return ErrMetadataTooLarge
+	}
+	o.header = md
+	return nil
+}
+
+// claim makes this the answer.
+func (o *Offer) claim() (Metadata, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.answered {
+		return nil, ErrAnswered
+	}
+	o.answered = true
+	return o.header, nil
+}
+
+func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, error) {
+	if opts == nil {
+		opts = &o.conn.host.stream
+	}
+	so, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	header, err := o.claim()
+	if err != nil {
+		return nil, err
+	}
+	first := o.streams[0]
+	if err := first.Err(); err != nil {
+		return nil, err
+	}
+	f := &frame.Frame{Kind: frame.Accept, Metadata: header}
+	inline := reply.Len() <= inlineMax
+	if inline {
+		f.Payload = reply.Bytes()
+	} else {
+		f.FollowsData = true
+	}
+	f.Grants = make([]frame.Grant, n)
+	for i, s := range o.streams[:n] {
+		f.Grants[i] = s.c.establish(&so, o.grants[i])
+	}
+	first.c.a.SetFirst(f)
+	if !inline {
+		if err := first.c.a.Push(reply); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range o.streams[n:] {
+		s.c.a.Refused(CodeFailedPrecondition, "not accepted", true)
+	}
+	return o.streams[:n], nil
+}
+
+// establish turns an offered stream into an accepted one.
+func (c *core) establish(so *StreamOptions, g frame.Grant) frame.Grant {
+	window, most := 0, 0
+	if !so.NoReceive {
+		window, most = c.conn.c.FirstWindow(so.Window)
+	}
+	if g.Limit > 0 {
+		most = min(most, int(g.Limit))
+	}
+	cfg := c.conn.config(c.method, so, window, most, g)
+	credit := c.a.Establish(cfg)
+	return frame.Grant{Credit: credit, Limit: uint64(so.SendLimit), NoReceive: so.NoReceive}
+}
+
+// Reject refuses the stream, or all of them. The peer gets ErrRefused with the
+// code and the reason.
+func (o *Offer) Reject(code Code, reason string) { o.reject(&conn.Refusal{Code: code, Reason: reason}) }
+
+func (o *Offer) reject(r *conn.Refusal) {
+	if _, err := o.claim(); err != nil {
+		return
+	}
+	o.streams[0].c.a.SetFirst(&frame.Frame{
+		Kind: frame.Reject, Code: r.Code, Reason: r.Reason[:min(len(r.Reason), 256)], NotProcessed: r.NotProcessed,
+	})
+	for _, s := range o.streams[1:] {
+		s.c.a.Refused(r.Code, r.Reason, true)
+	}
+}
+
+// acceptLazily accepts for a handler that has begun to use its stream. Whoever
+// comes second waits for the first: no data may overtake the acceptance.
+func (o *Offer) acceptLazily(s *Stream) {
+	o.lazily.Do(func() {
+		_, _ = o.Accept(Message{}, nil)
+		s.c.lazy.Store(nil)
+	})
+}

@@ -1,0 +1,262 @@
+package kernel
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame/native"
+)
+
+// Limits bound what a peer can make us hold and do; all are on by default. A
+// zero field is its default; Unlimited says that there shall be none.
+type Limits = conn.Limits
+
+// Unlimited, where a number is asked for, says that there shall be no limit.
+const Unlimited = conn.Unlimited
+
+// None, where zero is the default, says zero by name.
+const None = -1
+
+// StreamOptions are one side's wishes for one stream. A nil pointer, and the
+// zero value, are the defaults.
+type StreamOptions struct {
+	// Window is how many bytes the peer may send that we have not taken, each
+	// message counted with 32 bytes more. Zero starts small and grows by need
+	// to Limits.StreamWindow; a number is used from acceptance on, as far as the
+	// connection has that much left; at least 64. On brpc, where the writer
+	// chooses the window, it has no effect.
+	Window int
+	// SendLimit is how many bytes of ours may be unread at the peer. Zero leaves
+	// that to the peer. On brpc it is the window (max_buf_size).
+	SendLimit int
+	// InBuffer is how many messages In holds beside the mailbox, of 16 KiB in
+	// all. Zero is 16; None makes taking exact.
+	InBuffer int
+	// MaxBatch is how many messages a Batch holds at most. Zero is 128.
+	MaxBatch int
+	// IdleTimeout is after how long without a message Idle offers. Zero is off.
+	IdleTimeout time.Duration
+	// NoReceive makes the stream write-only on this side: the peer's sends get
+	// ErrNotReadable.
+	NoReceive bool
+}
+
+const (
+	defaultInBuffer = 16
+	defaultMaxBatch = 128
+	maxInBuffer     = 1 << 16
+)
+
+func (o *StreamOptions) withDefaults() (StreamOptions, error) {
+	var r StreamOptions
+	if o != nil {
+		r = *o
+	}
+	switch {
+	case r.InBuffer == 0:
+		r.InBuffer = defaultInBuffer
+	case r.InBuffer == None:
+		r.InBuffer = 0
+	}
+	if r.MaxBatch == 0 {
+		r.MaxBatch = defaultMaxBatch
+	}
+	if r.Window < 0 || r.SendLimit < 0 || r.InBuffer < 0 || r.InBuffer > maxInBuffer || r.MaxBatch < 1 || r.IdleTimeout < 0 {
+		return r, fmt.Errorf("%w: stream options %+v", ErrLimits, r)
+	}
+	return r, nil
+}
+
+// An Identity is who a peer proved to be; what it is, Authenticate decides.
+type Identity any
+
+// A Peer is what is known of the other side of a connection.
+type Peer struct {
+	Addr  net.Addr
+	TLS   *tls.ConnectionState // nil without TLS
+	Token []byte               // what it sent in its hello
+}
+
+// ServerOptions configure a server. Nil, and the zero value, are the defaults.
+type ServerOptions struct {
+	// TLS, if set, is what connections are secured with. MinVersion is raised to
+	// TLS 1.3 where it is zero.
+	TLS *tls.Config
+	// Protocols are the wires that the server tells apart by the first bytes.
+	// Nil is the native one.
+	Protocols []Protocol
+	// Limits bound what peers can make the server do.
+	Limits Limits
+	// Stream is what streams are accepted with unless Accept says otherwise.
+	Stream StreamOptions
+	// NoChecksum leaves out the CRC32C of frames, which clients ask for in plain
+	// text. Under TLS there is none.
+	NoChecksum bool
+	// Logger hears of panics and of connections that end badly. Nil is
+	// slog.Default.
+	Logger *slog.Logger
+	// Authenticate decides who a client is, before it can open any stream, off
+	// the event loops and within Limits.Authenticate. An error refuses it.
+	Authenticate func(ctx context.Context, p Peer) (Identity, error)
+	// Authorize decides on each open, before a handler runs, off the event loops
+	// and within Limits.Authenticate. An error refuses the stream with
+	// CodePermissionDenied, or the code of a HandlerError.
+	Authorize func(ctx context.Context, id Identity, method string, md Metadata) error
+	// OnConn is called, in a goroutine of its own, with each new connection, for
+	// example to open streams towards the client.
+	OnConn func(*Conn)
+}
+
+func (o *ServerOptions) withDefaults() (ServerOptions, error) {
+	var r ServerOptions
+	if o != nil {
+		r = *o
+	}
+	r.Limits = r.Limits.WithDefaults()
+	if r.Logger == nil {
+		r.Logger = slog.Default()
+	}
+	if r.Protocols == nil {
+		r.Protocols = []Protocol{native.Protocol{}}
+	}
+	r.TLS = secure(r.TLS)
+	_, err := r.Stream.withDefaults()
+	if err == nil {
+		err = r.Limits.Validate()
+	}
+	return r, err
+}
+
+// secure completes a TLS configuration.
+func secure(c *tls.Config) *tls.Config {
+	if c == nil {
+		return nil
+	}
+	c = c.Clone()
+	if c.MinVersion == 0 {
+		c.MinVersion = tls.VersionTLS13
+	}
+	if len(c.NextProtos) == 0 {
+		c.NextProtos = []string{alpn}
+	}
+	return c
+}
+
+// alpn is the native protocol's name in TLS.
+const alpn = "sluice/1"
+
+// ClientOptions configure a client. Nil, and the zero value, are the defaults.
+type ClientOptions struct {
+	// TLS, if set, is what connections are secured with. ServerName is taken
+	// from the target where it is empty.
+	TLS *tls.Config
+	// Protocols are the wires that a target's scheme can name. Nil is the native
+	// one, which is also used without a scheme.
+	Protocols []Protocol
+	// Conns is how many connections the client makes at most. Zero is 1. A
+	// further one is made when those there are have all the streams that the
+	// server allows.
+	Conns int
+	// Limits bound what the server can make us hold.
+	Limits Limits
+	// Stream is what streams are opened with unless OpenOptions say otherwise.
+	Stream StreamOptions
+	// NoChecksum leaves out the CRC32C of frames in plain text.
+	NoChecksum bool
+	// Token is sent in the hello, for the server's Authenticate.
+	Token []byte
+	// Backoff is how long to wait before dialling again after a failure. The
+	// zero value is 1 s, growing by 1.6 to 120 s, all with 20 % of jitter.
+	Backoff Backoff
+	// Logger hears of panics in handlers. Nil is slog.Default.
+	Logger *slog.Logger
+	// Handlers serve the streams that the server opens: method to handler, as
+	// in Server.Handle.
+	Handlers map[string]func(ctx context.Context, s *Stream) error
+	// Dial makes the network connection. Nil is net.Dialer's DialContext.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// Backoff is how the time between attempts to dial grows.
+type Backoff struct {
+	First  time.Duration // before the second attempt
+	Most   time.Duration
+	Factor float64
+	Jitter float64 // part of the time by which it varies both ways, below 1
+}
+
+func (b Backoff) withDefaults() Backoff {
+	if b.First == 0 {
+		b.First = time.Second
+	}
+	if b.Most == 0 {
+		b.Most = 120 * time.Second
+	}
+	if b.Factor == 0 {
+		b.Factor = 1.6
+	}
+	if b.Jitter == 0 {
+		b.Jitter = 0.2
+	}
+	return b
+}
+
+func (o *ClientOptions) withDefaults() (ClientOptions, error) {
+	var r ClientOptions
+	if o != nil {
+		r = *o
+	}
+	r.Limits = r.Limits.WithDefaults()
+	r.Backoff = r.Backoff.withDefaults()
+	if r.Logger == nil {
+		r.Logger = slog.Default()
+	}
+	if r.Protocols == nil {
+		r.Protocols = []Protocol{native.Protocol{}}
+	}
+	if r.Conns == 0 {
+		r.Conns = 1
+	}
+	if r.Dial == nil {
+		r.Dial = (&net.Dialer{}).DialContext
+	}
+	r.TLS = secure(r.TLS)
+	if r.Conns < 1 {
+		return r, fmt.Errorf("%w: Conns is %d", ErrLimits, r.Conns)
+	}
+	_, err := r.Stream.withDefaults()
+	if err == nil {
+		err = r.Limits.Validate()
+	}
+	return r, err
+}
+
+// OpenOptions are what a stream is opened with. Nil, and the zero value, are the
+// defaults.
+type OpenOptions struct {
+	// Request travels with the open: the other side's Offer.Request.
+	Request Message
+	// Metadata travels with the open.
+	Metadata Metadata
+	// Stream is this side's wishes for the stream; what is zero in it comes from
+	// the client's options.
+	Stream StreamOptions
+	// Dedicated gives the stream a connection of its own. It ends with the
+	// client, counts in its limits, and its end does not touch the others.
+	Dedicated bool
+}
+
+// CallOptions are what a call is made with.
+type CallOptions struct {
+	Metadata Metadata
+	// Timeout bounds the call where its context has no deadline. Zero is 60 s;
+	// Unlimited waits for ever.
+	Timeout time.Duration
+}
+
+const defaultCallTimeout = 60 * time.Second

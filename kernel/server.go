@@ -1,0 +1,488 @@
+package kernel
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// A Server serves streams on the connections that it accepts.
+type Server struct {
+	host
+	opts ServerOptions
+
+	connMu     sync.Mutex
+	conns      map[*Conn]struct{}
+	perAddr    map[string]int
+	listeners  map[net.Listener]struct{}
+	handshakes map[net.Conn]struct{}
+	closing    bool
+	empty      chan struct{} // closed when closing and the last connection is gone
+	slots      chan struct{} // one for each handshake at once
+
+	counters
+}
+
+// counters is what Stats reads.
+type counters struct {
+	accepted, refused, failed, strangers atomic.Uint64
+}
+
+// Stats is what a server has counted since it began.
+type Stats struct {
+	Conns     int    // open now
+	Accepted  uint64 // connections that completed their handshake
+	Refused   uint64 // connections beyond a limit
+	Failed    uint64 // handshakes that failed
+	Strangers uint64 // of them, connections that spoke none of our protocols
+	Panics    uint64 // handlers that panicked
+}
+
+// NewServer returns a server that is not serving yet. Nil opts are the defaults.
+// It fails with ErrLimits if an option is out of range.
+func NewServer(opts *ServerOptions) (*Server, error) {
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		opts: o, conns: map[*Conn]struct{}{}, perAddr: map[string]int{},
+		listeners: map[net.Listener]struct{}{}, handshakes: map[net.Conn]struct{}{},
+		empty: make(chan struct{}), slots: make(chan struct{}, min(o.Limits.MaxHandshakes, 1<<16)),
+	}
+	s.opts.Limits.MaxConns = min(o.Limits.MaxConns, descriptorBound(o.Limits.MaxConns))
+	s.host.limits, s.host.stream, s.host.protocols = o.Limits, o.Stream, o.Protocols
+	s.host.checksum, s.host.logger = !o.NoChecksum, o.Logger
+	s.host.authorize, s.host.onConn = o.Authorize, o.OnConn
+	s.host.away = func(*Conn) {}
+	return s, nil
+}
+
+// Handle registers h for streams of method. Each runs in a goroutine of its own.
+// The stream is accepted when the handler first uses it, or returns. Returning
+// nil ends both halves in order; an error ends the sending half after what was
+// sent, with the code of a HandlerError or CodeUnknown. ctx is the stream's
+// Context. It may be called at any time; the last registration counts.
+func (s *Server) Handle(method string, h func(ctx context.Context, s *Stream) error) {
+	s.handle(method, entry{stream: h})
+}
+
+// HandleOffer registers h for opens of method, to accept or reject. The streams
+// that it accepts live on when it returns nil; an error ends them with its code.
+// An offer that was not answered by then is rejected.
+func (s *Server) HandleOffer(method string, h func(ctx context.Context, o *Offer) error) {
+	s.handle(method, entry{offer: h})
+}
+
+// Offers returns the opens that no handler is registered for, to be accepted or
+// rejected by whoever receives them; no goroutine is made for one. It holds
+// Limits.MaxOffers; beyond it opens are refused with CodeResourceExhausted.
+// Before the first call such opens are refused with CodeUnimplemented. The
+// channel is never closed.
+func (s *Server) Offers() <-chan *Offer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.offers == nil {
+		s.offers = make(chan *Offer, s.limits.MaxOffers)
+	}
+	return s.offers
+}
+
+// Stats returns the server's counts.
+func (s *Server) Stats() Stats {
+	s.connMu.Lock()
+	n := len(s.conns)
+	s.connMu.Unlock()
+	return Stats{
+		Conns: n, Accepted: s.accepted.Load(), Refused: s.refused.Load(),
+		Failed: s.failed.Load(), Strangers: s.strangers.Load(), Panics: s.panics.Load(),
+	}
+}
+
+// ListenAndServe listens on the TCP address addr and serves until ctx ends or
+// the server is shut down: see Serve.
+func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return &ConnError{Addr: stringAddr(addr), Op: "listen", Err: err}
+	}
+	return s.Serve(ctx, ln)
+}
+
+type stringAddr string
+
+func (a stringAddr) Network() string { return "tcp" }
+func (a stringAddr) String() string  { return string(a) }
+
+// Serve accepts connections from ln, which belongs to the server from now on,
+// until ctx ends (then it closes the server) or Shutdown or Close is called, and
+// returns ErrServerClosed. A listener that fails for good is returned as a
+// ConnError; running out of descriptors or memory is not that: Serve tries
+// again.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	engine, err := s.loops(ln)
+	if err != nil {
+		_ = ln.Close()
+		return err
+	}
+	if engine != nil {
+		defer engine.Release()
+	}
+	if !s.track(ln) {
+		_ = ln.Close()
+		return ErrServerClosed
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	var pause backoffAccept
+	for {
+		nc, err := ln.Accept()
+		if err == nil {
+			pause = 0
+			s.admit(engine, nc)
+			continue
+		}
+		if s.isClosing() {
+			<-s.empty
+			return ErrServerClosed
+		}
+		if !temporary(err) {
+			s.untrack(ln)
+			return &ConnError{Addr: ln.Addr(), Op: "accept", Err: err}
+		}
+		pause.sleep(ctx)
+	}
+}
+
+// loops acquires the event loops if connections from ln go there.
+func (s *Server) loops(ln net.Listener) (*conn.Engine, error) {
+	switch ln.(type) {
+	case *net.TCPListener, *net.UnixListener:
+		if s.opts.TLS == nil {
+			return conn.Acquire()
+		}
+	}
+	return nil, nil
+}
+
+// backoffAccept grows from 10 ms to 1 s while accept fails.
+type backoffAccept time.Duration
+
+func (b *backoffAccept) sleep(ctx context.Context) {
+	d := min(max(2*time.Duration(*b), 10*time.Millisecond), time.Second)
+	*b = backoffAccept(d)
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+func (s *Server) track(ln net.Listener) bool {
+	s.connMu.Lock()
+	defer s.connMu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.listeners[ln] = struct{}{}
+	return true
+}
+
+func (s *Server) untrack(ln net.Listener) {
+	s.connMu.Lock()
+	delete(s.listeners, ln)
+	s.connMu.Unlock()
+	_ = ln.Close()
+}
+
+func (s *Server) isClosing() bool {
+	s.connMu.Lock()
+	defer s.connMu.Unlock()
+	return s.closing
+}
+
+// admit takes a fresh connection if the limits allow, and starts its handshake.
+func (s *Server) admit(engine *conn.Engine, nc net.Conn) {
+	host := addrHost(nc.RemoteAddr())
+	if !s.reserve(nc, host) {
+		s.refused.Add(1)
+		_ = nc.Close()
+		return
+	}
+	go s.greet(engine, nc, host)
+}
+
+// reserve counts nc in: total, per address, handshakes at once.
+func (s *Server) reserve(nc net.Conn, host string) bool {
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		return false
+	}
+	s.connMu.Lock()
+	defer s.connMu.Unlock()
+	if s.closing || len(s.conns)+len(s.handshakes) >= s.opts.Limits.MaxConns || s.perAddr[host] >= s.opts.Limits.MaxConnsPerAddr {
+		<-s.slots
+		return false
+	}
+	s.perAddr[host]++
+	s.handshakes[nc] = struct{}{}
+	return true
+}
+
+// greet does the handshake: TLS, first bytes, hello, authentication. It ends
+// within the limits' time.
+func (s *Server) greet(engine *conn.Engine, nc net.Conn, host string) {
+	raw := nc
+	c, err := s.welcome(engine, nc)
+	<-s.slots
+	if err == nil {
+		s.accepted.Add(1)
+	} else {
+		s.failed.Add(1)
+		s.logHandshake(raw.RemoteAddr(), err)
+		_ = raw.Close()
+	}
+	s.connMu.Lock()
+	defer s.connMu.Unlock()
+	delete(s.handshakes, raw)
+	if c == nil {
+		s.leave(host)
+	}
+}
+
+// leave uncounts one of an address. The lock is held.
+func (s *Server) leave(host string) {
+	if s.perAddr[host]--; s.perAddr[host] <= 0 {
+		delete(s.perAddr, host)
+	}
+	if s.closing && len(s.conns) == 0 && len(s.handshakes) == 0 {
+		select {
+		case <-s.empty:
+		default:
+			close(s.empty)
+		}
+	}
+}
+
+var errSilent = errors.New("closed without a byte")
+
+func (s *Server) logHandshake(peer net.Addr, err error) {
+	if errors.Is(err, errSilent) {
+		s.logger.Debug("sluice: handshake failed", "peer", peer, "error", err)
+		return
+	}
+	s.logger.Info("sluice: handshake failed", "peer", peer, "error", clip(err.Error()))
+}
+
+func clip(t string) string { return t[:min(len(t), 256)] }
+
+func (s *Server) welcome(engine *conn.Engine, nc net.Conn) (*Conn, error) {
+	l := &s.opts.Limits
+	ctx, cancel := context.WithTimeout(context.Background(), l.Handshake)
+	defer cancel()
+	if err := nc.SetDeadline(time.Now().Add(l.Handshake)); err != nil {
+		return nil, err
+	}
+	if s.opts.TLS != nil {
+		tc := tls.Server(nc, s.opts.TLS)
+		if err := tc.HandshakeContext(ctx); err != nil {
+			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
+		}
+		nc = tc
+	}
+	p, first, err := s.sniff(nc)
+	if err != nil {
+		return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
+	}
+	var id Identity
+	g := &frame.Greeting{First: first, Own: s.settings(s.opts.TLS == nil)}
+	g.Authenticate = func(_ context.Context, peer *frame.Settings) error {
+		id, err = s.authenticate(nc, peer)
+		return err
+	}
+	sess, err := p.Handshake(ctx, nc, g)
+	if err == nil {
+		err = nc.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
+	}
+	return s.join(engine, &joint{nc: nc, proto: p, sess: sess, g: g}, id)
+}
+
+// join makes the connection one of the server's.
+func (s *Server) join(engine *conn.Engine, j *joint, id Identity) (*Conn, error) {
+	host := addrHost(j.nc.RemoteAddr())
+	c, err := s.attach(engine, j, func(c *Conn) {
+		c.identity = id
+		c.ended = func(c *Conn) { s.gone(c, host) }
+		s.connMu.Lock()
+		s.conns[c] = struct{}{}
+		s.connMu.Unlock()
+	})
+	if err != nil {
+		s.connMu.Lock()
+		delete(s.conns, c)
+		s.connMu.Unlock()
+		return nil, err
+	}
+	if s.isClosing() { // it was not among those that were told
+		c.c.Close()
+	}
+	return c, nil
+}
+
+// authenticate asks the program, within its own time.
+func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, error) {
+	if s.opts.Authenticate == nil {
+		return nil, nil
+	}
+	l := s.opts.Limits.Authenticate
+	ctx, cancel := context.WithTimeout(context.Background(), l)
+	defer cancel()
+	if err := nc.SetDeadline(time.Now().Add(l + time.Second)); err != nil {
+		return nil, err
+	}
+	p := Peer{Addr: nc.RemoteAddr(), Token: peer.Token}
+	if tc, ok := nc.(*tls.Conn); ok {
+		st := tc.ConnectionState()
+		p.TLS = &st
+	}
+	return within(ctx, func() (Identity, error) { return s.opts.Authenticate(ctx, p) })
+}
+
+// within runs f, and gives up on it when ctx ends: a hook that ignores its
+// context holds up nobody but itself.
+func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	c := make(chan result, 1)
+	go func() {
+		v, err := f()
+		c <- result{v, err}
+	}()
+	select {
+	case r := <-c:
+		return r.v, r.err
+	case <-ctx.Done():
+		var zero T
+		return zero, context.Cause(ctx)
+	}
+}
+
+// sniff reads until the first bytes tell the protocol.
+func (s *Server) sniff(nc net.Conn) (Protocol, []byte, error) {
+	buf := make([]byte, 0, frame.SniffLen)
+	for {
+		n, err := nc.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		more := false
+		for _, p := range s.protocols {
+			switch p.Detect(buf) {
+			case frame.Yes:
+				return p, buf, nil
+			case frame.More:
+				more = true
+			}
+		}
+		switch {
+		case len(buf) == 0 && err != nil:
+			return nil, nil, errSilent
+		case !more || len(buf) == cap(buf):
+			s.strangers.Add(1)
+			return nil, nil, fmt.Errorf("none of our protocols starts with %q", buf)
+		case err != nil:
+			return nil, nil, err
+		}
+	}
+}
+
+// gone uncounts a connection that has ended.
+func (s *Server) gone(c *Conn, host string) {
+	if err := c.err; err != nil && loud(err) {
+		s.logger.Info("sluice: connection ended", "peer", c.peer.Addr, "error", clip(err.Error()))
+	}
+	s.connMu.Lock()
+	defer s.connMu.Unlock()
+	delete(s.conns, c)
+	s.leave(host)
+}
+
+// loud tells whether a connection's end is worth a line.
+func loud(err error) bool {
+	var ce *ConnError
+	return errors.As(err, &ce) && ce.Code != CodeOK && ce.Code != CodeConnectionLost
+}
+
+// Shutdown drains the server: it accepts no more connections, tells its clients
+// to open no more streams, refuses those that come nevertheless as not
+// processed, and waits until the open ones have ended; then it closes. When ctx
+// ends, or after Limits.Drain if it has no deadline, it closes at once and returns ctx's error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.limits.Drain)
+		defer cancel()
+	}
+	for _, c := range s.stopAccepting() {
+		c.c.Drain()
+	}
+	select {
+	case <-s.empty:
+		return nil
+	case <-ctx.Done():
+		_ = s.Close()
+		return fmt.Errorf("sluice: shutdown: %w", context.Cause(ctx))
+	}
+}
+
+// Close ends every connection at once, and waits until they are gone. Handlers
+// are told by their contexts, and not waited for.
+func (s *Server) Close() error {
+	conns := s.stopAccepting()
+	s.connMu.Lock()
+	for nc := range s.handshakes {
+		_ = nc.Close()
+	}
+	s.connMu.Unlock()
+	for _, c := range conns {
+		c.c.Close()
+	}
+	<-s.empty
+	return nil
+}
+
+// stopAccepting closes the listeners and returns the connections that there are.
+func (s *Server) stopAccepting() []*Conn {
+	s.connMu.Lock()
+	defer s.connMu.Unlock()
+	s.closing = true
+	for ln := range s.listeners {
+		_ = ln.Close()
+	}
+	clear(s.listeners)
+	if len(s.conns) == 0 && len(s.handshakes) == 0 {
+		select {
+		case <-s.empty:
+		default:
+			close(s.empty)
+		}
+	}
+	cs := make([]*Conn, 0, len(s.conns))
+	for c := range s.conns {
+		cs = append(cs, c)
+	}
+	return cs
+}

@@ -1,0 +1,35 @@
+//go:build unix
+
+package kernel
+
+import (
+	"errors"
+	"syscall"
+)
+
+// descriptorShare is the part of RLIMIT_NOFILE, in percent, that connections
+// may take: a connection on an event loop takes two descriptors.
+const descriptorShare = 35
+
+// descriptorBound is how many connections the descriptors allow; most if that
+// can't be told.
+func descriptorBound(most int) int {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil || most == Unlimited {
+		return most
+	}
+	return max(int(min(r.Cur, 1<<30)*descriptorShare/100), 1)
+}
+
+// temporary tells whether accepting can go on after err.
+func temporary(err error) bool {
+	for _, e := range []error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
+		syscall.ECONNABORTED, syscall.ECONNRESET, syscall.EINTR,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

@@ -15,12 +15,13 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/peer/natspeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/quicpeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/raw"
+	"github.com/sluicerpc/sluice/benchmarks/peer/sluicepeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/wspeer"
 )
 
 // Peers returns every peer, in the order of the tables.
 func Peers() []peer.Peer {
-	return []peer.Peer{
+	return append(sluicepeer.Peers(),
 		raw.New(),
 		raw.NewUnbatched(),
 		gnetpeer.New(),
@@ -38,7 +39,7 @@ func Peers() []peer.Peer {
 		kitexpeer.New(),
 		connectpeer.New(),
 		natspeer.New(),
-	}
+	)
 }
 
 // Names returns the names of Peers.

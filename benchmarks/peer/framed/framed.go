@@ -19,12 +19,16 @@ const (
 
 // classes are the sizes of buffers. They grow with use, so that ten thousand
 // idle streams don't hold ten thousand times 64 KiB.
-var classes = [...]int{64, 512, 4 << 10, maxBuf}
+var classes = [...]int{64, 512, 8 << 10, maxBuf}
 
 const (
-	maxBuf   = 64<<10 + prefix
-	firstBuf = 512      // of a receiver
-	atOnce   = 16 << 10 // nothing is won by keeping larger messages back
+	maxBuf     = 64<<10 + prefix
+	firstPlain = 512 // of a receiver
+	// With batches the first must take one whole: a batch that is read in
+	// pieces is answered in pieces, and stays in pieces from then on where
+	// the multiplexer keeps the boundaries of writes (smux does).
+	firstBatch = 8 << 10
+	atOnce     = 16 << 10 // nothing is won by keeping larger messages back
 )
 
 // class returns the smallest class of at least n bytes, or the largest.
@@ -221,7 +225,11 @@ func (s *Stream) makeRoom(n int) {
 		s.r = 0
 	}
 	if n > len(s.in) || full && len(s.in) < maxBuf {
-		s.in = grown(s.in[:s.w], class(max(n, len(s.in)+1, firstBuf)))
+		first := firstPlain
+		if s.batch {
+			first = firstBatch
+		}
+		s.in = grown(s.in[:s.w], class(max(n, len(s.in)+1, first)))
 	}
 }
 

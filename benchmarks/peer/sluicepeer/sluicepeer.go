@@ -1,0 +1,239 @@
+// Package sluicepeer drives sluice, through each of its faces.
+package sluicepeer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/sluicerpc/sluice/benchmarks/peer"
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// A face is the way in which streams are read and written.
+type face struct {
+	name             string
+	in, batches, out bool
+}
+
+type sluicePeer struct{ face }
+
+// Peers returns sluice once for each face: messages received from In and sent
+// with Send; channels both ways; batches; methods alone.
+func Peers() []peer.Peer {
+	var ps []peer.Peer
+	for _, f := range []face{
+		{name: "sluice", in: true},
+		{name: "sluice+out", in: true, out: true},
+		{name: "sluice+batch", batches: true},
+		{name: "sluice+send"},
+	} {
+		ps = append(ps, sluicePeer{f})
+	}
+	return ps
+}
+
+func (p sluicePeer) Name() string { return p.name }
+
+func limits(o peer.Options) kernel.Limits {
+	return kernel.Limits{MaxMessage: o.MaxMessage, MaxStreams: o.Streams, MaxConnsPerAddr: o.Conns, MaxConns: o.Conns}
+}
+
+type server struct {
+	*kernel.Server
+	addr string
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+}
+
+func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
+	k, err := kernel.NewServer(&kernel.ServerOptions{Limits: limits(o), NoChecksum: !o.Checksum})
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range []peer.Mode{peer.Echo, peer.Discard} {
+		k.Handle(string(m), func(ctx context.Context, s *kernel.Stream) error {
+			st := p.stream(ctx, s)
+			defer st.free()
+			return o.Handle(m, st)
+		})
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s := &server{Server: k, addr: ln.Addr().String(), stop: stop}
+	s.wg.Add(2)
+	offers := k.Offers()
+	go func() {
+		defer s.wg.Done()
+		s.park(ctx, offers, o)
+	}()
+	go func() {
+		defer s.wg.Done()
+		_ = k.Serve(ctx, ln)
+	}()
+	return s, nil
+}
+
+// park accepts streams and leaves them alone: without a goroutine each.
+func (s *server) park(ctx context.Context, offers <-chan *kernel.Offer, o peer.Options) {
+	for {
+		select {
+		case offer := <-offers:
+			if _, err := offer.Accept(kernel.Message{}, nil); err == nil && o.Serving != nil {
+				o.Serving.Add(1)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *server) Addr() string { return s.addr }
+
+func (s *server) Close() error {
+	err := s.Server.Close()
+	s.stop()
+	s.wg.Wait()
+	return err
+}
+
+type conn struct {
+	*kernel.Client
+	p sluicePeer
+}
+
+func (p sluicePeer) Dial(ctx context.Context, addr string, o peer.Options) (peer.Conn, error) {
+	c, err := kernel.Dial(ctx, addr, &kernel.ClientOptions{Limits: limits(o), NoChecksum: !o.Checksum})
+	if err != nil {
+		return nil, err
+	}
+	return &conn{c, p}, nil
+}
+
+func (c *conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
+	// The context of Open would bound the stream.
+	s, err := c.Client.Open(context.WithoutCancel(ctx), string(m), nil)
+	if err != nil {
+		return nil, err
+	}
+	st := c.p.stream(context.Background(), s)
+	if m == peer.Park {
+		if _, _, err := s.Accepted(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return st, nil
+}
+
+type stream struct {
+	s       *kernel.Stream
+	ctx     context.Context
+	face    face
+	in      <-chan kernel.Message
+	batches <-chan *kernel.Batch
+	out     chan<- kernel.Message
+	done    <-chan struct{}
+	next    kernel.Message // handed out by Buf
+	last    kernel.Message // handed out by Recv
+	batch   *kernel.Batch
+	at      int
+}
+
+func (p sluicePeer) stream(ctx context.Context, s *kernel.Stream) *stream {
+	return &stream{s: s, ctx: ctx, face: p.face}
+}
+
+func (s *stream) Buf(n int) []byte {
+	s.next.Release()
+	s.next = kernel.NewMessage(n)
+	return s.next.Bytes()
+}
+
+func (s *stream) Send([]byte) error {
+	m := s.next
+	s.next = kernel.Message{}
+	if !s.face.out {
+		return s.s.Send(s.ctx, m)
+	}
+	if s.out == nil {
+		s.out, s.done = s.s.Out(), s.s.SendDone()
+	}
+	select {
+	case s.out <- m:
+		return nil
+	case <-s.done:
+		return errors.Join(s.s.Err(), kernel.ErrSendClosed)
+	}
+}
+
+func (s *stream) Flush() error { return nil }
+
+func (s *stream) Recv() ([]byte, error) {
+	s.last.Release()
+	s.last = kernel.Message{}
+	switch {
+	case s.face.in:
+		if s.in == nil {
+			s.in = s.s.In()
+		}
+		m, ok := <-s.in
+		if !ok {
+			return nil, s.end()
+		}
+		s.last = m
+		return m.Bytes(), nil
+	case s.face.batches:
+		return s.recvBatch()
+	}
+	m, err := s.s.Receive(s.ctx)
+	s.last = m
+	return m.Bytes(), err
+}
+
+func (s *stream) recvBatch() ([]byte, error) {
+	if s.batch != nil && s.at == s.batch.Len() {
+		s.batch.Release()
+		s.batch = nil
+	}
+	if s.batch == nil {
+		if s.batches == nil {
+			s.batches = s.s.Batches()
+		}
+		b, ok := <-s.batches
+		if !ok {
+			return nil, s.end()
+		}
+		s.batch, s.at = b, 0
+	}
+	s.at++
+	return s.batch.At(s.at - 1).Bytes(), nil
+}
+
+func (s *stream) end() error {
+	if err := s.s.Err(); err != nil {
+		return err
+	}
+	return io.EOF
+}
+
+func (s *stream) CloseSend() error { return s.s.CloseSend() }
+
+func (s *stream) free() {
+	s.next.Release()
+	s.last.Release()
+	if s.batch != nil {
+		s.batch.Release()
+	}
+}
+
+func (s *stream) Close() error {
+	s.free()
+	_ = s.s.CloseSend()
+	s.s.CloseReceive(kernel.CodeOK)
+	return nil
+}

@@ -87,9 +87,17 @@ func (r *run) stalled() {
 	}
 }
 
-func (r *run) latestFault() *fault {
+// culprit returns the fault to blame for a broken stream: the latest that
+// kills, for a stream may notice late; else the latest of any kind, for a
+// library may give up on a peer that is slow.
+func (r *run) culprit() *fault {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for _, f := range slices.Backward(r.faults) {
+		if f.plan.Kind == KillConns {
+			return f
+		}
+	}
 	if len(r.faults) == 0 {
 		return nil
 	}

@@ -440,7 +440,7 @@ func (l *lane) recover(err error) bool {
 		r.errors.Add(1)
 		return false
 	}
-	f := r.latestFault()
+	f := r.culprit()
 	if f == nil {
 		r.errors.Add(1)
 		r.fail(err)

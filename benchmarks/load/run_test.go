@@ -144,7 +144,7 @@ func TestAnUnreachableServerIsAConnectError(t *testing.T) {
 func TestAnInterruptedRunReportsWhatThereIs(t *testing.T) {
 	c := short(t, "pingpong", func(c *Config) { c.Duration = time.Hour })
 	target := serve(t, raw.New(), c)
-	ctx, cancel := context.WithTimeout(t.Context(), 250*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()
 	out, err := Run(ctx, target, c, nil)
 	if !errors.Is(err, context.DeadlineExceeded) || out == nil || !out.Interrupted || out.Messages == 0 {

@@ -1,0 +1,261 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluicerpc/sluice/benchmarks/load/report"
+	"github.com/sluicerpc/sluice/benchmarks/peer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/raw"
+)
+
+// pausing is a peer whose streams receive nothing for a while, once, as when
+// the server stalls.
+type pausing struct {
+	peer.Peer
+	after int
+	pause time.Duration
+}
+
+func (p pausing) Dial(ctx context.Context, addr string, o peer.Options) (peer.Conn, error) {
+	c, err := p.Peer.Dial(ctx, addr, o)
+	return pausingConn{c, p}, err
+}
+
+type pausingConn struct {
+	peer.Conn
+	p pausing
+}
+
+func (c pausingConn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
+	s, err := c.Conn.Open(ctx, m)
+	return &pausingStream{Stream: s, p: c.p}, err
+}
+
+type pausingStream struct {
+	peer.Stream
+	p pausing
+	n int
+}
+
+func (s *pausingStream) Recv() ([]byte, error) {
+	if s.n++; s.n == s.p.after {
+		time.Sleep(s.p.pause)
+	}
+	return s.Stream.Recv()
+}
+
+// The messages due while the server stalls are late, though they were quick
+// once they were sent: response time says so, service time doesn't.
+func TestAStallIsChargedToEveryMessageDueInIt(t *testing.T) {
+	c := short(t, "pingpong", func(c *Config) { c.Rate, c.InFlight, c.Duration, c.Warmup = 1000, 1, 500*time.Millisecond, 0 })
+	out := mustRun(t, pausing{raw.New(), 100, 200 * time.Millisecond}, c)
+	// 200 of 500 messages were due in the stall, at even distances from its end.
+	if p90 := time.Duration(out.Response.P90); p90 < 80*time.Millisecond {
+		t.Errorf("response p90 %v, want above 80ms", p90)
+	}
+	if p90 := time.Duration(out.Service.P90); p90 > 50*time.Millisecond {
+		t.Errorf("service p90 %v, want far below the stall", p90)
+	}
+	if out.Deferred.InFlight < 150 || out.Deferred.Total() != out.Deferred.InFlight {
+		t.Errorf("deferred %+v, want about 200 by the limit in flight", out.Deferred)
+	}
+	if out.Checks.Violations() != 0 {
+		t.Errorf("%+v", out.Checks)
+	}
+}
+
+// reluctant is a peer that says why it would have to wait, each reason in turn.
+type reluctant struct{ peer.Peer }
+
+func (r reluctant) Dial(ctx context.Context, addr string, o peer.Options) (peer.Conn, error) {
+	c, err := r.Peer.Dial(ctx, addr, o)
+	return reluctantConn{c}, err
+}
+
+type reluctantConn struct{ peer.Conn }
+
+func (c reluctantConn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
+	s, err := c.Conn.Open(ctx, m)
+	return &reluctantStream{Stream: s}, err
+}
+
+type reluctantStream struct {
+	peer.Stream
+	n int
+}
+
+func (s *reluctantStream) TrySend(p []byte) (string, error) {
+	s.n++
+	switch s.n % 8 {
+	case 1:
+		return "credit", nil
+	case 3:
+		return "mailbox", nil
+	case 5:
+		return "socket", nil
+	}
+	return "", s.Stream.Send(p)
+}
+
+func TestDeferredSendsAreCountedByReason(t *testing.T) {
+	for _, w := range []Workload{Echo, OneWay} {
+		c := short(t, "pingpong", func(c *Config) { c.Workload, c.Rate, c.InFlight, c.Warmup = w, 2000, 1000, 0 })
+		out := mustRun(t, reluctant{raw.New()}, c)
+		d := out.Deferred
+		eighth := float64(out.Messages) / 8
+		for name, n := range map[string]uint64{"credit": d.Credit, "mailbox": d.Mailbox, "socket": d.Socket} {
+			if got := float64(n); got < 0.8*eighth || got > 1.5*eighth {
+				t.Errorf("%s: %d deferred for %s, want about %.0f", w, n, name, eighth)
+			}
+		}
+		if out.Checks.Violations() != 0 {
+			t.Errorf("%s: %+v", w, out.Checks)
+		}
+	}
+}
+
+func TestASendThatBlocksDefersWhatIsDue(t *testing.T) {
+	c := short(t, "pingpong", func(c *Config) { c.Workload, c.Rate, c.Warmup = OneWay, 2000, 0 })
+	out := mustRun(t, slowSend{raw.New()}, c)
+	if n := out.Deferred.Blocked; n < 50 {
+		t.Errorf("deferred %+v, want most of it blocked", out.Deferred)
+	}
+}
+
+// slowSend takes 2 ms for a Send.
+type slowSend struct{ peer.Peer }
+
+func (s slowSend) Dial(ctx context.Context, addr string, o peer.Options) (peer.Conn, error) {
+	c, err := s.Peer.Dial(ctx, addr, o)
+	return slowSendConn{c}, err
+}
+
+type slowSendConn struct{ peer.Conn }
+
+func (c slowSendConn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
+	s, err := c.Conn.Open(ctx, m)
+	return slowSendStream{s}, err
+}
+
+type slowSendStream struct{ peer.Stream }
+
+func (s slowSendStream) Send(p []byte) error {
+	time.Sleep(2 * time.Millisecond)
+	return s.Stream.Send(p)
+}
+
+func TestALatePacerMakesARunInvalid(t *testing.T) {
+	c := short(t, "pingpong", func(c *Config) { c.Rate, c.MaxLateness = 1000, time.Nanosecond })
+	out := mustRun(t, raw.New(), c)
+	if len(out.Invalid) == 0 || !strings.Contains(out.Invalid[0], "pacer") || out.Status() != "INVALID" {
+		t.Errorf("status %s: %v", out.Status(), out.Invalid)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	for _, w := range []Workload{Echo, OneWay} {
+		for _, rate := range []Rate{0, 2000} {
+			c := short(t, "pingpong", func(c *Config) {
+				c.Workload, c.Streams, c.Rate, c.Duration = w, 4, rate, 600*time.Millisecond
+				c.At = []Fault{
+					{At: 100 * time.Millisecond, Kind: KillConns, Share: 0.5},
+					{At: 200 * time.Millisecond, Kind: DelayAll, Delay: 10 * time.Millisecond, For: 100 * time.Millisecond},
+					{At: 350 * time.Millisecond, Kind: StallReaders, For: 50 * time.Millisecond},
+				}
+			})
+			out := mustRun(t, raw.New(), c)
+			if len(out.Faults) != 3 || out.Checks.Violations() != 0 {
+				t.Fatalf("%s, rate %v: %+v, %+v", w, rate, out.Faults, out.Checks)
+			}
+			kill := out.Faults[0]
+			if kill.Hit != 2 || kill.Broken != 2 || kill.Back != 2 || kill.Recovery <= 0 || kill.Recovery > 1 {
+				t.Errorf("%s, rate %v: %+v", w, rate, kill)
+			}
+			if w == Echo && rate == 0 && kill.Lost != 2 {
+				t.Errorf("%d messages unanswered, want the one of each stream", kill.Lost)
+			}
+			if w == OneWay && kill.Unconfirmed == 0 {
+				t.Errorf("nothing unconfirmed: %+v", kill)
+			}
+			if w == Echo && out.Response.Max < int64(15*time.Millisecond) {
+				t.Errorf("the delay is not in the latency: max %v", time.Duration(out.Response.Max))
+			}
+		}
+	}
+}
+
+func TestAServerThatGoesAwayLeavesItsFigures(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"echo":     nil,
+		"duplex":   func(c *Config) { c.Outstanding, c.Size = 64, sizes("16KiB") },
+		"open":     func(c *Config) { c.Rate, c.InFlight = 1000, 16 },
+		"one way":  func(c *Config) { c.Workload = OneWay },
+		"churn":    func(c *Config) { c.Workload, c.Streams = Churn, 4 },
+		"one open": func(c *Config) { c.Rate, c.InFlight = 1000, 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := short(t, "pingpong", change)
+			c.Duration = 10 * time.Second
+			srv, err := raw.New().Serve("127.0.0.1:0", c.PeerOptions())
+			if err != nil {
+				t.Fatal(err)
+			}
+			timer := time.AfterFunc(300*time.Millisecond, func() { srv.Close() })
+			defer timer.Stop()
+			begin := time.Now()
+			out, err := Run(t.Context(), Target{Peer: raw.New(), Addr: srv.Addr()}, c, nil)
+			if _, ok := errors.AsType[*GoneError](err); !ok || out == nil || out.Error == "" {
+				t.Fatalf("%v, %v", out, err)
+			}
+			if out.Messages == 0 || out.Rate == 0 || len(out.Series) == 0 {
+				t.Errorf("%d messages, %.0f/s, %d intervals", out.Messages, out.Rate, len(out.Series))
+			}
+			if took := time.Since(begin); took > 5*time.Second {
+				t.Errorf("noticed after %v", took)
+			}
+			if out.Checks.Violations() != 0 {
+				t.Errorf("the server's end counts as a violation: %+v", out.Checks)
+			}
+		})
+	}
+}
+
+func TestTheKneeIsFound(t *testing.T) {
+	probe := func(limit float64) func(context.Context, float64) (*report.Run, report.Probe, error) {
+		return func(_ context.Context, rate float64) (*report.Run, report.Probe, error) {
+			return &report.Run{Rate: rate}, report.Probe{Rate: rate, Pass: rate <= limit}, nil
+		}
+	}
+	for _, tt := range []struct{ limit, low, high, want float64 }{
+		{12345, 1000, 1e6, 12345}, {1e9, 1000, 50000, 50000}, {500, 1000, 1e6, 0}, {1000, 1000, 1e6, 1000},
+	} {
+		best, probes, err := FindKnee(t.Context(), tt.low, tt.high, probe(tt.limit))
+		got, ok := report.KneeOf(probes)
+		if err != nil || best == nil || ok != (tt.want > 0) || got > tt.limit || got < tt.want/closeEnough {
+			t.Errorf("limit %v: knee %v, %v", tt.limit, got, err)
+		}
+		if ok && best.Rate != got {
+			t.Errorf("limit %v: the report is of %v, the knee %v", tt.limit, best.Rate, got)
+		}
+		if len(probes) > 20 {
+			t.Errorf("limit %v: %d runs", tt.limit, len(probes))
+		}
+	}
+}
+
+func TestRecovery(t *testing.T) {
+	row := func(t, rate float64, p99 int64) report.Interval {
+		return report.Interval{T: t, Seconds: 1, Received: uint64(rate), Response: report.Latency{P99: p99}}
+	}
+	series := []report.Interval{row(1, 100, 5), row(2, 100, 6), row(3, 0, 0), row(4, 200, 90), row(5, 99, 30), row(6, 100, 7)}
+	if got := recovery(series, 2, 3); got != 2 {
+		t.Errorf("recovered after %v s, want 2", got)
+	}
+	if got := recovery(series[:5], 2, 3); got != -1 {
+		t.Errorf("recovered after %v s, want never", got)
+	}
+}

@@ -214,7 +214,8 @@ func (r *Report) kneeText(t *textWriter) {
 	}
 	t.line("rate due\trate\tp99\tSLO")
 	for _, p := range r.Knee {
-		t.line("%s/s\t%s/s\t%s\t%s %s", Number(p.Rate), Number(p.Got), Duration(p.P99), passed(p.Pass), strings.Join(p.Failed, ", "))
+		verdict := strings.Join(append([]string{passed(p.Pass)}, p.Failed...), " ")
+		t.line("%s/s\t%s/s\t%s\t%s", Number(p.Rate), Number(p.Got), Duration(p.P99), verdict)
 	}
 	if rate, ok := KneeOf(r.Knee); ok {
 		t.line("knee: the SLO holds up to %s/s", Number(rate))

@@ -1,0 +1,280 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/sluicerpc/sluice/benchmarks/load/hist"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs (go test -update writes it anew); got:\n%s", path, got)
+	}
+}
+
+var day = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+
+// latencyAround returns a distribution from base up to ten times that.
+func latencyAround(base time.Duration) Latency {
+	h := hist.New()
+	for i := range int64(10_000) {
+		_ = h.RecordValue(int64(base) * (1 + 9*i*i/100_000_000))
+	}
+	return LatencyOf(h, true)
+}
+
+// sample is a report as an open run with a fault makes it.
+func sample() *Report {
+	run := &Run{
+		Start: day, Model: "open", Workload: "echo", Seconds: 3,
+		Messages: 30_000, Bytes: 1_920_000, Rate: 10_000, ByteRate: 640_000, Scheduled: 10_001,
+		Response: latencyAround(300 * time.Microsecond), Service: latencyAround(200 * time.Microsecond), Lateness: latencyAround(10 * time.Microsecond),
+		Deferred: Deferred{Credit: 3, Mailbox: 2, Socket: 1, InFlight: 4}, Checks: Checks{Messages: 40_000},
+		Client:        Usage{UserCPU: 1, SystemCPU: 0.5, Cores: 0.5, RSS: 50 << 20, PeakRSS: 60 << 20, LiveBytes: 10 << 20, AllocsPerMsg: 0.01, GCs: 3, GCPause: 0.0001, Goroutines: 20, SwitchesMsg: 2, ReadCallsMsg: 1.5, WriteCallsMsg: 1},
+		Server:        Usage{UserCPU: 0.5, SystemCPU: 0.5, Cores: 0.333, RSS: 40 << 20, PeakRSS: 41 << 20, LiveBytes: 5 << 20, Goroutines: 12},
+		CPUPerMillion: 83.3, Fairness: FairnessOf([]uint64{7400, 7500, 7500, 7600}),
+		Memory: &Memory{Streams: 4, Conns: 2, ClientPerStream: 700, ServerPerStream: 800, ClientPerConn: 1400, ServerPerConn: 1600, OpenSeconds: 0.002},
+		Bulk:   &Bulk{Messages: 300, Bytes: 300 << 20, ByteRate: 100 << 20},
+		Faults: []Fault{{At: 1.5, What: "1.5s=kill-conns:50%", Hit: 1, Broken: 2, Back: 2, Lost: 5, Recovery: 0.0123}},
+	}
+	for n := range 3 {
+		run.Series = append(run.Series, Interval{
+			T: float64(n + 1), Seconds: 1, Sent: 10_000, Received: uint64(10_000 - n), InFlight: uint64(n), Response: run.Response,
+			Client: Gauge{Cores: 0.5, RSS: 50 << 20, Goroutines: 20}, Server: Gauge{Cores: 0.3, RSS: 40 << 20, Goroutines: 12, Streams: 4},
+		})
+		run.Series[n].Response.HDR = ""
+	}
+	run.Series[1].Marks = []string{"1.5s=kill-conns:50%"}
+	return &Report{
+		Schema: Schema, Preset: "pingpong", Peer: "raw", Command: "load demo pingpong --rate 10k",
+		Environment: Environment{Go: "go1.26", OS: "linux", Arch: "amd64", CPU: "A <CPU>", CPUs: 2, GOMAXPROCS: 2, Kernel: "6.1", Date: day},
+		Config:      json.RawMessage(`{"Conns":2}`), Notes: []string{"Raised for this preset: nothing."}, Runs: []*Run{run},
+		SLO:  []Verdict{{"p99<2ms", 2.9e6, "2.9ms", false}, {"errors==0", 0, "0", true}},
+		Knee: []Probe{{Rate: 1000, Got: 999, P99: 1e6, Pass: true}, {Rate: 2000, Got: 1500, P99: 9e6, Failed: []string{"p99<2ms (9ms)"}}},
+	}
+}
+
+func written(t *testing.T, write func(*bytes.Buffer) error) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestForms(t *testing.T) {
+	r := sample()
+	golden(t, "report.txt", written(t, func(b *bytes.Buffer) error { return r.Text(b) }))
+	golden(t, "report.csv", written(t, func(b *bytes.Buffer) error { return r.CSV(b) }))
+	golden(t, "bench.txt", written(t, func(b *bytes.Buffer) error { return r.Bench(b) }))
+	r.Runs[0].Response.HDR, r.Runs[0].Service.HDR, r.Runs[0].Lateness.HDR = "", "", "" // a compressor's output may change
+	golden(t, "report.json", written(t, func(b *bytes.Buffer) error { return r.JSON(b) }))
+}
+
+func TestSeveralRunsAreSummedUp(t *testing.T) {
+	r := sample()
+	for _, rate := range []float64{9000, 12000} {
+		more := *r.Runs[0]
+		more.Rate = rate
+		r.Runs = append(r.Runs, &more)
+	}
+	text := written(t, func(b *bytes.Buffer) error { return r.Text(b) })
+	if !strings.Contains(text, "run 3 of 3") || !strings.Contains(text, "10k/s") || !strings.Contains(text, "9k/s") || !strings.Contains(text, "12k/s") {
+		t.Error(text)
+	}
+}
+
+func TestJSONComesBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.json")
+	r := sample()
+	text := written(t, func(b *bytes.Buffer) error { return r.JSON(b) })
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	back, err := Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := written(t, func(b *bytes.Buffer) error { return back.JSON(b) }); again != text {
+		t.Error("it is not what was written")
+	}
+	for bad, content := range map[string]string{"not a report": "hello", "schema": `{"schema":"other/1"}`, "no run": `{"schema":"` + Schema + `"}`} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), bad) {
+			t.Errorf("%s: %v", content, err)
+		}
+	}
+}
+
+func TestHLogIsReadable(t *testing.T) {
+	r := sample()
+	text := written(t, func(b *bytes.Buffer) error { return r.HLog(b) })
+	log := hdrhistogram.NewHistogramLogReader(strings.NewReader(text))
+	for _, want := range []Latency{r.Runs[0].Response, r.Runs[0].Service, r.Runs[0].Lateness} {
+		h, err := log.NextIntervalHistogram()
+		if err != nil || h == nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+		if h.TotalCount() != int64(want.Count) || h.ValueAtQuantile(99) != want.P99 {
+			t.Errorf("%d values, p99 %d; want %d, %d", h.TotalCount(), h.ValueAtQuantile(99), want.Count, want.P99)
+		}
+	}
+}
+
+func TestSLO(t *testing.T) {
+	runs := sample().Runs
+	for text, want := range map[string]bool{
+		"p99<5ms": true, "p99<1ms": false, "p50>=300us": true, "errors==0": true, "errors!=0": false,
+		"deferred<0.1%": true, "deferred<0.01%": false, "cpu_per_m<100": true, "cpu_per_m<=83": false,
+		"rate>9.9k": true, "rate>1M": false, "server_rss<64MiB": true, "server_bytes_per_stream<0.8KiB": true,
+		"bulk_rate>50MiB/s": true, "jain>0.99": true, "service_p50<650us,violations==0": true, "p99 < 5ms , lost == 1": false,
+	} {
+		slo, err := ParseSLO(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if v, pass := slo.Judge(runs); pass != want {
+			t.Errorf("%s: %+v", text, v)
+		}
+	}
+	for _, bad := range []string{"", "p99", "p99<", "p99<2", "p99=2ms", "p98<2ms", "errors==x", "p99<2ms,"} {
+		if _, err := ParseSLO(bad); err == nil {
+			t.Errorf("slo %q accepted", bad)
+		}
+	}
+	slo, err := ParseSLO("p99<5ms")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, pass := slo.Judge([]*Run{{}}); pass || v[0].Text != "not measured" {
+		t.Errorf("a figure that was not measured passes: %+v", v)
+	}
+}
+
+func TestSLOTakesMediansButTheWorstCounter(t *testing.T) {
+	runs := []*Run{{Rate: 1}, {Rate: 5, Errors: 1}, {Rate: 9}}
+	slo, err := ParseSLO("rate==5,errors==0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, _ := slo.Judge(runs)
+	if !v[0].Pass || v[1].Pass {
+		t.Errorf("%+v", v)
+	}
+}
+
+// runsOf makes runs of the given rates.
+func runsOf(rates ...float64) *Report {
+	r := &Report{Preset: "fan", Peer: "raw"}
+	for _, rate := range rates {
+		r.Runs = append(r.Runs, &Run{Rate: rate, Messages: 1, CPUPerMillion: 1e6 / rate})
+	}
+	return r
+}
+
+func TestCompare(t *testing.T) {
+	base := runsOf(100, 101, 99, 100, 102)
+	for name, tt := range map[string]struct {
+		b    *Report
+		want string
+	}{
+		"the same again":       {runsOf(101, 100, 100, 99, 101), Same},
+		"steadily slower":      {runsOf(80, 81, 79, 80, 82), Worse},
+		"steadily faster":      {runsOf(120, 121, 119, 118, 122), Better},
+		"faster, but unsteady": {runsOf(90, 150, 60, 140, 110), Same},
+		"steady, but slight":   {runsOf(101.1, 101.2, 101.3, 101.1, 101.2), Same},
+		"one run, much slower": {runsOf(50), Worse},
+		"one run, a bit off":   {runsOf(90), Same},
+	} {
+		cs, err := Compare(base, tt.b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(cs) < 2 || Overall(cs) != tt.want {
+			t.Errorf("%s: %s: %+v", name, Overall(cs), cs)
+		}
+	}
+	other := runsOf(1)
+	other.Preset = "bulk"
+	if _, err := Compare(base, other); err == nil {
+		t.Error("different presets compared")
+	}
+}
+
+func TestCompareTakesIntervalsWhereRunsAreFew(t *testing.T) {
+	series := func(scale float64) *Report {
+		r := &Report{Preset: "fan", Peer: "raw", Runs: []*Run{{Rate: 100 * scale}}}
+		for i := range 20 {
+			r.Runs[0].Series = append(r.Runs[0].Series, Interval{Seconds: 1, Received: uint64(scale * float64(1000+i%5))})
+		}
+		return r
+	}
+	for scale, want := range map[float64]string{1: Same, 1.1: Better, 0.9: Worse} {
+		cs, err := Compare(series(1), series(scale))
+		if err != nil || cs[0].Verdict != want {
+			t.Errorf("scale %v: %+v, %v", scale, cs, err)
+		}
+	}
+}
+
+func TestCompareText(t *testing.T) {
+	a, b := runsOf(100, 101, 99, 100), runsOf(80, 81, 79, 80)
+	b.Environment.Go = "go1.27"
+	cs, err := Compare(a, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "compare.txt", written(t, func(w *bytes.Buffer) error { return CompareText(w, a, b, cs) }))
+	golden(t, "compare.json", written(t, func(w *bytes.Buffer) error { return CompareJSON(w, cs) }))
+}
+
+func TestFairness(t *testing.T) {
+	if f := FairnessOf([]uint64{5, 5, 5, 5}); f.Jain != 1 || f.Min != 5 || f.Max != 5 {
+		t.Errorf("%+v", f)
+	}
+	if f := FairnessOf([]uint64{20, 0, 0, 0}); f.Jain != 0.25 || f.Min != 0 || f.Max != 20 {
+		t.Errorf("%+v", f)
+	}
+	if f := FairnessOf([]uint64{0, 0}); f.Jain != 1 {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestThreeDigits(t *testing.T) {
+	for ns, want := range map[int64]string{0: "0ns", 999: "999ns", 1500: "1.50us", 182_000: "182us", 940_000: "940us", 2_800_000: "2.80ms", 61_234_000: "61.2ms", 1_500_000_000: "1.50s", -1500: "-1.50us"} {
+		if got := Duration(ns); got != want {
+			t.Errorf("%d: %s, want %s", ns, got, want)
+		}
+	}
+	for n, want := range map[float64]string{0: "0", 5: "5", 0.35: "0.35", 999: "999", 999.9: "1.00k", 1234: "1.23k", 999_960: "1.00M", 25.6e6: "25.6M", -1500: "-1.50k"} {
+		if got := Number(n); got != want {
+			t.Errorf("%v: %s, want %s", n, got, want)
+		}
+	}
+}

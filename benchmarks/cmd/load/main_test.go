@@ -1,0 +1,252 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/sluicerpc/sluice/benchmarks/load/report"
+)
+
+// asCommand makes the test binary the command itself, for demo's server and
+// for tests that need a process.
+const asCommand = "SLUICE_LOAD_TEST_AS_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		main()
+	}
+	os.Setenv(asCommand, "1")
+	// Libraries that a peer links start goroutines of their own.
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
+}
+
+// command runs the command in this process.
+func command(ctx context.Context, args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = run(env{ctx, args, &out, &errs})
+	return code, out.String(), errs.String()
+}
+
+var quick = []string{"--peer=raw", "--duration=200ms", "--warmup=50ms", "--interval=50ms"}
+
+func demo(t *testing.T, preset string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	return command(t.Context(), append(append([]string{"demo", preset}, quick...), args...)...)
+}
+
+func TestBadUsageIsSaidClearly(t *testing.T) {
+	dir := t.TempDir()
+	junk := filepath.Join(dir, "junk.json")
+	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ args, want string }{
+		{"", "expected one of"},
+		{"fly", "unexpected argument fly"},
+		{"run", "preset"},
+		{"run nosuch", "no preset"},
+		{"run fan --nosuch", "unknown flag --nosuch"},
+		{"run fan --peer=nosuch", "no peer"},
+		{"run fan --streams=0", "--streams must be"},
+		{"run fan --streams=many", "--streams"},
+		{"run fan --size=8", "a message needs"},
+		{"run fan --size=huge", "is not a size"},
+		{"run fan --rate=fast", "want a number a second"},
+		{"run fan --stage=10s", "want DURATION@RATE"},
+		{"run fan --at=5s=melt:5%", "want AT=kill-conns"},
+		{"run fan --slo=p98<2ms", "no figure"},
+		{"run fan --find-knee", "needs an --slo"},
+		{"run fan --find-knee --slo=p99<1ms --runs=2", "no --runs"},
+		{"run fan --find-knee --slo=p99<1ms --knee-max=1", "--knee-max"},
+		{"run fan --runs=0", "--runs must be"},
+		{"run fan --duration=0s", "--duration"},
+		{"run idle --rate=5", "no --rate"},
+		{"serve --peer=nosuch", "no peer"},
+		{"compare " + junk + " " + junk, "not a report"},
+		{"report " + junk, "not a report"},
+		{"report /nowhere/at/all.json", "no such file"},
+	} {
+		code, _, stderr := command(t.Context(), strings.Fields(tt.args)...)
+		if code != exitUsage || !strings.Contains(stderr, tt.want) {
+			t.Errorf("load %s: exit %d, %q; want %q", tt.args, code, stderr, tt.want)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	code, stdout, _ := command(t.Context(), "--help")
+	if code != exitOK || !strings.Contains(stdout, "firehose") || !strings.Contains(stdout, "Exit codes") {
+		t.Errorf("exit %d: %s", code, stdout)
+	}
+}
+
+func TestAnUnreachableServer(t *testing.T) {
+	code, _, stderr := command(t.Context(), "run", "fan", "--peer=raw", "--addr=127.0.0.1:1", "--admin=")
+	if code != exitConnect || !strings.Contains(stderr, "can't connect") || !strings.Contains(stderr, "127.0.0.1:1") {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
+
+func TestDemoWritesEveryForm(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	code, stdout, stderr := demo(t, "fan", "-runs=2", "--json="+file("r.json"), "--csv="+file("r.csv"), "--hlog="+file("r.hlog"),
+		"--html="+file("r.html"), "--bench="+file("r.txt"), "-slo", "p99<10s,errors==0")
+	if code != exitOK {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	if !strings.Contains(stdout, "fan over raw") || !strings.Contains(stdout, "PASS") || !strings.Contains(stdout, "2 runs") {
+		t.Error(stdout)
+	}
+	if strings.Count(stderr, "/s  p50") < 4 {
+		t.Errorf("want a line an interval:\n%s", stderr)
+	}
+	for name, want := range map[string]string{"r.json": report.Schema, "r.csv": "response_p99_ns", "r.hlog": "Histogram log", "r.html": "<!DOCTYPE html>", "r.txt": "BenchmarkLoad/fan/peer=raw"} {
+		text, err := os.ReadFile(file(name))
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s: %v, want %q in it", name, err, want)
+		}
+	}
+	r, err := report.Read(file("r.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Runs) != 2 || r.Runs[0].Server.Goroutines == 0 || r.Runs[0].Memory.Streams != 64 || r.Environment.Go == "" {
+		t.Errorf("%d runs, %+v", len(r.Runs), r.Environment)
+	}
+
+	if code, stdout, _ := command(t.Context(), "report", file("r.json")); code != exitOK || !strings.Contains(stdout, "fan over raw") {
+		t.Errorf("report: exit %d: %s", code, stdout)
+	}
+	if code, stdout, _ := command(t.Context(), "report", file("r.json"), "--bench=-"); code != exitOK || !strings.HasPrefix(stdout, "goos:") {
+		t.Errorf("report --bench=-: exit %d: %s", code, stdout)
+	}
+	if code, stdout, _ := command(t.Context(), "compare", "--gate", file("r.json"), file("r.json")); code != exitOK || !strings.Contains(stdout, "same") {
+		t.Errorf("compare: exit %d: %s", code, stdout)
+	}
+}
+
+func TestCompareGate(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, rates ...float64) string {
+		r := report.Report{Schema: report.Schema, Preset: "fan"}
+		for _, rate := range rates {
+			r.Runs = append(r.Runs, &report.Run{Rate: rate})
+		}
+		text, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	a, b := write("a.json", 100, 101, 99, 100), write("b.json", 50, 51, 49, 50)
+	if code, stdout, _ := command(t.Context(), "compare", a, b); code != exitOK || !strings.Contains(stdout, "worse") {
+		t.Errorf("exit %d: %s", code, stdout)
+	}
+	if code, _, stderr := command(t.Context(), "compare", "--gate", a, b); code != exitSLO {
+		t.Errorf("exit %d: %s", code, stderr)
+	}
+	if code, stdout, _ := command(t.Context(), "compare", "--gate", "--json", b, a); code != exitOK || !strings.Contains(stdout, `"overall": "better"`) {
+		t.Errorf("exit %d: %s", code, stdout)
+	}
+}
+
+func TestAMissedSLOHasItsOwnExitCode(t *testing.T) {
+	code, stdout, stderr := demo(t, "pingpong", "--slo=p50<1ns,errors==0")
+	if code != exitSLO || !strings.Contains(stderr, "p50<1ns") || strings.Contains(stderr, "errors==0") || !strings.Contains(stdout, "FAIL") {
+		t.Errorf("exit %d: %s\n%s", code, stderr, stdout)
+	}
+}
+
+func TestAnInvalidRunHasItsOwnExitCode(t *testing.T) {
+	code, stdout, stderr := demo(t, "pingpong", "--rate=1k", "--max-lateness=1ns")
+	if code != exitInvalid || !strings.Contains(stderr, "INVALID") || !strings.Contains(stdout, "INVALID") {
+		t.Errorf("exit %d: %s\n%s", code, stderr, stdout)
+	}
+}
+
+func TestAViolationHasItsOwnExitCode(t *testing.T) {
+	r := &report.Report{Runs: []*report.Run{{Checks: report.Checks{Lost: 1}}, {Checks: report.Checks{Corrupted: 2}}}}
+	e := env{stderr: new(bytes.Buffer)}
+	if code := e.fail(worst(verdictOf(r, nil), exit(exitWrite, os.ErrPermission))); code != exitViolation {
+		t.Errorf("exit %d", code)
+	}
+}
+
+func TestFindKnee(t *testing.T) {
+	code, stdout, stderr := demo(t, "pingpong", "--in-flight=64", "--find-knee", "--knee-min=500", "--knee-max=1k", "--slo=p50<1s")
+	if code != exitOK && code != exitInvalid {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	if !strings.Contains(stdout, "knee: ") {
+		t.Error(stdout)
+	}
+}
+
+// A report that can't be written must not take the figures with it.
+func TestAFullDiskLosesNoFigures(t *testing.T) {
+	if _, err := os.Stat("/dev/full"); err != nil {
+		t.Skip("no /dev/full here")
+	}
+	for _, form := range []string{"json", "csv", "hlog", "html", "bench"} {
+		code, stdout, stderr := demo(t, "pingpong", "-q", "--"+form+"=/dev/full")
+		if code != exitWrite || !strings.Contains(stderr, "no space left") {
+			t.Errorf("%s: exit %d: %s", form, code, stderr)
+		}
+		var r report.Report
+		if err := json.Unmarshal([]byte(stdout), &r); err != nil || len(r.Runs) != 1 || r.Runs[0].Messages == 0 {
+			t.Errorf("%s: the figures are not on standard output: %v\n%s", form, err, stdout)
+		}
+	}
+}
+
+func TestAnInterruptReportsWhatThereIs(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	interrupted, stop := context.WithCancel(t.Context())
+	context.AfterFunc(ctx, stop)
+	code, stdout, stderr := command(interrupted, "demo", "pingpong", "--peer=raw", "--duration=1h", "--warmup=0s")
+	if code != exitInterrupted || !strings.Contains(stdout, "INTERRUPTED") || !strings.Contains(stdout, "p99") {
+		t.Errorf("exit %d: %s\n%s", code, stderr, stdout)
+	}
+}
+
+// Two processes, and the server's is killed.
+func TestAServerGoneInMidRun(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "serve", "--peer=raw", "--addr=127.0.0.1:0", "--admin=127.0.0.1:0", "--json")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var a announcement
+	if err := json.NewDecoder(out).Decode(&a); err != nil {
+		t.Fatal(err)
+	}
+	kill := time.AfterFunc(time.Second, func() { cmd.Process.Kill() })
+	defer kill.Stop()
+	code, stdout, stderr := command(t.Context(), "run", "fan", "--peer=raw", "--addr="+a.Addr, "--admin="+a.Admin, "--duration=30s", "--warmup=100ms", "--interval=100ms")
+	_ = cmd.Wait()
+	if code != exitGone || !strings.Contains(stderr, "lost the server in mid-run") || !strings.Contains(stdout, "BROKEN OFF") || !strings.Contains(stdout, "msg") {
+		t.Errorf("exit %d: %s\n%s", code, stderr, stdout)
+	}
+}

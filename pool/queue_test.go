@@ -1,0 +1,161 @@
+package pool
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// modelQueue is what a Queue must behave like: a slice of contents.
+type modelQueue struct {
+	q     Queue
+	model [][]byte
+}
+
+func (s *modelQueue) push(t tester, p []byte) { s.q.Push(Copy(p)); s.model = append(s.model, p) }
+
+func (s *modelQueue) pop(t tester) {
+	m, ok := s.q.Pop()
+	if ok != (len(s.model) > 0) {
+		t.Fatalf("Pop says %v with %d messages inside", ok, len(s.model))
+	}
+	if !ok {
+		return
+	}
+	if !bytes.Equal(m.Bytes(), s.model[0]) {
+		t.Fatalf("popped %q, want %q", m.Bytes(), s.model[0])
+	}
+	s.model = s.model[1:]
+	m.Release()
+}
+
+func (s *modelQueue) check(t tester) {
+	sum := 0
+	for _, p := range s.model {
+		sum += len(p)
+	}
+	if s.q.Len() != len(s.model) || s.q.Bytes() != sum {
+		t.Fatalf("queue says %d messages of %d bytes, model %d of %d", s.q.Len(), s.q.Bytes(), len(s.model), sum)
+	}
+	head := s.q.Head()
+	if head.IsZero() != (len(s.model) == 0) || !head.IsZero() && !bytes.Equal(head.Bytes(), s.model[0]) {
+		t.Fatalf("head is %q", head.Bytes())
+	}
+}
+
+// tester is what testing.T and rapid.T have in common.
+type tester interface {
+	Fatalf(format string, args ...any)
+}
+
+func TestQueueBehavesLikeASlice(t *testing.T) {
+	noneLost(t)
+	rapid.Check(t, func(t *rapid.T) {
+		var a, b modelQueue
+		content := rapid.SliceOfN(rapid.Byte(), 0, 40)
+		t.Repeat(map[string]func(*rapid.T){
+			"push": func(t *rapid.T) { a.push(t, content.Draw(t, "content")) },
+			"push zero": func(t *rapid.T) {
+				a.q.Push(Message{})
+				a.model = append(a.model, nil)
+			},
+			"push front": func(t *rapid.T) {
+				p := content.Draw(t, "content")
+				a.q.PushFront(Copy(p))
+				a.model = append([][]byte{p}, a.model...)
+			},
+			"push to the other": func(t *rapid.T) { b.push(t, content.Draw(t, "content")) },
+			"pop":               func(t *rapid.T) { a.pop(t) },
+			"append": func(t *rapid.T) {
+				a.q.Append(&b.q)
+				a.model, b.model = append(a.model, b.model...), nil
+			},
+			"release": func(t *rapid.T) {
+				a.q.Release()
+				a.model = nil
+			},
+			"": func(t *rapid.T) { a.check(t); b.check(t) },
+		})
+		a.q.Release()
+		b.q.Release()
+	})
+}
+
+// Every byte of the input is one operation on one of some live messages; the
+// model keeps what each must contain.
+func FuzzMessages(f *testing.F) {
+	f.Add([]byte{0, 10, 1, 200, 2, 0, 3, 1, 4, 2, 5, 0, 6, 0, 7, 1})
+	f.Add([]byte{0, 255, 0, 255, 0, 255, 2, 1, 3, 0, 3, 0, 3, 0, 7, 0, 7, 0})
+	f.Add(bytes.Repeat([]byte{0, 64, 7, 0}, 50))
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		noneLost(t)
+		var a Arena
+		var live []held
+		for i := 0; i+1 < len(ops); i += 2 {
+			live = step(t, &a, live, ops[i]%8, int(ops[i+1]), uint32(i))
+		}
+		for _, h := range live {
+			h.check(t)
+			h.m.Release()
+		}
+		a.retire()
+	})
+}
+
+// held is a message and what it must contain.
+type held struct {
+	m    Message
+	want []byte
+}
+
+func (h held) check(t tester) {
+	if !bytes.Equal(h.m.Bytes(), h.want) {
+		t.Fatalf("a message of %d bytes changed", len(h.want))
+	}
+}
+
+func step(t tester, a *Arena, live []held, op byte, arg int, seed uint32) []held {
+	if op < 3 { // small, around the border, large
+		n := []int{arg, smallMax - 128 + arg, arg << 8}[op]
+		want := pattern(n, seed)
+		return append(live, held{a.Copy(want), want})
+	}
+	if len(live) == 0 {
+		return live
+	}
+	i := arg % len(live)
+	h := live[i]
+	h.check(t)
+	switch op {
+	case 3:
+		return append(live, held{h.m.Share(), h.want})
+	case 4:
+		return append(live, held{h.m.Clone(), h.want})
+	case 5:
+		live[i].want = h.want[:len(h.want)/2]
+		h.m.Truncate(len(h.want) / 2)
+	case 6:
+		var q Queue
+		q.Push(h.m)
+		q.PushFront(a.New(0))
+		for m, ok := q.Pop(); ok; m, ok = q.Pop() {
+			if m != h.m {
+				m.Release()
+			}
+		}
+	default:
+		h.m.Release()
+		return append(live[:i], live[i+1:]...)
+	}
+	return live
+}
+
+func pattern(n int, seed uint32) []byte {
+	p := make([]byte, n)
+	for i := 0; i+4 <= n; i += 4 {
+		binary.LittleEndian.PutUint32(p[i:], seed+uint32(i)*2654435761)
+	}
+	return p
+}

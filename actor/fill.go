@@ -54,18 +54,26 @@ func (s *Stream) controls(sess frame.Session, o *frame.Out) {
 		}
 	}
 	if w&wantReset != 0 {
-		sess.Control(o, &frame.Frame{Kind: frame.Reset, Stream: id, Code: e.resetErr.Code, Reason: e.resetErr.Reason})
+		f := o.Scratch(frame.Reset, id)
+		f.Code, f.Reason = e.resetErr.Code, e.resetErr.Reason
+		sess.Control(o, f)
 		s.apply(s.st.resetWritten())
 		return
 	}
 	if w&wantCredit != 0 {
-		sess.Control(o, &frame.Frame{Kind: frame.Credit, Stream: id, Value: s.win.granted})
+		f := o.Scratch(frame.Credit, id)
+		f.Value = s.win.granted
+		sess.Control(o, f)
 	}
 	if w&wantStop != 0 {
-		sess.Control(o, &frame.Frame{Kind: frame.Stop, Stream: id, Code: e.stop})
+		f := o.Scratch(frame.Stop, id)
+		f.Code = e.stop
+		sess.Control(o, f)
 	}
 	if w&wantEnded != 0 {
-		sess.Control(o, &frame.Frame{Kind: frame.Ended, Stream: id, Value: s.messages})
+		f := o.Scratch(frame.Ended, id)
+		f.Value = s.messages
+		sess.Control(o, f)
 		s.st.toldHanded = true
 		s.apply(s.st.settle())
 	}
@@ -91,9 +99,7 @@ func (s *Stream) gather(most int) (b burst) {
 		s.gatherPiece(&b, room-b.used)
 	}
 	s.cred.sent += uint64(b.used)
-	if d := s.cred.update(); d != 0 {
-		s.post.queued += d
-	}
+	s.count(s.cred.update())
 	if s.endDue() {
 		b.end = true
 		if s.ends != nil {
@@ -156,11 +162,11 @@ func (b *burst) write(sess frame.Session, o *frame.Out, id uint64) {
 		sess.Fragment(o, id, b.piece, b.off, b.n)
 	}
 	if b.end {
-		f := frame.Frame{Kind: frame.EOS, Stream: id}
+		f := o.Scratch(frame.EOS, id)
 		if b.status != nil {
 			f.Code, f.Reason, f.Metadata = b.status.Code, b.status.Reason, b.status.Metadata
 		}
-		sess.Control(o, &f)
+		sess.Control(o, f)
 	}
 }
 

@@ -37,8 +37,7 @@ func (i *idler) start() {
 func (i *idler) stop() {
 	i.over = true
 	i.withdraw()
-	s := i.s
-	s.post.wake = func() { s.link.Timers().Stop(&i.timer) }
+	i.s.link.Timers().Stop(&i.timer)
 }
 
 // traffic: a message has arrived.

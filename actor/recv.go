@@ -48,7 +48,7 @@ func (s *Stream) admit(cost int) (bool, error) {
 // discard returns the connection's credit of what is dropped.
 func (s *Stream) discard(_, cost int) {
 	s.win.taken += uint64(cost)
-	s.post.taken += cost
+	s.later().taken += cost
 }
 
 // enqueue puts messages into the mailbox, or further if there is nothing before
@@ -75,7 +75,7 @@ func (s *Stream) divert(run *pool.Queue) {
 	f := s.ends.onFirst
 	s.ends.onFirst = nil
 	s.took(m)
-	s.post.wake = func() { f(m) }
+	s.later().wake = func() { f(m) }
 }
 
 // OnFirst has the first message given to f instead of the mailbox. It is called
@@ -140,7 +140,7 @@ func (s *Stream) returnBudget(a *assembly) {
 func (s *Stream) credit(cost int) {
 	w := &s.win
 	w.taken += uint64(cost)
-	s.post.taken += cost
+	s.later().taken += cost
 	if w.due() && s.st.recv == recvOpen {
 		s.grow()
 		w.granted = w.taken + uint64(w.size)
@@ -339,7 +339,7 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 	}
 	w := &s.win
 	if cfg.NoReceive {
-		s.post.shrink += w.size
+		s.later().shrink += w.size
 		w.size, w.most = 0, 0
 		s.apply(s.st.closeReceive())
 		return w.granted
@@ -362,7 +362,7 @@ func (s *Stream) limitWindow(n int) {
 	w := &s.win
 	w.most = min(w.most, n)
 	if w.size > n {
-		s.post.shrink += w.size - n
+		s.later().shrink += w.size - n
 		w.size = n
 	}
 	w.granted = max(min(w.granted, uint64(n)), w.recvd)

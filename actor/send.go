@@ -23,8 +23,9 @@ var waiters = sync.Pool{New: func() any { return &waiter{ready: make(chan error,
 // belongs to the caller.
 func (s *Stream) TrySend(m pool.Message) error {
 	s.mu.Lock()
-	defer s.unlock()
-	return s.trySend(m)
+	err := s.trySend(m)
+	s.unlock()
+	return err
 }
 
 func (s *Stream) trySend(m pool.Message) error {
@@ -72,7 +73,7 @@ func (s *Stream) canAccept() bool {
 		return false
 	}
 	if !s.link.Room() {
-		s.post.room = true
+		s.later().room = true
 		return false
 	}
 	return true

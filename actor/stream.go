@@ -100,6 +100,8 @@ type Stream struct {
 	cred     credit
 	accepted uint64 // messages
 
+	uncounted int // eligible bytes that the connection does not know of
+
 	f    *faces
 	ends *ends
 }
@@ -121,13 +123,21 @@ type ends struct {
 	onFirst  func(pool.Message)
 }
 
-// post is what a step leaves to do once the lock is free.
+// post is what a step leaves to do once the lock is free: any says whether there
+// is something.
 type post struct {
-	taken, queued int
+	any           bool
 	ready, urgent bool
 	room, retire  bool
+	taken, queued int
 	shrink        int
 	wake          func()
+}
+
+// later is the post, about to be added to.
+func (s *Stream) later() *post {
+	s.post.any = true
+	return &s.post
 }
 
 // Init makes s a stream on link. It must be called once, before anything else.
@@ -159,6 +169,14 @@ func (s *Stream) more() *ends {
 
 // unlock frees the lock and then does what was left to do.
 func (s *Stream) unlock() {
+	if !s.post.any {
+		s.mu.Unlock()
+		return
+	}
+	s.unlockAndPost()
+}
+
+func (s *Stream) unlockAndPost() {
 	p := s.post
 	s.post = post{}
 	s.mu.Unlock()
@@ -195,14 +213,14 @@ func (s *Stream) ask(w want) {
 	}
 	s.want |= w
 	if !s.inControl {
-		s.inControl, s.post.urgent = true, true
+		s.inControl, s.later().urgent = true, true
 	}
 }
 
 // turn has Fill called for data, if there is some that could be written.
 func (s *Stream) turn() {
 	if !s.inData && !s.st.retired && s.hasData() {
-		s.inData, s.post.ready = true, true
+		s.inData, s.later().ready = true, true
 	}
 }
 
@@ -267,10 +285,12 @@ func (s *Stream) apply(fx effect) {
 }
 
 func (s *Stream) retire() {
-	s.post.retire = true
+	s.later().retire = true
 	s.post.shrink += s.win.size
 	s.win.size = 0
 	s.dropAssembly()
+	s.post.queued += s.uncounted
+	s.uncounted = 0
 }
 
 // over tells everybody that nothing will change any more.
@@ -313,13 +333,23 @@ func (s *Stream) forgetCur() {
 
 // requeue tells the connection how much of ours it could write now.
 func (s *Stream) requeue() {
-	if d := s.cred.update(); d != 0 {
-		s.post.queued += d
-	}
+	s.count(s.cred.update())
 	s.turn()
 }
 
-// errorf makes the stream's error for a code.
+// countEvery is how many bytes a stream may have queued that its connection has
+// not counted in: one count serves many small messages.
+const countEvery = 4 << 10
+
+// count tells the connection, sooner or later, of d more bytes to write.
+func (s *Stream) count(d int) {
+	if s.uncounted += d; s.uncounted < 0 || s.uncounted >= countEvery {
+		s.later().queued += s.uncounted
+		s.uncounted = 0
+	}
+}
+
+// fail makes the stream's error for a code.
 func (s *Stream) fail(c frame.Code, reason string, remote bool) *StreamError {
 	return &StreamError{Stream: s.link.ID(), Method: s.cfg.Method, Code: c, Reason: reason, Remote: remote}
 }

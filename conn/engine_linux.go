@@ -216,12 +216,7 @@ func writev(fd int, v [][]byte) (int, error) {
 
 func (t *loopConn) inPlace() bool { return true }
 
-func (t *loopConn) spawn(f func()) {
-	go func() {
-		runtime.Gosched() // let what is about to be sent be sent along
-		f()
-	}()
-}
+func (t *loopConn) spawn() { go t.c.flushSoon() }
 
 // writable is called by the watcher.
 func (t *loopConn) writable() { go t.c.flush() }

@@ -3,7 +3,6 @@ package conn
 import (
 	"fmt"
 	"net"
-	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -101,12 +100,7 @@ func (t *netConn) write(v [][]byte) (int, error) {
 
 func (t *netConn) inPlace() bool { return false }
 
-func (t *netConn) spawn(f func()) {
-	go func() {
-		runtime.Gosched() // let what is about to be sent be sent along
-		f()
-	}()
-}
+func (t *netConn) spawn() { go t.c.flushSoon() }
 
 func (t *netConn) closeWrite() bool {
 	w, ok := t.nc.(interface{ CloseWrite() error })

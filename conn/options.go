@@ -24,7 +24,7 @@ type Limits struct {
 	MaxKeys     int // fields of metadata; default 128
 	MaxOffers   int // opens that wait to be accepted, a server; default 1,024
 
-	StreamWindow   int // bytes unread that a stream may grow to; default 256 KiB
+	StreamWindow   int // bytes unread that a stream may grow to; default 1 MiB
 	ConnWindow     int // bytes unread on a connection; default 16 MiB
 	AssemblyBudget int // bytes of messages in fragments on a connection beyond the windows; default 64 MiB
 	OutQueue       int // bytes accepted and not written on a connection; default 1 MiB
@@ -56,7 +56,7 @@ func (l Limits) WithDefaults() Limits {
 	def(&l.MaxMetadata, 16<<10)
 	def(&l.MaxKeys, 128)
 	def(&l.MaxOffers, 1024)
-	def(&l.StreamWindow, 256<<10)
+	def(&l.StreamWindow, 1<<20)
 	def(&l.ConnWindow, 16<<20)
 	def(&l.AssemblyBudget, 64<<20)
 	def(&l.OutQueue, 1<<20)

@@ -2,15 +2,17 @@ package conn
 
 import (
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 const (
-	turnBytes   = 64 << 10  // data of one stream's turn
-	gatherBytes = 256 << 10 // written at once
+	turnBytes   = 64 << 10 // data of one stream's turn
+	gatherBytes = 64 << 10 // written at once, beyond which no further turn is given
 )
 
 // A list is ports in a row, linked through themselves.
@@ -46,7 +48,9 @@ type output struct {
 
 	// Owned by the flush.
 	o        frame.Out
-	vec      [][]byte
+	scratch  *pool.Scratch // what o.Buf is made of; nil between flushes
+	vec      [][]byte      // what is left to write
+	pieces   [][]byte      // its memory
 	at       int           // bytes of vec written
 	inFlight atomic.Int64  // bound on the bytes that are written and not read
 	wrote    atomic.Uint64 // bytes put into o
@@ -94,7 +98,7 @@ func (o *output) start(c *Conn, idle bool) {
 		c.flushInPlace()
 		return
 	}
-	c.tr.spawn(c.flush)
+	c.tr.spawn()
 }
 
 // hold keeps flushes back while the reader works: what its burst causes is
@@ -123,7 +127,7 @@ func (o *output) release(c *Conn, messages int) {
 		c.flushInPlace()
 		return
 	}
-	c.tr.spawn(c.flush)
+	c.tr.spawn()
 }
 
 // due tells whether a flush would find something to write.
@@ -230,10 +234,16 @@ func (c *Conn) flush() {
 	}
 }
 
+// flushSoon is flush as a goroutine's whole life.
+func (c *Conn) flushSoon() {
+	runtime.Gosched() // let what is about to be sent be sent along
+	c.flush()
+}
+
 // flushInPlace writes once on the caller's time and leaves the rest to others.
 func (c *Conn) flushInPlace() {
 	if c.flushOnce() {
-		c.tr.spawn(c.flush)
+		c.tr.spawn()
 	}
 }
 
@@ -269,16 +279,33 @@ func (o *output) rest() bool {
 	if o.due() {
 		return false
 	}
+	o.giveScratch()
 	o.flushing = false
 	return true
+}
+
+// takeScratch borrows memory for the output; giveScratch returns it, so that a
+// connection at rest holds none.
+func (o *output) takeScratch() {
+	if o.scratch == nil {
+		o.scratch = pool.GetScratch()
+		o.o.Buf = o.scratch.B[:0]
+	}
+}
+
+func (o *output) giveScratch() {
+	if o.scratch != nil {
+		o.scratch.B, o.o.Buf = o.o.Buf[:0], nil
+		pool.PutScratch(o.scratch)
+		o.scratch = nil
+	}
 }
 
 // abandon lets go what will not be written. The flush stays marked as under way,
 // so that there is no other.
 func (c *Conn) abandon() {
 	c.out.o.Reset()
-	clear(c.out.vec)
-	c.out.vec = c.out.vec[:0]
+	c.out.vec = nil
 }
 
 // write hands the transport what was gathered. On errAgain the transport calls
@@ -299,9 +326,6 @@ func (c *Conn) write() error {
 		}
 	}
 	o.o.Reset()
-	if cap(o.o.Buf) > gatherBytes {
-		o.o.Buf = nil
-	}
 	return nil
 }
 
@@ -325,6 +349,7 @@ func (c *Conn) gather() bool {
 	if o.bye {
 		return false
 	}
+	o.takeScratch()
 	c.gatherControl()
 	c.gatherData()
 	if o.o.Len() == 0 {
@@ -332,7 +357,8 @@ func (c *Conn) gather() bool {
 	}
 	c.sess.Flush(&o.o)
 	c.keeper.mark(o.wrote.Add(uint64(o.o.Len())))
-	o.vec = o.o.Vec(o.vec[:0])
+	o.pieces = o.o.Vec(o.pieces[:0])
+	o.vec = o.pieces
 	return true
 }
 
@@ -407,10 +433,10 @@ func (o *output) take() said {
 // ownFrames encodes the connection's own frames.
 func (c *Conn) ownFrames(s *said) {
 	out := &c.out.o
-	f := frame.Frame{}
 	put := func(k frame.Kind, v uint64) {
-		f.Kind, f.Value = k, v
-		c.sess.Control(out, &f)
+		f := out.Scratch(k, 0)
+		f.Value = v
+		c.sess.Control(out, f)
 	}
 	if s.read > 0 {
 		put(frame.Read, s.read)

@@ -13,8 +13,8 @@ type transport interface {
 	write(v [][]byte) (int, error)
 	// inPlace tells whether write never waits, so that any goroutine may flush.
 	inPlace() bool
-	// spawn runs f soon, where it may wait if write does.
-	spawn(f func())
+	// spawn has Conn.flush run soon, where it may wait if write does.
+	spawn()
 	// closeWrite tells the peer that nothing more comes, and goes on reading. It
 	// returns false if that can't be done.
 	closeWrite() bool

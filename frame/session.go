@@ -46,6 +46,14 @@ type Out struct {
 	refs []ref
 	refd int // bytes by reference
 	held pool.Queue
+	f    Frame
+}
+
+// Scratch returns an empty frame of a kind, to be filled and passed to Control
+// at once: it is used again by the next call.
+func (o *Out) Scratch(k Kind, id uint64) *Frame {
+	o.f = Frame{Kind: k, Stream: id}
+	return &o.f
 }
 
 type ref struct {

@@ -147,3 +147,16 @@ func (a *Arena) retire() {
 		b.drop(int32(carving - b.n))
 	}
 }
+
+// scratches are for output under construction: they hold what one write takes.
+var scratches bytebufferpool.Pool
+
+// A Scratch is a buffer that is lent out for a while.
+type Scratch = bytebufferpool.ByteBuffer
+
+// GetScratch returns an empty buffer; PutScratch takes it back, whatever it has
+// grown to.
+func GetScratch() *Scratch { return scratches.Get() }
+
+// PutScratch takes a buffer back.
+func PutScratch(s *Scratch) { scratches.Put(s) }

@@ -3,13 +3,19 @@ package native
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// maxSettings bounds how many settings a Hello may hold.
-const maxSettings = 32
+// What control frames may hold.
+const (
+	maxSettings = 32      // settings in a Hello
+	maxGroup    = 256     // streams that one Open opens
+	maxGrant    = 1 << 31 // credit at a stream's start
+	maxReason   = 1 << 10 // bytes of a reason; a writer cuts it
+)
 
 // Keys of the settings in a Hello.
 const (
@@ -96,8 +102,10 @@ func appendMetadata(b []byte, md frame.Metadata) []byte {
 	return b
 }
 
+// appendReason cuts a text that is too long: no error may grow past what a frame
+// can hold.
 func appendReason(b []byte, f *frame.Frame) []byte {
-	return appendString(binary.AppendUvarint(b, uint64(f.Code)), f.Reason)
+	return appendString(binary.AppendUvarint(b, uint64(f.Code)), f.Reason[:min(len(f.Reason), maxReason)])
 }
 
 func appendString(b []byte, s string) []byte {
@@ -195,12 +203,15 @@ func (c *cursor) metadata() frame.Metadata {
 
 func (c *cursor) grants(gs []frame.Grant) []frame.Grant {
 	n := c.uint()
-	if c.err == nil && (n == 0 || n > uint64(len(c.p))) {
-		c.err = errShort
+	if c.err == nil && (n == 0 || n > maxGroup) {
+		c.err = fmt.Errorf("%d streams in one request, must be 1 to %d", n, maxGroup)
 	}
 	gs = gs[:0]
 	for ; c.err == nil && n > 0; n-- {
 		v := c.uint()
+		if v>>1 > maxGrant {
+			c.err = failf(frame.CodeFlowControl, "credit of %d at the start of a stream", v>>1)
+		}
 		gs = append(gs, frame.Grant{Credit: v >> 1, NoReceive: v&1 != 0, Limit: c.uint()})
 	}
 	return gs
@@ -286,6 +297,28 @@ func settings(c *cursor, s *frame.Settings) {
 	}
 }
 
+// number is where the value of a setting that is a number goes, nil if it is
+// none.
+func number(s *frame.Settings, key uint64) *uint64 {
+	switch key {
+	case setVersion:
+		return &s.Version
+	case setMaxFragment:
+		return &s.MaxFragment
+	case setMaxMessage:
+		return &s.MaxMessage
+	case setMaxStreams:
+		return &s.MaxStreams
+	case setMaxMetadata:
+		return &s.MaxMetadata
+	case setInitialCredit:
+		return &s.InitialCredit
+	case setConnCredit:
+		return &s.ConnCredit
+	}
+	return nil
+}
+
 func setting(c *cursor, s *frame.Settings) {
 	key := c.uint()
 	raw := c.bytes()
@@ -293,11 +326,7 @@ func setting(c *cursor, s *frame.Settings) {
 		s.Token = append([]byte(nil), raw...)
 		return
 	}
-	dst := map[uint64]*uint64{
-		setVersion: &s.Version, setMaxFragment: &s.MaxFragment, setMaxMessage: &s.MaxMessage,
-		setMaxStreams: &s.MaxStreams, setMaxMetadata: &s.MaxMetadata,
-		setInitialCredit: &s.InitialCredit, setConnCredit: &s.ConnCredit,
-	}[key]
+	dst := number(s, key)
 	if dst == nil && key != setChecksum || c.err != nil {
 		return // unknown: a newer peer's
 	}

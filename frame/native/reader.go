@@ -25,6 +25,7 @@ type reader struct {
 	maxFragment int
 	checked     bool
 	offset      int64 // bytes consumed
+	begun       int64 // where the frame or record at hand starts
 
 	head  [maxHeader]byte // the part of a header that has come
 	nhead int
@@ -55,13 +56,20 @@ func (r *reader) Next(p []byte, f *frame.Frame) (int, error) {
 		r.stale.Release()
 		r.stale = pool.Message{}
 	}
-	start := r.offset
 	n, err := r.next(p, f)
 	r.offset += int64(n)
 	if err != nil {
-		return n, r.fail(start, err)
+		return n, r.fail(err)
+	}
+	if r.between() {
+		r.begun = r.offset
 	}
 	return n, nil
+}
+
+// between tells whether nothing has begun that is not complete.
+func (r *reader) between() bool {
+	return r.nhead == 0 && r.want == 0 && r.whole.IsZero() && r.record == 0 && r.run == 0
 }
 
 // next tries until there is a frame or p is used up.
@@ -97,7 +105,7 @@ func failf(c frame.Code, format string, args ...any) error {
 	return &codeError{c, fmt.Sprintf(format, args...)}
 }
 
-func (r *reader) fail(at int64, err error) error {
+func (r *reader) fail(err error) error {
 	code := frame.CodeProtocol
 	var ce *codeError
 	switch {
@@ -106,7 +114,7 @@ func (r *reader) fail(at int64, err error) error {
 	case errors.Is(err, errSettings):
 		code = frame.CodeCalm
 	}
-	return &frame.ProtocolError{Proto: "sluice", Code: code, Offset: at, Detail: err.Error()}
+	return &frame.ProtocolError{Proto: "sluice", Code: code, Offset: r.begun, Detail: err.Error()}
 }
 
 // step reads plain frames: a header, then a payload in one piece or several.
@@ -343,14 +351,14 @@ func (r *reader) startRecord(p []byte) (int, error) {
 	}
 	r.expect = binary.LittleEndian.Uint32(r.head[4:])
 	r.sum = crc32.Update(0, castagnoli, r.head[:4])
+	if size > maxRecord { // of one frame, however it arrives
+		r.run = size
+		return n, nil
+	}
 	if rest := p[n:]; len(rest) >= size {
 		r.sum = crc32.Update(r.sum, castagnoli, rest[:size])
 		r.record = size
 		return n, r.verify()
-	}
-	if size > maxRecord {
-		r.run = size
-		return n, nil
 	}
 	r.whole, r.got = pool.New(size), 0
 	return n, nil

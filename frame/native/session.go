@@ -24,6 +24,10 @@ func New(maxFragment int) *Session {
 	return s
 }
 
+// Begun tells where in the input the frame, or record, begins that has begun and
+// is not complete; ok is false if there is none. It belongs to the reader.
+func (s *Session) Begun() (at int64, ok bool) { return s.reader.begun, !s.reader.between() }
+
 // SetChecksum switches to records, after both Hellos asked for it. It must not
 // be called while a frame is half read.
 func (s *Session) SetChecksum() {
@@ -45,6 +49,7 @@ type writer struct {
 	open    bool       // a record is under construction
 	mark    frame.Mark // where it starts
 	size    int        // bytes of frames in it
+	scratch []byte     // a control frame's payload
 }
 
 func header(length int, typ byte, id uint64) uint64 {
@@ -90,17 +95,22 @@ func (w *writer) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
 
 // Control appends a frame that is not Data.
 func (w *writer) Control(o *frame.Out, f *frame.Frame) {
-	if w.checked && f.Kind != frame.Hello {
-		w.room(o, 0)
+	if !w.checked || f.Kind == frame.Hello {
+		at := len(o.Buf)
+		o.Buf = binary.LittleEndian.AppendUint64(o.Buf, 0)
+		var flags byte
+		o.Buf, flags = appendControl(o.Buf, f)
+		binary.LittleEndian.PutUint64(o.Buf[at:], header(len(o.Buf)-at-headerLen, types[f.Kind]|flags, f.Stream))
+		return
 	}
-	at := len(o.Buf)
-	o.Buf = binary.LittleEndian.AppendUint64(o.Buf, 0)
+	// Its length decides which record it belongs to, so it is encoded first.
 	var flags byte
-	o.Buf, flags = appendControl(o.Buf, f)
-	n := len(o.Buf) - at - headerLen
-	binary.LittleEndian.PutUint64(o.Buf[at:], header(n, types[f.Kind]|flags, f.Stream))
-	if w.open {
-		w.size += n
+	w.scratch, flags = appendControl(w.scratch[:0], f)
+	w.room(o, len(w.scratch))
+	o.Buf = binary.LittleEndian.AppendUint64(o.Buf, header(len(w.scratch), types[f.Kind]|flags, f.Stream))
+	o.Buf = append(o.Buf, w.scratch...)
+	if cap(w.scratch) > wholeMax {
+		w.scratch = nil
 	}
 }
 

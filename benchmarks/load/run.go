@@ -230,8 +230,12 @@ func (r *run) prepare(ctx context.Context) error {
 	}
 	if r.target.Admin != "" {
 		r.server = proc.NewSource(r.target.Admin)
-		if _, err := r.server.Fetch(ctx, false); err != nil {
+		s, err := r.server.Fetch(ctx, false)
+		if err != nil {
 			return err
+		}
+		if name := r.target.Peer.Name(); s.Peer != "" && s.Peer != name {
+			return fmt.Errorf("the server at %s serves %s, not %s", r.target.Addr, s.Peer, name)
 		}
 	}
 	for i := range r.cfg.Conns {

@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -137,6 +138,19 @@ func TestAnUnreachableServerIsAConnectError(t *testing.T) {
 	c := short(t, "pingpong", nil)
 	_, err := Run(t.Context(), Target{Peer: raw.New(), Addr: "127.0.0.1:1"}, c, nil)
 	if _, ok := errors.AsType[*ConnectError](err); !ok {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAServerOfAnotherLibraryIsRefused(t *testing.T) {
+	c := short(t, "pingpong", nil)
+	admin := &proc.Admin{Peer: "other"}
+	if err := admin.Serve("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	_, err := Run(t.Context(), Target{Peer: raw.New(), Addr: "127.0.0.1:1", Admin: admin.Addr()}, c, nil)
+	if err == nil || !strings.Contains(err.Error(), "serves other, not raw") {
 		t.Errorf("got %v", err)
 	}
 }

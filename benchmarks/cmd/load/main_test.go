@@ -187,7 +187,7 @@ func TestAViolationHasItsOwnExitCode(t *testing.T) {
 }
 
 func TestFindKnee(t *testing.T) {
-	code, stdout, stderr := demo(t, "pingpong", "--in-flight=64", "--find-knee", "--knee-min=500", "--knee-max=1k", "--slo=p50<1s")
+	code, stdout, stderr := demo(t, "pingpong", "--in-flight=64", "--find-knee", "--knee-min=500", "--knee-max=1k", "--slo=p50<1s", "--max-lateness=1s")
 	if code != exitOK && code != exitInvalid {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}

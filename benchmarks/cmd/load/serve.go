@@ -46,7 +46,7 @@ func (c *serveCmd) Run(e *env) (err error) {
 	if err != nil {
 		return exit(exitUsage, err)
 	}
-	admin := new(proc.Admin)
+	admin := &proc.Admin{Peer: p.Name()}
 	srv, err := p.Serve(c.Addr, peer.Options{
 		MaxMessage: c.MaxMessage, Streams: c.MaxStreams, Conns: c.MaxConns, Checksum: c.Checksum, Duplex: c.Duplex,
 		Serving: &admin.Serving,

@@ -15,6 +15,8 @@ import (
 type Admin struct {
 	// Serving counts the streams being served.
 	Serving atomic.Int64
+	// Peer names the library that serves. Set it before Serve.
+	Peer string
 	// Library, if set, asks the library under test. Set it before Serve.
 	Library func() map[string]float64
 
@@ -46,7 +48,7 @@ func (a *Admin) stats(w http.ResponseWriter, r *http.Request) {
 		Collect()
 	}
 	s := Read()
-	s.Streams = a.Serving.Load()
+	s.Peer, s.Streams = a.Peer, a.Serving.Load()
 	if a.Library != nil {
 		s.Library = a.Library()
 	}

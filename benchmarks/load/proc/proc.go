@@ -28,6 +28,8 @@ type Stats struct {
 	// kernel's accounting sees (not sendmsg and recvmsg); 0 where it has none.
 	ReadCalls  uint64 `json:"read_calls"`
 	WriteCalls uint64 `json:"write_calls"`
+	// Peer is the library that a server serves with.
+	Peer string `json:"peer,omitempty"`
 	// Streams is how many streams a server is serving.
 	Streams int64 `json:"streams"`
 	// Library is what the library under test tells about itself.

@@ -204,10 +204,14 @@ func TestAServerThatGoesAwayLeavesItsFigures(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			timer := time.AfterFunc(300*time.Millisecond, func() { srv.Close() })
-			defer timer.Stop()
-			begin := time.Now()
-			out, err := Run(t.Context(), Target{Peer: raw.New(), Addr: srv.Addr()}, c, nil)
+			defer srv.Close()
+			var begin time.Time
+			out, err := Run(t.Context(), Target{Peer: raw.New(), Addr: srv.Addr()}, c, func(p Progress) {
+				if p.Phase == Measuring && p.Elapsed >= 100*time.Millisecond && begin.IsZero() {
+					begin = time.Now()
+					srv.Close()
+				}
+			})
 			if _, ok := errors.AsType[*GoneError](err); !ok || out == nil || out.Error == "" {
 				t.Fatalf("%v, %v", out, err)
 			}

@@ -3,6 +3,7 @@ package conn
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -259,8 +260,12 @@ func (c *Conn) Fail(op string, code frame.Code, err error) {
 // lost.
 func (c *Conn) Close() { c.Fail("close", frame.CodeOK, net.ErrClosed) }
 
-// lost is called by the transport when the connection is gone.
+// lost is called by the transport when the connection is gone. A socket's io.EOF
+// is not passed on: to a stream's reader it would mean that all is well.
 func (c *Conn) lost(op string, err error) {
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
 	c.end(&Error{Addr: c.cfg.Remote, Op: op, Code: frame.CodeConnectionLost, Err: err}, false)
 }
 

@@ -26,7 +26,7 @@ type Limits struct {
 
 	StreamWindow   int // bytes unread that a stream may grow to; default 1 MiB
 	ConnWindow     int // bytes unread on a connection; default 16 MiB
-	AssemblyBudget int // bytes of messages in fragments on a connection beyond the windows; default 64 MiB
+	AssemblyBudget int // bytes of messages in fragments on a connection beyond the windows; default 64 MiB, or MaxMessage if that is more
 	OutQueue       int // bytes accepted and not written on a connection; default 1 MiB
 	InFlight       int // bytes written and not read by the peer's loop; default 256 KiB, grown as the path needs
 
@@ -58,7 +58,7 @@ func (l Limits) WithDefaults() Limits {
 	def(&l.MaxOffers, 1024)
 	def(&l.StreamWindow, 1<<20)
 	def(&l.ConnWindow, 16<<20)
-	def(&l.AssemblyBudget, 64<<20)
+	def(&l.AssemblyBudget, max(64<<20, l.MaxMessage))
 	def(&l.OutQueue, 1<<20)
 	def(&l.InFlight, 256<<10)
 	def(&l.KeepaliveInterval, 30*time.Second)

@@ -29,6 +29,7 @@ const (
 	// one message back: the Summary of what came.
 	Discard Mode = 'd'
 	// Park accepts the stream and leaves it alone until the client closes it.
+	// The server need not end its half: a client does not wait for that.
 	Park Mode = 'p'
 )
 

@@ -109,13 +109,31 @@ func Run(ctx context.Context, w Workload, p peer.Peer, cfg Config) (Result, erro
 	r := &run{w: w, peer: p, cfg: cfg, opts: w.Options(), ctx: ctx, fail: fail, stop: make(chan struct{})}
 	r.opts.Checksum = cfg.Checksum
 	r.result = Result{Peer: p.Name(), Workload: w.Name}
-	err := w.run(r)
-	if cause := context.Cause(ctx); cause != nil {
-		err = cause
-	}
+	err := r.drive()
 	err = errors.Join(err, r.end(err != nil))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ctx.Err() != nil { // r.result may still be written to
+		return Result{Peer: p.Name(), Workload: w.Name, Delivery: r.delivery}, err
+	}
 	r.result.Delivery = r.delivery
 	return r.result, err
+}
+
+// drive runs the workload, and leaves it alone if it is stuck in the peer
+// when ctx ends.
+func (r *run) drive() error {
+	done := make(chan error, 1)
+	go func() { done <- r.w.run(r) }() // ends when its streams do; if they are stuck, with the process
+	var err error
+	select {
+	case err = <-done:
+	case <-r.ctx.Done():
+	}
+	if cause := context.Cause(r.ctx); cause != nil {
+		return cause
+	}
+	return err
 }
 
 // dial makes the workload's connections.

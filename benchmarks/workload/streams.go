@@ -18,7 +18,6 @@ func (r *run) idle() error {
 	if err != nil {
 		return err
 	}
-	r.latency.reset()
 	return r.wake(streams)
 }
 
@@ -69,11 +68,21 @@ func (r *run) served(n int64) error {
 	}
 }
 
-// wake ends some of the idle streams properly, to see that they lived.
+// wake looks whether streams and connections have lived through their rest:
+// the server serves as many streams as before, each connection carries an
+// echo, and some of the streams are closed.
 func (r *run) wake(streams []peer.Stream) error {
+	if err := r.served(int64(len(streams))); err != nil {
+		return err
+	}
+	for i, c := range r.conns {
+		if _, err := r.once(c, uint32(i)); err != nil {
+			return fmt.Errorf("echo on connection %d after its rest: %w", i, err)
+		}
+	}
 	for i := 0; i < len(streams); i += max(1, len(streams)/100) {
-		if err := errors.Join(endStream(streams[i]), streams[i].Close()); err != nil {
-			return fmt.Errorf("stream %d after its rest: %w", i, err)
+		if err := errors.Join(streams[i].CloseSend(), streams[i].Close()); err != nil {
+			return fmt.Errorf("closing stream %d after its rest: %w", i, err)
 		}
 	}
 	return nil
@@ -110,6 +119,9 @@ func (r *run) once(c peer.Conn, id uint32) (peer.Summary, error) {
 	sum, err := r.exchange(s, id)
 	err = errors.Join(err, s.Close())
 	r.latency.add(time.Since(start))
+	if err == nil {
+		err = sum.Err()
+	}
 	return sum, err
 }
 
@@ -117,7 +129,7 @@ func (r *run) once(c peer.Conn, id uint32) (peer.Summary, error) {
 // echo, which is the quickest way that every library allows.
 func (r *run) exchange(s peer.Stream, id uint32) (peer.Summary, error) {
 	check := peer.NewChecker(id)
-	b := s.Buf(r.w.Size)
+	b := s.Buf(max(r.w.Size, peer.HeaderSize))
 	peer.Stamp(b, id, 0)
 	if err := errors.Join(s.Send(b), s.CloseSend()); err != nil {
 		return check.Summary(), err

@@ -20,7 +20,19 @@ const deadline = 20 * time.Second
 
 // forEach runs f for every peer with a server and a connection, and looks
 // for goroutines left behind.
-func forEach(t *testing.T, o peer.Options, f func(t *testing.T, ctx context.Context, c peer.Conn, o peer.Options)) {
+func forEach(t *testing.T, o peer.Options, f scenario) {
+	forEachThat(t, o, f, func(t *testing.T, o peer.Options) {
+		settle(t, "streams still served", func() (int, bool) {
+			n := int(o.Serving.Load())
+			return n, n == 0
+		})
+	})
+}
+
+// A scenario is what a test does with a connection.
+type scenario func(t *testing.T, ctx context.Context, c peer.Conn, o peer.Options)
+
+func forEachThat(t *testing.T, o peer.Options, f scenario, after func(*testing.T, peer.Options)) {
 	for _, p := range Peers() {
 		t.Run(p.Name(), func(t *testing.T) {
 			before := runtime.NumGoroutine()
@@ -32,10 +44,7 @@ func forEach(t *testing.T, o peer.Options, f func(t *testing.T, ctx context.Cont
 					return n, n <= before+slack
 				})
 			}
-			settle(t, "streams still served", func() (int, bool) {
-				n := int(o.Serving.Load())
-				return n, n == 0
-			})
+			after(t, o)
 		})
 	}
 }
@@ -47,7 +56,7 @@ const slack = 4
 // lingers names the library that has no way to close a client's connection.
 const lingers = "kitex"
 
-func withConn(t *testing.T, p peer.Peer, o peer.Options, f func(*testing.T, context.Context, peer.Conn, peer.Options)) {
+func withConn(t *testing.T, p peer.Peer, o peer.Options, f scenario) {
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
 	s, err := p.Serve("127.0.0.1:0", o)
@@ -68,7 +77,16 @@ func withConn(t *testing.T, p peer.Peer, o peer.Options, f func(*testing.T, cont
 			t.Errorf("closing the connection: %v", err)
 		}
 	}()
-	f(t, ctx, c, o)
+	done := make(chan struct{})
+	go func() { // ends with f; if the peer is stuck, with the test's process
+		defer close(done)
+		f(t, ctx, c, o)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		t.Errorf("stuck after %v", deadline)
+	}
 }
 
 func settle(t *testing.T, what string, ok func() (int, bool)) {
@@ -295,24 +313,28 @@ func TestDiscardCountsFaults(t *testing.T) {
 	})
 }
 
-// TestParkedStreams opens idle streams, finds the server serving all of them,
-// and closes them.
+// TestParkedStreams opens idle streams, finds the server serving all of them
+// and the connection still good for others, and closes them.
 func TestParkedStreams(t *testing.T) {
-	forEach(t, options, func(t *testing.T, ctx context.Context, c peer.Conn, o peer.Options) {
+	scenario := func(t *testing.T, ctx context.Context, c peer.Conn, o peer.Options) {
 		var streams []peer.Stream
-		for range options.Streams {
+		for range options.Streams - 1 {
 			streams = append(streams, open(t, ctx, c, peer.Park))
 		}
 		settle(t, "streams served", func() (int, bool) {
 			n := int(o.Serving.Load())
 			return n, n == len(streams)
 		})
+		if err := converse(ctx, c, 1, 10, 2); err != nil {
+			t.Fatal(err)
+		}
 		for _, s := range streams {
-			if err := finish(s); err != nil {
+			if err := errors.Join(s.CloseSend(), s.Close()); err != nil {
 				t.Fatal(err)
 			}
 		}
-	})
+	}
+	forEachThat(t, options, scenario, func(*testing.T, peer.Options) {})
 }
 
 // TestOpenAndClose opens many streams one after the other and several at a

@@ -37,11 +37,22 @@ type faces struct {
 	receivers                      int
 
 	waitHead, waitTail *waiter
+	spare              *waiter // to wait with again
 	idle               *idler
 }
 
 // closed is what an asker gets where the event has passed.
 var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// newWaiter returns a waiter to be used once. A stream keeps one: a pool for all
+// would carry its channel from one synctest bubble into another.
+func (f *faces) newWaiter() *waiter {
+	if w := f.spare; w != nil {
+		f.spare = nil
+		return w
+	}
+	return &waiter{ready: make(chan error, 1)}
+}
 
 func (f *faces) pushWaiter(w *waiter) {
 	w.next = nil

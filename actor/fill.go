@@ -43,11 +43,11 @@ func (s *Stream) controls(sess frame.Session, o *frame.Out) {
 	s.want = 0
 	id := s.link.ID()
 	e := s.ends
-	if w&wantOpen != 0 && e.first != nil {
-		e.first.Stream = id
-		sess.Control(o, e.first)
-		rejected := e.first.Kind == frame.Reject
-		e.first = nil
+	if first := s.first; w&wantOpen != 0 && first != nil {
+		s.first = nil
+		first.Stream = id
+		sess.Control(o, first)
+		rejected := first.Kind == frame.Reject
 		if rejected {
 			s.apply(s.st.lost())
 			return
@@ -67,7 +67,9 @@ func (s *Stream) controls(sess frame.Session, o *frame.Out) {
 	}
 	if w&wantStop != 0 {
 		f := o.Scratch(frame.Stop, id)
-		f.Code = e.stop
+		if e != nil {
+			f.Code = e.stop
+		}
 		sess.Control(o, f)
 	}
 	if w&wantEnded != 0 {
@@ -103,7 +105,7 @@ func (s *Stream) gather(most int) (b burst) {
 	if s.endDue() {
 		b.end = true
 		if s.ends != nil {
-			b.status = &s.ends.status
+			b.status = s.ends.status
 		}
 	}
 	return b

@@ -70,11 +70,12 @@ func (s *Stream) awaitCredit() error {
 		s.unlock()
 		return err
 	}
-	w := waiters.Get().(*waiter)
+	f := s.face()
+	w := f.newWaiter()
 	w.token = true
-	s.face().pushWaiter(w)
+	f.pushWaiter(w)
 	s.unlock()
-	return s.await(context.Background(), w)
+	return s.await(context.Background(), f, w)
 }
 
 // acceptOut accepts what was taken from Out. There was credit for it when it was

@@ -104,7 +104,7 @@ func (s *Stream) fixFace(f *faces, face face) {
 	f.face = face
 	f.wakeReceiver()
 	s.offer(f)
-	if s.st.recv != recvOpen && s.st.recv != recvStopped || f.givenUp {
+	if s.st.recv != recvOpen || f.givenUp {
 		s.closeFaces(f)
 	}
 }

@@ -20,7 +20,7 @@ func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
 	defer s.unlock()
 	cost := run.Bytes() + frame.MessageOverhead*run.Len()
 	if keep, err := s.admit(cost); !keep {
-		s.discard(run.Len(), cost)
+		s.discard(cost)
 		run.Release()
 		return err
 	}
@@ -45,10 +45,17 @@ func (s *Stream) admit(cost int) (bool, error) {
 	return s.st.wantsData(), nil
 }
 
-// discard returns the connection's credit of what is dropped.
-func (s *Stream) discard(_, cost int) {
+// discard returns the connection's credit of what arrives and is dropped.
+func (s *Stream) discard(cost int) {
 	s.win.taken += uint64(cost)
 	s.later().taken += cost
+}
+
+// giveBack returns the connection's credit of what had been kept.
+func (s *Stream) giveBack(cost int) {
+	if !s.win.settled {
+		s.discard(cost)
+	}
 }
 
 // enqueue puts messages into the mailbox, or further if there is nothing before
@@ -139,8 +146,7 @@ func (s *Stream) returnBudget(a *assembly) {
 // credit returns cost to the connection and, at half the window, to the peer.
 func (s *Stream) credit(cost int) {
 	w := &s.win
-	w.taken += uint64(cost)
-	s.later().taken += cost
+	s.giveBack(cost)
 	if w.due() && s.st.recv == recvOpen {
 		s.grow()
 		w.granted = w.taken + uint64(w.size)
@@ -172,7 +178,7 @@ func (s *Stream) Fragment(p []byte, first, last bool, total int, now time.Time) 
 		keep, err = s.begin(first, total)
 	}
 	if !keep || err != nil {
-		s.discard(0, cost)
+		s.discard(cost)
 		return err
 	}
 	a := s.asm
@@ -180,7 +186,7 @@ func (s *Stream) Fragment(p []byte, first, last bool, total int, now time.Time) 
 		return violation(frame.CodeProtocol, "fragments of %d bytes and more, announced %d", a.got+len(p), a.total)
 	}
 	if !s.fit(a, len(p)) {
-		s.discard(0, cost)
+		s.discard(cost)
 		return nil
 	}
 	a.got += copy(a.m.Bytes()[a.got:], p)
@@ -263,7 +269,7 @@ func (s *Stream) dropAssembly() {
 	}
 	a.m.Release()
 	a.active, a.m = false, pool.Message{}
-	s.discard(0, a.cost)
+	s.giveBack(a.cost)
 	a.cost = 0
 	s.returnBudget(a)
 	if a.paid.IsZero() {
@@ -280,7 +286,7 @@ func (s *Stream) dropIn() {
 			cost = 0
 		}
 		m.Release()
-		s.discard(1, cost)
+		s.giveBack(cost)
 	}
 	s.dropAssembly()
 }
@@ -338,9 +344,14 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 		s.face().idle = newIdler(s, cfg.IdleTimeout)
 	}
 	w := &s.win
+	if s.st.retired {
+		w.size = max(cfg.Window, MinWindow)
+		s.shrink(0)
+		return w.granted
+	}
 	if cfg.NoReceive {
-		s.later().shrink += w.size
-		w.size, w.most = 0, 0
+		s.shrink(0)
+		w.most = 0
 		s.apply(s.st.closeReceive())
 		return w.granted
 	}
@@ -362,8 +373,7 @@ func (s *Stream) limitWindow(n int) {
 	w := &s.win
 	w.most = min(w.most, n)
 	if w.size > n {
-		s.later().shrink += w.size - n
-		w.size = n
+		s.shrink(n)
 	}
 	w.granted = max(min(w.granted, uint64(n)), w.recvd)
 }

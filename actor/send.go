@@ -3,7 +3,6 @@ package actor
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
@@ -16,8 +15,6 @@ type waiter struct {
 	token bool // wants to know of credit, has no message yet
 	ready chan error
 }
-
-var waiters = sync.Pool{New: func() any { return &waiter{ready: make(chan error, 1)} }}
 
 // TrySend hands m over if there is credit for it now. On an error m still
 // belongs to the caller.
@@ -102,26 +99,29 @@ func (s *Stream) Send(ctx context.Context, m pool.Message) error {
 		s.unlock()
 		return err
 	}
-	w := waiters.Get().(*waiter)
-	w.m, w.token = m, false
-	s.face().pushWaiter(w)
+	f := s.face()
+	w := f.newWaiter()
+	w.m = m
+	f.pushWaiter(w)
 	s.unlock()
-	return s.await(ctx, w)
+	return s.await(ctx, f, w)
 }
 
-func (s *Stream) await(ctx context.Context, w *waiter) error {
+func (s *Stream) await(ctx context.Context, f *faces, w *waiter) error {
 	var err error
 	select {
 	case err = <-w.ready:
 	case <-ctx.Done():
-		if err = s.giveUp(w); err == nil {
+		if err = s.giveUp(f, w); err == nil {
 			err = fmt.Errorf("sluice: send on stream %d: %w", s.link.ID(), context.Cause(ctx))
 		} else if err == errAccepted { //nolint:errorlint // our own value
 			err = nil
 		}
 	}
-	w.m, w.next = pool.Message{}, nil
-	waiters.Put(w)
+	w.m, w.next, w.token = pool.Message{}, nil, false
+	s.mu.Lock()
+	f.spare = w
+	s.mu.Unlock()
 	return err
 }
 
@@ -129,9 +129,9 @@ var errAccepted = fmt.Errorf("sluice: accepted")
 
 // giveUp takes w out of the line. It returns nil if that worked, errAccepted or
 // an error if the wait had just ended.
-func (s *Stream) giveUp(w *waiter) error {
+func (s *Stream) giveUp(f *faces, w *waiter) error {
 	s.mu.Lock()
-	removed := s.f.removeWaiter(w)
+	removed := f.removeWaiter(w)
 	s.admitWaiting()
 	s.unlock()
 	if removed {
@@ -188,7 +188,7 @@ func (s *Stream) SetFirst(f *frame.Frame) {
 	if s.st.done {
 		return
 	}
-	s.more().first = f
+	s.first = f
 	if f.Kind == frame.Accept {
 		s.answered = true
 	}

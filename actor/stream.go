@@ -32,8 +32,8 @@ type Link interface {
 	// Grow returns the window to use instead of window, which its reader wants
 	// to be larger, at most most. Any time.
 	Grow(window, most int) int
-	// Shrink gives back what Grow and the start gave.
-	Shrink(window int)
+	// Shrink gives back what Grow and the start gave beyond to bytes of window.
+	Shrink(from, to int)
 	// Retire takes the stream out of the connection.
 	Retire()
 	// Timers is the queue for the stream's timers. Any time.
@@ -102,18 +102,18 @@ type Stream struct {
 
 	uncounted int // eligible bytes that the connection does not know of
 
-	f    *faces
-	ends *ends
+	f     *faces
+	ends  *ends
+	first *frame.Frame // Open, Accept or Reject, until written
 }
 
 // ends is what is known about how the stream went, made when there is something.
 type ends struct {
-	first    *frame.Frame // Open, Accept or Reject, until written
 	reply    pool.Message
 	header   frame.Metadata
-	failure  error // why the stream failed
-	recvErr  error // how the peer's half ended, if not in order
-	status   frame.Frame
+	failure  error        // why the stream failed
+	recvErr  error        // how the peer's half ended, if not in order
+	status   *frame.Frame // of our end; nil: in order
 	trailer  frame.Metadata
 	stop     frame.Code
 	stopped  bool // by the peer
@@ -130,7 +130,7 @@ type post struct {
 	ready, urgent bool
 	room, retire  bool
 	taken, queued int
-	shrink        int
+	from, to      int // the window has shrunk
 	wake          func()
 }
 
@@ -195,8 +195,8 @@ func (s *Stream) unlockAndPost() {
 	if p.room {
 		s.link.AwaitRoom()
 	}
-	if p.shrink != 0 {
-		s.link.Shrink(p.shrink)
+	if p.from != p.to {
+		s.link.Shrink(p.from, p.to)
 	}
 	if p.retire {
 		s.link.Retire()
@@ -286,11 +286,32 @@ func (s *Stream) apply(fx effect) {
 
 func (s *Stream) retire() {
 	s.later().retire = true
-	s.post.shrink += s.win.size
-	s.win.size = 0
+	s.shrink(0)
 	s.dropAssembly()
+	s.settleUp()
 	s.post.queued += s.uncounted
 	s.uncounted = 0
+}
+
+// shrink makes the window n bytes.
+func (s *Stream) shrink(n int) {
+	p := s.later()
+	if p.from == p.to {
+		p.from = s.win.size
+	}
+	s.win.size, p.to = n, n
+}
+
+// settleUp returns to the connection what messages here have of its credit and
+// of its budget: they may be taken late, or never.
+func (s *Stream) settleUp() {
+	w := &s.win
+	s.later().taken += int(w.recvd - w.taken)
+	w.taken, w.settled = w.recvd, true
+	if a := s.asm; a != nil {
+		s.link.Assemble(-a.reserve)
+		a.reserve = 0
+	}
 }
 
 // over tells everybody that nothing will change any more.
@@ -435,7 +456,7 @@ func (s *Stream) closeSend(code frame.Code, reason string, trailer frame.Metadat
 		return
 	}
 	if code != frame.CodeOK || reason != "" || len(trailer) > 0 {
-		s.more().status = frame.Frame{Code: code, Reason: reason, Metadata: trailer}
+		s.more().status = &frame.Frame{Code: code, Reason: reason, Metadata: trailer}
 	}
 	if s.f != nil && s.f.outRuns {
 		// The goroutine that takes from Out may have a message in hand, which
@@ -490,7 +511,7 @@ func (s *Stream) abort(e *StreamError) {
 	m.failure, m.resetErr = e, e
 	known := s.link.ID() != 0
 	if !known {
-		m.first, s.want = nil, 0
+		s.first, s.want = nil, 0
 	}
 	s.answer()
 	s.stopPump()
@@ -519,5 +540,8 @@ func (s *Stream) answer() {
 	if s.f != nil && s.f.answered != nil {
 		close(s.f.answered)
 		s.f.answered = nil
+		if *s.f == (faces{}) { // it was made for this only
+			s.f = nil
+		}
 	}
 }

@@ -17,6 +17,7 @@ type window struct {
 	granted uint64 // told to the peer
 	size    int    // how far granted runs ahead of taken
 	most    int    // what size may grow to
+	settled bool   // the stream is over, and all credit went back
 }
 
 func (w *window) init(c *Config) {

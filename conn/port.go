@@ -136,9 +136,10 @@ func (c *Conn) FirstWindow(want int) (window, most int) {
 }
 
 // Shrink implements actor.Link.
-func (p *Port) Shrink(window int) {
+func (p *Port) Shrink(from, to int) {
 	c := p.c
-	if over := window - c.lim.InitialCredit(); over > 0 {
+	first := c.lim.InitialCredit()
+	if over := max(from-first, 0) - max(to-first, 0); over != 0 {
 		c.mu.Lock()
 		c.given -= over
 		c.mu.Unlock()

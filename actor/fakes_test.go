@@ -1,0 +1,210 @@
+package actor
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// fakeLink is a connection that only remembers what a stream asked of it.
+type fakeLink struct {
+	mu      sync.Mutex
+	id      uint64
+	control bool // a turn was asked for
+	data    bool
+	queued  int // bytes that could be written
+	taken   int // credit returned
+	await   bool
+	full    bool // no room
+	reserve int  // memory reserved for fragments
+	budget  int
+	given   int // window bytes granted beyond the first
+	spare   int
+	retired int
+	wrong   []string // broken promises
+	timers  timers.Queue
+	changed func() // called after each turn asked for
+}
+
+func newFakeLink() *fakeLink { return &fakeLink{id: 1, budget: 64 << 20} }
+
+func (l *fakeLink) wrongf(format string, args ...any) {
+	l.wrong = append(l.wrong, fmt.Sprintf(format, args...))
+}
+
+func (l *fakeLink) ID() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.id
+}
+
+func (l *fakeLink) Ready(urgent bool) {
+	l.mu.Lock()
+	turn := &l.data
+	if urgent {
+		turn = &l.control
+	}
+	if *turn {
+		l.wrongf("a second turn was asked for (urgent %v)", urgent)
+	}
+	if l.retired > 0 {
+		l.wrongf("a retired stream asked for a turn (urgent %v)", urgent)
+	}
+	*turn = true
+	f := l.changed
+	l.mu.Unlock()
+	if f != nil {
+		f()
+	}
+}
+
+func (l *fakeLink) Queued(delta int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.queued += delta; l.queued < 0 {
+		l.wrongf("%d bytes queued", l.queued)
+	}
+}
+
+func (l *fakeLink) Room() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.full
+}
+
+func (l *fakeLink) AwaitRoom() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.await = true
+}
+
+func (l *fakeLink) Taken(cost int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.taken += cost
+}
+
+func (l *fakeLink) Assemble(n int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n > 0 && l.reserve+n > l.budget {
+		return false
+	}
+	if l.reserve += n; l.reserve < 0 {
+		l.wrongf("more budget returned than taken: %d", l.reserve)
+	}
+	return true
+}
+
+func (l *fakeLink) Grow(window, most int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	more := min(window, most-window, l.spare-l.given)
+	if more <= 0 {
+		return window
+	}
+	l.given += more
+	return window + more
+}
+
+func (l *fakeLink) Shrink(from, to int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if from < to {
+		l.wrongf("a window shrinks from %d to %d", from, to)
+	}
+}
+
+func (l *fakeLink) Retire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.retired++; l.retired > 1 {
+		l.wrongf("retired %d times", l.retired)
+	}
+}
+
+func (l *fakeLink) Timers() *timers.Queue { return &l.timers }
+
+// take clears and returns a turn.
+func (l *fakeLink) take(urgent bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	turn := &l.data
+	if urgent {
+		turn = &l.control
+	}
+	was := *turn
+	*turn = false
+	return was
+}
+
+// put keeps a turn, as the connection does when Fill says that there is more.
+func (l *fakeLink) put() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.data = true
+}
+
+// broken returns what the stream did that it must not.
+func (l *fakeLink) broken() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.wrong) == 0 {
+		return nil
+	}
+	return errors.New(l.wrong[0])
+}
+
+// fakeSession keeps frames as they are.
+type fakeSession struct {
+	caps  frame.Caps
+	wrote []frame.Frame
+}
+
+var errNoInput = errors.New("a fake session does not read")
+
+func (s *fakeSession) Next([]byte, *frame.Frame) (int, error) { return 0, errNoInput }
+func (s *fakeSession) Flush(*frame.Out)                       {}
+func (s *fakeSession) Caps() frame.Caps                       { return s.caps }
+
+func (s *fakeSession) Message(o *frame.Out, id uint64, m pool.Message) {
+	s.piece(id, m, 0, m.Len())
+	m.Release()
+}
+
+func (s *fakeSession) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
+	s.piece(id, m, off, n)
+	if off+n == m.Len() {
+		m.Release()
+	}
+}
+
+func (s *fakeSession) piece(id uint64, m pool.Message, off, n int) {
+	s.wrote = append(s.wrote, frame.Frame{
+		Kind: frame.Data, Stream: id, Payload: append([]byte(nil), m.Bytes()[off:off+n]...),
+		First: off == 0, Last: off+n == m.Len(), Total: m.Len(),
+	})
+}
+
+func (s *fakeSession) Control(o *frame.Out, f *frame.Frame) {
+	c := *f
+	c.Payload = append([]byte(nil), f.Payload...)
+	s.wrote = append(s.wrote, c)
+}
+
+// cost is what a data frame takes of the credit.
+func cost(f *frame.Frame) int {
+	n := len(f.Payload)
+	if f.First {
+		n += frame.MessageOverhead
+	}
+	return n
+}
+
+var nativeCaps = frame.Caps{
+	Name: "fake", HalfClose: true, ReaderCredit: true, Status: true, Stop: true, ServerOpens: true, MaxFragment: 64,
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -114,9 +115,12 @@ func (x *script) do(line string) string {
 		b.WriteString(res + "\n")
 	}
 	synctest.Wait()
+	var news []string
 	for len(x.news) > 0 {
-		b.WriteString(<-x.news + "\n")
+		news = append(news, <-x.news+"\n")
 	}
+	slices.Sort(news) // goroutines tell theirs in any order
+	b.WriteString(strings.Join(news, ""))
 	for i := range x.sess.wrote {
 		b.WriteString("wrote: " + text(&x.sess.wrote[i]) + "\n")
 	}

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+type callFlags struct {
+	addr    string
+	method  string
+	tls     clientTLS
+	timeout time.Duration
+
+	streams int
+	size    byteCount
+	count   int
+	file    string
+}
+
+func (f *callFlags) register(fs *flag.FlagSet) {
+	fs.StringVar(&f.addr, "addr", defaultAddr, "`HOST:PORT` of the server")
+	fs.StringVar(&f.method, "method", methodEcho, "what to open: "+methodEcho+" or "+methodSelect)
+	f.tls.register(fs)
+	fs.DurationVar(&f.timeout, "timeout", 0, "give up after this long (default never)")
+	fs.IntVar(&f.count, "count", 0, "send this many made-up messages on each stream, and check what comes back")
+	fs.StringVar(&f.file, "file", "", "send this `FILE`, and check what comes back")
+	f.size = 1 << 10
+	fs.Var(&f.size, "size", "`SIZE` of a message, with -count or -file")
+	fs.IntVar(&f.streams, "streams", 1, "streams to use at once, with -count or -file")
+}
+
+func (f *callFlags) check() error {
+	load := f.count != 0 || f.file != ""
+	switch {
+	case f.count < 0 || f.streams < 1 || f.timeout < 0:
+		return usagef("-count and -timeout can't be negative, and -streams starts at 1")
+	case f.count > 0 && f.file != "":
+		return usagef("-count makes messages up: leave -file out")
+	case f.file != "" && f.size == 0:
+		return usagef("a file can't be sent in messages of 0 bytes")
+	case f.size > 1<<30:
+		return usagef("no message is larger than 1G")
+	case !load && f.streams > 1:
+		return usagef("lines go over one stream: -streams needs -count or -file")
+	}
+	return nil
+}
+
+// call is the life of a client: dial, open streams, use them, close.
+func call(c *command, args []string, std stdio) error {
+	var f callFlags
+	fs := flag.NewFlagSet("call", flag.ContinueOnError)
+	f.register(fs)
+	if _, err := c.parse(fs, args, 0, std); err != nil {
+		return err
+	}
+	if err := f.check(); err != nil {
+		return err
+	}
+	tlsConfig, err := f.tls.config()
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	if f.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("gave up after %v", f.timeout))
+		defer cancel()
+	}
+
+	// A client is an address: it connects now, to find out at once if that can't
+	// be done, and again whenever it has to.
+	client, err := kernel.Dial(ctx, f.addr, &kernel.ClientOptions{
+		TLS: tlsConfig,
+		// What comes back is as large as what we send; by default no more than
+		// 4 MiB would be let in. The server has a limit of its own.
+		Limits: kernel.Limits{MaxMessage: max(int(f.size), 4<<20)},
+	})
+	if err != nil {
+		return f.explain(err)
+	}
+	defer client.Close()
+	if f.count == 0 && f.file == "" {
+		err = f.lines(ctx, client, std)
+	} else {
+		err = f.load(ctx, client, std)
+	}
+	return f.explain(err)
+}
+
+// lines sends each line of standard input, and prints each reply.
+func (f *callFlags) lines(ctx context.Context, client *kernel.Client, std stdio) error {
+	// The context of Open bounds the stream. Ending it is how the half that reads
+	// standard input tells the other one that it has failed.
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	s, err := client.Open(ctx, f.method, nil)
+	if err != nil {
+		return err
+	}
+	// Reading standard input can't be interrupted, so nobody waits for this
+	// goroutine: if the server goes away first, the program ends over its head.
+	go func() {
+		if err := sendLines(ctx, s, std.in); err != nil {
+			fail(err)
+		}
+	}()
+	out := bufio.NewWriter(std.out)
+	for m, err := range s.All(ctx) {
+		if err != nil {
+			_ = out.Flush()
+			return first(context.Cause(ctx), err)
+		}
+		_, _ = out.Write(m.Bytes())
+		_ = out.WriteByte('\n') // a failure stays with the writer until Flush
+		m.Release()
+		if err := out.Flush(); err != nil {
+			return err
+		}
+	}
+	return first(context.Cause(ctx), nil)
+}
+
+// first is the error that was there first.
+func first(cause, err error) error {
+	if cause != nil {
+		return cause
+	}
+	return err
+}
+
+func sendLines(ctx context.Context, s *kernel.Stream, r io.Reader) error {
+	in := bufio.NewReader(r)
+	for {
+		line, err := in.ReadBytes('\n')
+		if len(line) > 0 {
+			// ReadBytes made the slice for us alone, so it can become the message
+			// without a copy.
+			m := kernel.MessageOf([]byte(strings.TrimSuffix(string(line), "\n")))
+			if err := s.Send(ctx, m); err != nil {
+				return why(s, err)
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return s.CloseSend() // the server answers what it has, and ends its half
+		case err != nil:
+			return fmt.Errorf("standard input: %w", err)
+		}
+	}
+}
+
+// load sends a file or made-up messages over several streams of one connection.
+func (f *callFlags) load(ctx context.Context, client *kernel.Client, std stdio) error {
+	parts, done, err := f.parts()
+	if err != nil {
+		return err
+	}
+	defer done()
+	var n counts
+	start := time.Now()
+	t := newTeam(ctx)
+	for _, p := range parts {
+		t.run(func() error {
+			s, err := client.Open(t.ctx, f.method, nil)
+			if err == nil {
+				t.exchange(s, p, &n)
+			}
+			return err
+		})
+	}
+	if err := t.wait(); err != nil {
+		return err
+	}
+	took := time.Since(start).Seconds()
+	_, err = fmt.Fprintf(std.err, "%s messages, %s bytes on %d streams came back right in %.2f s: %.1f MB/s, %s messages/s, %s stalls for credit\n",
+		grouped(n.messages.Load()), grouped(n.bytes.Load()), f.streams, took,
+		float64(n.bytes.Load())/1e6/took, grouped(int64(float64(n.messages.Load())/took)), grouped(n.stalls.Load()))
+	return err
+}
+
+// parts is what each stream sends, and a function to call when that is done.
+func (f *callFlags) parts() ([]part, func(), error) {
+	parts := make([]part, f.streams)
+	if f.file == "" {
+		for i := range parts {
+			each := int64(f.size) * int64(f.count)
+			parts[i] = part{made(1), repeated(int64(i)*each, int(f.size), f.count)}
+		}
+		return parts, func() {}, nil
+	}
+	file, length, err := openFile(f.file)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i := range parts {
+		off, n := share(length, i, f.streams)
+		parts[i] = part{file, even(off, n, int(f.size))}
+	}
+	return parts, func() { _ = file.Close() }, nil
+}
+
+// explain says what a user can do about an error. The library's errors tell by
+// type what ended, and by code or cause why.
+func (f *callFlags) explain(err error) error {
+	var (
+		ce *kernel.ConnError
+		se *kernel.StreamError
+		ua x509.UnknownAuthorityError
+	)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("nobody listens on %s; start a server there with: echo serve -addr %s", f.addr, f.addr)
+	case errors.As(err, &ua):
+		return fmt.Errorf("the certificate of %s is signed by nobody known here; name its signer with -ca, or try -insecure", f.addr)
+	case errors.As(err, &se) && se.Code == kernel.CodeConnectionLost:
+		return fmt.Errorf("%s went away in mid-stream: %w", f.addr, lastCause(se))
+	case errors.As(err, &se) && se.Refused && se.Code == kernel.CodeUnimplemented:
+		return fmt.Errorf("%s has no method %q", f.addr, f.method)
+	case errors.As(err, &ce) && ce.Op == "handshake" && strings.Contains(err.Error(), "certificate required"):
+		return fmt.Errorf("%s wants a certificate of yours; give -cert and -key", f.addr)
+	case errors.As(err, &ce) && ce.Op == "handshake" && hungUp(err) && f.tls.on:
+		return fmt.Errorf("%s hung up when asked for TLS; if it serves plain text, leave the TLS flags out", f.addr)
+	case errors.As(err, &ce) && ce.Op == "handshake" && hungUp(err):
+		return fmt.Errorf("%s hung up on the first bytes; if it wants TLS, try -tls", f.addr)
+	}
+	return err
+}
+
+// lastCause is what the system said.
+func lastCause(err error) error {
+	for {
+		next := errors.Unwrap(err)
+		if next == nil {
+			return err
+		}
+		err = next
+	}
+}
+
+// hungUp tells whether the other side ended the connection without a word.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, os.ErrDeadlineExceeded)
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// The methods that the server offers: the same service in two styles.
+const (
+	methodEcho   = "echo"
+	methodSelect = "echo.select"
+)
+
+func handle(srv *kernel.Server) {
+	srv.Handle(methodEcho, echo)
+	srv.Handle(methodSelect, echoSelect)
+}
+
+// echo is the short style, and the fast one. All ends when the client has no
+// more to say, and hands out the error if the stream ended in any other way, so
+// that it can't be forgotten. Send waits while the client takes nothing: then
+// nothing is received either, the client's credit runs out, and it has to wait
+// as well. That is all there is to backpressure.
+//
+// A message belongs to whoever holds it. Send takes it over, so there is nothing
+// to release here.
+func echo(ctx context.Context, s *kernel.Stream) error {
+	for m, err := range s.All(ctx) {
+		if err != nil {
+			return err
+		}
+		if err := s.Send(ctx, m); err != nil {
+			return err
+		}
+	}
+	return nil // ends our half too, after everything that was sent
+}
+
+// echoSelect is the same in a select, the style for a handler that has more to
+// listen to than one stream.
+//
+// It holds one message at most, and has one of two wishes: to receive while it
+// holds none, to send while it holds one. The arm of the other wish is switched
+// off by a nil channel. There is no arm for ctx: when the stream ends, however
+// it does, both of these channels are closed.
+func echoSelect(_ context.Context, s *kernel.Stream) error {
+	var held kernel.Message
+	in, slots := s.In(), (<-chan kernel.Slot)(nil)
+	for {
+		select {
+		case m, ok := <-in:
+			if !ok {
+				return s.Err() // nil if the client ended in order
+			}
+			held, in, slots = m, nil, s.Writable()
+		case slot, ok := <-slots:
+			if !ok {
+				return s.Err()
+			}
+			if err := slot.Send(held); err != nil {
+				return err
+			}
+			in, slots = s.In(), nil
+		case since := <-s.Idle(): // nil, and never ready, without an -idle
+			return &kernel.HandlerError{
+				Code:   kernel.CodeIdleTimeout,
+				Reason: fmt.Sprintf("nothing received since %s", since.Format("15:04:05")),
+			}
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// defaultAddr is where serve listens and call looks.
+const defaultAddr = "127.0.0.1:7000"
+
+type serveFlags struct {
+	addr       string
+	tls        serverTLS
+	maxStreams int
+	maxMessage byteCount
+	window     byteCount
+	idle       time.Duration
+	drain      time.Duration
+}
+
+func (f *serveFlags) register(fs *flag.FlagSet) {
+	fs.StringVar(&f.addr, "addr", defaultAddr, "`HOST:PORT` to listen on; port 0 takes a free one")
+	f.tls.register(fs)
+	fs.IntVar(&f.maxStreams, "max-streams", 0, "streams that a client may have open on a connection (default 1000)")
+	fs.Var(&f.maxMessage, "max-message", "`SIZE` of the largest message taken (default 4M)")
+	fs.Var(&f.window, "window", "`SIZE` of what a client may have unread on one stream (default 256K)")
+	fs.DurationVar(&f.idle, "idle", 0, "end "+methodSelect+" streams on which nothing was received for this long (default never)")
+	fs.DurationVar(&f.drain, "drain", 30*time.Second, "how long open streams may go on after the first signal")
+}
+
+// options are the server's. What is left zero is the library's default, so that
+// a flag which was not given changes nothing.
+func (f *serveFlags) options(std stdio) (*kernel.ServerOptions, error) {
+	tlsConfig, err := f.tls.config()
+	if err != nil {
+		return nil, err
+	}
+	return &kernel.ServerOptions{
+		TLS: tlsConfig,
+		Limits: kernel.Limits{
+			MaxStreams:   f.maxStreams,
+			MaxMessage:   int(f.maxMessage),
+			StreamWindow: int(f.window),
+		},
+		Stream: kernel.StreamOptions{IdleTimeout: f.idle},
+		Logger: slog.New(slog.NewTextHandler(std.err, nil)),
+	}, nil
+}
+
+// serve is the life of a server: listen, serve, drain.
+func serve(c *command, args []string, std stdio) error {
+	var f serveFlags
+	fs := flag.NewFlagSet("serve", flag.ContinueOnError)
+	f.register(fs)
+	if _, err := c.parse(fs, args, 0, std); err != nil {
+		return err
+	}
+	opts, err := f.options(std)
+	if err != nil {
+		return err
+	}
+	srv, err := kernel.NewServer(opts)
+	if errors.Is(err, kernel.ErrLimits) {
+		return usageError{err}
+	} else if err != nil {
+		return err
+	}
+	handle(srv)
+
+	// Signals first: from the line that says "serving" on, they mean drain.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+
+	// ListenAndServe would do. With a listener of our own we can say where it
+	// listens, once it does: a client that reads the line can connect.
+	ln, err := net.Listen("tcp", f.addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s is taken by another program; choose another port with -addr", f.addr)
+	} else if err != nil {
+		return err
+	}
+	fmt.Fprintf(std.out, "serving %s and %s on %s%s\n", methodEcho, methodSelect, ln.Addr(), f.tls.describe())
+
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(context.Background(), ln) }()
+	select {
+	case err := <-served:
+		return err
+	case <-signals:
+		return drain(srv, f.drain, signals, std)
+	}
+}
+
+// drain lets open streams finish. Clients are told to open no more here; those
+// that race with the news are refused as "not processed", so that they can
+// safely try elsewhere.
+func drain(srv *kernel.Server, patience time.Duration, signals <-chan os.Signal, std stdio) error {
+	fmt.Fprintf(std.out, "draining for at most %v, connections open: %d; a second signal stops at once\n",
+		patience, srv.Stats().Conns)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	drained := make(chan error, 1)
+	go func() { drained <- srv.Shutdown(ctx) }()
+	select {
+	case err := <-drained:
+		if errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("streams were still open after %v and have been cut", patience)
+		}
+		return err
+	case <-signals:
+		return errors.New("stopped at once by a second signal")
+	}
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// An authority signs certificates and keeps all its files in a directory.
+type authority struct {
+	t    *testing.T
+	dir  string
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	a := &authority{t: t, dir: t.TempDir()}
+	a.cert = &x509.Certificate{
+		Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign,
+	}
+	a.sign("ca", a.cert)
+	return a
+}
+
+func (a *authority) file(name string) string { return filepath.Join(a.dir, name+".pem") }
+
+// sign writes NAME.pem and NAME-key.pem.
+func (a *authority) sign(name string, c *x509.Certificate) {
+	a.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if a.key == nil {
+		a.key = key
+	}
+	c.SerialNumber = big.NewInt(time.Now().UnixNano())
+	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	der, err := x509.CreateCertificate(rand.Reader, c, a.cert, key.Public(), a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	der2, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.write(name, "CERTIFICATE", der)
+	a.write(name+"-key", "PRIVATE KEY", der2)
+}
+
+func (a *authority) write(name, kind string, der []byte) {
+	a.t.Helper()
+	text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	if err := os.WriteFile(a.file(name), text, 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+func TestSelfSigned(t *testing.T) {
+	srv := start(t, "serve", "-addr", "127.0.0.1:0", "-self-signed")
+	line := srv.wantLine(`call -insecure`)
+	addr := strings.Fields(line)[5]
+	r := runEcho(t, "secret\n", "call", "-addr", addr, "-insecure")
+	r.wantOK(t)
+	if r.stdout != "secret\n" {
+		t.Errorf("got %q", r.stdout)
+	}
+	runEcho(t, "", "call", "-addr", addr, "-insecure", "-count", "50", "-size", "100K", "-streams", "3").wantOK(t)
+}
+
+func TestMutualTLS(t *testing.T) {
+	ca := newAuthority(t)
+	ca.sign("server", &x509.Certificate{
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	ca.sign("client", &x509.Certificate{
+		Subject: pkix.Name{CommonName: "client"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	_, addr := startServer(t,
+		"-cert", ca.file("server"), "-key", ca.file("server-key"), "-client-ca", ca.file("ca"))
+	call := []string{"call", "-addr", addr, "-ca", ca.file("ca")}
+
+	r := runEcho(t, "secret\n", append(call, "-cert", ca.file("client"), "-key", ca.file("client-key"))...)
+	r.wantOK(t)
+	if r.stdout != "secret\n" {
+		t.Errorf("got %q", r.stdout)
+	}
+	runEcho(t, "secret\n", call...).wantError(t, exitFailed, "wants a certificate of yours")
+
+	stranger := newAuthority(t)
+	stranger.sign("client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	runEcho(t, "secret\n", append(call, "-cert", stranger.file("client"), "-key", stranger.file("client-key"))...).
+		wantError(t, exitFailed, "remote error: tls")
+	runEcho(t, "secret\n", "call", "-addr", addr, "-ca", stranger.file("ca")).
+		wantError(t, exitFailed, "signed by nobody known here")
+	runEcho(t, "", "call", "-addr", addr, "-ca", ca.file("client-key")).
+		wantError(t, exitFailed, "holds no PEM certificate")
+}

@@ -376,18 +376,20 @@ func (r *run) settled() (e edge, err error) {
 // parallel runs f(0) to f(n-1), some at a time, until one fails.
 func (r *run) parallel(n, width int, f func(i int) error) error {
 	var next atomic.Int64
-	var failed atomic.Bool
-	errs := make([]error, width)
+	var failed atomic.Pointer[error]
 	var wg sync.WaitGroup
-	for k := range width {
+	for range width {
 		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n && !failed.Load(); i = int(next.Add(1)) - 1 {
-				if errs[k] = f(i); errs[k] != nil {
-					failed.Store(true)
+			for i := int(next.Add(1)) - 1; i < n && failed.Load() == nil; i = int(next.Add(1)) - 1 {
+				if err := f(i); err != nil {
+					failed.CompareAndSwap(nil, &err) // the first tells enough
 				}
 			}
 		})
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
 }

@@ -142,12 +142,16 @@ func (r *run) exchange(s peer.Stream, id uint32) (peer.Summary, error) {
 	return check.Summary(), ended(s)
 }
 
+// dialers is how many connections are made at a time: fewer than the 32 that
+// quic-go lets wait for a server's Accept.
+const dialers = 16
+
 // many opens connections that are used once in a period (W8).
 func (r *run) many() error {
 	echoers := make([]*echoer, r.w.Streams)
 	r.lanes = make([]lane, r.w.Streams) // what opening did is counted before the measured part
 	err := r.memory(r.w.Conns, func() error {
-		return r.parallel(r.w.Conns, 64, func(i int) error {
+		return r.parallel(r.w.Conns, dialers, func(i int) error {
 			c, err := r.dialOne()
 			if err != nil {
 				return err

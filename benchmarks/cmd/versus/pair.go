@@ -51,7 +51,7 @@ func runAll(ctx context.Context, s *settings, rep *report) error {
 }
 
 func tell(w workload.Workload, p peer.Peer, round, rounds int, o outcome) {
-	text := o.Error
+	text, _, _ := strings.Cut(o.Error, "\n")
 	if o.Result != nil {
 		text = fmt.Sprintf("%s/s, %.3g GB/s, %s us CPU", si(o.Result.Rate()), o.Result.GBps(), digits(o.Result.CPU()))
 	}

@@ -33,6 +33,14 @@ func serverMB(r *workload.Result) float64 { return float64(r.Server.RSS) / 1e6 }
 func client(r *workload.Result) float64   { return orMissing(r.Client.Each) }
 func server(r *workload.Result) float64   { return orMissing(r.Server.Each) }
 
+func clientRSS(r *workload.Result) float64 {
+	return orMissing(r.Client.EachRSS)
+}
+
+func serverRSS(r *workload.Result) float64 {
+	return orMissing(r.Server.EachRSS)
+}
+
 func orMissing(f float64) float64 {
 	if f == 0 {
 		return missing
@@ -112,6 +120,7 @@ func (t *table) columns() []column {
 		{"switches", one(switches), switches},
 		{"RSS MB", two(clientMB, serverMB), clientMB},
 		{"bytes each", two(client, server), client},
+		{"RSS bytes each", two(clientRSS, serverRSS), clientRSS},
 	}
 	return slices.DeleteFunc(cols, func(c column) bool {
 		return !slices.ContainsFunc(t.Rows, func(r *row) bool { return len(r.values(c.has)) > 0 })
@@ -126,9 +135,9 @@ func (t *table) each() string {
 	return "each"
 }
 
-// bytes reports whether the workload moves enough to be measured in GB/s.
+// bytes reports whether the workload is about moving bytes.
 func (t *table) bytes() bool {
-	return slices.ContainsFunc(t.Rows, func(r *row) bool { return r.median(gbps) >= 0.01 && r.median(p50) != r.median(p50) }) || t.Name == "w5"
+	return strings.HasPrefix(t.Name, "w3") || strings.HasPrefix(t.Name, "w4") || t.Name == "w5"
 }
 
 func (t *table) figureIf(ok bool, f figure) figure {
@@ -161,7 +170,7 @@ func (t *table) markdown(b *strings.Builder) {
 	}
 	head(b, titles)
 	rows := slices.Clone(t.Rows)
-	slices.SortStableFunc(rows, func(x, y *row) int { return cmp.Compare(y.median(rate), x.median(rate)) })
+	slices.SortStableFunc(rows, t.better)
 	for _, r := range rows {
 		cells := []string{r.Peer}
 		if len(r.values(rate)) == 0 {
@@ -173,6 +182,30 @@ func (t *table) markdown(b *strings.Builder) {
 		}
 		line(b, cells, len(titles))
 	}
+}
+
+// better orders rows by rate, or by what counts where the rate is given.
+func (t *table) better(x, y *row) int {
+	switch {
+	case strings.HasPrefix(t.Name, "w6"):
+		return first(x.median(client), y.median(client))
+	case strings.HasPrefix(t.Name, "w8"):
+		return first(x.median(cpu), y.median(cpu))
+	}
+	return first(-x.median(rate), -y.median(rate))
+}
+
+// first puts the smaller in front and a missing figure last.
+func first(x, y float64) int {
+	switch {
+	case math.IsNaN(x) && math.IsNaN(y):
+		return 0
+	case math.IsNaN(x):
+		return 1
+	case math.IsNaN(y):
+		return -1
+	}
+	return cmp.Compare(x, y)
 }
 
 func head(b *strings.Builder, titles []string) {

@@ -208,3 +208,10 @@ func cost(f *frame.Frame) int {
 var nativeCaps = frame.Caps{
 	Name: "fake", HalfClose: true, ReaderCredit: true, Status: true, Stop: true, ServerOpens: true, MaxFragment: 64,
 }
+
+// gone tells whether the stream has left.
+func (l *fakeLink) gone() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.retired > 0
+}

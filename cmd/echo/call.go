@@ -75,7 +75,7 @@ func call(c *command, args []string, std stdio) error {
 	ctx := context.Background()
 	if f.timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, f.timeout, fmt.Errorf("gave up after %v", f.timeout))
+		ctx, cancel = context.WithTimeout(ctx, f.timeout)
 		defer cancel()
 	}
 
@@ -222,6 +222,8 @@ func (f *callFlags) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case f.timeout > 0 && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, &kernel.StreamError{Code: kernel.CodeDeadlineExceeded})):
+		return fmt.Errorf("gave up after %v", f.timeout)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("nobody listens on %s; start a server there with: echo serve -addr %s", f.addr, f.addr)
 	case errors.As(err, &ua):

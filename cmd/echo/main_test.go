@@ -59,7 +59,10 @@ func echoCommand(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
-	return exec.CommandContext(ctx, os.Getenv("ECHO_UNDER_TEST"), args...)
+	cmd := exec.CommandContext(ctx, os.Getenv("ECHO_UNDER_TEST"), args...)
+	// A program with the race detector waits a second when it exits.
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=10")
+	return cmd
 }
 
 // result is how a command went.

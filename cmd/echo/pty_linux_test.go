@@ -40,7 +40,7 @@ func TestProgressIsLiveOnATerminal(t *testing.T) {
 			screen, tty := terminal(t)
 			var out bytes.Buffer
 			cmd := echoCommand(t, "demo", "-size", "4M")
-			cmd.Stdout, cmd.Stderr, cmd.Env = &out, tty, append(os.Environ(), "TERM="+term)
+			cmd.Stdout, cmd.Stderr, cmd.Env = &out, tty, append(cmd.Env, "TERM="+term)
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}

@@ -76,4 +76,11 @@ type spawn struct {
 
 // spawns lists all of them. A test fails for one that is missing, and prints
 // the line to add; two in one function are two lines.
-var spawns = []spawn{}
+var spawns = []spawn{
+	{"cmd/echo/call.go", "(*callFlags).lines", "go", "lines", "the end of standard input or of the stream; a read of standard input can't be interrupted, so the process may end first"},
+	{"cmd/echo/demo.go", "(*demonstration).run", "go", "run", "the server's Close; run waits for it"},
+	{"cmd/echo/progress.go", "startProgress", "Go", "the progress", "its stop, which waits for it"},
+	{"cmd/echo/serve.go", "drain", "go", "drain", "the end of Shutdown, which is bounded; drain waits for it unless a second signal ends the process"},
+	{"cmd/echo/serve.go", "serve", "go", "serve", "Shutdown, or a listener that fails; the process ends after it"},
+	{"cmd/echo/transfer.go", "(*team).run", "Go", "the team", "its stream's end, or the team's context; wait waits for it"},
+}

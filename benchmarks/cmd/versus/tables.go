@@ -222,6 +222,9 @@ func line(b *strings.Builder, cells []string, n int) {
 
 // ratios writes what each peer does by what raw TCP and grpc do.
 func (r *report) ratios(b *strings.Builder) {
+	if !slices.ContainsFunc(r.Tables, func(t *table) bool { return t.row(baseRaw) != nil || t.row(baseGRPC) != nil }) {
+		return
+	}
 	b.WriteString("\n### Ratios to raw TCP and to grpc\n\nMedian of the ratios within each round. Rate: more is better; latency and CPU: less is.\n\n")
 	titles := []string{"workload", "peer"}
 	for _, base := range []string{baseRaw, baseGRPC} {

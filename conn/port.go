@@ -57,7 +57,7 @@ func (p *Port) Ready(urgent bool) { p.c.out.ready(p.c, p, urgent) }
 // Queued implements actor.Link.
 func (p *Port) Queued(delta int) {
 	n := p.c.queued.Add(int64(delta))
-	if delta < 0 && n < int64(p.c.lim.OutQueue)/2 {
+	if delta < 0 && n <= int64(p.c.lim.OutQueue)/2 {
 		p.c.out.wakeRoom(p.c)
 	}
 }

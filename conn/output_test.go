@@ -1,0 +1,207 @@
+package conn
+
+import (
+	"testing"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// sink is a transport that takes everything at once.
+type sink struct {
+	c     *Conn
+	bytes int
+}
+
+func (s *sink) write(v [][]byte) (n int, _ error) {
+	for _, p := range v {
+		n += len(p)
+	}
+	s.bytes += n
+	return n, nil
+}
+func (s *sink) inPlace() bool    { return true }
+func (s *sink) spawn()           { s.c.flush() }
+func (s *sink) closeWrite() bool { return true }
+func (s *sink) close()           {}
+
+// talker is a stream that has something to say for a number of turns.
+type talker struct {
+	Port
+	name   string
+	size   int // of its messages
+	turns  int // of data that are left
+	log    *[]string
+	used   int
+	freed  int // how often it was told of room
+	onRoom func()
+}
+
+func (t *talker) Fill(sess frame.Session, o *frame.Out, most int, data bool) (int, bool) {
+	if !data {
+		*t.log = append(*t.log, t.name+" control")
+		return 0, false
+	}
+	n := min(t.size, most-frame.MessageOverhead)
+	sess.Message(o, t.ID(), pool.New(n))
+	t.turns--
+	t.used += frame.Cost(n)
+	*t.log = append(*t.log, t.name)
+	return frame.Cost(n), t.turns > 0
+}
+
+func (t *talker) RoomFree() {
+	t.freed++
+	if t.onRoom != nil {
+		t.onRoom()
+	}
+}
+func (t *talker) Deliver(*pool.Queue, time.Time) error              { return nil }
+func (t *talker) Fragment([]byte, bool, bool, int, time.Time) error { return nil }
+func (t *talker) Control(*frame.Frame) error                        { return nil }
+func (t *talker) Held() (int, uint64)                               { return 0, 0 }
+func (t *talker) Evict(string)                                      {}
+func (t *talker) Lost(error, bool)                                  {}
+
+// stage is a connection that writes into a sink, with streams that talk.
+type stage struct {
+	c    *Conn
+	sink *sink
+	log  []string
+	n    uint64
+}
+
+func newStage(l Limits, credit int) *stage {
+	c := newConn(Config{
+		Session: native.New(native.DefaultMaxFragment), Limits: l.WithDefaults(), Timers: &timers.Queue{},
+		Peer: frame.Settings{ConnCredit: uint64(credit), MaxStreams: 100},
+	})
+	s := &stage{c: c, sink: &sink{c: c}}
+	c.tr = s.sink
+	return s
+}
+
+func (s *stage) talker(name string, size, turns int) *talker {
+	t := &talker{name: name, size: size, turns: turns, log: &s.log}
+	s.c.Prepare(&t.Port, t)
+	s.n += 2
+	s.c.Attach(&t.Port, s.n)
+	return t
+}
+
+func (s *stage) count(name string, log []string) (n int) {
+	for _, l := range log {
+		if l == name {
+			n++
+		}
+	}
+	return n
+}
+
+func TestStreamsTakeTurns(t *testing.T) {
+	s := newStage(Limits{InFlight: Unlimited}, 1<<30)
+	big, small := s.talker("big", 60<<10, 50), s.talker("small", 64, 50)
+	third := s.talker("third", 1<<10, 50)
+	s.c.out.hold()
+	for _, p := range []*talker{big, small, third} {
+		p.Ready(false)
+	}
+	s.c.out.release(s.c, 0)
+	if len(s.log) != 150 {
+		t.Fatalf("%d turns, want 150", len(s.log))
+	}
+	for i := range 50 {
+		round := s.log[3*i : 3*i+3]
+		for _, p := range []string{"big", "small", "third"} {
+			if s.count(p, round) != 1 {
+				t.Fatalf("round %d was %v", i, round)
+			}
+		}
+	}
+}
+
+func TestControlFramesGoBeforeData(t *testing.T) {
+	s := newStage(Limits{InFlight: Unlimited}, 1<<30)
+	bulk, late := s.talker("bulk", 60<<10, 100), s.talker("late", 64, 1)
+	s.c.out.hold()
+	bulk.Ready(false)
+	late.Ready(true)
+	s.c.out.release(s.c, 0)
+	if s.log[0] != "late control" {
+		t.Errorf("began with %q", s.log[0])
+	}
+}
+
+// What is written and not read delays everything behind it, so it is bounded,
+// however much credit there is.
+func TestBytesInFlightAreBounded(t *testing.T) {
+	const bound = 256 << 10
+	s := newStage(Limits{InFlight: bound}, 1<<30)
+	s.talker("bulk", 32<<10, 1000).Ready(false)
+	if s.sink.bytes > bound+bound/4 || s.sink.bytes < bound/2 {
+		t.Fatalf("%d bytes written unread, the bound is %d", s.sink.bytes, bound)
+	}
+	before := s.sink.bytes
+	s.c.in.now = time.Now()
+	if err := s.c.connFrame(&frame.Frame{Kind: frame.Read, Value: uint64(before)}); err != nil {
+		t.Fatal(err)
+	}
+	if more := s.sink.bytes - before; more < bound/2 || more > bound+bound/4 {
+		t.Errorf("after all was read, %d bytes more were written", more)
+	}
+	if err := s.c.connFrame(&frame.Frame{Kind: frame.Read, Value: 1 << 40}); err == nil {
+		t.Error("a peer may say that it read what was never written")
+	}
+}
+
+func TestDataStaysWithinTheConnectionsCredit(t *testing.T) {
+	s := newStage(Limits{InFlight: Unlimited}, 1000)
+	a, b := s.talker("a", 300, 100), s.talker("b", 300, 100)
+	a.Ready(false)
+	b.Ready(false)
+	if a.used+b.used > 1000 || a.used+b.used < 1000-frame.MessageOverhead {
+		t.Fatalf("used %d and %d of a credit of 1000", a.used, b.used)
+	}
+	if err := s.c.connCredit(5000); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.used + b.used; got > 5000 || got < 5000-frame.MessageOverhead {
+		t.Errorf("used %d of a credit of 5000", got)
+	}
+	if d := a.used - b.used; d > 1000 || d < -1000 {
+		t.Errorf("one used %d, the other %d", a.used, b.used)
+	}
+	if err := s.c.connCredit(1 << 40); err == nil {
+		t.Error("credit that no sender can have earned was taken")
+	}
+}
+
+// Streams that wait for room in the queue are told in turn, as soon as there is
+// some, at any size of the queue.
+func TestRoomIsGivenInTurn(t *testing.T) {
+	for _, size := range []int{1, 2, 1000} {
+		s := newStage(Limits{OutQueue: size}, 1<<30)
+		first := s.talker("first", 64, 1)
+		first.Queued(size) // full
+		if first.Room() {
+			t.Fatalf("a queue of %d bytes has room for more than %d", size, size)
+		}
+		var order []string
+		for _, name := range []string{"a", "b", "c"} {
+			p := s.talker(name, 64, 1)
+			p.onRoom = func() { order = append(order, name) }
+			p.AwaitRoom()
+			p.AwaitRoom() // is in line already
+		}
+		if len(order) > 0 {
+			t.Fatalf("%v told of room that there is not", order)
+		}
+		first.Queued(-size)
+		if len(order) != 3 || order[0] != "a" || order[1] != "b" || order[2] != "c" {
+			t.Errorf("a queue of %d bytes: told of room: %v, want a, b, c", size, order)
+		}
+	}
+}

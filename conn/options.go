@@ -28,7 +28,7 @@ type Limits struct {
 	ConnWindow     int // bytes unread on a connection; default 16 MiB
 	AssemblyBudget int // bytes of messages in fragments on a connection beyond the windows; default 64 MiB, or MaxMessage if that is more
 	OutQueue       int // bytes accepted and not written on a connection; default 1 MiB
-	InFlight       int // bytes written and not read by the peer's loop; default 256 KiB, grown as the path needs
+	InFlight       int // bytes written and not read by the peer's loop; default 256 KiB, at least 128 KiB, grown as the path needs
 
 	KeepaliveInterval time.Duration // a silent peer is asked after this; default 30 s
 	KeepaliveTimeout  time.Duration // and given up after this; default 20 s
@@ -95,7 +95,7 @@ func (l Limits) Validate() error {
 		{"ConnWindow", l.ConnWindow, 4 << 10, maxLimit},
 		{"AssemblyBudget", l.AssemblyBudget, l.MaxMessage, Unlimited},
 		{"OutQueue", l.OutQueue, 1, Unlimited},
-		{"InFlight", l.InFlight, 4 << 10, Unlimited},
+		{"InFlight", l.InFlight, 2 * ackEvery, Unlimited},
 	} {
 		if c.v < c.min || c.v > c.max {
 			return fmt.Errorf("%w: %s is %d, must be %d to %d", ErrLimits, c.name, c.v, c.min, c.max)

@@ -1,0 +1,38 @@
+package conn
+
+import (
+	"errors"
+	"testing"
+)
+
+func TestDefaultLimitsAreInRange(t *testing.T) {
+	if err := (Limits{}).WithDefaults().Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A peer tells what it has read every ackEvery bytes: a writer that is bound to
+// less would wait for word that never comes.
+func TestBytesInFlightMustReachAnAcknowledgement(t *testing.T) {
+	for bound, ok := range map[int]bool{4 << 10: false, ackEvery: false, 2*ackEvery - 1: false, 2 * ackEvery: true, Unlimited: true} {
+		err := Limits{InFlight: bound}.WithDefaults().Validate()
+		if ok != (err == nil) || !ok && !errors.Is(err, ErrLimits) {
+			t.Errorf("InFlight of %d: %v", bound, err)
+		}
+	}
+}
+
+// However many streams may be open, half of the connection's window is left for
+// those that are read.
+func TestInitialCreditsLeaveHalfOfTheWindow(t *testing.T) {
+	for _, l := range []Limits{{}, {MaxStreams: 100}, {MaxStreams: 50_000}, {ConnWindow: 1 << 20}, {StreamWindow: 64, ConnWindow: 4 << 10, MaxStreams: 10}} {
+		l = l.WithDefaults()
+		n := l.InitialCredit()
+		if n*l.MaxStreams > l.ConnWindow/2 && n > 128 {
+			t.Errorf("%d streams of %d take more than half of %d", l.MaxStreams, n, l.ConnWindow)
+		}
+		if n > l.StreamWindow || n > 64<<10 {
+			t.Errorf("initial credit of %d, the window may grow to %d", n, l.StreamWindow)
+		}
+	}
+}

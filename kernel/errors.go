@@ -71,7 +71,7 @@ type HandlerError struct {
 
 func (e *HandlerError) Error() string { return "sluice: " + e.Code.String() + ": " + e.Reason }
 
-// Errorf returns a HandlerError.
+// statusOf is what the peer is told of a handler's error.
 func statusOf(err error) (Code, string) {
 	var he *HandlerError
 	if errors.As(err, &he) {

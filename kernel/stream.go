@@ -83,8 +83,9 @@ func (s *Stream) Accepted(ctx context.Context) (reply Message, header Metadata, 
 }
 
 // Context returns a context that ends with the stream, or with the handler, and
-// carries the values of the one that the stream was opened with. Its cause is
-// the stream's error.
+// carries the values of the one that the stream was opened with. Its error, and
+// its cause, is context.DeadlineExceeded or context.Canceled; the stream's Err
+// says more.
 func (s *Stream) Context() context.Context { return (*streamContext)(s) }
 
 // In returns the messages from the peer. It is closed, after the last message

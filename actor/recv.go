@@ -35,8 +35,9 @@ func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
 // admit checks that bytes may arrive, and tells whether to keep them.
 func (s *Stream) admit(cost int) (bool, error) {
 	if !s.st.dataAllowed() {
+		s.win.recvd += uint64(cost)
 		s.abort(s.fail(frame.CodeStreamState, "data after the end", false))
-		return false, nil
+		return false, frame.ErrFault
 	}
 	if !s.win.arrive(cost) {
 		return false, violation(frame.CodeFlowControl, "stream %d: %d bytes beyond its credit",
@@ -187,7 +188,7 @@ func (s *Stream) Fragment(p []byte, first, last bool, total int, now time.Time) 
 	}
 	if !s.fit(a, len(p)) {
 		s.discard(cost)
-		return nil
+		return frame.ErrFault
 	}
 	a.got += copy(a.m.Bytes()[a.got:], p)
 	if a.paying {
@@ -213,7 +214,7 @@ func (s *Stream) begin(first bool, total int) (bool, error) {
 	}
 	if total > s.cfg.MaxReceive {
 		s.abort(s.fail(frame.CodeTooLarge, fmt.Sprintf("message of %d bytes, limit %d", total, s.cfg.MaxReceive), false))
-		return false, nil
+		return false, frame.ErrFault
 	}
 	if a == nil {
 		a = &assembly{}
@@ -253,8 +254,12 @@ func (s *Stream) complete(a *assembly, now time.Time) {
 	a.active, a.m = false, pool.Message{}
 	if a.paying {
 		a.paid = m
-	} else if a.paid.IsZero() {
-		s.asm = nil
+	} else { // within the window, like any other message
+		s.link.Assemble(-m.Len())
+		a.reserve -= m.Len()
+		if a.paid.IsZero() {
+			s.asm = nil
+		}
 	}
 	var run pool.Queue
 	run.Push(m)
@@ -408,7 +413,7 @@ func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata)
 	fx, ok := s.st.peerEnded()
 	if !ok {
 		s.abort(s.fail(frame.CodeStreamState, "a second end", false))
-		return nil
+		return frame.ErrFault
 	}
 	if len(trailer) > 0 {
 		s.more().trailer = trailer
@@ -458,4 +463,23 @@ func (s *Stream) Refused(code frame.Code, reason string, notProcessed bool) {
 	e := s.fail(code, reason, true)
 	e.Refused, e.NotProcessed = true, notProcessed
 	s.lose(e)
+}
+
+// Held is how many bytes wait unread, and how many were ever taken.
+func (s *Stream) Held() (int, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.in.Bytes()
+	if s.asm != nil {
+		n += s.asm.got
+	}
+	return n, s.win.taken
+}
+
+// Evict resets the stream and drops what waits unread, for want of memory.
+func (s *Stream) Evict(reason string) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.abort(s.fail(frame.CodeResourceExhausted, reason, false))
+	s.dropIn()
 }

@@ -19,14 +19,22 @@ const (
 	refusedFactor = 10 // times the limit of streams, in refusedWindow
 	refusedWindow = 10 * time.Second
 	maxAnswers    = 1000 // control frames that wait for a peer that does not read
+	uselessSpare  = 1000 // frames that change nothing, and
+	uselessEach   = 8    // for each stream that there ever was
+	readSpare     = 1000 // reports of bytes read beyond one for every leastRead bytes written
+	leastRead     = 1 << 10
+	maxGoodbyes   = 16
 )
 
 // abuse counts. It is owned by the reader.
 type abuse struct {
 	lastPing time.Time
 	strikes  int
-	strays   int
+	strays   uint64 // bytes of credit used on streams that had ended
 	credits  uint64
+	reads    uint64
+	vain     uint64
+	goodbyes int
 	resets   *rate.Limiter
 	refusals int
 	since    time.Time
@@ -60,6 +68,29 @@ func (a *abuse) reset(now time.Time) error {
 func (a *abuse) credit(sent uint64) error {
 	if a.credits++; a.credits > sent/leastGrant+creditSpare {
 		return violation(frame.CodeCalm, "too many grants of credit")
+	}
+	return nil
+}
+
+// read counts a report of bytes read: an honest peer sends one for 64 KiB.
+func (a *abuse) read(wrote uint64) error {
+	if a.reads++; a.reads > wrote/leastRead+readSpare {
+		return violation(frame.CodeCalm, "too many reports of what was read")
+	}
+	return nil
+}
+
+func (a *abuse) useless(streams uint64) error {
+	if a.vain++; a.vain > uselessEach*streams+uselessSpare {
+		return violation(frame.CodeCalm, "too many frames that change nothing")
+	}
+	return nil
+}
+
+// goodbye counts a GoAway: two are the rule, a third gives the reason of the end.
+func (a *abuse) goodbye() error {
+	if a.goodbyes++; a.goodbyes > maxGoodbyes {
+		return violation(frame.CodeCalm, "too many goodbyes")
 	}
 	return nil
 }

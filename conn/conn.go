@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,11 @@ type Stream interface {
 	Fill(sess frame.Session, o *frame.Out, most int, data bool) (used int, again bool)
 	// RoomFree says that the connection may take more again.
 	RoomFree()
+	// Held is how many bytes it holds unread, and how many were ever taken. Any
+	// time.
+	Held() (bytes int, taken uint64)
+	// Evict ends the stream for want of memory. Any time.
+	Evict(reason string)
 	// Lost says that the stream ends because of err. refused says that the peer
 	// never looked at it.
 	Lost(err error, refused bool)
@@ -119,6 +125,8 @@ type Conn struct {
 
 	out output
 
+	arrived   atomic.Uint64 // credit that the peer used, as of the last input
+	streams   atomic.Int32  // streams, own and the peer's
 	taken     atomic.Uint64 // credit that our streams returned
 	told      atomic.Uint64 // of it, what the peer knows
 	granted   atomic.Uint64 // by the peer
@@ -142,6 +150,7 @@ type awayState struct {
 func newConn(cfg Config) *Conn {
 	c := &Conn{cfg: cfg, sess: cfg.Session}
 	c.lim = &c.cfg.Limits
+	c.keeper.start = time.Now()
 	c.out.init(c.lim.InFlight)
 	c.told.Store(0)
 	c.granted.Store(cfg.Peer.ConnCredit)
@@ -233,6 +242,7 @@ func (c *Conn) Reserve(n int) error {
 		return err
 	}
 	c.own += n
+	c.streams.Add(int32(n))
 	return nil
 }
 
@@ -241,6 +251,7 @@ func (c *Conn) Unreserve(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.own -= n
+	c.streams.Add(int32(-n))
 }
 
 // OnFree has f called, under no lock, whenever a stream of ours has ended.
@@ -263,10 +274,14 @@ func (c *Conn) Close() { c.Fail("close", frame.CodeOK, net.ErrClosed) }
 // lost is called by the transport when the connection is gone. A socket's io.EOF
 // is not passed on: to a stream's reader it would mean that all is well.
 func (c *Conn) lost(op string, err error) {
-	if errors.Is(err, io.EOF) {
+	code := frame.CodeConnectionLost
+	switch {
+	case errors.Is(err, io.EOF):
 		err = io.ErrUnexpectedEOF
+	case op == "write" && errors.Is(err, os.ErrDeadlineExceeded):
+		code, err = frame.CodeWriteStall, errStalled
 	}
-	c.end(&Error{Addr: c.cfg.Remote, Op: op, Code: frame.CodeConnectionLost, Err: err}, false)
+	c.end(&Error{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}, false)
 }
 
 // end is the one way in which a connection ends. Streams hear of it first, each
@@ -283,10 +298,14 @@ func (c *Conn) end(e *Error, goodbye bool) {
 	}
 	c.cause, c.ended = e, true
 	ports := c.table.all()
+	served := uint64(maxStream)
+	if c.away.remote {
+		served = c.away.peerLimit
+	}
 	c.mu.Unlock()
 	c.out.stopOpens()
 	for _, p := range ports {
-		p.s.Lost(e, false)
+		p.s.Lost(e, p.own && p.id.Load() > served)
 	}
 	for _, p := range c.out.takeUnborn() {
 		p.s.Lost(e, true)
@@ -322,9 +341,8 @@ func (c *Conn) lastPeerSeen() uint64 {
 	return min(c.away.limit, c.lastPeer)
 }
 
-// begin starts the connection on its transport.
-func (c *Conn) begin(tr transport) {
-	c.tr = tr
+// begin starts the connection, which may have been closed already.
+func (c *Conn) begin() {
 	c.keeper.begin(c)
 	if c.cfg.RTT > 0 {
 		c.keeper.rtt.Store(int64(c.cfg.RTT))

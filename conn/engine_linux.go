@@ -124,7 +124,7 @@ type handler struct{ gnet.BuiltinEventEngine }
 func (*handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	t := gc.Context().(*loopConn)
 	t.gc = gc
-	t.c.begin(t)
+	t.c.begin()
 	t.c.cfg.Handler.(Starter).Started(t.c)
 	if len(t.early) > 0 && !t.input(t.early) {
 		return nil, gnet.None

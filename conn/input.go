@@ -46,6 +46,8 @@ func (c *Conn) Input(p []byte) bool {
 	}
 	pool.PutArena(in.arena)
 	in.arena, in.port = nil, nil
+	c.arrived.Store(in.recvd)
+	c.keeper.received(c)
 	c.acknowledge()
 	if err != nil {
 		c.violated(err)
@@ -161,7 +163,7 @@ func (c *Conn) data(f *frame.Frame) error {
 		return err
 	}
 	in.port = p
-	return p.s.Fragment(f.Payload, f.First, f.Last, f.Total, in.now)
+	return c.judge(p.s.Fragment(f.Payload, f.First, f.Last, f.Total, in.now))
 }
 
 // deliver hands the messages in hand to their stream.
@@ -172,7 +174,7 @@ func (c *Conn) deliver() error {
 	}
 	err := in.port.s.Deliver(&in.run, in.now)
 	in.run = pool.Queue{}
-	return err
+	return c.judge(err)
 }
 
 func (c *Conn) find(id uint64) *Port {
@@ -184,15 +186,27 @@ func (c *Conn) find(id uint64) *Port {
 	return c.table.get(id)
 }
 
-// strayGrace is how many data frames may come for streams that we have reset.
-const strayGrace = 10_000
+// judge counts streams that were reset for what the peer sent, as resets of the
+// peer's own: both cost us the same.
+func (c *Conn) judge(err error) error {
+	if err == frame.ErrFault { //nolint:errorlint // never wrapped
+		return c.abuse.reset(c.in.now)
+	}
+	return err
+}
 
-// strayData drops data for a stream that is gone. Its credit goes back.
+// strayData drops data for a stream that is gone. Its credit goes back. A peer
+// can have had a window of data on its way when it heard of a stream's end, once
+// for each.
 func (c *Conn) strayData(f *frame.Frame, cost int) error {
 	if err := c.strange(f); err != nil {
 		return err
 	}
-	if c.abuse.strays++; c.abuse.strays > strayGrace {
+	c.abuse.strays += uint64(cost)
+	c.mu.Lock()
+	most := c.table.cut * uint64(c.lim.ConnWindow)
+	c.mu.Unlock()
+	if c.abuse.strays > most {
 		return violation(frame.CodeStreamState, "too much data for streams that have ended")
 	}
 	c.returned(cost)
@@ -209,6 +223,8 @@ func (c *Conn) strange(f *frame.Frame) error {
 	switch {
 	case id == 0:
 		return violation(frame.CodeProtocol, "stream 0 can't have data")
+	case (mine && id >= c.nextOwn || !mine && id > c.lastPeer) && f.Kind == frame.Reset:
+		return violation(frame.CodeProtocol, "reset of stream %d, which was never opened", id)
 	case mine && id >= c.nextOwn, !mine && id > c.lastPeer:
 		return violation(frame.CodeStreamState, "frame for stream %d, which was never opened", id)
 	case (f.Kind == frame.Data || f.Kind == frame.EOS) && c.table.peerOver(id):
@@ -260,6 +276,9 @@ func (c *Conn) streamFrame(f *frame.Frame) error {
 				return err
 			}
 		}
+		if err := c.useless(); err != nil {
+			return err
+		}
 		return c.strange(f)
 	}
 	switch f.Kind {
@@ -275,7 +294,7 @@ func (c *Conn) streamFrame(f *frame.Frame) error {
 	case frame.EOS:
 		p.peerOver.Store(true)
 	}
-	return p.s.Control(f)
+	return c.judge(p.s.Control(f))
 }
 
 // lateAnswer drops the answer to a stream that we have given up meanwhile.
@@ -283,7 +302,19 @@ func (c *Conn) lateAnswer(f *frame.Frame) error {
 	if f.Stream == 0 || f.Stream&1 != c.ownParity() {
 		return violation(frame.CodeProtocol, "an answer for stream %d", f.Stream)
 	}
+	if err := c.useless(); err != nil {
+		return err
+	}
 	return c.strange(f)
+}
+
+// useless counts a frame that changes nothing. An honest peer sends a few when a
+// stream ends, before it hears of it.
+func (c *Conn) useless() error {
+	c.mu.Lock()
+	streams := (c.nextOwn + c.lastPeer) / 2
+	c.mu.Unlock()
+	return c.abuse.useless(streams)
 }
 
 func (c *Conn) connCredit(total uint64) error {
@@ -305,6 +336,9 @@ func (c *Conn) connFrame(f *frame.Frame) error {
 		if f.Value > c.out.wrote.Load() {
 			return violation(frame.CodeProtocol, "more read than was written")
 		}
+		if err := c.abuse.read(c.out.wrote.Load()); err != nil {
+			return err
+		}
 		if f.Value > c.peerRead.Load() {
 			c.peerRead.Store(f.Value)
 			c.keeper.read(c, f.Value)
@@ -316,6 +350,9 @@ func (c *Conn) connFrame(f *frame.Frame) error {
 		}
 		return c.out.answer(c, f.Value)
 	case frame.Pong:
+		if f.Value != c.keeper.pinged.Load() {
+			return c.useless()
+		}
 		c.keeper.pong(c, f.Value)
 	case frame.GoAway:
 		return c.goneAway(f)
@@ -381,7 +418,14 @@ func (c *Conn) checkMetadata(f *frame.Frame) *Refusal {
 
 // goneAway takes the peer's goodbye.
 func (c *Conn) goneAway(f *frame.Frame) error {
+	if err := c.abuse.goodbye(); err != nil {
+		return err
+	}
 	c.mu.Lock()
+	if f.Value != maxStream && f.Value >= c.nextOwn {
+		c.mu.Unlock()
+		return violation(frame.CodeProtocol, "a goodbye that serves stream %d, which was never opened", f.Value)
+	}
 	if c.away.remote && f.Value > c.away.peerLimit {
 		c.mu.Unlock()
 		return violation(frame.CodeProtocol, "a goodbye that takes the last one back")
@@ -395,9 +439,8 @@ func (c *Conn) goneAway(f *frame.Frame) error {
 	}
 	idle := c.own+c.peer == 0
 	c.mu.Unlock()
-	cause := &Error{Addr: c.cfg.Remote, Op: "open", Code: frame.CodeGoingAway, Remote: true, Err: ErrGoingAway}
 	for _, p := range append(unserved, c.out.takeUnborn()...) {
-		p.s.Lost(cause, true)
+		p.s.Lost(c.goingAway(), true)
 	}
 	if f.Code != frame.CodeOK {
 		return &peerGone{f.Code, f.Reason}

@@ -13,6 +13,7 @@ import (
 var (
 	errSilent  = errors.New("the peer does not answer")
 	errStalled = errors.New("the peer does not read")
+	errPartial = errors.New("a frame takes too long to arrive")
 	errIdle    = errors.New("no streams for too long")
 )
 
@@ -36,11 +37,20 @@ type keeper struct {
 	over     atomic.Bool
 	dead     atomic.Bool // the goodbye has had its time
 	pongFn   atomic.Pointer[func()]
+	partAt   atomic.Int64 // when the frame began that is arriving, since start; 0: none
+	part     int64        // where it begins; owned by the reader
+
+	fullAt, fullRead int64 // since when 64 KiB and more are unread, and what was read then; owned by the timer
 }
 
 func (k *keeper) begin(c *Conn) {
-	k.start = time.Now()
-	c.cfg.Timers.Set(&k.timer, c, k.start.Add(c.lookEvery()))
+	c.cfg.Timers.Set(&k.timer, c, k.start.Add(c.nextLook(0)))
+	switch { // closed already: then this took the place of what that had set
+	case k.over.Load():
+		k.stop(c)
+	case k.dead.Load():
+		k.linger(c, lingerTime)
+	}
 }
 
 func (k *keeper) since(t time.Time) int64 { return int64(t.Sub(k.start)) }
@@ -62,6 +72,47 @@ func (k *keeper) wrote() {
 	}
 }
 
+// A beginner is a session that can tell where a frame begins that has not come
+// completely.
+type beginner interface {
+	Begun() (at int64, ok bool)
+}
+
+// received looks, after each input, whether a frame has begun that is not
+// complete. Only the start of each is noted: a frame that trickles in gets no
+// more time by that.
+func (k *keeper) received(c *Conn) {
+	b, ok := c.sess.(beginner)
+	if !ok {
+		return
+	}
+	at, begun := b.Begun()
+	switch {
+	case !begun:
+		if k.partAt.Load() != 0 {
+			k.partAt.Store(0)
+		}
+	case at != k.part || k.partAt.Load() == 0:
+		k.part = at
+		k.partAt.Store(max(k.since(c.in.now), 1))
+	}
+}
+
+// unreadFor is for how long the peer has had more unread than it may without
+// telling us of any progress. A peer that reads tells us every 64 KiB.
+func (c *Conn) unreadFor(t int64) int64 {
+	k := &c.keeper
+	read := int64(c.peerRead.Load())
+	if !c.sess.Caps().ReaderCredit || int64(c.out.wrote.Load())-read < ackEvery {
+		k.fullAt = 0
+		return 0
+	}
+	if k.fullAt == 0 || read != k.fullRead {
+		k.fullAt, k.fullRead = t, read
+	}
+	return t - k.fullAt
+}
+
 // quiet notes that there are no streams.
 func (k *keeper) quiet(*Conn) { k.quietAt.Store(k.since(time.Now())) }
 
@@ -74,16 +125,6 @@ func (k *keeper) linger(c *Conn, d time.Duration) {
 func (k *keeper) stop(c *Conn) {
 	k.over.Store(true)
 	c.cfg.Timers.Stop(&k.timer)
-}
-
-// lookEvery is how often the connection is looked at.
-func (c *Conn) lookEvery() time.Duration {
-	l := c.lim
-	d := min(l.KeepaliveInterval, l.KeepaliveTimeout, l.WriteStall)
-	if !c.cfg.Client {
-		d = min(d, l.IdleConn)
-	}
-	return max(d/4, 10*time.Millisecond)
 }
 
 // Expire implements timers.Owner: it looks at the stamps.
@@ -101,12 +142,39 @@ func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
 		c.Fail(op, code, err)
 		return
 	}
-	c.cfg.Timers.Set(&k.timer, c, now.Add(c.lookEvery()))
+	c.evictStalled(now)
+	c.cfg.Timers.Set(&k.timer, c, now.Add(c.nextLook(t)))
+}
+
+// nextLook is when something is due next, should nothing happen until then.
+func (c *Conn) nextLook(t int64) time.Duration {
+	k, l := &c.keeper, c.lim
+	due := t + int64(l.WriteStall/4) // a write may begin to wait at any time
+	if k.partAt.Load() != 0 {
+		due = min(due, k.partAt.Load()+int64(l.ReadStall))
+	} else {
+		due = min(due, t+int64(l.ReadStall))
+	}
+	if k.asked.Load() {
+		due = min(due, k.askedAt.Load()+int64(l.KeepaliveTimeout))
+	} else {
+		due = min(due, k.heardAt.Load()+int64(l.KeepaliveInterval))
+	}
+	if !c.cfg.Client && c.Streams() == 0 {
+		due = min(due, k.quietAt.Load()+int64(l.IdleConn))
+	}
+	return max(time.Duration(due-t), time.Millisecond)
 }
 
 func (c *Conn) look(t int64) (string, frame.Code, error) {
 	k, l := &c.keeper, c.lim
 	if k.waiting.Load() && t-k.wroteAt.Load() >= int64(l.WriteStall) {
+		return "write", frame.CodeWriteStall, errStalled
+	}
+	if at := k.partAt.Load(); at != 0 && t-at >= int64(l.ReadStall) {
+		return "read", frame.CodeDeadlineExceeded, errPartial
+	}
+	if c.unreadFor(t) >= int64(l.WriteStall) {
 		return "write", frame.CodeWriteStall, errStalled
 	}
 	streams := c.Streams()

@@ -28,8 +28,9 @@ const netReadBuffer = 32 << 10
 func Serve(nc net.Conn, cfg Config, early []byte, made func(*Conn)) *Conn {
 	c := newConn(cfg)
 	t := &netConn{c: c, nc: nc}
+	c.tr = t // before anybody can close it
 	made(c)
-	c.begin(t)
+	c.begin()
 	go t.read(early)
 	return c
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime/debug"
 	"time"
 )
 
@@ -27,13 +28,15 @@ type Limits struct {
 	StreamWindow   int // bytes unread that a stream may grow to; default 1 MiB
 	ConnWindow     int // bytes unread on a connection; default 16 MiB
 	AssemblyBudget int // bytes of messages in fragments on a connection beyond the windows; default 64 MiB, or MaxMessage if that is more
+	Memory         int // bytes held unread and unwritten, a server; default 70 % of GOMEMLIMIT where that is set, else Unlimited
 	OutQueue       int // bytes accepted and not written on a connection; default 1 MiB
 	InFlight       int // bytes written and not read by the peer's loop; default 256 KiB, at least 128 KiB, grown as the path needs
 
 	KeepaliveInterval time.Duration // a silent peer is asked after this; default 30 s
 	KeepaliveTimeout  time.Duration // and given up after this; default 20 s
 	KeepaliveMinimum  time.Duration // a peer may ask no more often; default 10 s
-	WriteStall        time.Duration // a peer that reads nothing is given up; default 30 s
+	ReadStall         time.Duration // a frame that has begun must be complete after this; default 30 s
+	WriteStall        time.Duration // a peer that reads nothing, or less than 64 KiB, is given up; default 30 s
 	IdleConn          time.Duration // a connection without streams is closed; default 10 min, servers only
 	Drain             time.Duration // time for a drain whose context has no deadline; default 30 s
 }
@@ -59,15 +62,28 @@ func (l Limits) WithDefaults() Limits {
 	def(&l.StreamWindow, 1<<20)
 	def(&l.ConnWindow, 16<<20)
 	def(&l.AssemblyBudget, max(64<<20, l.MaxMessage))
+	def(&l.Memory, memoryDefault())
 	def(&l.OutQueue, 1<<20)
 	def(&l.InFlight, 256<<10)
 	def(&l.KeepaliveInterval, 30*time.Second)
 	def(&l.KeepaliveTimeout, 20*time.Second)
 	def(&l.KeepaliveMinimum, 10*time.Second)
+	def(&l.ReadStall, 30*time.Second)
 	def(&l.WriteStall, 30*time.Second)
 	def(&l.IdleConn, 10*time.Minute)
 	def(&l.Drain, 30*time.Second)
 	return l
+}
+
+// memoryShare is the part of GOMEMLIMIT, in percent, that messages may take.
+const memoryShare = 70
+
+func memoryDefault() int {
+	limit := debug.SetMemoryLimit(-1) // asks
+	if limit == math.MaxInt64 {
+		return Unlimited
+	}
+	return int(limit / 100 * memoryShare)
 }
 
 // maxLimit is the largest window and message.
@@ -94,6 +110,7 @@ func (l Limits) Validate() error {
 		{"StreamWindow", l.StreamWindow, 64, maxLimit},
 		{"ConnWindow", l.ConnWindow, 4 << 10, maxLimit},
 		{"AssemblyBudget", l.AssemblyBudget, l.MaxMessage, Unlimited},
+		{"Memory", l.Memory, 1 << 20, Unlimited},
 		{"OutQueue", l.OutQueue, 1, Unlimited},
 		{"InFlight", l.InFlight, 2 * ackEvery, Unlimited},
 	} {

@@ -65,6 +65,11 @@ func (o *output) init(inFlight int) {
 // ready gives p its turn. It is called once for each turn asked for.
 func (o *output) ready(c *Conn, p *Port, urgent bool) {
 	o.mu.Lock()
+	if o.closed && p.own && p.id.Load() == 0 {
+		o.mu.Unlock()
+		p.s.Lost(c.unopened(), true)
+		return
+	}
 	if urgent {
 		o.control.pushControl(p)
 	} else {
@@ -387,14 +392,31 @@ func (c *Conn) gatherControl() {
 	}
 }
 
+// unopened is why a stream without a number will get none.
+func (c *Conn) unopened() error {
+	if err := c.Err(); err != nil {
+		return err
+	}
+	return c.goingAway()
+}
+
+func (c *Conn) goingAway() *Error {
+	return &Error{Addr: c.cfg.Remote, Op: "open", Code: frame.CodeGoingAway, Remote: true, Err: ErrGoingAway}
+}
+
 // number gives p, and those opened with it, their numbers on the wire, in the
-// order of the first frames.
+// order of the first frames. closed is from when p was in line: then it was told.
 func (c *Conn) number(p *Port, closed bool) bool {
 	if closed {
 		return false
 	}
 	var gone []uint64
 	c.mu.Lock()
+	if cause := c.cause; cause != nil && p.own { // its end did not find p
+		c.mu.Unlock()
+		p.s.Lost(cause, true)
+		return false
+	}
 	ok := !p.gone
 	for q := p; ok && q != nil; q = q.mate {
 		q.id.Store(c.nextOwn)

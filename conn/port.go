@@ -3,6 +3,7 @@ package conn
 import (
 	"math"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluicerpc/sluice/internal/timers"
 )
@@ -19,6 +20,9 @@ type Port struct {
 	peerOver atomic.Bool // the peer ended its half, or reset
 	mate     *Port       // the next that the same request opens
 
+	seenTaken uint64 // owned by the connection's timer
+	seenAt    time.Time
+
 	nextControl, nextData, nextRoom *Port // owned by output's lock
 }
 
@@ -32,6 +36,7 @@ func (c *Conn) Attach(p *Port, id uint64) {
 	c.mu.Lock()
 	c.table.add(p)
 	c.peer++
+	c.streams.Add(1)
 	c.mu.Unlock()
 }
 
@@ -80,9 +85,21 @@ func (p *Port) Taken(cost int) { p.c.returned(cost) }
 // window. The count is the connection's own: it waits for no stream.
 func (c *Conn) returned(cost int) {
 	n := c.taken.Add(uint64(cost))
-	if n-c.told.Load() >= uint64(c.lim.ConnWindow/2) {
+	told := c.told.Load()
+	if n-told >= uint64(c.lim.ConnWindow/2) || c.streams.Load() == 0 || n-told >= c.peerHas(told) {
 		c.out.say(c, func(o *output) { o.credit = true })
 	}
+}
+
+// peerHas is how much credit the peer has left, as far as we have seen what it
+// uses. Where streams that nobody reads hold most of the window, half a window
+// would never come back.
+func (c *Conn) peerHas(told uint64) uint64 {
+	total, used := told+uint64(c.lim.ConnWindow), c.arrived.Load()
+	if used > total {
+		return 0
+	}
+	return total - used
 }
 
 // Assemble implements actor.Link.
@@ -163,6 +180,7 @@ func (c *Conn) retire(p *Port) {
 	} else {
 		c.peer--
 	}
+	c.streams.Add(-1)
 	last := c.own+c.peer == 0
 	free := c.onFree
 	c.mu.Unlock()

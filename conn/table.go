@@ -9,6 +9,7 @@ type table struct {
 	slots  atomic.Pointer[[]atomic.Pointer[Port]]
 	others map[uint64]*Port // whose place was taken
 	n      int
+	cut    uint64   // streams that ended before the peer had ended its half
 	ring   [32]gone // of the last streams that ended
 	next   int
 }
@@ -89,7 +90,11 @@ func (t *table) remove(id uint64) {
 		delete(t.others, id)
 	}
 	t.n--
-	t.ring[t.next] = gone{id, p.peerOver.Load()}
+	over := p.peerOver.Load()
+	if !over {
+		t.cut++
+	}
+	t.ring[t.next] = gone{id, over}
 	t.next = (t.next + 1) % len(t.ring)
 }
 

@@ -1,6 +1,7 @@
 package frame
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -101,6 +102,10 @@ func (e *ProtocolError) Is(target error) bool {
 	t, ok := target.(*ProtocolError)
 	return ok && t.Code == e.Code
 }
+
+// ErrFault is what a step of a stream returns where what the peer sent had the
+// stream, and nothing else, reset. Connections count that.
+var ErrFault = errors.New("the stream was reset for what the peer sent")
 
 // A Violation is what a peer did that ends its connection, found above the
 // framing.

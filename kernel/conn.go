@@ -206,7 +206,9 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, grants []frame.Grant,
 	}
 	first.c.a.SetFirst(f)
 	if !inline {
-		if err := first.c.a.Push(opts.Request.Share()); err != nil {
+		m := opts.Request.Share()
+		if err := first.c.a.Push(m); err != nil {
+			m.Release()
 			return err
 		}
 	}
@@ -248,9 +250,22 @@ func (o *CallOptions) bound(ctx context.Context) (context.Context, context.Cance
 	return context.WithTimeout(ctx, d)
 }
 
-// call sends the request and waits for the one reply and the end.
+// call sends the request and waits for the one reply and the end. The request
+// is its own if it succeeds.
 func (s *Stream) call(ctx context.Context, req Message) (Message, error) {
-	if err := s.Send(ctx, req); err != nil && !errors.Is(err, ErrStopped) {
+	reply, err := s.exchange(ctx, req.Share())
+	if err == nil {
+		req.Release()
+	}
+	return reply, err
+}
+
+func (s *Stream) exchange(ctx context.Context, req Message) (Message, error) {
+	if err := s.Send(ctx, req); err != nil {
+		req.Release()
+		if errors.Is(err, ErrStopped) {
+			return s.answer(ctx)
+		}
 		s.Abort(CodeCancelled, "call given up")
 		if serr := s.Err(); serr != nil {
 			return Message{}, serr
@@ -258,6 +273,11 @@ func (s *Stream) call(ctx context.Context, req Message) (Message, error) {
 		return Message{}, err
 	}
 	_ = s.CloseSend()
+	return s.answer(ctx)
+}
+
+// answer takes the one reply, and the end.
+func (s *Stream) answer(ctx context.Context) (Message, error) {
 	reply, err := s.Receive(ctx)
 	if err != nil {
 		s.Abort(CodeCancelled, "call given up")
@@ -319,6 +339,9 @@ func (l *link) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	}
 	if n := int64(c.c.Limits().MaxStreams); c.running.Load() >= n {
 		return &conn.Refusal{Code: CodeRefused, Reason: "too many handlers run", NotProcessed: true}
+	}
+	if c.host.pressure.Load() >= stopOpening {
+		return &conn.Refusal{Code: CodeRefused, Reason: "the server is short of memory", NotProcessed: true}
 	}
 	o := c.offer(f)
 	if f.FollowsData {

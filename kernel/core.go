@@ -62,11 +62,22 @@ func (c *core) Fill(sess frame.Session, o *frame.Out, most int, data bool) (int,
 // RoomFree implements conn.Stream.
 func (c *core) RoomFree() { c.a.RoomFree() }
 
+// Held implements conn.Stream.
+func (c *core) Held() (int, uint64) { return c.a.Held() }
+
+// Evict implements conn.Stream.
+func (c *core) Evict(reason string) { c.a.Evict(reason) }
+
 // Lost implements conn.Stream.
 func (c *core) Lost(err error, refused bool) {
 	e := &StreamError{Code: CodeConnectionLost, Cause: err}
 	if refused {
 		e = &StreamError{Code: CodeGoingAway, Refused: true, NotProcessed: true, Remote: true, Reason: err.Error()}
+		for _, s := range c.mates() {
+			each := *e
+			s.a.Lost(&each)
+		}
+		return
 	}
 	c.a.Lost(e)
 }

@@ -32,6 +32,7 @@ type host struct {
 	logger    *slog.Logger
 	timers    timers.Queue
 	panics    atomic.Uint64
+	pressure  atomic.Int64 // memory held, in percent of the limit
 	authorize func(ctx context.Context, id Identity, method string, md Metadata) error
 	onConn    func(*Conn)
 	away      func(*Conn)
@@ -82,12 +83,7 @@ func (h *host) run(o *Offer, e entry) {
 	first := o.streams[0]
 	defer first.c.a.EndContext()
 	defer h.recovered(o)
-	if err := h.authorized(o); err != nil {
-		code, reason := statusOf(err)
-		if code == CodeUnknown {
-			code = CodePermissionDenied
-		}
-		o.reject(&conn.Refusal{Code: code, Reason: reason, NotProcessed: true})
+	if !h.authorized(o) {
 		return
 	}
 	switch {
@@ -101,13 +97,31 @@ func (h *host) run(o *Offer, e entry) {
 	}
 }
 
-func (h *host) authorized(o *Offer) error {
+// authorized asks the program, and refuses the offer if it says no, or nothing
+// in time.
+func (h *host) authorized(o *Offer) bool {
 	if h.authorize == nil {
-		return nil
+		return true
 	}
 	ctx, cancel := context.WithTimeout(o.streams[0].Context(), h.limits.Authenticate)
 	defer cancel()
-	return h.authorize(ctx, o.conn.identity, o.Method(), o.metadata)
+	stop := context.AfterFunc(ctx, func() {
+		o.reject(&conn.Refusal{Code: CodeUnavailable, Reason: "authorisation takes too long", NotProcessed: true})
+	})
+	defer stop()
+	err := h.authorize(ctx, o.conn.identity, o.Method(), o.metadata)
+	if !stop() {
+		return false
+	}
+	if err == nil {
+		return true
+	}
+	code, reason := statusOf(err)
+	if code == CodeUnknown {
+		code = CodePermissionDenied
+	}
+	o.reject(&conn.Refusal{Code: code, Reason: reason, NotProcessed: true})
+	return false
 }
 
 // runStream runs a handler of Server.Handle. Its stream is accepted by its first

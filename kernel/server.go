@@ -26,6 +26,8 @@ type Server struct {
 	handshakes map[net.Conn]struct{}
 	closing    bool
 	empty      chan struct{} // closed when closing and the last connection is gone
+	budget     budget
+	watching   sync.Once
 	slots      chan struct{} // one for each handshake at once
 
 	counters
@@ -33,7 +35,7 @@ type Server struct {
 
 // counters is what Stats reads.
 type counters struct {
-	accepted, refused, failed, strangers atomic.Uint64
+	accepted, refused, failed, strangers, evicted atomic.Uint64
 }
 
 // Stats is what a server has counted since it began.
@@ -44,6 +46,7 @@ type Stats struct {
 	Failed    uint64 // handshakes that failed
 	Strangers uint64 // of them, connections that spoke none of our protocols
 	Panics    uint64 // handlers that panicked
+	Evicted   uint64 // streams reset for want of memory
 }
 
 // NewServer returns a server that is not serving yet. Nil opts are the defaults.
@@ -104,6 +107,7 @@ func (s *Server) Stats() Stats {
 	return Stats{
 		Conns: n, Accepted: s.accepted.Load(), Refused: s.refused.Load(),
 		Failed: s.failed.Load(), Strangers: s.strangers.Load(), Panics: s.panics.Load(),
+		Evicted: s.evicted.Load(),
 	}
 }
 
@@ -144,6 +148,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer stop()
 	var pause backoffAccept
 	for {
+		for s.pressure.Load() >= stopAccepting && !s.isClosing() {
+			pause.sleep(ctx)
+		}
 		nc, err := ln.Accept()
 		if err == nil {
 			pause = 0
@@ -194,6 +201,7 @@ func (s *Server) track(ln net.Listener) bool {
 		return false
 	}
 	s.listeners[ln] = struct{}{}
+	s.watching.Do(func() { s.budget.watch(s) })
 	return true
 }
 
@@ -361,6 +369,8 @@ func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, erro
 	return within(ctx, func() (Identity, error) { return s.opts.Authenticate(ctx, p) })
 }
 
+var errHook = errors.New("the hook panicked")
+
 // within runs f, and gives up on it when ctx ends: a hook that ignores its
 // context holds up nobody but itself.
 func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
@@ -370,8 +380,12 @@ func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	}
 	c := make(chan result, 1)
 	go func() {
-		v, err := f()
-		c <- result{v, err}
+		r := result{err: errHook}
+		defer func() {
+			_ = recover() // the hook's own fault must not end the program
+			c <- r
+		}()
+		r.v, r.err = f()
 	}()
 	select {
 	case r := <-c:

@@ -79,12 +79,15 @@ func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
 	return s, nil
 }
 
-// park accepts streams and leaves them alone: without a goroutine each.
+// park accepts streams and leaves them alone, without a goroutine each. They have
+// nothing to say, so that half is ended at once: nobody would be there to do it
+// when the client ends its own.
 func (s *server) park(ctx context.Context, offers <-chan *kernel.Offer, o peer.Options) {
 	for {
 		select {
 		case offer := <-offers:
-			if _, err := offer.Accept(kernel.Message{}, nil); err == nil && o.Serving != nil {
+			if st, err := offer.Accept(kernel.Message{}, nil); err == nil && o.Serving != nil {
+				_ = st.CloseSend()
 				o.Serving.Add(1)
 			}
 		case <-ctx.Done():

@@ -1,0 +1,64 @@
+package conn
+
+import "time"
+
+// stallTime is how long a stream may sit on data that nobody takes before it can
+// be reset to make room for others.
+const stallTime = 30 * time.Second
+
+// evictStalled resets the stream that holds the most without having been read
+// for long, where windows have used up what the connection can give: the last
+// resort, after grants have shrunk.
+func (c *Conn) evictStalled(now time.Time) {
+	c.mu.Lock()
+	if c.spare() >= c.lim.ConnWindow/32 {
+		c.mu.Unlock()
+		return
+	}
+	ports := c.table.all()
+	c.mu.Unlock()
+	var worst *Port
+	most := c.lim.InitialCredit()
+	for _, p := range ports {
+		held, taken := p.s.Held()
+		if taken != p.seenTaken || p.seenAt.IsZero() {
+			p.seenTaken, p.seenAt = taken, now
+			continue
+		}
+		if held > most && now.Sub(p.seenAt) >= stallTime {
+			worst, most = p, held
+		}
+	}
+	if worst != nil {
+		worst.s.Evict("unread data for too long while others need the memory")
+	}
+}
+
+// Held is how many bytes wait in this connection to be taken by the application
+// or to be written.
+func (c *Conn) Held() int {
+	unread := int64(c.arrived.Load()) - int64(c.taken.Load())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return int(max(unread, 0)+max(c.queued.Load(), 0)) + c.assembled
+}
+
+// EvictLargest resets the stream that holds the most unread data, for want of
+// memory; it returns false if none holds any.
+func (c *Conn) EvictLargest() bool {
+	c.mu.Lock()
+	ports := c.table.all()
+	c.mu.Unlock()
+	var worst *Port
+	most := 0
+	for _, p := range ports {
+		if held, _ := p.s.Held(); held > most {
+			worst, most = p, held
+		}
+	}
+	if worst == nil {
+		return false
+	}
+	worst.s.Evict("the server is out of memory for unread data")
+	return true
+}

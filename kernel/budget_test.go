@@ -1,0 +1,101 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/kernel/kerneltest"
+)
+
+// stuff sends on s until there is no more credit, and returns how many bytes.
+func stuff(t *testing.T, s *kernel.Stream) (n int) {
+	t.Helper()
+	for {
+		m := kernel.MessageOf(make([]byte, 1000))
+		switch err := s.TrySend(m); {
+		case err == nil:
+			n += 1000
+		case errors.Is(err, kernel.ErrWouldBlock):
+			m.Release()
+			return n
+		default:
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestUnreadDataStaysWithinTheMemoryBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, client := kerneltest.Start(t, &kernel.ServerOptions{Limits: kernel.Limits{Memory: 1 << 20}}, nil)
+		var streams []*kernel.Stream
+		total := 0
+		for range 6 {
+			a, _ := kerneltest.Open(t, srv, client, kernel.StreamOptions{}, kernel.StreamOptions{Window: 300 << 10})
+			streams = append(streams, a)
+			total += stuff(t, a)
+		}
+		if total < 1<<20 {
+			t.Fatalf("sent %d bytes: not enough for the test", total)
+		}
+		time.Sleep(time.Second)
+		if n := srv.Stats().Evicted; n == 0 || n == uint64(len(streams)) {
+			t.Errorf("%d of %d streams were evicted", n, len(streams))
+		}
+		evicted := 0
+		for _, s := range streams {
+			if errors.Is(s.Err(), &kernel.StreamError{Code: kernel.CodeResourceExhausted}) {
+				evicted++
+			}
+		}
+		if uint64(evicted) != srv.Stats().Evicted {
+			t.Errorf("%d streams know that they were evicted, the server counts %d", evicted, srv.Stats().Evicted)
+		}
+	})
+}
+
+func TestStreamsAreRefusedNearTheMemoryBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, client := kerneltest.Start(t, &kernel.ServerOptions{Limits: kernel.Limits{Memory: 1 << 20}}, nil)
+		a, b := kerneltest.Open(t, srv, client, kernel.StreamOptions{}, kernel.StreamOptions{Window: 960 << 10})
+		stuff(t, a)
+		time.Sleep(time.Second)
+		s, err := client.Open(context.Background(), "kerneltest", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = s.Accepted(context.Background())
+		var se *kernel.StreamError
+		if !errors.As(err, &se) || se.Code != kernel.CodeRefused || !se.NotProcessed {
+			t.Fatalf("got %v, want a refusal that can be tried again", err)
+		}
+		if n := srv.Stats().Evicted; n > 0 {
+			t.Fatalf("%d streams within the budget were evicted", n)
+		}
+		b.CloseReceive(kernel.CodeOK)
+		time.Sleep(time.Second)
+		kerneltest.Open(t, srv, client, kernel.StreamOptions{}, kernel.StreamOptions{})
+	})
+}
+
+func TestALongStalledHolderMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, client := kerneltest.Start(t, &kernel.ServerOptions{Limits: kernel.Limits{ConnWindow: 1 << 20}}, nil)
+		var held []*kernel.Stream
+		for range 12 { // each takes half of what is left
+			a, _ := kerneltest.Open(t, srv, client, kernel.StreamOptions{}, kernel.StreamOptions{Window: 1 << 20})
+			stuff(t, a)
+			held = append(held, a)
+		}
+		time.Sleep(2 * time.Minute)
+		if err := held[0].Err(); !errors.Is(err, &kernel.StreamError{Code: kernel.CodeResourceExhausted}) {
+			t.Errorf("the largest holder: %v, want RESOURCE_EXHAUSTED", err)
+		}
+		if err := held[len(held)-1].Err(); err != nil {
+			t.Errorf("a small holder was reset: %v", err)
+		}
+	})
+}

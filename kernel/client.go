@@ -120,14 +120,14 @@ func (c *Client) pick(ctx context.Context, full map[*Conn]bool) (*Conn, <-chan s
 			c.connMu.Unlock()
 			return nil, nil, fmt.Errorf("sluice: open at %s: %w", c.target, ErrClosed)
 		}
+		wait := c.free
 		for _, k := range c.conns {
 			if !full[k] && k.c.Usable() {
 				c.connMu.Unlock()
-				return k, c.free, nil
+				return k, wait, nil
 			}
 		}
 		if c.usableLocked() >= c.opts.Conns {
-			wait := c.free
 			c.connMu.Unlock()
 			return nil, wait, nil
 		}
@@ -362,14 +362,18 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 		return c.openDedicated(ctx, method, opts, n, each)
 	}
 	var full map[*Conn]bool
+	var changed <-chan struct{} // since before the first of full was found full
 	for {
 		k, wait, err := c.pick(ctx, full)
+		if full == nil {
+			changed = wait
+		}
 		switch {
 		case err != nil:
 			return nil, err
 		case k == nil:
 			select {
-			case <-wait:
+			case <-changed:
 			case <-ctx.Done():
 				return nil, fmt.Errorf("sluice: open %s at %s: %w: %w", method, c.target, ErrTooManyStreams, context.Cause(ctx))
 			}
@@ -433,13 +437,10 @@ func (c *Client) Call(ctx context.Context, method string, req Message, opts *Cal
 		if err != nil {
 			return Message{}, err
 		}
-		reply, err := s.call(ctx, req.Share())
+		reply, err := s.call(ctx, req)
 		var se *StreamError
 		again := errors.As(err, &se) && se.NotProcessed && (se.Code == CodeGoingAway || se.Code == CodeRefused)
 		if !again || try == callTries {
-			if err == nil {
-				req.Release()
-			}
 			return reply, err
 		}
 		c.pause(ctx, try)

@@ -3,6 +3,7 @@ package kernel
 import (
 	"sync"
 
+	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
 )
@@ -113,7 +114,8 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	f := &frame.Frame{Kind: frame.Accept, Metadata: header}
 	inline := reply.Len() <= inlineMax
 	if inline {
-		f.Payload = reply.Bytes()
+		f.Payload = append([]byte(nil), reply.Bytes()...)
+		reply.Release()
 	} else {
 		f.FollowsData = true
 	}
@@ -137,14 +139,25 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 func (c *core) establish(so *StreamOptions, g frame.Grant) frame.Grant {
 	window, most := 0, 0
 	if !so.NoReceive {
-		window, most = c.conn.c.FirstWindow(so.Window)
-	}
-	if g.Limit > 0 {
-		most = min(most, int(g.Limit))
+		window, most = c.firstWindow(so.Window, g.Limit)
 	}
 	cfg := c.conn.config(c.method, so, window, most, g)
 	credit := c.a.Establish(cfg)
 	return frame.Grant{Credit: credit, Limit: uint64(so.SendLimit), NoReceive: so.NoReceive}
+}
+
+// firstWindow is the window for a user who asked for want bytes, and a peer who
+// wants to have limit bytes unread at most; 0 is no wish.
+func (c *core) firstWindow(want int, limit uint64) (window, most int) {
+	if limit == 0 {
+		return c.conn.c.FirstWindow(want)
+	}
+	n := max(int(min(limit, 1<<30)), actor.MinWindow)
+	if want != 0 {
+		want = min(want, n)
+	}
+	window, most = c.conn.c.FirstWindow(want)
+	return min(window, n), min(most, n)
 }
 
 // Reject refuses the stream, or all of them. The peer gets ErrRefused with the

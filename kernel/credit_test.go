@@ -1,0 +1,364 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// overhead is what a message costs of the credit beside its length.
+const overhead = 32
+
+// tryAll sends messages of n bytes until there is no credit and returns how
+// many went.
+func tryAll(t *testing.T, s *kernel.Stream, n int) int {
+	t.Helper()
+	for i := 0; ; i++ {
+		m := sized(n, byte(i))
+		err := s.TrySend(m)
+		if err != nil {
+			m.Release()
+			if !errors.Is(err, kernel.ErrWouldBlock) {
+				t.Fatal(err)
+			}
+			return i
+		}
+	}
+}
+
+// slotAll does the same through Writable.
+func slotAll(t *testing.T, s *kernel.Stream, n int) int {
+	t.Helper()
+	for i := 0; ; i++ {
+		select {
+		case slot := <-s.Writable():
+			if err := slot.Send(sized(n, byte(i))); err != nil {
+				t.Fatal(err)
+			}
+		default:
+			return i
+		}
+	}
+}
+
+// Each way of asking for credit accepts exactly what the window admits, no
+// matter which side asked for it and how goroutines are scheduled: a message is
+// accepted while less than the window is used.
+func TestCreditIsExact(t *testing.T) {
+	const window = 256
+	for name, c := range map[string]struct {
+		so       *kernel.ServerOptions
+		opener   kernel.StreamOptions
+		acceptor kernel.StreamOptions
+		toOpener bool
+	}{
+		"opener's Window":        {opener: kernel.StreamOptions{Window: window, InBuffer: kernel.None}, toOpener: true},
+		"acceptor's Window":      {acceptor: kernel.StreamOptions{Window: window, InBuffer: kernel.None}, so: &kernel.ServerOptions{Limits: kernel.Limits{StreamWindow: window}}},
+		"server's StreamWindow":  {so: &kernel.ServerOptions{Limits: kernel.Limits{StreamWindow: window}}},
+		"opener's SendLimit":     {opener: kernel.StreamOptions{SendLimit: window}},
+		"acceptor's SendLimit":   {acceptor: kernel.StreamOptions{SendLimit: window}, toOpener: true},
+		"limits of both":         {opener: kernel.StreamOptions{SendLimit: window}, acceptor: kernel.StreamOptions{Window: 4 * window}},
+		"limits of both, turned": {opener: kernel.StreamOptions{SendLimit: 4 * window}, acceptor: kernel.StreamOptions{Window: window}, so: &kernel.ServerOptions{Limits: kernel.Limits{StreamWindow: window}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// A message that goes in pieces has its credit returned as they
+			// arrive; none of these does.
+			overAll(t, c.so, nil, func(t *testing.T, w *world) {
+				for _, n := range []int{0, 4, 32, 96, window - overhead} {
+					for how, try := range map[string]func(*testing.T, *kernel.Stream, int) int{"TrySend": tryAll, "Writable": slotAll} {
+						a, b := w.pair(c.opener, c.acceptor)
+						if c.toOpener {
+							a, b = b, a
+						}
+						want := (window + n + overhead - 1) / (n + overhead)
+						if got := try(t, a, n); got != want {
+							t.Fatalf("%s accepted %d messages of %d bytes, the window admits %d", how, got, n, want)
+						}
+						// All taken: all of it again, and not a message more.
+						for range want {
+							m, err := b.Receive(w.ctx)
+							if err != nil {
+								t.Fatal(err)
+							}
+							m.Release()
+						}
+						got := 0
+						w.eventually("credit to come back", func() bool {
+							got += try(t, a, n)
+							return got >= want-want/2
+						})
+						if got > want {
+							t.Errorf("%s: %d messages after all were taken, at most %d", how, got, want)
+						}
+						drainN(w, b, got)
+					}
+				}
+			})
+		})
+	}
+}
+
+func drainN(w *world, s *kernel.Stream, n int) {
+	w.t.Helper()
+	for range n {
+		m, err := s.Receive(w.ctx)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		m.Release()
+	}
+}
+
+// Without credit: TrySend says so, Writable offers nothing, Send waits; and
+// there is credit again, at no later than half the window, when messages were
+// taken. All in a bubble, so that "nothing" means never.
+func TestWithoutCreditNothingIsAccepted(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		a, b := w.pair(kernel.StreamOptions{Window: 4 * 64, InBuffer: kernel.None}, kernel.StreamOptions{})
+		a, b = b, a // the opener's window bounds the acceptor
+		if n := tryAll(t, a, 32); n != 4 {
+			t.Fatalf("%d messages went", n)
+		}
+		slots := a.Writable()
+		ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+		defer cancel()
+		start := time.Now()
+		m := text("late")
+		if err := a.Send(ctx, m); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+			t.Fatalf("Send returned %v after %v", err, time.Since(start))
+		}
+		wantOpen(t, "Writable", slots)
+		drainN(w, b, 1)
+		w.quiesce()
+		wantOpen(t, "Writable after a quarter was taken", slots)
+		drainN(w, b, 1)
+		w.quiesce()
+		select {
+		case slot := <-slots:
+			slot.Cancel()
+		default:
+			t.Fatal("half the window was taken, and there is no credit")
+		}
+		if err := a.Send(w.ctx, m); err != nil { // its message was still ours
+			t.Fatal(err)
+		}
+		if n := tryAll(t, a, 32); n != 2 {
+			t.Errorf("%d messages went into the rest of half a window, want 2", n)
+		}
+		drainN(w, b, 5)
+	})
+}
+
+// Send's context ends that one wait: the stream, and the order of the others
+// that wait, are as before.
+func TestSendGivenUpHarmsNobody(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		b, a := w.pair(kernel.StreamOptions{Window: 64, InBuffer: kernel.None}, kernel.StreamOptions{})
+		tryAll(t, a, 32)
+		ctx, cancel := context.WithCancelCause(w.ctx)
+		cause := errors.New("changed my mind")
+		errs := make(chan error, 3)
+		for i, c := range []context.Context{w.ctx, ctx, w.ctx} {
+			m := text("%d", i)
+			go func() {
+				err := a.Send(c, m)
+				if err != nil {
+					m.Release()
+				}
+				errs <- err
+			}()
+			w.quiesce()
+		}
+		cancel(cause)
+		if err := <-errs; !errors.Is(err, cause) {
+			t.Fatalf("the first to return gave %v", err)
+		}
+		drainN(w, b, 1)
+		w.want(b, "0")
+		w.want(b, "2")
+		if err := errors.Join(<-errs, <-errs); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A message is counted as taken when it leaves the mailbox: with InBuffer None
+// that is when the program has it.
+func TestCreditReturnsOnTaking(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		for name, c := range map[string]struct {
+			inBuffer int
+			extra    int // messages that In holds, so that they count as taken
+		}{"None": {kernel.None, 0}, "2": {2, 2}} {
+			b, a := w.pair(kernel.StreamOptions{Window: 4 * 64, InBuffer: c.inBuffer}, kernel.StreamOptions{})
+			in := b.In()
+			w.quiesce()
+			sent := 0
+			for {
+				n := tryAll(t, a, 32)
+				w.quiesce()
+				if n == 0 {
+					break
+				}
+				sent += n
+			}
+			if sent != 4+c.extra {
+				t.Errorf("InBuffer %s: %d messages went to a reader that takes none, want %d", name, sent, 4+c.extra)
+			}
+			for range 2 {
+				(<-in).Release()
+				w.quiesce()
+			}
+			if n := tryAll(t, a, 32); n != 2 {
+				t.Errorf("InBuffer %s: %d messages went after two were taken", name, n)
+			}
+			a.Abort(kernel.CodeCancelled, "enough")
+			for m := range in {
+				m.Release()
+			}
+			drain(b)
+		}
+	})
+}
+
+// A message is never too large for a window: it goes in pieces, and the pieces
+// of the one message that is arriving return their credit as they come.
+func TestMessagesLargerThanTheirWindows(t *testing.T) {
+	so := &kernel.ServerOptions{Limits: kernel.Limits{StreamWindow: 1000, ConnWindow: 64 << 10}}
+	overAll(t, so, nil, func(t *testing.T, w *world) {
+		const streams = 8
+		for i := range streams {
+			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			go func() {
+				for n := range 3 {
+					if err := a.Send(w.ctx, sized(200_000+n, byte(i))); err != nil {
+						t.Error(err)
+					}
+				}
+				_ = a.CloseSend()
+			}()
+			defer func() { // all of them are under way before the first is read
+				for n := range 3 {
+					m, err := b.Receive(w.ctx)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if p := m.Bytes(); len(p) != 200_000+n || p[0] != byte(i) || p[len(p)-1] != byte(i) {
+						t.Fatalf("stream %d, message %d: %d bytes", i, n, len(p))
+					}
+					m.Release()
+				}
+				w.wantEOF(b)
+			}()
+		}
+	})
+}
+
+// Two messages in pieces are in one mailbox: the first one's credit came back
+// as it arrived, the second one's when it is taken; neither is counted twice.
+func TestCreditOfLargeMessagesInTheMailbox(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		const window = 64 << 10
+		b, a := w.pair(kernel.StreamOptions{Window: window, InBuffer: kernel.None}, kernel.StreamOptions{})
+		for round := range 5 {
+			go func() {
+				for range 3 {
+					_ = a.Send(w.ctx, sized(300_000, byte(round)))
+				}
+			}()
+			w.quiesce()
+			drainN(w, b, 3)
+		}
+		w.quiesce()
+		n := 0
+		for {
+			k := tryAll(t, a, 1000-overhead)
+			if k == 0 {
+				break
+			}
+			n += k
+			w.quiesce()
+		}
+		if want := window/1000 + 1; n < want/2 || n > want {
+			t.Errorf("%d messages of a cost of 1000 went, the window admits %d", n, want)
+		}
+		drainN(w, b, n)
+	})
+}
+
+func TestTooLargeFailsAtTheWriter(t *testing.T) {
+	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxMessage: 1000}}
+	overAll(t, so, nil, func(t *testing.T, w *world) {
+		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		m := sized(1001, 1)
+		if err := a.Send(w.ctx, m); !errors.Is(err, kernel.ErrTooLarge) {
+			t.Fatalf("Send: %v", err)
+		}
+		if err := a.TrySend(m); !errors.Is(err, kernel.ErrTooLarge) {
+			t.Fatalf("TrySend: %v", err)
+		}
+		slot := <-a.Writable()
+		if err := slot.Send(m); !errors.Is(err, kernel.ErrTooLarge) {
+			t.Fatalf("Slot.Send: %v", err)
+		}
+		if _, err := w.client.Open(w.ctx, "pair", &kernel.OpenOptions{Request: m}); !errors.Is(err, kernel.ErrTooLarge) {
+			t.Fatalf("Open: %v", err)
+		}
+		m.Truncate(1000) // it was ours all the time
+		w.sendMessage(a, m)
+		drainN(w, b, 1)
+		if err := a.Err(); err != nil {
+			t.Errorf("the stream failed: %v", err)
+		}
+		a.Out() <- sized(1001, 1) // Out can't return an error
+		w.wantDone(a)
+		wantCode(t, a.Err(), kernel.CodeTooLarge)
+		w.wantErr(b, kernel.CodeTooLarge)
+	})
+}
+
+// Senders on many streams share the connection's queue: when it is full they
+// wait, and wake in turn.
+func TestRoomOfTheConnectionIsShared(t *testing.T) {
+	co := &kernel.ClientOptions{Limits: kernel.Limits{OutQueue: 1}}
+	so := &kernel.ServerOptions{Limits: kernel.Limits{ConnWindow: 4 << 10, MaxStreams: 32}}
+	overAll(t, so, co, func(t *testing.T, w *world) {
+		const streams, each = 16, 40
+		done := make(chan error, streams)
+		for range streams {
+			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			go func() {
+				for i := range each {
+					if err := a.Send(w.ctx, text("%d", i)); err != nil {
+						t.Error(err)
+					}
+				}
+				_ = a.CloseSend()
+			}()
+			go func() {
+				n := 0
+				for m, err := range b.All(w.ctx) {
+					if err != nil {
+						done <- err
+						return
+					}
+					m.Release()
+					n++
+				}
+				if n != each {
+					done <- errors.New("messages are missing")
+					return
+				}
+				done <- nil
+			}()
+		}
+		for range streams {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}

@@ -1,0 +1,551 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// Each half ends on its own, after everything before it, and both sides are
+// done when both applications have been handed both ends.
+func TestHalvesEndInOrder(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		for i := range 100 {
+			w.send(a, "%d", i)
+		}
+		if err := errors.Join(a.CloseSend(), a.CloseSend()); err != nil {
+			t.Fatal(err)
+		}
+		m := text("late")
+		if err := a.Send(w.ctx, m); !errors.Is(err, kernel.ErrSendClosed) || !errors.Is(err, kernel.ErrClosed) {
+			t.Errorf("Send after CloseSend: %v", err)
+		}
+		m.Release()
+		for i := range 100 {
+			w.want(b, "%d", i)
+		}
+		w.wantEOF(b)
+		w.send(b, "the other half goes on")
+		w.want(a, "the other half goes on")
+		wantOpen(t, "Done while a half is open", a.Done())
+		wantOpen(t, "Done while a half is open", b.Done())
+		_ = b.CloseSend()
+		wantOpen(t, "Done before the end was taken", b.Done())
+		w.wantEOF(a)
+		w.wantDone(a)
+		w.wantDone(b)
+		w.wantEOF(a) // and again, for whoever asks
+		if err := errors.Join(a.Err(), b.Err()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Close from any number of goroutines ends alike, and wakes everyone who waits
+// on the stream at that very moment.
+func TestCloseWakesEverybodyAtOnce(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		for _, face := range []string{"mailbox", "In", "Batches"} {
+			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{Window: 64, InBuffer: kernel.None})
+			var in <-chan kernel.Message
+			var batches <-chan *kernel.Batch
+			switch face {
+			case "In":
+				in = a.In()
+			case "Batches":
+				batches = a.Batches()
+			}
+			accepted := tryAll(t, a, 4)
+			var wg sync.WaitGroup
+			var late atomic.Int32
+			start := time.Now()
+			wait := func(name string, f func() error, want error) {
+				wg.Go(func() {
+					if err := f(); !errors.Is(err, want) {
+						t.Errorf("%s, %s: %v, want %v", face, name, err, want)
+					}
+					if time.Since(start) != time.Second {
+						late.Add(1)
+					}
+				})
+			}
+			for range 5 {
+				wait("Send", func() error {
+					m := text("x")
+					err := a.Send(w.ctx, m)
+					m.Release()
+					return err
+				}, kernel.ErrSendClosed)
+				wait("Receive", func() error {
+					_, err := a.Receive(w.ctx)
+					return err
+				}, kernel.ErrClosed)
+				wait("Writable", func() error {
+					if _, ok := <-a.Writable(); ok {
+						return errors.New("a slot")
+					}
+					return nil
+				}, nil)
+				wait("SendDone", func() error { <-a.SendDone(); return nil }, nil)
+				switch face {
+				case "In":
+					wait("In", func() error { <-in; return nil }, nil)
+				case "Batches":
+					wait("Batches", func() error { <-batches; return nil }, nil)
+				}
+				wait("Out", func() error {
+					m := text("x")
+					select {
+					case a.Out() <- m:
+						return errors.New("taken without credit")
+					case <-a.SendDone():
+						m.Release()
+						return nil
+					}
+				}, nil)
+			}
+			time.Sleep(time.Second)
+			closed := make(chan error, 10)
+			for range 10 {
+				go func() { closed <- a.Close(w.ctx) }()
+			}
+			wg.Wait()
+			if n := late.Load(); n > 0 {
+				t.Errorf("%s: %d waiters were not woken at once", face, n)
+			}
+			drainN(w, b, accepted)
+			w.wantEOF(b)
+			_ = b.CloseSend()
+			for range 10 {
+				if err := <-closed; err != nil {
+					t.Errorf("%s: Close: %v", face, err)
+				}
+			}
+			if err := a.Close(w.ctx); err != nil {
+				t.Errorf("%s: Close, again: %v", face, err)
+			}
+		}
+	})
+}
+
+// Close waits until the peer's application has the end: not only until the end
+// was sent.
+func TestCloseWaitsForThePeersApplication(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		w.send(a, "last words")
+		start := time.Now()
+		go func() {
+			time.Sleep(3 * time.Second)
+			w.want(b, "last words")
+			w.wantEOF(b)
+		}()
+		if err := a.Close(w.ctx); err != nil || time.Since(start) != 3*time.Second {
+			t.Errorf("Close returned %v after %v", err, time.Since(start))
+		}
+	})
+}
+
+// Close gives up when its context ends: it aborts.
+func TestCloseAbortsInTheEnd(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+		defer cancel()
+		start := time.Now()
+		err := a.Close(ctx)
+		wantCode(t, err, kernel.CodeCancelled)
+		if time.Since(start) != time.Second {
+			t.Errorf("after %v", time.Since(start))
+		}
+		w.quiesce()
+		w.wantEOF(b) // our half had ended in order before
+		w.wantDone(b)
+		wantCode(t, b.Err(), kernel.CodeCancelled)
+	})
+}
+
+// After CloseReceive the peer's sends fail, what had arrived is let go, and the
+// other direction goes on.
+func TestCloseReceiveStopsThePeer(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		for name, use := range map[string]func(*kernel.Stream){
+			"untouched": func(*kernel.Stream) {}, "In": func(s *kernel.Stream) { s.In() }, "Batches": func(s *kernel.Stream) { s.Batches() },
+		} {
+			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			use(b)
+			for range 50 {
+				w.sendMessage(a, sized(100, 1))
+			}
+			b.CloseReceive(kernel.CodeOutOfRange)
+			select {
+			case <-a.SendDone():
+			case <-w.ctx.Done():
+				t.Fatal("the peer was not told")
+			}
+			m := text("x")
+			if err := a.Send(w.ctx, m); !errors.Is(err, kernel.ErrStopped) {
+				t.Fatalf("%s: Send: %v", name, err)
+			}
+			m.Release()
+			if name != "In" { // its buffer's content can still be taken
+				if _, err := b.Receive(w.ctx); !errors.Is(err, kernel.ErrClosed) {
+					t.Fatalf("%s: Receive: %v", name, err)
+				}
+			}
+			for m := range b.In() {
+				m.Release()
+			}
+			w.send(b, "still talking")
+			w.want(a, "still talking")
+			_ = b.CloseSend()
+			w.wantEOF(a)
+			w.wantDone(a)
+			w.wantDone(b)
+			if err := a.Err(); err != nil {
+				t.Errorf("%s: a stop is no failure: %v", name, err)
+			}
+		}
+	})
+}
+
+// In and Batches that are asked for after CloseReceive are closed.
+func TestFacesAfterCloseReceive(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		_, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		b.CloseReceive(kernel.CodeOK)
+		wantClosed(t, "In", b.In())
+		_, b = w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		b.CloseReceive(kernel.CodeOK)
+		wantClosed(t, "Batches", b.Batches())
+	})
+}
+
+// A handler that returns nil ends both halves in order, whatever input it left:
+// the peer's Err stays nil, and Discarded tells what was not read.
+func TestHandlerReturnsNilWithInputLeft(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		for name, use := range map[string]func(context.Context, *kernel.Stream) int{
+			"Receive": func(ctx context.Context, s *kernel.Stream) int {
+				m, err := s.Receive(ctx)
+				if err != nil {
+					return 0
+				}
+				m.Release()
+				return 1
+			},
+			"Batches": func(_ context.Context, s *kernel.Stream) int {
+				b := <-s.Batches()
+				defer b.Release()
+				return b.Len()
+			},
+		} {
+			sent, read := make(chan struct{}), make(chan int, 1)
+			w.srv.Handle(name, func(ctx context.Context, s *kernel.Stream) error {
+				read <- use(ctx, s)
+				<-sent
+				return s.Send(ctx, text("enough"))
+			})
+			s, err := w.client.Open(w.ctx, name, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const n = 20
+			for i := range n {
+				w.send(s, "%d", i)
+			}
+			close(sent)
+			w.want(s, "enough")
+			w.wantEOF(s)
+			if err := s.Close(w.ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Err(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if d, read := s.Discarded(), <-read; d != n-read {
+				t.Errorf("%s: %d of %d discarded, %d were read", name, d, n, read)
+			}
+		}
+	})
+}
+
+// A handler's error comes as a status after everything that it sent.
+func TestHandlerReturnsAnError(t *testing.T) {
+	const app = kernel.FirstAppCode + 7
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		for name, c := range map[string]struct {
+			err    error
+			code   kernel.Code
+			reason string
+		}{
+			"plain":   {errors.New("no luck"), kernel.CodeUnknown, "no luck"},
+			"handler": {&kernel.HandlerError{Code: app, Reason: "mine"}, app, "mine"},
+		} {
+			w.srv.Handle(name, func(ctx context.Context, s *kernel.Stream) error {
+				for i := range 100 {
+					if err := s.Send(ctx, text("%d", i)); err != nil {
+						return err
+					}
+				}
+				s.SetTrailer(kernel.Metadata{{Key: "k", Value: "v"}})
+				return c.err
+			})
+			s, err := w.client.Open(w.ctx, name, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 100 {
+				w.want(s, "%d", i)
+			}
+			se := w.wantErr(s, c.code)
+			if se.Reason != c.reason || !se.Remote || se.Refused || s.Trailer().Get("k") != "v" {
+				t.Errorf("%s: %+v, trailer %v", name, se, s.Trailer())
+			}
+			wantCode(t, s.Err(), c.code)
+			w.wantErr(s, c.code) // for everyone who asks
+			wantClosed(t, name+": SendDone", s.SendDone())
+			_ = s.Close(w.ctx)
+			w.wantDone(s)
+		}
+	})
+}
+
+// Abort loses nothing that has arrived: In's buffer, and the mailbox through
+// Receive; after that there is the error.
+func TestAbortKeepsWhatArrived(t *testing.T) {
+	for name, use := range map[string]func(*kernel.Stream){
+		"mailbox": func(*kernel.Stream) {}, "In": func(s *kernel.Stream) { s.In() }, "Batches": func(s *kernel.Stream) { s.Batches() },
+	} {
+		for who := range 2 {
+			t.Run([]string{"ours", "the peer's"}[who]+", "+name, func(t *testing.T) {
+				inBubble(t, nil, nil, func(t *testing.T, w *world) {
+					a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+					use(b)
+					for i := range 50 {
+						w.send(a, "%d", i)
+					}
+					w.quiesce()
+					[]*kernel.Stream{b, a}[who].Abort(kernel.CodeAborted, "why")
+					w.quiesce()
+					w.wantDone(a)
+					w.wantDone(b)
+					if bad := w.owed(); bad != "" {
+						t.Errorf("messages nobody may ever take hold the connection's credit: %s", bad)
+					}
+					for i := range 50 {
+						w.want(b, "%d", i)
+					}
+					se := w.wantErr(b, kernel.CodeAborted)
+					if se.Remote != (who == 1) || se.Reason != "why" {
+						t.Errorf("%+v", se)
+					}
+					w.wantErr(a, kernel.CodeAborted)
+				})
+			})
+		}
+	}
+}
+
+// In gives what is in its buffer at an abort, and is closed after it.
+func TestAbortLeavesInItsBuffer(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: 4})
+		in := b.In()
+		for i := range 10 {
+			w.send(a, "%d", i)
+		}
+		w.quiesce()
+		b.Abort(kernel.CodeAborted, "why")
+		n := 0
+		for m := range in {
+			m.Release()
+			n++
+		}
+		if n != 4 {
+			t.Errorf("In gave %d messages after the abort", n)
+		}
+		for i := n; i < 10; i++ {
+			w.want(b, "%d", i)
+		}
+		wantCode(t, b.Err(), kernel.CodeAborted)
+	})
+}
+
+// Neither side is told twice, nor before its data, whoever ends what and when:
+// each side reads every message that the other could have sent, then exactly one
+// end, and In and Done are closed once (a second close would panic).
+func TestTheEndIsToldOnceAfterAllData(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorldInMemory(t)
+		for seed := range uint64(300) {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			var wg sync.WaitGroup
+			hows := [2]int{rng.IntN(4), rng.IntN(4)}
+			for side, s := range []*kernel.Stream{a, b} {
+				n := rng.IntN(40)
+				how := hows[side]
+				wait := time.Duration(rng.IntN(4)) * time.Millisecond
+				wg.Go(func() {
+					for i := range n {
+						m := text("%d", i)
+						if err := s.Send(w.ctx, m); err != nil {
+							m.Release()
+							return
+						}
+					}
+					time.Sleep(wait)
+					switch how {
+					case 0:
+						_ = s.CloseSend()
+					case 1:
+						_ = s.Close(w.ctx)
+					case 2:
+						s.Abort(kernel.CodeAborted, "")
+					case 3:
+						_ = s.CloseSend()
+						s.CloseReceive(kernel.CodeOK)
+					}
+				})
+				wg.Go(func() { readAll(t, w, s, hows[1-side] != 2) })
+			}
+			wg.Wait()
+			ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+			_ = a.Close(ctx)
+			_ = b.Close(ctx)
+			cancel()
+			w.wantDone(a)
+			w.wantDone(b)
+		}
+	})
+}
+
+func newWorldInMemory(t *testing.T) *world {
+	t.Helper()
+	w := newWorld(t, transports[3].start, nil, nil)
+	w.bubble = true
+	return w
+}
+
+// readAll reads s to its end and checks the order of what came, and that only
+// a half that was ended in order looks like it.
+func readAll(t *testing.T, w *world, s *kernel.Stream, inOrder bool) {
+	i := 0
+	check := func(m kernel.Message) {
+		if got := string(m.Bytes()); got != decimal(i) {
+			t.Errorf("message %d is %q", i, got)
+		}
+		m.Release()
+		i++
+	}
+	for m := range s.In() {
+		check(m)
+	}
+	for { // after an abort here the mailbox may have more
+		m, err := s.Receive(w.ctx)
+		if err == nil {
+			check(m)
+			continue
+		}
+		if errors.Is(err, io.EOF) && !inOrder {
+			t.Errorf("io.EOF, but the half was not ended in order: %v", s.Err())
+		}
+		return
+	}
+}
+
+// Closing both sides at the same time ends in order on both.
+func TestBothCloseAtOnce(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		for range 100 {
+			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			w.send(a, "x")
+			w.send(b, "y")
+			errs := make(chan error, 2)
+			go func() { errs <- a.Close(w.ctx) }()
+			go func() { errs <- b.Close(w.ctx) }()
+			if err := errors.Join(<-errs, <-errs); err != nil {
+				t.Fatal(err)
+			}
+			wantClosed(t, "Done", a.Done())
+			wantClosed(t, "Done", b.Done())
+		}
+	})
+}
+
+// The connection dies while streams end: each is told once, data first, with
+// the cause, and nothing hangs.
+func TestTheConnectionDiesMeanwhile(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		for round := range 10 {
+			var wg sync.WaitGroup
+			for i := range 10 {
+				a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+				for n := range 5 {
+					w.send(a, "%d", n)
+					w.send(b, "%d", n)
+				}
+				for _, s := range []*kernel.Stream{a, b} {
+					if i%3 == 0 {
+						_ = s.CloseSend()
+					}
+					wg.Go(func() {
+						if i%2 == 0 {
+							_ = s.Close(w.ctx)
+							return
+						}
+						readAll(t, w, s, i%3 == 0)
+					})
+				}
+			}
+			conns := w.client.Conns()
+			if round%2 == 0 {
+				conns = w.srv.Conns()
+			}
+			for _, c := range conns {
+				_ = c.Close()
+			}
+			wg.Wait()
+		}
+	})
+}
+
+// Streams of a lost connection fail once each, with the cause.
+func TestALostConnectionFailsItsStreamsWithTheCause(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		var ends []*kernel.Stream
+		for range 20 {
+			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			w.send(a, "before")
+			ends = append(ends, a, b)
+		}
+		for i := 1; i < len(ends); i += 2 {
+			w.want(ends[i], "before")
+		}
+		_ = w.srv.Conns()[0].Close()
+		for _, s := range ends {
+			w.wantDone(s)
+			se := w.wantErr(s, kernel.CodeConnectionLost)
+			var ce *kernel.ConnError
+			if !errors.As(se, &ce) || errors.Is(se, io.EOF) || se.NotProcessed {
+				t.Errorf("the cause is %v", se.Cause)
+			}
+			m := text("x")
+			wantCode(t, s.Send(w.ctx, m), kernel.CodeConnectionLost)
+			m.Release()
+			if se2 := s.Err(); se2 != error(se) {
+				t.Errorf("a second asker is told something else: %v", se2)
+			}
+		}
+	})
+}

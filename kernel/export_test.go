@@ -1,0 +1,34 @@
+package kernel
+
+import "github.com/sluicerpc/sluice/conn"
+
+// Balance is what the connection owes and is owed.
+func (c *Conn) Balance() conn.Balance { return c.c.Balance() }
+
+// Conns returns the client's connections, dedicated ones too.
+func (c *Client) Conns() []*Conn {
+	c.connMu.Lock()
+	defer c.connMu.Unlock()
+	cs := append([]*Conn(nil), c.conns...)
+	for k := range c.dedicated {
+		cs = append(cs, k)
+	}
+	return cs
+}
+
+// Conns returns the server's connections.
+func (s *Server) Conns() []*Conn {
+	s.connMu.Lock()
+	defer s.connMu.Unlock()
+	var cs []*Conn
+	for c := range s.conns {
+		cs = append(cs, c)
+	}
+	return cs
+}
+
+// Timers is how many timers are set, streams' and connections'.
+func (s *Server) Timers() int { return s.timers.Len() }
+
+// Timers is how many timers are set, streams' and connections'.
+func (c *Client) Timers() int { return c.timers.Len() }

@@ -27,6 +27,7 @@ type faces struct {
 
 	face                           face
 	rest                           pool.Queue // of a batch that Receive took
+	feed                           *func()    // feeds in or batches
 	inClosed, slotsClosed, ctxOver bool
 	outRuns, endAsked              bool // the goroutine of out; CloseSend while it runs
 	sendOver                       bool

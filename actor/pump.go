@@ -102,6 +102,12 @@ func (s *Stream) Batches() <-chan *Batch {
 // fixFace turns to a channel face: who waits in Receive reads through it now.
 func (s *Stream) fixFace(f *faces, face face) {
 	f.face = face
+	// Made once: a go statement with arguments allocates.
+	feed := s.pumpIn
+	if face == faceBatches {
+		feed = s.pumpBatches
+	}
+	f.feed = &feed
 	f.wakeReceiver()
 	s.offer(f)
 	if s.st.recv != recvOpen || f.givenUp {
@@ -169,11 +175,7 @@ func (s *Stream) startPump(f *faces) {
 	if f.stop == nil {
 		f.stop = make(chan struct{})
 	}
-	if f.face == faceIn {
-		go s.pumpIn(f)
-		return
-	}
-	go s.pumpBatches(f)
+	go (*f.feed)()
 }
 
 // stopPump ends it.
@@ -224,7 +226,8 @@ func (h *handed) add(m pool.Message, paid bool) {
 
 // pumpIn is the actor's goroutine for In. It ends when the mailbox is empty or
 // this side reads no more; only it sends on In meanwhile.
-func (s *Stream) pumpIn(f *faces) {
+func (s *Stream) pumpIn() {
+	f := s.f
 	var run pool.Queue
 	var h handed
 	small := s.smallIn()
@@ -271,6 +274,13 @@ func (s *Stream) grab(run *pool.Queue, small int) (paid bool) {
 // no more. Before it waits it accounts for what was handed over.
 func (s *Stream) give(f *faces, m pool.Message, small int, h *handed) bool {
 	big := m.Len() > small && cap(f.in) > 0
+	if !big && !f.bigIn {
+		select {
+		case f.in <- m:
+			return true
+		default:
+		}
+	}
 	if cap(f.in) > 0 && !s.awaitRoom(f, m.Len(), small, h) {
 		return false
 	}
@@ -338,7 +348,8 @@ func (s *Stream) pumpEnds(f *faces) {
 }
 
 // pumpBatches is the actor's goroutine for Batches.
-func (s *Stream) pumpBatches(f *faces) {
+func (s *Stream) pumpBatches() {
+	f := s.f
 	for {
 		s.mu.Lock()
 		if s.in.Len() == 0 || f.givenUp {

@@ -22,11 +22,11 @@ type Engine struct {
 }
 
 // shared is the process's engine: loops are for all servers and clients in it.
-var shared Engine
+var shared = &Engine{}
 
 // Acquire starts the engine unless it runs. Every Acquire needs a Release.
 func Acquire() (*Engine, error) {
-	e := &shared
+	e := shared
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.users == 0 {

@@ -260,7 +260,7 @@ func (c *streamContext) Err() error {
 
 // Value implements context.Context.
 func (c *streamContext) Value(key any) any {
-	if key == streamKey {
+	if key == (streamKey{}) {
 		return (*Stream)(c)
 	}
 	if x := c.c.x.Load(); x != nil && x.parent != nil {
@@ -269,14 +269,13 @@ func (c *streamContext) Value(key any) any {
 	return nil
 }
 
-type contextKey struct{}
-
-var streamKey contextKey
+// streamKey is the key of a stream in its context's values.
+type streamKey struct{}
 
 // FromContext returns the stream whose context ctx is, or is made from; nil if
 // there is none.
 func FromContext(ctx context.Context) *Stream {
-	s, _ := ctx.Value(streamKey).(*Stream)
+	s, _ := ctx.Value(streamKey{}).(*Stream)
 	return s
 }
 

@@ -1,0 +1,52 @@
+package conn
+
+import (
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/internal/timers"
+)
+
+// nobody is a program that takes no streams.
+type nobody struct{ closed chan error }
+
+func (n *nobody) Open(*Conn, *frame.Frame) *Refusal { return &Refusal{Code: frame.CodeUnimplemented} }
+func (n *nobody) GoAway(*Conn)                      {}
+func (n *nobody) Closed(_ *Conn, err error)         { n.closed <- err }
+func (n *nobody) Started(*Conn)                     {}
+
+// A connection can be closed from the moment on that anybody knows of it, before
+// its reader runs: a server that is shutting down does that.
+func TestAConnectionClosedAtOnceIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, peer := Pipe()
+		h := &nobody{closed: make(chan error, 2)}
+		start := time.Now()
+		Serve(ours, Config{
+			Session: native.New(native.DefaultMaxFragment), Limits: Limits{}.WithDefaults(), Handler: h,
+			Timers: &timers.Queue{}, Remote: ours.RemoteAddr(), Peer: frame.Settings{ConnCredit: 1 << 20},
+		}, nil, (*Conn).Close)
+		if _, err := io.Copy(io.Discard, peer); err != nil {
+			t.Error("the peer reads:", err)
+		}
+		_ = peer.Close()
+		if err := <-h.closed; err == nil {
+			t.Error("closed without a reason")
+		}
+		if d := time.Since(start); d > lingerTime {
+			t.Errorf("gone after %v", d)
+		}
+		synctest.Wait()
+		if _, err := ours.Write(nil); err != nil && err != net.ErrClosed {
+			t.Error(err)
+		}
+		if len(h.closed) > 0 {
+			t.Error("told twice")
+		}
+	})
+}

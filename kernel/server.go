@@ -25,6 +25,7 @@ type Server struct {
 	listeners  map[net.Listener]struct{}
 	handshakes map[net.Conn]struct{}
 	closing    bool
+	cut        bool          // by Close, or a drain that ran out of time
 	empty      chan struct{} // closed when closing and the last connection is gone
 	budget     budget
 	watching   sync.Once
@@ -266,6 +267,7 @@ func (s *Server) greet(engine *conn.Engine, nc net.Conn, host string) {
 	if c == nil {
 		s.leave(host)
 	}
+	s.settle() // the connection may have ended before its handshake was counted out
 }
 
 // leave uncounts one of an address. The lock is held.
@@ -273,6 +275,12 @@ func (s *Server) leave(host string) {
 	if s.perAddr[host]--; s.perAddr[host] <= 0 {
 		delete(s.perAddr, host)
 	}
+	s.settle()
+}
+
+// settle says so when the server is closing and the last connection is gone. The
+// lock is held.
+func (s *Server) settle() {
 	if s.closing && len(s.conns) == 0 && len(s.handshakes) == 0 {
 		select {
 		case <-s.empty:
@@ -344,8 +352,16 @@ func (s *Server) join(engine *conn.Engine, j *joint, id Identity) (*Conn, error)
 		s.connMu.Unlock()
 		return nil, err
 	}
-	if s.isClosing() { // it was not among those that were told
+	// It may not be among those that were told. Streams may have been opened on it
+	// already, so a drain lets it drain.
+	s.connMu.Lock()
+	closing, cut := s.closing, s.cut
+	s.connMu.Unlock()
+	switch {
+	case cut:
 		c.c.Close()
+	case closing:
+		c.c.Drain()
 	}
 	return c, nil
 }
@@ -450,7 +466,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, s.limits.Drain)
 		defer cancel()
 	}
-	for _, c := range s.stopAccepting() {
+	for _, c := range s.stopListening(false) {
 		c.c.Drain()
 	}
 	select {
@@ -465,7 +481,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // Close ends every connection at once, and waits until they are gone. Handlers
 // are told by their contexts, and not waited for.
 func (s *Server) Close() error {
-	conns := s.stopAccepting()
+	conns := s.stopListening(true)
 	s.connMu.Lock()
 	for nc := range s.handshakes {
 		_ = nc.Close()
@@ -478,22 +494,16 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// stopAccepting closes the listeners and returns the connections that there are.
-func (s *Server) stopAccepting() []*Conn {
+// stopListening closes the listeners and returns the connections that there are.
+func (s *Server) stopListening(cut bool) []*Conn {
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
-	s.closing = true
+	s.closing, s.cut = true, s.cut || cut
 	for ln := range s.listeners {
 		_ = ln.Close()
 	}
 	clear(s.listeners)
-	if len(s.conns) == 0 && len(s.handshakes) == 0 {
-		select {
-		case <-s.empty:
-		default:
-			close(s.empty)
-		}
-	}
+	s.settle()
 	cs := make([]*Conn, 0, len(s.conns))
 	for c := range s.conns {
 		cs = append(cs, c)

@@ -36,6 +36,7 @@ type keeper struct {
 	markTime atomic.Int64
 	over     atomic.Bool
 	dead     atomic.Bool // the goodbye has had its time
+	writeErr atomic.Pointer[error]
 	pongFn   atomic.Pointer[func()]
 	partAt   atomic.Int64 // when the frame began that is arriving, since start; 0: none
 	part     int64        // where it begins; owned by the reader
@@ -122,6 +123,13 @@ func (k *keeper) linger(c *Conn, d time.Duration) {
 	c.cfg.Timers.Set(&k.timer, c, time.Now().Add(d))
 }
 
+// writeFailed gives the reader a moment to find out why: the peer may have said
+// goodbye before it closed. Then the write's own error will do.
+func (k *keeper) writeFailed(c *Conn, err error) {
+	k.writeErr.Store(&err)
+	c.cfg.Timers.Set(&k.timer, c, time.Now().Add(lingerTime))
+}
+
 func (k *keeper) stop(c *Conn) {
 	k.over.Store(true)
 	c.cfg.Timers.Stop(&k.timer)
@@ -131,6 +139,10 @@ func (k *keeper) stop(c *Conn) {
 func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
 	k := &c.keeper
 	if k.over.Load() {
+		return
+	}
+	if err := k.writeErr.Load(); err != nil {
+		c.lost("write", *err)
 		return
 	}
 	if k.dead.Load() {

@@ -271,8 +271,8 @@ func (c *Conn) flushOnce() bool {
 	case err == nil:
 		return o.bye || !o.rest()
 	case !errors.Is(err, errAgain):
-		c.lost("write", err)
 		c.abandon()
+		c.keeper.writeFailed(c, err)
 	}
 	return false
 }

@@ -212,12 +212,15 @@ func (c *Client) dial(wait time.Duration) error {
 		return err
 	}
 	c.connMu.Lock()
-	defer c.connMu.Unlock()
-	if c.closed {
+	closed := c.closed
+	if !closed {
+		c.conns = append(c.conns, k)
+	}
+	c.connMu.Unlock()
+	if closed {
 		k.c.Close()
 		return fmt.Errorf("sluice: dial %s: %w", c.target, ErrClosed)
 	}
-	c.conns = append(c.conns, k)
 	return nil
 }
 

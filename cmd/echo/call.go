@@ -230,6 +230,8 @@ func (f *callFlags) explain(err error) error {
 		return fmt.Errorf("the certificate of %s is signed by nobody known here; name its signer with -ca, or try -insecure", f.addr)
 	case errors.As(err, &se) && se.Code == kernel.CodeConnectionLost:
 		return fmt.Errorf("%s went away in mid-stream: %w", f.addr, lastCause(se))
+	case errors.As(err, &se) && se.NotProcessed && se.Code == kernel.CodeGoingAway:
+		return fmt.Errorf("%s is shutting down and did not look at the stream", f.addr)
 	case errors.As(err, &se) && se.Refused && se.Code == kernel.CodeUnimplemented:
 		return fmt.Errorf("%s has no method %q", f.addr, f.method)
 	case errors.As(err, &ce) && ce.Op == "handshake" && strings.Contains(err.Error(), "certificate required"):

@@ -19,6 +19,9 @@ var (
 	ErrStopped = errors.New("sluice: peer stopped reading")
 	// ErrWouldBlock: there is no credit, or no room in the connection's queue.
 	ErrWouldBlock = errors.New("sluice: no credit")
+	// ErrNoRoom: the stream has credit, but the connection has none, or its queue
+	// is full. It is ErrWouldBlock too.
+	ErrNoRoom = fmt.Errorf("%w: the connection is busy", ErrWouldBlock)
 	// ErrNotReadable: the peer opened the stream as write-only.
 	ErrNotReadable = errors.New("sluice: peer does not receive on this stream")
 	// ErrRefused: the peer refused the stream; the StreamError says why.

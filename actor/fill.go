@@ -50,6 +50,7 @@ func (s *Stream) controls(sess frame.Session, o *frame.Out) {
 		rejected := first.Kind == frame.Reject
 		if rejected {
 			s.apply(s.st.lost())
+			s.dropIn() // nobody can take it
 			return
 		}
 	}

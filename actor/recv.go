@@ -463,6 +463,7 @@ func (s *Stream) Refused(code frame.Code, reason string, notProcessed bool) {
 	e := s.fail(code, reason, true)
 	e.Refused, e.NotProcessed = true, notProcessed
 	s.lose(e)
+	s.dropIn()
 }
 
 // Held is how many bytes wait unread, and how many were ever taken.

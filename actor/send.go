@@ -2,6 +2,7 @@ package actor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/sluicerpc/sluice/frame"
@@ -30,6 +31,9 @@ func (s *Stream) trySend(m pool.Message) error {
 		return err
 	}
 	if !s.hasCredit() {
+		if s.post.room {
+			return ErrNoRoom
+		}
 		return ErrWouldBlock
 	}
 	s.accept(m)
@@ -95,7 +99,11 @@ func (s *Stream) accept(m pool.Message) {
 func (s *Stream) Send(ctx context.Context, m pool.Message) error {
 	s.mu.Lock()
 	err := s.trySend(m)
-	if err != ErrWouldBlock { //nolint:errorlint // our own value, unwrapped
+	if err == nil {
+		s.unlock()
+		return nil
+	}
+	if !errors.Is(err, ErrWouldBlock) {
 		s.unlock()
 		return err
 	}

@@ -20,6 +20,9 @@ var (
 	ErrStopped = actor.ErrStopped
 	// ErrWouldBlock: there is no credit, or no room in the connection's queue.
 	ErrWouldBlock = actor.ErrWouldBlock
+	// ErrNoRoom: the stream has credit, but the connection has none, or its queue
+	// is full. It is ErrWouldBlock too.
+	ErrNoRoom = actor.ErrNoRoom
 	// ErrNotReadable: the peer opened or accepted the stream as write-only.
 	ErrNotReadable = actor.ErrNotReadable
 	// ErrRefused: the peer refused the stream; the StreamError says why.

@@ -96,6 +96,15 @@ func (s *server) park(ctx context.Context, offers <-chan *kernel.Offer, o peer.O
 	}
 }
 
+// Stats returns the server's own counts for the report.
+func (s *server) Stats() map[string]float64 {
+	st := s.Server.Stats()
+	return map[string]float64{
+		"conns": float64(st.Conns), "accepted": float64(st.Accepted), "refused": float64(st.Refused),
+		"failed": float64(st.Failed), "panics": float64(st.Panics), "evicted": float64(st.Evicted),
+	}
+}
+
 func (s *server) Addr() string { return s.addr }
 
 func (s *server) Close() error {
@@ -172,6 +181,21 @@ func (s *stream) Send([]byte) error {
 	case <-s.done:
 		return errors.Join(s.s.Err(), kernel.ErrSendClosed)
 	}
+}
+
+// TrySend sends the message from Buf if that needs no waiting, and else says
+// what it would wait for.
+func (s *stream) TrySend([]byte) (wait string, err error) {
+	err = s.s.TrySend(s.next)
+	switch {
+	case err == nil:
+		s.next = kernel.Message{}
+	case errors.Is(err, kernel.ErrNoRoom):
+		return "socket", nil
+	case errors.Is(err, kernel.ErrWouldBlock):
+		return "credit", nil
+	}
+	return "", err
 }
 
 func (s *stream) Flush() error { return nil }

@@ -71,6 +71,7 @@ func inBubble(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, 
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, kerneltest.Start, so, co)
 		w.bubble = true
+		w.ctx = context.Background() // a bubble tells by itself that nothing will happen any more
 		f(t, w)
 	})
 }

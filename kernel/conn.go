@@ -204,6 +204,9 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, grants []frame.Grant,
 			s.c.setDeadline(d)
 		}
 	}
+	for _, s := range ss {
+		s.c.follow(ctx)
+	}
 	first.c.a.SetFirst(f)
 	if !inline {
 		m := opts.Request.Share()
@@ -211,9 +214,6 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, grants []frame.Grant,
 			m.Release()
 			return err
 		}
-	}
-	for _, s := range ss {
-		s.c.follow(ctx)
 	}
 	return nil
 }
@@ -370,10 +370,10 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 		}
 		c.c.Prepare(&s.c.Port, &s.c)
 		s.c.a.Init(&s.c, c.config(f.Method, &so, window, window, g))
-		c.c.Attach(&s.c.Port, f.Stream+2*uint64(i))
 		if f.Deadline > 0 {
 			s.c.setDeadline(time.Now().Add(f.Deadline))
 		}
+		c.c.Attach(&s.c.Port, f.Stream+2*uint64(i))
 		o.streams = append(o.streams, s)
 	}
 	if len(f.Payload) > 0 {

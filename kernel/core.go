@@ -33,9 +33,9 @@ type extra struct {
 	parent   context.Context
 	deadline time.Time
 	timer    timers.Timer
-	stop     func() bool // of the watch on the parent
-	mates    []*core     // opened by the same request
-	after    func()      // when the stream has left its connection
+	stop     atomic.Pointer[func() bool] // of the watch on the parent
+	mates    []*core                     // opened by the same request
+	after    func()                      // when the stream has left its connection
 }
 
 func (c *core) more() *extra {
@@ -140,8 +140,8 @@ func (c *core) Retire() {
 	if x == nil {
 		return
 	}
-	if x.stop != nil {
-		x.stop()
+	if stop := x.stop.Load(); stop != nil {
+		(*stop)()
 	}
 	if !x.deadline.IsZero() {
 		c.Timers().Stop(&x.timer)
@@ -168,7 +168,8 @@ func (c *core) setDeadline(t time.Time) {
 	c.Timers().Set(&x.timer, c, t)
 }
 
-// follow ends the stream with ctx.
+// follow ends the stream with ctx. It is called before anybody knows of the
+// stream, except for ctx.
 func (c *core) follow(ctx context.Context) {
 	if ctx.Done() == nil {
 		if ctx != context.Background() {
@@ -178,13 +179,17 @@ func (c *core) follow(ctx context.Context) {
 	}
 	x := c.more()
 	x.parent = ctx
-	x.stop = context.AfterFunc(ctx, func() {
+	stop := context.AfterFunc(ctx, func() {
 		code := CodeCancelled
 		if context.Cause(ctx) == context.DeadlineExceeded { //nolint:errorlint // the context's own value
 			code = CodeDeadlineExceeded
 		}
 		c.a.Abort(code, context.Cause(ctx).Error())
 	})
+	x.stop.Store(&stop)
+	if c.a.Err() != nil { // it has ended already, and did not find stop
+		stop()
+	}
 }
 
 // config makes an actor's configuration. Streams of a kind share one.

@@ -433,7 +433,7 @@ func TestTheEndIsToldOnceAfterAllData(t *testing.T) {
 func newWorldInMemory(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t, transports[3].start, nil, nil)
-	w.bubble = true
+	w.bubble, w.ctx = true, context.Background()
 	return w
 }
 

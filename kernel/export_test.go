@@ -32,3 +32,6 @@ func (s *Server) Timers() int { return s.timers.Len() }
 
 // Timers is how many timers are set, streams' and connections'.
 func (c *Client) Timers() int { return c.timers.Len() }
+
+// StreamOf is the stream of an offer that may not be accepted yet.
+func StreamOf(o *Offer) *Stream { return o.streams[0] }

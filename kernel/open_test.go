@@ -1,0 +1,500 @@
+package kernel_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// handled waits for a value that a handler gives.
+func handled[T any](w *world, c <-chan T) T {
+	w.t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-w.ctx.Done():
+		w.t.Fatal("the handler did not get there")
+		panic("unreachable")
+	}
+}
+
+// Data may follow the open before there is an answer, and keeps its order: with
+// itself, with the request, and with the reply and what follows that.
+func TestDataRightBehindTheOpen(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		s, err := w.client.Open(w.ctx, "slow", nil)
+		if err == nil {
+			_, _, err = s.Accepted(w.ctx)
+		}
+		wantCode(t, err, kernel.CodeUnimplemented) // nobody asked for Offers yet
+		w.srv.Offers()
+		s, err = w.client.Open(w.ctx, "slow", &kernel.OpenOptions{Request: text("request")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 50 {
+			w.send(s, "%d", i)
+		}
+		_ = s.CloseSend()
+		o := w.offer()
+		if got := string(o.Request().Bytes()); got != "request" || o.Method() != "slow" {
+			t.Fatalf("%s with %q", o.Method(), got)
+		}
+		b, err := o.Accept(text("reply"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 50 {
+			w.send(b, "back %d", i)
+		}
+		_ = b.CloseSend()
+		for i := range 50 {
+			w.want(b, "%d", i)
+		}
+		w.wantEOF(b)
+		for i := range 50 {
+			w.want(s, "back %d", i)
+		}
+		w.wantEOF(s)
+		reply, _, err := s.Accepted(w.ctx)
+		if err != nil || string(reply.Bytes()) != "reply" {
+			t.Fatalf("%q, %v", reply.Bytes(), err)
+		}
+		reply.Release()
+		o.Request().Release()
+		s.Request().Release()
+	})
+}
+
+// A refused open fails the stream, whoever waits on it and however, and says
+// whether a handler has seen it. What was sent behind it is let go.
+func TestARefusedOpen(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.HandleOffer("no", func(_ context.Context, o *kernel.Offer) error {
+			o.Reject(kernel.CodeNotFound, "not here")
+			return nil
+		})
+		w.srv.HandleOffer("forgets", func(context.Context, *kernel.Offer) error { return nil })
+		w.srv.HandleOffer("fails", func(context.Context, *kernel.Offer) error {
+			return &kernel.HandlerError{Code: kernel.CodeAborted, Reason: "no"}
+		})
+		for _, c := range []struct {
+			method    string
+			code      kernel.Code
+			untouched bool
+		}{
+			{"no", kernel.CodeNotFound, false},
+			{"forgets", kernel.CodeFailedPrecondition, false},
+			{"fails", kernel.CodeAborted, false},
+			{"unknown", kernel.CodeUnimplemented, true},
+		} {
+			s, err := w.client.Open(w.ctx, c.method, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 20 {
+				m := sized(1000, 1)
+				if s.Send(w.ctx, m) != nil {
+					m.Release()
+				}
+			}
+			_, _, err = s.Accepted(w.ctx)
+			se := wantCode(t, err, c.code)
+			if !errors.Is(err, kernel.ErrRefused) || !se.Refused || !se.Remote || se.NotProcessed != c.untouched {
+				t.Errorf("%s: %+v", c.method, se)
+			}
+			m := text("x")
+			for what, err := range map[string]error{
+				"Send": s.Send(w.ctx, m), "TrySend": s.TrySend(m), "Err": s.Err(), "Close": s.Close(w.ctx),
+			} {
+				if !errors.Is(err, kernel.ErrRefused) {
+					t.Errorf("%s: %s gives %v", c.method, what, err)
+				}
+			}
+			m.Release()
+			w.wantErr(s, c.code)
+			wantClosed(t, "In", s.In())
+			wantClosed(t, "Done", s.Done())
+			wantClosed(t, "Writable", s.Writable())
+		}
+	})
+}
+
+// An offer is answered once.
+func TestAnOfferIsAnsweredOnce(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Offers()
+		s, err := w.client.Open(w.ctx, "x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := w.offer()
+		b, err := o.Accept(kernel.Message{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.Accept(kernel.Message{}, nil); !errors.Is(err, kernel.ErrAnswered) {
+			t.Errorf("a second Accept: %v", err)
+		}
+		o.Reject(kernel.CodeNotFound, "too late")
+		w.send(s, "x")
+		w.want(b, "x")
+		w.cleanup(s, b)
+	})
+}
+
+// A peer that gives the stream up while nobody has answered leaves nothing
+// behind, and whoever accepts it later is told.
+func TestAnOfferGivenUp(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Offers()
+		s, err := w.client.Open(w.ctx, "x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.send(s, "data")
+		o := w.offer()
+		s.Abort(kernel.CodeAborted, "changed my mind")
+		if _, _, err := s.Accepted(w.ctx); err == nil {
+			t.Error("an aborted stream was accepted")
+		}
+		w.eventually("the end of the stream", func() bool { return w.srv.Conns()[0].Streams() == 0 })
+		_, err = o.Accept(kernel.Message{}, &kernel.StreamOptions{Window: 1 << 20})
+		wantCode(t, err, kernel.CodeAborted)
+		if bad := w.owed(); bad != "" {
+			t.Error(bad)
+		}
+		w.loose = true // nobody can get at the data's message any more
+		releaseOf(o)
+	})
+}
+
+// releaseOf releases what an offer that nobody accepted holds, through the
+// stream that its end left behind.
+func releaseOf(o *kernel.Offer) {
+	s := kernel.StreamOf(o)
+	drain(s)
+}
+
+// Requests and replies of any size travel, those beyond 16 KiB as the stream's
+// first message; the data behind them keeps its order.
+func TestLargeRequestsAndReplies(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		for _, n := range []int{0, 1, 16 << 10, 16<<10 + 1, 100_000, 4 << 20} {
+			w.srv.HandleOffer("big", func(ctx context.Context, o *kernel.Offer) error {
+				reply := kernel.CopyMessage(o.Request().Bytes())
+				s, err := o.Accept(reply, nil)
+				if err != nil {
+					return err
+				}
+				defer o.Request().Release()
+				for m, err := range s.All(ctx) {
+					if err != nil {
+						return err
+					}
+					if err := s.Send(ctx, m); err != nil {
+						return err
+					}
+				}
+				return s.CloseSend()
+			})
+			s, err := w.client.Open(w.ctx, "big", &kernel.OpenOptions{Request: sized(n, 9)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.send(s, "right behind")
+			_ = s.CloseSend()
+			reply, _, err := s.Accepted(w.ctx)
+			if err != nil || !bytes.Equal(reply.Bytes(), bytes.Repeat([]byte{9}, n)) {
+				t.Fatalf("%d bytes: a reply of %d, %v", n, reply.Len(), err)
+			}
+			reply.Release()
+			w.want(s, "right behind")
+			w.wantEOF(s)
+			w.wantDone(s)
+			s.Request().Release()
+		}
+	})
+}
+
+// Several streams are opened by one request and accepted together; each is its
+// own from then on.
+func TestSeveralStreamsByOneRequest(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Offers()
+		const n = 5
+		each := make([]kernel.StreamOptions, n)
+		each[2].NoReceive = true
+		as, err := w.client.OpenN(w.ctx, "many", &kernel.OpenOptions{Request: sized(20_000, 1)}, each...)
+		if err != nil || len(as) != n {
+			t.Fatal(len(as), err)
+		}
+		for i, a := range as { // before there is an answer
+			w.send(a, "to %d", i)
+		}
+		o := w.offer()
+		if o.Streams() != n || o.Request().Len() != 20_000 {
+			t.Fatalf("%d streams, a request of %d bytes", o.Streams(), o.Request().Len())
+		}
+		bs, err := o.AcceptAll(sized(20_000, 2), nil)
+		if err != nil || len(bs) != n {
+			t.Fatal(len(bs), err)
+		}
+		for i, a := range as {
+			reply, _, err := a.Accepted(w.ctx)
+			if err != nil || (reply.Len() == 20_000) != (i == 0) {
+				t.Errorf("stream %d: a reply of %d bytes, %v", i, reply.Len(), err)
+			}
+			reply.Release()
+			w.want(bs[i], "to %d", i)
+			if i == 2 {
+				m := text("x")
+				if err := bs[i].Send(w.ctx, m); !errors.Is(err, kernel.ErrNotReadable) {
+					t.Errorf("the write-only one: %v", err)
+				}
+				m.Release()
+				continue
+			}
+			w.send(bs[i], "from %d", i)
+			w.want(a, "from %d", i)
+		}
+		as[0].Abort(kernel.CodeAborted, "")
+		w.wantErr(bs[0], kernel.CodeAborted)
+		w.send(as[1], "the others live on")
+		w.want(bs[1], "the others live on")
+		as[0].Request().Release()
+		o.Request().Release()
+		w.cleanup(append(as, bs...)...)
+	})
+}
+
+// What is not accepted of a group is refused, all of it if the offer is.
+func TestPartOfAGroup(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Offers()
+		as, err := w.client.OpenN(w.ctx, "many", nil, make([]kernel.StreamOptions, 3)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if as[1].Trailer() != nil {
+			t.Error("a trailer before the end")
+		}
+		for _, a := range as {
+			w.send(a, "x")
+		}
+		b, err := w.offer().Accept(kernel.Message{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.want(b, "x")
+		if _, _, err := as[0].Accepted(w.ctx); err != nil {
+			t.Error(err)
+		}
+		for _, a := range as[1:] {
+			_, _, err := a.Accepted(w.ctx)
+			if se := wantCode(t, err, kernel.CodeFailedPrecondition); !se.NotProcessed || !se.Refused {
+				t.Errorf("%+v", se)
+			}
+		}
+		w.cleanup(as[0], b)
+
+		as, err = w.client.OpenN(w.ctx, "many", nil, make([]kernel.StreamOptions, 3)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.offer().Reject(kernel.CodeNotFound, "")
+		for _, a := range as {
+			_, _, err := a.Accepted(w.ctx)
+			wantCode(t, err, kernel.CodeNotFound)
+		}
+	})
+}
+
+// A handler's stream is accepted by its first use or by its return, and header
+// and trailer go with that.
+func TestHeaderAndTrailer(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		md := kernel.Metadata{{Key: "b", Value: "2"}, {Key: "a", Value: "1"}, {Key: "b", Value: "\x00\xff"}}
+		early := make(chan error, 2)
+		w.srv.Handle("m", func(ctx context.Context, s *kernel.Stream) error {
+			got := s.Metadata()
+			if len(got) != 3 || got[0] != md[0] || got[1] != md[1] || got[2] != md[2] {
+				t.Errorf("metadata %v", got)
+			}
+			if len(got.Values("b")) != 2 || got.Get("a") != "1" || got.Get("nothing") != "" {
+				t.Errorf("metadata %v", got)
+			}
+			early <- s.SetHeader(kernel.Metadata{{Key: "h", Value: "1"}})
+			s.SetTrailer(kernel.Metadata{{Key: "t", Value: "2"}})
+			if err := s.Send(ctx, text("x")); err != nil {
+				return err
+			}
+			early <- s.SetHeader(nil)
+			return nil
+		})
+		s, err := w.client.Open(w.ctx, "m", &kernel.OpenOptions{Metadata: md})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SetHeader(nil); !errors.Is(err, kernel.ErrHeaderSent) {
+			t.Errorf("SetHeader on the opener's side: %v", err)
+		}
+		_, header, err := s.Accepted(w.ctx)
+		if err != nil || header.Get("h") != "1" {
+			t.Errorf("header %v, %v", header, err)
+		}
+		w.want(s, "x")
+		s.SetTrailer(kernel.Metadata{{Key: "ours", Value: "3"}})
+		w.wantEOF(s)
+		if s.Trailer().Get("t") != "2" {
+			t.Errorf("trailer %v", s.Trailer())
+		}
+		if err := handled(w, early); err != nil {
+			t.Errorf("the first SetHeader: %v", err)
+		}
+		if err := handled(w, early); !errors.Is(err, kernel.ErrHeaderSent) {
+			t.Errorf("SetHeader after the acceptance: %v", err)
+		}
+		_ = s.Close(w.ctx)
+	})
+}
+
+func TestMetadataHasALimit(t *testing.T) {
+	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxMetadata: 1000, MaxKeys: 3}}
+	overAll(t, so, nil, func(t *testing.T, w *world) {
+		w.srv.Handle("echo", echo)
+		big := kernel.Metadata{{Key: "k", Value: string(make([]byte, 1000))}}
+		if _, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: big}); !errors.Is(err, kernel.ErrMetadataTooLarge) {
+			t.Errorf("too much: %v", err)
+		}
+		bad := kernel.Metadata{{Key: "Upper", Value: "x"}}
+		if _, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: bad}); !errors.Is(err, kernel.ErrLimits) {
+			t.Errorf("an illegal key: %v", err)
+		}
+		many := kernel.Metadata{{Key: "a"}, {Key: "a"}, {Key: "a"}, {Key: "a"}}
+		s, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: many})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = s.Accepted(w.ctx)
+		if se := wantCode(t, err, kernel.CodeTooLarge); !se.NotProcessed {
+			t.Errorf("%+v", se)
+		}
+	})
+}
+
+// A stream's context carries the values of what it was opened with, ends with
+// the stream, and tells why.
+func TestContexts(t *testing.T) {
+	type key struct{}
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		ended := make(chan error, 1)
+		w.srv.Handle("ctx", func(ctx context.Context, s *kernel.Stream) error {
+			sub, cancel := context.WithCancel(ctx)
+			defer cancel()
+			if kernel.FromContext(sub) != s || ctx.Err() != nil {
+				t.Error("the handler's context is not the stream's")
+			}
+			if err := s.Send(ctx, text("here")); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			ended <- s.Err()
+			return ctx.Err()
+		})
+		ctx, cancel := context.WithCancelCause(context.WithValue(w.ctx, key{}, "v"))
+		s, err := w.client.Open(ctx, "ctx", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.want(s, "here")
+		if s.Context().Value(key{}) != "v" || kernel.FromContext(s.Context()) != s || s.Context().Err() != nil {
+			t.Error("the opener's context")
+		}
+		cancel(errors.New("no more of it"))
+		se := w.wantErr(s, kernel.CodeCancelled)
+		if se.Reason != "no more of it" || se.Remote {
+			t.Errorf("%+v", se)
+		}
+		wantClosed(t, "the context's Done", s.Context().Done())
+		if err := s.Context().Err(); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		se = wantCode(t, handled(w, ended), kernel.CodeCancelled)
+		if !se.Remote || se.Reason != "no more of it" {
+			t.Errorf("the server was told %+v", se)
+		}
+		if kernel.FromContext(context.Background()) != nil {
+			t.Error("a stream out of nothing")
+		}
+		cancelled, stop := context.WithCancel(w.ctx)
+		stop()
+		if _, err := w.client.Open(cancelled, "ctx", nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("an open whose context has ended: %v", err)
+		}
+	})
+}
+
+// A deadline travels as time left and ends the stream on both sides.
+func TestDeadlinesTravelAsTimeLeft(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		type seen struct {
+			left, ended time.Duration
+			err, ctx    error
+		}
+		c := make(chan seen, 1)
+		w.srv.Handle("slow", func(ctx context.Context, s *kernel.Stream) error {
+			start := time.Now()
+			d, ok := ctx.Deadline()
+			if !ok {
+				t.Error("no deadline")
+			}
+			<-ctx.Done()
+			c <- seen{d.Sub(start), time.Since(start), s.Err(), ctx.Err()}
+			return ctx.Err()
+		})
+		ctx, cancel := context.WithTimeout(w.ctx, 7*time.Second)
+		defer cancel()
+		s, err := w.client.Open(ctx, "slow", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		w.wantErr(s, kernel.CodeDeadlineExceeded)
+		if d := time.Since(start); d != 7*time.Second || !errors.Is(s.Context().Err(), context.DeadlineExceeded) {
+			t.Errorf("ended after %v, %v", d, s.Context().Err())
+		}
+		got := handled(w, c)
+		if got.left != 7*time.Second || got.ended != 7*time.Second || !errors.Is(got.ctx, context.DeadlineExceeded) {
+			t.Errorf("the server saw %+v", got)
+		}
+		wantCode(t, got.err, kernel.CodeDeadlineExceeded)
+	})
+}
+
+// A cancelled context aborts; what has arrived can be taken.
+func TestCancelKeepsWhatArrived(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Offers()
+		ctx, cancel := context.WithCancel(w.ctx)
+		a, err := w.client.Open(ctx, "x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := w.offer().Accept(kernel.Message{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.send(b, "arrived")
+		w.quiesce()
+		cancel()
+		w.quiesce()
+		w.want(a, "arrived")
+		w.wantErr(a, kernel.CodeCancelled)
+		w.wantErr(b, kernel.CodeCancelled)
+	})
+}

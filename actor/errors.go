@@ -49,7 +49,7 @@ type StreamError struct {
 	NotProcessed bool       // no handler saw it: safe to try again
 	Reason       string     // for people; never compare it
 	Details      []byte     // the status's details, where the peer sent any
-	Cause        error      // what ended the connection, if that was it
+	Cause        error      // what ended the connection, or the context's cause, if that was it
 }
 
 func (e *StreamError) Error() string {
@@ -57,7 +57,7 @@ func (e *StreamError) Error() string {
 	switch {
 	case e.Refused:
 		who = "refused"
-	case e.Cause != nil:
+	case e.Code == frame.CodeConnectionLost && e.Cause != nil:
 		return fmt.Sprintf("sluice: stream %d (%s): connection lost: %v", e.Stream, e.Method, e.Cause)
 	case e.Remote:
 		who = "ended by peer"
@@ -82,5 +82,6 @@ func (e *StreamError) Is(target error) bool {
 	return ok && t.Code == e.Code && (t.Stream == 0 || t.Stream == e.Stream)
 }
 
-// Unwrap returns what ended the connection, if that was the cause.
+// Unwrap returns what ended the connection, or the cause of the context that
+// ended the stream, if it was that.
 func (e *StreamError) Unwrap() error { return e.Cause }

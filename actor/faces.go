@@ -258,7 +258,7 @@ func (s *Stream) Close(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		s.Abort(frame.CodeCancelled, "close: "+context.Cause(ctx).Error())
+		s.Abort(frame.CodeCancelled, "close: "+context.Cause(ctx).Error(), context.Cause(ctx))
 	}
 	return s.Err()
 }

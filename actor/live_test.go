@@ -244,7 +244,7 @@ func meet(t *testing.T, n, inBuffer int, send func(*Stream, int, func(int) pool.
 // However many wait in whatever way, the end of the stream wakes them all.
 func TestTheEndWakesEveryWaiter(t *testing.T) {
 	for name, end := range map[string]func(s *Stream){
-		"abort":  func(s *Stream) { s.Abort(frame.CodeAborted, "") },
+		"abort":  func(s *Stream) { s.Abort(frame.CodeAborted, "", nil) },
 		"lost":   func(s *Stream) { s.Lost(&StreamError{Code: frame.CodeConnectionLost}) },
 		"reset":  func(s *Stream) { s.PeerReset(frame.CodeAborted, "") },
 		"refuse": func(s *Stream) { s.Refused(frame.CodeRefused, "", true) },

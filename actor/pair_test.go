@@ -283,7 +283,7 @@ func endings(a, b *end) map[string]func(e *end) {
 		},
 		"abort": func(e *end) {
 			cut()
-			e.s.Abort(frame.CodeAborted, "tried")
+			e.s.Abort(frame.CodeAborted, "tried", nil)
 		},
 		"lose the connection": func(*end) {
 			cut()

@@ -52,10 +52,20 @@ func (s *Stream) discard(cost int) {
 	s.later().taken += cost
 }
 
+// returnEvery is how much of the connection's credit a stream may gather before
+// it returns it, while more waits to be taken.
+const returnEvery = 1 << 10
+
 // giveBack returns the connection's credit of what had been kept.
 func (s *Stream) giveBack(cost int) {
-	if !s.win.settled {
-		s.discard(cost)
+	w := &s.win
+	if w.settled {
+		return
+	}
+	w.taken += uint64(cost)
+	if w.gathered += cost; w.gathered >= returnEvery || s.in.Len() == 0 {
+		s.later().taken += w.gathered
+		w.gathered = 0
 	}
 }
 

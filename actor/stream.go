@@ -306,8 +306,8 @@ func (s *Stream) shrink(n int) {
 // of its budget: they may be taken late, or never.
 func (s *Stream) settleUp() {
 	w := &s.win
-	s.later().taken += int(w.recvd - w.taken)
-	w.taken, w.settled = w.recvd, true
+	s.later().taken += int(w.recvd-w.taken) + w.gathered
+	w.taken, w.gathered, w.settled = w.recvd, 0, true
 	if a := s.asm; a != nil {
 		s.link.Assemble(-a.reserve)
 		a.reserve = 0
@@ -496,11 +496,14 @@ func (s *Stream) CloseReceive(code frame.Code) {
 	s.stopPump()
 }
 
-// Abort ends both halves now and tells the peer why.
-func (s *Stream) Abort(code frame.Code, reason string) {
+// Abort ends both halves now and tells the peer why. cause, if not nil, is what
+// the stream's error leads to.
+func (s *Stream) Abort(code frame.Code, reason string, cause error) {
 	s.mu.Lock()
 	defer s.unlock()
-	s.abort(s.fail(code, reason, false))
+	e := s.fail(code, reason, false)
+	e.Cause = cause
+	s.abort(e)
 }
 
 func (s *Stream) abort(e *StreamError) {

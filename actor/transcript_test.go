@@ -374,7 +374,7 @@ func (x *script) user(name string, n []int) (string, bool) {
 			return word(s.Close(ctx))
 		}), true
 	case "abort":
-		s.Abort(frame.CodeAborted, "given up")
+		s.Abort(frame.CodeAborted, "given up", nil)
 		return "ok", true
 	case "err":
 		return word(s.Err()), true

@@ -12,12 +12,13 @@ const MinWindow = 2 * frame.MessageOverhead
 // window is the receiver's side of a stream's credit. All totals are absolute
 // and count from the stream's start.
 type window struct {
-	recvd   uint64 // arrived
-	taken   uint64 // handed to the application, or let go
-	granted uint64 // told to the peer
-	size    int    // how far granted runs ahead of taken
-	most    int    // what size may grow to
-	settled bool   // the stream is over, and all credit went back
+	recvd    uint64 // arrived
+	taken    uint64 // handed to the application, or let go
+	gathered int    // of it, what the connection was not told of
+	granted  uint64 // told to the peer
+	size     int    // how far granted runs ahead of taken
+	most     int    // what size may grow to
+	settled  bool   // the stream is over, and all credit went back
 }
 
 func (w *window) init(c *Config) {

@@ -202,6 +202,7 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, grants []frame.Grant,
 		f.Deadline = max(time.Until(d), time.Microsecond)
 		for _, s := range ss {
 			s.c.setDeadline(d)
+			s.c.startDeadline()
 		}
 	}
 	for _, s := range ss {

@@ -148,7 +148,7 @@ func (c *core) Retire() {
 	}
 	if unborn {
 		for _, s := range x.mates {
-			s.a.Abort(CodeCancelled, "opened with a stream that was given up")
+			s.a.Abort(CodeCancelled, "opened with a stream that was given up", nil)
 		}
 	}
 	if x.after != nil {
@@ -158,14 +158,17 @@ func (c *core) Retire() {
 
 // Expire implements timers.Owner: the stream's deadline has passed.
 func (c *core) Expire(*timers.Timer, time.Time) {
-	c.a.Abort(CodeDeadlineExceeded, "deadline exceeded")
+	c.a.Abort(CodeDeadlineExceeded, "deadline exceeded", context.DeadlineExceeded)
 }
 
-// setDeadline bounds the stream's life.
-func (c *core) setDeadline(t time.Time) {
-	x := c.more()
-	x.deadline = t
-	c.Timers().Set(&x.timer, c, t)
+// setDeadline notes when the stream's life ends at the latest; startDeadline
+// begins to count. The first comes before anybody knows of the stream.
+func (c *core) setDeadline(t time.Time) { c.more().deadline = t }
+
+func (c *core) startDeadline() {
+	if x := c.x.Load(); x != nil && !x.deadline.IsZero() {
+		c.Timers().Set(&x.timer, c, x.deadline)
+	}
 }
 
 // follow ends the stream with ctx. It is called before anybody knows of the
@@ -184,7 +187,7 @@ func (c *core) follow(ctx context.Context) {
 		if context.Cause(ctx) == context.DeadlineExceeded { //nolint:errorlint // the context's own value
 			code = CodeDeadlineExceeded
 		}
-		c.a.Abort(code, context.Cause(ctx).Error())
+		c.a.Abort(code, context.Cause(ctx).Error(), context.Cause(ctx))
 	})
 	x.stop.Store(&stop)
 	if c.a.Err() != nil { // it has ended already, and did not find stop

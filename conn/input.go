@@ -383,6 +383,9 @@ func (c *Conn) open(f *frame.Frame) error {
 	if refusal == nil {
 		return nil
 	}
+	c.mu.Lock()
+	c.table.cut += n
+	c.mu.Unlock()
 	if err := c.abuse.refused(c.in.now, c.lim.MaxStreams); err != nil {
 		return err
 	}

@@ -1,0 +1,436 @@
+package kernel_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/kernel/kerneltest"
+)
+
+// A target is a server under attack, with an honest client whose stream must
+// not notice.
+type target struct {
+	t      *testing.T
+	srv    *kernel.Server
+	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
+	addr   string
+	client *kernel.Client
+	honest *kernel.Stream
+	log    *journal
+	bubble bool
+	said   int // by the honest client
+}
+
+// targetLimits are small where a row has to reach them.
+func targetLimits() kernel.Limits {
+	return kernel.Limits{MaxStreams: 100, ConnWindow: 1 << 20, MaxMessage: 1 << 20}
+}
+
+// newTarget starts a server in memory or, without a bubble, on a TCP port.
+func newTarget(t *testing.T, bubble bool, opts kernel.ServerOptions) *target {
+	t.Helper()
+	tg := &target{t: t, bubble: bubble, log: &journal{}, addr: kerneltest.Target}
+	if opts.Limits == (kernel.Limits{}) {
+		opts.Limits = targetLimits()
+	}
+	opts.Logger = tg.log.logger()
+	srv, err := kernel.NewServer(&opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tg.srv = srv
+	tg.handlers()
+	var ln net.Listener
+	if bubble {
+		mem := kerneltest.Listen()
+		ln, tg.dial = mem, mem.Dial
+	} else {
+		ln, tg.dial = listen(t), (&net.Dialer{}).DialContext
+		tg.addr = ln.Addr().String()
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(context.Background(), ln) }()
+	t.Cleanup(func() {
+		_ = srv.Close()
+		<-served
+	})
+	return tg
+}
+
+// handlers are what attackers find.
+func (tg *target) handlers() {
+	tg.srv.Handle("echo", echo)
+	tg.srv.Handle("stuck", func(ctx context.Context, _ *kernel.Stream) error {
+		<-ctx.Done()
+		return nil
+	})
+	tg.srv.Handle("early", func(context.Context, *kernel.Stream) error { return nil })
+	tg.srv.Handle("source", func(ctx context.Context, s *kernel.Stream) error {
+		for {
+			m := sized(10_000, 's')
+			if err := s.Send(ctx, m); err != nil {
+				m.Release()
+				return err
+			}
+		}
+	})
+}
+
+// neighbour connects the honest client.
+func (tg *target) neighbour() {
+	tg.t.Helper()
+	client, err := kernel.Dial(context.Background(), tg.addr, quietClient(&kernel.ClientOptions{Dial: tg.dial}))
+	if err != nil {
+		tg.t.Fatal(err)
+	}
+	tg.t.Cleanup(func() { _ = client.Close() })
+	tg.client = client
+	if tg.honest, err = client.Open(context.Background(), "echo", nil); err != nil {
+		tg.t.Fatal(err)
+	}
+	tg.unharmed()
+}
+
+// unharmed checks that the honest client's stream goes on.
+func (tg *target) unharmed() {
+	tg.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	tg.said++
+	word := fmt.Sprint("still here ", tg.said)
+	if err := tg.honest.Send(ctx, text("%s", word)); err != nil {
+		tg.t.Fatalf("the neighbour can't send: %v", err)
+	}
+	m, err := tg.honest.Receive(ctx)
+	if err != nil || string(m.Bytes()) != word {
+		tg.t.Fatalf("the neighbour received %q, %v", m.Bytes(), err)
+	}
+	m.Release()
+}
+
+// settle waits until everything that can happen without more time has, or until
+// cond holds.
+func (tg *target) settle(cond func() bool) bool {
+	if tg.bubble {
+		synctest.Wait()
+		return cond()
+	}
+	for end := time.Now().Add(patience / 4); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
+
+// A heard is a frame that the attacker was sent.
+type heard struct {
+	kind   frame.Kind
+	stream uint64
+	value  uint64
+	code   frame.Code
+	reason string
+	fresh  bool // not processed
+	data   []byte
+	last   bool
+}
+
+// raw is a client that says what it likes.
+type raw struct {
+	tg   *target
+	t    *testing.T
+	nc   net.Conn
+	sess *native.Session // reads what the server says, and encodes
+	cost *native.Session // follows what we send
+	peer frame.Settings
+	next uint64
+
+	mu     sync.Mutex
+	heard  []heard
+	err    error  // how the connection ended; nil while it has not
+	credit uint64 // of the connection, in all
+	spent  uint64
+	read   uint64 // bytes
+
+}
+
+// connect dials without a word.
+func (tg *target) connect() net.Conn {
+	tg.t.Helper()
+	nc, err := tg.dial(context.Background(), "tcp", tg.addr)
+	if err != nil {
+		tg.t.Fatal(err)
+	}
+	tg.t.Cleanup(func() { _ = nc.Close() })
+	return nc
+}
+
+// hello is what a raw client says of itself unless a row has its own ideas.
+func hello() frame.Settings {
+	return frame.Settings{
+		MaxFragment: native.DefaultMaxFragment, MaxMessage: 4 << 20, MaxStreams: 100, MaxMetadata: 16 << 10,
+		InitialCredit: 1 << 20, ConnCredit: 1 << 30,
+	}
+}
+
+// attack connects, shakes hands and listens.
+func (tg *target) attack(own frame.Settings) *raw {
+	tg.t.Helper()
+	r := tg.silent(own)
+	go r.listen()
+	return r
+}
+
+// silent shakes hands and never reads again.
+func (tg *target) silent(own frame.Settings) *raw {
+	tg.t.Helper()
+	r := &raw{tg: tg, t: tg.t, nc: tg.connect(), next: 1, cost: native.New(1 << 20)}
+	g := &frame.Greeting{Client: true, Own: own}
+	sess, err := native.Protocol{}.Handshake(context.Background(), r.nc, g)
+	if err != nil {
+		tg.t.Fatal(err)
+	}
+	r.sess, r.peer, r.credit = sess.(*native.Session), g.Peer, g.Peer.ConnCredit
+	if len(g.Early) > 0 {
+		r.take(g.Early)
+	}
+	return r
+}
+
+func (r *raw) listen() {
+	p := make([]byte, 64<<10)
+	for {
+		n, err := r.nc.Read(p)
+		r.take(p[:n])
+		if err != nil {
+			r.mu.Lock()
+			r.err = err
+			r.mu.Unlock()
+			return
+		}
+	}
+}
+
+func (r *raw) take(p []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.read += uint64(len(p))
+	var f frame.Frame
+	for {
+		n, err := r.sess.Next(p, &f)
+		p = p[n:]
+		if err != nil || f.Kind == frame.None {
+			if err != nil {
+				r.err = err
+			}
+			return
+		}
+		h := heard{kind: f.Kind, stream: f.Stream, value: f.Value, code: f.Code, reason: f.Reason, fresh: f.NotProcessed}
+		if f.Kind == frame.Data {
+			h.data, h.last = append([]byte(nil), f.Payload...), f.Last
+		}
+		if f.Kind == frame.Credit && f.Stream == 0 {
+			r.credit = max(r.credit, f.Value)
+		}
+		r.heard = append(r.heard, h)
+	}
+}
+
+// find returns the first frame of a kind for a stream.
+func (r *raw) find(k frame.Kind, id uint64) (heard, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := slices.IndexFunc(r.heard, func(h heard) bool { return h.kind == k && h.stream == id })
+	if i < 0 {
+		return heard{}, false
+	}
+	return r.heard[i], true
+}
+
+func (r *raw) count(k frame.Kind) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range r.heard {
+		if h.kind == k {
+			n++
+		}
+	}
+	return n
+}
+
+// over returns how the connection ended, nil if it has not.
+func (r *raw) over() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+
+// write sends bytes as they are. It fails where the server has hung up, which a
+// flood will find.
+func (r *raw) write(b []byte) error {
+	r.book(b)
+	_, err := r.nc.Write(b)
+	return err
+}
+
+// book keeps book of the credit that b uses.
+func (r *raw) book(b []byte) {
+	var f frame.Frame
+	for {
+		n, err := r.cost.Next(b, &f)
+		b = b[n:]
+		if err != nil || f.Kind == frame.None {
+			return
+		}
+		if f.Kind == frame.Data {
+			n := len(f.Payload)
+			if f.First {
+				n += frame.MessageOverhead
+			}
+			r.mu.Lock()
+			r.spent += uint64(n)
+			r.mu.Unlock()
+		}
+	}
+}
+
+// say sends frames.
+func (r *raw) say(fs ...frame.Frame) {
+	r.t.Helper()
+	var b []byte
+	for i := range fs {
+		b = append(b, wire(&fs[i])...)
+	}
+	if err := r.write(b); err != nil {
+		r.t.Logf("write: %v", err)
+	}
+}
+
+// wire is a control frame's bytes, outside any record.
+func wire(f *frame.Frame) []byte {
+	var o frame.Out
+	native.New(0).Control(&o, f)
+	return o.Buf
+}
+
+// The types and flags that data frames are made of by hand.
+const (
+	typeData = 4
+	flagMore = 0x20
+	flagCont = 0x40
+)
+
+// head is a frame's header, whatever the length says.
+func head(length int, typ byte, id uint64) []byte {
+	return binary.LittleEndian.AppendUint64(nil, uint64(length)|uint64(typ)<<24|id<<32)
+}
+
+// data is a whole message.
+func data(id uint64, p []byte) []byte { return append(head(len(p), typeData, id), p...) }
+
+// first is a message's first fragment.
+func first(id uint64, total int, p []byte) []byte {
+	b := head(len(p)+4, typeData|flagMore, id)
+	b = binary.LittleEndian.AppendUint32(b, uint32(total))
+	return append(b, p...)
+}
+
+// more is a fragment that is not the first.
+func more(id uint64, p []byte, last bool) []byte {
+	t := byte(typeData | flagCont)
+	if !last {
+		t |= flagMore
+	}
+	return append(head(len(p), t, id), p...)
+}
+
+func join(parts ...[]byte) []byte { return slices.Concat(parts...) }
+
+func openFrame(id uint64, method string) frame.Frame {
+	return frame.Frame{Kind: frame.Open, Stream: id, Method: method, Grants: []frame.Grant{{Credit: 1 << 20}}}
+}
+
+// open opens a stream and waits for nothing.
+func (r *raw) open(method string) uint64 {
+	r.t.Helper()
+	id := r.next
+	r.next += 2
+	r.say(openFrame(id, method))
+	return id
+}
+
+// echoes checks that a new stream of the same connection works.
+func (r *raw) echoes() {
+	r.t.Helper()
+	id := r.open("echo")
+	if err := r.write(join(data(id, []byte("alive")), wire(&frame.Frame{Kind: frame.EOS, Stream: id}))); err != nil {
+		r.t.Fatalf("another stream of the connection: %v", err)
+	}
+	if !r.tg.settle(func() bool {
+		h, ok := r.find(frame.Data, id)
+		_, end := r.find(frame.EOS, id)
+		return ok && end && string(h.data) == "alive"
+	}) {
+		r.t.Fatalf("another stream of the connection does not go on: %v", r.tail())
+	}
+	r.say(frame.Frame{Kind: frame.Ended, Stream: id, Value: 1})
+}
+
+// tail is what was heard last, for messages.
+func (r *raw) tail() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := fmt.Sprintf("over: %v;", r.err)
+	for _, h := range r.heard[max(len(r.heard)-6, 0):] {
+		s += fmt.Sprintf(" {kind %d stream %d value %d code %v %q, %d bytes}", h.kind, h.stream, h.value, h.code, h.reason, len(h.data))
+	}
+	return s
+}
+
+// ended tells whether the connection ended by a goodbye of code.
+func (r *raw) ended(code frame.Code) bool {
+	h, ok := r.find(frame.GoAway, 0)
+	return ok && h.code == code && errors.Is(r.over(), io.EOF)
+}
+
+// settled resets what is open and checks that all credit of the connection is
+// back.
+func (r *raw) settled() {
+	r.t.Helper()
+	for id := uint64(1); id < r.next; id += 2 {
+		if _, ok := r.find(frame.Reset, id); !ok {
+			r.say(frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})
+		}
+	}
+	var left uint64
+	if !r.tg.settle(func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		left = r.credit - r.spent
+		return left == r.peer.ConnCredit
+	}) {
+		r.t.Errorf("%d bytes of the connection's credit are left of %d: %s", left, r.peer.ConnCredit, r.tail())
+	}
+}
+
+// allocated is what f allocates, on all goroutines.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}

@@ -229,21 +229,15 @@ func (s *Stream) Trailer() frame.Metadata {
 // its IdleTimeout. It never offers anything if there is none.
 func (s *Stream) Idle() <-chan time.Time {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	f := s.f
 	if f == nil || f.idle == nil {
-		s.mu.Unlock()
 		return nil
 	}
-	i := f.idle
-	start := i.ch == nil
-	if start {
-		i.ch = make(chan time.Time, 1)
+	if f.idle.ch == nil {
+		f.idle.start()
 	}
-	s.mu.Unlock()
-	if start {
-		i.start()
-	}
-	return i.ch
+	return f.idle.ch
 }
 
 // Close ends both halves in order and waits until that is done on both sides,

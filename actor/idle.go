@@ -29,9 +29,13 @@ func newIdler(s *Stream, period time.Duration) *idler {
 	return &idler{s: s, period: period, last: now, base: now}
 }
 
-// start sets the timer, once somebody has asked for the channel.
+// start sets the timer, once somebody has asked for the channel. The queue is
+// used under the stream's lock, so that a stream that ends leaves no timer.
 func (i *idler) start() {
-	i.s.link.Timers().Set(&i.timer, i, i.base.Add(i.period))
+	i.ch = make(chan time.Time, 1)
+	if !i.over {
+		i.s.link.Timers().Set(&i.timer, i, i.base.Add(i.period))
+	}
 }
 
 func (i *idler) stop() {
@@ -63,10 +67,9 @@ func (i *idler) withdraw() {
 // Expire looks whether the stream is silent, and sets the next look.
 func (i *idler) Expire(_ *timers.Timer, now time.Time) {
 	i.s.mu.Lock()
+	defer i.s.mu.Unlock()
 	next := i.look(now)
-	over := i.over
-	i.s.mu.Unlock()
-	if !over {
+	if !i.over {
 		i.s.link.Timers().Set(&i.timer, i, next)
 	}
 }

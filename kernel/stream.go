@@ -144,7 +144,10 @@ func (s *Stream) Writable() <-chan Slot {
 // message received or taken, no notice taken. The offer is withdrawn when a
 // message arrives, so that no notice is ever stale. Own sends and keepalive don't count.
 // Without an IdleTimeout it is nil. It is not closed when the stream ends.
-func (s *Stream) Idle() <-chan time.Time { return s.c.a.Idle() }
+func (s *Stream) Idle() <-chan time.Time {
+	s.accept()
+	return s.c.a.Idle()
+}
 
 // SendDone is closed when the stream will take no further message: after
 // CloseSend, Close or Abort here, or a stop, reset or lost connection there.

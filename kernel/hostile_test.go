@@ -56,6 +56,8 @@ type hostileRow struct {
 	limit func(*kernel.Limits)
 	quiet bool // the attacker never reads
 	check func(r *raw)
+
+	logged string // by the server
 }
 
 func runHostile(t *testing.T, rows []hostileRow) {
@@ -143,6 +145,9 @@ func (row *hostileRow) outcome(r *raw) {
 	}
 	if row.check != nil {
 		row.check(r)
+	}
+	if log := r.tg.log.String(); !strings.Contains(log, row.logged) {
+		r.t.Errorf("%q is not in the log: %s", row.logged, log)
 	}
 	if row.ends == stream || row.ends == nothing {
 		r.settled()

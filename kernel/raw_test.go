@@ -77,6 +77,15 @@ func (tg *target) handlers() {
 		<-ctx.Done()
 		return nil
 	})
+	tg.srv.Handle("sink", func(ctx context.Context, s *kernel.Stream) error {
+		for m, err := range s.All(ctx) {
+			m.Release()
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	tg.srv.Handle("early", func(context.Context, *kernel.Stream) error { return nil })
 	tg.srv.Handle("source", func(ctx context.Context, s *kernel.Stream) error {
 		for {
@@ -158,6 +167,8 @@ type raw struct {
 	peer frame.Settings
 	next uint64
 
+	magic int // bytes of it still to come
+
 	mu     sync.Mutex
 	heard  []heard
 	err    error  // how the connection ended; nil while it has not
@@ -194,6 +205,20 @@ func (tg *target) attack(own frame.Settings) *raw {
 	return r
 }
 
+// unheard connects without a word.
+func (tg *target) unheard() *raw {
+	tg.t.Helper()
+	// The server's side of a handshake starts with the magic, as ours does: it is
+	// taken off before frames are read.
+	return &raw{tg: tg, t: tg.t, nc: tg.connect(), next: 1, cost: native.New(1 << 20), sess: native.New(1 << 20), magic: len(native.Magic)}
+}
+
+func (r *raw) bytesRead() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.read
+}
+
 // silent shakes hands and never reads again.
 func (tg *target) silent(own frame.Settings) *raw {
 	tg.t.Helper()
@@ -228,6 +253,9 @@ func (r *raw) take(p []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.read += uint64(len(p))
+	skip := min(r.magic, len(p))
+	r.magic -= skip
+	p = p[skip:]
 	var f frame.Frame
 	for {
 		n, err := r.sess.Next(p, &f)

@@ -1,0 +1,354 @@
+package kernel_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// repeat sends b n times, a thousand at once, until the server has had enough.
+func repeat(n int, b []byte) func(r *raw) {
+	return func(r *raw) {
+		for n := n; n > 0; n -= 1000 {
+			if r.write(bytes.Repeat(b, min(n, 1000))) != nil {
+				return
+			}
+		}
+	}
+}
+
+// drips sends one byte of b every gap, for as long as the connection lives.
+func drips(b []byte, gap time.Duration) func(r *raw) {
+	return func(r *raw) {
+		for i := range b {
+			time.Sleep(gap)
+			if r.over() != nil || r.write(b[i:i+1]) != nil {
+				return
+			}
+		}
+	}
+}
+
+func ping(v uint64) []byte { return frames(frame.Frame{Kind: frame.Ping, Value: v}) }
+
+func TestHostileFloods(t *testing.T) {
+	runHostile(t, []hostileRow{
+		{name: "50 pings, and reading the answers", do: after(opens("stuck"), sends(ping(1)), sends(ping(2)), sends(ping(3)), sends(ping(4))),
+			ends: connection, code: frame.CodeCalm},
+		{name: "50 as many pings as are allowed", do: after(opens("stuck"), sends(ping(1)), sends(ping(2)), sends(ping(3))), ends: nothing},
+		{name: "51 pings that are never read", quiet: true, alloc: 2 << 20, ends: connection, code: frame.CodeCalm,
+			do: after(opens("stuck"), repeat(20, ping(1)))},
+		{name: "51 pings with data between them, never read", quiet: true, alloc: 8 << 20, ends: connection, code: frame.CodeCalm,
+			do: after(opens("source"), fillPipe, pingsWithData)},
+		{name: "51 answers that nobody asked for", do: says(bytes.Repeat(frames(frame.Frame{Kind: frame.Pong, Value: 99}), 1100)),
+			ends: connection, code: frame.CodeCalm, alloc: 2 << 20},
+		{name: "53 refusals that are never read", quiet: true, alloc: 8 << 20, ends: connection, code: frame.CodeCalm,
+			do: after(opens("source"), fillPipe, func(r *raw) { manyRefused(r, 2000) })},
+		{name: "54 tiny grants", do: after(opens("stuck"), grants(1, 1100)), ends: connection, code: frame.CodeCalm, alloc: 2 << 20},
+		{name: "54 tiny grants to the connection", do: after(opens("stuck"), grants(0, 1100)), ends: connection, code: frame.CodeCalm, alloc: 2 << 20},
+		{name: "54 reports of nothing read", do: after(opens("stuck"), repeat(1100, frames(frame.Frame{Kind: frame.Read}))), ends: connection, code: frame.CodeCalm, alloc: 2 << 20},
+		{name: "54 more read than was sent", do: says(frames(frame.Frame{Kind: frame.Read, Value: 1 << 40})), ends: connection, code: frame.CodeProtocol},
+		{name: "54 frames for streams that have ended", do: after(says(frames(reset)), repeat(1100, frames(frame.Frame{Kind: frame.Stop, Stream: 1}))),
+			ends: connection, code: frame.CodeCalm, alloc: 2 << 20},
+		{name: "54 goodbyes", do: says(bytes.Repeat(frames(goAway), 17)), ends: connection, code: frame.CodeCalm},
+		{name: "58 much is asked for and nothing read", quiet: true, do: opens("source"), after: 50 * time.Second,
+			ends: dropped, logged: "the peer does not read", alloc: 16 << 20},
+		{name: "58 the same, with signs of life", quiet: true, do: func(r *raw) {
+			r.open("source")
+			repeatedly(r, time.Second, 60, frames(frame.Frame{Kind: frame.Credit, Stream: 1}))
+		}, ends: dropped, logged: "the peer does not read", alloc: 16 << 20},
+		{name: "59 a byte read a second", quiet: true, do: func(r *raw) {
+			r.open("source")
+			p := make([]byte, 1)
+			for range 60 {
+				time.Sleep(time.Second)
+				if _, err := r.nc.Read(p); err != nil {
+					return
+				}
+				r.take(p)
+			}
+		}, ends: dropped, logged: "the peer does not read", alloc: 16 << 20},
+		{name: "60 a frame byte by byte", do: after(opens("stuck"), drips(data(1, make([]byte, 100)), time.Second)),
+			ends: connection, code: frame.CodeDeadlineExceeded},
+		{name: "60 a large frame byte by byte", do: after(opens("stuck"), sends(head(5000, typeData, 1)), drips(make([]byte, 100), time.Second)),
+			ends: connection, code: frame.CodeDeadlineExceeded},
+		{name: "60 frames that each take 20 s", do: after(opens("stuck"), drips(join(ping(1), ping(2)), 1250*time.Millisecond)), ends: nothing},
+		{name: "75 many frames in one piece", do: says(data(1, []byte("a")), data(1, nil), first(1, 2, []byte("b")), more(1, []byte("c"), true), frames(eos)),
+			ends: nothing, check: hears("", "a", "", "bc")},
+		{name: "74 the same byte by byte", do: after(opens("echo"), func(r *raw) {
+			for _, b := range join(data(1, []byte("a")), data(1, nil), first(1, 2, []byte("b")), more(1, []byte("c"), true), frames(eos)) {
+				_ = r.write([]byte{b})
+				synctest.Wait()
+			}
+		}), ends: nothing, check: hears("", "a", "", "bc")},
+	})
+}
+
+// pingsWithData sends a little data with every ping, on many streams that are
+// read: pings beside data are no strikes.
+func pingsWithData(r *raw) {
+	for range 20 {
+		id := r.open("sink")
+		if r.write(bytes.Repeat(join(data(id, nil), ping(1)), 100)) != nil {
+			return
+		}
+		r.tg.settle(func() bool { return true })
+	}
+}
+
+// fillPipe waits until a source has filled what the connection may hold, so that
+// answers to what follows can't be written either.
+func fillPipe(r *raw) {
+	if r.tg.bubble {
+		synctest.Wait()
+	}
+}
+
+func manyRefused(r *raw, n int) {
+	for range n {
+		id := r.next
+		r.next += 2
+		if r.write(frames(openFrame(id, "nothing"))) != nil {
+			return
+		}
+	}
+}
+
+func grants(id uint64, n int) func(r *raw) {
+	return func(r *raw) {
+		for i := range n {
+			if r.write(frames(credit(id, 1<<20+uint64(i)))) != nil {
+				return
+			}
+		}
+	}
+}
+
+func repeatedly(r *raw, every time.Duration, n int, b []byte) {
+	for range n {
+		time.Sleep(every)
+		if r.over() != nil || r.write(b) != nil {
+			return
+		}
+	}
+}
+
+// hears checks the messages that came on stream 1; the first want is dropped.
+func hears(_ string, want ...string) func(r *raw) {
+	return func(r *raw) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		var got []string
+		for _, h := range r.heard {
+			if h.kind == frame.Data && h.stream == 1 {
+				got = append(got, string(h.data))
+			}
+		}
+		if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
+			r.t.Errorf("heard %q, want %q", got, want)
+		}
+	}
+}
+
+// Rows 1 to 3, 13, 15, 16, 19 and 102: before the hello is over there is nothing
+// to be gentle with. What a stranger sends costs a few KiB, and is answered by a
+// goodbye at most.
+func TestHostileHandshake(t *testing.T) {
+	magic := []byte("SLUICE\r\n")
+	settings := func(f func(s *frame.Settings)) []byte {
+		s := hello()
+		s.Version = 1
+		f(&s)
+		return join(magic, frames(frame.Frame{Kind: frame.Hello, Settings: s}))
+	}
+	pairs := func(n int) []byte { // settings that nobody knows
+		return join(magic, head(3*n, 13, 0), bytes.Repeat([]byte{99, 1, 0}, n))
+	}
+	for _, row := range []struct {
+		name  string
+		say   []byte
+		ends  ends
+		code  frame.Code
+		after time.Duration
+		drip  bool
+	}{
+		{name: "01 not a byte", ends: dropped, after: 5 * time.Second},
+		{name: "02 another magic", say: []byte("SLUICE\n\nxxxxxxxxxxxxxx"), ends: dropped},
+		{name: "02 HTTP", say: []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), ends: dropped},
+		{name: "02 TLS on a plain port", say: []byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), ends: dropped},
+		{name: "03 a byte a second", say: settings(func(*frame.Settings) {}), ends: dropped, drip: true},
+		{name: "03 half a hello and silence", say: settings(func(*frame.Settings) {})[:20], ends: dropped, after: 5 * time.Second},
+		{name: "08 a hello beyond 64 KiB", say: join(magic, head(64<<10+1, 13, 0)), ends: connection, code: frame.CodeFrameSize},
+		{name: "13 a version of the future", say: settings(func(s *frame.Settings) { s.Version = 2 }), ends: connection, code: frame.CodeVersion},
+		{name: "15 data before the hello", say: join(magic, data(1, []byte("x"))), ends: connection, code: frame.CodeProtocol},
+		{name: "15 an open before the hello", say: join(magic, frames(openFrame(1, "echo"))), ends: connection, code: frame.CodeProtocol},
+		{name: "16 settings nobody knows", say: join(pairs(20)[:8], head(3*20+len(settings(func(*frame.Settings) {}))-16, 13, 0),
+			settings(func(*frame.Settings) {})[16:], bytes.Repeat([]byte{99, 1, 0}, 20)), ends: nothing},
+		{name: "16 33 settings", say: pairs(33), ends: connection, code: frame.CodeCalm},
+		{name: "16 fragments of 0 bytes", say: settings(func(s *frame.Settings) { s.MaxFragment = 0 }), ends: connection, code: frame.CodeProtocol},
+		{name: "16 messages of 4 GiB", say: settings(func(s *frame.Settings) { s.MaxMessage = 1 << 32 }), ends: connection, code: frame.CodeProtocol},
+		{name: "16 a number twice", say: func() []byte {
+			b := settings(func(*frame.Settings) {})
+			b = append(b, 1, 1, 1) // the version again
+			b[8] += 3
+			return b
+		}(), ends: nothing},
+		{name: "19 initial credit beyond 2^31", say: settings(func(s *frame.Settings) { s.InitialCredit = 1 << 31 }), ends: connection, code: frame.CodeFlowControl},
+		{name: "19 connection credit beyond 2^31", say: settings(func(s *frame.Settings) { s.ConnCredit = 1 << 31 }), ends: connection, code: frame.CodeFlowControl},
+		{name: "102 HTTP/2", say: []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), ends: dropped},
+		{name: "102 brpc", say: []byte("PRPC\x00\x00\x00\x10\x00\x00\x00\x08"), ends: dropped},
+		{name: "102 Seastar", say: []byte("SSTARRPC\x00\x00\x00\x00"), ends: dropped},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tg := newTarget(t, true, kernel.ServerOptions{})
+				tg.neighbour()
+				r := tg.stranger()
+				start := time.Now()
+				if got := allocated(func() {
+					if row.drip {
+						drips(row.say, time.Second)(r)
+					} else if row.say != nil {
+						_ = r.write(row.say)
+					}
+					time.Sleep(row.after)
+					synctest.Wait()
+				}); got > 256<<10 {
+					t.Errorf("%d bytes were allocated", got)
+				}
+				r.handshakeEnded(row.ends, row.code)
+				if d := time.Since(start); d > 6*time.Second {
+					t.Errorf("it took %v", d)
+				}
+				tg.unharmed()
+			})
+		})
+	}
+}
+
+// stranger connects and listens; it has said nothing.
+func (tg *target) stranger() *raw {
+	r := tg.unheard()
+	go r.listen()
+	return r
+}
+
+func (r *raw) handshakeEnded(want ends, code frame.Code) {
+	r.t.Helper()
+	h, goodbye := r.find(frame.GoAway, 0)
+	_, welcome := r.find(frame.Hello, 0)
+	switch {
+	case want == nothing && (r.over() != nil || !welcome):
+		r.t.Errorf("not welcome: %s", r.tail())
+	case want != nothing && (r.over() == nil || welcome):
+		r.t.Errorf("welcome: %s", r.tail())
+	case want == dropped && r.bytesRead() > 0:
+		r.t.Errorf("%d bytes of an answer: %s", r.bytesRead(), r.tail())
+	case want == connection && (!goodbye || h.code != code):
+		r.t.Errorf("no goodbye with %v: %s", code, r.tail())
+	}
+}
+
+// Row 1: a port scan leaves no line in the log at the usual level.
+func TestHostileScanIsNotLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tg := newTarget(t, true, kernel.ServerOptions{})
+		_ = tg.connect().Close()
+		synctest.Wait()
+		if s := tg.log.String(); s != "" || tg.srv.Stats().Failed != 1 {
+			t.Errorf("%+v, logged %q", tg.srv.Stats(), s)
+		}
+	})
+}
+
+// Row 62: connections beyond a limit are gone at once, without a word; they
+// count, and one that ends makes room.
+func TestHostileConnectionsBeyondTheLimits(t *testing.T) {
+	for name, l := range map[string]kernel.Limits{
+		"in all": {MaxConns: 3}, "from one address": {MaxConnsPerAddr: 3}, "handshakes at once": {MaxHandshakes: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
+				tg.neighbour()
+				held := []*raw{tg.stranger(), tg.stranger()}
+				synctest.Wait()
+				r := tg.stranger()
+				synctest.Wait()
+				if r.over() == nil || r.bytesRead() > 0 || held[0].over() != nil || held[1].over() != nil {
+					t.Errorf("one too many: %v; those before: %v, %v", r.over(), held[0].over(), held[1].over())
+				}
+				if n := tg.srv.Stats().Refused; n != 1 {
+					t.Errorf("%d were refused", n)
+				}
+				_ = held[0].nc.Close()
+				synctest.Wait()
+				tg.attack(hello()).echoes()
+				tg.unharmed()
+			})
+		})
+	}
+}
+
+// Row 65: among many streams of a connection the one that is not read waits, and
+// no other.
+func TestHostileSlowStreamHoldsUpItselfOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tg := newTarget(t, true, kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1100}})
+		tg.neighbour()
+		ctx := context.Background()
+		slow, err := tg.client.Open(ctx, "source", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := slow.Accepted(ctx); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for range 1000 {
+			s, err := tg.client.Open(ctx, "echo", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Send(ctx, text("x")); err != nil {
+				t.Fatal(err)
+			}
+			m, err := s.Receive(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Release()
+		}
+		tg.unharmed()
+	})
+}
+
+// Row 99: what a peer says ends up in the log quoted and short.
+func TestHostileReasonsCannotForgeLogLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tg := newTarget(t, true, kernel.ServerOptions{})
+		r := tg.attack(hello())
+		r.open("echo")
+		evil := "x\r\nlevel=ERROR msg=forged\x1b[2J" + string(bytes.Repeat([]byte("y"), 1000))
+		r.say(frame.Frame{Kind: frame.GoAway, Code: frame.CodeInternal, Reason: evil})
+		other := tg.stranger()
+		_ = other.write([]byte("\r\nlevel=ERROR msg=forged\r\n\x1b[2J"))
+		synctest.Wait()
+		log := tg.log.String()
+		lines := bytes.Split(bytes.TrimSpace([]byte(log)), []byte("\n"))
+		for _, line := range lines {
+			if !bytes.HasPrefix(line, []byte("time=")) || len(line) > 700 || bytes.ContainsAny(line, "\r\x1b") {
+				t.Errorf("a line of the log: %q", line)
+			}
+		}
+		if len(lines) != 2 {
+			t.Errorf("%d lines: %s", len(lines), log)
+		}
+	})
+}

@@ -235,9 +235,7 @@ func text(format string, args ...any) kernel.Message {
 
 func sized(n int, fill byte) kernel.Message {
 	m := kernel.NewMessage(n)
-	for i := range m.Bytes() {
-		m.Bytes()[i] = fill
-	}
+	copy(m.Bytes(), bytes.Repeat([]byte{fill}, n))
 	return m
 }
 

@@ -267,11 +267,7 @@ func (s *Stream) exchange(ctx context.Context, req Message) (Message, error) {
 		if errors.Is(err, ErrStopped) {
 			return s.answer(ctx)
 		}
-		s.Abort(CodeCancelled, "call given up")
-		if serr := s.Err(); serr != nil {
-			return Message{}, serr
-		}
-		return Message{}, err
+		return Message{}, s.giveUp(ctx, err)
 	}
 	_ = s.CloseSend()
 	return s.answer(ctx)
@@ -281,8 +277,7 @@ func (s *Stream) exchange(ctx context.Context, req Message) (Message, error) {
 func (s *Stream) answer(ctx context.Context) (Message, error) {
 	reply, err := s.Receive(ctx)
 	if err != nil {
-		s.Abort(CodeCancelled, "call given up")
-		return Message{}, s.callErr(err)
+		return Message{}, s.giveUp(ctx, err)
 	}
 	if more, err := s.Receive(ctx); err == nil {
 		more.Release()
@@ -294,6 +289,22 @@ func (s *Stream) answer(ctx context.Context) (Message, error) {
 		return Message{}, err
 	}
 	return reply, nil
+}
+
+// giveUp ends a call that failed with err, and returns what its caller is told.
+// Where the call's context ended, the stream may not have heard of it yet.
+func (s *Stream) giveUp(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() == nil:
+		err = s.callErr(err)
+		s.Abort(CodeCancelled, "call given up")
+		return err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		s.Abort(CodeDeadlineExceeded, "deadline exceeded")
+	default:
+		s.Abort(CodeCancelled, context.Cause(ctx).Error())
+	}
+	return s.callErr(err)
 }
 
 // callErr turns the end of the stream into the call's error.

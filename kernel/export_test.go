@@ -1,6 +1,10 @@
 package kernel
 
-import "github.com/sluicerpc/sluice/conn"
+import (
+	"net"
+
+	"github.com/sluicerpc/sluice/conn"
+)
 
 // Balance is what the connection owes and is owed.
 func (c *Conn) Balance() conn.Balance { return c.c.Balance() }
@@ -35,3 +39,13 @@ func (c *Client) Timers() int { return c.timers.Len() }
 
 // StreamOf is the stream of an offer that may not be accepted yet.
 func StreamOf(o *Offer) *Stream { return o.streams[0] }
+
+// Addr is where the server listens, the first of its listeners.
+func (s *Server) Addr() net.Addr {
+	s.connMu.Lock()
+	defer s.connMu.Unlock()
+	for ln := range s.listeners {
+		return ln.Addr()
+	}
+	return nil
+}

@@ -1,0 +1,734 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+func (w *world) open(method string) *kernel.Stream {
+	w.t.Helper()
+	s, err := w.client.Open(w.ctx, method, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+func (w *world) call(method, req, want string) {
+	w.t.Helper()
+	reply, err := w.client.Call(w.ctx, method, text("%s", req), nil)
+	if err != nil || string(reply.Bytes()) != want {
+		w.t.Fatalf("call %s: %q, %v", method, reply.Bytes(), err)
+	}
+	reply.Release()
+}
+
+// A panic ends the handler's stream with INTERNAL, is logged with its stack and
+// counted; the other streams of the connection live on.
+func TestAPanicEndsItsStreamOnly(t *testing.T) {
+	logs := &journal{}
+	overAll(t, &kernel.ServerOptions{Logger: logs.logger()}, nil, func(t *testing.T, w *world) {
+		w.srv.Handle("echo", echo)
+		w.srv.Handle("panics", func(_ context.Context, s *kernel.Stream) error {
+			_ = s.Send(s.Context(), text("x"))
+			panicsHere()
+			return nil
+		})
+		w.srv.HandleOffer("panics early", func(context.Context, *kernel.Offer) error { panic("early") })
+		neighbour := w.open("echo")
+		for _, method := range []string{"panics", "panics early"} {
+			s := w.open(method)
+			w.wantDone(s)
+			se := wantCode(t, s.Err(), kernel.CodeInternal)
+			if !se.Remote || strings.Contains(se.Reason, "secret") {
+				t.Errorf("the peer is told %+v", se)
+			}
+			drain(s)
+		}
+		w.send(neighbour, "alive")
+		w.want(neighbour, "alive")
+		_ = neighbour.Close(w.ctx)
+		w.eventually("two panics to be counted", func() bool { return w.srv.Stats().Panics == 2 })
+		if l := logs.String(); !strings.Contains(l, "secret") || !strings.Contains(l, "panicsHere") {
+			t.Errorf("logged: %s", l)
+		}
+	})
+}
+
+func panicsHere() { panic("secret") }
+
+// Draining: streams that run finish, the connection ends in order with the last
+// of them, and new opens are refused as not processed.
+func TestDrainLetsStreamsFinish(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.loose = true
+		w.srv.Handle("echo", echo)
+		s := w.open("echo")
+		w.send(s, "before")
+		w.want(s, "before")
+		conn := w.client.Conns()[0]
+		down := make(chan error, 1)
+		go func() { down <- w.srv.Shutdown(w.ctx) }()
+		w.eventually("the goodbye", func() bool {
+			s, err := conn.Open(w.ctx, "echo", nil)
+			if err == nil {
+				s.Abort(kernel.CodeCancelled, "only a try")
+			}
+			return errors.Is(err, kernel.ErrGoingAway)
+		})
+		for i := range 10 {
+			w.send(s, "%d", i)
+			w.want(s, "%d", i)
+		}
+		wantOpen(t, "Shutdown", down)
+		if err := s.Close(w.ctx); err != nil {
+			t.Error(err)
+		}
+		if err := handled(w, down); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		select {
+		case <-conn.Done():
+		case <-w.ctx.Done():
+			t.Fatal("the connection did not end")
+		}
+		if n := w.srv.Stats().Conns; n != 0 {
+			t.Errorf("%d connections are left", n)
+		}
+	})
+}
+
+// Opens race the goodbye, with data behind them: each either runs to its end or
+// is told that nobody has processed it, and no handler saw that one.
+func TestOpensRacingTheGoodbye(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.loose = true
+		var mu sync.Mutex
+		seen := map[string]bool{}
+		w.srv.Handle("race", func(ctx context.Context, s *kernel.Stream) error {
+			m, err := s.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			seen[string(m.Bytes())] = true
+			mu.Unlock()
+			return s.Send(ctx, m)
+		})
+		conn := w.client.Conns()[0]
+		var wg sync.WaitGroup
+		served, refused := 0, 0
+		start := make(chan struct{})
+		for g := range 4 {
+			wg.Go(func() {
+				<-start
+				for i := 0; ; i++ {
+					name := decimal(g) + "/" + decimal(i)
+					s, err := conn.Open(w.ctx, "race", nil)
+					if err != nil {
+						if !errors.Is(err, kernel.ErrGoingAway) && conn.Err() == nil {
+							t.Errorf("open: %v", err)
+						}
+						return
+					}
+					m := text("%s", name)
+					if s.Send(w.ctx, m) != nil {
+						m.Release()
+					}
+					for range 3 { // more than can be of use
+						m := sized(500, 1)
+						if s.Send(w.ctx, m) != nil {
+							m.Release()
+						}
+					}
+					m, err = s.Receive(w.ctx)
+					mu.Lock()
+					if err == nil {
+						m.Release()
+						served++
+						_ = s.CloseSend()
+					} else {
+						se := wantCode(t, err, kernel.CodeGoingAway)
+						if !se.NotProcessed || seen[name] {
+							t.Errorf("stream %s: %+v, a handler saw it: %v", name, se, seen[name])
+						}
+						refused++
+					}
+					mu.Unlock()
+					drain(s)
+				}
+			})
+		}
+		close(start)
+		w.eventually("some streams", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return served > 20
+		})
+		if err := w.srv.Shutdown(w.ctx); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		wg.Wait()
+		t.Logf("%d served, %d refused", served, refused)
+	})
+}
+
+// The other way: the server opens streams while the client goes away.
+func TestServersOpensRacingTheClientsEnd(t *testing.T) {
+	handlers := map[string]func(context.Context, *kernel.Stream) error{"race": echo}
+	conns := make(chan *kernel.Conn, 10)
+	so := &kernel.ServerOptions{OnConn: func(c *kernel.Conn) { conns <- c }}
+	overAll(t, so, &kernel.ClientOptions{Handlers: handlers}, func(t *testing.T, w *world) {
+		w.loose = true
+		conn := handled(w, conns)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for {
+					s, err := conn.Open(w.ctx, "race", nil)
+					if err != nil {
+						return
+					}
+					m := text("x")
+					if s.Send(w.ctx, m) != nil {
+						m.Release()
+					}
+					_ = s.CloseSend()
+					drain(s)
+					w.wantDone(s)
+				}
+			})
+		}
+		for conn.Streams() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		_ = w.client.Close()
+		wg.Wait()
+	})
+}
+
+// The drain's deadline cuts what is left: its streams fail, handlers are told,
+// and Shutdown says so.
+func TestTheDrainsDeadlineCuts(t *testing.T) {
+	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{Drain: 7 * time.Second}}, nil, func(t *testing.T, w *world) {
+		w.loose = true
+		told := make(chan struct{})
+		w.srv.Handle("forever", func(ctx context.Context, s *kernel.Stream) error {
+			_ = s.Send(ctx, text("running"))
+			<-ctx.Done()
+			close(told)
+			return nil
+		})
+		s := w.open("forever")
+		w.want(s, "running")
+		start := time.Now()
+		err := w.srv.Shutdown(w.ctx)
+		if d := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || d < 7*time.Second || d > 8*time.Second {
+			t.Errorf("Shutdown: %v after %v", err, d)
+		}
+		w.wantErr(s, kernel.CodeConnectionLost)
+		<-told
+	})
+}
+
+// Nobody opens a stream who has not been let in; what Authenticate says of a
+// peer comes with each of its streams.
+func TestAuthentication(t *testing.T) {
+	for _, tr := range transports {
+		t.Run(tr.name, func(t *testing.T) {
+			so := &kernel.ServerOptions{Authenticate: func(_ context.Context, p kernel.Peer) (kernel.Identity, error) {
+				if p.Addr == nil || (p.TLS != nil) != (tr.name == "tls") {
+					t.Errorf("peer %+v", p)
+				}
+				if string(p.Token) != "sesame" {
+					return nil, errors.New("who are you")
+				}
+				return "ali", nil
+			}}
+			w := newWorld(t, tr.start, so, &kernel.ClientOptions{Token: []byte("sesame")})
+			w.srv.HandleOffer("who", func(ctx context.Context, o *kernel.Offer) error {
+				s, err := o.Accept(kernel.Message{}, nil)
+				if err != nil {
+					return err
+				}
+				if err := s.Send(ctx, text("%v %v", o.Identity(), s.Conn().Identity())); err != nil {
+					return err
+				}
+				s.CloseReceive(kernel.CodeOK)
+				return s.CloseSend()
+			})
+			s := w.open("who")
+			w.want(s, "ali ali")
+			_ = s.Close(w.ctx)
+		})
+	}
+}
+
+func TestAuthenticationRefuses(t *testing.T) {
+	hang := make(chan struct{})
+	defer close(hang)
+	for name, hook := range map[string]func(ctx context.Context) error{
+		"says no":               func(context.Context) error { return errors.New("no") },
+		"hangs":                 func(context.Context) error { <-hang; return nil },
+		"waits for its context": func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+		"panics":                func(context.Context) error { panic("oops") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			so := &kernel.ServerOptions{
+				Limits:       kernel.Limits{Authenticate: 50 * time.Millisecond},
+				Authenticate: func(ctx context.Context, _ kernel.Peer) (kernel.Identity, error) { return nil, hook(ctx) },
+			}
+			srv, err := kernel.NewServer(quietServer(so))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ln := listen(t)
+			served := make(chan error, 1)
+			go func() { served <- srv.Serve(context.Background(), ln) }()
+			_, err = kernel.Dial(t.Context(), ln.Addr().String(), nil)
+			var ce *kernel.ConnError
+			if !errors.As(err, &ce) || ce.Op != "handshake" || !errors.Is(err, &kernel.ProtocolError{Code: kernel.CodeUnauthenticated}) {
+				t.Errorf("dial: %v", err)
+			}
+			eventually(t, "the failure to be counted", func() bool { return srv.Stats().Failed == 1 })
+			if st := srv.Stats(); st.Accepted != 0 || st.Conns != 0 {
+				t.Errorf("%+v", st)
+			}
+			_ = srv.Close()
+			<-served
+		})
+	}
+}
+
+// Authorize decides on each open; one that hangs refuses in time, and holds up
+// nobody else.
+func TestAuthorization(t *testing.T) {
+	overAllBut(t, func(t *testing.T, start starter) {
+		hang := make(chan struct{})
+		so := &kernel.ServerOptions{
+			Limits: kernel.Limits{Authenticate: 50 * time.Millisecond},
+			Authorize: func(_ context.Context, id kernel.Identity, method string, md kernel.Metadata) error {
+				switch {
+				case id != nil:
+					t.Errorf("identity %v", id)
+				case method == "hangs":
+					<-hang
+				case method == "own code":
+					return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "never heard of it"}
+				case method == "panics":
+					panic("oops")
+				case md.Get("pass") == "":
+					return errors.New("no pass")
+				}
+				return nil
+			},
+		}
+		w := newWorld(t, start, so, nil)
+		defer close(hang)
+		ran := make(chan string, 10)
+		for _, m := range []string{"echo", "hangs", "own code", "panics"} {
+			w.srv.Handle(m, func(ctx context.Context, s *kernel.Stream) error {
+				ran <- m
+				return echo(ctx, s)
+			})
+		}
+		hung := w.open("hangs")
+		for method, code := range map[string]kernel.Code{
+			"echo": kernel.CodePermissionDenied, "own code": kernel.CodeNotFound,
+		} {
+			_, _, err := w.open(method).Accepted(w.ctx)
+			if se := wantCode(t, err, code); !se.NotProcessed {
+				t.Errorf("%s: %+v", method, se)
+			}
+		}
+		_, _, err := w.open("panics").Accepted(w.ctx)
+		wantCode(t, err, kernel.CodeInternal)
+		_, _, err = hung.Accepted(w.ctx)
+		if se := wantCode(t, err, kernel.CodeUnavailable); !se.NotProcessed {
+			t.Errorf("%+v", se)
+		}
+		wantOpen(t, "a handler without leave", ran)
+		s, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: kernel.Metadata{{Key: "pass", Value: "1"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.send(s, "in")
+		w.want(s, "in")
+		_ = s.Close(w.ctx)
+	})
+}
+
+// overAllBut is overAll for tests that make their own worlds.
+func overAllBut(t *testing.T, f func(t *testing.T, start starter)) {
+	t.Helper()
+	for _, tr := range transports {
+		t.Run(tr.name, func(t *testing.T) { f(t, tr.start) })
+	}
+}
+
+// Unary calls: one message each way, the handler's status, and the request left
+// alone where the call fails.
+func TestCalls(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Handle("echo", echo)
+		w.srv.Handle("silent", func(context.Context, *kernel.Stream) error { return nil })
+		w.srv.Handle("fails", func(ctx context.Context, s *kernel.Stream) error {
+			_ = s.Send(ctx, text("some of it"))
+			return &kernel.HandlerError{Code: kernel.CodeDataLoss, Reason: "and no more"}
+		})
+		w.srv.Handle("twice", func(ctx context.Context, s *kernel.Stream) error {
+			_ = s.Send(ctx, text("1"))
+			return s.Send(ctx, text("2"))
+		})
+		w.srv.Handle("slow", func(ctx context.Context, _ *kernel.Stream) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		w.call("echo", "hello", "hello")
+		w.call("echo", "", "")
+		req := text("mine")
+		_, err := w.client.Call(w.ctx, "silent", req, nil)
+		if !errors.Is(err, kernel.ErrNoReply) {
+			t.Errorf("silent: %v", err)
+		}
+		_, err = w.client.Call(w.ctx, "fails", req, nil)
+		wantCode(t, err, kernel.CodeDataLoss)
+		if _, err = w.client.Call(w.ctx, "twice", req, nil); err == nil || !strings.Contains(err.Error(), "more than one reply") {
+			t.Errorf("twice: %v", err)
+		}
+		_, err = w.client.Call(context.Background(), "slow", req, &kernel.CallOptions{Timeout: 20 * time.Millisecond})
+		wantCode(t, err, kernel.CodeDeadlineExceeded)
+		_, err = w.client.Call(w.ctx, "unknown", req, nil)
+		wantCode(t, err, kernel.CodeUnimplemented)
+		if string(req.Bytes()) != "mine" { // all failed: it is still ours
+			t.Error("a failed call took its request")
+		}
+		reply, err := w.client.Conns()[0].Call(w.ctx, "echo", req, &kernel.CallOptions{Timeout: kernel.Unlimited})
+		if err != nil || string(reply.Bytes()) != "mine" {
+			t.Errorf("%q, %v", reply.Bytes(), err)
+		}
+		reply.Release()
+	})
+}
+
+// A call that was refused as not processed is made again, a few times; one that
+// a handler saw is not.
+func TestOnlyRefusedCallsAreMadeAgain(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		tries := make(chan string, 10)
+		w.srv.HandleOffer("busy", func(_ context.Context, o *kernel.Offer) error {
+			tries <- "busy"
+			o.Reject(kernel.CodeRefused, "a handler saw it")
+			return nil
+		})
+		req := text("x")
+		_, err := w.client.Call(w.ctx, "busy", req, nil)
+		wantCode(t, err, kernel.CodeRefused)
+		if len(tries) != 1 {
+			t.Errorf("a call that a handler refused was made %d times", len(tries))
+		}
+		req.Release()
+	})
+	// Refused by a limit, before any handler: made again until there is room.
+	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}}, nil, func(t *testing.T, w *world) {
+		leave := make(chan struct{})
+		w.srv.Handle("holds", func(_ context.Context, s *kernel.Stream) error {
+			s.Abort(kernel.CodeAborted, "") // the stream is over, the handler is not
+			<-leave
+			return nil
+		})
+		w.srv.Handle("echo", echo)
+		s := w.open("holds")
+		w.wantDone(s)
+		go func() {
+			time.Sleep(12 * time.Millisecond)
+			close(leave)
+		}()
+		w.call("echo", "at last", "at last")
+	})
+}
+
+// The server opens streams towards its client, by the same rules.
+func TestServerOpenedStreams(t *testing.T) {
+	handlers := map[string]func(context.Context, *kernel.Stream) error{"echo": echo}
+	conns := make(chan *kernel.Conn, 10)
+	so := &kernel.ServerOptions{OnConn: func(c *kernel.Conn) { conns <- c }}
+	overAll(t, so, &kernel.ClientOptions{Handlers: handlers}, func(t *testing.T, w *world) {
+		conn := handled(w, conns)
+		s, err := conn.Open(w.ctx, "echo", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 100 {
+			w.send(s, "%d", i)
+			w.want(s, "%d", i)
+		}
+		if err := s.Close(w.ctx); err != nil || s.ID()%2 != 0 {
+			t.Errorf("stream %d: %v", s.ID(), err)
+		}
+		reply, err := conn.Call(w.ctx, "echo", text("call"), nil)
+		if err != nil || string(reply.Bytes()) != "call" {
+			t.Fatal(err)
+		}
+		reply.Release()
+		s, err = conn.Open(w.ctx, "nothing", nil)
+		if err == nil {
+			_, _, err = s.Accepted(w.ctx)
+		}
+		wantCode(t, err, kernel.CodeUnimplemented)
+	})
+}
+
+// A dedicated stream has a connection of its own, which ends with it; the others
+// do not feel its end.
+func TestDedicatedConnections(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Handle("echo", echo)
+		common := w.open("echo")
+		s, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Dedicated: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Conn() == common.Conn() || len(w.client.Conns()) != 2 {
+			t.Fatal("it shares its connection")
+		}
+		w.send(s, "x")
+		w.want(s, "x")
+		if err := s.Close(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-s.Conn().Done():
+		case <-w.ctx.Done():
+			t.Fatal("the connection did not end with its stream")
+		}
+		w.eventually("the client to forget it", func() bool { return len(w.client.Conns()) == 1 })
+		second, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Dedicated: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.send(second, "x")
+		w.want(second, "x")
+		_ = second.Conn().Close()
+		w.wantErr(second, kernel.CodeConnectionLost)
+		w.send(common, "y")
+		w.want(common, "y")
+		_ = common.Close(w.ctx)
+	})
+}
+
+// Beyond MaxStreams an open waits for a stream to end, or makes another
+// connection where there may be more.
+func TestStreamsAreLimited(t *testing.T) {
+	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 4}}
+	overAll(t, so, &kernel.ClientOptions{Conns: 2}, func(t *testing.T, w *world) {
+		w.srv.Handle("echo", echo)
+		var ss []*kernel.Stream
+		for range 8 {
+			s := w.open("echo")
+			w.send(s, "x")
+			w.want(s, "x")
+			ss = append(ss, s)
+		}
+		if n := len(w.client.Conns()); n != 2 {
+			t.Errorf("%d connections", n)
+		}
+		if _, err := ss[0].Conn().Open(w.ctx, "echo", nil); !errors.Is(err, kernel.ErrTooManyStreams) {
+			t.Errorf("a ninth on a connection: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(w.ctx, 20*time.Millisecond)
+		defer cancel()
+		if _, err := w.client.Open(ctx, "echo", nil); !errors.Is(err, kernel.ErrTooManyStreams) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a ninth: %v", err)
+		}
+		var wg sync.WaitGroup
+		for range 40 { // far more than there is room for, all of them in time
+			wg.Go(func() {
+				s, err := w.client.Open(w.ctx, "echo", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				w.send(s, "y")
+				w.want(s, "y")
+				_ = s.Close(w.ctx)
+			})
+		}
+		for _, s := range ss {
+			_ = s.Close(w.ctx)
+		}
+		wg.Wait()
+	})
+}
+
+// Offers holds a bounded backlog; beyond it opens are refused at once.
+func TestOffersAreBounded(t *testing.T) {
+	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxOffers: 3}}
+	overAll(t, so, nil, func(t *testing.T, w *world) {
+		offers := w.srv.Offers()
+		var ss []*kernel.Stream
+		for range 5 {
+			ss = append(ss, w.open("x"))
+		}
+		for _, s := range ss[3:] {
+			_, _, err := s.Accepted(w.ctx)
+			if se := wantCode(t, err, kernel.CodeResourceExhausted); !se.NotProcessed {
+				t.Errorf("%+v", se)
+			}
+		}
+		if len(offers) != 3 {
+			t.Errorf("%d wait", len(offers))
+		}
+		for range 3 {
+			(<-offers).Reject(kernel.CodeCancelled, "")
+		}
+	})
+}
+
+// Connections beyond a limit are closed at once, and counted.
+func TestConnectionsAreLimited(t *testing.T) {
+	for name, lim := range map[string]kernel.Limits{
+		"in all": {MaxConns: 2}, "of an address": {MaxConnsPerAddr: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv, _ := loops(t, quietServer(&kernel.ServerOptions{Limits: lim}), nil)
+			addr := srv.Addr().String()
+			second, err := kernel.Dial(t.Context(), addr, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := kernel.Dial(t.Context(), addr, nil); err == nil {
+				t.Fatal("a third connection")
+			}
+			if n := srv.Stats().Refused; n != 1 {
+				t.Errorf("%d refused", n)
+			}
+			_ = second.Close()
+			eventually(t, "the second to be gone", func() bool { return srv.Stats().Conns == 1 })
+			third, err := kernel.Dial(t.Context(), addr, nil)
+			if err != nil {
+				t.Fatalf("after one has gone: %v", err)
+			}
+			_ = third.Close()
+		})
+	}
+}
+
+// A lost connection is replaced by the next open; a stream never moves.
+func TestTheClientConnectsAgain(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Handle("echo", echo)
+		for range 3 {
+			s := w.open("echo")
+			w.send(s, "x")
+			w.want(s, "x")
+			_ = w.srv.Conns()[0].Close()
+			w.wantErr(s, kernel.CodeConnectionLost)
+			w.call("echo", "again", "again")
+		}
+	})
+}
+
+// After Close nothing works, everything says so, and nothing hangs.
+func TestAfterClose(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.loose = true
+		w.srv.Handle("echo", echo)
+		s := w.open("echo")
+		w.send(s, "x")
+		w.want(s, "x")
+		conn := w.client.Conns()[0]
+		if err := errors.Join(w.client.Close(), w.client.Close()); err != nil {
+			t.Fatal(err)
+		}
+		w.wantErr(s, kernel.CodeConnectionLost)
+		if _, err := w.client.Open(w.ctx, "x", nil); !errors.Is(err, kernel.ErrClosed) {
+			t.Errorf("Open: %v", err)
+		}
+		if _, err := w.client.Open(w.ctx, "x", &kernel.OpenOptions{Dedicated: true}); err == nil {
+			t.Error("a dedicated stream of a closed client")
+		}
+		if _, err := conn.Open(w.ctx, "x", nil); err == nil || conn.Err() == nil {
+			t.Error("a stream on a closed connection")
+		}
+		if err := errors.Join(w.srv.Close(), w.srv.Close(), w.srv.Shutdown(w.ctx)); err != nil {
+			t.Error(err)
+		}
+		if err := w.srv.Serve(w.ctx, listen(t)); !errors.Is(err, kernel.ErrServerClosed) {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+}
+
+// A toy is a protocol of its own: a line, and then the native frames.
+type toy struct{ native.Protocol }
+
+const toyLine = "TOY/1\n"
+
+func (toy) Name() string { return "toy" }
+
+func (toy) Detect(first []byte) frame.Verdict {
+	n := min(len(first), len(toyLine))
+	switch {
+	case string(first[:n]) != toyLine[:n]:
+		return frame.No
+	case n < len(toyLine):
+		return frame.More
+	}
+	return frame.Yes
+}
+
+func (p toy) Handshake(ctx context.Context, rw io.ReadWriter, h *frame.Greeting) (frame.Session, error) {
+	if h.Client {
+		if _, err := io.WriteString(rw, toyLine); err != nil {
+			return nil, err
+		}
+	} else {
+		h.First = h.First[len(toyLine):]
+	}
+	return p.Protocol.Handshake(ctx, rw, h)
+}
+
+// One port serves several protocols, told apart by the first bytes, with the
+// same handlers; strangers are put out and counted.
+func TestProtocolsShareAPort(t *testing.T) {
+	so := &kernel.ServerOptions{Protocols: []kernel.Protocol{native.Protocol{}, toy{}}}
+	co := &kernel.ClientOptions{Protocols: []kernel.Protocol{native.Protocol{}, toy{}}}
+	srv, plain := loops(t, quietServer(so), co)
+	srv.Handle("which", func(ctx context.Context, s *kernel.Stream) error {
+		return s.Send(ctx, text("%s", s.Conn().Protocol()))
+	})
+	other, err := kernel.Dial(t.Context(), "toy://"+srv.Addr().String(), co)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	for c, want := range map[*kernel.Client]string{plain: "sluice", other: "toy"} {
+		reply, err := c.Call(t.Context(), "which", kernel.Message{}, nil)
+		if err != nil || string(reply.Bytes()) != want {
+			t.Errorf("%q, %v, want %s", reply.Bytes(), err, want)
+		}
+		reply.Release()
+	}
+	if _, err := kernel.Dial(t.Context(), "what://"+srv.Addr().String(), co); err == nil {
+		t.Error("dialled an unknown protocol")
+	}
+	nc, err := net.Dial("tcp", srv.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\n\r\n")
+	_, _ = io.ReadAll(nc)
+	_ = nc.Close()
+	eventually(t, "the stranger to be counted", func() bool { return srv.Stats().Strangers == 1 })
+}

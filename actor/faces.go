@@ -12,7 +12,7 @@ import (
 // faces are the channels of a stream, each made when it is first asked for. The
 // stream owns the sending end of all but out.
 type faces struct {
-	in      chan pool.Message // stream -> user
+	in      *inBuffer         // stream -> user
 	batches chan *Batch       // stream -> user
 	out     chan pool.Message // user -> stream; never closed by the stream
 	slots   chan Slot         // stream -> user
@@ -23,7 +23,6 @@ type faces struct {
 	answered chan struct{}
 	stop     chan struct{} // ends the goroutine that feeds in or batches
 	receive  chan struct{} // wakes a Receive; holds one word
-	touched  pool.Notice   // a large message in in's buffer was taken
 
 	face                           face
 	rest                           pool.Queue // of a batch that Receive took
@@ -32,7 +31,6 @@ type faces struct {
 	outRuns, endAsked              bool // the goroutine of out; CloseSend while it runs
 	sendOver                       bool
 	givenUp                        bool // this side reads no more
-	bigIn                          bool // in's buffer holds a large message
 	slotOut                        bool // a slot is in slots, or somebody has it
 	slotGen                        uint32
 	receivers                      int

@@ -8,12 +8,8 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// What In holds beside the mailbox: messages up to smallIn bytes, or one larger
-// message alone.
-const (
-	inBytes  = 16 << 10
-	touchGap = 5 * time.Millisecond
-)
+// touchGap is how often the goroutine that feeds In looks for room by itself.
+const touchGap = 5 * time.Millisecond
 
 // A Batch is messages that arrived, in order.
 type Batch struct {
@@ -74,10 +70,10 @@ func (s *Stream) In() <-chan pool.Message {
 		if s.cfg.NoReceive {
 			return closedIn
 		}
-		f.in = make(chan pool.Message, s.cfg.InBuffer)
+		f.in = newInBuffer(s.cfg.InBuffer)
 		s.fixFace(f, faceIn)
 	}
-	return f.in
+	return f.in.c
 }
 
 // Batches returns the messages from the peer, as many at a time as there are.
@@ -115,54 +111,17 @@ func (s *Stream) fixFace(f *faces, face face) {
 	}
 }
 
-// smallIn is the longest message that may share In's buffer.
-func (s *Stream) smallIn() int { return inBytes / max(s.cfg.InBuffer, 1) }
-
 // push fills In's buffer from the mailbox without waiting. Whoever calls it is
 // the only sender: the lock is held and no goroutine feeds In.
 func (s *Stream) push(f *faces) {
-	small := s.smallIn()
-	for s.in.Len() > 0 {
-		n := s.in.Head().Len()
-		if !f.roomFor(n, small) {
-			return
-		}
+	for s.in.Len() > 0 && f.in.room(s.in.Head().Len()) {
 		m, _ := s.in.Pop()
-		if !f.try(m, n > small) {
+		if !f.in.try(m) {
 			s.in.PushFront(m)
 			return
 		}
 		s.took(m)
 	}
-}
-
-// roomFor applies the rule about large messages.
-func (f *faces) roomFor(n, small int) bool {
-	if len(f.in) == 0 {
-		f.bigIn = false
-		return true
-	}
-	return !f.bigIn && n <= small && len(f.in) < cap(f.in)
-}
-
-func (f *faces) try(m pool.Message, big bool) bool {
-	if big {
-		f.markBig(m)
-	}
-	select {
-	case f.in <- m:
-		f.bigIn = big
-		return true
-	default:
-		return false
-	}
-}
-
-func (f *faces) markBig(m pool.Message) {
-	if f.touched == nil {
-		f.touched = make(pool.Notice, 1)
-	}
-	m.OnTouch(&f.touched)
 }
 
 // startPump has the actor's goroutine feed the channel until the mailbox is
@@ -214,14 +173,14 @@ func (s *Stream) settle(h *handed) {
 // isPaid tells whether m's credit was returned while it was assembled.
 func (s *Stream) isPaid(m pool.Message) bool { return s.asm != nil && s.asm.paid == m }
 
-// add counts m, which must still be ours.
-func (h *handed) add(m pool.Message, paid bool) {
+// add counts a message of n bytes.
+func (h *handed) add(n int, paid bool) {
 	h.n++
 	if paid {
 		h.paid = true
 		return
 	}
-	h.cost += frame.Cost(m.Len())
+	h.cost += frame.Cost(n)
 }
 
 // pumpIn is the actor's goroutine for In. It ends when the mailbox is empty or
@@ -230,7 +189,6 @@ func (s *Stream) pumpIn() {
 	f := s.f
 	var run pool.Queue
 	var h handed
-	small := s.smallIn()
 	for {
 		s.mu.Lock()
 		s.settle(&h)
@@ -238,33 +196,35 @@ func (s *Stream) pumpIn() {
 			s.pumpEnds(f)
 			return
 		}
-		paid := s.grab(&run, small)
+		paid := s.grab(&run)
 		s.unlock()
 		for m, ok := run.Pop(); ok; m, ok = run.Pop() {
-			n := handed{}
-			n.add(m, paid)
-			if !s.give(f, m, small, &h) {
+			n := m.Len() // once it is handed over it is not ours to ask
+			if !s.give(f, m, &h) {
 				s.putBack(f, m, &run)
 				return
 			}
-			h.n, h.cost, h.paid = h.n+n.n, h.cost+n.cost, n.paid
+			h.add(n, paid)
 		}
 	}
 }
 
-// grab takes what may be handed over without looking again: some small messages,
-// or a large one alone.
-func (s *Stream) grab(run *pool.Queue, small int) (paid bool) {
-	for range max(s.cfg.InBuffer, 1) {
+// grabAtOnce is how many messages are taken from the mailbox under one lock.
+const grabAtOnce = 64
+
+// grab takes what may be handed over without looking again: some messages, or
+// one alone whose credit was returned while it was assembled.
+func (s *Stream) grab(run *pool.Queue) (paid bool) {
+	for range grabAtOnce {
 		m := s.in.Head()
-		big := s.isPaid(m) || m.Len() > small
-		if m.IsZero() || big && run.Len() > 0 {
+		paid = s.isPaid(m)
+		if m.IsZero() || paid && run.Len() > 0 {
 			return false
 		}
 		s.in.Pop()
 		run.Push(m)
-		if big {
-			return s.isPaid(m)
+		if paid {
+			return true
 		}
 	}
 	return false
@@ -272,48 +232,21 @@ func (s *Stream) grab(run *pool.Queue, small int) (paid bool) {
 
 // give sends m on In, waiting for room in its buffer; false if this side reads
 // no more. Before it waits it accounts for what was handed over.
-func (s *Stream) give(f *faces, m pool.Message, small int, h *handed) bool {
-	big := m.Len() > small && cap(f.in) > 0
-	if !big && !f.bigIn {
-		select {
-		case f.in <- m:
-			return true
-		default:
-		}
-	}
-	if cap(f.in) > 0 && !s.awaitRoom(f, m.Len(), small, h) {
-		return false
-	}
-	if f.try(m, big) {
+func (s *Stream) give(f *faces, m pool.Message, h *handed) bool {
+	b := f.in
+	n := m.Len()
+	if b.room(n) && b.try(m) {
 		return true
 	}
 	s.mu.Lock()
 	s.settle(h)
 	s.unlock()
-	select {
-	case f.in <- m:
-		f.bigIn = big
-		return true
-	case <-f.stop:
-		return false
-	}
-}
-
-// awaitRoom waits until the rule about large messages lets n bytes in.
-func (s *Stream) awaitRoom(f *faces, n, small int, h *handed) bool {
-	for f.bigIn || n > small {
-		if len(f.in) == 0 {
-			f.bigIn = false
-			return true
-		}
-		s.mu.Lock()
-		s.settle(h)
-		s.unlock()
+	for !b.room(n) && !b.next(n) {
 		// Who takes a message and never looks at it does not touch it: look
 		// again after a while.
 		t := time.NewTimer(touchGap)
 		select {
-		case <-f.touched:
+		case <-b.touched:
 		case <-t.C:
 		case <-f.stop:
 			t.Stop()
@@ -321,7 +254,14 @@ func (s *Stream) awaitRoom(f *faces, n, small int, h *handed) bool {
 		}
 		t.Stop()
 	}
-	return true
+	b.mark(m)
+	select {
+	case b.c <- m:
+		b.count(n)
+		return true
+	case <-f.stop:
+		return false
+	}
 }
 
 // putBack returns what was not handed over to the mailbox and ends the pump.
@@ -383,7 +323,7 @@ func (s *Stream) batch() (*Batch, handed) {
 		if !ok {
 			break
 		}
-		h.add(m, s.isPaid(m))
+		h.add(m.Len(), s.isPaid(m))
 		b.msgs = append(b.msgs, m)
 	}
 	return b, h
@@ -397,7 +337,7 @@ func (s *Stream) closeFaces(f *faces) {
 	}
 	f.inClosed = true
 	if f.face == faceIn {
-		close(f.in)
+		close(f.in.c)
 	} else {
 		close(f.batches)
 	}

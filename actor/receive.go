@@ -18,7 +18,7 @@ func (s *Stream) Receive(ctx context.Context) (pool.Message, error) {
 			return m, err
 		case nextIn:
 			select {
-			case m, ok := <-s.f.in:
+			case m, ok := <-s.f.in.c:
 				if ok {
 					return m, nil
 				}
@@ -68,7 +68,7 @@ func (s *Stream) next(waited bool) (pool.Message, error, next) {
 		if m, ok := f.rest.Pop(); ok {
 			return m, nil, nextMessage
 		}
-		if f.face == faceIn && (!f.inClosed || len(f.in) > 0) {
+		if f.face == faceIn && (!f.inClosed || len(f.in.c) > 0) {
 			return pool.Message{}, nil, nextIn
 		}
 		if f.face == faceBatches && !f.inClosed {

@@ -17,15 +17,15 @@ func TestInHoldsLittle(t *testing.T) {
 		size, buffer int
 		want         int // messages in In's buffer
 	}{
-		"small messages fill it":     {100, 16, 16},
-		"a KiB each":                 {1 << 10, 16, 16},
-		"a little more goes alone":   {1<<10 + 1, 16, 1},
-		"larger ones go alone":       {10_000, 16, 1},
-		"very large ones go alone":   {100_000, 16, 1},
-		"one that holds two":         {8 << 10, 2, 2},
-		"none":                       {10, kernel.None, 0},
-		"many, of which 16 KiB fit":  {16, 1024, 1024},
-		"many, each beyond its part": {17, 1024, 1},
+		"small messages fill it":    {100, 16, 16},
+		"a KiB each":                {1 << 10, 16, 16},
+		"a little more, one less":   {1<<10 + 1, 16, 15},
+		"larger ones go alone":      {10_000, 16, 1},
+		"very large ones go alone":  {100_000, 16, 1},
+		"one that holds two":        {8 << 10, 2, 2},
+		"none":                      {10, kernel.None, 0},
+		"many, of which 16 KiB fit": {16, 1024, 1024},
+		"many, as many as fit":      {17, 1024, 963},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, nil, nil, func(t *testing.T, w *world) {

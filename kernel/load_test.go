@@ -1,0 +1,319 @@
+package kernel_test
+
+import (
+	"context"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluicerpc/sluice/internal/leak"
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// 999 streams are stuck, each with a full window. The 1,000th runs as if it were
+// alone, and memory stays within the connection's window.
+func TestStuckReadersHarmNobody(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Handle("echo", echo)
+		rate := func() time.Duration {
+			s := w.open("echo")
+			defer func() { _ = s.Close(w.ctx) }()
+			const n, size = 400, 16 << 10
+			start := time.Now()
+			go func() {
+				for range n {
+					w.sendMessage(s, sized(size, 1))
+				}
+				_ = s.CloseSend()
+			}()
+			drainN(w, s, n)
+			w.wantEOF(s)
+			return time.Since(start)
+		}
+		rate()
+		free := min(rate(), rate())
+		var stuck []*kernel.Stream
+		held := 0
+		for range 999 {
+			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
+			n := tryAll(t, a, 1000)
+			if n == 0 {
+				t.Fatalf("stream %d may send nothing", a.ID())
+			}
+			held += n
+			stuck = append(stuck, a, b)
+		}
+		if most := 16<<20/1032 + 999; held > most {
+			t.Errorf("%d messages are held, the window admits %d", held, most)
+		}
+		beside := min(rate(), rate())
+		if beside > 5*free+50*time.Millisecond {
+			t.Errorf("beside 999 stuck streams it takes %v, alone %v", beside, free)
+		}
+		// A ping does not wait for them either.
+		s := w.open("echo")
+		w.send(s, "ping")
+		w.want(s, "ping")
+		_ = s.Close(w.ctx)
+		if k := len(w.client.Conns()); k != 1 {
+			t.Errorf("%d connections: the stuck ones were not on this one", k)
+		}
+		_ = stuck
+	})
+}
+
+// Streams whose windows have grown and that are then stuck: one more still gets
+// through, if not at full rate.
+func TestStreamsStuckAfterTheyGrew(t *testing.T) {
+	so := &kernel.ServerOptions{Limits: kernel.Limits{ConnWindow: 1 << 20, MaxStreams: 100}}
+	overAll(t, so, nil, func(t *testing.T, w *world) {
+		for range 60 {
+			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
+			for range 20 { // read, so that the window grows
+				n := tryAll(t, a, 1000)
+				drainN(w, b, n)
+			}
+			tryAll(t, a, 1000)
+		}
+		w.srv.Handle("echo", echo)
+		s := w.open("echo")
+		go func() {
+			for range 100 {
+				w.sendMessage(s, sized(10_000, 1))
+			}
+		}()
+		drainN(w, s, 100)
+		_ = s.Close(w.ctx)
+	})
+}
+
+// A large message does not hold up small ones: streams take turns, in pieces.
+func TestLargeMessagesTakeTurns(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		bulk, bulkEnd := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		ping, pong := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					_ = bulk.CloseSend()
+					return
+				default:
+					w.sendMessage(bulk, sized(4<<20, 1))
+				}
+			}
+		})
+		large, small := 0, 0
+		wg.Go(func() {
+			for m, err := range bulkEnd.All(w.ctx) {
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				m.Release()
+				large++
+			}
+		})
+		for range 60 {
+			w.send(ping, "x")
+			w.want(pong, "x")
+			small++
+		}
+		close(stop)
+		wg.Wait()
+		if 2*large > small { // else the pings waited for whole messages
+			t.Errorf("%d large messages overtook %d small ones", large, small)
+		}
+	})
+}
+
+// Handlers that block, do not read, and do not even look at their streams hold
+// up no event loop: others' pings go on, on the same connection.
+func TestBlockedHandlersBlockNoLoop(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		leave := make(chan struct{})
+		w.srv.Handle("blocks", func(_ context.Context, s *kernel.Stream) error {
+			_ = s.In() // a channel that nobody takes from
+			<-leave
+			return nil
+		})
+		w.srv.HandleOffer("undecided", func(context.Context, *kernel.Offer) error {
+			<-leave
+			return nil
+		})
+		w.srv.Handle("echo", echo)
+		var ss []*kernel.Stream
+		for i := range 200 {
+			s := w.open([]string{"blocks", "undecided"}[i%2])
+			tryAll(t, s, 1000)
+			ss = append(ss, s)
+		}
+		s := w.open("echo")
+		for i := range 100 {
+			w.send(s, "%d", i)
+			w.want(s, "%d", i)
+		}
+		_ = s.Close(w.ctx)
+		close(leave)
+		for _, s := range ss {
+			_ = s.CloseSend()
+			drain(s)
+			_ = s.Close(w.ctx)
+		}
+	})
+}
+
+// Streams that nobody touches own no goroutine and no timer, on either side.
+func TestIdleStreamsOwnNothingOfTheRuntimes(t *testing.T) {
+	const conns, each = 10, 1000
+	w := newWorld(t, loops, nil, nil)
+	offers := w.srv.Offers()
+	var clients []*kernel.Client
+	for range conns {
+		c, err := kernel.Dial(w.ctx, w.srv.Addr().String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		clients = append(clients, c)
+	}
+	settled := func() int {
+		n := runtime.NumGoroutine()
+		for range 100 { // what ends soon is not what we count
+			time.Sleep(time.Millisecond)
+			n = min(n, runtime.NumGoroutine())
+		}
+		return n
+	}
+	before, timers := settled(), w.srv.Timers()
+	for _, c := range clients {
+		timers += c.Timers()
+	}
+	var all []*kernel.Stream
+	for _, c := range clients {
+		for range each {
+			s, err := c.Open(context.Background(), "x", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := (<-offers).Accept(kernel.Message{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, s, b)
+		}
+	}
+	if _, _, err := all[len(all)-2].Accepted(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if after := settled(); after > before {
+		var buf strings.Builder
+		_ = pprof.Lookup("goroutine").WriteTo(&buf, 1)
+		t.Errorf("%d goroutines more\n%.3000s", after-before, buf.String())
+	}
+	now := w.srv.Timers()
+	for _, c := range clients {
+		now += c.Timers()
+	}
+	if now > timers {
+		t.Errorf("%d timers more", now-timers)
+	}
+	runtime.KeepAlive(all)
+}
+
+// A stream costs at most 1 KiB a side untouched, and 4 KiB a side when a message
+// has gone both ways through its channels: the mean of the two sides, which are
+// in this process.
+func TestMemoryOfIdleStreams(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector's memory is not ours")
+	}
+	const n = 900
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapInuse + m.StackInuse)
+	}
+	for name, c := range map[string]struct {
+		touch bool
+		most  int64
+	}{"untouched": {false, 1 << 10}, "touched": {true, 4 << 10}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, loops, nil, nil)
+			w.offers = w.srv.Offers()
+			for range 50 { // what the first streams cost once
+				w.memoryPair(c.touch)
+			}
+			before := heap()
+			var ss []*kernel.Stream
+			for range n {
+				a, b := w.memoryPair(c.touch)
+				ss = append(ss, a, b)
+			}
+			got := (heap() - before) / (2 * n)
+			t.Logf("%d bytes a side", got)
+			if got > c.most {
+				t.Errorf("%d bytes a side, at most %d", got, c.most)
+			}
+			for _, s := range ss {
+				s.Abort(kernel.CodeCancelled, "")
+			}
+		})
+	}
+}
+
+func (w *world) memoryPair(touch bool) (a, b *kernel.Stream) {
+	a, err := w.client.Open(context.Background(), "x", nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	b, err = w.offer().Accept(kernel.Message{}, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if touch {
+		for _, x := range [][2]*kernel.Stream{{a, b}, {b, a}} {
+			slot := <-x[0].Writable()
+			if err := slot.Send(text("x")); err != nil {
+				w.t.Fatal(err)
+			}
+			(<-x[1].In()).Release()
+		}
+	}
+	w.t.Cleanup(func() { a.Abort(kernel.CodeCancelled, ""); b.Abort(kernel.CodeCancelled, "") })
+	return a, b
+}
+
+// Goroutines and descriptors are back where they were when everything is closed.
+func TestNothingIsLeftBehind(t *testing.T) {
+	overAllBut(t, func(t *testing.T, start starter) {
+		leak.Descriptors(t)
+		before := runtime.NumGoroutine()
+		t.Cleanup(func() {
+			eventually(t, "the goroutines to end", func() bool { return runtime.NumGoroutine() <= before+10 })
+		})
+		for range 3 {
+			srv, client := start(t, quietServer(nil), quietClient(nil))
+			srv.Handle("echo", echo)
+			w := &world{t: t, srv: srv, client: client, ctx: context.Background()}
+			s := w.open("echo") // left open on purpose
+			w.send(s, "x")
+			w.want(s, "x")
+			d, err := client.Open(w.ctx, "echo", &kernel.OpenOptions{Dedicated: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = d.Out()
+			_ = d.In()
+			_ = client.Close()
+			_ = srv.Close()
+		}
+	})
+}

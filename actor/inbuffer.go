@@ -1,6 +1,10 @@
 package actor
 
-import "github.com/sluicerpc/sluice/pool"
+import (
+	"time"
+
+	"github.com/sluicerpc/sluice/pool"
+)
 
 // inBytes is what In's buffer holds beside its bound on messages; or one larger
 // message, alone.
@@ -10,12 +14,14 @@ const inBytes = 16 << 10
 // whoever may send on In: the actor's goroutine while it runs, else the holder
 // of the stream's lock.
 type inBuffer struct {
-	c       chan pool.Message
-	sizes   []uint16 // of the last messages sent, as a ring; larger ones count as inBytes
-	sent    uint32   // messages, ever
-	left    uint32   // messages known to have left the buffer
-	bytes   int      // in the buffer, as far as is known
-	touched pool.Notice
+	c        chan pool.Message
+	sizes    []uint16 // of the last messages sent, as a ring; larger ones count as inBytes
+	sent     uint32   // messages, ever
+	left     uint32   // messages known to have left the buffer
+	bytes    int      // in the buffer, as far as is known
+	unmarked int      // bytes sent since the last message that was marked
+	touched  pool.Notice
+	timer    *time.Timer // for a reader that takes and does not touch
 }
 
 func newInBuffer(n int) *inBuffer {
@@ -41,12 +47,13 @@ func (b *inBuffer) next(n int) bool {
 	return len(b.c) == cap(b.c) && b.bytes-int(b.sizes[b.left%uint32(len(b.sizes))])+n <= inBytes
 }
 
-// mark has m tell when it is touched, if it is of a size of which the bytes may
-// fill the buffer before the number does.
+// mark has one message in each half of the buffer tell when it is touched: by
+// then there is room for several, so that they are not handed over one by one.
 func (b *inBuffer) mark(m pool.Message) {
-	if len(b.sizes) == 0 || m.Len() <= inBytes/len(b.sizes) {
+	if b.unmarked += m.Len(); b.unmarked < inBytes/2 || len(b.sizes) == 0 {
 		return
 	}
+	b.unmarked = 0
 	if b.touched == nil {
 		b.touched = make(pool.Notice, 1)
 	}
@@ -56,6 +63,9 @@ func (b *inBuffer) mark(m pool.Message) {
 // try sends m if there is a place for it now.
 func (b *inBuffer) try(m pool.Message) bool {
 	n := m.Len()
+	if len(b.c) == cap(b.c) && cap(b.c) > 0 {
+		return false
+	}
 	b.mark(m)
 	select {
 	case b.c <- m:

@@ -244,15 +244,19 @@ func (s *Stream) give(f *faces, m pool.Message, h *handed) bool {
 	for !b.room(n) && !b.next(n) {
 		// Who takes a message and never looks at it does not touch it: look
 		// again after a while.
-		t := time.NewTimer(touchGap)
+		if b.timer == nil {
+			b.timer = time.NewTimer(touchGap)
+		} else {
+			b.timer.Reset(touchGap)
+		}
 		select {
 		case <-b.touched:
-		case <-t.C:
+		case <-b.timer.C:
 		case <-f.stop:
-			t.Stop()
+			b.timer.Stop()
 			return false
 		}
-		t.Stop()
+		b.timer.Stop()
 	}
 	b.mark(m)
 	select {

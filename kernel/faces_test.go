@@ -38,7 +38,8 @@ func TestInHoldsLittle(t *testing.T) {
 				in := b.In()
 				w.quiesce()
 				for i := range n {
-					if want := min(c.want, n-i); len(in) != want {
+					want := min(c.want, n-i)
+					if len(in) > want || i == 0 && len(in) != want {
 						t.Fatalf("In holds %d messages before message %d is taken, want %d", len(in), i, want)
 					}
 					m := <-in

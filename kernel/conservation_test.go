@@ -1,0 +1,234 @@
+package kernel_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// A party is one end of a stream in a random program.
+type party struct {
+	s    *kernel.Stream
+	out  [][2]int // sent: sequence and size
+	far  *party
+	in   int // messages received
+	over bool
+}
+
+// program runs a random program on streams of one connection, both ways, and
+// checks the books whenever everything is at rest.
+type program struct {
+	t       *testing.T
+	rnd     *rand.Rand
+	tg      *target
+	near    *kernel.Conn
+	far     *kernel.Conn
+	window  int
+	parties []*party
+	offers  <-chan *kernel.Offer
+	trace   []string
+}
+
+func (p *program) log(format string, args ...any) {
+	p.trace = append(p.trace, fmt.Sprintf(format, args...))
+}
+
+// open opens a stream with random windows, from the client.
+func (p *program) open() {
+	options := func() kernel.StreamOptions {
+		o := kernel.StreamOptions{InBuffer: []int{0, kernel.None, 1}[p.rnd.IntN(3)]}
+		if p.rnd.IntN(2) == 0 {
+			o.Window = 64 << p.rnd.IntN(12)
+		}
+		if p.rnd.IntN(4) == 0 {
+			o.SendLimit = 64 << p.rnd.IntN(12)
+		}
+		o.NoReceive = p.rnd.IntN(10) == 0
+		return o
+	}
+	a, err := p.near.Open(context.Background(), "random", &kernel.OpenOptions{Stream: options()})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	synctest.Wait()
+	offer := <-p.offers
+	switch p.rnd.IntN(8) {
+	case 0:
+		offer.Reject(kernel.CodeAborted, "no")
+		p.log("open, rejected")
+		return
+	case 1: // data arrives before the answer
+		m := sized(p.rnd.IntN(3000), 0)
+		if a.TrySend(m) != nil {
+			m.Release()
+		}
+		synctest.Wait()
+		offer.Reject(kernel.CodeAborted, "no")
+		p.log("open with data, rejected")
+		return
+	}
+	o := options()
+	b, err := offer.Accept(kernel.Message{}, &o)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	x, y := &party{s: a}, &party{s: b}
+	x.far, y.far = y, x
+	p.parties = append(p.parties, x, y)
+	p.log("open %d", len(p.parties)/2)
+}
+
+// step does one random thing.
+func (p *program) step() {
+	if len(p.parties) == 0 || p.rnd.IntN(15) == 0 && len(p.parties) < 20 {
+		p.open()
+		return
+	}
+	i := p.rnd.IntN(len(p.parties))
+	x := p.parties[i]
+	switch n := p.rnd.IntN(40); {
+	case n < 18:
+		size := p.rnd.IntN(1 << p.rnd.IntN(18))
+		m := sized(size, byte(len(x.out)))
+		if err := x.s.TrySend(m); err != nil {
+			m.Release()
+			return
+		}
+		x.out = append(x.out, [2]int{len(x.out), size})
+		p.log("%d sends %d bytes", i, size)
+	case n < 34:
+		p.receive(i, x)
+	case n < 35:
+		_ = x.s.CloseSend()
+		p.log("%d closes its sending half", i)
+	case n < 36:
+		x.s.CloseReceive(kernel.CodeCancelled)
+		p.log("%d closes its receiving half", i)
+	case n < 37:
+		x.s.Abort(kernel.CodeCancelled, "random")
+		p.log("%d aborts", i)
+	case n < 38:
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(p.rnd.IntN(3))*time.Millisecond)
+		_ = x.s.Close(ctx)
+		cancel()
+		p.log("%d closes", i)
+	default:
+		synctest.Wait()
+		p.books("in the middle")
+	}
+}
+
+// receive takes one message, if there is one.
+func (p *program) receive(i int, x *party) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Microsecond)
+	defer cancel()
+	m, err := x.s.Receive(ctx)
+	if err != nil {
+		return
+	}
+	defer m.Release()
+	if x.in >= len(x.far.out) {
+		p.t.Fatalf("%d received a message that nobody sent", i)
+	}
+	if want := x.far.out[x.in]; m.Len() != want[1] || m.Len() > 0 && m.Bytes()[0] != byte(want[0]) {
+		p.t.Fatalf("%d received %d bytes, message %d has %d", i, m.Len(), want[0], want[1])
+	}
+	x.in++
+	p.log("%d received %d bytes", i, m.Len())
+}
+
+// books checks the connection's credit at rest, both ways: what was sent was
+// received, and is either unread there or owed, and what is owed is less than
+// half the window.
+func (p *program) books(when string) {
+	p.t.Helper()
+	for _, way := range []struct {
+		name         string
+		sends, reads *kernel.Conn
+	}{{"up", p.near, p.far}, {"down", p.far, p.near}} {
+		b := way.sends.Balance()
+		used := b.Window - b.Credit // sent, and not granted again
+		unread := way.reads.Unread() - way.reads.Balance().Queued - way.reads.Balance().Assembled
+		if owed := used - unread; owed < 0 || owed >= p.window/2 {
+			p.t.Fatalf("%s, %s: %d bytes of credit are out, %d unread: %d are owed of a window of %d\n%q",
+				when, way.name, used, unread, owed, p.window, p.trace[max(len(p.trace)-10, 0):])
+		}
+	}
+}
+
+// finish ends every stream and checks that all is back.
+func (p *program) finish() {
+	p.t.Helper()
+	for i, x := range p.parties {
+		if p.rnd.IntN(2) == 0 {
+			x.s.Abort(kernel.CodeCancelled, "over")
+			p.log("%d is aborted at the end", i)
+			continue
+		}
+		_ = x.s.CloseSend()
+		x.s.CloseReceive(kernel.CodeOK)
+		p.log("%d is closed at the end", i)
+	}
+	synctest.Wait()
+	for _, c := range []*kernel.Conn{p.near, p.far} {
+		if b := c.Balance(); b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.Given != 0 || b.Credit != b.Window || c.Unread() != 0 {
+			p.t.Fatalf("at the end %+v, %d unread\n%q", b, c.Unread(), p.trace[max(len(p.trace)-20, 0):])
+		}
+	}
+	for _, x := range p.parties {
+		drain(x.s) // what arrived before an abort
+	}
+}
+
+// Whatever two programs do on the streams of a connection, credit is neither lost
+// nor made: at rest all that was sent is unread or owed, less than half a window
+// is owed, and when the last stream has ended credit equals the window.
+func TestCreditIsConserved(t *testing.T) {
+	seeds := uint64(150)
+	if testing.Short() {
+		seeds = 20
+	}
+	for seed := range seeds {
+		synctest.Test(t, func(t *testing.T) {
+			defer func() {
+				if t.Failed() {
+					t.Logf("seed %d", seed)
+				}
+			}()
+			runProgram(t, seed)
+		})
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func runProgram(t *testing.T, seed uint64) {
+	rnd := rand.New(rand.NewPCG(seed, 3))
+	l := kernel.Limits{
+		MaxStreams: 20, ConnWindow: 4 << 10 << rnd.IntN(10), StreamWindow: 256 << rnd.IntN(10), OutQueue: 1 << (8 + rnd.IntN(12)),
+	}
+	tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
+	client, err := kernel.Dial(context.Background(), tg.addr, quietClient(&kernel.ClientOptions{Dial: tg.dial, Limits: l}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	near, err := client.Conn(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+	p := &program{t: t, rnd: rnd, tg: tg, near: near, far: tg.srv.Conns()[0], window: l.ConnWindow, offers: tg.srv.Offers()}
+	for range 200 {
+		p.step()
+	}
+	synctest.Wait()
+	p.books("before the end")
+	p.finish()
+}

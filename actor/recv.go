@@ -28,8 +28,32 @@ func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
 		run.Release()
 		return violation(frame.CodeProtocol, "a message inside a fragmented one")
 	}
+	if n := s.tooLong(run); n > 0 {
+		s.abort(s.fail(frame.CodeTooLarge, fmt.Sprintf("message of %d bytes, limit %d", n, s.cfg.MaxReceive), false))
+		s.discard(cost)
+		run.Release()
+		return nil
+	}
 	s.enqueue(run, now)
 	return nil
+}
+
+// tooLong returns the length of a message beyond the limit, 0 if there is none. A
+// run that is within it as a whole need not be looked through.
+func (s *Stream) tooLong(run *pool.Queue) int {
+	most := 0
+	if run.Bytes() <= s.cfg.MaxReceive {
+		return 0
+	}
+	for range run.Len() {
+		m, _ := run.Pop()
+		most = max(most, m.Len())
+		run.Push(m)
+	}
+	if most <= s.cfg.MaxReceive {
+		return 0
+	}
+	return most
 }
 
 // admit checks that bytes may arrive, and tells whether to keep them.

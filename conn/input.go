@@ -413,6 +413,8 @@ func (c *Conn) checkMetadata(f *frame.Frame) *Refusal {
 	switch {
 	case size > c.lim.MaxMetadata || len(f.Metadata) > c.lim.MaxKeys:
 		return &Refusal{frame.CodeTooLarge, fmt.Sprintf("metadata of %d bytes in %d fields", size, len(f.Metadata)), true}
+	case len(f.Payload) > c.lim.MaxMessage:
+		return &Refusal{frame.CodeTooLarge, fmt.Sprintf("request of %d bytes", len(f.Payload)), true}
 	case !f.Metadata.Valid():
 		return &Refusal{frame.CodeProtocol, "metadata with an illegal key", true}
 	}

@@ -285,12 +285,16 @@ func (c *Client) connect(ctx context.Context) (*Conn, error) {
 
 // join makes the connection one of the client's.
 func (c *Client) join(j *joint) (*Conn, error) {
-	engine, err := c.loops(j.nc)
-	if err != nil {
+	if err := c.count(1); err != nil {
 		_ = j.nc.Close()
 		return nil, err
 	}
-	c.wg.Add(1)
+	engine, err := c.loops(j.nc)
+	if err != nil {
+		c.wg.Done()
+		_ = j.nc.Close()
+		return nil, err
+	}
 	k, err := c.attach(engine, j, func(k *Conn) {
 		k.ended = c.gone
 		k.c.OnFree(c.changed)
@@ -300,6 +304,17 @@ func (c *Client) join(j *joint) (*Conn, error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+// count adds n to what Close waits for; nothing is added once Close was called.
+func (c *Client) count(n int) error {
+	c.connMu.Lock()
+	defer c.connMu.Unlock()
+	if c.closed {
+		return fmt.Errorf("sluice: open at %s: %w", c.target, ErrClosed)
+	}
+	c.wg.Add(n)
+	return nil
 }
 
 // loops acquires the event loops when the first connection goes there; Close
@@ -402,6 +417,9 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 
 // openDedicated opens on a connection that is closed when the streams are over.
 func (c *Client) openDedicated(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
+	if err := c.count(0); err != nil {
+		return nil, err
+	}
 	dctx, cancel := context.WithTimeout(ctx, 2*c.limits.Handshake)
 	defer cancel()
 	defer c.onClose(cancel)()

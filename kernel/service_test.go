@@ -655,8 +655,8 @@ func TestAfterClose(t *testing.T) {
 		if _, err := w.client.Open(w.ctx, "x", nil); !errors.Is(err, kernel.ErrClosed) {
 			t.Errorf("Open: %v", err)
 		}
-		if _, err := w.client.Open(w.ctx, "x", &kernel.OpenOptions{Dedicated: true}); err == nil {
-			t.Error("a dedicated stream of a closed client")
+		if _, err := w.client.Open(w.ctx, "x", &kernel.OpenOptions{Dedicated: true}); !errors.Is(err, kernel.ErrClosed) {
+			t.Errorf("a dedicated Open: %v", err)
 		}
 		if _, err := conn.Open(w.ctx, "x", nil); err == nil || conn.Err() == nil {
 			t.Error("a stream on a closed connection")

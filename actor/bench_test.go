@@ -29,7 +29,7 @@ func (l *idleLink) Timers() *timers.Queue  { return &l.timers }
 // dropSession releases what it is given.
 type dropSession struct{ fakeSession }
 
-func (*dropSession) Message(_ *frame.Out, _ uint64, m pool.Message) { m.Release() }
+func (*dropSession) Messages(_ *frame.Out, _ uint64, run pool.Queue) { run.Release() }
 func (*dropSession) Fragment(_ *frame.Out, _ uint64, m pool.Message, off, n int) {
 	if off+n == m.Len() {
 		m.Release()

@@ -171,6 +171,12 @@ func (s *fakeSession) Next([]byte, *frame.Frame) (int, error) { return 0, errNoI
 func (s *fakeSession) Flush(*frame.Out)                       {}
 func (s *fakeSession) Caps() frame.Caps                       { return s.caps }
 
+func (s *fakeSession) Messages(o *frame.Out, id uint64, run pool.Queue) {
+	for m, ok := run.Pop(); ok; m, ok = run.Pop() {
+		s.Message(o, id, m)
+	}
+}
+
 func (s *fakeSession) Message(o *frame.Out, id uint64, m pool.Message) {
 	s.piece(id, m, 0, m.Len())
 	m.Release()

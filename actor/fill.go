@@ -120,15 +120,8 @@ func (s *Stream) gatherWhole(b *burst, room int) {
 		b.used = cost
 		return
 	}
-	for s.out.Len() > 0 {
-		n := s.out.Head().Len()
-		if c := frame.Cost(n); n > s.cfg.Caps.MaxFragment || b.used+c > room {
-			return
-		}
-		m, _ := s.out.Pop()
-		b.run.Push(m)
-		b.used += frame.Cost(n)
-	}
+	b.run = s.out.Take(room, frame.MessageOverhead, s.cfg.Caps.MaxFragment)
+	b.used = b.run.Bytes() + frame.MessageOverhead*b.run.Len()
 }
 
 // gatherPiece takes a fragment of the message whose turn it is.
@@ -154,13 +147,14 @@ func (s *Stream) gatherPiece(b *burst, room int) {
 // write encodes the burst. It runs without the stream's lock: what it works on
 // was taken out of the queue.
 func (b *burst) write(sess frame.Session, o *frame.Out, id uint64) {
-	for m, ok := b.run.Pop(); ok; m, ok = b.run.Pop() {
-		sess.Message(o, id, m)
+	if b.run.Len() > 0 {
+		sess.Messages(o, id, b.run)
 	}
 	switch {
 	case b.piece.IsZero():
 	case b.off == 0 && b.n == b.piece.Len():
-		sess.Message(o, id, b.piece)
+		b.run.Push(b.piece)
+		sess.Messages(o, id, b.run)
 	default:
 		sess.Fragment(o, id, b.piece, b.off, b.n)
 	}

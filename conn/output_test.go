@@ -46,7 +46,9 @@ func (t *talker) Fill(sess frame.Session, o *frame.Out, most int, data bool) (in
 		return 0, false
 	}
 	n := min(t.size, most-frame.MessageOverhead)
-	sess.Message(o, t.ID(), pool.New(n))
+	var run pool.Queue
+	run.Push(pool.New(n))
+	sess.Messages(o, t.ID(), run)
 	t.turns--
 	t.used += frame.Cost(n)
 	*t.log = append(*t.log, t.name)

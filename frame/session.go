@@ -10,8 +10,8 @@ type Session interface {
 	// consumes all of it and sets f.Kind to None. An error ends the connection.
 	Next(p []byte, f *Frame) (int, error)
 
-	// Message appends a whole message to o.
-	Message(o *Out, id uint64, m pool.Message)
+	// Messages appends whole messages, and takes them over.
+	Messages(o *Out, id uint64, run pool.Queue)
 	// Fragment appends m's bytes from off to off+n as one piece of m.
 	Fragment(o *Out, id uint64, m pool.Message, off, n int)
 	// Control appends any other frame.
@@ -83,6 +83,19 @@ func (o *Out) Hold(m pool.Message) {
 	}
 	o.held.Push(m)
 }
+
+// HoldAll releases every message of run when the output has been written; at
+// once if from says that nothing by reference was appended since.
+func (o *Out) HoldAll(run pool.Queue, from int) {
+	if o.refd == from {
+		run.Release()
+		return
+	}
+	o.held.Append(&run)
+}
+
+// Refs is how many bytes were appended by reference.
+func (o *Out) Refs() int { return o.refd }
 
 // A Mark is a position in an Out.
 type Mark struct{ buf, ref int }

@@ -112,10 +112,10 @@ func TestHostileChecksums(t *testing.T) {
 				}
 				open := openFrame(1, "log")
 				_, _ = r.nc.Write(record(func(o *frame.Out) { r.sess.Control(o, &open) }))
-				_, _ = r.nc.Write(record(func(o *frame.Out) { r.sess.Message(o, 1, pool.MessageOf([]byte("whole"))) }))
+				_, _ = r.nc.Write(record(func(o *frame.Out) { appendMessage(r.sess, o, 1, pool.MessageOf([]byte("whole"))) }))
 				bad := record(func(o *frame.Out) {
-					r.sess.Message(o, 1, pool.MessageOf([]byte("damaged")))
-					r.sess.Message(o, 1, pool.MessageOf([]byte("beside it")))
+					appendMessage(r.sess, o, 1, pool.MessageOf([]byte("damaged")))
+					appendMessage(r.sess, o, 1, pool.MessageOf([]byte("beside it")))
 				})
 				bad[row.at] ^= 4
 				_, _ = r.nc.Write(append(bad, bad...))
@@ -130,4 +130,11 @@ func TestHostileChecksums(t *testing.T) {
 			})
 		})
 	}
+}
+
+// appendMessage appends one whole message.
+func appendMessage(s frame.Session, o *frame.Out, id uint64, m kernel.Message) {
+	var run pool.Queue
+	run.Push(m)
+	s.Messages(o, id, run)
 }

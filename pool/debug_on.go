@@ -27,7 +27,7 @@ func released(s *span) {
 }
 
 func checkLive(s *span) {
-	if s.live.Load() != 1 {
+	if atomic.LoadUint32(&s.live) != 1 {
 		panic("pool: use of a message after its release")
 	}
 }

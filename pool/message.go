@@ -22,7 +22,7 @@ type span struct {
 	block *block
 	off   uint32
 	n     uint32
-	live  atomic.Uint32 // 1 until released
+	live  uint32 // 1 until released; atomic once the message is handed out
 	touch atomic.Pointer[Notice]
 }
 
@@ -130,7 +130,7 @@ func (m Message) Release() {
 	if s == nil {
 		return
 	}
-	if !s.live.CompareAndSwap(1, 0) {
+	if !atomic.CompareAndSwapUint32(&s.live, 1, 0) {
 		doubleRelease()
 		return
 	}
@@ -144,7 +144,7 @@ func (m Message) Release() {
 // Forget gives the handle up and leaves the memory to the garbage collector,
 // for when somebody may still be reading it.
 func (m Message) Forget() {
-	if m.s != nil && m.s.live.CompareAndSwap(1, 0) {
+	if m.s != nil && atomic.CompareAndSwapUint32(&m.s.live, 1, 0) {
 		forgotten()
 	}
 }

@@ -1,5 +1,7 @@
 package pool
 
+import "sync/atomic"
+
 // A Queue is a list of messages in order. The links are inside the messages, so
 // that a queue needs no memory of its own; a message is in one queue at most.
 // The zero Queue is empty.
@@ -74,9 +76,66 @@ func (q *Queue) Len() int { return q.n }
 // Bytes is the sum of their lengths.
 func (q *Queue) Bytes() int { return q.bytes }
 
-// Release releases and removes every message.
+// Release releases and removes every message. Messages of one block in a row
+// give it up together.
 func (q *Queue) Release() {
-	for m, ok := q.Pop(); ok; m, ok = q.Pop() {
-		m.Release()
+	var b *block
+	n := int32(0)
+	for s := q.head; s != nil; {
+		next := s.next
+		s.next = nil
+		if atomic.CompareAndSwapUint32(&s.live, 1, 0) {
+			if s.touch.Load() != nil {
+				s.touched()
+			}
+			released(s)
+			if s.block != b {
+				if b != nil {
+					b.drop(n)
+				}
+				b, n = s.block, 0
+			}
+			n++
+		} else {
+			doubleRelease()
+		}
+		s = next
+	}
+	if b != nil {
+		b.drop(n)
+	}
+	*q = Queue{}
+}
+
+// Take moves messages from the front of q to a queue of their own: as many as
+// cost, each with overhead bytes more than its length, at most room together,
+// and none longer than most.
+func (q *Queue) Take(room, overhead, most int) (r Queue) {
+	for s := q.head; s != nil; s = s.next {
+		n := int(s.n)
+		if room -= n + overhead; room < 0 || n > most {
+			break
+		}
+		r.tail = s
+		r.n++
+		r.bytes += n
+	}
+	if r.n == 0 {
+		return r
+	}
+	r.head = q.head
+	q.head, r.tail.next = r.tail.next, nil
+	if q.head == nil {
+		q.tail = nil
+	}
+	q.n -= r.n
+	q.bytes -= r.bytes
+	return r
+}
+
+// Each calls f with every message, in order. They stay in the queue.
+func (q *Queue) Each(f func(Message)) {
+	for s := q.head; s != nil; s = s.next {
+		f(Message{s})
 	}
 }

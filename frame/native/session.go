@@ -56,19 +56,22 @@ func header(length int, typ byte, id uint64) uint64 {
 	return uint64(length) | uint64(typ)<<24 | id<<32
 }
 
-// Message appends a whole message in one frame.
-func (w *writer) Message(o *frame.Out, id uint64, m pool.Message) {
-	p := m.Bytes()
-	if w.checked {
-		w.room(o, len(p))
-	}
-	o.Buf = binary.LittleEndian.AppendUint64(o.Buf, header(len(p), tData, id))
-	o.Payload(p)
-	o.Hold(m)
+// Messages appends whole messages, one frame each, and takes them over.
+func (w *writer) Messages(o *frame.Out, id uint64, run pool.Queue) {
+	refs := o.Refs()
+	run.Each(func(m pool.Message) {
+		p := m.Bytes()
+		if w.checked {
+			w.room(o, len(p))
+		}
+		o.Buf = binary.LittleEndian.AppendUint64(o.Buf, header(len(p), tData, id))
+		o.Payload(p)
+	})
+	o.HoldAll(run, refs)
 }
 
 // Fragment appends n bytes of m from off as one frame. The whole message in one
-// frame must go through Message.
+// frame must go through Messages.
 func (w *writer) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
 	typ, length, total := byte(tData), n, m.Len()
 	if off > 0 {

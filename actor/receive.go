@@ -12,7 +12,7 @@ import (
 func (s *Stream) Receive(ctx context.Context) (pool.Message, error) {
 	waited := false
 	for {
-		m, err, next := s.next(waited)
+		m, next, err := s.next(waited)
 		switch next {
 		case nextMessage, nextEnd:
 			return m, err
@@ -56,7 +56,7 @@ const (
 	nextWait
 )
 
-func (s *Stream) next(waited bool) (pool.Message, error, next) {
+func (s *Stream) next(waited bool) (pool.Message, next, error) {
 	s.mu.Lock()
 	defer s.unlock()
 	f := s.f
@@ -66,13 +66,13 @@ func (s *Stream) next(waited bool) (pool.Message, error, next) {
 	if f != nil && f.face != faceNone {
 		f.passOn()
 		if m, ok := f.rest.Pop(); ok {
-			return m, nil, nextMessage
+			return m, nextMessage, nil
 		}
 		if f.face == faceIn && (!f.inClosed || len(f.in.c) > 0) {
-			return pool.Message{}, nil, nextIn
+			return pool.Message{}, nextIn, nil
 		}
 		if f.face == faceBatches && !f.inClosed {
-			return pool.Message{}, nil, nextBatch
+			return pool.Message{}, nextBatch, nil
 		}
 	}
 	if m, ok := s.in.Pop(); ok {
@@ -80,20 +80,20 @@ func (s *Stream) next(waited bool) (pool.Message, error, next) {
 		if s.in.Len() > 0 {
 			f.passOn()
 		}
-		return m, nil, nextMessage
+		return m, nextMessage, nil
 	}
 	if s.st.recv != recvOpen {
 		err := s.endErr()
 		s.apply(s.st.endHanded())
 		f.passOn()
-		return pool.Message{}, err, nextEnd
+		return pool.Message{}, nextEnd, err
 	}
 	f = s.face()
 	if f.receive == nil {
 		f.receive = make(chan struct{}, 1)
 	}
 	f.receivers++
-	return pool.Message{}, nil, nextWait
+	return pool.Message{}, nextWait, nil
 }
 
 // passOn wakes the next of several receivers: a word wakes one.

@@ -125,15 +125,14 @@ type Conn struct {
 
 	out output
 
-	arrived   atomic.Uint64 // credit that the peer used, as of the last input
-	streams   atomic.Int32  // streams, own and the peer's
-	taken     atomic.Uint64 // credit that our streams returned
-	told      atomic.Uint64 // of it, what the peer knows
-	granted   atomic.Uint64 // by the peer
-	sentCost  atomic.Uint64
-	queued    atomic.Int64  // bytes of credit waiting to be written
-	peerRead  atomic.Uint64 // bytes of ours that the peer's loop has read
-	lastInput atomic.Int64  // when something came, nanoseconds since start
+	arrived  atomic.Uint64 // credit that the peer used, as of the last input
+	streams  atomic.Int32  // streams, own and the peer's
+	taken    atomic.Uint64 // credit that our streams returned
+	told     atomic.Uint64 // of it, what the peer knows
+	granted  atomic.Uint64 // by the peer
+	sentCost atomic.Uint64
+	queued   atomic.Int64  // bytes of credit waiting to be written
+	peerRead atomic.Uint64 // bytes of ours that the peer's loop has read
 
 	keeper keeper
 }

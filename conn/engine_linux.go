@@ -162,9 +162,8 @@ type loopConn struct {
 	early []byte
 	over  bool // owned by the loop
 
-	mu   sync.Mutex // held over the write: it does not wait
-	fd   int
-	iovs [][]byte
+	mu sync.Mutex // held over the write: it does not wait
+	fd int
 }
 
 // input hands bytes on. A panic in the program above ends this connection, not

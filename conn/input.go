@@ -19,7 +19,6 @@ type input struct {
 	run   pool.Queue // whole messages of one stream, in a row
 	port  *Port      // whose they are
 	now   time.Time
-	base  time.Time
 	arena *pool.Arena
 
 	raw   uint64 // bytes read

@@ -36,22 +36,19 @@ type output struct {
 	closed   bool // no stream is opened any more
 	tokens   int8 // flushes that may be done in place
 
-	credit   bool
-	read     uint64 // bytes read, to be told; 0 if not
-	pongs    []uint64
-	pings    []uint64
-	away     *frame.Frame
-	replies  []frame.Frame
-	dying    bool
-	unborn   list // opened by us, and without a number yet
-	messages atomic.Uint64
+	credit  bool
+	read    uint64 // bytes read, to be told; 0 if not
+	pongs   []uint64
+	pings   []uint64
+	away    *frame.Frame
+	replies []frame.Frame
+	dying   bool
 
 	// Owned by the flush.
 	o        frame.Out
 	scratch  *pool.Scratch // what o.Buf is made of; nil between flushes
 	vec      [][]byte      // what is left to write
 	pieces   [][]byte      // its memory
-	at       int           // bytes of vec written
 	inFlight atomic.Int64  // bound on the bytes that are written and not read
 	wrote    atomic.Uint64 // bytes put into o
 	bye      bool          // the goodbye is in o

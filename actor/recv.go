@@ -77,7 +77,8 @@ func (s *Stream) discard(cost int) {
 }
 
 // returnEvery is how much of the connection's credit a stream may gather before
-// it returns it, while more waits to be taken.
+// it returns it, while more waits to be taken; at most a quarter of its window, so
+// that many streams that are read no more keep little from others.
 const returnEvery = 1 << 10
 
 // giveBack returns the connection's credit of what had been kept.
@@ -87,7 +88,7 @@ func (s *Stream) giveBack(cost int) {
 		return
 	}
 	w.taken += uint64(cost)
-	if w.gathered += cost; w.gathered >= returnEvery || s.in.Len() == 0 {
+	if w.gathered += cost; w.gathered >= min(returnEvery, w.size/4) || s.in.Len() == 0 {
 		s.later().taken += w.gathered
 		w.gathered = 0
 	}

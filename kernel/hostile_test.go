@@ -17,21 +17,22 @@ import (
 // The hostile catalogue: what a peer may do that an honest one does not, one row
 // each. Every row says what it must end, with which code, and how much memory it
 // may cost; the runner checks besides that all credit of the connection comes
-// back and that an honest neighbour goes on. Rows that are missing are in
-// docs/wire.md's terms impossible here, or belong to another suite:
+// back and that an honest neighbour goes on. Numbers without a row:
 //
-//	17       settings do not change after the hello
-//	39       totals are absolute: a grant of 0 is a stale one, and ignored
-//	52, 55   there is neither a settings frame after the hello nor a header continuation
-//	56, 57   there is no compression
-//	61, 63   dials and TLS handshakes in masses, 81 descriptors: the tests of the transports
-//	64, 66   a matter of speed: benchmarks; numbers and keys are looked up in Go maps and dense tables
-//	68-73    networks that lose, delay and part: the proxy of the process tests
-//	77-80    signals to processes
-//	82-90    the host's own faults
-//	91-96, 101  TLS and authentication: the tests of the handshake
-//	100      there is no admin port
-//	103, 104 other wires
+//	17          settings do not change after the hello
+//	52, 55      there is neither a settings frame nor a header continuation
+//	56, 57      there is no compression
+//	61          accepting in masses, and 81, 82: descriptors; the tests of the listener
+//	64, 66      a matter of speed: benchmarks; keys are in Go maps, numbers in dense tables
+//	69-73, 76   networks that lose, delay and part, small buffers: the relay of the load tests
+//	77-80       signals to processes
+//	83-90       the host's own faults
+//	95, 96      0-RTT is never on; tokens that expire are the program's
+//	100         there is no admin port
+//	103, 104    other wires
+//
+// 4 to 7 and 67 are also in the sweep of cuts, 63 in the limit on handshakes, 85
+// in the tests of the memory budget.
 
 // ends is what a row may end.
 type ends int

@@ -26,7 +26,7 @@ type Conn struct {
 	caps     frame.Caps
 
 	lastConfig atomic.Pointer[actor.Config]
-	running    atomic.Int64 // handlers, those of streams that have ended included
+	running    handlers
 	done       chan struct{}
 	err        error // set before done is closed
 	once       sync.Once
@@ -349,7 +349,7 @@ func (l *link) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	if !ok {
 		return &conn.Refusal{Code: CodeUnimplemented, Reason: "no such method: " + f.Method, NotProcessed: true}
 	}
-	if n := int64(c.c.Limits().MaxStreams); c.running.Load() >= n {
+	if c.running.full(c.c.Limits().MaxStreams) {
 		return &conn.Refusal{Code: CodeRefused, Reason: "too many handlers run", NotProcessed: true}
 	}
 	if c.host.pressure.Load() >= stopOpening {

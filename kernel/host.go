@@ -72,14 +72,21 @@ func (h *host) dispatch(o *Offer, e entry) {
 		h.queue(o)
 		return
 	}
-	o.conn.running.Add(1)
-	go h.run(o, e)
+	if j := (job{o, e}); o.conn.running.enter(j) {
+		go h.work(j)
+	}
 }
 
-// run serves one offer, in its own goroutine.
+// work serves an offer in its own goroutine, and then those that wait for one to
+// be over.
+func (h *host) work(j job) {
+	for ok := true; ok; j, ok = j.o.conn.running.leave() {
+		h.run(j.o, j.e)
+	}
+}
+
+// run serves one offer.
 func (h *host) run(o *Offer, e entry) {
-	c := o.conn
-	defer c.running.Add(-1)
 	first := o.streams[0]
 	defer first.c.a.EndContext()
 	defer h.recovered(o)

@@ -439,7 +439,8 @@ func TestOnlyRefusedCallsAreMadeAgain(t *testing.T) {
 		}
 		req.Release()
 	})
-	// Refused by a limit, before any handler: made again until there is room.
+	// Refused by a limit, before any handler: made again until there is room. One
+	// handler runs on, one open waits for it; there is no room for a third.
 	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}}, nil, func(t *testing.T, w *world) {
 		leave := make(chan struct{})
 		w.srv.Handle("holds", func(_ context.Context, s *kernel.Stream) error {
@@ -450,6 +451,14 @@ func TestOnlyRefusedCallsAreMadeAgain(t *testing.T) {
 		w.srv.Handle("echo", echo)
 		s := w.open("holds")
 		w.wantDone(s)
+		s = w.open("echo") // waits, and is given up
+		w.quiesce()
+		s.Abort(kernel.CodeCancelled, "")
+		w.quiesce()
+		_, _, err := w.open("echo").Accepted(w.ctx)
+		if se := wantCode(t, err, kernel.CodeRefused); !se.NotProcessed {
+			t.Errorf("%+v", se)
+		}
 		go func() {
 			time.Sleep(12 * time.Millisecond)
 			close(leave)

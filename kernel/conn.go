@@ -112,11 +112,26 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 	return ss, c.sendOpen(ctx, ss, grants, method, opts)
 }
 
+// frameMetadata is how much metadata a frame has room for beside a request or
+// reply, whatever a peer would take.
+const frameMetadata = 48 << 10
+
+// mostMetadata is how many bytes of metadata can be sent to the peer.
+func (c *Conn) mostMetadata() int {
+	return int(min(c.c.PeerSettings().MaxMetadata, frameMetadata))
+}
+
+// grantBytes is what the grant of a further stream may take of a frame.
+const grantBytes = 16
+
+// inlined tells whether m travels in the frame that opens or accepts n streams.
+func inlined(m Message, n int) bool { return m.Len() <= inlineMax-grantBytes*(n-1) }
+
 func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
 	p := c.c.PeerSettings()
-	if opts.Metadata.Size()+len(method) > int(p.MaxMetadata) {
+	if opts.Metadata.Size()+len(method) > c.mostMetadata() {
 		return fmt.Errorf("sluice: open %s: %w: %d bytes, the peer takes %d",
-			method, ErrMetadataTooLarge, opts.Metadata.Size()+len(method), p.MaxMetadata)
+			method, ErrMetadataTooLarge, opts.Metadata.Size()+len(method), c.mostMetadata())
 	}
 	if !opts.Metadata.Valid() {
 		return fmt.Errorf("sluice: open %s: %w: an illegal metadata key", method, ErrLimits)
@@ -192,7 +207,7 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, grants []frame.Grant,
 		x := first.c.more()
 		x.request, x.metadata = opts.Request, opts.Metadata
 	}
-	inline := opts.Request.Len() <= inlineMax
+	inline := inlined(opts.Request, len(ss))
 	if inline {
 		f.Payload = opts.Request.Bytes()
 	} else {

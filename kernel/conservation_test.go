@@ -13,11 +13,10 @@ import (
 
 // A party is one end of a stream in a random program.
 type party struct {
-	s    *kernel.Stream
-	out  [][2]int // sent: sequence and size
-	far  *party
-	in   int // messages received
-	over bool
+	s   *kernel.Stream
+	out [][2]int // sent: sequence and size
+	far *party
+	in  int // messages received
 }
 
 // program runs a random program on streams of one connection, both ways, and

@@ -77,7 +77,7 @@ func (o *Offer) setHeader(md Metadata) error {
 	if o.answered {
 		return ErrHeaderSent
 	}
-	if md.Size() > int(o.conn.c.PeerSettings().MaxMetadata) {
+	if md.Size() > o.conn.mostMetadata() {
 		return ErrMetadataTooLarge
 	}
 	o.header = md
@@ -112,7 +112,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 		return nil, err
 	}
 	f := &frame.Frame{Kind: frame.Accept, Metadata: header}
-	inline := reply.Len() <= inlineMax
+	inline := inlined(reply, n)
 	if inline {
 		f.Payload = append([]byte(nil), reply.Bytes()...)
 		reply.Release()

@@ -63,9 +63,14 @@ func (s *Stream) SetHeader(md Metadata) error {
 }
 
 // SetTrailer sets what the peer gets with the end of our half. It must be called
-// before CloseSend, or before the handler returns.
-func (s *Stream) SetTrailer(md Metadata) {
+// before CloseSend, or before the handler returns. It fails with
+// ErrMetadataTooLarge if the peer does not take so much.
+func (s *Stream) SetTrailer(md Metadata) error {
+	if md.Size() > s.c.conn.mostMetadata() {
+		return ErrMetadataTooLarge
+	}
 	s.c.more().trailer.Store(&md)
+	return nil
 }
 
 // Trailer returns what came with the end of the peer's half, nil before that.

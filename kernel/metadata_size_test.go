@@ -1,0 +1,66 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// md is metadata that counts n bytes.
+func md(n int) kernel.Metadata {
+	return kernel.Metadata{{Key: "k", Value: strings.Repeat("v", n-33)}}
+}
+
+// Metadata, texts and requests of the largest size there is, all at once, fit
+// their frames; what is larger fails where it is set, and harms nobody.
+func TestTheLargestFramesFit(t *testing.T) {
+	const most = 48 << 10
+	limits := kernel.Limits{MaxMetadata: most}
+	so, co := &kernel.ServerOptions{Limits: limits}, &kernel.ClientOptions{Limits: limits}
+	inBubble(t, so, co, func(t *testing.T, w *world) {
+		w.srv.HandleOffer("group", func(ctx context.Context, o *kernel.Offer) error {
+			if err := o.SetHeader(md(most + 1)); !errors.Is(err, kernel.ErrMetadataTooLarge) {
+				t.Errorf("a header too large: %v", err)
+			}
+			if err := o.SetHeader(md(most)); err != nil {
+				t.Error(err)
+			}
+			ss, err := o.AcceptAll(sized(16<<10, 'r'), nil)
+			if err != nil {
+				return err
+			}
+			for _, s := range ss {
+				if err := s.SetTrailer(md(most + 1)); !errors.Is(err, kernel.ErrMetadataTooLarge) {
+					t.Errorf("a trailer too large: %v", err)
+				}
+				if err := s.SetTrailer(md(most)); err != nil {
+					t.Error(err)
+				}
+			}
+			return &kernel.HandlerError{Code: kernel.CodeAborted, Reason: strings.Repeat("why ", 100_000)}
+		})
+		if _, err := w.client.Open(w.ctx, "group", &kernel.OpenOptions{Metadata: md(most)}); !errors.Is(err, kernel.ErrMetadataTooLarge) {
+			t.Errorf("metadata too large beside the method: %v", err)
+		}
+		each := make([]kernel.StreamOptions, 256)
+		ss, err := w.client.OpenN(w.ctx, "group", &kernel.OpenOptions{Request: sized(16<<10, 'q'), Metadata: md(most - len("group"))}, each...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, header, err := ss[0].Accepted(w.ctx)
+		if err != nil || reply.Len() != 16<<10 || header.Size() != most {
+			t.Fatalf("accepted with %d bytes, a header of %d, %v", reply.Len(), header.Size(), err)
+		}
+		reply.Release()
+		for _, s := range ss {
+			w.wantErr(s, kernel.CodeAborted)
+			if n := s.Trailer().Size(); n != most {
+				t.Fatalf("a trailer of %d bytes", n)
+			}
+			_ = s.CloseSend()
+		}
+	})
+}

@@ -277,6 +277,7 @@ func TestHostileConnectionsBeyondTheLimits(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
 				tg.neighbour()
+				synctest.Wait() // its handshake is counted out
 				held := []*raw{tg.stranger(), tg.stranger()}
 				synctest.Wait()
 				r := tg.stranger()

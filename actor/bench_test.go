@@ -16,6 +16,7 @@ type idleLink struct{ timers timers.Queue }
 
 func (l *idleLink) ID() uint64             { return 1 }
 func (l *idleLink) Ready(bool)             {}
+func (l *idleLink) ReadySoon()             {}
 func (l *idleLink) Queued(int)             {}
 func (l *idleLink) Room() bool             { return true }
 func (l *idleLink) AwaitRoom()             {}

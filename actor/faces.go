@@ -12,7 +12,7 @@ import (
 // faces are the channels of a stream, each made when it is first asked for. The
 // stream owns the sending end of all but out.
 type faces struct {
-	in      *inBuffer         // stream -> user
+	in      inBuffer          // stream -> user
 	batches chan *Batch       // stream -> user
 	out     chan pool.Message // user -> stream; never closed by the stream
 	slots   chan Slot         // stream -> user
@@ -25,15 +25,15 @@ type faces struct {
 	receive  chan struct{} // wakes a Receive; holds one word
 
 	face                           face
-	rest                           pool.Queue // of a batch that Receive took
-	feed                           *func()    // feeds in or batches
+	rest                           *pool.Queue // of a batch that Receive took; nil: none ever
+	feed                           *func()     // feeds in or batches
 	inClosed, slotsClosed, ctxOver bool
 	outRuns, endAsked              bool // the goroutine of out; CloseSend while it runs
 	sendOver                       bool
 	givenUp                        bool // this side reads no more
 	slotOut                        bool // a slot is in slots, or somebody has it
 	slotGen                        uint32
-	receivers                      int
+	receivers                      int32
 
 	waitHead, waitTail *waiter
 	spare              *waiter // to wait with again

@@ -42,6 +42,8 @@ func (l *fakeLink) ID() uint64 {
 	return l.id
 }
 
+func (l *fakeLink) ReadySoon() { l.Ready(false) }
+
 func (l *fakeLink) Ready(urgent bool) {
 	l.mu.Lock()
 	turn := &l.data

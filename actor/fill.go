@@ -135,11 +135,11 @@ func (s *Stream) gatherPiece(b *burst, room int) {
 			s.large--
 		}
 	}
-	b.piece, b.off = s.cur, s.curOff
-	b.n = min(room, s.cur.Len()-s.curOff, s.cfg.Caps.MaxFragment)
+	b.piece, b.off = s.cur, int(s.curOff)
+	b.n = min(room, s.cur.Len()-b.off, s.cfg.Caps.MaxFragment)
 	b.used += b.n
-	s.curOff += b.n
-	if s.curOff == s.cur.Len() {
+	s.curOff += int32(b.n)
+	if b.off+b.n == s.cur.Len() {
 		s.cur = pool.Message{}
 	}
 }

@@ -93,4 +93,7 @@ func (s *Stream) acceptOut(m pool.Message) {
 		return
 	}
 	s.accept(m)
+	// To write here would make this goroutine's stack grow, for as long as the
+	// stream lives.
+	s.post.soon = true
 }

@@ -2,14 +2,10 @@ package actor
 
 import (
 	"sync"
-	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
 )
-
-// touchGap is how often the goroutine that feeds In looks for room by itself.
-const touchGap = 5 * time.Millisecond
 
 // A Batch is messages that arrived, in order.
 type Batch struct {
@@ -70,7 +66,7 @@ func (s *Stream) In() <-chan pool.Message {
 		if s.cfg.NoReceive {
 			return closedIn
 		}
-		f.in = newInBuffer(s.cfg.InBuffer)
+		f.in.c = make(chan pool.Message, s.cfg.InBuffer)
 		s.fixFace(f, faceIn)
 	}
 	return f.in.c
@@ -233,7 +229,7 @@ func (s *Stream) grab(run *pool.Queue) (paid bool) {
 // give sends m on In, waiting for room in its buffer; false if this side reads
 // no more. Before it waits it accounts for what was handed over.
 func (s *Stream) give(f *faces, m pool.Message, h *handed) bool {
-	b := f.in
+	b := &f.in
 	n := m.Len()
 	if b.room(n) && b.try(m) {
 		return true
@@ -242,21 +238,9 @@ func (s *Stream) give(f *faces, m pool.Message, h *handed) bool {
 	s.settle(h)
 	s.unlock()
 	for !b.room(n) && !b.next(n) {
-		// Who takes a message and never looks at it does not touch it: look
-		// again after a while.
-		if b.timer == nil {
-			b.timer = time.NewTimer(touchGap)
-		} else {
-			b.timer.Reset(touchGap)
-		}
-		select {
-		case <-b.touched:
-		case <-b.timer.C:
-		case <-f.stop:
-			b.timer.Stop()
+		if !b.known.await(f.stop) {
 			return false
 		}
-		b.timer.Stop()
 	}
 	b.mark(m)
 	select {

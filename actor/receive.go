@@ -65,7 +65,8 @@ func (s *Stream) next(waited bool) (pool.Message, next, error) {
 	}
 	if f != nil && f.face != faceNone {
 		f.passOn()
-		if m, ok := f.rest.Pop(); ok {
+		if f.rest != nil && f.rest.Len() > 0 {
+			m, _ := f.rest.Pop()
 			return m, nextMessage, nil
 		}
 		if f.face == faceIn && (!f.inClosed || len(f.in.c) > 0) {
@@ -122,6 +123,9 @@ func (s *Stream) gaveUp(ctx context.Context, waited bool) error {
 func (s *Stream) unpack(b *Batch) pool.Message {
 	m := b.Keep(0)
 	s.mu.Lock()
+	if s.f.rest == nil {
+		s.f.rest = &pool.Queue{}
+	}
 	for i := 1; i < b.Len(); i++ {
 		s.f.rest.Push(b.Keep(i))
 	}

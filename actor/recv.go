@@ -73,7 +73,7 @@ func (s *Stream) admit(cost int) (bool, error) {
 // discard returns the connection's credit of what arrives and is dropped.
 func (s *Stream) discard(cost int) {
 	s.win.taken += uint64(cost)
-	s.later().taken += cost
+	s.later().taken += int32(cost)
 }
 
 // returnEvery is how much of the connection's credit a stream may gather before
@@ -89,7 +89,7 @@ func (s *Stream) giveBack(cost int) {
 	}
 	w.taken += uint64(cost)
 	if w.gathered += cost; w.gathered >= min(returnEvery, w.size/4) || s.in.Len() == 0 {
-		s.later().taken += w.gathered
+		s.later().taken += int32(w.gathered)
 		w.gathered = 0
 	}
 }

@@ -18,6 +18,8 @@ type Link interface {
 	ID() uint64
 	// Ready asks for a call of Fill: urgently for a control frame, else in turn.
 	Ready(urgent bool)
+	// ReadySoon is Ready(false), and leaves the writing to another goroutine.
+	ReadySoon()
 	// Queued counts bytes that could be written now, and (negative) that no longer can.
 	Queued(delta int)
 	// Room tells whether the connection takes more data now. Any time.
@@ -78,7 +80,6 @@ type Stream struct {
 	cfg  *Config
 	st   state
 	want want
-	post post // to be done after unlocking
 
 	inData    bool // in the connection's turn for data
 	inControl bool // in its turn for control frames
@@ -88,6 +89,8 @@ type Stream struct {
 	filling   bool // a burst of ours is being encoded
 	dropCur   bool // and its message is not wanted any more
 
+	post post // to be done after unlocking
+
 	in       pool.Queue // the mailbox: arrived and not taken
 	win      window
 	asm      *assembly // the message that is arriving in fragments
@@ -95,8 +98,8 @@ type Stream struct {
 
 	out      pool.Queue   // accepted to be sent
 	cur      pool.Message // of which some fragments were written
-	curOff   int
-	large    int // messages in out that are longer than a fragment
+	curOff   int32
+	large    int32 // messages in out that are longer than a fragment
 	cred     credit
 	accepted uint64 // messages
 
@@ -128,9 +131,10 @@ type ends struct {
 type post struct {
 	any           bool
 	ready, urgent bool
+	soon          bool // ready, but not on this goroutine's stack
 	room, retire  bool
-	taken, queued int
-	from, to      int // the window has shrunk
+	taken, queued int32
+	from, to      int32 // the window has shrunk
 	wake          func()
 }
 
@@ -181,22 +185,25 @@ func (s *Stream) unlockAndPost() {
 	s.post = post{}
 	s.mu.Unlock()
 	if p.queued != 0 {
-		s.link.Queued(p.queued)
+		s.link.Queued(int(p.queued))
 	}
 	if p.taken != 0 {
-		s.link.Taken(p.taken)
+		s.link.Taken(int(p.taken))
 	}
 	if p.urgent {
 		s.link.Ready(true)
 	}
-	if p.ready {
+	switch {
+	case p.ready && p.soon:
+		s.link.ReadySoon()
+	case p.ready:
 		s.link.Ready(false)
 	}
 	if p.room {
 		s.link.AwaitRoom()
 	}
 	if p.from != p.to {
-		s.link.Shrink(p.from, p.to)
+		s.link.Shrink(int(p.from), int(p.to))
 	}
 	if p.retire {
 		s.link.Retire()
@@ -289,7 +296,7 @@ func (s *Stream) retire() {
 	s.shrink(0)
 	s.dropAssembly()
 	s.settleUp()
-	s.post.queued += s.uncounted
+	s.post.queued += int32(s.uncounted)
 	s.uncounted = 0
 }
 
@@ -297,16 +304,16 @@ func (s *Stream) retire() {
 func (s *Stream) shrink(n int) {
 	p := s.later()
 	if p.from == p.to {
-		p.from = s.win.size
+		p.from = int32(s.win.size)
 	}
-	s.win.size, p.to = n, n
+	s.win.size, p.to = n, int32(n)
 }
 
 // settleUp returns to the connection what messages here have of its credit and
 // of its budget: they may be taken late, or never.
 func (s *Stream) settleUp() {
 	w := &s.win
-	s.later().taken += int(w.recvd-w.taken) + w.gathered
+	s.later().taken += int32(w.recvd-w.taken) + int32(w.gathered)
 	w.taken, w.gathered, w.settled = w.recvd, 0, true
 	if a := s.asm; a != nil {
 		s.link.Assemble(-a.reserve)
@@ -365,7 +372,7 @@ const countEvery = 4 << 10
 // count tells the connection, sooner or later, of d more bytes to write.
 func (s *Stream) count(d int) {
 	if s.uncounted += d; s.uncounted < 0 || s.uncounted >= countEvery {
-		s.later().queued += s.uncounted
+		s.later().queued += int32(s.uncounted)
 		s.uncounted = 0
 	}
 }

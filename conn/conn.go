@@ -134,7 +134,8 @@ type Conn struct {
 	queued   atomic.Int64  // bytes of credit waiting to be written
 	peerRead atomic.Uint64 // bytes of ours that the peer's loop has read
 
-	keeper keeper
+	keeper  keeper
+	flusher func() // flushSoon; made once, for a go statement allocates what it makes
 }
 
 // awayState is how far each side's goodbye is.
@@ -149,6 +150,7 @@ type awayState struct {
 func newConn(cfg Config) *Conn {
 	c := &Conn{cfg: cfg, sess: cfg.Session}
 	c.lim = &c.cfg.Limits
+	c.flusher = c.flushSoon
 	c.keeper.start = time.Now()
 	c.out.init(c.lim.InFlight)
 	c.told.Store(0)

@@ -215,7 +215,7 @@ func writev(fd int, v [][]byte) (int, error) {
 
 func (t *loopConn) inPlace() bool { return true }
 
-func (t *loopConn) spawn() { go t.c.flushSoon() }
+func (t *loopConn) spawn() { go t.c.flusher() }
 
 // writable is called by the watcher.
 func (t *loopConn) writable() { go t.c.flush() }

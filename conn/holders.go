@@ -18,14 +18,14 @@ func (c *Conn) evictStalled(now time.Time) {
 	ports := c.table.all()
 	c.mu.Unlock()
 	var worst *Port
-	most := c.lim.InitialCredit()
+	at, most := c.keeper.since(now), c.lim.InitialCredit()
 	for _, p := range ports {
 		held, taken := p.s.Held()
-		if taken != p.seenTaken || p.seenAt.IsZero() {
-			p.seenTaken, p.seenAt = taken, now
+		if taken != p.seenTaken || p.seenAt == 0 {
+			p.seenTaken, p.seenAt = taken, max(at, 1)
 			continue
 		}
-		if held > most && now.Sub(p.seenAt) >= stallTime {
+		if held > most && at-p.seenAt >= int64(stallTime) {
 			worst, most = p, held
 		}
 	}

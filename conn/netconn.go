@@ -101,7 +101,7 @@ func (t *netConn) write(v [][]byte) (int, error) {
 
 func (t *netConn) inPlace() bool { return false }
 
-func (t *netConn) spawn() { go t.c.flushSoon() }
+func (t *netConn) spawn() { go t.c.flusher() }
 
 func (t *netConn) closeWrite() bool {
 	w, ok := t.nc.(interface{ CloseWrite() error })

@@ -59,8 +59,9 @@ func (o *output) init(inFlight int) {
 	o.tokens = 1
 }
 
-// ready gives p its turn. It is called once for each turn asked for.
-func (o *output) ready(c *Conn, p *Port, urgent bool) {
+// ready gives p its turn. It is called once for each turn asked for. here says
+// that the flush may be done on the caller's stack.
+func (o *output) ready(c *Conn, p *Port, urgent, here bool) {
 	o.mu.Lock()
 	if o.closed && p.own && p.id.Load() == 0 {
 		o.mu.Unlock()
@@ -71,6 +72,9 @@ func (o *output) ready(c *Conn, p *Port, urgent bool) {
 		o.control.pushControl(p)
 	} else {
 		o.data.pushData(p)
+	}
+	if !here {
+		o.tokens = 0
 	}
 	o.start(c, !urgent && o.stalled)
 }

@@ -3,7 +3,6 @@ package conn
 import (
 	"math"
 	"sync/atomic"
-	"time"
 
 	"github.com/sluicerpc/sluice/internal/timers"
 )
@@ -21,7 +20,7 @@ type Port struct {
 	mate     *Port       // the next that the same request opens
 
 	seenTaken uint64 // owned by the connection's timer
-	seenAt    time.Time
+	seenAt    int64  // nanoseconds since the connection began; 0: never
 
 	nextControl, nextData, nextRoom *Port // owned by output's lock
 }
@@ -57,7 +56,10 @@ func (p *Port) Conn() *Conn { return p.c }
 func (p *Port) ID() uint64 { return p.id.Load() }
 
 // Ready implements actor.Link.
-func (p *Port) Ready(urgent bool) { p.c.out.ready(p.c, p, urgent) }
+func (p *Port) Ready(urgent bool) { p.c.out.ready(p.c, p, urgent, true) }
+
+// ReadySoon implements actor.Link.
+func (p *Port) ReadySoon() { p.c.out.ready(p.c, p, false, false) }
 
 // Queued implements actor.Link.
 func (p *Port) Queued(delta int) {

@@ -25,12 +25,12 @@ type Conn struct {
 	identity Identity
 	caps     frame.Caps
 
-	lastConfig atomic.Pointer[actor.Config]
-	running    handlers
-	done       chan struct{}
-	err        error // set before done is closed
-	once       sync.Once
-	ended      func(*Conn) // tells the owner
+	lastConfig, configBefore atomic.Pointer[actor.Config]
+	running                  handlers
+	done                     chan struct{}
+	err                      error // set before done is closed
+	once                     sync.Once
+	ended                    func(*Conn) // tells the owner
 }
 
 // Peer is what is known of the other side.

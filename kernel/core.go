@@ -204,9 +204,15 @@ func (c *Conn) config(method string, o *StreamOptions, window, most int, g frame
 		MaxReceive: c.c.Limits().MaxMessage, MaxSend: int(c.c.PeerSettings().MaxMessage),
 		Window: window, MaxWindow: most, SendLimit: o.SendLimit, SendCredit: g.Credit,
 	}
-	if last := c.lastConfig.Load(); last != nil && *last == cfg {
+	// An offer and what becomes of it take turns: two are remembered.
+	last, before := c.lastConfig.Load(), c.configBefore.Load()
+	switch {
+	case last != nil && *last == cfg:
 		return last
+	case before != nil && *before == cfg:
+		return before
 	}
+	c.configBefore.Store(last)
 	c.lastConfig.Store(&cfg)
 	return &cfg
 }

@@ -35,7 +35,7 @@ type StreamOptions struct {
 	// that to the peer. On brpc it is the window (max_buf_size).
 	SendLimit int
 	// InBuffer is how many messages In holds beside the mailbox, of 16 KiB in
-	// all. Zero is 64; None makes taking exact.
+	// all. Zero is 16; None makes taking exact.
 	InBuffer int
 	// MaxBatch is how many messages a Batch holds at most. Zero is 128.
 	MaxBatch int
@@ -47,7 +47,7 @@ type StreamOptions struct {
 }
 
 const (
-	defaultInBuffer = 64
+	defaultInBuffer = 16
 	defaultMaxBatch = 128
 	maxInBuffer     = 1 << 16
 )

@@ -205,25 +205,16 @@ func (s *Stream) pumpIn() {
 	}
 }
 
-// grabAtOnce is how many messages are taken from the mailbox under one lock.
-const grabAtOnce = 64
-
-// grab takes what may be handed over without looking again: some messages, or
-// one alone whose credit was returned while it was assembled.
+// grab takes what may be handed over without looking again: all that is there,
+// or one alone whose credit was returned while it was assembled.
 func (s *Stream) grab(run *pool.Queue) (paid bool) {
-	for range grabAtOnce {
-		m := s.in.Head()
-		paid = s.isPaid(m)
-		if m.IsZero() || paid && run.Len() > 0 {
-			return false
-		}
-		s.in.Pop()
-		run.Push(m)
-		if paid {
-			return true
-		}
+	if s.asm == nil || s.asm.paid.IsZero() {
+		*run, s.in = s.in, pool.Queue{}
+		return false
 	}
-	return false
+	m, _ := s.in.Pop()
+	run.Push(m)
+	return s.isPaid(m)
 }
 
 // give sends m on In, waiting for room in its buffer; false if this side reads

@@ -155,7 +155,7 @@ func (e *end) take(f *frame.Frame) error {
 	case frame.EOS:
 		return s.PeerEnd(f.Code, f.Reason, nil)
 	case frame.Ended:
-		s.PeerEnded(f.Value)
+		return s.PeerEnded(f.Value)
 	case frame.Stop:
 		s.PeerStopped(f.Code)
 	case frame.Reset:

@@ -465,13 +465,17 @@ func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata)
 }
 
 // PeerEnded: the peer's application was handed our end, after taking messages.
-func (s *Stream) PeerEnded(taken uint64) {
+func (s *Stream) PeerEnded(taken uint64) error {
 	s.mu.Lock()
 	defer s.unlock()
+	if s.st.send == sendOpen || s.st.send == sendEnding {
+		return violation(frame.CodeProtocol, "stream %d: its end was handed on before it was sent", s.link.ID())
+	}
 	if taken < s.accepted {
 		s.more().dropped = int(s.accepted - taken)
 	}
 	s.apply(s.st.peerHandedEnd())
+	return nil
 }
 
 // PeerStopped: the peer reads no more.

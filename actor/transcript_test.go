@@ -505,7 +505,7 @@ func (x *script) peer(name string, n []int, args []string) (string, bool) {
 	case "eos-failed":
 		return said(s.PeerEnd(frame.CodeNotFound, "no such thing", nil)), true
 	case "ended":
-		s.PeerEnded(uint64(n[0]))
+		return said(s.PeerEnded(uint64(n[0]))), true
 	case "stop":
 		s.PeerStopped(frame.CodeCancelled)
 	case "reset":

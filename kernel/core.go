@@ -96,7 +96,7 @@ func (c *core) Control(f *frame.Frame) error {
 	case frame.EOS:
 		return c.a.PeerEnd(f.Code, f.Reason, f.Metadata)
 	case frame.Ended:
-		c.a.PeerEnded(f.Value)
+		return c.a.PeerEnded(f.Value)
 	case frame.Stop:
 		c.a.PeerStopped(f.Code)
 	case frame.Reset:

@@ -80,24 +80,40 @@ func (h *host) dispatch(o *Offer, e entry) {
 // work serves an offer in its own goroutine, and then those that wait for one to
 // be over.
 func (h *host) work(j job) {
+	over := false
+	defer func() {
+		if over {
+			return
+		}
+		// The handler called runtime.Goexit: those that wait need another goroutine.
+		if j, ok := j.o.conn.running.leave(); ok {
+			go h.work(j)
+		}
+	}()
 	for ok := true; ok; j, ok = j.o.conn.running.leave() {
 		h.run(j.o, j.e)
 	}
+	over = true
 }
 
 // run serves one offer.
 func (h *host) run(o *Offer, e entry) {
 	first := o.streams[0]
 	defer first.c.a.EndContext()
-	defer h.recovered(o)
-	if !h.authorized(o) {
-		return
+	returned := false
+	defer h.recovered(o, &returned)
+	if h.authorized(o) {
+		h.serve(o, e)
 	}
+	returned = true
+}
+
+func (h *host) serve(o *Offer, e entry) {
 	switch {
 	case e.stream != nil:
 		h.runStream(o, e)
 	case e.offer != nil:
-		err := e.offer(first.Context(), o)
+		err := e.offer(o.streams[0].Context(), o)
 		h.unanswered(o, err)
 	default:
 		h.queue(o)
@@ -171,11 +187,15 @@ func (h *host) unanswered(o *Offer, err error) {
 	}
 }
 
-// recovered turns a handler's panic into the end of its stream.
-func (h *host) recovered(o *Offer) {
+// recovered turns a handler's panic, or its goroutine's exit, into the end of its
+// stream.
+func (h *host) recovered(o *Offer, returned *bool) {
 	r := recover()
-	if r == nil {
+	if *returned {
 		return
+	}
+	if r == nil {
+		r = "runtime.Goexit"
 	}
 	h.logger.Error("sluice: handler panicked", "method", o.Method(), "peer", o.conn.peer.Addr,
 		"panic", fmt.Sprint(r), "stack", string(debug.Stack()))

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/sluicerpc/sluice/actor"
@@ -53,8 +54,8 @@ func (o *Offer) Streams() int { return len(o.streams) }
 
 // Accept establishes the stream and answers the request. Where the peer asked
 // for several, the first is established and the others are refused. A nil opts
-// means the server's defaults. Errors: ErrAnswered, ErrLimits,
-// ErrMetadataTooLarge, or the stream's error if the peer has given it up.
+// means the server's defaults. Errors: ErrAnswered, ErrLimits, ErrTooLarge, or
+// the stream's error if the peer has given it up.
 func (o *Offer) Accept(reply Message, opts *StreamOptions) (*Stream, error) {
 	ss, err := o.accept(reply, opts, 1)
 	if err != nil {
@@ -102,6 +103,9 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	so, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
+	}
+	if most := o.conn.c.PeerSettings().MaxMessage; uint64(reply.Len()) > most {
+		return nil, fmt.Errorf("%w: a reply of %d bytes, the peer takes %d", ErrTooLarge, reply.Len(), most)
 	}
 	header, err := o.claim()
 	if err != nil {

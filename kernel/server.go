@@ -29,6 +29,8 @@ type Server struct {
 	empty      chan struct{} // closed when closing and the last connection is gone
 	budget     budget
 	watching   sync.Once
+	life       context.Context // ends with Close
+	end        context.CancelFunc
 	slots      chan struct{} // one for each handshake at once
 
 	counters
@@ -62,6 +64,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 		listeners: map[net.Listener]struct{}{}, handshakes: map[net.Conn]struct{}{},
 		empty: make(chan struct{}), slots: make(chan struct{}, min(o.Limits.MaxHandshakes, 1<<16)),
 	}
+	s.life, s.end = context.WithCancel(context.Background())
 	s.opts.Limits.MaxConns = min(o.Limits.MaxConns, descriptorBound(o.Limits.MaxConns))
 	s.host.limits, s.host.stream, s.host.protocols = o.Limits, o.Stream, o.Protocols
 	s.host.checksum, s.host.logger = !o.NoChecksum, o.Logger
@@ -290,6 +293,8 @@ func (s *Server) settle() {
 	}
 }
 
+var errALPN = errors.New("the client names no application protocol")
+
 var errSilent = errors.New("closed without a byte")
 
 func (s *Server) logHandshake(peer net.Addr, err error) {
@@ -315,6 +320,9 @@ func (s *Server) welcome(engine *conn.Engine, nc net.Conn) (*Conn, error) {
 			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 		}
 		nc = tc
+		if tc.ConnectionState().NegotiatedProtocol == "" {
+			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: errALPN}
+		}
 	}
 	p, first, err := s.sniff(nc)
 	if err != nil {
@@ -372,7 +380,7 @@ func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, erro
 		return nil, nil
 	}
 	l := s.opts.Limits.Authenticate
-	ctx, cancel := context.WithTimeout(context.Background(), l)
+	ctx, cancel := context.WithTimeout(s.life, l)
 	defer cancel()
 	if err := nc.SetDeadline(time.Now().Add(l + time.Second)); err != nil {
 		return nil, err
@@ -481,6 +489,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // Close ends every connection at once, and waits until they are gone. Handlers
 // are told by their contexts, and not waited for.
 func (s *Server) Close() error {
+	s.end()
 	conns := s.stopListening(true)
 	s.connMu.Lock()
 	for nc := range s.handshakes {

@@ -98,6 +98,7 @@ var spawns = []spawn{
 	{"kernel/conn.go", "(*link).Started", "go", "the program's OnConn", "its return"},
 	{"kernel/core.go", "(*core).follow", "context.AfterFunc", "the stream", "it aborts the stream, once; stopped when the stream is over"},
 	{"kernel/host.go", "(*host).dispatch", "go", "the connection's count of handlers", "the handler's return"},
+	{"kernel/host.go", "(*host).work", "go", "the connection's count of handlers", "the handler's return"},
 	{"kernel/host.go", "(*host).authorized", "context.AfterFunc", "the offer", "it ends a wait, once; stopped when the answer is there"},
 	{"kernel/kerneltest/kerneltest.go", "Start", "go", "the test", "the server's Close; the cleanup waits for it"},
 	{"kernel/server.go", "(*Server).Serve", "context.AfterFunc", "Serve", "it closes the server, once; stopped when Serve returns"},

@@ -32,6 +32,7 @@ func TestTheLargestFramesFit(t *testing.T) {
 			if err != nil {
 				return err
 			}
+			o.Request().Release()
 			for _, s := range ss {
 				if err := s.SetTrailer(md(most + 1)); !errors.Is(err, kernel.ErrMetadataTooLarge) {
 					t.Errorf("a trailer too large: %v", err)
@@ -62,5 +63,6 @@ func TestTheLargestFramesFit(t *testing.T) {
 			}
 			_ = s.CloseSend()
 		}
+		ss[0].Request().Release()
 	})
 }

@@ -35,7 +35,8 @@ func (s *Stream) ID() uint64 { return s.c.ID() }
 func (s *Stream) Conn() *Conn { return s.c.conn }
 
 // Request returns what travelled with the open, on both sides. It belongs to the
-// stream: Share or Clone it to keep it.
+// stream, which leaves it to the garbage collector: Share or Clone it to keep it
+// as one of your own, or Release it when nobody will look at it again.
 func (s *Stream) Request() Message {
 	if x := s.c.x.Load(); x != nil {
 		return x.request

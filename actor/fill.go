@@ -48,6 +48,7 @@ func (s *Stream) controls(sess frame.Session, o *frame.Out) {
 		first.Stream = id
 		sess.Control(o, first)
 		rejected := first.Kind == frame.Reject
+		frame.PutFrame(first)
 		if rejected {
 			s.apply(s.st.lost())
 			s.dropIn() // nobody can take it

@@ -3,6 +3,7 @@ package frame
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -63,6 +64,19 @@ type Frame struct {
 	Grants   []Grant
 	Settings Settings
 }
+
+// frames are those that wait to be written: one for each open and answer.
+var frames = sync.Pool{New: func() any { return new(Frame) }}
+
+// GetFrame returns an empty frame of a kind, to be given to whoever writes it.
+func GetFrame(k Kind) *Frame {
+	f := frames.Get().(*Frame)
+	*f = Frame{Kind: k, Grants: f.Grants[:0]}
+	return f
+}
+
+// PutFrame takes a frame back that was written.
+func PutFrame(f *Frame) { frames.Put(f) }
 
 // Settings is what a side tells about itself in its Hello.
 type Settings struct {

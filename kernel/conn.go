@@ -104,12 +104,13 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 	if err := c.c.Reserve(n); err != nil {
 		return nil, fmt.Errorf("sluice: open %s: %w", method, err)
 	}
-	ss, grants, err := c.makeStreams(method, opts, n, each)
+	f := frame.GetFrame(frame.Open)
+	ss, err := c.makeStreams(method, opts, n, each, f)
 	if err != nil {
 		c.c.Unreserve(n)
 		return nil, err
 	}
-	return ss, c.sendOpen(ctx, ss, grants, method, opts)
+	return ss, c.sendOpen(ctx, ss, f, method, opts)
 }
 
 // frameMetadata is how much metadata a frame has room for beside a request or
@@ -143,21 +144,27 @@ func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
 	return nil
 }
 
+// wishes are the options of stream i of a request.
+func (c *Conn) wishes(opts *OpenOptions, each []StreamOptions, i int) (StreamOptions, error) {
+	so := opts.Stream.over(&c.host.stream)
+	if each != nil {
+		so = each[i].over(&so)
+	}
+	return so.withDefaults()
+}
+
 // makeStreams makes the streams of one request, that are still unknown to
-// everybody.
-func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, []frame.Grant, error) {
+// everybody, and writes their grants to f.
+func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []StreamOptions, f *frame.Frame) ([]*Stream, error) {
+	for i := range n { // all of it, before anything is given to one
+		if _, err := c.wishes(opts, each, i); err != nil {
+			return nil, err
+		}
+	}
 	ss := make([]*Stream, n)
-	grants := make([]frame.Grant, n)
 	var mate *conn.Port
 	for i := range ss {
-		so := opts.Stream.over(&c.host.stream)
-		if each != nil {
-			so = each[i].over(&so)
-		}
-		so, err := so.withDefaults()
-		if err != nil {
-			return nil, nil, err
-		}
+		so, _ := c.wishes(opts, each, i)
 		s := &Stream{}
 		ss[i] = s
 		s.c.conn, s.c.method, s.c.opener = c, method, true
@@ -168,7 +175,7 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []Strea
 			window, most = c.c.FirstWindow(so.Window)
 		}
 		s.c.a.Init(&s.c, c.config(method, &so, window, most, frame.Grant{Credit: c.c.PeerSettings().InitialCredit}))
-		grants[i] = frame.Grant{Credit: s.c.a.Granted(), Limit: uint64(so.SendLimit), NoReceive: so.NoReceive}
+		f.Grants = append(f.Grants, frame.Grant{Credit: s.c.a.Granted(), Limit: uint64(so.SendLimit), NoReceive: so.NoReceive})
 	}
 	if n > 1 {
 		cores := make([]*core, n)
@@ -177,7 +184,7 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []Strea
 			s.c.more().mates = cores
 		}
 	}
-	return ss, grants, nil
+	return ss, nil
 }
 
 // over completes o with what it leaves zero from base.
@@ -200,8 +207,8 @@ func pick[T int | time.Duration](v *T, base T) {
 	}
 }
 
-func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, grants []frame.Grant, method string, opts *OpenOptions) error {
-	f := &frame.Frame{Kind: frame.Open, Method: method, Metadata: opts.Metadata, Grants: grants}
+func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, method string, opts *OpenOptions) error {
+	f.Method, f.Metadata = method, opts.Metadata
 	first := ss[0]
 	if !opts.Request.IsZero() || opts.Metadata != nil {
 		x := first.c.more()

@@ -115,7 +115,8 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	if err := first.Err(); err != nil {
 		return nil, err
 	}
-	f := &frame.Frame{Kind: frame.Accept, Metadata: header}
+	f := frame.GetFrame(frame.Accept)
+	f.Metadata = header
 	inline := inlined(reply, n)
 	if inline {
 		f.Payload = append([]byte(nil), reply.Bytes()...)
@@ -123,9 +124,8 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	} else {
 		f.FollowsData = true
 	}
-	f.Grants = make([]frame.Grant, n)
 	for i, s := range o.streams[:n] {
-		f.Grants[i] = s.c.establish(&so, o.grants[i])
+		f.Grants = append(f.Grants, s.c.establish(&so, o.grants[i]))
 	}
 	first.c.a.SetFirst(f)
 	if !inline {

@@ -378,6 +378,9 @@ func (c *Conn) gatherControl() {
 	o.control = list{}
 	closed := o.closed
 	o.mu.Unlock()
+	if s.away != nil && !s.dying { // before the ping whose answer tells that it was read
+		c.sess.Control(&o.o, s.away)
+	}
 	c.ownFrames(&s)
 	for p := ports; p != nil; {
 		next := p.nextControl
@@ -387,9 +390,9 @@ func (c *Conn) gatherControl() {
 		}
 		p = next
 	}
-	if s.away != nil {
+	if s.away != nil && s.dying {
 		c.sess.Control(&o.o, s.away)
-		o.bye = s.dying
+		o.bye = true
 	}
 }
 

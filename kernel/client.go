@@ -31,7 +31,7 @@ type Client struct {
 	dialing   *dialing
 	failures  int
 	next      time.Time     // no dial before
-	free      chan struct{} // closed, and made anew, when a stream has ended or a connection changed
+	free      chan struct{} // closed when a stream has ended or a connection changed; nil if nobody waits
 	closed    bool
 	wg        sync.WaitGroup // connections and dials
 }
@@ -64,7 +64,7 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{opts: o, dedicated: map[*Conn]struct{}{}, free: make(chan struct{})}
+	c := &Client{opts: o, dedicated: map[*Conn]struct{}{}}
 	if c.proto, c.target, err = parseTarget(target, o.Protocols); err != nil {
 		return nil, err
 	}
@@ -101,26 +101,39 @@ func checkHostPort(t string) error {
 func (c *Client) changed() {
 	c.connMu.Lock()
 	defer c.connMu.Unlock()
-	close(c.free)
-	c.free = make(chan struct{})
+	if c.free != nil {
+		close(c.free)
+		c.free = nil
+	}
+}
+
+// waitLocked returns what the next change closes. The lock is held.
+func (c *Client) waitLocked() <-chan struct{} {
+	if c.free == nil {
+		c.free = make(chan struct{})
+	}
+	return c.free
 }
 
 // Conn returns a connection that takes streams, making one if there is none.
 func (c *Client) Conn(ctx context.Context) (*Conn, error) {
-	k, _, err := c.pick(ctx, nil)
+	k, _, err := c.pick(ctx, nil, false)
 	return k, err
 }
 
-// pick returns a usable connection other than those that are full. wait is
-// closed when trying again makes sense.
-func (c *Client) pick(ctx context.Context, full map[*Conn]bool) (*Conn, <-chan struct{}, error) {
+// pick returns a usable connection other than those that are full. With watch it
+// also returns what is closed when trying again makes sense.
+func (c *Client) pick(ctx context.Context, full map[*Conn]bool, watch bool) (*Conn, <-chan struct{}, error) {
 	for {
 		c.connMu.Lock()
 		if c.closed {
 			c.connMu.Unlock()
 			return nil, nil, fmt.Errorf("sluice: open at %s: %w", c.target, ErrClosed)
 		}
-		wait := c.free
+		var wait <-chan struct{}
+		if watch {
+			wait = c.waitLocked()
+		}
 		for _, k := range c.conns {
 			if !full[k] && k.c.Usable() {
 				c.connMu.Unlock()
@@ -231,7 +244,7 @@ func (c *Client) onClose(f func()) func() {
 	go func() {
 		for {
 			c.connMu.Lock()
-			closed, wait := c.closed, c.free
+			closed, wait := c.closed, c.waitLocked()
 			c.connMu.Unlock()
 			if closed {
 				f()
@@ -381,14 +394,18 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 	}
 	var full map[*Conn]bool
 	var changed <-chan struct{} // since before the first of full was found full
+	watch := false
 	for {
-		k, wait, err := c.pick(ctx, full)
+		k, wait, err := c.pick(ctx, full, watch)
 		if full == nil {
 			changed = wait
 		}
 		switch {
 		case err != nil:
 			return nil, err
+		case k == nil && changed == nil:
+			watch = true
+			continue
 		case k == nil:
 			select {
 			case <-changed:
@@ -402,6 +419,8 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return ss, err
+		case errors.Is(err, ErrTooManyStreams) && !watch:
+			watch = true // from now on: what ends meanwhile must not be missed
 		case errors.Is(err, ErrTooManyStreams):
 			if full == nil {
 				full = map[*Conn]bool{}

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -147,12 +148,25 @@ func (c *core) Retire() {
 		c.Timers().Stop(&x.timer)
 	}
 	if unborn {
-		for _, s := range x.mates {
-			s.a.Abort(CodeCancelled, "opened with a stream that was given up", nil)
-		}
+		c.takeAlong(x.mates)
 	}
 	if x.after != nil {
 		x.after()
+	}
+}
+
+// takeAlong ends the streams that were to be opened with c, whose request will
+// not be written: refused if c was, else cancelled.
+func (c *core) takeAlong(mates []*core) {
+	var e *StreamError
+	refused := errors.As(c.a.Err(), &e) && e.NotProcessed
+	for _, s := range mates {
+		if refused {
+			each := *e
+			s.a.Lost(&each)
+			continue
+		}
+		s.a.Abort(CodeCancelled, "opened with a stream that was given up", nil)
 	}
 }
 
@@ -213,6 +227,8 @@ func (c *Conn) config(method string, o *StreamOptions, window, most int, g frame
 		return before
 	}
 	c.configBefore.Store(last)
-	c.lastConfig.Store(&cfg)
-	return &cfg
+	last = new(actor.Config) // not &cfg: that would put every cfg on the heap
+	*last = cfg
+	c.lastConfig.Store(last)
+	return last
 }

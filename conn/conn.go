@@ -298,6 +298,7 @@ func (c *Conn) end(e *Error, goodbye bool) {
 		return
 	}
 	c.cause, c.ended = e, true
+	c.away.limit = min(c.away.limit, c.lastPeer) // what comes from now on is refused
 	ports := c.table.all()
 	served := uint64(maxStream)
 	if c.away.remote {

@@ -380,6 +380,7 @@ func (c *Conn) open(f *frame.Frame) error {
 		refusal = c.cfg.Handler.Open(c, f)
 	}
 	if refusal == nil {
+		c.missedEnd(id, n)
 		return nil
 	}
 	c.mu.Lock()
@@ -392,6 +393,22 @@ func (c *Conn) open(f *frame.Frame) error {
 		Kind: frame.Reject, Stream: id, Code: refusal.Code,
 		Reason: clip(refusal.Reason), NotProcessed: refusal.NotProcessed,
 	})
+}
+
+// missedEnd tells the streams that were just taken of the connection's end, if it
+// came meanwhile and may not have found them.
+func (c *Conn) missedEnd(id, n uint64) {
+	c.mu.Lock()
+	cause := c.cause
+	c.mu.Unlock()
+	if cause == nil {
+		return
+	}
+	for i := range n {
+		if p := c.find(id + 2*i); p != nil {
+			p.s.Lost(cause, false)
+		}
+	}
 }
 
 // refuse tells why no more streams are taken, or nil.

@@ -243,20 +243,24 @@ func (c *Conn) Drain() {
 	c.keeper.pinged.Store(v)
 	c.keeper.sent.Store(c.keeper.since(time.Now()))
 	c.out.say(c, func(o *output) {
-		o.away = &frame.Frame{Kind: frame.GoAway, Value: maxStream}
-		o.pings = append(o.pings, v)
+		if !o.dying { // it may have ended meanwhile, and that is the last word
+			o.away = &frame.Frame{Kind: frame.GoAway, Value: maxStream}
+			o.pings = append(o.pings, v)
+		}
 	})
 }
 
 func (c *Conn) drainSecond() {
 	c.mu.Lock()
 	c.away.final = true
-	c.away.limit = c.lastPeer
+	c.away.limit = min(c.away.limit, c.lastPeer)
 	limit := c.away.limit
 	idle := c.own+c.peer == 0
 	c.mu.Unlock()
 	c.out.say(c, func(o *output) {
-		o.away = &frame.Frame{Kind: frame.GoAway, Value: limit}
+		if !o.dying {
+			o.away = &frame.Frame{Kind: frame.GoAway, Value: limit}
+		}
 	})
 	if idle {
 		c.Fail("close", frame.CodeOK, ErrGoingAway)

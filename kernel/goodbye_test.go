@@ -91,7 +91,6 @@ func (r *raw) wantRefused(id uint64) {
 // goodbye and not answered yet.
 type farewell struct {
 	*raw
-	srv      *kernel.Server
 	conn     *kernel.Conn
 	handled  atomic.Int32
 	shutdown chan error
@@ -103,7 +102,7 @@ type farewell struct {
 func drainOf(ctx context.Context, t *testing.T) *farewell {
 	t.Helper()
 	tg := newTarget(t, true, kernel.ServerOptions{})
-	w := &farewell{srv: tg.srv, shutdown: make(chan error, 1), ended: make(chan error, 10)}
+	w := &farewell{shutdown: make(chan error, 1), ended: make(chan error, 10)}
 	tg.srv.Handle("counted", func(ctx context.Context, s *kernel.Stream) error {
 		w.handled.Add(1)
 		err := echo(ctx, s)
@@ -266,8 +265,8 @@ func TestDrainsDeadlineCutsWhatRuns(t *testing.T) {
 					t.Errorf("the handler that was cut ended with %v", err)
 				}
 				g := w.all(frame.GoAway, 0)
-				if h := g[len(g)-1]; h.value != last || !errors.Is(w.over(), net.ErrClosed) && !w.raw.ended(frame.CodeOK) && h.code != frame.CodeOK {
-					t.Errorf("the last goodbye, which should name %d: %+v", last, h)
+				if h := g[len(g)-1]; h.value != last || h.code != frame.CodeOK || !errors.Is(w.over(), io.EOF) {
+					w.t.Errorf("the last goodbye, which should name %d: %+v, %v", last, h, w.over())
 				}
 			})
 		})
@@ -284,7 +283,6 @@ func TestDrainAsksBehindItsGoodbye(t *testing.T) {
 		if h := w.heard[len(w.heard)-1]; h.kind != frame.Ping {
 			t.Errorf("the last frame heard is %+v", h)
 		}
-		go func() { _ = w.srv.Close() }()
 	})
 }
 
@@ -696,4 +694,43 @@ func TestServersOpensAtAClientThatCloses(t *testing.T) {
 			t.Errorf("the handler that was cut ended with %v", err)
 		}
 	})
+}
+
+// A call that the goodbye left to be served, and that is lost with its
+// connection, may have been processed: it is not made again.
+func TestACallThatIsServedIsNotMadeAgain(t *testing.T) {
+	for name, goodbye := range goodbyes(1) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rs := newRawServers(t, kernel.ClientOptions{})
+				r := rs.next()
+				go r.listen()
+				called := make(chan error, 1)
+				go func() {
+					m := text("request")
+					reply, err := rs.client.Call(context.Background(), "call", m, nil)
+					if err == nil {
+						reply.Release()
+					} else {
+						m.Release()
+					}
+					called <- err
+				}()
+				synctest.Wait()
+				r.send(goodbye)
+				if len(called) > 0 {
+					t.Fatalf("the call ended: %v", <-called)
+				}
+				_ = r.nc.Close()
+				time.Sleep(time.Second)
+				var se *kernel.StreamError
+				if err := <-called; !errors.As(err, &se) || se.Code != kernel.CodeConnectionLost || se.NotProcessed {
+					t.Errorf("the call gave %v", err)
+				}
+				if n := rs.dials.Load(); n != 1 {
+					t.Errorf("%d connections were made", n)
+				}
+			})
+		})
+	}
 }

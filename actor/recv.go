@@ -262,13 +262,13 @@ func (s *Stream) begin(first bool, total int) (bool, error) {
 }
 
 // fit makes room for n more bytes: what was announced up to reserveFirst, then
-// twice as much each time. It resets the stream if the budget is used up.
+// growFactor times as much each time. It resets the stream if the budget is used up.
 func (s *Stream) fit(a *assembly, n int) bool {
 	need := a.got + n
 	if need <= a.m.Len() && !a.m.IsZero() {
 		return true
 	}
-	size := min(a.total, max(2*a.m.Len(), need, reserveFirst))
+	size := min(a.total, max(growFactor*a.m.Len(), need, reserveFirst))
 	if !s.link.Assemble(size - a.m.Len()) {
 		s.abort(s.fail(frame.CodeResourceExhausted, "no memory left for messages in fragments", false))
 		return false

@@ -98,3 +98,8 @@ type assembly struct {
 // reserveFirst is how much memory a message's announced length is believed for
 // at once.
 const reserveFirst = 1 << 20
+
+// growFactor is by how much the memory of a message grows whose bytes have
+// arrived so far. The copy that goes with it holds the event loop up, so it is
+// better done once: a message of 16 MiB is copied when it is 1 MiB.
+const growFactor = 16

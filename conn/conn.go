@@ -348,8 +348,9 @@ func (c *Conn) begin() {
 	c.keeper.begin(c)
 	if c.cfg.RTT > 0 {
 		c.keeper.rtt.Store(int64(c.cfg.RTT))
-	} else {
-		c.ping(1)
+	}
+	if rtt := int64(c.cfg.RTT); rtt == 0 || rtt > shortPath {
+		c.ping(1) // the handshake's time is not the path's alone
 	}
 }
 

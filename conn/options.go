@@ -13,7 +13,7 @@ const Unlimited = math.MaxInt
 
 // Limits bound what a peer can make us hold and do. A zero field is its default.
 type Limits struct {
-	MaxConns        int           // connections of a server; default 65,536, and 35 % of RLIMIT_NOFILE at most
+	MaxConns        int           // connections of a server; default 65,536; held to 35 % of RLIMIT_NOFILE, a number of your own to 45 %
 	MaxConnsPerAddr int           // connections of a server from one address; default 1,024
 	MaxHandshakes   int           // handshakes at once; default 256
 	Handshake       time.Duration // time for TLS and Hello; default 5 s

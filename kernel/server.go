@@ -65,7 +65,8 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 		empty: make(chan struct{}), slots: make(chan struct{}, min(o.Limits.MaxHandshakes, 1<<16)),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
-	s.opts.Limits.MaxConns = min(o.Limits.MaxConns, descriptorBound(o.Limits.MaxConns))
+	named := opts != nil && opts.Limits.MaxConns != 0
+	s.opts.Limits.MaxConns = min(o.Limits.MaxConns, descriptorBound(o.Limits.MaxConns, named))
 	s.host.limits, s.host.stream, s.host.protocols = o.Limits, o.Stream, o.Protocols
 	s.host.checksum, s.host.logger = !o.NoChecksum, o.Logger
 	s.host.authorize, s.host.onConn = o.Authorize, o.OnConn

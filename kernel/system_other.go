@@ -2,6 +2,6 @@
 
 package kernel
 
-func descriptorBound(most int) int { return most }
+func descriptorBound(most int, _ bool) int { return most }
 
 func temporary(error) bool { return false }

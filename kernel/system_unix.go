@@ -7,18 +7,26 @@ import (
 	"syscall"
 )
 
-// descriptorShare is the part of RLIMIT_NOFILE, in percent, that connections
-// may take: a connection on an event loop takes two descriptors.
-const descriptorShare = 35
+// The part of RLIMIT_NOFILE, in percent, that connections may take by default,
+// and where the program names their number itself. A connection on an event loop
+// takes two descriptors.
+const (
+	defaultShare = 35
+	namedShare   = 45
+)
 
 // descriptorBound is how many connections the descriptors allow; most if that
 // can't be told.
-func descriptorBound(most int) int {
+func descriptorBound(most int, named bool) int {
 	var r syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil || most == Unlimited {
 		return most
 	}
-	return max(int(min(r.Cur, 1<<30)*descriptorShare/100), 1)
+	share := uint64(defaultShare)
+	if named {
+		share = namedShare
+	}
+	return max(int(min(r.Cur, 1<<30)*share/100), 1)
 }
 
 // temporary tells whether accepting can go on after err.

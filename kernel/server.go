@@ -21,6 +21,7 @@ type Server struct {
 
 	connMu     sync.Mutex
 	conns      map[*Conn]struct{}
+	total      int // connections, those in their handshake among them
 	perAddr    map[string]int
 	listeners  map[net.Listener]struct{}
 	handshakes map[net.Conn]struct{}
@@ -243,10 +244,11 @@ func (s *Server) reserve(nc net.Conn, host string) bool {
 	}
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
-	if s.closing || len(s.conns)+len(s.handshakes) >= s.opts.Limits.MaxConns || s.perAddr[host] >= s.opts.Limits.MaxConnsPerAddr {
+	if s.closing || s.total >= s.opts.Limits.MaxConns || s.perAddr[host] >= s.opts.Limits.MaxConnsPerAddr {
 		<-s.slots
 		return false
 	}
+	s.total++
 	s.perAddr[host]++
 	s.handshakes[nc] = struct{}{}
 	return true
@@ -276,6 +278,7 @@ func (s *Server) greet(engine *conn.Engine, nc net.Conn, host string) {
 
 // leave uncounts one of an address. The lock is held.
 func (s *Server) leave(host string) {
+	s.total--
 	if s.perAddr[host]--; s.perAddr[host] <= 0 {
 		delete(s.perAddr, host)
 	}

@@ -200,10 +200,18 @@ func (s *Stream) pumpIn() {
 				s.putBack(f, m, &run)
 				return
 			}
-			h.add(n, paid)
+			if h.add(n, paid); h.n == settleEvery {
+				s.mu.Lock()
+				s.settle(&h)
+				s.unlock()
+			}
 		}
 	}
 }
+
+// settleEvery is how many messages are handed over before they are accounted
+// for, should their reader keep up: its peer is to hear of the credit.
+const settleEvery = 64
 
 // grab takes what may be handed over without looking again: all that is there,
 // or one alone whose credit was returned while it was assembled.
@@ -255,6 +263,9 @@ func (s *Stream) putBack(f *faces, m pool.Message, rest *pool.Queue) {
 // pumpEnds frees the lock, which it is called with.
 func (s *Stream) pumpEnds(f *faces) {
 	s.pumping = false
+	if s.evicted {
+		s.dropIn()
+	}
 	switch s.st.recv {
 	case recvStopped, recvStopEnd:
 		s.dropIn()

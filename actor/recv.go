@@ -505,13 +505,14 @@ func (s *Stream) Refused(code frame.Code, reason string, notProcessed bool) {
 	s.dropIn()
 }
 
-// Held is how many bytes wait unread, and how many were ever taken.
+// Held is how many bytes wait unread, and how many were ever taken. What the
+// goroutine that feeds In has in hand is not taken.
 func (s *Stream) Held() (int, uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := s.in.Bytes()
+	n := int(s.win.recvd - s.win.taken)
 	if s.asm != nil {
-		n += s.asm.got
+		n += s.asm.reserve
 	}
 	return n, s.win.taken
 }
@@ -521,5 +522,7 @@ func (s *Stream) Evict(reason string) {
 	s.mu.Lock()
 	defer s.unlock()
 	s.abort(s.fail(frame.CodeResourceExhausted, reason, false))
+	s.settleUp()
 	s.dropIn()
+	s.evicted = true // what the goroutine that feeds In has in hand goes when it ends
 }

@@ -88,6 +88,7 @@ type Stream struct {
 	deaf      bool // the peer receives nothing
 	filling   bool // a burst of ours is being encoded
 	dropCur   bool // and its message is not wanted any more
+	evicted   bool // what is unread is not kept
 
 	post post // to be done after unlocking
 

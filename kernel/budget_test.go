@@ -99,3 +99,52 @@ func TestALongStalledHolderMakesRoom(t *testing.T) {
 		}
 	})
 }
+
+// A reader that holds In and takes nothing is found too: what its feeder has in
+// hand is held all the same.
+func TestUnreadDataBehindInIsHeldAndEvicted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, client := kerneltest.Start(t, &kernel.ServerOptions{Limits: kernel.Limits{Memory: 1 << 20}}, nil)
+		const n = 290
+		var streams, readers []*kernel.Stream
+		for range 6 {
+			a, b := kerneltest.Open(t, srv, client, kernel.StreamOptions{}, kernel.StreamOptions{Window: n * 1032})
+			for j := range n {
+				if err := a.TrySend(kernel.MessageOf(make([]byte, 1000))); err != nil {
+					t.Fatal(err)
+				}
+				if j%50 == 0 {
+					synctest.Wait() // so that none is cut: fragments wait elsewhere
+				}
+			}
+			streams, readers = append(streams, a), append(readers, b)
+		}
+		synctest.Wait()
+		for _, b := range readers {
+			b.In() // its feeder takes all that is there
+		}
+		time.Sleep(time.Second)
+		gone := srv.Stats().Evicted
+		if gone == 0 || gone == uint64(len(streams)) {
+			t.Fatalf("%d of %d streams were evicted", gone, len(streams))
+		}
+		evicted := uint64(0)
+		for i, s := range streams {
+			if !errors.Is(s.Err(), &kernel.StreamError{Code: kernel.CodeResourceExhausted}) {
+				continue
+			}
+			evicted++
+			left := 0
+			for m := range readers[i].In() {
+				m.Release()
+				left++
+			}
+			if left > 17 { // In's buffer, and one on its way
+				t.Errorf("%d messages of an evicted stream were kept", left)
+			}
+		}
+		if evicted != gone {
+			t.Errorf("%d streams know that they were evicted, the server counts %d", evicted, gone)
+		}
+	})
+}

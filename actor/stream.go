@@ -155,9 +155,6 @@ func (s *Stream) Init(link Link, cfg *Config) {
 	}
 }
 
-// Link returns the stream's link.
-func (s *Stream) Link() Link { return s.link }
-
 func (s *Stream) face() *faces {
 	if s.f == nil {
 		s.f = &faces{}

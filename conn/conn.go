@@ -41,6 +41,8 @@ type Stream interface {
 // A Handler is what a connection needs of the program above it. It is called by
 // the reader and must not wait.
 type Handler interface {
+	// Started says that the connection begins: nothing was read of it before.
+	Started(c *Conn)
 	// Open handles the peer's wish to open streams, numbered f.Stream and
 	// upwards in steps of two, one for each of f.Grants. It calls Attach for
 	// each, or returns why not.
@@ -89,14 +91,14 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Config is what a connection is made with.
 type Config struct {
-	Session       frame.Session
-	Client        bool // we opened the connection
-	Limits        Limits
-	Peer          frame.Settings
-	Handler       Handler
-	Timers        *timers.Queue
-	Local, Remote net.Addr
-	RTT           time.Duration // of the handshake, where it is known
+	Session frame.Session
+	Client  bool // we opened the connection
+	Limits  Limits
+	Peer    frame.Settings
+	Handler Handler
+	Timers  *timers.Queue
+	Remote  net.Addr
+	RTT     time.Duration // of the handshake, where it is known
 }
 
 // A Conn is one connection.
@@ -153,7 +155,6 @@ func newConn(cfg Config) *Conn {
 	c.flusher = c.flushSoon
 	c.keeper.start = time.Now()
 	c.out.init(c.lim.InFlight)
-	c.told.Store(0)
 	c.granted.Store(cfg.Peer.ConnCredit)
 	c.in.limit = uint64(c.lim.ConnWindow)
 	c.nextOwn = 2
@@ -164,13 +165,11 @@ func newConn(cfg Config) *Conn {
 	return c
 }
 
+// maxStream is the last number that a stream can have.
 const maxStream = 1<<31 - 1
 
 // Peer is the other side's address.
 func (c *Conn) Peer() net.Addr { return c.cfg.Remote }
-
-// Local is our address.
-func (c *Conn) Local() net.Addr { return c.cfg.Local }
 
 // Caps is what the protocol can carry.
 func (c *Conn) Caps() frame.Caps { return c.sess.Caps() }
@@ -210,7 +209,7 @@ func (c *Conn) usable(n int) error {
 		return ErrGoingAway
 	case c.own+n > int(c.cfg.Peer.MaxStreams):
 		return ErrTooManyStreams
-	case c.nextOwn+uint64(2*n) > c.lastNumber():
+	case c.nextOwn+uint64(2*n) > maxStream:
 		return ErrGoingAway
 	}
 	return nil
@@ -221,7 +220,7 @@ func (c *Conn) usable(n int) error {
 func (c *Conn) Usable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.cause == nil && !c.away.remote && !c.away.announced && !c.ended && c.nextOwn+2 <= c.lastNumber()
+	return c.cause == nil && !c.away.remote && !c.away.announced && !c.ended && c.nextOwn+2 <= maxStream
 }
 
 // EndWithStreams has the connection end when its last stream has.
@@ -230,9 +229,6 @@ func (c *Conn) EndWithStreams() {
 	c.away.final = true
 	c.mu.Unlock()
 }
-
-// lastNumber is the last number that a stream can have.
-func (c *Conn) lastNumber() uint64 { return maxStream }
 
 // Reserve counts n streams in that are about to be opened. OnFree's function is
 // called when there may be room again.

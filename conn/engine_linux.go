@@ -125,7 +125,7 @@ func (*handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	t := gc.Context().(*loopConn)
 	t.gc = gc
 	t.c.begin()
-	t.c.cfg.Handler.(Starter).Started(t.c)
+	t.c.cfg.Handler.Started(t.c)
 	if len(t.early) > 0 && !t.input(t.early) {
 		return nil, gnet.None
 	}

@@ -14,10 +14,6 @@ const internalCode = frame.CodeInternal
 
 func stack() []byte { return debug.Stack() }
 
-// Starter is the part of a Handler that hears of a connection before any frame
-// of it: it runs where Input will.
-type Starter interface{ Started(c *Conn) }
-
 // netReadBuffer is what a net.Conn is read with, bytes.
 const netReadBuffer = 32 << 10
 
@@ -43,7 +39,7 @@ type netConn struct {
 
 // read is the connection's reader; it ends with the net.Conn.
 func (t *netConn) read(early []byte) {
-	t.c.cfg.Handler.(Starter).Started(t.c)
+	t.c.cfg.Handler.Started(t.c)
 	if len(early) > 0 && !t.input(early) {
 		t.drain()
 		return

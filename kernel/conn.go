@@ -343,7 +343,7 @@ func (s *Stream) callErr(err error) error {
 // link is a Conn as its conn.Handler.
 type link Conn
 
-// Started implements conn.Starter.
+// Started implements conn.Handler.
 func (l *link) Started(*conn.Conn) {
 	c := (*Conn)(l)
 	if f := c.host.onConn; f != nil {

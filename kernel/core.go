@@ -36,7 +36,6 @@ type extra struct {
 	timer    timers.Timer
 	stop     atomic.Pointer[func() bool] // of the watch on the parent
 	mates    []*core                     // opened by the same request
-	after    func()                      // when the stream has left its connection
 }
 
 func (c *core) more() *extra {
@@ -149,9 +148,6 @@ func (c *core) Retire() {
 	}
 	if unborn {
 		c.takeAlong(x.mates)
-	}
-	if x.after != nil {
-		x.after()
 	}
 }
 

@@ -250,7 +250,7 @@ func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error)
 	}
 	cfg := conn.Config{
 		Session: j.sess, Client: j.g.Client, Limits: h.limits, Peer: j.g.Peer, Handler: (*link)(c),
-		Timers: &h.timers, Local: j.nc.LocalAddr(), Remote: j.nc.RemoteAddr(), RTT: j.rtt,
+		Timers: &h.timers, Remote: j.nc.RemoteAddr(), RTT: j.rtt,
 	}
 	made := func(k *conn.Conn) {
 		c.c = k

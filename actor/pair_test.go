@@ -164,8 +164,13 @@ func (e *end) take(f *frame.Frame) error {
 	return nil
 }
 
-// regrant returns connection credit that the reader has given back.
-func (e *end) regrant() { e.to.granted = e.window + e.link.taken }
+// regrant returns connection credit that the reader has given back, and tells
+// whether there was some.
+func (e *end) regrant() bool {
+	was := e.to.granted
+	e.to.granted = e.window + e.link.taken
+	return e.to.granted > was
+}
 
 // noWait is a context for calls that must not wait.
 var noWait = func() context.Context { c, cancel := context.WithCancel(context.Background()); cancel(); return c }()
@@ -205,10 +210,9 @@ func run(t tester, a, b *end, read bool) {
 	for moved := true; moved; {
 		moved = false
 		for _, e := range []*end{a, b} {
-			for _, step := range []bool{e.fill(true, 0), e.fill(false, 1000), e.deliver(t), read && e.receive(t)} {
+			for _, step := range []bool{e.fill(true, 0), e.fill(false, 1000), e.deliver(t), read && e.receive(t), e.regrant()} {
 				moved = moved || step
 			}
-			e.regrant()
 		}
 	}
 }

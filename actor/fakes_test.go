@@ -214,7 +214,7 @@ func cost(f *frame.Frame) int {
 }
 
 var nativeCaps = frame.Caps{
-	Name: "fake", HalfClose: true, ReaderCredit: true, Status: true, Stop: true, ServerOpens: true, MaxFragment: 64,
+	Name: "fake", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true, Early: true, Ping: true, MaxFragment: 64, MaxStream: 1<<31 - 1,
 }
 
 // gone tells whether the stream has left.

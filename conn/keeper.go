@@ -104,7 +104,7 @@ func (k *keeper) received(c *Conn) {
 func (c *Conn) unreadFor(t int64) int64 {
 	k := &c.keeper
 	read := int64(c.peerRead.Load())
-	if !c.sess.Caps().ReaderCredit || int64(c.out.wrote.Load())-read < ackEvery {
+	if c.sess.Caps().Pacing != frame.Granted || int64(c.out.wrote.Load())-read < ackEvery {
 		k.fullAt = 0
 		return 0
 	}

@@ -29,6 +29,7 @@ const (
 	Pong
 	GoAway // Value: last stream of the peer's that will be served; Code, Reason
 	Skip   // a frame of no interest that a newer peer may send
+	Answer // the session's own: what Next returns is given back to Control, to be written
 )
 
 // A Grant is what one stream of an Open or Accept tells about its reader.
@@ -37,6 +38,10 @@ type Grant struct {
 	Limit     uint64 // bytes that this side will have unread at the peer; 0: no limit of its own
 	NoReceive bool   // the peer may send nothing at all
 }
+
+// UnknownTotal is the Total of a message whose pieces don't tell how long it will
+// be.
+const UnknownTotal = -1
 
 // A Frame is one frame, decoded. A session fills the fields of its Kind; the
 // others hold what an earlier frame left. Payload aliases the input, or memory
@@ -47,7 +52,7 @@ type Frame struct {
 
 	// Data: Payload is a piece of a message. First is set on its first piece,
 	// Last on its last; Total is the whole length and known from the first
-	// piece on. A frame's payload may come in several pieces.
+	// piece on, or UnknownTotal. A frame's payload may come in several pieces.
 	Payload     []byte
 	First, Last bool
 	Total       int
@@ -57,6 +62,7 @@ type Frame struct {
 	Reason       string
 	NotProcessed bool
 	FollowsData  bool // Open, Accept: the first message of the stream is the request or reply
+	Unary        bool // Open: one message each way, a call
 
 	Method   string
 	Metadata Metadata

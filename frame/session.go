@@ -23,15 +23,38 @@ type Session interface {
 	Caps() Caps
 }
 
+// Pacing is what bounds the bytes that were sent and that the peer's application
+// has not taken.
+type Pacing uint8
+
+// The ways of pacing.
+const (
+	// Granted: the receiver grants credit, MessageOverhead for each message among
+	// it. Credit frames carry what may be sent in all.
+	Granted Pacing = iota
+	// Reported: the receiver reports what its application has taken, and the
+	// sender keeps to a window of its own. Credit frames carry the payload bytes
+	// taken in all, reports when the receiver's queue has run dry, at the latest.
+	// A message is never held back for want of the rest of its credit.
+	Reported
+	// Unpaced: nobody says anything. What was accepted and not written is
+	// bounded, and a receiver that can hold no more stops reading the connection.
+	Unpaced
+)
+
 // Caps is what a protocol can carry.
 type Caps struct {
-	Name         string
-	HalfClose    bool // one direction can end before the other
-	ReaderCredit bool // the receiver grants credit
-	Status       bool // an end carries code, reason and trailers
-	Stop         bool // a receiver can stop its sender
-	ServerOpens  bool // the accepting side of the connection may open streams
-	MaxFragment  int  // largest piece of a message, bytes
+	Name        string
+	Pacing      Pacing
+	HalfClose   bool   // one direction can end before the other
+	Ended       bool   // a side says when its application was handed the end
+	Status      bool   // an end carries code, reason and trailers
+	Stop        bool   // a receiver can stop its sender
+	ServerOpens bool   // the accepting side of the connection may open streams
+	Early       bool   // data may follow an open at once; else it waits for the answer
+	Ping        bool   // a side can ask whether the other is there
+	MaxFragment int    // largest piece of a message, bytes
+	MaxStream   uint64 // the last number that a stream can have
 }
 
 // inlineMax is the longest payload that is copied into the output. A longer one

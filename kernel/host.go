@@ -256,7 +256,7 @@ func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error)
 		c.c = k
 		fill(c)
 	}
-	if e != nil && conn.Loops(j.nc) && c.caps.ReaderCredit {
+	if e != nil && conn.Loops(j.nc) && c.caps.Pacing != frame.Unpaced {
 		_, err := e.Attach(j.nc, cfg, j.g.Early, made)
 		return c, err
 	}

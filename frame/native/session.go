@@ -38,8 +38,8 @@ func (s *Session) SetChecksum() {
 // Caps tells what the native protocol can carry: everything.
 func (s *Session) Caps() frame.Caps {
 	return frame.Caps{
-		Name: "sluice", HalfClose: true, ReaderCredit: true, Status: true, Stop: true,
-		ServerOpens: true, MaxFragment: DefaultMaxFragment,
+		Name: "sluice", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true,
+		Early: true, Ping: true, MaxFragment: DefaultMaxFragment, MaxStream: maxStreamID,
 	}
 }
 

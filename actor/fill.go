@@ -29,6 +29,9 @@ func (s *Stream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (us
 	}
 	s.filling = !b.piece.IsZero()
 	id := s.link.ID()
+	if !s.cfg.granted() {
+		s.admitWaiting() // the burst freed some of the window
+	}
 	s.unlock()
 	b.write(sess, o, id)
 	if b.end || !b.piece.IsZero() {
@@ -99,11 +102,15 @@ func (s *Stream) gather(most int) (b burst) {
 	if s.cur.IsZero() {
 		s.gatherWhole(&b, room)
 	}
+	first := s.cur.IsZero()
 	if room-b.used >= s.firstCost() {
 		s.gatherPiece(&b, room-b.used)
 	}
 	s.cred.sent += uint64(b.used)
-	s.count(s.cred.update())
+	if !s.cfg.granted() {
+		s.freed(&b, first && !b.piece.IsZero())
+	}
+	s.count(s.cred.update(!s.cfg.granted()))
 	if s.endDue() {
 		b.end = true
 		if s.ends != nil {

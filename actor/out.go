@@ -45,10 +45,20 @@ func (s *Stream) pumpOut(out <-chan pool.Message, over <-chan struct{}) {
 			}
 		}
 		if !ok {
-			_ = s.CloseSend(frame.CodeOK, "", nil)
+			s.closeOut()
 			return
 		}
 		s.acceptOut(m)
+	}
+}
+
+// closeOut ends the sending half because Out was closed. Where the protocol can't
+// end one half, that is the stream's error.
+func (s *Stream) closeOut() {
+	if err := s.CloseSend(frame.CodeOK, "", nil); err != nil {
+		s.mu.Lock()
+		defer s.unlock()
+		s.more().faceErr = err
 	}
 }
 

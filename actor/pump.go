@@ -161,7 +161,7 @@ func (s *Stream) settle(h *handed) {
 		s.tookPaid(s.asm)
 	}
 	if h.cost > 0 {
-		s.credit(h.cost)
+		s.credit(h.cost, h.n)
 	}
 	*h = handed{}
 }

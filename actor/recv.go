@@ -20,7 +20,7 @@ func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
 	defer s.unlock()
 	cost := run.Bytes() + frame.MessageOverhead*run.Len()
 	if keep, err := s.admit(cost); !keep {
-		s.discard(cost)
+		s.discard(cost, run.Bytes())
 		run.Release()
 		return err
 	}
@@ -30,7 +30,7 @@ func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
 	}
 	if n := s.tooLong(run); n > 0 {
 		s.abort(s.fail(frame.CodeTooLarge, fmt.Sprintf("message of %d bytes, limit %d", n, s.cfg.MaxReceive), false))
-		s.discard(cost)
+		s.discard(cost, run.Bytes())
 		run.Release()
 		return nil
 	}
@@ -63,6 +63,14 @@ func (s *Stream) admit(cost int) (bool, error) {
 		s.abort(s.fail(frame.CodeStreamState, "data after the end", false))
 		return false, frame.ErrFault
 	}
+	if !s.cfg.granted() {
+		s.win.recvd += uint64(cost)
+		keep := s.st.wantsData() && !s.cfg.NoReceive
+		if keep && s.overCap() {
+			return false, s.resetOverCap()
+		}
+		return keep, nil
+	}
 	if !s.win.arrive(cost) {
 		return false, violation(frame.CodeFlowControl, "stream %d: %d bytes beyond its credit",
 			s.link.ID(), s.win.recvd-s.win.granted)
@@ -70,10 +78,20 @@ func (s *Stream) admit(cost int) (bool, error) {
 	return s.st.wantsData(), nil
 }
 
-// discard returns the connection's credit of what arrives and is dropped.
-func (s *Stream) discard(cost int) {
+// discard returns the connection's credit of what arrives and is dropped, n bytes
+// of payload.
+func (s *Stream) discard(cost, n int) {
 	s.win.taken += uint64(cost)
 	s.later().taken += int32(cost)
+	s.consumed(n)
+}
+
+// consumed counts payload that is not here any more, for protocols that report it.
+func (s *Stream) consumed(n int) {
+	if s.cfg.Caps.Pacing == frame.Reported && !s.st.done {
+		s.win.payload += uint64(n)
+		s.report()
+	}
 }
 
 // returnEvery is how much of the connection's credit a stream may gather before
@@ -88,8 +106,8 @@ func (s *Stream) giveBack(cost int) {
 		return
 	}
 	w.taken += uint64(cost)
-	if w.gathered += cost; w.gathered >= min(returnEvery, w.size/4) || s.in.Len() == 0 {
-		s.later().taken += int32(w.gathered)
+	if w.gathered += int32(cost); int(w.gathered) >= min(returnEvery, w.size/4) || s.in.Len() == 0 {
+		s.later().taken += w.gathered
 		w.gathered = 0
 	}
 }
@@ -153,7 +171,7 @@ func (s *Stream) took(m pool.Message) {
 		s.tookPaid(a)
 		cost = 0
 	}
-	s.credit(cost)
+	s.credit(cost, 1)
 }
 
 func (s *Stream) tookPaid(a *assembly) {
@@ -161,7 +179,7 @@ func (s *Stream) tookPaid(a *assembly) {
 	s.returnBudget(a)
 	if a.active {
 		a.paying = true
-		s.credit(a.cost)
+		s.credit(a.cost, 0)
 		a.cost = 0
 		return
 	}
@@ -179,10 +197,12 @@ func (s *Stream) returnBudget(a *assembly) {
 	a.reserve = keep
 }
 
-// credit returns cost to the connection and, at half the window, to the peer.
-func (s *Stream) credit(cost int) {
+// credit returns cost, of n messages, to the connection and, at half the window,
+// to the peer.
+func (s *Stream) credit(cost, n int) {
 	w := &s.win
 	s.giveBack(cost)
+	s.consumed(cost - n*frame.MessageOverhead)
 	if w.due() && s.st.recv == recvOpen {
 		s.grow()
 		w.granted = w.taken + uint64(w.size)
@@ -214,20 +234,24 @@ func (s *Stream) Fragment(p []byte, first, last bool, total int, now time.Time) 
 		keep, err = s.begin(first, total)
 	}
 	if !keep || err != nil {
-		s.discard(cost)
+		s.discard(cost, len(p))
 		return err
 	}
 	a := s.asm
-	if a.got+len(p) > a.total || last && a.got+len(p) != a.total {
-		return violation(frame.CodeProtocol, "fragments of %d bytes and more, announced %d", a.got+len(p), a.total)
+	if err := s.lengthAllows(a, len(p), last); err != nil {
+		return err
+	}
+	if a.total == frame.UnknownTotal && a.got+len(p) > s.cfg.MaxReceive {
+		s.discard(cost, len(p))
+		return s.tooLarge(a.got + len(p))
 	}
 	if !s.fit(a, len(p)) {
-		s.discard(cost)
+		s.discard(cost, len(p))
 		return frame.ErrFault
 	}
 	a.got += copy(a.m.Bytes()[a.got:], p)
 	if a.paying {
-		s.credit(cost)
+		s.credit(cost, 0)
 	} else {
 		a.cost += cost
 	}
@@ -248,17 +272,30 @@ func (s *Stream) begin(first bool, total int) (bool, error) {
 		return true, nil
 	}
 	if total > s.cfg.MaxReceive {
-		s.abort(s.fail(frame.CodeTooLarge, fmt.Sprintf("message of %d bytes, limit %d", total, s.cfg.MaxReceive), false))
-		return false, frame.ErrFault
+		return false, s.tooLarge(total)
 	}
 	if a == nil {
 		a = &assembly{}
 		s.asm = a
 	}
 	a.active, a.total, a.got, a.cost = true, total, 0, 0
-	a.paying = a.paid.IsZero()
+	a.paying = a.paid.IsZero() && s.cfg.granted()
 	a.m = pool.Message{}
 	return true, nil
+}
+
+func (s *Stream) tooLarge(n int) error {
+	s.abort(s.fail(frame.CodeTooLarge, fmt.Sprintf("message of %d bytes, limit %d", n, s.cfg.MaxReceive), false))
+	return frame.ErrFault
+}
+
+// lengthAllows checks n more bytes against what was announced, if anything was.
+func (s *Stream) lengthAllows(a *assembly, n int, last bool) error {
+	got := a.got + n
+	if a.total != frame.UnknownTotal && (got > a.total || last && got != a.total) {
+		return violation(frame.CodeProtocol, "fragments of %d bytes and more, announced %d", got, a.total)
+	}
+	return nil
 }
 
 // fit makes room for n more bytes: what was announced up to reserveFirst, then
@@ -269,6 +306,9 @@ func (s *Stream) fit(a *assembly, n int) bool {
 		return true
 	}
 	size := min(a.total, max(growFactor*a.m.Len(), need, reserveFirst))
+	if a.total == frame.UnknownTotal {
+		size = min(s.cfg.MaxReceive, max(2*a.m.Len(), 2*need))
+	}
 	if !s.link.Assemble(size - a.m.Len()) {
 		s.abort(s.fail(frame.CodeResourceExhausted, "no memory left for messages in fragments", false))
 		return false
@@ -285,13 +325,16 @@ func (s *Stream) fit(a *assembly, n int) bool {
 
 // complete moves an assembled message to the mailbox.
 func (s *Stream) complete(a *assembly, now time.Time) {
-	m := a.m
+	m, full := a.m, a.m.Len()
+	if full > a.got { // its length was not known
+		m.Truncate(a.got)
+	}
 	a.active, a.m = false, pool.Message{}
 	if a.paying {
 		a.paid = m
 	} else { // within the window, like any other message
-		s.link.Assemble(-m.Len())
-		a.reserve -= m.Len()
+		s.link.Assemble(-full)
+		a.reserve -= full
 		if a.paid.IsZero() {
 			s.asm = nil
 		}
@@ -310,6 +353,7 @@ func (s *Stream) dropAssembly() {
 	a.m.Release()
 	a.active, a.m = false, pool.Message{}
 	s.giveBack(a.cost)
+	s.consumed(a.got)
 	a.cost = 0
 	s.returnBudget(a)
 	if a.paid.IsZero() {
@@ -325,6 +369,7 @@ func (s *Stream) dropIn() {
 			s.tookPaid(a)
 			cost = 0
 		}
+		s.consumed(m.Len())
 		m.Release()
 		s.giveBack(cost)
 	}
@@ -370,6 +415,10 @@ func (s *Stream) Accepted(reply pool.Message, header frame.Metadata, g frame.Gra
 	} else {
 		s.answer()
 	}
+	if !s.cfg.granted() {
+		s.requeue() // data has waited for the answer
+		return
+	}
 	s.grantSend(g.Credit)
 }
 
@@ -384,12 +433,17 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 		s.face().idle = newIdler(s, cfg.IdleTimeout)
 	}
 	w := &s.win
-	if s.st.retired {
+	switch {
+	case !cfg.granted():
+		if cfg.NoReceive {
+			s.apply(s.st.closeReceive())
+		}
+		return 0
+	case s.st.retired:
 		w.size = max(cfg.Window, MinWindow)
 		s.shrink(0)
 		return w.granted
-	}
-	if cfg.NoReceive {
+	case cfg.NoReceive:
 		s.shrink(0)
 		w.most = 0
 		s.apply(s.st.closeReceive())
@@ -405,6 +459,7 @@ func (s *Stream) setReply(m pool.Message) {
 	defer s.unlock()
 	s.more().reply = m
 	s.answer()
+	s.requeue()
 }
 
 // limitWindow keeps the window within what the peer wants to have unread.
@@ -422,6 +477,10 @@ func (s *Stream) limitWindow(n int) {
 func (s *Stream) PeerGrant(total uint64) error {
 	s.mu.Lock()
 	defer s.unlock()
+	if !s.cfg.granted() {
+		s.peerReport(total)
+		return nil
+	}
 	if total > s.cred.sent+maxAhead {
 		return violation(frame.CodeFlowControl, "stream %d: credit %d is too far ahead", s.link.ID(), total)
 	}

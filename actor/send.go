@@ -71,6 +71,7 @@ func (s *Stream) hasCredit() bool {
 
 func (s *Stream) canAccept() bool {
 	if s.cred.left() <= 0 {
+		s.awaitReport()
 		return false
 	}
 	if !s.link.Room() {

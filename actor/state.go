@@ -48,6 +48,7 @@ type state struct {
 	handed     bool // our application was handed the peer's end
 	toldHanded bool // the peer was told so
 	peerHanded bool // the peer's application was handed ours
+	untold     bool // the protocol does not say so
 	done       bool
 	retired    bool
 	resetOut   bool // a reset is to be written before the stream is forgotten
@@ -175,7 +176,7 @@ func (st *state) die() effect {
 // settle finds out whether both halves have ended in order, on both sides.
 func (st *state) settle() effect {
 	recvOver := st.handed && (st.recv == recvEnded || st.recv == recvStopEnd)
-	if st.done || st.send != sendEnded || !recvOver || !st.peerHanded || !st.toldHanded {
+	if st.done || st.send != sendEnded || !recvOver || !st.peerHanded && !st.untold || !st.toldHanded {
 		return 0
 	}
 	st.done = true

@@ -125,6 +125,8 @@ type ends struct {
 	resetErr *StreamError
 	faceErr  error
 	onFirst  func(pool.Message)
+	reported uint64 // payload bytes that the peer says it has taken
+	nudge    *nudge
 }
 
 // post is what a step leaves to do once the lock is free: any says whether there
@@ -148,6 +150,7 @@ func (s *Stream) later() *post {
 // Init makes s a stream on link. It must be called once, before anything else.
 func (s *Stream) Init(link Link, cfg *Config) {
 	s.link, s.cfg, s.deaf = link, cfg, cfg.NoSend
+	s.st.untold = !cfg.Caps.Ended
 	s.win.init(cfg)
 	s.cred.init(cfg)
 	if cfg.IdleTimeout > 0 {
@@ -232,6 +235,9 @@ func (s *Stream) turn() {
 // hasData tells whether there is something that Fill could write. A message's
 // first piece takes its overhead of credit, and a byte unless it has none.
 func (s *Stream) hasData() bool {
+	if s.unanswered() {
+		return false
+	}
 	if s.endDue() {
 		return true
 	}
@@ -311,7 +317,7 @@ func (s *Stream) shrink(n int) {
 // of its budget: they may be taken late, or never.
 func (s *Stream) settleUp() {
 	w := &s.win
-	s.later().taken += int32(w.recvd-w.taken) + int32(w.gathered)
+	s.later().taken += int32(w.recvd-w.taken) + w.gathered
 	w.taken, w.gathered, w.settled = w.recvd, 0, true
 	if a := s.asm; a != nil {
 		s.link.Assemble(-a.reserve)
@@ -321,6 +327,9 @@ func (s *Stream) settleUp() {
 
 // over tells everybody that nothing will change any more.
 func (s *Stream) over() {
+	if e := s.ends; e != nil && e.nudge != nil {
+		s.link.Timers().Stop(&e.nudge.timer)
+	}
 	f := s.f
 	if f == nil {
 		return
@@ -359,7 +368,7 @@ func (s *Stream) forgetCur() {
 
 // requeue tells the connection how much of ours it could write now.
 func (s *Stream) requeue() {
-	s.count(s.cred.update())
+	s.count(s.cred.update(!s.cfg.granted()))
 	s.turn()
 }
 

@@ -14,17 +14,18 @@ const MinWindow = 2 * frame.MessageOverhead
 type window struct {
 	recvd    uint64 // arrived
 	taken    uint64 // handed to the application, or let go
-	gathered int    // of it, what the connection was not told of
-	granted  uint64 // told to the peer
+	payload  uint64 // of it, without the messages' overhead, where that is reported
+	granted  uint64 // told to the peer: what it may send, or the payload taken
 	size     int    // how far granted runs ahead of taken
 	most     int    // what size may grow to
+	gathered int32  // of taken, what the connection was not told of
 	settled  bool   // the stream is over, and all credit went back
 }
 
 func (w *window) init(c *Config) {
 	w.size = max(c.Window, MinWindow)
 	w.most = max(c.MaxWindow, w.size)
-	if c.NoReceive {
+	if c.NoReceive || !c.granted() {
 		w.size, w.most = 0, 0
 	}
 	w.granted = uint64(w.size)
@@ -52,13 +53,20 @@ type credit struct {
 
 func (c *credit) init(cfg *Config) {
 	c.granted = cfg.SendCredit
+	if !cfg.granted() {
+		c.granted = ownWindow(cfg)
+		return
+	}
 	c.relimit(cfg)
 }
 
 // relimit keeps what is unread at the peer within our own limit. The peer was
 // told of it and counts from there.
 func (c *credit) relimit(cfg *Config) {
-	if cfg.SendLimit > 0 {
+	switch {
+	case !cfg.granted():
+		c.granted = max(ownWindow(cfg), c.admitted)
+	case cfg.SendLimit > 0:
 		c.granted = min(c.granted, uint64(max(cfg.SendLimit, MinWindow)))
 	}
 }
@@ -72,9 +80,13 @@ func (c *credit) grant(total uint64) { c.granted = max(c.granted, total) }
 // drop forgets what was admitted and not sent.
 func (c *credit) drop() { c.admitted = c.sent }
 
-// update recalculates eligible and returns its change.
-func (c *credit) update() int {
-	e := max(int(int64(min(c.admitted, c.granted))-int64(c.sent)), 0)
+// update recalculates eligible and returns its change. With whole a message is
+// written as soon as it is accepted, though it is longer than the credit.
+func (c *credit) update(whole bool) int {
+	e := int(int64(c.admitted) - int64(c.sent))
+	if !whole {
+		e = max(int(int64(min(c.admitted, c.granted))-int64(c.sent)), 0)
+	}
 	d := e - c.eligible
 	c.eligible = e
 	return d

@@ -108,6 +108,11 @@ type Conn struct {
 	lim  *Limits
 	tr   transport
 
+	caps      frame.Caps
+	pacing    frame.Pacing
+	maxStream uint64 // the last number that a stream can have
+	pause     pause
+
 	// Owned by the reader.
 	in       input
 	lastPeer uint64 // number of the last stream that the peer opened
@@ -152,6 +157,11 @@ type awayState struct {
 func newConn(cfg Config) *Conn {
 	c := &Conn{cfg: cfg, sess: cfg.Session}
 	c.lim = &c.cfg.Limits
+	c.caps = c.sess.Caps()
+	c.pacing, c.maxStream = c.caps.Pacing, c.caps.MaxStream
+	if c.pacing == frame.Unpaced {
+		c.pause.resume = make(chan struct{}, 1)
+	}
 	c.flusher = c.flushSoon
 	c.keeper.start = time.Now()
 	c.out.init(c.lim.InFlight)
@@ -161,18 +171,15 @@ func newConn(cfg Config) *Conn {
 	if cfg.Client {
 		c.nextOwn = 1
 	}
-	c.away.limit = maxStream
+	c.away.limit = c.maxStream
 	return c
 }
-
-// maxStream is the last number that a stream can have.
-const maxStream = 1<<31 - 1
 
 // Peer is the other side's address.
 func (c *Conn) Peer() net.Addr { return c.cfg.Remote }
 
 // Caps is what the protocol can carry.
-func (c *Conn) Caps() frame.Caps { return c.sess.Caps() }
+func (c *Conn) Caps() frame.Caps { return c.caps }
 
 // Limits are the limits in force.
 func (c *Conn) Limits() *Limits { return c.lim }
@@ -209,7 +216,7 @@ func (c *Conn) usable(n int) error {
 		return ErrGoingAway
 	case c.own+n > int(c.cfg.Peer.MaxStreams):
 		return ErrTooManyStreams
-	case c.nextOwn+uint64(2*n) > maxStream:
+	case c.nextOwn+uint64(2*n) > c.maxStream:
 		return ErrGoingAway
 	}
 	return nil
@@ -220,7 +227,7 @@ func (c *Conn) usable(n int) error {
 func (c *Conn) Usable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.cause == nil && !c.away.remote && !c.away.announced && !c.ended && c.nextOwn+2 <= maxStream
+	return c.cause == nil && !c.away.remote && !c.away.announced && !c.ended && c.nextOwn+2 <= c.maxStream
 }
 
 // EndWithStreams has the connection end when its last stream has.
@@ -230,13 +237,17 @@ func (c *Conn) EndWithStreams() {
 	c.mu.Unlock()
 }
 
-// Reserve counts n streams in that are about to be opened. OnFree's function is
-// called when there may be room again.
-func (c *Conn) Reserve(n int) error {
+// Reserve counts n streams in that are about to be opened; alone asks for a
+// connection on which there are none. OnFree's function is called when there may be
+// room again.
+func (c *Conn) Reserve(n int, alone bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.usable(n); err != nil {
 		return err
+	}
+	if alone && c.own > 0 {
+		return ErrTooManyStreams
 	}
 	c.own += n
 	c.streams.Add(int32(n))
@@ -296,7 +307,7 @@ func (c *Conn) end(e *Error, goodbye bool) {
 	c.cause, c.ended = e, true
 	c.away.limit = min(c.away.limit, c.lastPeer) // what comes from now on is refused
 	ports := c.table.all()
-	served := uint64(maxStream)
+	served := c.maxStream
 	if c.away.remote {
 		served = c.away.peerLimit
 	}
@@ -345,7 +356,7 @@ func (c *Conn) begin() {
 	if c.cfg.RTT > 0 {
 		c.keeper.rtt.Store(int64(c.cfg.RTT))
 	}
-	if rtt := int64(c.cfg.RTT); rtt == 0 || rtt > shortPath {
+	if rtt := int64(c.cfg.RTT); c.pacing == frame.Granted && (rtt == 0 || rtt > shortPath) {
 		c.ping(1) // the handshake's time is not the path's alone
 	}
 }
@@ -361,6 +372,7 @@ func (c *Conn) finish() {
 		return
 	}
 	c.keeper.stop(c)
+	c.wakeReader()
 	if c.tr != nil {
 		c.tr.close()
 	}

@@ -59,6 +59,9 @@ func (c *Conn) Input(p []byte) bool {
 // flight few: what delays a small message is what was sent before it and not
 // read yet.
 func (c *Conn) acknowledge() {
+	if c.pacing != frame.Granted {
+		return
+	}
 	if in := &c.in; in.raw-in.acked >= ackEvery {
 		in.acked = in.raw
 		c.out.acknowledge(in.raw)
@@ -98,7 +101,7 @@ func (c *Conn) violated(err error) {
 		c.Fail("read", pe.Code, err)
 	case errors.As(err, &v):
 		c.Fail("read", v.Code, &frame.ProtocolError{
-			Proto: c.sess.Caps().Name, Code: v.Code, Offset: int64(c.in.raw), Detail: v.Detail,
+			Proto: c.caps.Name, Code: v.Code, Offset: int64(c.in.raw), Detail: v.Detail,
 		})
 	default:
 		c.end(c.peerEnd(err), false)
@@ -139,8 +142,8 @@ func (c *Conn) data(f *frame.Frame) error {
 		cost += frame.MessageOverhead
 	}
 	if in.recvd += uint64(cost); in.recvd > in.limit {
-		if in.limit = c.told.Load() + uint64(c.lim.ConnWindow); in.recvd > in.limit {
-			return violation(frame.CodeFlowControl, "%d bytes beyond the connection's credit", in.recvd-in.limit)
+		if err := c.beyond(f.Stream); err != nil {
+			return err
 		}
 	}
 	p := in.port
@@ -244,6 +247,11 @@ func (c *Conn) control(f *frame.Frame) error {
 	switch f.Kind {
 	case frame.Skip:
 		return nil
+	case frame.Answer:
+		if err := c.useless(); err != nil {
+			return err
+		}
+		return c.out.reply(c, f)
 	case frame.Hello:
 		return violation(frame.CodeProtocol, "a second hello")
 	case frame.Read, frame.Ping, frame.Pong, frame.GoAway:
@@ -362,7 +370,7 @@ func (c *Conn) connFrame(f *frame.Frame) error {
 // open checks the peer's wish for a stream and passes it on.
 func (c *Conn) open(f *frame.Frame) error {
 	id, n := f.Stream, uint64(len(f.Grants))
-	if id == 0 || id&1 == c.ownParity() || id+2*(n-1) > maxStream {
+	if id == 0 || id&1 == c.ownParity() || id+2*(n-1) > c.maxStream {
 		return violation(frame.CodeProtocol, "open of %d streams from number %d", n, id)
 	}
 	c.mu.Lock()
@@ -443,7 +451,7 @@ func (c *Conn) goneAway(f *frame.Frame) error {
 		return err
 	}
 	c.mu.Lock()
-	if f.Value != maxStream && f.Value >= c.nextOwn {
+	if f.Value != c.maxStream && f.Value >= c.nextOwn {
 		c.mu.Unlock()
 		return violation(frame.CodeProtocol, "a goodbye that serves stream %d, which was never opened", f.Value)
 	}
@@ -467,7 +475,7 @@ func (c *Conn) goneAway(f *frame.Frame) error {
 		return &peerGone{f.Code, f.Reason}
 	}
 	c.cfg.Handler.GoAway(c)
-	if idle && f.Value < maxStream {
+	if idle && f.Value < c.maxStream {
 		return &peerGone{f.Code, f.Reason}
 	}
 	return nil

@@ -61,7 +61,10 @@ func (k *keeper) heard(now time.Time) {
 	k.asked.Store(false)
 }
 
-func (k *keeper) blocked(*Conn) {
+func (k *keeper) blocked(c *Conn) {
+	if c.pacing == frame.Unpaced {
+		return // not to read is how such a peer slows us down
+	}
 	if !k.waiting.Swap(true) {
 		k.wroteAt.Store(k.since(time.Now()))
 	}
@@ -104,7 +107,7 @@ func (k *keeper) received(c *Conn) {
 func (c *Conn) unreadFor(t int64) int64 {
 	k := &c.keeper
 	read := int64(c.peerRead.Load())
-	if c.sess.Caps().Pacing != frame.Granted || int64(c.out.wrote.Load())-read < ackEvery {
+	if c.pacing != frame.Granted || int64(c.out.wrote.Load())-read < ackEvery {
 		k.fullAt = 0
 		return 0
 	}
@@ -167,9 +170,11 @@ func (c *Conn) nextLook(t int64) time.Duration {
 	} else {
 		due = min(due, t+int64(l.ReadStall))
 	}
-	if k.asked.Load() {
+	switch {
+	case !c.caps.Ping:
+	case k.asked.Load():
 		due = min(due, k.askedAt.Load()+int64(l.KeepaliveTimeout))
-	} else {
+	default:
 		due = min(due, k.heardAt.Load()+int64(l.KeepaliveInterval))
 	}
 	if !c.cfg.Client && c.Streams() == 0 {
@@ -195,7 +200,7 @@ func (c *Conn) look(t int64) (string, frame.Code, error) {
 	}
 	silent := t - k.heardAt.Load()
 	switch {
-	case silent < int64(l.KeepaliveInterval):
+	case silent < int64(l.KeepaliveInterval), !c.caps.Ping:
 	case !k.asked.Swap(true):
 		k.askedAt.Store(t)
 		c.ping(uint64(t))
@@ -237,6 +242,10 @@ func (c *Conn) Drain() {
 	}
 	c.away.announced = true
 	c.mu.Unlock()
+	if !c.caps.Ping { // nobody can say when the first step was read
+		c.drainSecond()
+		return
+	}
 	second := func() { c.drainSecond() }
 	c.keeper.pongFn.Store(&second)
 	v := uint64(time.Now().UnixNano())
@@ -244,7 +253,7 @@ func (c *Conn) Drain() {
 	c.keeper.sent.Store(c.keeper.since(time.Now()))
 	c.out.say(c, func(o *output) {
 		if !o.dying { // it may have ended meanwhile, and that is the last word
-			o.away = &frame.Frame{Kind: frame.GoAway, Value: maxStream}
+			o.away = &frame.Frame{Kind: frame.GoAway, Value: c.maxStream}
 			o.pings = append(o.pings, v)
 		}
 	})

@@ -57,6 +57,7 @@ func (t *netConn) read(early []byte) {
 			t.c.lost("read", err)
 			return
 		}
+		t.c.awaitRoom()
 	}
 }
 
@@ -83,8 +84,10 @@ func (t *netConn) input(p []byte) (ok bool) {
 }
 
 func (t *netConn) write(v [][]byte) (int, error) {
-	if err := t.nc.SetWriteDeadline(time.Now().Add(t.c.lim.WriteStall)); err != nil {
-		return 0, err
+	if t.c.pacing != frame.Unpaced {
+		if err := t.nc.SetWriteDeadline(time.Now().Add(t.c.lim.WriteStall)); err != nil {
+			return 0, err
+		}
 	}
 	t.c.keeper.blocked(t.c)
 	if len(v) == 1 {

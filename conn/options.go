@@ -27,6 +27,7 @@ type Limits struct {
 
 	StreamWindow   int // bytes unread that a stream may grow to; default 1 MiB
 	ConnWindow     int // bytes unread on a connection; default 16 MiB
+	SenderWindow   int // bytes unread on a stream whose sender chooses its window itself (brpc), four times that on a connection; beyond it the stream is reset; default 16 MiB
 	AssemblyBudget int // bytes of messages in fragments on a connection beyond the windows; default 64 MiB, or MaxMessage if that is more
 	Memory         int // bytes held unread and unwritten, a server; default 70 % of GOMEMLIMIT where that is set, else Unlimited
 	OutQueue       int // bytes accepted and not written on a connection; default 1 MiB
@@ -61,6 +62,7 @@ func (l Limits) WithDefaults() Limits {
 	def(&l.MaxOffers, 1024)
 	def(&l.StreamWindow, 1<<20)
 	def(&l.ConnWindow, 16<<20)
+	def(&l.SenderWindow, max(16<<20, 2*l.MaxMessage))
 	def(&l.AssemblyBudget, max(64<<20, l.MaxMessage))
 	def(&l.Memory, memoryDefault())
 	def(&l.OutQueue, 1<<20)
@@ -109,6 +111,7 @@ func (l Limits) Validate() error {
 		{"MaxOffers", l.MaxOffers, 1, 1 << 24},
 		{"StreamWindow", l.StreamWindow, 64, maxLimit},
 		{"ConnWindow", l.ConnWindow, 4 << 10, maxLimit},
+		{"SenderWindow", l.SenderWindow, l.MaxMessage, 2 * maxLimit},
 		{"AssemblyBudget", l.AssemblyBudget, l.MaxMessage, Unlimited},
 		{"Memory", l.Memory, 1 << 20, Unlimited},
 		{"OutQueue", l.OutQueue, 1, Unlimited},

@@ -538,7 +538,7 @@ func (o *output) isClosed() bool {
 func (c *Conn) allowance() int {
 	o := &c.out
 	credit := int64(c.granted.Load() - c.sentCost.Load())
-	if c.sess.Caps().Pacing != frame.Granted {
+	if c.pacing != frame.Granted {
 		return gatherBytes
 	}
 	unread := int64(o.wrote.Load()) + int64(o.o.Len()) - int64(c.peerRead.Load())

@@ -4,6 +4,7 @@ import (
 	"math"
 	"sync/atomic"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
 )
 
@@ -87,6 +88,10 @@ func (p *Port) Taken(cost int) { p.c.returned(cost) }
 // window. The count is the connection's own: it waits for no stream.
 func (c *Conn) returned(cost int) {
 	n := c.taken.Add(uint64(cost))
+	if c.pacing != frame.Granted {
+		c.wakeReader()
+		return
+	}
 	told := c.told.Load()
 	if n-told >= uint64(c.lim.ConnWindow/2) || c.streams.Load() == 0 || n-told >= c.peerHas(told) {
 		c.out.say(c, func(o *output) { o.credit = true })
@@ -138,6 +143,9 @@ func (c *Conn) spare() int { return max(c.lim.ConnWindow/2-c.given, 0) }
 // for the default. What is beyond the initial credit is at most half of what the
 // connection has left.
 func (c *Conn) FirstWindow(want int) (window, most int) {
+	if c.pacing != frame.Granted {
+		return c.lim.SenderWindow, c.lim.SenderWindow
+	}
 	first := c.lim.InitialCredit()
 	switch {
 	case want == 0:
@@ -158,6 +166,9 @@ func (c *Conn) FirstWindow(want int) (window, most int) {
 func (p *Port) Shrink(from, to int) {
 	c := p.c
 	first := c.lim.InitialCredit()
+	if c.pacing != frame.Granted {
+		return
+	}
 	if over := max(from-first, 0) - max(to-first, 0); over != 0 {
 		c.mu.Lock()
 		c.given -= over
@@ -197,7 +208,7 @@ func (c *Conn) retire(p *Port) {
 // lastStreamGone returns all credit that is owed, and ends a connection that was
 // only waiting for its streams.
 func (c *Conn) lastStreamGone() {
-	if c.taken.Load() != c.told.Load() {
+	if c.pacing == frame.Granted && c.taken.Load() != c.told.Load() {
 		c.out.say(c, func(o *output) { o.credit = true })
 	}
 	c.keeper.quiet(c)

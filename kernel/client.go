@@ -389,8 +389,11 @@ func (c *Client) OpenN(ctx context.Context, method string, opts *OpenOptions, ea
 }
 
 func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
-	if opts != nil && opts.Dedicated {
+	if c.opts.ConnType == ConnShort || opts != nil && opts.Dedicated {
 		return c.openDedicated(ctx, method, opts, n, each)
+	}
+	if c.opts.ConnType == ConnPooled {
+		opts = opts.onItsOwn()
 	}
 	var full map[*Conn]bool
 	var changed <-chan struct{} // since before the first of full was found full
@@ -432,6 +435,16 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 			return nil, err
 		}
 	}
+}
+
+// onItsOwn is o with a connection that nobody else uses meanwhile.
+func (o *OpenOptions) onItsOwn() *OpenOptions {
+	r := OpenOptions{}
+	if o != nil {
+		r = *o
+	}
+	r.alone = true
+	return &r
 }
 
 // openDedicated opens on a connection that is closed when the streams are over.

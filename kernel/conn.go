@@ -22,6 +22,7 @@ type Conn struct {
 	host     *host
 	peer     Peer
 	protocol string
+	client   bool // we opened it
 	identity Identity
 	caps     frame.Caps
 
@@ -95,13 +96,16 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 	if err := context.Cause(ctx); err != nil {
 		return nil, fmt.Errorf("sluice: open %s: %w", method, err)
 	}
+	if !c.client && !c.caps.ServerOpens {
+		return nil, fmt.Errorf("sluice: open %s: %w: over %s a server opens no streams", method, ErrNotSupported, c.protocol)
+	}
 	if n < 1 || n > maxGroup {
 		return nil, fmt.Errorf("%w: %d streams in one request, must be 1 to %d", ErrLimits, n, maxGroup)
 	}
 	if err := c.checkOpen(method, opts); err != nil {
 		return nil, err
 	}
-	if err := c.c.Reserve(n); err != nil {
+	if err := c.c.Reserve(n, opts.alone); err != nil {
 		return nil, fmt.Errorf("sluice: open %s: %w", method, err)
 	}
 	f := frame.GetFrame(frame.Open)
@@ -167,14 +171,14 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []Strea
 		so, _ := c.wishes(opts, each, i)
 		s := &Stream{}
 		ss[i] = s
-		s.c.conn, s.c.method, s.c.opener = c, method, true
+		s.c.conn, s.c.method, s.c.opener, s.c.unary = c, method, true, opts.unary
 		c.c.Begin(&s.c.Port, &s.c, mate)
 		mate = &s.c.Port
 		window, most := 0, 0
 		if !so.NoReceive {
 			window, most = c.c.FirstWindow(so.Window)
 		}
-		s.c.a.Init(&s.c, c.config(method, &so, window, most, frame.Grant{Credit: c.c.PeerSettings().InitialCredit}))
+		s.c.a.Init(&s.c, s.c.config(&so, window, most, frame.Grant{Credit: c.c.PeerSettings().InitialCredit}))
 		f.Grants = append(f.Grants, frame.Grant{Credit: s.c.a.Granted(), Limit: uint64(so.SendLimit), NoReceive: so.NoReceive})
 	}
 	if n > 1 {
@@ -208,7 +212,7 @@ func pick[T int | time.Duration](v *T, base T) {
 }
 
 func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, method string, opts *OpenOptions) error {
-	f.Method, f.Metadata = method, opts.Metadata
+	f.Method, f.Metadata, f.Unary = method, opts.Metadata, opts.unary
 	first := ss[0]
 	if !opts.Request.IsZero() || opts.Metadata != nil {
 		x := first.c.more()
@@ -256,9 +260,9 @@ func (c *Conn) Call(ctx context.Context, method string, req Message, opts *CallO
 
 func (o *CallOptions) open() *OpenOptions {
 	if o == nil {
-		return nil
+		return &OpenOptions{unary: true}
 	}
-	return &OpenOptions{Metadata: o.Metadata}
+	return &OpenOptions{Metadata: o.Metadata, unary: true}
 }
 
 // bound gives ctx a deadline if neither it nor the caller has one.
@@ -396,14 +400,14 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 	initial := c.c.Limits().InitialCredit()
 	for i, g := range f.Grants {
 		s := &Stream{}
-		s.c.conn, s.c.method = c, f.Method
+		s.c.conn, s.c.method, s.c.unary = c, f.Method, f.Unary
 		so := StreamOptions{InBuffer: defaultInBuffer, MaxBatch: defaultMaxBatch}
 		window := initial
 		if g.Limit > 0 {
 			window = min(window, max(int(min(g.Limit, 1<<30)), actor.MinWindow))
 		}
 		c.c.Prepare(&s.c.Port, &s.c)
-		s.c.a.Init(&s.c, c.config(f.Method, &so, window, window, g))
+		s.c.a.Init(&s.c, s.c.config(&so, window, window, g))
 		if f.Deadline > 0 {
 			s.c.setDeadline(time.Now().Add(f.Deadline))
 		}

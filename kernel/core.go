@@ -22,6 +22,7 @@ type core struct {
 	conn   *Conn
 	method string
 	opener bool
+	unary  bool // a call: one message each way
 	x      atomic.Pointer[extra]
 	lazy   atomic.Pointer[Offer] // to be answered by the stream's first use
 }
@@ -205,10 +206,15 @@ func (c *core) follow(ctx context.Context) {
 	}
 }
 
-// config makes an actor's configuration. Streams of a kind share one.
-func (c *Conn) config(method string, o *StreamOptions, window, most int, g frame.Grant) *actor.Config {
+// config makes the configuration of the stream's actor. Streams of a kind share
+// one.
+func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.Config {
+	c := s.conn
+	caps := c.caps
+	caps.Early = caps.Early || s.unary || !s.opener // an acceptance comes before the data behind it
+	caps.HalfClose = caps.HalfClose || s.unary      // whatever the wire, a request ends
 	cfg := actor.Config{
-		Method: method, Caps: c.caps,
+		Method: s.method, Caps: caps,
 		InBuffer: o.InBuffer, MaxBatch: o.MaxBatch, IdleTimeout: o.IdleTimeout,
 		NoReceive: o.NoReceive, NoSend: g.NoReceive,
 		MaxReceive: c.c.Limits().MaxMessage, MaxSend: int(c.c.PeerSettings().MaxMessage),

@@ -241,7 +241,7 @@ type joint struct {
 // attach makes a connection; fill completes it before anything happens on it.
 func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error) {
 	c := &Conn{
-		host: h, protocol: j.proto.Name(), caps: j.sess.Caps(), done: make(chan struct{}),
+		host: h, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(), done: make(chan struct{}),
 		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token},
 	}
 	if tc, ok := j.nc.(*tls.Conn); ok {

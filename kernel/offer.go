@@ -145,7 +145,7 @@ func (c *core) establish(so *StreamOptions, g frame.Grant) frame.Grant {
 	if !so.NoReceive {
 		window, most = c.firstWindow(so.Window, g.Limit)
 	}
-	cfg := c.conn.config(c.method, so, window, most, g)
+	cfg := c.config(so, window, most, g)
 	credit := c.a.Establish(cfg)
 	return frame.Grant{Credit: credit, Limit: uint64(so.SendLimit), NoReceive: so.NoReceive}
 }

@@ -158,9 +158,11 @@ type ClientOptions struct {
 	// Protocols are the wires that a target's scheme can name. Nil is the native
 	// one, which is also used without a scheme.
 	Protocols []Protocol
-	// Conns is how many connections the client makes at most. Zero is 1. A
-	// further one is made when those there are have all the streams that the
-	// server allows.
+	// ConnType is how streams share connections. Zero is ConnSingle.
+	ConnType ConnType
+	// Conns is how many connections the client makes at most, those of ConnShort
+	// apart. Zero is 1, with ConnPooled 100. A further one is made when those
+	// there are have all the streams that they may.
 	Conns int
 	// Limits bound what the server can make us hold.
 	Limits Limits
@@ -219,15 +221,19 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 	if r.Protocols == nil {
 		r.Protocols = []Protocol{native.Protocol{}}
 	}
-	if r.Conns == 0 {
+	switch {
+	case r.Conns != 0:
+	case r.ConnType == ConnPooled:
+		r.Conns = pooledConns
+	default:
 		r.Conns = 1
 	}
 	if r.Dial == nil {
 		r.Dial = (&net.Dialer{}).DialContext
 	}
 	r.TLS = secure(r.TLS)
-	if r.Conns < 1 {
-		return r, fmt.Errorf("%w: Conns is %d", ErrLimits, r.Conns)
+	if r.Conns < 1 || r.ConnType > ConnShort {
+		return r, fmt.Errorf("%w: Conns is %d, ConnType %d", ErrLimits, r.Conns, r.ConnType)
 	}
 	_, err := r.Stream.withDefaults()
 	if err == nil {
@@ -249,7 +255,28 @@ type OpenOptions struct {
 	// Dedicated gives the stream a connection of its own. It ends with the
 	// client, counts in its limits, and its end does not touch the others.
 	Dedicated bool
+
+	unary bool // one message each way
+	alone bool // no other streams on the connection
 }
+
+// A ConnType says how streams share a client's connections.
+type ConnType uint8
+
+// The kinds that brpc's users know by these names.
+const (
+	// ConnSingle: all streams share the client's connections.
+	ConnSingle ConnType = iota
+	// ConnPooled: a connection carries the streams of one Open or Call at a time,
+	// and is used again afterwards.
+	ConnPooled
+	// ConnShort: each Open or Call makes a connection, which ends with its streams.
+	ConnShort
+)
+
+// pooledConns is how many connections a ConnPooled client makes at most, where
+// its options don't say.
+const pooledConns = 100
 
 // CallOptions are what a call is made with.
 type CallOptions struct {

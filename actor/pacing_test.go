@@ -1,0 +1,433 @@
+package actor
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// paced is a stream of a protocol that does not grant credit.
+type paced struct {
+	t    *testing.T
+	s    *Stream
+	link *fakeLink
+	sess *fakeSession
+	out  frame.Out
+}
+
+func newPaced(t *testing.T, p frame.Pacing, set func(*Config)) *paced {
+	t.Helper()
+	cfg := &Config{
+		Method: "m", Caps: frame.Caps{Name: "fake", Pacing: p, Early: true, MaxFragment: 64, MaxStream: 1 << 62},
+		InBuffer: 16, MaxBatch: 8, MaxReceive: 1000, MaxSend: 1 << 20, Window: 2000,
+	}
+	if set != nil {
+		set(cfg)
+	}
+	x := &paced{t: t, s: &Stream{}, link: newFakeLink(), sess: &fakeSession{caps: cfg.Caps}}
+	x.s.Init(x.link, cfg)
+	return x
+}
+
+func (x *paced) trySend(n int) error {
+	m := pool.New(n)
+	err := x.s.TrySend(m)
+	if err != nil {
+		m.Release()
+	}
+	return err
+}
+
+// write lets the connection write everything, and returns the frames.
+func (x *paced) write() []frame.Frame {
+	for again := true; again; {
+		again = false
+		if x.link.take(true) {
+			x.s.Fill(x.sess, &x.out, 0, false)
+			again = true
+		}
+		if x.link.take(false) {
+			if _, more := x.s.Fill(x.sess, &x.out, 1<<20, true); more {
+				x.link.put()
+			}
+			again = true
+		}
+	}
+	w := x.sess.wrote
+	x.sess.wrote = nil
+	return w
+}
+
+func (x *paced) arrive(sizes ...int) error {
+	x.t.Helper()
+	var q pool.Queue
+	for _, n := range sizes {
+		q.Push(pool.New(n))
+	}
+	return x.s.Deliver(&q, time.Now())
+}
+
+func (x *paced) receive() {
+	x.t.Helper()
+	m, err := x.s.Receive(noWait)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	m.Release()
+}
+
+// end ends both halves, so that nothing is left.
+func (x *paced) end() {
+	x.s.Lost(&StreamError{Code: frame.CodeConnectionLost})
+	for {
+		m, err := x.s.Receive(noWait)
+		if err != nil {
+			break
+		}
+		m.Release()
+	}
+	if n := x.link.timers.Len(); n != 0 {
+		x.t.Errorf("%d timers are left", n)
+	}
+	if err := x.link.broken(); err != nil {
+		x.t.Error(err)
+	}
+}
+
+// reports are the Credit frames among fs.
+func reports(fs []frame.Frame) (totals []uint64) {
+	for _, f := range fs {
+		if f.Kind == frame.Credit {
+			totals = append(totals, f.Value)
+		}
+	}
+	return totals
+}
+
+// A window of the sender's own admits whole messages while anything of it is
+// left, as brpc's does.
+func TestOwnWindowOvershootsByOneMessage(t *testing.T) {
+	x := newPaced(t, frame.Reported, func(c *Config) { c.SendLimit = 100 })
+	defer x.end()
+	for range 3 {
+		if err := x.trySend(40); err != nil {
+			t.Fatal(err)
+		}
+		x.write()
+	}
+	if err := x.trySend(40); !errors.Is(err, ErrWouldBlock) {
+		t.Fatalf("120 bytes are unread of 100: %v", err)
+	}
+	if err := x.s.PeerGrant(40); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.trySend(40); err != nil {
+		t.Fatalf("80 bytes are unread of 100: %v", err)
+	}
+	x.write()
+	if err := x.s.PeerGrant(40); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.trySend(0); !errors.Is(err, ErrWouldBlock) {
+		t.Fatalf("a total that was told before gave credit again: %v", err)
+	}
+}
+
+func TestMessageBeyondOwnWindowIsWrittenWhole(t *testing.T) {
+	x := newPaced(t, frame.Reported, func(c *Config) { c.SendLimit = 100 })
+	defer x.end()
+	if err := x.trySend(300); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, f := range x.write() {
+		n += len(f.Payload)
+	}
+	if n != 300 {
+		t.Fatalf("%d bytes of 300 were written", n)
+	}
+}
+
+// The peer reports nothing for a message without a byte, so it must not use up
+// anything for good.
+func TestEmptyMessagesNeedNoReport(t *testing.T) {
+	x := newPaced(t, frame.Reported, func(c *Config) { c.SendLimit = 100 })
+	defer x.end()
+	for i := range 10 * 100 / frame.MessageOverhead {
+		if err := x.trySend(0); err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+		x.write()
+	}
+	n := 0
+	for ; x.trySend(0) == nil; n++ {
+	}
+	if n == 0 || n > 100 {
+		t.Fatalf("%d empty messages are kept while the connection does not write", n)
+	}
+}
+
+func TestReportsWhenTheQueueRunsDry(t *testing.T) {
+	x := newPaced(t, frame.Reported, nil)
+	defer x.end()
+	if err := x.arrive(10, 20, 30); err != nil {
+		t.Fatal(err)
+	}
+	x.receive()
+	x.receive()
+	if r := reports(x.write()); len(r) != 0 {
+		t.Errorf("reported %v while there is more to take", r)
+	}
+	x.receive()
+	if r := reports(x.write()); len(r) != 1 || r[0] != 60 {
+		t.Errorf("reported %v, want 60", r)
+	}
+	if err := x.arrive(0); err != nil {
+		t.Fatal(err)
+	}
+	x.receive()
+	if r := reports(x.write()); len(r) != 0 {
+		t.Errorf("reported %v for a message without a byte", r)
+	}
+}
+
+func TestReportsAtLeastEverySoOften(t *testing.T) {
+	x := newPaced(t, frame.Reported, func(c *Config) { c.Window, c.MaxReceive = 1<<20, 1<<20 })
+	defer x.end()
+	if err := x.arrive(reportEvery/2, reportEvery/2, 1); err != nil {
+		t.Fatal(err)
+	}
+	x.receive()
+	if r := reports(x.write()); len(r) != 0 {
+		t.Errorf("reported %v", r)
+	}
+	x.receive()
+	if r := reports(x.write()); len(r) != 1 || r[0] != reportEvery {
+		t.Errorf("reported %v, want %d", r, reportEvery)
+	}
+}
+
+// A receiver can't stop its peer over such a protocol: what it wants no more is
+// dropped, and reported, so that the peer is not stuck.
+func TestDroppedDataIsReported(t *testing.T) {
+	x := newPaced(t, frame.Reported, nil)
+	defer x.end()
+	if err := x.arrive(10); err != nil {
+		t.Fatal(err)
+	}
+	x.s.CloseReceive(frame.CodeOK)
+	if r := reports(x.write()); len(r) != 1 || r[0] != 10 {
+		t.Errorf("reported %v for what was dropped here, want 10", r)
+	}
+	if err := x.arrive(5); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.s.Fragment(make([]byte, 64), true, false, frame.UnknownTotal, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if r := reports(x.write()); len(r) != 1 || r[0] != 79 {
+		t.Errorf("reported %v for what came later, want 79", r)
+	}
+}
+
+func TestUnreadBeyondTheCapResetsTheStream(t *testing.T) {
+	x := newPaced(t, frame.Reported, func(c *Config) { c.Window = 1000 })
+	defer x.end()
+	for range 10 {
+		if err := x.arrive(68); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := x.arrive(68); !errors.Is(err, frame.ErrFault) {
+		t.Fatalf("beyond the cap: %v", err)
+	}
+	if err := x.s.Err(); !errors.Is(err, &StreamError{Code: frame.CodeResourceExhausted}) {
+		t.Errorf("the stream's error is %v", err)
+	}
+	x.write()
+	x.link.mu.Lock()
+	defer x.link.mu.Unlock()
+	if x.link.taken != 11*100 {
+		t.Errorf("%d bytes of 1100 went back to the connection", x.link.taken)
+	}
+}
+
+func TestMessageOfUnknownLength(t *testing.T) {
+	for _, c := range []struct {
+		pieces []int
+		want   error
+	}{
+		{[]int{64, 64, 10}, nil},
+		{[]int{0, 0}, nil},
+		{[]int{500, 500}, nil},
+		{[]int{500, 501}, frame.ErrFault},
+	} {
+		x := newPaced(t, frame.Reported, nil)
+		total := 0
+		var err error
+		for i, n := range c.pieces {
+			last := i == len(c.pieces)-1
+			err = x.s.Fragment(bytes.Repeat([]byte{byte(i + 1)}, n), i == 0, last, frame.UnknownTotal, time.Now())
+			total += n
+		}
+		if !errors.Is(err, c.want) {
+			t.Fatalf("%v: %v, want %v", c.pieces, err, c.want)
+		}
+		if c.want == nil {
+			m, err := x.s.Receive(noWait)
+			if err != nil || m.Len() != total {
+				t.Fatalf("%v: message of %d bytes, error %v", c.pieces, m.Len(), err)
+			}
+			at := 0
+			for i, n := range c.pieces {
+				if p := m.Bytes()[at : at+n]; !bytes.Equal(p, bytes.Repeat([]byte{byte(i + 1)}, n)) {
+					t.Errorf("piece %d is %v", i, p)
+				}
+				at += n
+			}
+			m.Release()
+		}
+		x.end()
+		if x.link.reserve != 0 {
+			t.Errorf("%v: %d bytes stay reserved", c.pieces, x.link.reserve)
+		}
+	}
+}
+
+func TestDataWaitsForTheAnswer(t *testing.T) {
+	x := newPaced(t, frame.Reported, func(c *Config) { c.Caps.Early = false })
+	defer x.end()
+	for range 2 {
+		if err := x.trySend(10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w := x.write(); len(w) != 0 {
+		t.Fatalf("%d frames were written before the answer", len(w))
+	}
+	x.s.Accepted(pool.Message{}, nil, frame.Grant{}, false)
+	if w := x.write(); len(w) != 2 {
+		t.Fatalf("%d frames of 2 were written after the answer", len(w))
+	}
+}
+
+// brpc servers can lose the report of the first messages, and would let both
+// sides wait for ever.
+func TestFullWindowWithoutAnyReportIsNudged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newPaced(t, frame.Reported, func(c *Config) { c.SendLimit = 100 })
+		defer x.end()
+		_ = x.trySend(100)
+		x.write()
+		sent := make(chan error, 1)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		m := pool.New(7)
+		go func() { sent <- x.s.Send(ctx, m) }()
+		time.Sleep(nudgeAfter - 1)
+		synctest.Wait()
+		if len(sent) != 0 {
+			t.Fatal("sent without credit")
+		}
+		time.Sleep(2)
+		synctest.Wait()
+		if len(sent) != 1 {
+			t.Fatal("one more message must go after a while without any report")
+		}
+		x.write()
+		if err := x.s.PeerGrant(100); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for ; x.trySend(10) == nil; n++ {
+			x.write()
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if err := x.trySend(10); !errors.Is(err, ErrWouldBlock) {
+			t.Errorf("a peer that reports was nudged: %v", err)
+		}
+		if n != 10 {
+			t.Errorf("%d messages of 10 bytes went with 93 of credit", n)
+		}
+	})
+}
+
+// Of a protocol that says nothing, what bounds a stream is what it has accepted
+// and not written.
+func TestUnpacedWindowIsWhatIsUnwritten(t *testing.T) {
+	x := newPaced(t, frame.Unpaced, func(c *Config) { c.SendLimit = 200 })
+	defer x.end()
+	fill := func() (n int) {
+		for ; x.trySend(68) == nil; n++ {
+		}
+		return n
+	}
+	for range 3 {
+		if n := fill(); n != 2 {
+			t.Fatalf("%d messages of 100 bytes with 200 of credit", n)
+		}
+		x.write()
+	}
+	sent := make(chan error, 1)
+	fill()
+	m := pool.New(1)
+	go func() { sent <- x.s.Send(context.Background(), m) }()
+	for {
+		x.s.mu.Lock()
+		waits := x.s.f != nil && x.s.f.waitHead != nil
+		x.s.mu.Unlock()
+		if waits {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	x.write()
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	x.write()
+}
+
+func TestClosingOutWhereAHalfCannotEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newPaced(t, frame.Reported, nil)
+		close(x.s.Out())
+		synctest.Wait()
+		if err := x.s.Err(); !errors.Is(err, ErrNotSupported) {
+			t.Errorf("Err is %v", err)
+		}
+		if w := x.write(); len(w) != 0 {
+			t.Errorf("%d frames were written for it", len(w))
+		}
+		x.end()
+	})
+}
+
+// Where nobody says that an application was handed the end, a stream is over
+// when both ends are here and there.
+func TestEndsWithoutAcknowledgement(t *testing.T) {
+	x := newPaced(t, frame.Reported, func(c *Config) { c.Caps.HalfClose = true })
+	defer x.end()
+	if err := x.s.CloseSend(frame.CodeOK, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	x.write()
+	if err := x.s.PeerEnd(frame.CodeOK, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	if x.s.st.done {
+		t.Error("done before the application was handed the end")
+	}
+	_, _ = x.s.Receive(noWait)
+	x.write()
+	if !x.s.st.done || !x.s.st.retired {
+		t.Errorf("it stays at %v", x.s.st)
+	}
+}

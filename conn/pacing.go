@@ -1,0 +1,72 @@
+package conn
+
+import (
+	"sync/atomic"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// What is different where the receiver does not grant credit (frame.Pacing). A
+// peer that keeps to a window of its own is held to caps; one that is told
+// nothing at all is not read while too much waits here.
+
+// senderWindows is how many streams' SenderWindow a connection holds unread.
+const senderWindows = 4
+
+// unpacedMost is how many bytes of credit wait unread on a connection before it
+// stops reading.
+const unpacedMost = 256 << 10
+
+// beyond is called when more is unread than in.limit says, as far as is known. It
+// looks again, and says what becomes of data that is too much.
+func (c *Conn) beyond(id uint64) error {
+	in := &c.in
+	switch c.pacing {
+	case frame.Granted:
+		if in.limit = c.told.Load() + uint64(c.lim.ConnWindow); in.recvd > in.limit {
+			return violation(frame.CodeFlowControl, "%d bytes beyond the connection's credit", in.recvd-in.limit)
+		}
+	case frame.Reported:
+		if in.limit = c.taken.Load() + uint64(senderWindows*c.lim.SenderWindow); in.recvd > in.limit {
+			if p := c.find(id); p != nil {
+				p.s.Evict("the connection holds too much that is unread")
+			}
+		}
+	case frame.Unpaced:
+		in.limit = 1 << 63
+	}
+	return nil
+}
+
+// A pause is a reader that waits for what it has read to be taken.
+type pause struct {
+	resume chan struct{} // holds one word; nil where readers never wait
+	on     atomic.Bool
+}
+
+// unread is how many bytes of credit wait to be taken. It is called by the reader.
+func (c *Conn) unread() int64 { return int64(c.in.recvd) - int64(c.taken.Load()) }
+
+// awaitRoom waits, on the reader's own goroutine, while the protocol has no other
+// way to slow its peer down than not to read.
+func (c *Conn) awaitRoom() {
+	if c.pacing != frame.Unpaced || c.unread() < unpacedMost {
+		return
+	}
+	c.keeper.partAt.Store(0) // a frame that is not complete is our doing
+	c.pause.on.Store(true)
+	for c.unread() >= unpacedMost/2 && c.Err() == nil {
+		<-c.pause.resume
+	}
+	c.pause.on.Store(false)
+}
+
+// wakeReader has a reader that waits look again.
+func (c *Conn) wakeReader() {
+	if c.pause.on.Load() {
+		select {
+		case c.pause.resume <- struct{}{}:
+		default:
+		}
+	}
+}

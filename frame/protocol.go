@@ -32,6 +32,7 @@ type Protocol interface {
 // A Greeting is what a handshake works with, and what it finds out.
 type Greeting struct {
 	Client bool
+	Parent uint64   // client: the connection that a stream's own connection belongs to; 0: none
 	First  []byte   // what a server has read to detect the protocol
 	Own    Settings // what to say
 	// Authenticate is called by a server with what the client said, before it

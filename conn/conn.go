@@ -112,6 +112,7 @@ type Conn struct {
 	pacing    frame.Pacing
 	maxStream uint64 // the last number that a stream can have
 	pause     pause
+	also      also
 
 	// Owned by the reader.
 	in       input
@@ -158,6 +159,7 @@ func newConn(cfg Config) *Conn {
 	c := &Conn{cfg: cfg, sess: cfg.Session}
 	c.lim = &c.cfg.Limits
 	c.caps = c.sess.Caps()
+	c.also.init(c.sess)
 	c.pacing, c.maxStream = c.caps.Pacing, c.caps.MaxStream
 	if c.pacing == frame.Unpaced {
 		c.pause.resume = make(chan struct{}, 1)
@@ -289,7 +291,7 @@ func (c *Conn) lost(op string, err error) {
 	case op == "write" && errors.Is(err, os.ErrDeadlineExceeded):
 		code, err = frame.CodeWriteStall, errStalled
 	}
-	c.end(&Error{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}, false)
+	c.end(c.over(&Error{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}), false)
 }
 
 // end is the one way in which a connection ends. Streams hear of it first, each
@@ -375,6 +377,9 @@ func (c *Conn) finish() {
 	c.wakeReader()
 	if c.tr != nil {
 		c.tr.close()
+	}
+	if c.also.ender != nil {
+		c.also.ender.Closed()
 	}
 	c.cfg.Handler.Closed(c, e)
 }

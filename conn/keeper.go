@@ -148,7 +148,11 @@ func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
 		c.lost("write", *err)
 		return
 	}
-	if k.dead.Load() {
+	switch {
+	case k.dead.Load() && c.Err() == nil: // the peer has had its time to end it
+		c.Close()
+		return
+	case k.dead.Load():
 		c.finish()
 		return
 	}

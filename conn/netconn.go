@@ -57,7 +57,10 @@ func (t *netConn) read(early []byte) {
 			t.c.lost("read", err)
 			return
 		}
-		t.c.awaitRoom()
+		if !t.c.awaitRoom() {
+			t.drain()
+			return
+		}
 	}
 }
 

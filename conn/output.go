@@ -270,6 +270,7 @@ func (c *Conn) flushOnce() bool {
 	err := c.write()
 	switch {
 	case err == nil:
+		c.written()
 		return o.bye || !o.rest()
 	case !errors.Is(err, errAgain):
 		c.abandon()
@@ -359,9 +360,12 @@ func (c *Conn) gather() bool {
 	c.gatherControl()
 	c.gatherData()
 	if o.o.Len() == 0 {
+		c.locals()
+		c.written()
 		return false
 	}
 	c.sess.Flush(&o.o)
+	c.locals()
 	c.keeper.mark(o.wrote.Add(uint64(o.o.Len())))
 	o.pieces = o.o.Vec(o.pieces[:0])
 	o.vec = o.pieces

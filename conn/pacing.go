@@ -48,15 +48,47 @@ type pause struct {
 func (c *Conn) unread() int64 { return int64(c.in.recvd) - int64(c.taken.Load()) }
 
 // awaitRoom waits, on the reader's own goroutine, while the protocol has no other
-// way to slow its peer down than not to read.
-func (c *Conn) awaitRoom() {
-	if c.pacing != frame.Unpaced || c.unread() < unpacedMost {
-		return
+// way to slow its peer down than not to read. It returns false when the connection
+// has ended.
+func (c *Conn) awaitRoom() bool {
+	if c.pacing != frame.Unpaced {
+		return true
 	}
+	if c.unread() >= unpacedMost {
+		c.wait(func() bool { return c.unread() < unpacedMost/2 }, nil)
+	}
+	for p := c.also.pauser; p != nil; {
+		full := p.Full()
+		if full == nil {
+			break
+		}
+		c.wait(func() bool { return closed(full) }, full)
+		if !c.Input(nil) {
+			return false
+		}
+	}
+	return c.Err() == nil
+}
+
+func closed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait blocks the reader until done, or the connection's end. It looks again when
+// something was taken, or also is closed.
+func (c *Conn) wait(done func() bool, also <-chan struct{}) {
 	c.keeper.partAt.Store(0) // a frame that is not complete is our doing
 	c.pause.on.Store(true)
-	for c.unread() >= unpacedMost/2 && c.Err() == nil {
-		<-c.pause.resume
+	for !done() && c.Err() == nil {
+		select {
+		case <-c.pause.resume:
+		case <-also:
+		}
 	}
 	c.pause.on.Store(false)
 }

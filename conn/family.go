@@ -1,0 +1,71 @@
+package conn
+
+import (
+	"net"
+	"sync/atomic"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// also is what a session may offer beside frame.Session; nil if it does not.
+type also struct {
+	pauser frame.Pauser
+	local  frame.Local
+	ender  frame.Ender
+
+	begun   frame.Frame // for local
+	lingers atomic.Bool // nothing is left to do but wait for the peer's FIN
+}
+
+func (a *also) init(s frame.Session) {
+	a.pauser, _ = s.(frame.Pauser)
+	a.local, _ = s.(frame.Local)
+	a.ender, _ = s.(frame.Ender)
+}
+
+// locals passes on what writing has caused: events that no peer will send.
+func (c *Conn) locals() {
+	l := c.also.local
+	if l == nil {
+		return
+	}
+	for f := &c.also.begun; l.Local(f); {
+		p := c.find(f.Stream)
+		if p == nil {
+			continue
+		}
+		if f.Kind == frame.EOS || f.Kind == frame.Reset {
+			p.peerOver.Store(true)
+		}
+		if err := p.s.Control(f); err != nil {
+			c.violated(err)
+			return
+		}
+	}
+}
+
+// written is called when all output is with the transport: a session may have had
+// nothing else to do.
+func (c *Conn) written() {
+	e := c.also.ender
+	if e == nil || c.also.lingers.Load() {
+		return
+	}
+	linger, over := e.Over()
+	switch {
+	case !over:
+	case linger == 0:
+		c.Close()
+	default:
+		c.also.lingers.Store(true)
+		c.keeper.linger(c, linger)
+	}
+}
+
+// over is how a connection ends whose session had nothing left to do.
+func (c *Conn) over(e *Error) *Error {
+	if c.also.lingers.Load() {
+		return &Error{Addr: e.Addr, Op: "close", Code: frame.CodeOK, Err: net.ErrClosed}
+	}
+	return e
+}

@@ -220,7 +220,7 @@ func (c *Client) dial(wait time.Duration) error {
 			return &ConnError{Addr: stringAddr(c.target), Op: "dial", Err: context.Cause(ctx)}
 		}
 	}
-	k, err := c.connect(ctx)
+	k, err := c.connect(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -260,8 +260,9 @@ func (c *Client) onClose(f func()) func() {
 	return func() { close(done) }
 }
 
-// connect makes one connection: network, TLS, handshake.
-func (c *Client) connect(ctx context.Context) (*Conn, error) {
+// connect makes one connection: network, TLS, handshake. With a parent it is that
+// one's child.
+func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 	fail := func(op string, err error) (*Conn, error) {
 		return nil, &ConnError{Addr: stringAddr(c.target), Op: op, Err: err}
 	}
@@ -281,6 +282,9 @@ func (c *Client) connect(ctx context.Context) (*Conn, error) {
 		nc = tc
 	}
 	g := &frame.Greeting{Client: true, Own: c.settings(c.opts.TLS == nil)}
+	if parent != nil {
+		g.Parent = parent.kin.family.id
+	}
 	start := time.Now()
 	if err := nc.SetDeadline(start.Add(c.limits.Handshake + c.limits.Authenticate)); err != nil {
 		return fail("handshake", err)
@@ -290,20 +294,23 @@ func (c *Client) connect(ctx context.Context) (*Conn, error) {
 		err = nc.SetDeadline(time.Time{})
 	}
 	if err != nil || !stop() {
+		neverBegan(sess)
 		_ = nc.Close()
 		return fail("handshake", errors.Join(err, context.Cause(ctx)))
 	}
-	return c.join(&joint{nc: nc, proto: c.proto, sess: sess, g: g, rtt: time.Since(start)})
+	return c.join(&joint{nc: nc, proto: c.proto, sess: sess, g: g, parent: parent, rtt: time.Since(start)})
 }
 
 // join makes the connection one of the client's.
 func (c *Client) join(j *joint) (*Conn, error) {
 	if err := c.count(1); err != nil {
+		neverBegan(j.sess)
 		_ = j.nc.Close()
 		return nil, err
 	}
 	engine, err := c.loops(j.nc)
 	if err != nil {
+		neverBegan(j.sess)
 		c.wg.Done()
 		_ = j.nc.Close()
 		return nil, err
@@ -418,7 +425,7 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 			full = nil
 			continue
 		}
-		ss, err := k.open(ctx, method, opts, n, each)
+		ss, err := c.openOn(ctx, k, method, opts, n, each)
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return ss, err
@@ -437,6 +444,13 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 	}
 }
 
+func (c *Client) openOn(ctx context.Context, k *Conn, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
+	if k.kin.family != nil && (opts == nil || !opts.unary) {
+		return c.openChildren(ctx, k, method, opts, n, each)
+	}
+	return k.open(ctx, method, opts, n, each)
+}
+
 // onItsOwn is o with a connection that nobody else uses meanwhile.
 func (o *OpenOptions) onItsOwn() *OpenOptions {
 	r := OpenOptions{}
@@ -449,13 +463,28 @@ func (o *OpenOptions) onItsOwn() *OpenOptions {
 
 // openDedicated opens on a connection that is closed when the streams are over.
 func (c *Client) openDedicated(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
+	k, err := c.dialDedicated(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	k.c.EndWithStreams()
+	ss, err := c.openOn(ctx, k, method, opts, n, each)
+	if err != nil {
+		_ = k.Close()
+	}
+	return ss, err
+}
+
+// dialDedicated makes a connection that is nobody's but its streams'; with a
+// parent it belongs to that. It ends with the client at the latest.
+func (c *Client) dialDedicated(ctx context.Context, parent *Conn) (*Conn, error) {
 	if err := c.count(0); err != nil {
 		return nil, err
 	}
 	dctx, cancel := context.WithTimeout(ctx, 2*c.limits.Handshake)
 	defer cancel()
 	defer c.onClose(cancel)()
-	k, err := c.connect(dctx)
+	k, err := c.connect(dctx, parent)
 	if err != nil {
 		return nil, err
 	}
@@ -467,12 +496,7 @@ func (c *Client) openDedicated(ctx context.Context, method string, opts *OpenOpt
 		_ = k.Close()
 		return nil, fmt.Errorf("sluice: open at %s: %w", c.target, ErrClosed)
 	}
-	k.c.EndWithStreams()
-	ss, err := k.open(ctx, method, opts, n, each)
-	if err != nil {
-		_ = k.Close()
-	}
-	return ss, err
+	return k, nil
 }
 
 // callTries is how often a call is made again that was refused unprocessed.

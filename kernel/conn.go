@@ -25,6 +25,7 @@ type Conn struct {
 	client   bool // we opened it
 	identity Identity
 	caps     frame.Caps
+	kin      kin
 
 	lastConfig, configBefore atomic.Pointer[actor.Config]
 	running                  handlers
@@ -364,6 +365,7 @@ func (l *link) Closed(_ *conn.Conn, err error) {
 	c.once.Do(func() {
 		c.err = err
 		close(c.done)
+		c.leaveFamily()
 		c.ended(c)
 	})
 }
@@ -371,6 +373,9 @@ func (l *link) Closed(_ *conn.Conn, err error) {
 // Open implements conn.Handler.
 func (l *link) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	c := (*Conn)(l)
+	if c.kin.parent != nil {
+		return c.keep(f)
+	}
 	h, ok := c.host.lookup(f.Method)
 	if !ok {
 		return &conn.Refusal{Code: CodeUnimplemented, Reason: "no such method: " + f.Method, NotProcessed: true}

@@ -39,7 +39,8 @@ type host struct {
 
 	mu       sync.RWMutex
 	handlers map[string]entry
-	offers   chan *Offer // made by the first call of Offers
+	parents  map[uint64]*Conn // by number; a server's
+	offers   chan *Offer      // made by the first call of Offers
 }
 
 // entry is one registered handler: one of the two.
@@ -236,6 +237,15 @@ type joint struct {
 	sess  frame.Session
 	g     *frame.Greeting
 	rtt   time.Duration
+
+	parent *Conn // of a client's connection that belongs to another
+}
+
+// neverBegan tells a session whose handshake is done that nothing comes of it.
+func neverBegan(sess frame.Session) {
+	if e, ok := sess.(frame.Ender); ok {
+		e.Closed()
+	}
 }
 
 // attach makes a connection; fill completes it before anything happens on it.
@@ -252,14 +262,22 @@ func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error)
 		Session: j.sess, Client: j.g.Client, Limits: h.limits, Peer: j.g.Peer, Handler: (*link)(c),
 		Timers: &h.timers, Remote: j.nc.RemoteAddr(), RTT: j.rtt,
 	}
+	var orphan error
 	made := func(k *conn.Conn) {
 		c.c = k
 		fill(c)
+		orphan = c.joinFamily(j.sess, j.parent)
 	}
 	if e != nil && conn.Loops(j.nc) && c.caps.Pacing != frame.Unpaced {
-		_, err := e.Attach(j.nc, cfg, j.g.Early, made)
-		return c, err
+		if _, err := e.Attach(j.nc, cfg, j.g.Early, made); err != nil {
+			neverBegan(j.sess)
+			return c, err
+		}
+	} else {
+		conn.Serve(j.nc, cfg, j.g.Early, made)
 	}
-	conn.Serve(j.nc, cfg, j.g.Early, made)
+	if orphan != nil {
+		c.c.Fail("open", CodeUnavailable, orphan)
+	}
 	return c, nil
 }

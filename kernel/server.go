@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
 )
 
 // A Server serves streams on the connections that it accepts.
@@ -324,7 +325,7 @@ func (s *Server) welcome(engine *conn.Engine, nc net.Conn) (*Conn, error) {
 			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 		}
 		nc = tc
-		if tc.ConnectionState().NegotiatedProtocol == "" {
+		if tc.ConnectionState().NegotiatedProtocol == "" && s.onlyNative() {
 			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: errALPN}
 		}
 	}
@@ -334,18 +335,28 @@ func (s *Server) welcome(engine *conn.Engine, nc net.Conn) (*Conn, error) {
 	}
 	var id Identity
 	g := &frame.Greeting{First: first, Own: s.settings(s.opts.TLS == nil)}
-	g.Authenticate = func(_ context.Context, peer *frame.Settings) error {
-		id, err = s.authenticate(nc, peer)
-		return err
+	if s.opts.Authenticate != nil {
+		g.Authenticate = func(_ context.Context, peer *frame.Settings) error {
+			id, err = s.authenticate(nc, peer)
+			return err
+		}
 	}
 	sess, err := p.Handshake(ctx, nc, g)
 	if err == nil {
 		err = nc.SetDeadline(time.Time{})
 	}
 	if err != nil {
+		neverBegan(sess)
 		return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 	}
 	return s.join(engine, &joint{nc: nc, proto: p, sess: sess, g: g}, id)
+}
+
+// onlyNative tells whether a client under TLS must name the protocol: those of
+// others don't.
+func (s *Server) onlyNative() bool {
+	_, ok := s.protocols[0].(native.Protocol)
+	return ok && len(s.protocols) == 1
 }
 
 // join makes the connection one of the server's.
@@ -380,9 +391,6 @@ func (s *Server) join(engine *conn.Engine, j *joint, id Identity) (*Conn, error)
 
 // authenticate asks the program, within its own time.
 func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, error) {
-	if s.opts.Authenticate == nil {
-		return nil, nil
-	}
 	l := s.opts.Limits.Authenticate
 	ctx, cancel := context.WithTimeout(s.life, l)
 	defer cancel()

@@ -1,0 +1,189 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// What is here serves protocols on which a stream has a connection of its own,
+// and calls are made on another, its parent (frame.Parent, frame.Child): the
+// parent's end ends its children, and a call on it names a stream by number.
+
+var (
+	errNoParent = errors.New("the connection that the stream belongs to is gone")
+	// errNoChild is why a call can't have the stream that it names.
+	errNoChild = errors.New("no such stream, or another call has it")
+)
+
+// A family is what a connection knows of those that belong to it.
+type family struct {
+	id uint64
+
+	mu       sync.Mutex
+	over     bool
+	children map[uint64]*Conn
+	kept     map[uint64]*Stream // that no call has named yet; a server's
+}
+
+// kin is a connection's place in its family.
+type kin struct {
+	family *family // of a parent
+	parent *Conn   // of a child
+	id     uint64  // of a child
+}
+
+// join finds a connection's place. It is called before anything happens on it.
+func (c *Conn) joinFamily(sess frame.Session, parent *Conn) error {
+	switch s := sess.(type) {
+	case frame.Parent:
+		c.kin.family = &family{id: s.ConnID(), children: map[uint64]*Conn{}, kept: map[uint64]*Stream{}}
+		if !c.client && s.ConnID() != 0 {
+			c.host.addParent(c)
+		}
+	case frame.Child:
+		if parent == nil {
+			parent = c.host.parentOf(s.ParentID())
+		}
+		if parent == nil {
+			return errNoParent
+		}
+		c.kin.parent, c.kin.id = parent, s.ConnID()
+		return parent.kin.family.adopt(c, c.host.limits.MaxStreams)
+	}
+	return nil
+}
+
+func (h *host) addParent(c *Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.parents == nil {
+		h.parents = map[uint64]*Conn{}
+	}
+	h.parents[c.kin.family.id] = c
+}
+
+func (h *host) parentOf(id uint64) *Conn {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.parents[id]
+}
+
+func (f *family) adopt(c *Conn, most int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.over:
+		return errNoParent
+	case len(f.children) >= most:
+		return fmt.Errorf("%w: %d", ErrTooManyStreams, most)
+	}
+	f.children[c.kin.id] = c
+	return nil
+}
+
+// leaveFamily is called when the connection has ended: a parent's children end
+// with it.
+func (c *Conn) leaveFamily() {
+	if p := c.kin.parent; p != nil {
+		f := p.kin.family
+		f.mu.Lock()
+		delete(f.children, c.kin.id)
+		delete(f.kept, c.kin.id)
+		f.mu.Unlock()
+	}
+	f := c.kin.family
+	if f == nil {
+		return
+	}
+	c.host.mu.Lock()
+	if c.host.parents[f.id] == c {
+		delete(c.host.parents, f.id)
+	}
+	c.host.mu.Unlock()
+	f.mu.Lock()
+	f.over = true
+	children := make([]*Conn, 0, len(f.children))
+	for _, k := range f.children {
+		children = append(children, k)
+	}
+	f.mu.Unlock()
+	for _, k := range children {
+		k.c.Fail("close", frame.CodeConnectionLost, fmt.Errorf("the parent connection has ended: %w", c.err))
+	}
+}
+
+// keep accepts the one stream of a child's connection, for the call that will
+// name it.
+func (c *Conn) keep(f *frame.Frame) *conn.Refusal {
+	o := c.offer(f)
+	s, err := o.Accept(Message{}, nil)
+	if err != nil {
+		return nil // it was given up: there is nobody to tell
+	}
+	p := c.kin.parent.kin.family
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.kept[c.kin.id] = s
+	return nil
+}
+
+// child takes the stream that a call on c names. It can be had once.
+func (c *Conn) child(id uint64) (*Stream, error) {
+	f := c.kin.family
+	if f == nil {
+		return nil, errNoChild
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.kept[id]
+	if s == nil {
+		return nil, errNoChild
+	}
+	delete(f.kept, id)
+	return s, nil
+}
+
+// openChildren opens n streams on connections of their own, which belong to k. A
+// call on k then names them.
+func (c *Client) openChildren(ctx context.Context, k *Conn, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
+	switch {
+	case method != "" || opts != nil && (!opts.Request.IsZero() || opts.Metadata != nil):
+		return nil, fmt.Errorf("sluice: open %s: %w: over %s a stream is opened without a method or a request, and passed to a call",
+			method, ErrNotSupported, k.protocol)
+	case k.kin.family.id == 0:
+		return nil, fmt.Errorf("sluice: open at %s: %w: the server serves no streams", c.target, ErrNotSupported)
+	}
+	var ss []*Stream
+	for i := range n {
+		s, err := c.openChild(ctx, k, opts, each, i)
+		if err != nil {
+			for _, s := range ss {
+				s.Abort(CodeCancelled, "opened with a stream that could not be")
+			}
+			return nil, err
+		}
+		ss = append(ss, s)
+	}
+	return ss, nil
+}
+
+func (c *Client) openChild(ctx context.Context, k *Conn, opts *OpenOptions, each []StreamOptions, i int) (*Stream, error) {
+	child, err := c.dialDedicated(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if each != nil {
+		each = each[i : i+1]
+	}
+	ss, err := child.open(ctx, "", opts, 1, each)
+	if err != nil {
+		_ = child.Close()
+		return nil, err
+	}
+	return ss[0], nil
+}

@@ -1,0 +1,287 @@
+package seastar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// Names of compression algorithms.
+const (
+	LZ4           = "LZ4"
+	LZ4Fragmented = "LZ4_FRAGMENTED"
+)
+
+// DefaultLinger is how long a stream's connection waits for the peer's FIN.
+const DefaultLinger = 5 * time.Second
+
+// Protocol is Seastar's protocol, for a server's or client's list of them. Its
+// zero value works; it must not be copied or changed once it is in use. A pointer
+// to it belongs to one server, or to any number of clients.
+type Protocol struct {
+	// Compress names the algorithms that this side speaks, in the order in which a
+	// client prefers them: LZ4, LZ4Fragmented. None by default, as with Seastar.
+	Compress []string
+	// Cookie is what a client's connections ask to be isolated by.
+	Cookie []byte
+	// Isolate is asked by a server for each connection that comes with a cookie,
+	// those of streams too. An error closes the connection. nil lets all in.
+	Isolate func(ctx context.Context, cookie []byte) error
+	// NoStreams keeps a server from telling its clients the number of their
+	// connection, without which they can't make streams.
+	NoStreams bool
+
+	// MaxMemory is how many bytes the requests in work on all connections of a
+	// server may cost; a connection whose next request is beyond it is not read. A
+	// request that costs more alone is answered with an exception. 0 is no limit.
+	MaxMemory int
+	// RequestSize is what each request costs at least; Seastar calls it
+	// basic_request_size.
+	RequestSize int
+	// Bloat is what a byte of a request costs; 0 is 1. Seastar: bloat_factor.
+	Bloat int
+
+	// Linger is how long a stream's connection waits for the peer's FIN when both
+	// directions have ended; 0 is DefaultLinger. A Seastar peer that is slow to
+	// read loses the end of its stream if the connection is closed earlier.
+	Linger time.Duration
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+
+	family family
+	once   sync.Once
+	budget budget
+}
+
+// Name returns "seastar".
+func (p *Protocol) Name() string { return name }
+
+// Detect looks for the magic.
+func (p *Protocol) Detect(first []byte) frame.Verdict {
+	n := min(len(first), len(magic))
+	switch {
+	case string(first[:n]) != magic[:n]:
+		return frame.No
+	case n < len(magic):
+		return frame.More
+	}
+	return frame.Yes
+}
+
+// agreed is what the two hellos have settled.
+type agreed struct {
+	compress string // "": none
+	timeout  bool   // requests tell the time left
+	duration bool   // responses tell the handler's time
+	id       uint64 // of the connection; 0: none
+	parent   uint64 // of a stream's connection; 0: it is none
+	limit    int    // bytes of the longest message that we take
+}
+
+// Handshake exchanges hellos: the client's first. The session of a client whose
+// greeting names a Parent, and of a server whose client's hello does, carries one
+// stream; any other carries calls.
+func (p *Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Greeting) (frame.Session, error) {
+	p.once.Do(func() { p.budget.max = int64(p.MaxMemory) })
+	if err := checkNames(p.Compress); err != nil {
+		return nil, err
+	}
+	g.Peer = frame.Settings{
+		MaxMessage: pool.MaxLen, MaxStreams: math.MaxInt32, MaxMetadata: math.MaxUint32,
+		InitialCredit: 1 << 62, ConnCredit: 1 << 62,
+	}
+	a := agreed{limit: int(min(g.Own.MaxMessage, pool.MaxLen))}
+	if g.Client {
+		return p.call(rw, g, a)
+	}
+	return p.answer(ctx, rw, g, a)
+}
+
+func checkNames(names []string) error {
+	for _, n := range names {
+		if n != LZ4 && n != LZ4Fragmented {
+			return fmt.Errorf("seastar: unknown compression %q", n)
+		}
+	}
+	return nil
+}
+
+// call is the client's side of the handshake.
+func (p *Protocol) call(rw io.ReadWriter, g *frame.Greeting, a agreed) (frame.Session, error) {
+	if _, err := rw.Write(appendHello(nil, p.offer(g.Parent))); err != nil {
+		return nil, err
+	}
+	rs, rest, err := readHello(nil, rw)
+	if errors.Is(err, io.ErrUnexpectedEOF) && g.Parent != 0 {
+		err = fmt.Errorf("seastar: the server takes no stream of connection %#x: %w", g.Parent, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := p.accept(rs, g, &a); err != nil {
+		return nil, err
+	}
+	g.Early = rest
+	if g.Parent != 0 {
+		g.Peer.MaxStreams = 1
+		return newStream(p, a, true), nil
+	}
+	return newClient(p, a), nil
+}
+
+// offer is what a client's hello says. On a stream's connection the timeouts and
+// durations of calls mean nothing.
+func (p *Protocol) offer(parent uint64) (rs []record) {
+	if len(p.Compress) > 0 {
+		rs = append(rs, record{featCompress, strings.Join(p.Compress, ",")})
+	}
+	if parent == 0 {
+		rs = append(rs, record{featTimeout, ""})
+	} else {
+		rs = append(rs, record{featStreamParent, idData(parent)})
+	}
+	if len(p.Cookie) > 0 {
+		rs = append(rs, record{featIsolation, string(p.Cookie)})
+	}
+	if parent == 0 {
+		rs = append(rs, record{featHandlerDuration, ""})
+	}
+	return rs
+}
+
+// accept takes the server's answer in.
+func (p *Protocol) accept(rs []record, g *frame.Greeting, a *agreed) (err error) {
+	a.parent = g.Parent
+	a.timeout, a.duration = has(rs, featTimeout), has(rs, featHandlerDuration)
+	if chosen, ok := find(rs, featCompress); ok {
+		if !slices.Contains(p.Compress, chosen) {
+			return failf(frame.CodeProtocol, "the server has chosen compression %q, which was not offered", chosen)
+		}
+		a.compress = chosen
+	}
+	if data, ok := find(rs, featConnectionID); ok {
+		if a.id, err = idOf(data); err != nil {
+			return err
+		}
+	}
+	if a.id == 0 && a.parent != 0 {
+		return failf(frame.CodeUnimplemented, "the server serves no streams")
+	}
+	return nil
+}
+
+// answer is the server's side of the handshake. Whatever is refused is refused
+// by closing: the wire has no other way.
+func (p *Protocol) answer(ctx context.Context, rw io.ReadWriter, g *frame.Greeting, a agreed) (frame.Session, error) {
+	rs, rest, err := readHello(g.First, rw)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := p.choose(rs, &a)
+	if err != nil {
+		return nil, err
+	}
+	cookie, isolated := find(rs, featIsolation)
+	g.Peer.Token = []byte(cookie)
+	if g.Authenticate != nil {
+		if err := g.Authenticate(ctx, &g.Peer); err != nil {
+			return nil, failf(frame.CodeUnauthenticated, "%v", err)
+		}
+	}
+	if isolated && p.Isolate != nil {
+		if err := p.Isolate(ctx, []byte(cookie)); err != nil {
+			return nil, failf(frame.CodePermissionDenied, "isolation: %v", err)
+		}
+	}
+	s, err := p.join(a, g)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := rw.Write(appendHello(nil, reply)); err != nil {
+		s.Closed()
+		return nil, err
+	}
+	g.Early = rest
+	return s, nil
+}
+
+// choose settles what a client's hello asks for, and makes the answer to it.
+func (p *Protocol) choose(rs []record, a *agreed) (reply []record, err error) {
+	if names, ok := find(rs, featCompress); ok {
+		for n := range strings.SplitSeq(names, ",") {
+			if slices.Contains(p.Compress, n) {
+				a.compress = n
+				reply = append(reply, record{featCompress, n})
+				break
+			}
+		}
+	}
+	if a.timeout = has(rs, featTimeout); a.timeout {
+		reply = append(reply, record{featTimeout, ""})
+	}
+	if data, ok := find(rs, featStreamParent); ok {
+		if p.NoStreams {
+			return nil, failf(frame.CodeUnimplemented, "streams are not served")
+		}
+		if a.parent, err = idOf(data); err != nil {
+			return nil, err
+		}
+		if a.parent == 0 {
+			return nil, failf(frame.CodeProtocol, "a stream of no connection")
+		}
+	}
+	if !p.NoStreams {
+		a.id = p.family.number()
+		reply = append(reply, record{featConnectionID, idData(a.id)})
+	}
+	if cookie, ok := find(rs, featIsolation); ok {
+		reply = append(reply, record{featIsolation, cookie})
+	}
+	if a.duration = has(rs, featHandlerDuration); a.duration {
+		reply = append(reply, record{featHandlerDuration, ""})
+	}
+	return reply, nil
+}
+
+// A session is what a handshake makes.
+type session interface {
+	frame.Session
+	frame.Ender
+}
+
+// join gives a server's connection its place before its client hears of it.
+func (p *Protocol) join(a agreed, g *frame.Greeting) (session, error) {
+	if a.parent == 0 {
+		if a.id != 0 {
+			p.family.add(a.id)
+		}
+		return newServer(p, a), nil
+	}
+	if err := p.family.adopt(a.parent, g.Own.MaxStreams); err != nil {
+		return nil, err
+	}
+	return newStream(p, a, false), nil
+}
+
+func (p *Protocol) now() time.Time {
+	if p.Now != nil {
+		return p.Now()
+	}
+	return time.Now()
+}
+
+func (p *Protocol) linger() time.Duration {
+	if p.Linger > 0 {
+		return p.Linger
+	}
+	return DefaultLinger
+}

@@ -1,0 +1,365 @@
+package seastar
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// server is a server's connection that calls come in on. Each is a unary stream.
+type server struct {
+	reader
+	sender
+	agreed
+	p *Protocol
+
+	// Owned by the reader.
+	last    int64  // message id
+	next    uint64 // number of the next call's stream
+	cur     call
+	outcome outcome
+	waits   *ticket // for the call at hand
+	names   map[uint64]string
+
+	mu     sync.Mutex
+	calls  map[uint64]*call // by stream
+	closed bool
+	line   *ticket // waits, for Closed to give up
+}
+
+// An outcome is what the reader says about the call at hand.
+type outcome struct {
+	refusal string // it costs too much; empty if it does not
+	code    frame.Code
+	said    bool // its last event was returned
+}
+
+// A call is one that was not answered yet.
+type call struct {
+	stream uint64
+	id     int64
+	verb   uint64
+	left   time.Duration // until its deadline, when it came; 0: none
+	start  time.Time
+	cost   int64
+
+	// Owned by the writer.
+	noWait  bool
+	replied bool
+	extra   bool // more than one reply
+	reply   pool.Message
+}
+
+func newServer(p *Protocol, a agreed) *server {
+	s := &server{p: p, agreed: a, next: 1, calls: map[uint64]*call{}}
+	s.algorithm = a.compress
+	s.reader.kind, s.header = s, requestLen
+	if a.timeout {
+		s.header += timeoutLen
+	}
+	s.pack = newEnvelope(a.compress, a.limit+s.header)
+	return s
+}
+
+// Caps tells what the protocol can carry.
+func (s *server) Caps() frame.Caps { return caps }
+
+// ConnID implements frame.Parent.
+func (s *server) ConnID() uint64 { return s.id }
+
+// Over implements frame.Ender: calls end no connection.
+func (s *server) Over() (time.Duration, bool) { return 0, false }
+
+// Closed implements frame.Ender: no stream can belong to the connection any
+// more, and its calls cost nothing.
+func (s *server) Closed() {
+	if s.id != 0 {
+		s.p.family.remove(s.id)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	for _, c := range s.calls {
+		s.p.budget.give(c.cost)
+		c.reply.Release()
+	}
+	s.calls = nil
+	if s.line != nil {
+		s.p.budget.leave(s.line)
+		s.line = nil
+	}
+}
+
+// Full implements frame.Pauser: the next request costs more than there is left.
+func (s *server) Full() <-chan struct{} {
+	if !s.paused {
+		return nil
+	}
+	return s.waits.ready
+}
+
+// begin implements kind.
+func (s *server) begin(h []byte) (v verdict, err error) {
+	c := &s.cur
+	*c = call{}
+	if s.timeout {
+		c.left = timeLeft(binary.LittleEndian.Uint64(h))
+		h = h[timeoutLen:]
+	}
+	c.verb = binary.LittleEndian.Uint64(h)
+	c.id = int64(binary.LittleEndian.Uint64(h[8:]))
+	v.size = int64(binary.LittleEndian.Uint32(h[16:]))
+	if c.id <= s.last {
+		return v, failf(frame.CodeProtocol, "message %d after %d", c.id, s.last)
+	}
+	s.last = c.id
+	s.outcome = outcome{}
+	s.weigh(c, v.size)
+	if s.outcome.refusal != "" {
+		v.fate = drop
+		return v, nil
+	}
+	c.stream = s.next
+	s.next += 2
+	v.stream = c.stream
+	return v, nil
+}
+
+// weigh finds out what a request of n bytes costs, and whether that is too much.
+func (s *server) weigh(c *call, n int64) {
+	p := s.p
+	cost := n
+	most := int64(s.limit)
+	if p.MaxMemory > 0 {
+		c.cost = int64(p.RequestSize) + n*int64(max(p.Bloat, 1))
+		if c.cost > int64(p.MaxMemory) {
+			cost, most = c.cost, int64(p.MaxMemory)
+		}
+	}
+	if cost <= most {
+		return
+	}
+	c.cost = 0
+	s.outcome.code = frame.CodeTooLarge
+	s.outcome.refusal = fmt.Sprintf("std::runtime_error (request size %d large than memory limit %d, verb %d)",
+		cost, most, c.verb)
+}
+
+// admit implements kind: a call comes in when there is memory for it.
+func (s *server) admit() bool {
+	if s.cur.cost == 0 {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waits == nil {
+		t := s.p.budget.take(s.cur.cost)
+		if t == nil {
+			return true
+		}
+		if s.waits = t; s.closed {
+			s.p.budget.leave(t)
+		} else {
+			s.line = t
+		}
+	}
+	select {
+	case <-s.waits.ready:
+		if s.line == nil { // Closed has given it back
+			s.cur.cost = 0
+		}
+		s.waits, s.line = nil, nil
+		return true
+	default:
+		return false
+	}
+}
+
+// before implements kind: the call begins.
+func (s *server) before(f *frame.Frame) bool {
+	if s.outcome.refusal != "" {
+		return false
+	}
+	c := s.cur
+	if s.duration {
+		c.start = s.p.now()
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.p.budget.give(c.cost)
+	} else {
+		s.calls[c.stream] = &c
+	}
+	s.mu.Unlock()
+	f.Kind, f.Stream, f.Value = frame.Open, c.stream, 0
+	f.Method, f.Metadata, f.Deadline = s.method(c.verb), nil, c.left
+	f.Payload, f.FollowsData, f.Unary = nil, false, true
+	f.Grants = append(f.Grants[:0], frame.Grant{})
+	return true
+}
+
+// maxNames is how many verbs' names a connection remembers.
+const maxNames = 256
+
+func (s *server) method(verb uint64) string {
+	n, ok := s.names[verb]
+	if !ok {
+		n = "#" + strconv.FormatUint(verb, 10)
+		if s.names == nil {
+			s.names = map[uint64]string{}
+		}
+		if len(s.names) < maxNames {
+			s.names[verb] = n
+		}
+	}
+	return n
+}
+
+// after implements kind: the request's one message is all there is.
+func (s *server) after(f *frame.Frame) bool {
+	if s.outcome.said {
+		return false
+	}
+	s.outcome.said = true
+	f.Metadata = nil
+	if s.outcome.refusal != "" {
+		f.Kind, f.Stream, f.Value = frame.Answer, 0, uint64(s.cur.id)
+		f.Code, f.Reason = s.outcome.code, s.outcome.refusal
+		return true
+	}
+	f.Kind, f.Stream, f.Code, f.Reason = frame.EOS, s.cur.stream, frame.CodeOK, ""
+	return true
+}
+
+// Messages implements frame.Session.
+func (s *server) Messages(_ *frame.Out, id uint64, run pool.Queue) {
+	for m, ok := run.Pop(); ok; m, ok = run.Pop() {
+		s.reply(id, m)
+	}
+}
+
+// Fragment implements frame.Session: a reply is written in one piece, at its end.
+func (s *server) Fragment(_ *frame.Out, id uint64, m pool.Message, off, n int) {
+	if off+n == m.Len() {
+		s.reply(id, m)
+	}
+}
+
+// reply keeps a message until the call's end is known: it may still fail.
+func (s *server) reply(id uint64, m pool.Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.calls[id]
+	if c == nil || c.replied {
+		if c != nil {
+			c.extra = true
+		}
+		m.Release()
+		return
+	}
+	c.reply, c.replied = m, true
+}
+
+// Control implements frame.Session.
+func (s *server) Control(o *frame.Out, f *frame.Frame) {
+	switch f.Kind {
+	case frame.Accept:
+		s.accepted(f)
+	case frame.EOS, frame.Reject, frame.Reset:
+		if c := s.take(f.Stream); c != nil {
+			s.end(o, c, f)
+			s.p.budget.give(c.cost)
+		}
+	case frame.Answer:
+		s.throw(o, &call{id: int64(f.Value)}, exceptionUser, f.Reason, notMeasured)
+	}
+}
+
+// take ends a call for the session; nil if it was ended.
+func (s *server) take(id uint64) *call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.calls[id]
+	delete(s.calls, id)
+	return c
+}
+
+func (s *server) accepted(f *frame.Frame) {
+	noWait := marked(f.Metadata, NoWait)
+	s.mu.Lock()
+	if c := s.calls[f.Stream]; c != nil {
+		c.noWait = c.noWait || noWait
+	}
+	s.mu.Unlock()
+	if len(f.Payload) > 0 {
+		s.reply(f.Stream, pool.Copy(f.Payload))
+	}
+}
+
+// marked tells whether there is a key at all.
+func marked(md frame.Metadata, key string) bool {
+	for i := range md {
+		if md[i].Key == key {
+			return true
+		}
+	}
+	return false
+}
+
+// end writes the response to a call. Every call gets one, but for those whose
+// caller waits no more: nobody ever did, or the deadline has passed.
+func (s *server) end(o *frame.Out, c *call, f *frame.Frame) {
+	late := f.Kind == frame.Reset && f.Code == frame.CodeDeadlineExceeded && c.left > 0
+	ok := f.Kind == frame.EOS && f.Code == frame.CodeOK
+	switch {
+	case c.noWait || late || f.Kind == frame.EOS && marked(f.Metadata, NoWait):
+		c.reply.Release()
+	case ok && c.extra:
+		c.reply.Release()
+		s.throw(o, c, exceptionUser, "INTERNAL: a call with more than one reply", s.took(c))
+	case ok:
+		s.respond(o, c.id, c.reply, s.took(c))
+	case f.Kind == frame.Reject && f.Code == frame.CodeUnimplemented:
+		c.reply.Release()
+		s.throw(o, c, exceptionUnknownVerb, string(binary.LittleEndian.AppendUint64(nil, c.verb)), notMeasured)
+	default:
+		c.reply.Release()
+		s.throw(o, c, exceptionUser, exceptionText(f.Code, f.Reason), s.took(c))
+	}
+}
+
+// took is how long the handler took, as the wire says it.
+func (s *server) took(c *call) uint32 {
+	if !s.duration {
+		return 0
+	}
+	return micros(s.p.now().Sub(c.start))
+}
+
+// throw writes an exception.
+func (s *server) throw(o *frame.Out, c *call, kind uint32, text string, took uint32) {
+	s.respond(o, -c.id, pool.MessageOf(appendException(nil, kind, text)), took)
+}
+
+func (s *server) respond(o *frame.Out, id int64, m pool.Message, took uint32) {
+	var head [responseLen + durationLen]byte
+	binary.LittleEndian.PutUint64(head[:], uint64(id))
+	binary.LittleEndian.PutUint32(head[8:], uint32(m.Len()))
+	n := responseLen
+	if s.duration {
+		binary.LittleEndian.PutUint32(head[responseLen:], took)
+		n += durationLen
+	}
+	s.sender.frame(o, head[:n], m)
+}
+
+// Flush implements frame.Session.
+func (s *server) Flush(*frame.Out) {}

@@ -1,0 +1,134 @@
+package seastar
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+const name = "seastar"
+
+// magic is what each side sends first.
+const magic = "SSTARRPC"
+
+// Features that a hello names.
+const (
+	featCompress        = 0
+	featTimeout         = 1
+	featConnectionID    = 2
+	featStreamParent    = 3
+	featIsolation       = 4
+	featHandlerDuration = 5
+)
+
+// Lengths in bytes. All numbers on the wire are little-endian.
+const (
+	timeoutLen  = 8
+	requestLen  = 20 // verb, message id, payload length
+	responseLen = 12 // message id, payload length
+	durationLen = 4
+	streamLen   = 4
+	maxHeader   = timeoutLen + requestLen
+
+	wholeMax = 4 << 10  // payloads up to here are handed on in one piece
+	maxText  = 16 << 10 // of an exception; the rest is dropped
+)
+
+const (
+	endOfStream = 0xffffffff // the length that says so
+	notMeasured = 0xffffffff // a handler's duration
+)
+
+// Kinds of exceptions.
+const (
+	exceptionUser        = 0
+	exceptionUnknownVerb = 1
+)
+
+// Keys of metadata that stand for what this wire has.
+const (
+	// NoWait marks a call that nobody waits for: in a client's Open, or in a
+	// server's Accept or end, where it keeps the reply from being written. The
+	// value does not matter.
+	NoWait = "seastar-no-wait"
+	// HandlerMicros is in a reply's trailers: how long the handler took, in
+	// microseconds, if the server has measured it.
+	HandlerMicros = "seastar-handler-us"
+)
+
+func failf(c frame.Code, format string, args ...any) error {
+	return &frame.ProtocolError{Proto: name, Code: c, Detail: fmt.Sprintf(format, args...)}
+}
+
+// caps is what both sorts of connections carry.
+var caps = frame.Caps{
+	Name: name, Pacing: frame.Unpaced, HalfClose: true, Early: true,
+	MaxFragment: 1 << 30, MaxStream: 1 << 62,
+}
+
+// millis is a time left as a request says it. It is never 0, which means none.
+func millis(d time.Duration) uint64 {
+	return uint64((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+// timeLeft is the way back. It bounds what a peer may say, so that no sum with
+// it overflows.
+func timeLeft(ms uint64) time.Duration {
+	const most = 365 * 24 * time.Hour
+	return time.Duration(min(ms, uint64(most/time.Millisecond))) * time.Millisecond
+}
+
+// micros is a duration as a response says it.
+func micros(d time.Duration) uint32 {
+	if us := d / time.Microsecond; us >= 0 && us < math.MaxUint32 {
+		return uint32(us)
+	}
+	return notMeasured
+}
+
+func appendException(b []byte, kind uint32, text string) []byte {
+	b = binary.LittleEndian.AppendUint32(b, kind)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(text)))
+	return append(b, text...)
+}
+
+// exception decodes what was kept of an exception of n bytes into f, whose Code
+// and Reason it sets. notProcessed says that no handler saw the call.
+func exception(p []byte, n int64, f *frame.Frame) (notProcessed bool) {
+	f.Code, f.Reason = frame.CodeProtocol, "an exception that can't be read"
+	if len(p) < 8 {
+		return false
+	}
+	kind, length := binary.LittleEndian.Uint32(p), int64(binary.LittleEndian.Uint32(p[4:]))
+	text := p[8:]
+	if length > n-8 {
+		return false
+	}
+	switch kind {
+	case exceptionUser:
+		f.Code, f.Reason = frame.CodeUnknown, string(text[:min(length, int64(len(text)))])
+	case exceptionUnknownVerb:
+		f.Code, f.Reason = frame.CodeUnimplemented, "unknown verb"
+		if length == 8 {
+			f.Reason = fmt.Sprintf("unknown verb %d", binary.LittleEndian.Uint64(text))
+		}
+		return true
+	default:
+		f.Code, f.Reason = frame.CodeUnknown, fmt.Sprintf("unknown exception of kind %d", kind)
+	}
+	return false
+}
+
+// exceptionText says in a text what our ends say in a code and a reason.
+func exceptionText(c frame.Code, reason string) string {
+	switch {
+	case c == frame.CodeUnknown && reason != "":
+		return reason
+	case reason == "":
+		return c.String()
+	}
+	return c.String() + ": " + reason
+}

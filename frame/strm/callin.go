@@ -1,0 +1,372 @@
+package strm
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// packet takes an RPC packet: a request, or the answer to one of ours. via is the
+// stream that it came wrapped in a frame of, or nil.
+func (s *Session) packet(meta, payload []byte, via *stream) error {
+	m := &s.in.rpc
+	if err := m.parse(meta); err != nil {
+		return err
+	}
+	s.in.hasAnswer = false
+	switch {
+	case s.client && m.isRequest:
+		return failf("a request from the server")
+	case s.client:
+		return s.response(m, payload, via)
+	case !m.isRequest:
+		return failf("a packet of a client's without a request")
+	}
+	return s.request(m, payload)
+}
+
+// wrapped takes the packet that a frame of st's carries: the answer to the
+// request that opens it.
+func (s *Session) wrapped(b []byte, st *stream) error {
+	if len(b) < headerLen || binary.BigEndian.Uint32(b) != magicRPC {
+		return failf("stream %d: data that is no answer, before the answer", st.id)
+	}
+	body, meta := int64(binary.BigEndian.Uint32(b[4:])), int64(binary.BigEndian.Uint32(b[8:]))
+	if b = b[headerLen:]; body != int64(len(b)) || meta > body || meta > maxRPCMeta || meta == 0 {
+		return codef(frame.CodeFrameSize, "stream %d: an answer of %d bytes, meta %d, in %d", st.id, body, meta, len(b))
+	}
+	return s.packet(b[:meta], b[meta:], st)
+}
+
+// A refusal is why a message that came is not handed on.
+type refusal struct {
+	errno int
+	text  string
+}
+
+// unpack returns the message that a packet carries, its attachment at its end.
+func (s *Session) unpack(m *rpcMeta, payload []byte, what string) ([]byte, *refusal) {
+	if m.attachment < 0 || int(m.attachment) > len(payload) {
+		return nil, &refusal{eRequest, fmt.Sprintf("attachment_size=%d is larger than %s_size=%d", m.attachment, what, len(payload))}
+	}
+	body := payload[:len(payload)-int(m.attachment)]
+	attachment := payload[len(body):]
+	if m.checksum != checksumNone && !m.verify(body, attachment) {
+		return nil, m.unreadable(what, len(payload))
+	}
+	if m.compress == compressNone {
+		return payload, nil
+	}
+	msg, err := decompress(m.compress, body, s.maxMessage-len(attachment), len(attachment))
+	switch {
+	case errors.Is(err, errTooLong):
+		return nil, &refusal{errnoOf(frame.CodeTooLarge, false), fmt.Sprintf("%s of more than %d bytes", what, s.maxMessage)}
+	case err != nil:
+		return nil, m.unreadable(what, len(payload))
+	}
+	return append(msg, attachment...), nil
+}
+
+func (m *rpcMeta) verify(body, attachment []byte) bool {
+	if m.checksum != checksumCRC32C {
+		return false
+	}
+	if !m.sumAll {
+		attachment = nil
+	}
+	sum := checksum(body, attachment)
+	return string(m.sum) == string(sum[:])
+}
+
+// unreadable is the refusal of what can't be read, in brpc's words.
+func (m *rpcMeta) unreadable(what string, size int) *refusal {
+	return &refusal{eRequest, fmt.Sprintf("Fail to parse %s, ContentType=%s, CompressType=%s, ChecksumType=%s, %s_size=%d",
+		what, nameOf(contentNames, m.content), nameOf(compressNames, m.compress), nameOf(checksumNames, m.checksum), what, size)}
+}
+
+// request takes a request of the peer's: a call, or the wish for streams.
+func (s *Session) request(m *rpcMeta, payload []byte) error {
+	in := &s.in
+	n := 1
+	if m.hasSettings {
+		n += m.settings.count
+	}
+	if n > maxGroup {
+		return s.refuse(m, &refusal{eRequest, fmt.Sprintf("%d streams in one request, at most %d", n, maxGroup)})
+	}
+	msg, no := s.unpack(m, payload, "request")
+	if no != nil {
+		return s.refuse(m, no)
+	}
+	if in.next+2*uint64(n) > maxStream {
+		return failf("no numbers for streams are left")
+	}
+	c := &call{first: in.next, n: n, unary: !m.hasSettings, correlation: m.correlation}
+	in.next += 2 * uint64(n)
+	s.addOffered(m, c)
+	s.emit(frame.Frame{
+		Kind: frame.Open, Stream: c.first, Unary: c.unary, Method: in.methodOf(m),
+		Metadata: m.metadata(), Deadline: time.Duration(max(m.timeout, 0)) * time.Millisecond,
+	})
+	open := &in.queue[len(in.queue)-1]
+	g := frame.Grant{NoReceive: !c.unary && !m.settings.writable}
+	open.Grants = slices.Repeat([]frame.Grant{g}, n)
+	if !c.unary {
+		open.Payload = msg
+		return nil
+	}
+	s.emit(frame.Frame{Kind: frame.Data, Stream: c.first, Payload: msg, First: true, Last: true, Total: len(msg)})
+	s.emit(frame.Frame{Kind: frame.EOS, Stream: c.first})
+	return nil
+}
+
+// methodOf is the method's name, made anew only when another one is called.
+func (in *input) methodOf(m *rpcMeta) string {
+	n := len(m.service)
+	last := in.method
+	if len(last) == n+1+len(m.method) && last[:n] == string(m.service) && last[n] == '/' && last[n+1:] == string(m.method) {
+		return last
+	}
+	in.method = string(m.service) + "/" + string(m.method)
+	return in.method
+}
+
+func (s *Session) addOffered(m *rpcMeta, c *call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range c.n {
+		st := &stream{id: c.first + 2*uint64(i), peer: m.settings.id}
+		st.call.Store(c)
+		if i > 0 {
+			st.peer = m.settings.extra[i-1]
+		}
+		st.feedback, st.deaf = m.settings.feedback, !m.settings.writable
+		st.phase.Store(uint32(offered))
+		s.table.add(st)
+	}
+}
+
+// refuse answers a request that nobody above hears of.
+func (s *Session) refuse(m *rpcMeta, no *refusal) error {
+	text := errorText(no.errno, no.text)
+	if err := s.uselessFrame(); err != nil {
+		return err
+	}
+	return s.reply(func(b []byte) []byte {
+		if !m.hasSettings {
+			return appendFailure(b, m, no.errno, text)
+		}
+		packet := appendFailure(nil, m, no.errno, text)
+		return append(appendDataHead(b, m.settings.id, noStream, len(packet), false), packet...)
+	})
+}
+
+// response takes the answer to a request of ours. One that nobody waits for any
+// more is told that its streams are not wanted.
+func (s *Session) response(m *rpcMeta, payload []byte, via *stream) error {
+	st, c := s.asker(m, via)
+	if c == nil {
+		if via != nil {
+			return failf("stream %d: an answer to another request, %d", via.id, m.correlation)
+		}
+		if !m.hasSettings {
+			return s.uselessFrame()
+		}
+		return s.resetAll(m, 0)
+	}
+	if c.unary {
+		return s.replied(m, payload, st)
+	}
+	return s.opened(m, payload, c)
+}
+
+// asker finds the request that m answers.
+func (s *Session) asker(m *rpcMeta, via *stream) (*stream, *call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.table.streams[uint64(m.correlation)]
+	if st == nil || !st.is(asked) || via != nil && via != st {
+		return nil, nil
+	}
+	c := st.call.Load()
+	if c == nil || !c.written || c.first != st.id || via != nil && c.unary {
+		return nil, nil
+	}
+	if c.unary {
+		s.table.remove(st)
+	}
+	return st, c
+}
+
+// resetAll resets the streams that an answer names, from the i-th on.
+func (s *Session) resetAll(m *rpcMeta, i int) error {
+	return s.reply(func(b []byte) []byte {
+		if i == 0 {
+			b = appendRST(b, m.settings.id)
+			i = 1
+		}
+		for _, id := range m.settings.extra[min(i-1, len(m.settings.extra)):] {
+			b = appendRST(b, id)
+		}
+		return b
+	})
+}
+
+// replied takes the answer to a call.
+func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
+	if m.hasSettings { // for streams that were not asked for
+		if err := s.resetAll(m, 0); err != nil {
+			return err
+		}
+	}
+	code, untouched := meaning(int(m.errno))
+	reason := reasonOf(int(m.errno), m.text)
+	if untouched {
+		s.emit(frame.Frame{Kind: frame.Reject, Stream: st.id, Code: code, Reason: reason, NotProcessed: true})
+		return nil
+	}
+	var msg []byte
+	if code == frame.CodeOK {
+		var no *refusal
+		if msg, no = s.unpack(m, payload, "response"); no != nil {
+			code, reason = unreadableCode(no), no.text
+		}
+	}
+	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: m.metadata(), Grants: []frame.Grant{{}}})
+	if code == frame.CodeOK {
+		s.emit(frame.Frame{Kind: frame.Data, Stream: st.id, Payload: msg, First: true, Last: true, Total: len(msg)})
+		reason = ""
+	}
+	s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id, Code: code, Reason: reason})
+	return nil
+}
+
+// unreadableCode is the code of an answer that we can't read.
+func unreadableCode(no *refusal) frame.Code {
+	if no.errno == eRequest {
+		return frame.CodeDataLoss
+	}
+	return CodeOf(no.errno)
+}
+
+// noAccept is what brpc tells a caller whose streams were not accepted.
+const noAccept = "The server didn't accept the stream"
+
+// opened takes the answer to a request for streams.
+func (s *Session) opened(m *rpcMeta, payload []byte, c *call) error {
+	no := frame.Frame{Kind: frame.Reject}
+	var msg []byte
+	switch {
+	case m.errno != 0:
+		no.Code, no.NotProcessed = meaning(int(m.errno))
+		no.Reason = reasonOf(int(m.errno), m.text)
+	case !m.hasSettings:
+		no.Code, no.Reason = frame.CodeFailedPrecondition, noAccept
+	default:
+		var bad *refusal
+		if msg, bad = s.unpack(m, payload, "response"); bad != nil {
+			no.Code, no.Reason = unreadableCode(bad), bad.text
+		}
+	}
+	if no.Code != frame.CodeOK || no.Reason != "" {
+		return s.notOpened(m, c, no)
+	}
+	accepted := min(1+m.settings.count, c.n)
+	first, unwanted := s.establish(m, c, accepted)
+	if err := s.resetUnwanted(m, c.n, unwanted); err != nil || first == 0 {
+		return err
+	}
+	s.emit(frame.Frame{
+		Kind: frame.Accept, Stream: first, Payload: msg, Metadata: m.metadata(),
+		Grants: slices.Repeat([]frame.Grant{{NoReceive: !m.settings.writable}}, accepted),
+	})
+	return s.replay(c)
+}
+
+// notOpened ends the streams of a request that failed. If the server established
+// some all the same, it is told that nobody is there.
+func (s *Session) notOpened(m *rpcMeta, c *call, no frame.Frame) error {
+	first := uint64(0)
+	s.mu.Lock()
+	s.each(c, func(_ int, st *stream) {
+		if !st.canceled && first == 0 {
+			first = st.id
+		}
+		s.table.remove(st)
+	})
+	s.mu.Unlock()
+	if m.hasSettings {
+		if err := s.resetAll(m, 0); err != nil {
+			return err
+		}
+	}
+	if first != 0 {
+		no.Stream = first
+		s.emit(no)
+	}
+	s.forgetEarly(c)
+	return nil
+}
+
+// establish makes the streams of c that the server accepted live. It returns the
+// first that is still wanted, by which the kernel finds the others, and the ids of
+// those that are not.
+func (s *Session) establish(m *rpcMeta, c *call, accepted int) (first uint64, unwanted []int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.each(c, func(i int, st *stream) {
+		if st.peer = m.settings.id; i > 0 && i < accepted {
+			st.peer = m.settings.extra[i-1]
+		}
+		st.feedback, st.deaf = m.settings.feedback, !m.settings.writable
+		st.call.Store(nil)
+		switch {
+		case i >= accepted:
+			s.table.remove(st)
+		case st.canceled:
+			unwanted = append(unwanted, st.peer)
+			s.await(st, dropped)
+		default:
+			st.phase.Store(uint32(live))
+			if first == 0 {
+				first = st.id
+			}
+		}
+	})
+	return first, unwanted
+}
+
+// resetUnwanted resets streams that were given up meanwhile, and those beyond
+// what was asked for.
+func (s *Session) resetUnwanted(m *rpcMeta, asked int, unwanted []int64) error {
+	if len(unwanted) == 0 && m.settings.count < asked {
+		return nil
+	}
+	return s.reply(func(b []byte) []byte {
+		for _, id := range unwanted {
+			b = appendRST(b, id)
+		}
+		for _, id := range m.settings.extra[min(asked-1, len(m.settings.extra)):] {
+			b = appendRST(b, id)
+		}
+		return b
+	})
+}
+
+func (s *Session) forgetEarly(c *call) {
+	for i := range c.early {
+		c.early[i].payload.Release()
+	}
+	c.early = nil
+}
+
+// splitMethod takes a method apart as the wire has it.
+func splitMethod(method string) (service, name string) {
+	i := strings.LastIndexByte(method, '/')
+	return method[:max(i, 0)], method[i+1:]
+}

@@ -1,0 +1,400 @@
+package strm
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// unlimited is what a grant's limit says at least where there is none.
+const unlimited = 1 << 62
+
+// wants reads from grants what brpc's settings say for all streams of a request:
+// whether reports are wanted, and whether there is a reader.
+func (c *call) wants(gs []frame.Grant) {
+	c.feedback, c.writable = false, false
+	for _, g := range gs {
+		c.feedback = c.feedback || g.Limit < unlimited
+		c.writable = c.writable || !g.NoReceive
+	}
+}
+
+// open begins a request. It is written when the message that belongs to it is
+// there.
+func (s *Session) open(o *frame.Out, f *frame.Frame) {
+	c := &call{
+		first: f.Stream, n: max(len(f.Grants), 1), unary: f.Unary,
+		method: f.Method, metadata: f.Metadata, waits: f.FollowsData,
+		correlation: int64(f.Stream), settled: max(len(f.Grants), 1),
+		timeout: int64((f.Deadline + time.Millisecond - 1) / time.Millisecond),
+	}
+	c.wants(f.Grants)
+	s.mu.Lock()
+	for i := range c.n {
+		st := &stream{id: c.first + 2*uint64(i)}
+		st.call.Store(c)
+		s.table.add(st)
+	}
+	s.mu.Unlock()
+	if c.unary {
+		c.keep(f.Payload)
+	}
+	if c.unary || c.waits {
+		return
+	}
+	c.payload = f.Payload
+	s.ask(o, c)
+	c.payload = nil
+}
+
+// ask writes a request. One that can't be is refused from here.
+func (s *Session) ask(o *frame.Out, c *call) {
+	var w wishes
+	err := w.read(c.metadata)
+	p := c.payload
+	if !c.msg.IsZero() {
+		p = c.msg.Bytes()
+	}
+	w.settings, w.auth = !c.unary, s.out.token
+	if err == nil && c.messages > 1 {
+		err = codef(frame.CodeInvalidArgument, "%d requests in a call, which takes one", c.messages)
+	}
+	if err == nil {
+		err = s.pack(o, c, &w, p, nil, func(b []byte) []byte { return appendRequest(b, c, &w) })
+	}
+	if err != nil {
+		s.failAsked(c, err)
+		return
+	}
+	s.out.token = nil
+	s.mu.Lock()
+	c.written = true
+	s.mu.Unlock()
+	c.method, c.metadata = "", nil
+}
+
+// failAsked tells the kernel that a request was not written, and why.
+func (s *Session) failAsked(c *call, err error) {
+	c.msg.Release()
+	c.msg = pool.Message{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := uint64(0)
+	s.each(c, func(_ int, st *stream) {
+		if first == 0 && !st.canceled {
+			first = st.id
+		}
+		s.table.remove(st)
+	})
+	if first == 0 {
+		return
+	}
+	s.tellLocked(frame.Frame{Kind: frame.Reject, Stream: first, Code: codeOfPack(err), Reason: err.Error()})
+}
+
+// codeOfPack is the code of what can't be packed.
+func codeOfPack(err error) frame.Code {
+	if ce, ok := err.(*codeError); ok { //nolint:errorlint // never wrapped
+		return ce.code
+	}
+	return frame.CodeInvalidArgument
+}
+
+// pack appends a packet: meta makes its first fields, and p is its message. head
+// is what goes before it, of a frame that it travels in.
+func (s *Session) pack(o *frame.Out, c *call, w *wishes, p []byte, via *stream, meta func([]byte) []byte) error {
+	if w.attachment > len(p) {
+		return codef(frame.CodeInvalidArgument, "%s is %d, the message has %d bytes", KeyAttachmentSize, w.attachment, len(p))
+	}
+	body, attachment := p[:len(p)-w.attachment], p[len(p)-w.attachment:]
+	packed := w.compress != compressNone
+	if packed {
+		var err error
+		if s.out.body, err = compress(s.out.body[:0], w.compress, body); err != nil {
+			return err
+		}
+		body = s.out.body
+	}
+	if w.checksum == checksumCRC32C {
+		sum := checksum(body)
+		w.sum = sum[:]
+	}
+	s.out.meta = appendCommon(meta(s.out.meta[:0]), c, w)
+	size := len(s.out.meta) + len(body) + len(attachment)
+	most := s.peerBody
+	if via != nil {
+		most -= maxDataHead
+	}
+	if len(s.out.meta) > maxRPCMeta || size > most {
+		return codef(frame.CodeTooLarge, "a packet of %d bytes, %d of them meta, the peer takes %d", size, len(s.out.meta), most)
+	}
+	if via != nil {
+		o.Buf = appendDataHead(o.Buf, via.peer, w.source, headerLen+size, false)
+	}
+	o.Buf = appendHeader(o.Buf, magicRPC, len(s.out.meta), size-len(s.out.meta))
+	o.Buf = append(o.Buf, s.out.meta...)
+	s.payload(o, c, packed, p, body, attachment)
+	return nil
+}
+
+// payload appends the message: by reference if it belongs to us and is sent as it
+// is.
+func (s *Session) payload(o *frame.Out, c *call, packed bool, p, body, attachment []byte) {
+	switch {
+	case packed:
+		o.Buf = append(append(o.Buf, body...), attachment...)
+		if cap(s.out.body) > maxFragment {
+			s.out.body = nil
+		}
+	case c.msg.IsZero():
+		o.Buf = append(o.Buf, p...)
+	default:
+		o.Payload(p)
+		o.Hold(c.msg)
+		c.msg = pool.Message{}
+		return
+	}
+	c.msg.Release()
+	c.msg = pool.Message{}
+}
+
+// appendRequest appends RpcRequestMeta.
+func appendRequest(b []byte, c *call, w *wishes) []byte {
+	service, method := splitMethod(c.method)
+	size := sizeBytes(len(service)) + sizeBytes(len(method))
+	for i, has := range w.hasLog {
+		if has {
+			size += 1 + protowire.SizeVarint(uint64(w.log[i]))
+		}
+	}
+	if w.requestID != "" {
+		size += sizeBytes(len(w.requestID))
+	}
+	ms := uint64(min(c.timeout, math.MaxInt32))
+	if c.timeout > 0 {
+		size += 1 + protowire.SizeVarint(ms)
+	}
+	b = protowire.AppendTag(b, fRequest, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(size))
+	b = appendBytes(b, fService, service)
+	b = appendBytes(b, fMethod, method)
+	for i, has := range w.hasLog {
+		if has {
+			b = appendVarint(b, fLogID+protowire.Number(i), uint64(w.log[i]))
+		}
+	}
+	if w.requestID != "" {
+		b = appendBytes(b, fRequestID, w.requestID)
+	}
+	if c.timeout > 0 {
+		b = appendVarint(b, fTimeout, ms)
+	}
+	return b
+}
+
+// appendResponse appends RpcResponseMeta.
+func appendResponse(b []byte, errno int, text string) []byte {
+	size := 1 + protowire.SizeVarint(uint64(errno))
+	if text != "" {
+		size += sizeBytes(len(text))
+	}
+	b = protowire.AppendTag(b, fResponse, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(size))
+	b = appendVarint(b, fErrorCode, uint64(errno))
+	if text != "" {
+		b = appendBytes(b, fErrorText, text)
+	}
+	return b
+}
+
+// appendCommon appends the fields that requests and answers share. brpc writes
+// some of them whatever they hold, and so do we.
+func appendCommon(b []byte, c *call, w *wishes) []byte {
+	b = appendVarint(b, fCompress, uint64(w.compress))
+	b = appendVarint(b, fCorrelation, uint64(c.correlation))
+	if w.attachment > 0 {
+		b = appendVarint(b, fAttachment, uint64(w.attachment))
+	}
+	if len(w.auth) > 0 {
+		b = appendBytes(b, fAuth, w.auth)
+	}
+	if w.settings {
+		b = appendSettings(b, c.first, c.settled, c.feedback, c.writable)
+	}
+	b = appendUserFields(b, c.metadata)
+	b = appendVarint(b, fContent, uint64(w.content))
+	b = appendVarint(b, fChecksum, uint64(w.checksum))
+	return appendBytes(b, fSum, w.sum)
+}
+
+// giveUp ends a stream of ours whose request has no answer. Once all streams of
+// the request are given up, they wait for the answer to reset what it
+// establishes. It returns false if st has its answer.
+func (s *Session) giveUp(st *stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := st.call.Load()
+	switch {
+	case c == nil || !st.is(asked):
+		return false
+	case c.unary || !c.written && st.id == c.first:
+		s.each(c, func(_ int, st *stream) { s.table.remove(st) })
+		c.msg.Release()
+		c.msg = pool.Message{}
+	case !st.canceled:
+		st.canceled = true
+		if c.givenUp++; c.givenUp == c.n {
+			s.await(st, asked)
+		}
+	}
+	return true
+}
+
+// accept takes a handler's acceptance. A call is answered when its reply has
+// ended.
+func (s *Session) accept(o *frame.Out, st *stream, f *frame.Frame) {
+	c := st.call.Load()
+	if !st.is(offered) || !st.isFirst() || c.accept {
+		return
+	}
+	c.accept = true
+	c.metadata = f.Metadata
+	if c.unary {
+		c.keep(f.Payload)
+		return
+	}
+	c.settled = min(max(len(f.Grants), 1), c.n)
+	c.wants(f.Grants)
+	if c.waits = f.FollowsData; c.waits {
+		return
+	}
+	c.payload = f.Payload
+	s.grant(o, c)
+	c.payload = nil
+}
+
+// keep takes the message of a call that came with another frame.
+func (c *call) keep(p []byte) {
+	if len(p) > 0 {
+		c.payload = append([]byte(nil), p...)
+		c.messages++
+	}
+}
+
+// grant writes the answer that establishes streams.
+func (s *Session) grant(o *frame.Out, c *call) {
+	st := s.find(c.first)
+	if st == nil {
+		return
+	}
+	w := wishes{settings: true, source: int64(c.first)}
+	err := w.read(c.metadata)
+	p := c.payload
+	if !c.msg.IsZero() {
+		p = c.msg.Bytes()
+	}
+	if err == nil {
+		err = s.pack(o, c, &w, p, st, func(b []byte) []byte { return appendResponse(b, 0, "") })
+	}
+	if err != nil {
+		s.tell(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: codeOfPack(err), Reason: err.Error()})
+		s.failOffered(o, c, codeOfPack(err), err.Error(), false)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o.Buf = append(o.Buf, c.deferred...)
+	c.deferred = nil
+	s.each(c, func(i int, st *stream) {
+		st.call.Store(nil)
+		switch {
+		case i >= c.settled:
+			s.table.remove(st)
+		case st.canceled:
+			o.Buf = appendRST(o.Buf, st.peer)
+			s.await(st, dropped)
+		default:
+			st.phase.Store(uint32(live))
+		}
+	})
+}
+
+// reject refuses a request, or gives one of its streams up.
+func (s *Session) reject(o *frame.Out, st *stream, code frame.Code, reason string, untouched bool) {
+	c := st.call.Load()
+	switch {
+	case c == nil || !st.is(offered):
+	case c.unary || st.isFirst():
+		s.failOffered(o, c, code, reason, untouched)
+	default:
+		s.mu.Lock()
+		st.canceled = true
+		s.mu.Unlock()
+	}
+}
+
+// failOffered answers a request with an error. Streams of it that the kernel has
+// established meanwhile end too.
+func (s *Session) failOffered(o *frame.Out, c *call, code frame.Code, reason string, untouched bool) {
+	if code == frame.CodeOK {
+		code = frame.CodeInternal
+	}
+	c.msg.Release()
+	c.msg, c.payload = pool.Message{}, nil
+	errno := errnoOf(code, untouched)
+	w := wishes{source: noStream}
+	var via *stream
+	if !c.unary {
+		via = s.find(c.first)
+	}
+	failed := func(b []byte) []byte { return appendResponse(b, errno, errorText(errno, reason)) }
+	if s.pack(o, c, &w, nil, via, failed) != nil { // metadata that is too long
+		c.metadata = nil
+		_ = s.pack(o, c, &w, nil, via, failed)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.each(c, func(i int, st *stream) {
+		if c.accept && !c.unary && i > 0 && i < c.settled && !st.canceled {
+			s.tellLocked(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: code, Reason: cut(reason)})
+		}
+		s.table.remove(st)
+	})
+}
+
+// respond writes the answer to a call, whose reply has ended.
+func (s *Session) respond(o *frame.Out, c *call, f *frame.Frame) {
+	code, reason := f.Code, f.Reason
+	c.metadata = slices.Concat(c.metadata, f.Metadata)
+	if code == frame.CodeOK && c.messages > 1 {
+		code, reason = frame.CodeInternal, fmt.Sprintf("%d replies to a call, which takes one", c.messages)
+	}
+	if code != frame.CodeOK {
+		s.failOffered(o, c, code, reason, false)
+		return
+	}
+	var w wishes
+	err := w.read(c.metadata)
+	p := c.payload
+	if !c.msg.IsZero() {
+		p = c.msg.Bytes()
+	}
+	if err == nil {
+		err = s.pack(o, c, &w, p, nil, func(b []byte) []byte { return appendResponse(b, 0, "") })
+	}
+	if err != nil {
+		s.failOffered(o, c, codeOfPack(err), err.Error(), false)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st := s.table.streams[c.first]; st != nil {
+		s.table.remove(st)
+	}
+}

@@ -1,0 +1,151 @@
+package strm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/snappy"
+	"github.com/klauspost/compress/zlib"
+)
+
+// Values of compress_type.
+const (
+	compressNone   = 0
+	compressSnappy = 1
+	compressGzip   = 2
+	compressZlib   = 3
+)
+
+// compressNames are what the metadata calls them.
+var compressNames = []string{compressNone: "none", compressSnappy: "snappy", compressGzip: "gzip", compressZlib: "zlib"}
+
+// Values of checksum_type.
+const (
+	checksumNone   = 0
+	checksumCRC32C = 1
+)
+
+var checksumNames = []string{checksumNone: "none", checksumCRC32C: "crc32c"}
+
+// contentNames are the values of content_type.
+var contentNames = []string{"pb", "json", "proto-json", "proto-text"}
+
+// nameOf is what a value is called, also one that we don't know.
+func nameOf(names []string, v int32) string {
+	if v >= 0 && int(v) < len(names) {
+		return names[v]
+	}
+	return "unknown"
+}
+
+var errUnknownCompress = errors.New("unknown compression")
+
+// errTooLong: a message that would be longer than we take.
+var errTooLong = errors.New("too long when decompressed")
+
+// compress appends p, compressed, to b.
+func compress(b []byte, kind int32, p []byte) ([]byte, error) {
+	switch kind {
+	case compressSnappy:
+		return append(b, snappy.Encode(nil, p)...), nil
+	case compressGzip:
+		return deflate(b, p, func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) })
+	case compressZlib:
+		return deflate(b, p, func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) })
+	}
+	return b, errUnknownCompress
+}
+
+func deflate(b, p []byte, open func(io.Writer) io.WriteCloser) ([]byte, error) {
+	buf := bytes.NewBuffer(b)
+	w := open(buf)
+	if _, err := w.Write(p); err != nil {
+		return b, err
+	}
+	err := w.Close()
+	return buf.Bytes(), err
+}
+
+// decompress returns what p holds, at most most bytes, with room for spare more
+// behind it. No memory is taken for what would be longer.
+func decompress(kind int32, p []byte, most, spare int) ([]byte, error) {
+	switch kind {
+	case compressSnappy:
+		return unsnappy(p, most, spare)
+	case compressGzip:
+		r, err := gzip.NewReader(bytes.NewReader(p))
+		if err != nil {
+			return nil, err
+		}
+		return inflate(r, len(p), most, spare)
+	case compressZlib:
+		src := bytes.NewReader(p)
+		r, err := zlib.NewReader(src)
+		if err != nil {
+			return nil, err
+		}
+		b, err := inflate(r, len(p), most, spare)
+		if err == nil && src.Len() > 0 {
+			err = fmt.Errorf("%d bytes after the end", src.Len())
+		}
+		return b, err
+	}
+	return nil, errUnknownCompress
+}
+
+func unsnappy(p []byte, most, spare int) ([]byte, error) {
+	n, err := snappy.DecodedLen(p)
+	switch {
+	case err != nil:
+		return nil, err
+	case n > most:
+		return nil, errTooLong
+	case n > snappyRatio*len(p):
+		return nil, snappy.ErrCorrupt
+	}
+	b, err := snappy.Decode(make([]byte, n, n+spare), p)
+	return b, err
+}
+
+// snappyRatio is more than a byte of snappy can stand for: a copy of 64 bytes
+// takes two. What announces more is not snappy, and gets no memory.
+const snappyRatio = 64
+
+// inflate reads all of r into memory that grows with what there is.
+func inflate(r io.ReadCloser, hint, most, spare int) ([]byte, error) {
+	b := make([]byte, 0, min(4*hint+64, most+1)+spare)
+	for {
+		if len(b) == cap(b) {
+			b = append(make([]byte, 0, min(2*cap(b), most+1+spare)), b...)
+		}
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		switch {
+		case len(b) > most:
+			return nil, errTooLong
+		case errors.Is(err, io.EOF):
+			return b, r.Close()
+		case err != nil:
+			return nil, err
+		}
+	}
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// checksum is checksum_value over the pieces: a CRC32C that is masked, so that
+// data with checksums inside has no weak ones.
+func checksum(pieces ...[]byte) [4]byte {
+	crc := uint32(0)
+	for _, p := range pieces {
+		crc = crc32.Update(crc, castagnoli, p)
+	}
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], (crc>>15|crc<<17)+0xa282ead8)
+	return b
+}

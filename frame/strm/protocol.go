@@ -1,0 +1,136 @@
+package strm
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// Protocol is brpc's protocol, for a server's or client's list of them. The zero
+// value works.
+type Protocol struct {
+	// MaxBody is how long a packet the other side takes, in bytes: its
+	// max_body_size. Zero is 64 MiB, brpc's default. A message can be 64 bytes
+	// shorter.
+	MaxBody int
+}
+
+// Name returns "brpc".
+func (Protocol) Name() string { return Name }
+
+// Detect looks for the first packet of a client, which is a request.
+func (Protocol) Detect(first []byte) frame.Verdict {
+	const magic = "PRPC"
+	n := min(len(first), len(magic))
+	switch {
+	case string(first[:n]) != magic[:n]:
+		return frame.No
+	case n < len(magic):
+		return frame.More
+	}
+	return frame.Yes
+}
+
+// initialWindow is what a side has unread at the other where nobody says
+// otherwise: brpc's default of max_buf_size.
+const initialWindow = 2 << 20
+
+// Handshake fills in what a peer of this protocol takes. Nothing is exchanged,
+// but where clients must authenticate a server reads the first request: its
+// authentication_data is what the client says.
+func (p Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Greeting) (frame.Session, error) {
+	body := p.MaxBody
+	if body == 0 {
+		body = maxBody
+	}
+	if body <= bodySpare {
+		return nil, fmt.Errorf("brpc: MaxBody is %d, must be more than %d", body, bodySpare)
+	}
+	g.Peer = frame.Settings{
+		MaxFragment:   maxFragment,
+		MaxMessage:    uint64(body - bodySpare),
+		MaxStreams:    1 << 30,
+		MaxMetadata:   maxMetadata,
+		InitialCredit: initialWindow,
+		ConnCredit:    1 << 62,
+	}
+	g.Early = g.First
+	if !g.Client && g.Authenticate != nil {
+		if err := authenticate(ctx, rw, g); err != nil {
+			return nil, err
+		}
+	}
+	s := newSession(g.Client, int(g.Own.MaxMessage), body)
+	if g.Client {
+		s.out.token = g.Own.Token
+	}
+	return s, nil
+}
+
+// errFirst: a client that must say who it is has to begin with a request.
+var errFirst = errors.New("brpc: the first packet is no request")
+
+// authenticate reads the head of the first request, and answers it if the client
+// is not let in. Stream frames before it are not looked at: brpc's servers take
+// them.
+func authenticate(ctx context.Context, rw io.ReadWriter, g *frame.Greeting) error {
+	buf := append(make([]byte, 0, 1<<10), g.First...)
+	var err error
+	if buf, err = readTo(rw, buf, headerLen); err != nil {
+		return err
+	}
+	body, meta := int64(binary.BigEndian.Uint32(buf[4:])), int64(binary.BigEndian.Uint32(buf[8:]))
+	if binary.BigEndian.Uint32(buf) != magicRPC || meta > body || meta > maxRPCMeta {
+		return errFirst
+	}
+	if buf, err = readTo(rw, buf, headerLen+int(meta)); err != nil {
+		return err
+	}
+	var m rpcMeta
+	if err := m.parse(buf[headerLen : headerLen+meta]); err != nil {
+		return fmt.Errorf("%w: %w", errFirst, err)
+	}
+	if !m.isRequest {
+		return errFirst
+	}
+	g.Early = buf
+	g.Peer.Token = append([]byte(nil), m.auth...)
+	if err := g.Authenticate(ctx, &g.Peer); err != nil {
+		_, _ = rw.Write(appendFailure(nil, &m, eAuth, "Fail to authenticate"))
+		return fmt.Errorf("brpc: %w", err)
+	}
+	return nil
+}
+
+// readTo reads until buf holds n bytes, or more.
+func readTo(r io.Reader, buf []byte, n int) ([]byte, error) {
+	for len(buf) < n {
+		if cap(buf) == len(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		k, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+k]
+		if k == 0 && err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return buf, err
+		}
+	}
+	return buf, nil
+}
+
+// appendFailure appends the answer to a request that was not looked at further,
+// as brpc's servers give it before they wrap answers: plain, and with nothing
+// but the error.
+func appendFailure(b []byte, m *rpcMeta, errno int, text string) []byte {
+	at := len(b)
+	b = appendHeader(b, magicRPC, 0, 0)
+	b = appendResponse(b, errno, text)
+	b = appendVarint(b, fCorrelation, uint64(m.correlation))
+	return patchSizes(b, at, 0)
+}

@@ -1,0 +1,298 @@
+package strm
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// state is what the reader is in the middle of.
+type state uint8
+
+const (
+	atHeader state = iota // of a packet or frame
+	inPacket              // collecting the body of a packet
+	inMeta                // collecting the meta of a frame
+	inWhole               // collecting the payload of a frame
+	inPieces              // handing on the payload of a frame as it comes
+	inDrop                // passing over the payload of a frame
+)
+
+// input is what the reader owns. It is a state machine over the bytes: how they
+// are cut into calls makes no difference, but to how a large payload is cut into
+// pieces.
+type input struct {
+	state  state
+	offset int64 // bytes consumed
+	begun  int64 // where the packet or frame at hand starts
+
+	head  [headerLen]byte // the part of a header that has come
+	nhead int
+	body  int // of the packet or frame at hand, the meta included
+	meta  int
+	rest  int // bytes of payload still to come in pieces, or to pass over
+
+	got   pool.Message // what is collected, as long as it is so far
+	ngot  int
+	stale pool.Queue // memory of events that were returned
+
+	fm    frameMeta // the frame at hand
+	st    *stream   // whose it is
+	first bool      // no piece of its payload was handed on
+
+	queue []frame.Frame // events that wait to be returned
+	taken int           // of them, those that were
+
+	cur  *stream // the stream of the last data frame
+	last []byte  // its meta
+
+	rpc    rpcMeta
+	next   uint64 // number of the next stream that the peer opens
+	method string // of the last request
+
+	answered  int64 // the source that the last answer to a stray frame went to
+	hasAnswer bool
+	useless   int
+	tiny      int
+	empty     int
+}
+
+// between tells whether nothing has begun that is not complete.
+func (in *input) between() bool { return in.state == atHeader && in.nhead == 0 }
+
+// Next implements frame.Session. Payloads of events that come of one packet alias
+// the input that ended it.
+func (s *Session) Next(p []byte, f *frame.Frame) (int, error) {
+	in := &s.in
+	f.Kind = frame.None
+	if n := s.fast(p, f); n > 0 {
+		in.offset += int64(n)
+		in.begun = in.offset
+		return n, nil
+	}
+	if s.pop(f) {
+		return 0, nil
+	}
+	in.stale.Release()
+	n, err := s.next(p, f)
+	in.offset += int64(n)
+	if err != nil {
+		return n, s.fail(err)
+	}
+	if in.between() {
+		in.begun = in.offset
+	}
+	return n, nil
+}
+
+// next goes on until there is an event or p is used up.
+func (s *Session) next(p []byte, f *frame.Frame) (int, error) {
+	used := 0
+	for {
+		n, err := s.step(p[used:], f)
+		used += n
+		if err != nil {
+			return used, err
+		}
+		if f.Kind != frame.None || s.pop(f) {
+			return used, nil
+		}
+		if n == 0 {
+			return used, nil
+		}
+	}
+}
+
+// pop returns the next of the events that wait, if there is one.
+func (s *Session) pop(f *frame.Frame) bool {
+	in := &s.in
+	if s.hasLate.Load() {
+		s.mu.Lock()
+		in.queue = append(in.queue, s.late...)
+		s.late = s.late[:0]
+		s.hasLate.Store(false)
+		s.mu.Unlock()
+	}
+	if in.taken == len(in.queue) {
+		return false
+	}
+	*f = in.queue[in.taken]
+	if in.taken++; in.taken == len(in.queue) {
+		clear(in.queue)
+		in.queue, in.taken = in.queue[:0], 0
+	}
+	in.useless = 0
+	return true
+}
+
+// emit has f returned after the events before it.
+func (s *Session) emit(f frame.Frame) { s.in.queue = append(s.in.queue, f) }
+
+// fast takes what comes most: a data frame, all there, of the same stream and
+// with the same meta as the one before.
+func (s *Session) fast(p []byte, f *frame.Frame) int {
+	in := &s.in
+	n := headerLen + len(in.last)
+	if in.cur == nil || len(p) < n || in.state != atHeader || in.nhead != 0 ||
+		binary.BigEndian.Uint32(p) != magicStream || string(p[headerLen:n]) != string(in.last) {
+		return 0
+	}
+	body, meta := int(binary.BigEndian.Uint32(p[4:])), int(binary.BigEndian.Uint32(p[8:]))
+	end := headerLen + body
+	if meta != len(in.last) || body < meta || body-meta > wholeMax || len(p) < end ||
+		!in.cur.is(live) || in.cur.within || len(in.queue) > 0 || s.hasLate.Load() {
+		return 0
+	}
+	in.useless, in.tiny, in.empty = 0, 0, 0
+	f.Kind, f.Stream, f.Payload = frame.Data, in.cur.id, p[n:end]
+	f.First, f.Last, f.Total = true, true, end-n
+	return end
+}
+
+// fail makes err the connection's end.
+func (s *Session) fail(err error) error {
+	code := frame.CodeProtocol
+	var ce *codeError
+	if errors.As(err, &ce) {
+		code = ce.code
+	}
+	return &frame.ProtocolError{Proto: Name, Code: code, Offset: s.in.begun, Detail: err.Error()}
+}
+
+// step takes one thing off p: a header, what is collected, or a piece.
+func (s *Session) step(p []byte, f *frame.Frame) (int, error) {
+	in := &s.in
+	switch in.state {
+	case atHeader:
+		return s.header(p)
+	case inPacket:
+		b, n, ok := in.collect(p, in.body)
+		if !ok {
+			return n, nil
+		}
+		in.state = atHeader
+		return n, s.packet(b[:in.meta], b[in.meta:], nil)
+	case inMeta:
+		b, n, ok := in.collect(p, in.meta)
+		if !ok {
+			return n, nil
+		}
+		return n, s.frame(b, f)
+	case inWhole:
+		b, n, ok := in.collect(p, in.body-in.meta)
+		if !ok {
+			return n, nil
+		}
+		in.state = atHeader
+		return n, s.whole(b, f)
+	case inPieces:
+		return s.piece(p, f), nil
+	}
+	n := min(in.rest, len(p))
+	if in.rest -= n; in.rest == 0 {
+		in.state = atHeader
+	}
+	return n, nil
+}
+
+// header takes a header in, and begins what is behind it.
+func (s *Session) header(p []byte) (int, error) {
+	in := &s.in
+	n := copy(in.head[in.nhead:], p)
+	if in.nhead += n; in.nhead < headerLen {
+		return n, checkMagic(in.head[:in.nhead])
+	}
+	in.nhead = 0
+	magic := binary.BigEndian.Uint32(in.head[:])
+	body, meta := int64(binary.BigEndian.Uint32(in.head[4:])), int64(binary.BigEndian.Uint32(in.head[8:]))
+	// What is too long to be taken can't be passed over either: four gigabytes are
+	// as cheap to announce as one.
+	most := int64(s.maxMessage) + headerLen + maxRPCMeta + maxFrameMeta
+	switch {
+	case magic != magicRPC && magic != magicStream:
+		return n, failf("%q where a packet or frame must begin", in.head[:4])
+	case meta > body:
+		return n, codef(frame.CodeFrameSize, "meta of %d bytes in a body of %d", meta, body)
+	case body > most:
+		return n, codef(frame.CodeFrameSize, "body of %d bytes, at most %d", body, most)
+	case magic == magicRPC && meta > maxRPCMeta, magic == magicStream && meta > maxFrameMeta:
+		return n, codef(frame.CodeFrameSize, "meta of %d bytes", meta)
+	}
+	in.body, in.meta = int(body), int(meta)
+	in.state = inPacket
+	if magic == magicStream {
+		in.state = inMeta
+	}
+	if (magic == magicRPC && body == 0) || (magic == magicStream && meta == 0) {
+		return n, failf("a packet or frame without a meta")
+	}
+	return n, nil
+}
+
+// checkMagic refuses what can't become a packet or frame before it is complete.
+func checkMagic(head []byte) error {
+	k := min(len(head), 4)
+	if got := string(head[:k]); got != "PRPC"[:k] && got != "STRM"[:k] {
+		return failf("%q where a packet or frame must begin", head[:k])
+	}
+	return nil
+}
+
+// collect returns n bytes once they are there, and how many it used of p. What is
+// all there is returned where it is; else it is copied into memory that grows
+// with what has come.
+func (in *input) collect(p []byte, n int) (b []byte, used int, ok bool) {
+	if in.ngot == 0 && len(p) >= n {
+		return p[:n], n, true
+	}
+	if len(p) == 0 {
+		return nil, 0, false
+	}
+	used = min(n-in.ngot, len(p))
+	if need := in.ngot + used; need > in.got.Len() {
+		m := pool.New(min(n, max(need, 2*in.got.Len(), wholeMax)))
+		copy(m.Bytes(), in.got.Bytes()[:in.ngot])
+		in.got.Release()
+		in.got = m
+	}
+	copy(in.got.Bytes()[in.ngot:], p[:used])
+	if in.ngot += used; in.ngot < n {
+		return nil, used, false
+	}
+	b = in.got.Bytes()[:n]
+	in.stale.Push(in.got)
+	in.got, in.ngot = pool.Message{}, 0
+	return b, used, true
+}
+
+// useless counts what means nothing.
+func (s *Session) uselessFrame() error {
+	if s.in.useless++; s.in.useless > maxUseless {
+		return codef(frame.CodeCalm, "too many frames in a row that mean nothing")
+	}
+	return nil
+}
+
+// reply has bytes written by the writer. What comes while others wait goes with
+// them: a burst of frames that want an answer gets one.
+func (s *Session) reply(b func(b []byte) []byte) error {
+	s.mu.Lock()
+	first := len(s.pending) == 0
+	s.pending = b(s.pending)
+	n := len(s.pending)
+	s.mu.Unlock()
+	if n > maxPending {
+		return codef(frame.CodeCalm, "too many answers wait to be read")
+	}
+	if first {
+		s.emit(frame.Frame{Kind: frame.Answer})
+	}
+	return nil
+}
+
+// reset answers with an RST.
+func (s *Session) reset(peer int64) error {
+	return s.reply(func(b []byte) []byte { return appendRST(b, peer) })
+}

@@ -1,0 +1,255 @@
+package strm
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// Session is the protocol of one connection. It implements frame.Session.
+type Session struct {
+	client     bool
+	maxMessage int // longest message that we take, bytes
+	peerBody   int // longest body that the peer takes, bytes
+
+	in  input  // the reader's
+	out output // the writer's
+
+	mu    sync.Mutex
+	table table
+	// pending is what the reader wants written, and late what the writer wants
+	// told: each has no other way to the other side of the connection.
+	pending []byte
+	late    []frame.Frame
+	hasLate atomic.Bool
+}
+
+func newSession(client bool, maxMessage, peerBody int) *Session {
+	s := &Session{client: client, maxMessage: maxMessage, peerBody: peerBody}
+	s.in.next = 1
+	s.table.streams = map[uint64]*stream{}
+	return s
+}
+
+// Caps tells what the protocol can carry.
+func (s *Session) Caps() frame.Caps {
+	return frame.Caps{Name: Name, Pacing: frame.Reported, MaxFragment: maxFragment, MaxStream: maxStream}
+}
+
+// maxStream is the last number of a stream. A number is also the id that the peer
+// knows the stream by.
+const maxStream = 1 << 62
+
+// Begun tells where in the input the packet or frame begins that has begun and is
+// not complete; ok is false if there is none. It belongs to the reader.
+func (s *Session) Begun() (at int64, ok bool) { return s.in.begun, !s.in.between() }
+
+// phase is how far a stream is.
+type phase uint32
+
+const (
+	asked   phase = iota // by us: its request has no answer
+	offered              // by the peer: its request has no answer
+	live                 // established
+	closed               // the peer has closed it, and we are to
+	closing              // we have closed it, and the peer is to
+	dropped              // as closing, and nobody here wants to hear of it
+	gone                 // not in the table
+)
+
+// A stream is what the session knows of one. It is in the table from its request
+// until one of these:
+//   - its request failed, or did not ask for it after all;
+//   - each side has sent CLOSE or RST;
+//   - it has waited for the peer's CLOSE so long that others need its place;
+//   - for a call: its answer was written, has come, or is not wanted any more.
+type stream struct {
+	id    uint64               // the kernel's number, by which the peer knows it
+	peer  int64                // the id by which we know the peer's end
+	phase atomic.Uint32        // changes under the session's lock
+	call  atomic.Pointer[call] // its request, while that has no answer
+
+	// Set before the phase is live.
+	feedback bool // the peer wants to hear what was taken
+	deaf     bool // the peer reads nothing
+
+	canceled bool // given up before the answer; under the lock
+
+	sent atomic.Uint64 // payload bytes
+
+	// The reader's.
+	reported uint64 // payload bytes that the peer says it has taken
+	within   bool   // a message that is not complete yet
+
+	older, newer *stream // of those that wait for the peer; under the lock
+}
+
+func (st *stream) is(p phase) bool { return phase(st.phase.Load()) == p }
+
+// A call is a request that has no answer: one message for one, or an answer that
+// establishes streams.
+type call struct {
+	first       uint64 // number of its stream, or of the first
+	n           int    // streams
+	unary       bool
+	correlation int64
+
+	written bool // a client's: the peer may answer; under the lock
+	givenUp int  // streams that were canceled; under the lock
+
+	// The writer's.
+	method   string
+	metadata frame.Metadata // the request's, or the reply's headers
+	timeout  int64          // milliseconds; 0 is none
+	feedback bool           // we want to hear what the peer takes
+	writable bool           // we read
+	settled  int            // streams that its packet names
+	waits    bool           // for the message that belongs to it
+	accept   bool           // a server's: the handler has accepted
+	payload  []byte         // what came with the frame that asks or accepts
+	msg      pool.Message
+	messages int
+	deferred []byte // frames for the further streams, behind the answer
+
+	// The reader's.
+	early     []earlyFrame
+	earlySize int
+}
+
+// earlyFrame is a frame for a stream whose request has no answer yet.
+type earlyFrame struct {
+	st      *stream
+	meta    frameMeta
+	payload pool.Message
+}
+
+// table is the streams by their numbers.
+type table struct {
+	streams map[uint64]*stream
+	oldest  *stream // those that wait for the peer, the oldest first
+	newest  *stream
+	waiting int
+	peak    int // streams that did not wait, at most
+}
+
+func (t *table) add(st *stream) {
+	t.streams[st.id] = st
+	t.peak = max(t.peak, len(t.streams)-t.waiting)
+}
+
+// remove ends an entry.
+func (t *table) remove(st *stream) {
+	if phase(st.phase.Swap(uint32(gone))) == gone {
+		return
+	}
+	delete(t.streams, st.id)
+	t.unwait(st)
+}
+
+// wait notes that st is there for the peer's last word only. It returns the one
+// whose place it takes, if there are too many.
+func (t *table) wait(st *stream) (evicted *stream) {
+	if st.older != nil || t.oldest == st {
+		return nil
+	}
+	st.older = t.newest
+	if t.newest != nil {
+		t.newest.newer = st
+	} else {
+		t.oldest = st
+	}
+	t.newest = st
+	if t.waiting++; t.waiting <= max(leastClosing, t.peak) {
+		return nil
+	}
+	return t.oldest
+}
+
+func (t *table) unwait(st *stream) {
+	if st.older == nil && t.oldest != st {
+		return
+	}
+	t.waiting--
+	if st.older != nil {
+		st.older.newer = st.newer
+	} else {
+		t.oldest = st.newer
+	}
+	if st.newer != nil {
+		st.newer.older = st.older
+	} else {
+		t.newest = st.older
+	}
+	st.older, st.newer = nil, nil
+}
+
+// await has st wait for the peer's last word in phase p, under the lock. What
+// loses its place for it has ended: its CLOSE was written, and should the peer
+// ever answer it, that is a frame for a stream that is not there.
+func (s *Session) await(st *stream, p phase) {
+	st.phase.Store(uint32(p))
+	old := s.table.wait(st)
+	if old == nil {
+		return
+	}
+	c := old.call.Load()
+	if c == nil {
+		if old.is(closing) {
+			s.tellLocked(frame.Frame{Kind: frame.EOS, Stream: old.id})
+		}
+		s.table.remove(old)
+		return
+	}
+	for i := range c.n {
+		if st := s.table.streams[c.first+2*uint64(i)]; st != nil {
+			s.table.remove(st)
+		}
+	}
+}
+
+// find returns the stream of ours that has number id, or nil.
+func (s *Session) find(id uint64) *stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.table.streams[id]
+}
+
+// each calls f, under the lock, with the streams of a call that are still there.
+func (s *Session) each(c *call, f func(i int, st *stream)) {
+	for i := range c.n {
+		if st := s.table.streams[c.first+2*uint64(i)]; st != nil && st.call.Load() == c {
+			f(i, st)
+		}
+	}
+}
+
+// tell has Next return f.
+func (s *Session) tell(f frame.Frame) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tellLocked(f)
+}
+
+func (s *Session) tellLocked(f frame.Frame) {
+	s.late = append(s.late, f)
+	s.hasLate.Store(true)
+}
+
+// A codeError gives an error its code.
+type codeError struct {
+	code frame.Code
+	text string
+}
+
+func (e *codeError) Error() string { return e.text }
+
+func failf(format string, args ...any) error {
+	return &codeError{frame.CodeProtocol, fmt.Sprintf(format, args...)}
+}
+
+func codef(c frame.Code, format string, args ...any) error {
+	return &codeError{c, fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,310 @@
+package strm
+
+import (
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// frame takes the meta of a stream frame in, and decides what becomes of its
+// payload.
+func (s *Session) frame(meta []byte, f *frame.Frame) error {
+	in := &s.in
+	if err := in.fm.parse(meta); err != nil {
+		return err
+	}
+	in.rest = in.body - in.meta
+	if t := in.fm.typ; in.rest > 0 && (t == typeRST || t == typeClose || t == typeFeedback) {
+		return codef(frame.CodeFrameSize, "stream frame of type %d with %d bytes of data", t, in.rest)
+	}
+	st := s.addressee(in.fm.stream)
+	in.st = st
+	in.state = inDrop
+	if in.rest == 0 {
+		in.state = atHeader
+	}
+	switch {
+	case st == nil:
+		return s.stray(&in.fm)
+	case st.is(asked):
+		return s.unanswered(st, f)
+	case in.fm.typ != typeData:
+		return s.controlFrame(st, &in.fm)
+	case st.is(live) || st.is(closing):
+		return s.data(st, meta, f)
+	case st.is(dropped):
+		return nil // sent before the peer knew
+	}
+	return s.uselessFrame()
+}
+
+// addressee is the stream that a frame is for, if the peer can know of it.
+func (s *Session) addressee(id int64) *stream {
+	if id < 0 {
+		return nil
+	}
+	if st := s.in.cur; st != nil && st.id == uint64(id) && !st.is(gone) {
+		return st
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.table.streams[uint64(id)]
+	if st == nil || st.is(offered) {
+		return nil
+	}
+	if c := st.call.Load(); c != nil && (c.unary || !c.written) {
+		return nil
+	}
+	return st
+}
+
+// stray answers a frame for a stream that is not there, as brpc does: with an
+// RST, if the frame says to whom and is no report. A row of them from one stream
+// gets one answer.
+func (s *Session) stray(fm *frameMeta) error {
+	in := &s.in
+	if !fm.hasSource || fm.typ == typeFeedback || in.hasAnswer && in.answered == fm.source {
+		return s.uselessFrame()
+	}
+	in.answered, in.hasAnswer = fm.source, true
+	return s.reset(fm.source)
+}
+
+// data begins a message, or a piece of one.
+func (s *Session) data(st *stream, meta []byte, f *frame.Frame) error {
+	in := &s.in
+	if in.fm.more || st.within {
+		if err := s.segment(in.rest); err != nil {
+			return err
+		}
+	} else if in.tiny, in.empty = 0, 0; st.is(live) {
+		in.cur, in.last = st, append(in.last[:0], meta...)
+	}
+	in.first = !st.within
+	switch {
+	case in.rest > wholeMax:
+		in.state = inPieces
+	case in.rest > 0:
+		in.state = inWhole
+	default:
+		return s.whole(nil, f)
+	}
+	return nil
+}
+
+// segment counts segments that cost more than they carry.
+func (s *Session) segment(n int) error {
+	in := &s.in
+	if n >= tinySegment {
+		in.tiny, in.empty = 0, 0
+		return nil
+	}
+	in.tiny++
+	if in.empty++; n > 0 {
+		in.empty = 0
+	}
+	if in.tiny > maxTiny || in.empty > maxEmpty {
+		return codef(frame.CodeCalm, "too many tiny segments in a row")
+	}
+	return nil
+}
+
+// whole takes a payload that was collected.
+func (s *Session) whole(b []byte, f *frame.Frame) error {
+	in := &s.in
+	switch st := in.st; {
+	case st.isFirst() && st.is(asked):
+		return s.wrapped(b, st)
+	case st.is(asked):
+		return s.stash(st, &in.fm, b)
+	case st.is(gone), st.is(dropped):
+	default:
+		s.put(f, st, &in.fm, b, in.first, true)
+	}
+	return nil
+}
+
+// piece hands on what has come of a payload.
+func (s *Session) piece(p []byte, f *frame.Frame) int {
+	in := &s.in
+	n := min(in.rest, len(p))
+	if n == 0 {
+		return 0
+	}
+	first := in.first
+	in.first = false
+	if in.rest -= n; in.rest == 0 {
+		in.state = atHeader
+	}
+	s.put(f, in.st, &in.fm, p[:n], first, in.rest == 0)
+	return n
+}
+
+// put makes f a piece of a message: the first, if the frame's payload begins here
+// and no segment was before it, and the last, if the payload ends here and no
+// segment follows.
+func (s *Session) put(f *frame.Frame, st *stream, fm *frameMeta, p []byte, first, end bool) {
+	s.in.useless = 0
+	f.Kind, f.Stream, f.Payload = frame.Data, st.id, p
+	f.First, f.Last = first, end && !fm.more
+	f.Total = frame.UnknownTotal
+	if !fm.more && !st.within {
+		f.Total = s.in.body - s.in.meta
+	}
+	if end {
+		st.within = fm.more
+	}
+}
+
+// controlFrame takes a frame without data.
+func (s *Session) controlFrame(st *stream, fm *frameMeta) error {
+	switch fm.typ {
+	case typeFeedback:
+		return s.feedback(st, fm.consumed)
+	case typeClose:
+		return s.peerClosed(st, fm)
+	case typeRST:
+		return s.peerReset(st)
+	}
+	return s.uselessFrame()
+}
+
+// feedback takes a report. An older one than the last is nothing new.
+func (s *Session) feedback(st *stream, consumed int64) error {
+	if !st.is(live) {
+		return nil // nothing more is sent
+	}
+	if consumed < 0 || uint64(consumed) > st.sent.Load() {
+		return codef(frame.CodeFlowControl, "stream %d: %d bytes consumed, %d were sent", st.id, consumed, st.sent.Load())
+	}
+	st.reported = max(st.reported, uint64(consumed))
+	s.emit(frame.Frame{Kind: frame.Credit, Stream: st.id, Value: st.reported})
+	return nil
+}
+
+// peerClosed ends both directions: in order, unless it comes inside a message.
+func (s *Session) peerClosed(st *stream, fm *frameMeta) error {
+	s.mu.Lock()
+	was := phase(st.phase.Load())
+	switch {
+	case was == live && st.within, was == closing, was == dropped:
+		s.table.remove(st)
+	case was == live:
+		st.phase.Store(uint32(closed))
+	}
+	s.mu.Unlock()
+	switch {
+	case was == live && st.within:
+		s.emit(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: frame.CodeDataLoss, Reason: "closed inside a message"})
+		return s.reply(func(b []byte) []byte { return appendClose(b, st.peer, int64(st.id)) })
+	case was == live:
+		s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id})
+		s.emit(frame.Frame{Kind: frame.Stop, Stream: st.id})
+		return nil
+	case was == closing && st.within:
+		s.emit(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: frame.CodeDataLoss, Reason: "closed inside a message"})
+	case was == closing:
+		s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id})
+	}
+	if was == closed || was == gone || !fm.hasSource {
+		return s.uselessFrame()
+	}
+	return s.reset(fm.source) // CLOSE, CLOSE, RST
+}
+
+// resetReason is what brpc tells its users of an RST.
+const resetReason = "Received RST frame"
+
+// peerReset ends both directions at once. brpc answers an RST with a CLOSE.
+func (s *Session) peerReset(st *stream) error {
+	s.mu.Lock()
+	was := phase(st.phase.Load())
+	if was == live || was == closing || was == dropped {
+		s.table.remove(st)
+	}
+	s.mu.Unlock()
+	if was == live || was == closing {
+		s.emit(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: codeRST, Reason: resetReason})
+	}
+	if was == live {
+		return s.reply(func(b []byte) []byte { return appendClose(b, st.peer, int64(st.id)) })
+	}
+	return nil
+}
+
+// unanswered takes a frame for a stream whose request we wait to have answered:
+// the answer itself, or what the peer sends on further streams before it.
+func (s *Session) unanswered(st *stream, f *frame.Frame) error {
+	in := &s.in
+	fm := &in.fm
+	first := st.isFirst()
+	switch {
+	case first && fm.typ == typeData && !fm.more:
+		// The answer is in it.
+	case first && (fm.typ == typeData || fm.typ == typeClose || fm.typ == typeRST):
+		return failf("stream %d: a frame of type %d before the answer", st.id, fm.typ)
+	case fm.typ != typeData && fm.typ != typeClose && fm.typ != typeRST && fm.typ != typeFeedback:
+		return s.uselessFrame()
+	case first, s.isCanceled(st):
+		return s.uselessFrame()
+	case in.rest > maxEarly:
+		return errEarly
+	}
+	if in.rest == 0 {
+		return s.whole(nil, f)
+	}
+	in.state = inWhole
+	return nil
+}
+
+func (s *Session) isCanceled(st *stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return st.canceled
+}
+
+var errEarly = codef(frame.CodeFlowControl, "too much for streams whose request is not answered")
+
+// stash keeps a frame for a stream until its request is answered.
+func (s *Session) stash(st *stream, fm *frameMeta, b []byte) error {
+	c := st.call.Load()
+	if c == nil {
+		return nil // ended meanwhile
+	}
+	if c.earlySize += len(b); c.earlySize > maxEarly || len(c.early) == maxEarlyCount {
+		return errEarly
+	}
+	c.early = append(c.early, earlyFrame{st, *fm, pool.Copy(b)})
+	return nil
+}
+
+// replay takes in what was stashed.
+func (s *Session) replay(c *call) error {
+	for i := range c.early {
+		e := &c.early[i]
+		p := e.payload.Bytes()
+		s.in.stale.Push(e.payload)
+		switch {
+		case !e.st.is(live):
+		case e.fm() != typeData:
+			if err := s.controlFrame(e.st, &e.meta); err != nil {
+				return err
+			}
+		default:
+			s.replayData(e, p)
+		}
+	}
+	c.early = nil
+	return nil
+}
+
+func (e *earlyFrame) fm() int32 { return e.meta.typ }
+
+func (s *Session) replayData(e *earlyFrame, p []byte) {
+	f := frame.Frame{Kind: frame.Data, Stream: e.st.id, Payload: p, First: !e.st.within, Last: !e.meta.more}
+	f.Total = frame.UnknownTotal
+	if f.First && f.Last {
+		f.Total = len(p)
+	}
+	e.st.within = e.meta.more
+	s.emit(f)
+}

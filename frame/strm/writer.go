@@ -1,0 +1,253 @@
+package strm
+
+import (
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// output is what the writer owns.
+type output struct {
+	token []byte // of the first request, until that is written
+
+	cur  *stream // the stream of the last data
+	head []byte  // of its frames, sizes and has_continuation to be filled in
+
+	meta []byte // of a packet, while it is made
+	body []byte // of a packet, compressed
+}
+
+// stream returns the stream of ours that has number id, or nil.
+func (s *Session) stream(id uint64) *stream {
+	if st := s.out.cur; st != nil && st.id == id && !st.is(gone) {
+		return st
+	}
+	return s.find(id)
+}
+
+// Messages appends whole messages and takes them over. Those of a stream that has
+// ended meanwhile, or whose peer reads nothing, are dropped.
+func (s *Session) Messages(o *frame.Out, id uint64, run pool.Queue) {
+	st := s.stream(id)
+	switch {
+	case st == nil:
+		run.Release()
+	case st.is(live):
+		s.dataRun(o, st, run)
+	case st.is(asked), st.is(offered):
+		s.early(o, st, run)
+	default:
+		run.Release()
+	}
+}
+
+// dataRun writes messages on an established stream, one frame each.
+func (s *Session) dataRun(o *frame.Out, st *stream, run pool.Queue) {
+	if st.deaf || run.Len() == 0 {
+		run.Release()
+		return
+	}
+	st.sent.Add(uint64(run.Bytes()))
+	head := s.headOf(st)
+	refs := o.Refs()
+	run.Each(func(m pool.Message) {
+		p := m.Bytes()
+		n := len(o.Buf)
+		o.Buf = append(o.Buf, head...)
+		putBodySize(o.Buf[n:], len(head)-headerLen+len(p))
+		o.Payload(p)
+	})
+	o.HoldAll(run, refs)
+}
+
+// headOf is all of a data frame of st but its size and payload.
+func (s *Session) headOf(st *stream) []byte {
+	w := &s.out
+	if w.cur != st {
+		w.cur = st
+		w.head = appendDataHead(w.head[:0], st.peer, int64(st.id), 0, false)
+	}
+	return w.head
+}
+
+func putBodySize(head []byte, n int) {
+	head[4], head[5], head[6], head[7] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n)
+}
+
+// Fragment appends n bytes of m from off as a segment. m belongs to the session
+// with its last piece.
+func (s *Session) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
+	last := off+n == m.Len()
+	st := s.stream(id)
+	switch {
+	case st == nil:
+	case st.is(live) && !st.deaf:
+		st.sent.Add(uint64(n))
+		head := s.headOf(st)
+		at := len(o.Buf)
+		o.Buf = append(o.Buf, head...)
+		putBodySize(o.Buf[at:], len(head)-headerLen+n)
+		if !last { // has_continuation is the last field
+			o.Buf[len(o.Buf)-1] = 1
+		}
+		o.Payload(m.Bytes()[off : off+n])
+		if last {
+			o.Hold(m)
+		}
+		return
+	case st.is(offered) && !st.isFirst():
+		c := st.call.Load()
+		c.deferred = appendData(c.deferred, st, m.Bytes()[off:off+n], !last)
+	case last && (st.is(asked) || st.is(offered)):
+		var run pool.Queue
+		run.Push(m)
+		s.early(o, st, run)
+		return
+	}
+	if last {
+		m.Release()
+	}
+}
+
+// appendData appends a data frame with its payload.
+func appendData(b []byte, st *stream, p []byte, more bool) []byte {
+	st.sent.Add(uint64(len(p)))
+	return append(appendDataHead(b, st.peer, int64(st.id), len(p), more), p...)
+}
+
+// isFirst tells whether st is the one that its request's answer comes by.
+func (st *stream) isFirst() bool {
+	c := st.call.Load()
+	return c != nil && c.first == st.id
+}
+
+// early takes messages of a stream whose request has no answer: the request or
+// reply of a call, what belongs to an open or its answer, or what has to wait
+// behind the answer.
+func (s *Session) early(o *frame.Out, st *stream, run pool.Queue) {
+	c := st.call.Load()
+	switch {
+	case c == nil, st.is(asked) && !st.isFirst():
+		run.Release() // nothing is sent before the answer
+	case !st.isFirst():
+		run.Each(func(m pool.Message) { c.deferred = appendData(c.deferred, st, m.Bytes(), false) })
+		run.Release()
+	case c.unary:
+		c.take(&run)
+	case c.waits:
+		c.waits = false
+		c.msg, _ = run.Pop()
+		if st.is(asked) {
+			s.ask(o, c)
+			run.Release()
+			return
+		}
+		s.grant(o, c)
+		if st.is(live) {
+			s.dataRun(o, st, run)
+			return
+		}
+		run.Release()
+	default:
+		run.Release()
+	}
+}
+
+// take keeps the message of a call and counts those that are too many.
+func (c *call) take(run *pool.Queue) {
+	if run.Len() == 0 {
+		return
+	}
+	if c.messages == 0 {
+		c.msg, _ = run.Pop()
+		c.messages++
+	}
+	c.messages += run.Len()
+	run.Release()
+}
+
+// Flush does nothing: every frame is complete when it is appended.
+func (s *Session) Flush(*frame.Out) {}
+
+// Control appends any other frame. What brpc can't carry writes nothing.
+func (s *Session) Control(o *frame.Out, f *frame.Frame) {
+	switch f.Kind {
+	case frame.Open:
+		s.open(o, f)
+		return
+	case frame.Answer:
+		s.mu.Lock()
+		o.Buf = append(o.Buf, s.pending...)
+		s.pending = s.pending[:0]
+		s.mu.Unlock()
+		return
+	case frame.Accept, frame.Reject, frame.EOS, frame.Reset, frame.Credit:
+	default:
+		return
+	}
+	st := s.stream(f.Stream)
+	if st == nil {
+		return
+	}
+	switch f.Kind {
+	case frame.Accept:
+		s.accept(o, st, f)
+	case frame.Reject:
+		s.reject(o, st, f.Code, f.Reason, f.NotProcessed)
+	case frame.EOS:
+		s.end(o, st, f)
+	case frame.Reset:
+		s.abort(o, st, f)
+	case frame.Credit:
+		if st.is(live) && st.feedback && f.Value > 0 {
+			o.Buf = appendFeedback(o.Buf, st.peer, int64(st.id), f.Value)
+		}
+	}
+}
+
+// end writes the end of our half. For a stream that is the end of both: CLOSE,
+// or, as brpc has no status for an end, RST.
+func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
+	c := st.call.Load()
+	switch {
+	case c != nil && c.unary && st.is(asked) && !c.written:
+		s.ask(o, c)
+	case c != nil && c.unary && st.is(offered):
+		s.respond(o, c, f)
+	default:
+		s.abort(o, st, f)
+	}
+}
+
+// abort ends a stream, or its request, at once.
+func (s *Session) abort(o *frame.Out, st *stream, f *frame.Frame) {
+	switch {
+	case st.is(offered):
+		s.reject(o, st, f.Code, f.Reason, false)
+	case st.is(asked) && s.giveUp(st):
+	default:
+		s.close(o, st, f.Kind == frame.EOS && f.Code == frame.CodeOK)
+	}
+}
+
+// close ends an established stream, in order or not.
+func (s *Session) close(o *frame.Out, st *stream, inOrder bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch phase(st.phase.Load()) {
+	case closed: // the answer to the peer's CLOSE
+		o.Buf = appendClose(o.Buf, st.peer, int64(st.id))
+		s.table.remove(st)
+	case live:
+		if inOrder {
+			o.Buf = appendClose(o.Buf, st.peer, int64(st.id))
+			s.await(st, closing)
+			return
+		}
+		o.Buf = appendRST(o.Buf, st.peer)
+		s.await(st, dropped)
+	case closing:
+		if !inOrder {
+			st.phase.Store(uint32(dropped))
+		}
+	}
+}

@@ -1,12 +1,14 @@
 package conn
 
+import "github.com/sluicerpc/sluice/frame"
+
 // A Balance is what a connection owes and is owed at one moment. When no stream
 // is open and nothing is on its way, Credit equals Window and the rest is zero:
 // the tests' last check, and a first look at a program that stands still.
 type Balance struct {
 	Streams   int // open
-	Credit    int // bytes that we may send
-	Window    int // bytes that the peer lets us send at most
+	Credit    int // bytes that we may send; 0 where the protocol has no such credit
+	Window    int // bytes that the peer lets us send at most; likewise
 	Queued    int // bytes of credit accepted and not written
 	Assembled int // bytes reserved for messages in fragments
 	Given     int // bytes of windows beyond the initial ones
@@ -16,12 +18,15 @@ type Balance struct {
 func (c *Conn) Balance() Balance {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Balance{
+	b := Balance{
 		Streams:   c.own + c.peer,
-		Credit:    int(int64(c.granted.Load() - c.sentCost.Load())),
-		Window:    int(c.cfg.Peer.ConnCredit),
 		Queued:    int(c.queued.Load()),
 		Assembled: c.assembled,
 		Given:     c.given,
 	}
+	if c.pacing == frame.Granted {
+		b.Credit = int(int64(c.granted.Load() - c.sentCost.Load()))
+		b.Window = int(c.cfg.Peer.ConnCredit)
+	}
+	return b
 }

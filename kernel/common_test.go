@@ -55,12 +55,21 @@ var transports = []struct {
 	start starter
 }{{"loops", loops}, {"netconn", netConn}, {"tls", mutualTLS}, {"pipe", kerneltest.Start}}
 
-// overAll runs f over every transport.
+// overAll runs f over every transport, and over every foreign protocol that can
+// carry it.
 func overAll(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, f func(t *testing.T, w *world)) {
 	t.Helper()
 	for _, tr := range transports {
 		t.Run(tr.name, func(t *testing.T) {
 			f(t, newWorld(t, tr.start, so, co))
+		})
+	}
+	for _, p := range foreigns {
+		if p.lacks(t.Name()) {
+			continue
+		}
+		t.Run(p.name, func(t *testing.T) {
+			f(t, newWorld(t, p.start, so, co))
 		})
 	}
 }

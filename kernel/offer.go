@@ -49,6 +49,10 @@ func (o *Offer) Peer() Peer { return o.conn.Peer() }
 // Identity is who the peer proved to be.
 func (o *Offer) Identity() Identity { return o.conn.Identity() }
 
+// Unary tells whether the peer makes a call: one message each way. It is false
+// where the protocol does not tell calls from streams; sluice's own does not.
+func (o *Offer) Unary() bool { return o.streams[0].c.unary }
+
 // Streams is how many streams the peer asks for with this one request.
 func (o *Offer) Streams() int { return len(o.streams) }
 

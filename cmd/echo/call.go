@@ -18,6 +18,8 @@ import (
 
 type callFlags struct {
 	addr    string
+	proto   string
+	wire    wire
 	method  string
 	tls     clientTLS
 	timeout time.Duration
@@ -26,11 +28,14 @@ type callFlags struct {
 	size    byteCount
 	count   int
 	file    string
+	oneWay  bool
 }
 
 func (f *callFlags) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.addr, "addr", defaultAddr, "`HOST:PORT` of the server")
-	fs.StringVar(&f.method, "method", methodEcho, "what to open: "+methodEcho+" or "+methodSelect)
+	fs.StringVar(&f.proto, "proto", "sluice", "`PROTOCOL` to speak, of "+wireNames())
+	fs.StringVar(&f.method, "method", "", "what to open: "+methodEcho+" or "+methodSelect+", or "+methodBRPC+" over brpc (default the protocol's first)")
+	fs.BoolVar(&f.oneWay, "one-way", false, "the server answers nothing: only send")
 	f.tls.register(fs)
 	fs.DurationVar(&f.timeout, "timeout", 0, "give up after this long (default never)")
 	fs.IntVar(&f.count, "count", 0, "send this many made-up messages on each stream, and check what comes back")
@@ -68,6 +73,13 @@ func call(c *command, args []string, std stdio) error {
 	if err := f.check(); err != nil {
 		return err
 	}
+	var err error
+	if f.wire, err = findWire(f.proto); err != nil {
+		return err
+	}
+	if f.method == "" {
+		f.method = f.wire.method
+	}
 	tlsConfig, err := f.tls.config()
 	if err != nil {
 		return err
@@ -82,7 +94,8 @@ func call(c *command, args []string, std stdio) error {
 	// A client is an address: it connects now, to find out at once if that can't
 	// be done, and again whenever it has to.
 	client, err := kernel.Dial(ctx, f.addr, &kernel.ClientOptions{
-		TLS: tlsConfig,
+		TLS:       tlsConfig,
+		Protocols: []kernel.Protocol{f.wire.protocol},
 		// What comes back is as large as what we send; by default no more than
 		// 4 MiB would be let in. The server has a limit of its own.
 		Limits: kernel.Limits{MaxMessage: max(int(f.size), 4<<20)},
@@ -105,23 +118,56 @@ func (f *callFlags) lines(ctx context.Context, client *kernel.Client, std stdio)
 	// standard input tells the other one that it has failed.
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	s, err := client.Open(ctx, f.method, nil)
+	s, err := f.open(ctx, client)
 	if err != nil {
 		return err
 	}
+	if f.oneWay {
+		if _, err := f.sendLines(ctx, s, std.in); err != nil {
+			return err
+		}
+		return s.Close(ctx)
+	}
 	// Reading standard input can't be interrupted, so nobody waits for this
 	// goroutine: if the server goes away first, the program ends over its head.
+	sent := make(chan int, 1)
 	go func() {
-		if err := sendLines(ctx, s, std.in); err != nil {
+		n, err := f.sendLines(ctx, s, std.in)
+		if err != nil {
 			fail(err)
 		}
+		sent <- n
 	}()
+	return f.printReplies(ctx, s, sent, std)
+}
+
+// printReplies prints what comes back until the server has no more to say. Over a
+// protocol on which a stream ends as a whole that is when as much has come as
+// was sent.
+func (f *callFlags) printReplies(ctx context.Context, s *kernel.Stream, sent <-chan int, std stdio) error {
 	out := bufio.NewWriter(std.out)
-	for m, err := range s.All(ctx) {
-		if err != nil {
-			_ = out.Flush()
-			return first(context.Cause(ctx), err)
+	in, lines, known := s.In(), 0, false
+	var all <-chan int
+	if f.wire.whole {
+		all = sent
+	}
+	want := 0
+	for {
+		if known && lines >= want {
+			return first(context.Cause(ctx), s.Close(ctx))
 		}
+		var m kernel.Message
+		ok := true
+		select {
+		case m, ok = <-in:
+		case want = <-all:
+			known = true
+			continue
+		}
+		if !ok {
+			return first(context.Cause(ctx), s.Err())
+		}
+		lines++
 		_, _ = out.Write(m.Bytes())
 		_ = out.WriteByte('\n') // a failure stays with the writer until Flush
 		m.Release()
@@ -129,7 +175,11 @@ func (f *callFlags) lines(ctx context.Context, client *kernel.Client, std stdio)
 			return err
 		}
 	}
-	return first(context.Cause(ctx), nil)
+}
+
+// open opens a stream with what its protocol's servers expect.
+func (f *callFlags) open(ctx context.Context, client *kernel.Client) (*kernel.Stream, error) {
+	return client.Open(ctx, f.method, &kernel.OpenOptions{Request: kernel.MessageOf(f.wire.request)})
 }
 
 // first is the error that was there first.
@@ -140,23 +190,25 @@ func first(cause, err error) error {
 	return err
 }
 
-func sendLines(ctx context.Context, s *kernel.Stream, r io.Reader) error {
+// sendLines returns how many it sent.
+func (f *callFlags) sendLines(ctx context.Context, s *kernel.Stream, r io.Reader) (int, error) {
 	in := bufio.NewReader(r)
-	for {
+	for n := 0; ; {
 		line, err := in.ReadBytes('\n')
 		if len(line) > 0 {
 			// ReadBytes made the slice for us alone, so it can become the message
 			// without a copy.
 			m := kernel.MessageOf([]byte(strings.TrimSuffix(string(line), "\n")))
 			if err := s.Send(ctx, m); err != nil {
-				return why(s, err)
+				return n, why(s, err)
 			}
+			n++
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return s.CloseSend() // the server answers what it has, and ends its half
+			return n, f.wire.end(s) // the server answers what it has, and ends its half
 		case err != nil:
-			return fmt.Errorf("standard input: %w", err)
+			return n, fmt.Errorf("standard input: %w", err)
 		}
 	}
 }
@@ -173,9 +225,9 @@ func (f *callFlags) load(ctx context.Context, client *kernel.Client, std stdio) 
 	t := newTeam(ctx)
 	for _, p := range parts {
 		t.run(func() error {
-			s, err := client.Open(t.ctx, f.method, nil)
+			s, err := f.open(t.ctx, client)
 			if err == nil {
-				t.exchange(s, p, &n)
+				t.exchange(&f.wire, s, p, &n)
 			}
 			return err
 		})

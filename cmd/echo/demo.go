@@ -129,6 +129,7 @@ func (d *demonstration) converse(ctx context.Context, addr string, std stdio) er
 	d.start = time.Now()
 	progress := startProgress(d, std.err)
 	all.run(func() error { return d.pingPong(all.ctx, client, over) })
+	own := &wires()[0]
 	for i := range d.streams {
 		s, err := client.Open(bulk.ctx, methodEcho, nil)
 		if err != nil {
@@ -136,7 +137,7 @@ func (d *demonstration) converse(ctx context.Context, addr string, std stdio) er
 			break
 		}
 		off, n := share(d.total, i, d.streams)
-		bulk.exchange(s, part{d.src, mixed(off, n, d.seed)}, &d.counts)
+		bulk.exchange(own, s, part{d.src, mixed(off, n, d.seed)}, &d.counts)
 	}
 	all.run(func() error {
 		defer close(over)

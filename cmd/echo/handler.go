@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/sluicerpc/sluice/kernel"
@@ -16,6 +17,7 @@ const (
 func handle(srv *kernel.Server) {
 	srv.Handle(methodEcho, echo)
 	srv.Handle(methodSelect, echoSelect)
+	srv.HandleOffer(methodBRPC, echoExample)
 }
 
 // echo is the short style, and the fast one. All ends when the client has no
@@ -31,7 +33,12 @@ func echo(ctx context.Context, s *kernel.Stream) error {
 		if err != nil {
 			return err
 		}
-		if err := s.Send(ctx, m); err != nil {
+		err := s.Send(ctx, m)
+		if errors.Is(err, kernel.ErrNotReadable) {
+			m.Release() // a client that only writes is listened to
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -20,6 +20,7 @@ const defaultAddr = "127.0.0.1:7000"
 
 type serveFlags struct {
 	addr       string
+	protos     string
 	tls        serverTLS
 	maxStreams int
 	maxMessage byteCount
@@ -30,6 +31,7 @@ type serveFlags struct {
 
 func (f *serveFlags) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.addr, "addr", defaultAddr, "`HOST:PORT` to listen on; port 0 takes a free one")
+	fs.StringVar(&f.protos, "proto", wireNames(), "`PROTOCOLS` to serve on the one port, told apart by a connection's first bytes")
 	f.tls.register(fs)
 	fs.IntVar(&f.maxStreams, "max-streams", 0, "streams that a client may have open on a connection (default 1000)")
 	fs.Var(&f.maxMessage, "max-message", "`SIZE` of the largest message taken (default 4M)")
@@ -45,8 +47,13 @@ func (f *serveFlags) options(std stdio) (*kernel.ServerOptions, error) {
 	if err != nil {
 		return nil, err
 	}
+	ps, err := protocols(f.protos)
+	if err != nil {
+		return nil, err
+	}
 	return &kernel.ServerOptions{
-		TLS: tlsConfig,
+		TLS:       tlsConfig,
+		Protocols: ps,
 		Limits: kernel.Limits{
 			MaxStreams:   f.maxStreams,
 			MaxMessage:   int(f.maxMessage),

@@ -22,14 +22,14 @@ type counts struct {
 // exchange sends a part over a stream and checks what comes back. The halves of
 // a stream are independent: one goroutine sends, another receives, and neither
 // knows how far the other is. What keeps them together is credit.
-func (t *team) exchange(s *kernel.Stream, p part, n *counts) {
-	t.run(func() error { return send(t.ctx, s, p, n) })
-	t.run(func() error { return check(s, p, n) })
+func (t *team) exchange(w *wire, s *kernel.Stream, p part, n *counts) {
+	t.run(func() error { return send(t.ctx, w, s, p, n) })
+	t.run(func() error { return check(t.ctx, w, s, p, n) })
 }
 
 // send hands the part's messages to the stream, and then ends our half: what
 // was handed over before CloseSend still arrives before the end.
-func send(ctx context.Context, s *kernel.Stream, p part, n *counts) error {
+func send(ctx context.Context, w *wire, s *kernel.Stream, p part, n *counts) error {
 	for off, size := range p.cuts {
 		m := kernel.NewMessage(size) // from a pool: whoever reads it last gives it back
 		if err := fill(m.Bytes(), p.src, off); err != nil {
@@ -47,12 +47,12 @@ func send(ctx context.Context, s *kernel.Stream, p part, n *counts) error {
 			return why(s, err)
 		}
 	}
-	return s.CloseSend()
+	return w.end(s)
 }
 
 // check takes the part's messages back from the stream and compares each one's
 // place, length and content.
-func check(s *kernel.Stream, p part, n *counts) error {
+func check(ctx context.Context, w *wire, s *kernel.Stream, p part, n *counts) error {
 	var want []byte
 	in, number := s.In(), 0
 	for off, size := range p.cuts {
@@ -72,6 +72,9 @@ func check(s *kernel.Stream, p part, n *counts) error {
 		number++
 		n.messages.Add(1)
 		n.bytes.Add(int64(size))
+	}
+	if err := w.done(ctx, s); err != nil {
+		return err
 	}
 	if m, ok := <-in; ok {
 		return fmt.Errorf("stream %d: %d bytes came back that nobody sent", s.ID(), m.Len())

@@ -45,7 +45,7 @@ func exchangeWith(t *testing.T, h func(context.Context, *kernel.Stream) error, p
 		t.Fatal(err)
 	}
 	var n counts
-	team.exchange(s, p, &n)
+	team.exchange(&wires()[0], s, p, &n)
 	return &n, team.wait()
 }
 

@@ -24,13 +24,13 @@ var imports = map[string][]string{
 	"conn":              {"frame", "pool", "internal/timers"},
 	"kernel":            {"actor", "conn", "frame", "frame/native", "pool", "internal/timers"},
 	"kernel/kerneltest": {"kernel", "conn", "frame"},
-	"cmd/echo":          {"kernel"},
+	"cmd/echo":          {"kernel", "frame/native", "frame/strm", "frame/seastar"},
 }
 
 var protocolImports = []string{"frame", "pool"}
 
 // testImports is what every package's tests may import besides.
-var testImports = []string{"frame/native", "kernel/kerneltest", "internal/leak"}
+var testImports = []string{"frame/native", "frame/strm", "frame/seastar", "kernel/kerneltest", "internal/leak"}
 
 // external names the modules of others and the packages that may import them.
 // An empty list allows all.
@@ -78,6 +78,7 @@ type spawn struct {
 // the line to add; two in one function are two lines.
 var spawns = []spawn{
 	{"cmd/echo/call.go", "(*callFlags).lines", "go", "lines", "the end of standard input or of the stream; a read of standard input can't be interrupted, so the process may end first"},
+	{"cmd/echo/brpc.go", "echoExample", "Go", "the handler", "its stream's end; the handler waits for it"},
 	{"cmd/echo/demo.go", "(*demonstration).run", "go", "run", "the server's Close; run waits for it"},
 	{"cmd/echo/progress.go", "startProgress", "Go", "the progress", "its stop, which waits for it"},
 	{"cmd/echo/serve.go", "drain", "go", "drain", "the end of Shutdown, which is bounded; drain waits for it unless a second signal ends the process"},

@@ -15,6 +15,7 @@ import (
 type driveFlags struct {
 	Preset string `arg:"" help:"pingpong, fan, firehose, bulk, hol, idle, churn or conns"`
 	Peer   string `help:"library to drive; empty: sluice"`
+	Proto  string `default:"sluice" help:"what sluice speaks: sluice, brpc or seastar"`
 
 	load.Config
 
@@ -79,7 +80,7 @@ func (c *driveFlags) prepare(e *env) (*driver, error) {
 }
 
 func (d *driver) check() (err error) {
-	if d.target.Peer, err = findPeer(d.Peer); err != nil {
+	if d.target.Peer, err = findPeer(d.Peer, d.Proto); err != nil {
 		return err
 	}
 	if d.SLO != "" {

@@ -16,6 +16,7 @@ import (
 // serveCmd is the server's side of a run.
 type serveCmd struct {
 	Peer       string `help:"library to serve with; empty: sluice"`
+	Proto      string `default:"sluice" help:"what sluice speaks: sluice, brpc or seastar"`
 	Addr       string `default:"127.0.0.1:9000" help:"where to serve"`
 	Admin      string `default:"127.0.0.1:9001" help:"where to tell this process's figures"`
 	MaxMessage int    `default:"16777216" help:"longest message, in bytes"`
@@ -42,7 +43,7 @@ type librarian interface {
 
 // Run serves until the context ends.
 func (c *serveCmd) Run(e *env) (err error) {
-	p, err := findPeer(c.Peer)
+	p, err := findPeer(c.Peer, c.Proto)
 	if err != nil {
 		return exit(exitUsage, err)
 	}
@@ -85,14 +86,14 @@ func (c *serveCmd) announce(w io.Writer, a announcement) error {
 	return err
 }
 
-// findPeer finds a peer by its name; without one it is sluice, or the first
-// there is.
-func findPeer(name string) (peer.Peer, error) {
-	if name != "" {
-		return all.Find(name)
+// findPeer finds a peer by its name; without one it is sluice. Where sluice
+// speaks another protocol than its own, that is a part of the name.
+func findPeer(name, proto string) (peer.Peer, error) {
+	if name == "" {
+		name = "sluice"
 	}
-	if p, err := all.Find("sluice"); err == nil {
-		return p, nil
+	if proto != "sluice" && proto != "" {
+		name += "/" + proto
 	}
-	return all.Peers()[0], nil
+	return all.Find(name)
 }

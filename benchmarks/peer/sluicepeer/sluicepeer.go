@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/sluicerpc/sluice/benchmarks/peer"
+	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -16,6 +17,7 @@ import (
 type face struct {
 	name             string
 	in, batches, out bool
+	proto            string // of another system; empty is sluice's own
 }
 
 type sluicePeer struct{ face }
@@ -29,6 +31,9 @@ func Peers() []peer.Peer {
 		{name: "sluice+out", in: true, out: true},
 		{name: "sluice+batch", batches: true},
 		{name: "sluice+send"},
+		{name: "sluice/brpc", in: true, proto: brpc},
+		{name: "sluice+send/brpc", proto: brpc},
+		{name: "sluice+batch/brpc", batches: true, proto: brpc},
 	} {
 		ps = append(ps, sluicePeer{f})
 	}
@@ -41,6 +46,33 @@ func limits(o peer.Options) kernel.Limits {
 	return kernel.Limits{MaxMessage: o.MaxMessage, MaxStreams: o.Streams, MaxConnsPerAddr: o.Conns, MaxConns: o.Conns}
 }
 
+// brpc is a protocol on which a half can't end by itself: what would end it is a
+// message without a byte, as its users do it.
+const brpc = "brpc"
+
+// method is what the peer's streams are opened with.
+func (f *face) method(m peer.Mode) string {
+	if f.proto == brpc {
+		return "bench.Streams/" + string(m)
+	}
+	return string(m)
+}
+
+func (f *face) target(addr string) string {
+	if f.proto == "" {
+		return addr
+	}
+	return f.proto + "://" + addr
+}
+
+// protocols are what a server or client of the face speaks.
+func (f *face) protocols() []kernel.Protocol {
+	if f.proto == brpc {
+		return []kernel.Protocol{strm.Protocol{}}
+	}
+	return nil
+}
+
 type server struct {
 	*kernel.Server
 	addr string
@@ -49,12 +81,12 @@ type server struct {
 }
 
 func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
-	k, err := kernel.NewServer(&kernel.ServerOptions{Limits: limits(o), NoChecksum: !o.Checksum})
+	k, err := kernel.NewServer(&kernel.ServerOptions{Protocols: p.protocols(), Limits: limits(o), NoChecksum: !o.Checksum})
 	if err != nil {
 		return nil, err
 	}
 	for _, m := range []peer.Mode{peer.Echo, peer.Discard} {
-		k.Handle(string(m), func(ctx context.Context, s *kernel.Stream) error {
+		k.Handle(p.method(m), func(ctx context.Context, s *kernel.Stream) error {
 			st := p.stream(ctx, s)
 			defer st.free()
 			return o.Handle(m, st)
@@ -120,7 +152,7 @@ type conn struct {
 }
 
 func (p sluicePeer) Dial(ctx context.Context, addr string, o peer.Options) (peer.Conn, error) {
-	c, err := kernel.Dial(ctx, addr, &kernel.ClientOptions{Limits: limits(o), NoChecksum: !o.Checksum})
+	c, err := kernel.Dial(ctx, p.target(addr), &kernel.ClientOptions{Protocols: p.protocols(), Limits: limits(o), NoChecksum: !o.Checksum})
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +161,7 @@ func (p sluicePeer) Dial(ctx context.Context, addr string, o peer.Options) (peer
 
 func (c *conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
 	// The context of Open would bound the stream.
-	s, err := c.Client.Open(context.WithoutCancel(ctx), string(m), nil)
+	s, err := c.Client.Open(context.WithoutCancel(ctx), c.p.method(m), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -154,6 +186,7 @@ type stream struct {
 	last    kernel.Message // handed out by Recv
 	batch   *kernel.Batch
 	at      int
+	closed  bool // the end was sent, where it is a message
 }
 
 func (p sluicePeer) stream(ctx context.Context, s *kernel.Stream) *stream {
@@ -201,6 +234,14 @@ func (s *stream) TrySend([]byte) (wait string, err error) {
 func (s *stream) Flush() error { return nil }
 
 func (s *stream) Recv() ([]byte, error) {
+	p, err := s.recv()
+	if err == nil && len(p) == 0 && s.face.proto == brpc {
+		return nil, io.EOF
+	}
+	return p, err
+}
+
+func (s *stream) recv() ([]byte, error) {
 	s.last.Release()
 	s.last = kernel.Message{}
 	switch {
@@ -248,7 +289,18 @@ func (s *stream) end() error {
 	return io.EOF
 }
 
-func (s *stream) CloseSend() error { return s.s.CloseSend() }
+// CloseSend ends the half, or sends what stands for that.
+func (s *stream) CloseSend() error {
+	if s.face.proto != brpc {
+		return s.s.CloseSend()
+	}
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	s.Buf(0)
+	return s.Send(nil)
+}
 
 func (s *stream) free() {
 	s.next.Release()
@@ -260,6 +312,9 @@ func (s *stream) free() {
 
 func (s *stream) Close() error {
 	s.free()
+	if s.face.proto == brpc { // both halves at once
+		return s.s.Close(s.ctx)
+	}
 	_ = s.s.CloseSend()
 	s.s.CloseReceive(kernel.CodeOK)
 	return nil

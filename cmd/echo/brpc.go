@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// methodBRPC is the service of brpc's own examples (example/echo_c++,
+// streaming_echo_c++, streaming_batch_echo_c++): their clients can talk to this
+// server, and this client to their servers.
+const methodBRPC = "example.EchoService/Echo"
+
+// echoExample answers it: a call is answered with what it says, and each stream
+// that comes with a call gets its messages back. A brpc client waits for the
+// answer before it writes, and wants a message in it.
+func echoExample(ctx context.Context, o *kernel.Offer) error {
+	if o.Unary() {
+		s, err := o.Accept(kernel.Message{}, nil)
+		if err != nil {
+			return err
+		}
+		if err := echo(ctx, s); err != nil {
+			return err
+		}
+		return s.CloseSend()
+	}
+	streams, err := o.AcceptAll(exampleMessage("Accepted stream"), nil)
+	if err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, len(streams))
+	for i, s := range streams {
+		wg.Go(func() {
+			if errs[i] = echo(s.Context(), s); errs[i] == nil {
+				errs[i] = s.Close(ctx)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// exampleMessage is the examples' EchoRequest and EchoResponse, a protobuf message
+// whose field 1 is a string. Programs with more to say use kernel/protocodec.
+func exampleMessage(text string) kernel.Message {
+	const field1String = 1<<3 | 2
+	return kernel.MessageOf(append([]byte{field1String, byte(len(text))}, text...))
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"strings"
+
+	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/frame/strm"
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// A wire is a protocol that the commands speak. The handlers and the client's
+// code are the same for all; what differs is named here.
+type wire struct {
+	protocol kernel.Protocol
+	method   string // what call opens
+	request  []byte // what it opens with
+	whole    bool   // a stream ends as a whole, not one half and then the other
+}
+
+func wires() []wire {
+	return []wire{
+		{protocol: native.Protocol{}, method: methodEcho},
+		{protocol: strm.Protocol{}, method: methodBRPC, request: exampleMessage("I'm a RPC to connect stream").Bytes(), whole: true},
+	}
+}
+
+func wireNames() string {
+	var names []string
+	for _, w := range wires() {
+		names = append(names, w.protocol.Name())
+	}
+	return strings.Join(names, ",")
+}
+
+func findWire(name string) (wire, error) {
+	for _, w := range wires() {
+		if w.protocol.Name() == name {
+			return w, nil
+		}
+	}
+	return wire{}, usagef("no protocol %q; there are %s", name, wireNames())
+}
+
+// protocols are those in a list, to be told apart by a connection's first bytes.
+func protocols(list string) (ps []kernel.Protocol, err error) {
+	for name := range strings.SplitSeq(list, ",") {
+		w, err := findWire(name)
+		if err != nil {
+			return nil, err
+		}
+		ps = append(ps, w.protocol)
+	}
+	return ps, nil
+}
+
+// end says that we have nothing more to send. Where a stream ends as a whole
+// whoever receives does it instead, when everything has come back.
+func (w *wire) end(s *kernel.Stream) error {
+	if w.whole {
+		return nil
+	}
+	return s.CloseSend()
+}
+
+// done ends what is left when everything has come back.
+func (w *wire) done(ctx context.Context, s *kernel.Stream) error {
+	if w.whole {
+		return s.Close(ctx)
+	}
+	return nil
+}

@@ -140,9 +140,6 @@ func (r *reader) next(p []byte, f *frame.Frame) (n int, err error) {
 	if err != nil {
 		return n, r.fail(err)
 	}
-	if r.between() {
-		r.begun = r.offset
-	}
 	return n, nil
 }
 
@@ -196,6 +193,7 @@ func (r *reader) step(p []byte, f *frame.Frame) (used int, err error) {
 			if r.pack != nil {
 				return used, nil
 			}
+			r.begun = r.offset + int64(used)
 		}
 	}
 }
@@ -279,6 +277,7 @@ func (r *reader) unpack(p []byte, f *frame.Frame) (used int, err error) {
 			if err := e.end(r.boundary()); err != nil {
 				return used, err
 			}
+			r.begun = r.offset + int64(used)
 		}
 		if used == len(p) {
 			return used, nil

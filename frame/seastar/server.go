@@ -23,7 +23,8 @@ type server struct {
 	next    uint64 // number of the next call's stream
 	cur     call
 	outcome outcome
-	waits   *ticket // for the call at hand
+	waits   *ticket // for the call at hand, and
+	since   time.Time
 	names   map[uint64]string
 
 	mu     sync.Mutex
@@ -165,7 +166,7 @@ func (s *server) admit() bool {
 		if t == nil {
 			return true
 		}
-		if s.waits = t; s.closed {
+		if s.waits, s.since = t, s.p.now(); s.closed {
 			s.p.budget.leave(t)
 		} else {
 			s.line = t
@@ -177,15 +178,30 @@ func (s *server) admit() bool {
 			s.cur.cost = 0
 		}
 		s.waits, s.line = nil, nil
+		s.waited(s.p.now().Sub(s.since))
 		return true
 	default:
 		return false
 	}
 }
 
+// waited takes the time in line off what is left to the call. Nobody waits for
+// one that has nothing left.
+func (s *server) waited(d time.Duration) {
+	c := &s.cur
+	if c.left == 0 {
+		return
+	}
+	if c.left -= d; c.left > 0 {
+		return
+	}
+	s.p.budget.give(c.cost)
+	s.fate, s.outcome.said = drop, true
+}
+
 // before implements kind: the call begins.
 func (s *server) before(f *frame.Frame) bool {
-	if s.outcome.refusal != "" {
+	if s.fate != deliver {
 		return false
 	}
 	c := s.cur

@@ -1,0 +1,290 @@
+package seastar
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+func TestTheMagicTells(t *testing.T) {
+	p := &Protocol{}
+	for first, want := range map[string]frame.Verdict{
+		"": frame.More, "S": frame.More, "SSTARRP": frame.More, "SSTARRPC": frame.Yes,
+		"SSTARRPC\x00\x00\x00\x00": frame.Yes, "X": frame.No, "SLUICE\r\n": frame.No, "SSTARRPX": frame.No,
+	} {
+		if got := p.Detect([]byte(first)); got != want {
+			t.Errorf("%q: %v, want %v", first, got, want)
+		}
+	}
+}
+
+// What a server says to a hello, feature by feature, and what it refuses: always
+// by closing, without a byte.
+func TestAServersAnswerToAHello(t *testing.T) {
+	child := record{featStreamParent, idData(1 << idShift)}
+	many := func(n int) (rs []record) {
+		for i := range n {
+			rs = append(rs, record{feature: uint32(1000 + i)})
+		}
+		return rs
+	}
+	full := func(rs ...record) []byte { return hello(rs...) }
+	raw := func(length string, rest string) []byte { return []byte(magic + length + rest) }
+	id2 := record{featConnectionID, idData(2 << idShift)}
+	for name, c := range map[string]struct {
+		in     []byte
+		p      *Protocol
+		answer []record
+		code   frame.Code // 0 with no answer: the end of the input
+	}{
+		"no records":              {in: full(), answer: []record{id2}},
+		"timeout and duration":    {in: full(record{featTimeout, ""}, record{featHandlerDuration, ""}), answer: []record{{featTimeout, ""}, id2, {featHandlerDuration, ""}}},
+		"in another order":        {in: full(record{featHandlerDuration, ""}, record{featTimeout, ""}), answer: []record{{featTimeout, ""}, id2, {featHandlerDuration, ""}}},
+		"unknown":                 {in: full(record{77, "abc"}, record{featTimeout, ""}), answer: []record{{featTimeout, ""}, id2}},
+		"twice":                   {in: full(record{featIsolation, "a"}, record{featIsolation, "b"}), answer: []record{id2, {featIsolation, "a"}}},
+		"no streams":              {in: full(), p: &Protocol{NoStreams: true}, answer: nil},
+		"compression not spoken":  {in: full(record{featCompress, LZ4}), answer: []record{id2}},
+		"compression":             {in: full(record{featCompress, "ZSTD,LZ4,LZ4_FRAGMENTED"}), p: &Protocol{Compress: []string{LZ4Fragmented, LZ4}}, answer: []record{{featCompress, LZ4}, id2}},
+		"compression, none known": {in: full(record{featCompress, ",ZSTD,"}), p: &Protocol{Compress: []string{LZ4}}, answer: []record{id2}},
+		"a stream":                {in: full(child, record{featHandlerDuration, ""}), answer: []record{id2, {featHandlerDuration, ""}}},
+		"the most records":        {in: full(many(maxRecords)...), answer: []record{id2}},
+
+		"another magic":            {in: []byte("SSTARRPX\x00\x00\x00\x00"), code: frame.CodeProtocol},
+		"magic and nothing":        {in: []byte(magic)},
+		"part of the records":      {in: raw("\x09\x00\x00\x00", "\x01\x00\x00\x00\x00\x00\x00\x00")},
+		"a hello without end":      {in: raw("\xff\xff\xff\xff", ""), code: frame.CodeFrameSize},
+		"a hello over the limit":   {in: raw("\x01\x00\x01\x00", ""), code: frame.CodeFrameSize},
+		"half a record":            {in: raw("\x04\x00\x00\x00", "\x01\x00\x00\x00"), code: frame.CodeFrameSize},
+		"a record beyond the end":  {in: raw("\x08\x00\x00\x00", "\x01\x00\x00\x00\x05\x00\x00\x00"), code: frame.CodeFrameSize},
+		"a record of 4 GiB":        {in: raw("\x08\x00\x00\x00", "\x01\x00\x00\x00\xff\xff\xff\xff"), code: frame.CodeFrameSize},
+		"too many records":         {in: full(many(maxRecords + 1)...), code: frame.CodeCalm},
+		"an unknown parent":        {in: full(record{featStreamParent, idData(7 << idShift)}), code: frame.CodeProtocol},
+		"a parent on another core": {in: full(record{featStreamParent, idData(1<<idShift | 9)}), code: frame.CodeProtocol},
+		"no parent":                {in: full(record{featStreamParent, idData(0)}), code: frame.CodeProtocol},
+		"a short parent":           {in: full(record{featStreamParent, "\x00\x00\x01"}), code: frame.CodeFrameSize},
+		"a long parent":            {in: full(record{featStreamParent, idData(1<<idShift) + "\x00"}), code: frame.CodeFrameSize},
+		"a stream where none are":  {in: full(child), p: &Protocol{NoStreams: true}, code: frame.CodeUnimplemented},
+		"a stream of the stream":   {in: full(record{featStreamParent, idData(2 << idShift)}), code: frame.CodeProtocol},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for each := range 2 {
+				p := &Protocol{}
+				if c.p != nil {
+					p.Compress, p.NoStreams = c.p.Compress, c.p.NoStreams
+				}
+				p.family.add(1 << idShift)
+				p.family.sequence = 1
+				s, out, _, err := serve(p, c.in, each*5, each)
+				switch {
+				case err != nil && len(out) > 0:
+					t.Errorf("refused with %x", out)
+				case c.code != 0 && codeOf(err) != c.code:
+					t.Errorf("it ends with %v, want %v", err, c.code)
+				case c.code == 0 && c.answer == nil && !p.NoStreams && !errors.Is(err, io.ErrUnexpectedEOF):
+					t.Errorf("it ends with %v", err)
+				case c.answer != nil || c.code == 0 && p.NoStreams:
+					if err != nil || s == nil {
+						t.Fatal(err)
+					}
+					equalBytes(t, "the answer", out, hello(c.answer...))
+				}
+			}
+		})
+	}
+}
+
+// A length in a hello takes no memory before the bytes are there.
+func TestAHelloTakesTheMemoryThatItHasFilled(t *testing.T) {
+	in := append([]byte(magic), 0, 0, 1, 0)
+	allocated := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, err := readHello(nil, &wire{in: in}); err == nil {
+				b.Fatal("a hello without its records")
+			}
+		}
+	}).AllocedBytesPerOp()
+	if allocated > 2*readStep {
+		t.Errorf("%d bytes for a hello that announces 64 KiB and holds none", allocated)
+	}
+}
+
+func TestWhatAClientTakesOfAnAnswer(t *testing.T) {
+	id := record{featConnectionID, idData(5 << idShift)}
+	for name, c := range map[string]struct {
+		p      *Protocol
+		parent uint64
+		answer []byte
+		code   frame.Code
+		eof    bool
+	}{
+		"nothing agreed":            {answer: hello()},
+		"everything":                {p: &Protocol{Compress: []string{LZ4}}, answer: hello(record{featCompress, LZ4}, record{featTimeout, ""}, id, record{featHandlerDuration, ""})},
+		"a stream":                  {parent: 1 << idShift, answer: hello(id)},
+		"a compression not offered": {p: &Protocol{Compress: []string{LZ4}}, answer: hello(record{featCompress, LZ4Fragmented}), code: frame.CodeProtocol},
+		"an id too short":           {answer: hello(record{featConnectionID, "\x01"}), code: frame.CodeFrameSize},
+		"a stream without an id":    {parent: 1 << idShift, answer: hello(), code: frame.CodeUnimplemented},
+		"closed":                    {answer: nil, eof: true},
+		"a stream, closed":          {parent: 1 << idShift, answer: nil, eof: true},
+		"not Seastar":               {answer: []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), code: frame.CodeProtocol},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := c.p
+			if p == nil {
+				p = &Protocol{}
+			}
+			s, _, _, err := dial(p, c.parent, c.answer)
+			switch {
+			case c.eof:
+				if !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Errorf("it ends with %v", err)
+				}
+			case codeOf(err) != c.code || (err == nil) != (c.code == 0):
+				t.Errorf("it ends with %v, want %v", err, c.code)
+			case err == nil && c.parent != 0:
+				if child := s.(frame.Child); child.ParentID() != c.parent || child.ConnID() != 5<<idShift {
+					t.Errorf("stream %#x of %#x", child.ConnID(), child.ParentID())
+				}
+			}
+		})
+	}
+}
+
+// Bytes behind a hello are handed on, whichever way they came.
+func TestWhatFollowsAHelloIsNotLost(t *testing.T) {
+	in := append(hello(), "rest"...)
+	for first := range len(in) + 1 {
+		_, _, g, err := serve(&Protocol{}, in, first, 0)
+		if err != nil || string(g.Early) != "rest" {
+			t.Errorf("%d bytes read before: %q, %v", first, g.Early, err)
+		}
+	}
+	_, _, g, err := dial(&Protocol{}, 0, in)
+	if err != nil || string(g.Early) != "rest" {
+		t.Errorf("a client has %q, %v", g.Early, err)
+	}
+}
+
+// A cookie is shown to whoever authenticates, as the client's token, and to
+// Isolate; either can refuse.
+func TestACookieIsLookedAtBeforeTheAnswer(t *testing.T) {
+	no := errors.New("no")
+	for name, c := range map[string]struct {
+		rs            []record
+		auth, isolate error
+		asked         string // what Isolate saw
+		code          frame.Code
+	}{
+		"let in":               {rs: []record{{featIsolation, "gold"}}, asked: "gold"},
+		"no cookie":            {isolate: no},
+		"not isolated":         {rs: []record{{featIsolation, "gold"}}, isolate: no, asked: "gold", code: frame.CodePermissionDenied},
+		"not authenticated":    {rs: []record{{featIsolation, "gold"}}, auth: no, code: frame.CodeUnauthenticated},
+		"an empty cookie":      {rs: []record{{featIsolation, ""}}},
+		"refused, as a stream": {rs: []record{{featStreamParent, idData(1 << idShift)}}, auth: no, code: frame.CodeUnauthenticated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked, token string
+			p := &Protocol{Isolate: func(_ context.Context, cookie []byte) error {
+				asked = string(cookie)
+				return c.isolate
+			}}
+			g := &frame.Greeting{Authenticate: func(_ context.Context, peer *frame.Settings) error {
+				token = string(peer.Token)
+				return c.auth
+			}}
+			p.family.add(1 << idShift)
+			w := &wire{in: hello(c.rs...)}
+			_, err := p.Handshake(context.Background(), w, g)
+			if codeOf(err) != c.code || (err == nil) != (w.out.Len() > 0) {
+				t.Errorf("it ends with %v after %d bytes, want %v", err, w.out.Len(), c.code)
+			}
+			want, _ := find(c.rs, featIsolation)
+			if asked != c.asked || token != want {
+				t.Errorf("isolation saw %q, authentication %q", asked, token)
+			}
+		})
+	}
+}
+
+// A stream needs a parent that is there, from before the parent's client hears of
+// its number until the parent's end, and counts against it until its own.
+func TestStreamsBelongToConnectionsThatAreThere(t *testing.T) {
+	p := &Protocol{}
+	of := func(id uint64) (frame.Session, error) {
+		in := hello(record{featStreamParent, idData(id)})
+		g := &frame.Greeting{Own: frame.Settings{MaxStreams: 2}}
+		return p.Handshake(context.Background(), &wire{in: in}, g)
+	}
+	parent := mustServe(t, p)
+	id := parent.(frame.Parent).ConnID()
+	if id != 1<<idShift {
+		t.Fatalf("the first connection is %#x", id)
+	}
+	one, err := of(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := one.(frame.Child); c.ParentID() != id || c.ConnID() != 2<<idShift {
+		t.Fatalf("stream %#x of %#x", c.ConnID(), c.ParentID())
+	}
+	two, err := of(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := of(id); codeOf(err) != frame.CodeRefused {
+		t.Fatalf("a third of two streams: %v", err)
+	}
+	one.(frame.Ender).Closed()
+	one.(frame.Ender).Closed()
+	if _, err := of(id); err != nil {
+		t.Fatalf("the second again: %v", err)
+	}
+	if _, err := of(id); codeOf(err) != frame.CodeRefused {
+		t.Fatalf("a stream was counted out twice: %v", err)
+	}
+	parent.(frame.Ender).Closed()
+	if _, err := of(id); codeOf(err) != frame.CodeProtocol {
+		t.Fatalf("a stream of a connection that is gone: %v", err)
+	}
+	two.(frame.Ender).Closed()
+}
+
+// A hello that can't be answered leaves nothing behind.
+func TestAClientThatLeavesDuringTheHelloIsForgotten(t *testing.T) {
+	p := &Protocol{}
+	gone := errors.New("gone")
+	g := func() *frame.Greeting { return &frame.Greeting{Own: frame.Settings{MaxStreams: 1}} }
+	if _, err := p.Handshake(context.Background(), &wire{in: hello(), fail: gone}, g()); !errors.Is(err, gone) {
+		t.Fatal(err)
+	}
+	if len(p.family.parents) != 0 {
+		t.Error("its connection is still there")
+	}
+	mustServe(t, p)
+	child := hello(record{featStreamParent, idData(2 << idShift)})
+	if _, err := p.Handshake(context.Background(), &wire{in: child, fail: gone}, g()); !errors.Is(err, gone) {
+		t.Fatal(err)
+	}
+	if _, err := p.Handshake(context.Background(), &wire{in: child}, g()); err != nil {
+		t.Errorf("its stream is still there: %v", err)
+	}
+}
+
+func TestUnknownCompressionIsAMistake(t *testing.T) {
+	if _, _, _, err := serve(&Protocol{Compress: []string{"ZSTD"}}, hello(), 0, 0); err == nil {
+		t.Error("a server that speaks ZSTD")
+	}
+}
+
+func TestLingerHasADefault(t *testing.T) {
+	if d := (&Protocol{}).linger(); d != DefaultLinger {
+		t.Errorf("it is %v", d)
+	}
+	if d := (&Protocol{Linger: time.Minute}).linger(); d != time.Minute {
+		t.Errorf("it is %v", d)
+	}
+}

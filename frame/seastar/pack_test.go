@@ -1,0 +1,280 @@
+package seastar
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pierrec/lz4/v4"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+var algorithms = []string{LZ4, LZ4Fragmented}
+
+func packedStream(t testing.TB, algorithm string) frame.Session {
+	t.Helper()
+	return serverStream(t, &Protocol{Compress: algorithms}, record{featCompress, algorithm})
+}
+
+// Texts that compress well, a little and not at all, of lengths around those of a
+// chunk and of the window.
+func samples() map[string][]byte {
+	r := rand.New(rand.NewPCG(1, 2))
+	m := map[string][]byte{}
+	for _, n := range []int{0, 1, 3, 4, 5, 300, chunkLen - streamLen - 1, chunkLen - streamLen, chunkLen - streamLen + 1,
+		2*chunkLen - streamLen, reach, reach + 1, windowLen, windowLen + 5, 5 * reach, testLimit} {
+		random := make([]byte, n)
+		for i := range random {
+			random[i] = byte(r.Uint32())
+		}
+		words := make([]byte, 0, n+10)
+		for len(words) < n {
+			words = fmt.Appendf(words, "word %d ", r.IntN(1000))
+		}
+		m[fmt.Sprintf("%d zeros", n)] = make([]byte, n)
+		m[fmt.Sprintf("%d random bytes", n)] = random
+		m[fmt.Sprintf("%d bytes of text", n)] = words[:n]
+	}
+	return m
+}
+
+func TestWhatIsCompressedComesOutAgain(t *testing.T) {
+	for _, algorithm := range algorithms {
+		from, to := packedStream(t, algorithm), packedStream(t, algorithm)
+		l := listener{s: to}
+		base := pool.Outstanding()
+		for name, p := range samples() {
+			for how, b := range map[string][]byte{"whole": send(from, 1, p), "in pieces": pieces(from, 1, p, 10_000)} {
+				if len(p) == 0 && how == "in pieces" {
+					continue
+				}
+				l.lines = nil
+				for len(b) > 0 { // as it comes from a socket
+					n := min(len(b), 30_000)
+					if err := l.feed(b[:n]); err != nil {
+						t.Fatalf("%s, %s, %s: %v", algorithm, name, how, err)
+					}
+					b = b[n:]
+				}
+				if len(l.lines) != 1 || l.lines[0] != fmt.Sprintf("1 data %x", p) {
+					t.Errorf("%s, %s, %s: %d events", algorithm, name, how, len(l.lines))
+				}
+			}
+		}
+		if _, err := events(to, nil); err != nil {
+			t.Fatal(err)
+		}
+		if n := pool.Outstanding() - base; n > 2 { // the last frame's memory
+			t.Errorf("%s: %d messages are still held", algorithm, n)
+		}
+	}
+}
+
+// A frame of Seastar's own, whose chunks refer to those before them, as
+// liblz4's streaming interface makes them.
+func TestChunksMayReferToThoseBeforeThem(t *testing.T) {
+	files, err := filepath.Glob("testdata/fragmented-*.hex")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no frames", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := hex.DecodeString(strings.Join(strings.Fields(string(text)), ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := int(binary.LittleEndian.Uint32(in[4:]))
+		second := in[4+4+first:]
+		alone := make([]byte, chunkLen)
+		n, err := lz4.UncompressBlock(second[4:4+binary.LittleEndian.Uint32(second)], alone)
+		if err == nil && n == chunkLen {
+			t.Fatalf("%s: the second chunk stands for itself", file)
+		}
+		want := fmt.Sprintf("1 data %x", referring())
+		for _, n := range []int{len(in), 30_000, 4096, 1} {
+			s := packedStream(t, LZ4Fragmented)
+			var cuts []int
+			for at := n; at < len(in); at += n {
+				cuts = append(cuts, at)
+			}
+			lines, err := events(s, in, cuts...)
+			if err != nil {
+				t.Fatal(file, err)
+			}
+			if len(lines) != 1 || lines[0] != want {
+				t.Errorf("%s in parts of %d: something else has come out", file, n)
+			}
+		}
+	}
+}
+
+// referring is the message in those frames: zeros and a few random bytes that
+// come again after 40,000, so that chunks refer to those before them.
+func referring() []byte {
+	p := make([]byte, 0, 200_000)
+	x := uint32(1)
+	for len(p) < 40_000 {
+		x = x*1664525 + 1013904223
+		b := byte(0)
+		if len(p)/250%16 == 0 {
+			b = byte(x >> 24)
+		}
+		p = append(p, b)
+	}
+	for len(p) < 200_000 {
+		p = append(p, p[len(p)-40_000])
+	}
+	return p
+}
+
+// outer is a compressed frame of the given content.
+func outer(p []byte) []byte {
+	return append(binary.LittleEndian.AppendUint32(nil, uint32(len(p))), p...)
+}
+
+func u32(v uint32) []byte { return binary.LittleEndian.AppendUint32(nil, v) }
+
+func lz4Block(p []byte) []byte {
+	b := make([]byte, lz4.CompressBlockBound(len(p)))
+	n, _ := lz4.CompressBlock(p, b, nil)
+	return b[:n]
+}
+
+// What a compressed frame may not be. Nothing that it announces takes memory
+// before there are bytes for it.
+func TestCompressedFramesThatAreWrong(t *testing.T) {
+	one := streamFrame([]byte("hello"))
+	block := lz4Block(one)
+	last := func(n int) []byte { return u32(lastChunk | uint32(n)) }
+	join := func(ps ...[]byte) []byte { return outer(bytes.Join(ps, nil)) }
+	full := lz4Block(make([]byte, chunkLen))
+	bomb := lz4Block(make([]byte, testLimit+100))
+	many := func(n int) []byte {
+		b := lz4Block(append(u32(uint32(n*chunkLen)), make([]byte, chunkLen-4)...))
+		p := append(u32(uint32(len(b))), b...)
+		for range n - 1 {
+			p = append(append(p, u32(uint32(len(full)))...), full...)
+		}
+		return outer(append(append(p, last(4)...), lz4Block(make([]byte, 4))...))
+	}
+	for name, c := range map[string]struct {
+		algorithm string
+		in        []byte
+		code      frame.Code
+	}{
+		"too long":                    {LZ4, u32(testLimit * 2), frame.CodeFrameSize},
+		"4 GiB":                       {LZ4, u32(1<<32 - 1), frame.CodeFrameSize},
+		"it says to hold nothing":     {LZ4, join(u32(0), block), frame.CodeProtocol},
+		"it says to hold too much":    {LZ4, join(u32(testLimit+5), block), frame.CodeTooLarge},
+		"and 4 GiB":                   {LZ4, join(u32(1<<32-1), block), frame.CodeTooLarge},
+		"more than it can":            {LZ4, join(u32(testLimit), block), frame.CodeProtocol},
+		"more than it does":           {LZ4, join(u32(uint32(len(one)+1)), block), frame.CodeProtocol},
+		"less than it does":           {LZ4, join(u32(uint32(len(one)-1)), block), frame.CodeProtocol},
+		"a size alone":                {LZ4, join(u32(9)), frame.CodeProtocol},
+		"a damaged block":             {LZ4, join(u32(9), []byte("\xffgarbage")), frame.CodeProtocol},
+		"a bomb":                      {LZ4, join(u32(testLimit+100), bomb), frame.CodeTooLarge},
+		"two frames in one":           {LZ4, join(u32(uint32(2*len(one))), lz4Block(append(bytes.Clone(one), one...))), frame.CodeProtocol},
+		"half a frame":                {LZ4, join(u32(6), lz4Block(one[:6])), frame.CodeProtocol},
+		"half a header":               {LZ4, join(u32(3), lz4Block(one[:3])), frame.CodeProtocol},
+		"a message over the limit":    {LZ4, join(u32(8), lz4Block(append(u32(testLimit+1), 0, 0, 0, 0))), frame.CodeTooLarge},
+		"chunks, too long":            {LZ4Fragmented, u32(testLimit * 2), frame.CodeFrameSize},
+		"a chunk without bytes":       {LZ4Fragmented, join(u32(0)), frame.CodeProtocol},
+		"a last one without bytes":    {LZ4Fragmented, join(last(9)), frame.CodeProtocol},
+		"a last one that is too long": {LZ4Fragmented, join(last(chunkLen+1), full), frame.CodeProtocol},
+		"a last one of 2 GiB":         {LZ4Fragmented, join(u32(1<<32-1), full), frame.CodeProtocol},
+		"a chunk beyond the frame":    {LZ4Fragmented, join(u32(100), full[:50]), frame.CodeProtocol},
+		"a chunk of 2 GiB":            {LZ4Fragmented, join(u32(1<<31-1), full), frame.CodeProtocol},
+		"a chunk longer than any":     {LZ4Fragmented, join(u32(chunkLen*2), make([]byte, chunkLen*2), last(4), lz4Block(one)), frame.CodeProtocol},
+		"a short chunk":               {LZ4Fragmented, join(u32(uint32(len(block))), block, last(4), lz4Block(one)), frame.CodeProtocol},
+		"no last one":                 {LZ4Fragmented, join(u32(uint32(len(full))), full), frame.CodeProtocol},
+		"half a chunk's header":       {LZ4Fragmented, join(u32(uint32(len(full))), full, []byte{1, 2}), frame.CodeProtocol},
+		"a damaged chunk":             {LZ4Fragmented, join(last(9), []byte("\xffgarbage")), frame.CodeProtocol},
+		"a chunk referring to none":   {LZ4Fragmented, join(last(16), []byte("\x0f\x10\x00\x00")), frame.CodeProtocol},
+		"a bomb of chunks":            {LZ4Fragmented, many(testLimit/chunkLen + 1), frame.CodeTooLarge},
+		"frames in chunks":            {LZ4Fragmented, join(last(2*len(one)), lz4Block(append(bytes.Clone(one), one...))), frame.CodeProtocol},
+		"half a frame in a chunk":     {LZ4Fragmented, join(last(6), lz4Block(one[:6])), frame.CodeProtocol},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, cut := range []int{0, 5, len(c.in) / 2, len(c.in) - 1} {
+				lines, err := events(packedStream(t, c.algorithm), c.in, min(cut, len(c.in)))
+				if codeOf(err) != c.code {
+					t.Errorf("cut at %d: it ends with %v, want %v", cut, err, c.code)
+				}
+				for _, l := range lines {
+					if !strings.HasPrefix(l, "1 data") {
+						t.Errorf("cut at %d: %s", cut, l)
+					}
+				}
+			}
+		})
+	}
+}
+
+// Frames that hold nothing are for the compressors: they are skipped, until there
+// are too many of them.
+func TestEmptyCompressedFramesAreSkipped(t *testing.T) {
+	for name, c := range map[string]struct {
+		algorithm string
+		in        []byte
+	}{
+		"LZ4, no bytes":         {LZ4, outer(nil)},
+		"LZ4, three bytes":      {LZ4, outer([]byte("abc"))},
+		"chunks, no bytes":      {LZ4Fragmented, outer(nil)},
+		"chunks, three bytes":   {LZ4Fragmented, outer([]byte("abc"))},
+		"a chunk of none":       {LZ4Fragmented, outer(append(u32(lastChunk), 0))},
+		"a chunk of none, long": {LZ4Fragmented, outer(append(u32(lastChunk), "abc"...))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := packedStream(t, c.algorithm)
+			hello := send(packedStream(t, c.algorithm), 1, []byte("hello"))
+			for range 3 {
+				for i := range maxIdles {
+					if lines, err := events(s, c.in, min(i%6, len(c.in))); err != nil || lines != nil {
+						t.Fatal(lines, err)
+					}
+				}
+				if lines, err := events(s, hello); err != nil || len(lines) != 1 {
+					t.Fatal(lines, err)
+				}
+			}
+			_, err := events(s, bytes.Repeat(c.in, maxIdles+1))
+			if codeOf(err) != frame.CodeCalm {
+				t.Errorf("it ends with %v", err)
+			}
+		})
+	}
+}
+
+// However little of a frame has come, it takes memory for what has come.
+func TestACompressedFrameTakesTheMemoryThatItHasFilled(t *testing.T) {
+	for _, algorithm := range algorithms {
+		e := newEnvelope(algorithm, 4<<20)
+		allocated := testing.Benchmark(func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				e.inside, e.nhead = false, 0
+				n, err := e.take(u32(4 << 20))
+				if n != 4 || err != nil {
+					b.Fatal(n, err)
+				}
+				if n, err := e.take([]byte{0, 0, 0x10, 0, 1, 2, 3, 4}); err != nil && algorithm == LZ4 {
+					b.Fatal(n, err)
+				}
+			}
+		}).AllocedBytesPerOp()
+		if allocated > 4<<10 {
+			t.Errorf("%s: %d bytes for a frame of which 8 have come", algorithm, allocated)
+		}
+	}
+}

@@ -59,7 +59,7 @@ func (e *Engine) start() error {
 }
 
 // readBuffer is what a loop reads at once, bytes.
-const readBuffer = 64 << 10
+const readBuffer = 256 << 10
 
 // Release stops the engine with its last user. It must not be called on a loop.
 func (e *Engine) Release() {
@@ -139,7 +139,9 @@ func (*handler) OnTraffic(gc gnet.Conn) gnet.Action {
 	if err != nil {
 		return gnet.Close
 	}
-	gc.Context().(*loopConn).input(p)
+	t := gc.Context().(*loopConn)
+	t.full = len(p) == readBuffer
+	t.input(p)
 	return gnet.None
 }
 
@@ -161,6 +163,7 @@ type loopConn struct {
 	watch *watcher
 	early []byte
 	over  bool // owned by the loop
+	full  bool // the last read took as much as it could; owned by the loop
 
 	mu sync.Mutex // held over the write: it does not wait
 	fd int
@@ -211,6 +214,17 @@ func writev(fd int, v [][]byte) (int, error) {
 		return unix.Write(fd, v[0])
 	}
 	return unix.Writev(fd, v)
+}
+
+// more asks the socket.
+func (t *loopConn) more() bool {
+	if !t.full {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n, err := unix.IoctlGetInt(t.fd, unix.TIOCINQ)
+	return err == nil && n > 0
 }
 
 func (t *loopConn) inPlace() bool { return true }

@@ -21,7 +21,10 @@ type input struct {
 	now   time.Time
 	arena *pool.Arena
 
-	raw   uint64 // bytes read
+	raw      uint64 // bytes read
+	lone     *Port  // the stream that the last data was for
+	loneFrom uint64 // raw when the first of it in a row came
+
 	acked uint64 // of them, what the peer was told
 	recvd uint64 // credit used by the peer
 	limit uint64 // credit that it has
@@ -62,10 +65,18 @@ func (c *Conn) acknowledge() {
 	if c.pacing != frame.Granted {
 		return
 	}
-	if in := &c.in; in.raw-in.acked >= ackEvery {
-		in.acked = in.raw
-		c.out.acknowledge(in.raw)
+	in := &c.in
+	switch unacked := in.raw - in.acked; {
+	case unacked < ackEvery/2:
+		return
+	case c.out.isDue(): // it can travel along
+	case unacked < ackEvery:
+		return
+	case unacked < loneFactor*ackEvery && in.raw-in.loneFrom >= 2*loneAfter && c.tr.more():
+		return
 	}
+	in.acked = in.raw
+	c.out.acknowledge(in.raw)
 }
 
 func (c *Conn) decode(p []byte) error {
@@ -155,6 +166,9 @@ func (c *Conn) data(f *frame.Frame) error {
 			return c.strayData(f, cost)
 		}
 		in.port = p
+		if p != in.lone {
+			in.lone, in.loneFrom = p, in.raw
+		}
 	}
 	if f.First && f.Last {
 		in.data++

@@ -101,6 +101,8 @@ func (t *netConn) write(v [][]byte) (int, error) {
 	return int(n), err
 }
 
+func (t *netConn) more() bool { return false }
+
 func (t *netConn) inPlace() bool { return false }
 
 func (t *netConn) spawn() { go t.c.flusher() }

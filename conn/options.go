@@ -31,7 +31,7 @@ type Limits struct {
 	AssemblyBudget int // bytes of messages in fragments on a connection beyond the windows; default 64 MiB, or MaxMessage if that is more
 	Memory         int // bytes held unread and unwritten, a server; default 70 % of GOMEMLIMIT where that is set, else Unlimited
 	OutQueue       int // bytes accepted and not written on a connection; default 1 MiB
-	InFlight       int // bytes written and not read by the peer's loop; default 256 KiB, at least 128 KiB, grown as the path needs
+	InFlight       int // bytes written and not read by the peer's loop; default 256 KiB, at least 128 KiB, grown as the path needs; four times that for a stream that alone sends
 
 	KeepaliveInterval time.Duration // a silent peer is asked after this; default 30 s
 	KeepaliveTimeout  time.Duration // and given up after this; default 20 s

@@ -15,8 +15,12 @@ const (
 	gatherBytes = 64 << 10 // written at once, beyond which no further turn is given
 )
 
-// A list is ports in a row, linked through themselves.
-type list struct{ head, tail *Port }
+// A stream that has been the only one to send for loneAfter bytes delays nobody:
+// it may have loneFactor times as much in flight.
+const (
+	loneAfter  = 32 << 20
+	loneFactor = 4
+)
 
 // output is everything that waits to be written, and who writes it.
 //
@@ -51,6 +55,8 @@ type output struct {
 	pieces   [][]byte      // its memory
 	inFlight atomic.Int64  // bound on the bytes that are written and not read
 	wrote    atomic.Uint64 // bytes put into o
+	lone     *Port         // the stream that had the last turn
+	loneFrom uint64        // wrote when its first turn in a row began
 	bye      bool          // the goodbye is in o
 }
 
@@ -139,6 +145,12 @@ func (o *output) release(c *Conn, messages int) {
 // due tells whether a flush would find something to write.
 func (o *output) due() bool {
 	return o.pending || o.control.head != nil || o.data.head != nil && !o.stalled
+}
+
+func (o *output) isDue() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.due()
 }
 
 // acknowledge notes how much was read; the reader's release writes it.
@@ -490,7 +502,7 @@ func (c *Conn) ownFrames(s *said) {
 // gatherData gives streams their turns.
 func (c *Conn) gatherData() {
 	o := &c.out
-	for o.o.Len() < gatherBytes {
+	for {
 		o.mu.Lock()
 		p := o.data.popData()
 		if p == nil {
@@ -511,9 +523,17 @@ func (c *Conn) gatherData() {
 			}
 			return
 		}
+		if o.o.Len() >= gatherBytes && (o.o.Len() >= loneFactor*gatherBytes || !o.isLone()) {
+			o.data.pushFront(p)
+			o.mu.Unlock()
+			return
+		}
 		o.mu.Unlock()
 		if p.id.Load() == 0 && !c.number(p, o.isClosed()) {
 			continue
+		}
+		if p != o.lone {
+			o.lone, o.loneFrom = p, o.wrote.Load()
 		}
 		used, again := p.s.Fill(c.sess, &o.o, min(most, turnBytes), true)
 		c.sentCost.Add(uint64(used))
@@ -537,6 +557,9 @@ func (o *output) isClosed() bool {
 	return o.closed
 }
 
+// isLone tells whether one stream has been the only one to send for long.
+func (o *output) isLone() bool { return o.wrote.Load()-o.loneFrom >= loneAfter }
+
 // allowance is how many bytes of credit data may use now: what the peer granted
 // the connection, and what keeps the bytes in flight few.
 func (c *Conn) allowance() int {
@@ -545,59 +568,10 @@ func (c *Conn) allowance() int {
 	if c.pacing != frame.Granted {
 		return gatherBytes
 	}
-	unread := int64(o.wrote.Load()) + int64(o.o.Len()) - int64(c.peerRead.Load())
-	return int(min(credit, max(o.inFlight.Load()-unread, 0)))
-}
-
-func (l *list) pushControl(p *Port) {
-	p.nextControl = nil
-	if l.head == nil {
-		l.head = p
-	} else {
-		l.tail.nextControl = p
+	wrote, bound := o.wrote.Load(), o.inFlight.Load()
+	if o.isLone() && bound < maxInFlight {
+		bound *= loneFactor
 	}
-	l.tail = p
-}
-
-func (l *list) pushData(p *Port) {
-	p.nextData = nil
-	if l.head == nil {
-		l.head = p
-	} else {
-		l.tail.nextData = p
-	}
-	l.tail = p
-}
-
-func (l *list) pushFront(p *Port) {
-	if p.nextData = l.head; l.head == nil {
-		l.tail = p
-	}
-	l.head = p
-}
-
-func (l *list) popData() *Port {
-	p := l.head
-	if p != nil {
-		l.head, p.nextData = p.nextData, nil
-	}
-	return p
-}
-
-func (l *list) pushRoom(p *Port) {
-	p.nextRoom = nil
-	if l.head == nil {
-		l.head = p
-	} else {
-		l.tail.nextRoom = p
-	}
-	l.tail = p
-}
-
-func (l *list) popRoom() *Port {
-	p := l.head
-	if p != nil {
-		l.head, p.nextRoom = p.nextRoom, nil
-	}
-	return p
+	unread := int64(wrote) + int64(o.o.Len()) - int64(c.peerRead.Load())
+	return int(min(credit, max(bound-unread, 0)))
 }

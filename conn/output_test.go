@@ -24,6 +24,7 @@ func (s *sink) write(v [][]byte) (n int, _ error) {
 	return n, nil
 }
 func (s *sink) inPlace() bool    { return true }
+func (s *sink) more() bool       { return false }
 func (s *sink) spawn()           { s.c.flush() }
 func (s *sink) closeWrite() bool { return true }
 func (s *sink) close()           {}
@@ -156,6 +157,79 @@ func TestBytesInFlightAreBounded(t *testing.T) {
 	}
 	if err := s.c.connFrame(&frame.Frame{Kind: frame.Read, Value: 1 << 40}); err == nil {
 		t.Error("a peer may say that it read what was never written")
+	}
+}
+
+// The bound on the bytes in flight is there for others: a stream that has long
+// been the only one to send may have more, until there is another one.
+func TestAStreamAloneMayHaveMoreInFlight(t *testing.T) {
+	const bound = 256 << 10
+	s := newStage(Limits{InFlight: bound}, 1<<30)
+	s.talker("bulk", 32<<10, 1<<20).Ready(false)
+	// flight has the peer read everything, and returns how much is written then.
+	flight := func() int {
+		before := s.sink.bytes
+		s.c.in.now = time.Now()
+		if err := s.c.connFrame(&frame.Frame{Kind: frame.Read, Value: uint64(before)}); err != nil {
+			t.Fatal(err)
+		}
+		return s.sink.bytes - before
+	}
+	for s.sink.bytes < loneAfter-2*bound {
+		if n := flight(); n > bound+bound/4 {
+			t.Fatalf("%d bytes in flight after %d bytes", n, s.sink.bytes)
+		}
+	}
+	for s.sink.bytes < loneAfter+2*bound {
+		flight()
+	}
+	if n := flight(); n < loneFactor*bound/2 || n > (loneFactor+1)*bound {
+		t.Errorf("%d bytes in flight of a stream alone, want about %d", n, loneFactor*bound)
+	}
+	s.talker("other", 64, 1).Ready(false)
+	flight()
+	if n := flight(); n > bound+bound/4 {
+		t.Errorf("%d bytes in flight after another stream has sent", n)
+	}
+}
+
+// full is a sink that knows of more input.
+type full struct {
+	sink
+	input bool
+}
+
+func (f *full) more() bool { return f.input }
+
+// A sender stands still when it has not heard of what it sent: whatever is kept
+// back must be told when nothing more is there to be read.
+func TestReadIsToldWhenNoMoreIsThere(t *testing.T) {
+	s := newStage(Limits{}, 1<<30)
+	f := &full{input: true}
+	f.c, s.c.tr = s.c, f
+	told := func(n int) uint64 {
+		s.c.in.raw += uint64(n)
+		s.c.acknowledge()
+		s.c.out.release(s.c, 0)
+		return s.c.in.acked
+	}
+	if told(ackEvery); s.c.in.acked != ackEvery {
+		t.Fatalf("%d bytes told of %d, with other streams about", s.c.in.acked, ackEvery)
+	}
+	told(2 * loneAfter) // of one stream, none other since
+	from := s.c.in.acked
+	for n := ackEvery; n < loneFactor*ackEvery; n += ackEvery {
+		if got := told(ackEvery); got != from {
+			t.Fatalf("told after %d bytes though more is there", n)
+		}
+	}
+	if got := told(ackEvery); got != s.c.in.raw {
+		t.Fatalf("told of %d bytes of %d", got-from, s.c.in.raw-from)
+	}
+	told(ackEvery)
+	f.input = false
+	if got := told(0); got != s.c.in.raw {
+		t.Errorf("%d bytes are not told of, and no more come", s.c.in.raw-got)
 	}
 }
 

@@ -11,6 +11,9 @@ type transport interface {
 	// write writes from v, as much as it can, and returns how much. It may
 	// return errAgain, and then calls Conn.flush when more can be written.
 	write(v [][]byte) (int, error)
+	// more tells the reader whether the input that it has is followed by more that
+	// is here already. It may say no where it can't know.
+	more() bool
 	// inPlace tells whether write never waits, so that any goroutine may flush.
 	inPlace() bool
 	// spawn has Conn.flush run soon, where it may wait if write does.

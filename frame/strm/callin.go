@@ -132,7 +132,10 @@ func (in *input) methodOf(m *rpcMeta) string {
 	if len(last) == n+1+len(m.method) && last[:n] == string(m.service) && last[n] == '/' && last[n+1:] == string(m.method) {
 		return last
 	}
-	in.method = string(m.service) + "/" + string(m.method)
+	in.method = string(m.method)
+	if len(m.service) > 0 {
+		in.method = string(m.service) + "/" + in.method
+	}
 	return in.method
 }
 

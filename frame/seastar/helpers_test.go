@@ -258,14 +258,21 @@ func codeOf(err error) frame.Code {
 	return 0
 }
 
-func equal(t testing.TB, what string, got, want []string) {
+// fatal is what tests and rapid's checks have in common.
+type fatal interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+func equal(t fatal, what string, got, want []string) {
 	t.Helper()
 	if !slices.Equal(got, want) {
 		t.Errorf("%s:\n%s\nwant:\n%s", what, strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
-func equalBytes(t testing.TB, what string, got, want []byte) {
+func equalBytes(t fatal, what string, got, want []byte) {
 	t.Helper()
 	if !bytes.Equal(got, want) {
 		t.Errorf("%s:\n%x\nwant:\n%x", what, got, want)

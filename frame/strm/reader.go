@@ -45,8 +45,7 @@ type input struct {
 	queue []frame.Frame // events that wait to be returned
 	taken int           // of them, those that were
 
-	cur  *stream // the stream of the last data frame
-	last []byte  // its meta
+	recent recent
 
 	rpc    rpcMeta
 	next   uint64 // number of the next stream that the peer opens
@@ -130,25 +129,48 @@ func (s *Session) pop(f *frame.Frame) bool {
 // emit has f returned after the events before it.
 func (s *Session) emit(f frame.Frame) { s.in.queue = append(s.in.queue, f) }
 
-// fast takes what comes most: a data frame, all there, of the same stream and
-// with the same meta as the one before.
+// fast takes what comes most: a frame, all there, that is a whole message or a
+// report of what was taken.
 func (s *Session) fast(p []byte, f *frame.Frame) int {
 	in := &s.in
-	n := headerLen + len(in.last)
-	if in.cur == nil || len(p) < n || in.state != atHeader || in.nhead != 0 ||
-		binary.BigEndian.Uint32(p) != magicStream || string(p[headerLen:n]) != string(in.last) {
+	if len(p) < headerLen || in.state != atHeader || in.nhead != 0 || len(in.queue) > 0 || s.hasLate.Load() {
 		return 0
 	}
-	body, meta := int(binary.BigEndian.Uint32(p[4:])), int(binary.BigEndian.Uint32(p[8:]))
-	end := headerLen + body
-	if meta != len(in.last) || body < meta || body-meta > wholeMax || len(p) < end ||
-		!in.cur.is(live) || in.cur.within || len(in.queue) > 0 || s.hasLate.Load() {
+	end := headerLen + uint64(binary.BigEndian.Uint32(p[4:]))
+	from := headerLen + uint64(binary.BigEndian.Uint32(p[8:]))
+	if binary.BigEndian.Uint32(p) != magicStream || end > uint64(len(p)) || from > end || from > headerLen+maxFrameMeta ||
+		end-from > uint64(s.maxMessage) {
 		return 0
 	}
-	in.useless, in.tiny, in.empty = 0, 0, 0
-	f.Kind, f.Stream, f.Payload = frame.Data, in.cur.id, p[n:end]
-	f.First, f.Last, f.Total = true, true, end-n
-	return end
+	id, typ, rest, ok := metaHead(p[headerLen:from])
+	if !ok {
+		return 0
+	}
+	st := in.recent.get(uint64(id))
+	if st == nil {
+		if st = s.find(uint64(id)); st == nil {
+			return 0
+		}
+		in.recent.put(st)
+	}
+	switch {
+	case !st.is(live):
+		return 0
+	case typ == typeData && wholeTail(rest) && !st.within:
+		in.useless, in.tiny, in.empty = 0, 0, 0
+		f.Kind, f.Stream, f.Payload = frame.Data, st.id, p[from:end]
+		f.First, f.Last, f.Total = true, true, int(end-from)
+	case typ == typeFeedback && from == end:
+		consumed, ok := reportTail(rest)
+		if !ok || !st.takeReport(consumed) {
+			return 0
+		}
+		in.useless = 0
+		f.Kind, f.Stream, f.Value = frame.Credit, st.id, st.reported
+	default:
+		return 0
+	}
+	return int(end)
 }
 
 // fail makes err the connection's end.

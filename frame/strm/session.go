@@ -210,6 +210,45 @@ func (s *Session) await(st *stream, p phase) {
 	}
 }
 
+// recent are streams that had data lately, each in the place that its number
+// gives it: looking there costs a fraction of the table. It is made by its first
+// use, for a connection with one stream needs little of it.
+type recent struct {
+	one  *stream
+	many *[recentPlaces]*stream
+}
+
+const recentPlaces = 64
+
+// get returns the stream with number id, if it is here and still in the table.
+func (r *recent) get(id uint64) *stream {
+	st := r.one
+	if st == nil || st.id != id {
+		if r.many == nil {
+			return nil
+		}
+		if st = r.many[id/2%recentPlaces]; st == nil || st.id != id {
+			return nil
+		}
+	}
+	if st.is(gone) {
+		return nil
+	}
+	return st
+}
+
+// put notes st.
+func (r *recent) put(st *stream) {
+	if r.one == nil || r.one.is(gone) {
+		r.one = st
+		return
+	}
+	if r.many == nil {
+		r.many = new([recentPlaces]*stream)
+	}
+	r.many[st.id/2%recentPlaces] = st
+}
+
 // find returns the stream of ours that has number id, or nil.
 func (s *Session) find(id uint64) *stream {
 	s.mu.Lock()

@@ -30,7 +30,7 @@ func (s *Session) frame(meta []byte, f *frame.Frame) error {
 	case in.fm.typ != typeData:
 		return s.controlFrame(st, &in.fm)
 	case st.is(live) || st.is(closing):
-		return s.data(st, meta, f)
+		return s.data(st, f)
 	case st.is(dropped):
 		return nil // sent before the peer knew
 	}
@@ -41,9 +41,6 @@ func (s *Session) frame(meta []byte, f *frame.Frame) error {
 func (s *Session) addressee(id int64) *stream {
 	if id < 0 {
 		return nil
-	}
-	if st := s.in.cur; st != nil && st.id == uint64(id) && !st.is(gone) {
-		return st
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,14 +67,14 @@ func (s *Session) stray(fm *frameMeta) error {
 }
 
 // data begins a message, or a piece of one.
-func (s *Session) data(st *stream, meta []byte, f *frame.Frame) error {
+func (s *Session) data(st *stream, f *frame.Frame) error {
 	in := &s.in
 	if in.fm.more || st.within {
 		if err := s.segment(in.rest); err != nil {
 			return err
 		}
-	} else if in.tiny, in.empty = 0, 0; st.is(live) {
-		in.cur, in.last = st, append(in.last[:0], meta...)
+	} else {
+		in.tiny, in.empty = 0, 0
 	}
 	in.first = !st.within
 	switch {
@@ -168,17 +165,26 @@ func (s *Session) controlFrame(st *stream, fm *frameMeta) error {
 	return s.uselessFrame()
 }
 
-// feedback takes a report. An older one than the last is nothing new.
+// feedback takes a report.
 func (s *Session) feedback(st *stream, consumed int64) error {
 	if !st.is(live) {
 		return nil // nothing more is sent
 	}
-	if consumed < 0 || uint64(consumed) > st.sent.Load() {
+	if !st.takeReport(consumed) {
 		return codef(frame.CodeFlowControl, "stream %d: %d bytes consumed, %d were sent", st.id, consumed, st.sent.Load())
 	}
-	st.reported = max(st.reported, uint64(consumed))
 	s.emit(frame.Frame{Kind: frame.Credit, Stream: st.id, Value: st.reported})
 	return nil
+}
+
+// takeReport notes what the peer has taken. An older report than the last is
+// nothing new; one of more than was sent is false.
+func (st *stream) takeReport(consumed int64) bool {
+	if consumed < 0 || uint64(consumed) > st.sent.Load() {
+		return false
+	}
+	st.reported = max(st.reported, uint64(consumed))
+	return true
 }
 
 // peerClosed ends both directions: in order, unless it comes inside a message.

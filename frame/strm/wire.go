@@ -82,6 +82,52 @@ const (
 	fConsumed     = 1 // in Feedback
 )
 
+// metaHead reads the fields that a meta begins with in the form that everybody
+// writes it: few frames have any other. What is behind them is left in rest.
+func metaHead(p []byte) (stream int64, typ byte, rest []byte, ok bool) {
+	v, n := tagged(p, fStream)
+	if n == 0 {
+		return 0, 0, nil, false
+	}
+	p = p[n:]
+	if _, n = tagged(p, fSource); n > 0 {
+		p = p[n:]
+	}
+	if len(p) < 2 || p[0] != fType<<3 {
+		return 0, 0, nil, false
+	}
+	return int64(v), p[1], p[2:], true
+}
+
+// wholeTail tells whether rest says that a message ends with its frame.
+func wholeTail(rest []byte) bool {
+	return len(rest) == 0 || len(rest) == 2 && rest[0] == fContinuation<<3 && rest[1] == 0
+}
+
+// reportTail reads the rest of a report.
+func reportTail(rest []byte) (consumed int64, ok bool) {
+	const tag = fFeedback<<3 | byte(protowire.BytesType)
+	if len(rest) < 4 || rest[0] != tag || int(rest[1]) != len(rest)-2 {
+		return 0, false
+	}
+	v, n := tagged(rest[2:], fConsumed)
+	return int64(v), n == len(rest)-2
+}
+
+// tagged reads a field that is a number, if it has the number num; n is 0 if not.
+func tagged(p []byte, num byte) (v uint64, n int) {
+	if len(p) < 2 || p[0] != num<<3 {
+		return 0, 0
+	}
+	if p[1] < 0x80 {
+		return uint64(p[1]), 2
+	}
+	if v, n = protowire.ConsumeVarint(p[1:]); n < 0 {
+		return 0, 0
+	}
+	return v, n + 1
+}
+
 func (m *frameMeta) parse(p []byte) error {
 	*m = frameMeta{}
 	found := false
@@ -173,14 +219,25 @@ func appendIDs(b []byte, to, from int64) []byte {
 // maxDataHead is the longest head of a data frame: its numbers take ten bytes each.
 const maxDataHead = headerLen + 2*11 + 4
 
-// appendDataHead appends all of a data frame but its payload.
+// appendDataHead appends all of a data frame but its payload. It is written out,
+// for it comes with every message.
 func appendDataHead(b []byte, to, from int64, payload int, more bool) []byte {
 	at := len(b)
-	b = appendHeader(b, magicStream, 0, 0)
-	b = appendIDs(b, to, from)
-	b = appendVarint(b, fType, typeData)
-	b = appendVarint(b, fContinuation, protowire.EncodeBool(more))
+	b = append(b, 'S', 'T', 'R', 'M', 0, 0, 0, 0, 0, 0, 0, 0)
+	b = appendID(b, fStream<<3, uint64(to))
+	b = appendID(b, fSource<<3, uint64(from))
+	b = append(b, fType<<3, typeData, fContinuation<<3, 0)
+	if more {
+		b[len(b)-1] = 1
+	}
 	return patchSizes(b, at, payload)
+}
+
+func appendID(b []byte, tag byte, id uint64) []byte {
+	if id < 0x80 {
+		return append(b, tag, byte(id))
+	}
+	return protowire.AppendVarint(append(b, tag), id)
 }
 
 // patchSizes completes the header at at, behind which there is only the meta.

@@ -9,8 +9,8 @@ import (
 type output struct {
 	token []byte // of the first request, until that is written
 
-	cur  *stream // the stream of the last data
-	head []byte  // of its frames, sizes and has_continuation to be filled in
+	recent recent
+	head   []byte // of a data frame, while messages of its stream are written
 
 	meta []byte // of a packet, while it is made
 	body []byte // of a packet, compressed
@@ -18,10 +18,13 @@ type output struct {
 
 // stream returns the stream of ours that has number id, or nil.
 func (s *Session) stream(id uint64) *stream {
-	if st := s.out.cur; st != nil && st.id == id && !st.is(gone) {
-		return st
+	st := s.out.recent.get(id)
+	if st == nil {
+		if st = s.find(id); st != nil {
+			s.out.recent.put(st)
+		}
 	}
-	return s.find(id)
+	return st
 }
 
 // Messages appends whole messages and takes them over. Those of a stream that has
@@ -47,8 +50,16 @@ func (s *Session) dataRun(o *frame.Out, st *stream, run pool.Queue) {
 		return
 	}
 	st.sent.Add(uint64(run.Bytes()))
-	head := s.headOf(st)
+	if run.Len() == 1 {
+		m, _ := run.Pop()
+		o.Buf = appendDataHead(o.Buf, st.peer, int64(st.id), m.Len(), false)
+		o.Payload(m.Bytes())
+		o.Hold(m)
+		return
+	}
 	refs := o.Refs()
+	head := appendDataHead(s.out.head[:0], st.peer, int64(st.id), 0, false)
+	s.out.head = head
 	run.Each(func(m pool.Message) {
 		p := m.Bytes()
 		n := len(o.Buf)
@@ -57,16 +68,6 @@ func (s *Session) dataRun(o *frame.Out, st *stream, run pool.Queue) {
 		o.Payload(p)
 	})
 	o.HoldAll(run, refs)
-}
-
-// headOf is all of a data frame of st but its size and payload.
-func (s *Session) headOf(st *stream) []byte {
-	w := &s.out
-	if w.cur != st {
-		w.cur = st
-		w.head = appendDataHead(w.head[:0], st.peer, int64(st.id), 0, false)
-	}
-	return w.head
 }
 
 func putBodySize(head []byte, n int) {
@@ -82,13 +83,7 @@ func (s *Session) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) 
 	case st == nil:
 	case st.is(live) && !st.deaf:
 		st.sent.Add(uint64(n))
-		head := s.headOf(st)
-		at := len(o.Buf)
-		o.Buf = append(o.Buf, head...)
-		putBodySize(o.Buf[at:], len(head)-headerLen+n)
-		if !last { // has_continuation is the last field
-			o.Buf[len(o.Buf)-1] = 1
-		}
+		o.Buf = appendDataHead(o.Buf, st.peer, int64(st.id), n, !last)
 		o.Payload(m.Bytes()[off : off+n])
 		if last {
 			o.Hold(m)

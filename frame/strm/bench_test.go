@@ -1,0 +1,178 @@
+package strm
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// benchSizes are messages on the way: one that is copied, one that is not.
+var benchSizes = []int{64, 64 << 10}
+
+// burst is how many messages a stream writes in a turn.
+const burst = 64
+
+// streamsOf makes sessions with n established streams: one of ours as the client,
+// and one of the native protocol, which needs no telling.
+func streamsOf(b *testing.B, n int) map[string]frame.Session {
+	b.Helper()
+	c, _ := established(b, n, n)
+	return map[string]frame.Session{"brpc": c.Session, "native": native.New(maxFragment)}
+}
+
+func BenchmarkMessages(b *testing.B) {
+	for _, size := range benchSizes {
+		for _, n := range []int{1, 16} {
+			for name, s := range streamsOf(b, n) {
+				b.Run(fmt.Sprintf("%s/size=%d/streams=%d", name, size, n), func(b *testing.B) {
+					benchMessages(b, s, size, n)
+				})
+			}
+		}
+	}
+}
+
+// benchMessages writes bursts: of one stream, or a message of each in turn.
+func benchMessages(b *testing.B, s frame.Session, size, n int) {
+	payload := make([]byte, size)
+	runs := make([]pool.Queue, burst)
+	each := burst
+	if n > 1 {
+		each = 1
+	}
+	var o frame.Out
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	for i := 0; i < b.N; i += burst {
+		b.StopTimer()
+		for j := range burst {
+			runs[j/each].Push(pool.Copy(payload))
+		}
+		b.StartTimer()
+		for j := range burst / each {
+			s.Messages(&o, uint64(1+j%n*2), runs[j])
+			runs[j] = pool.Queue{}
+		}
+		o.Reset()
+	}
+}
+
+func BenchmarkNext(b *testing.B) {
+	for _, size := range benchSizes {
+		for _, n := range []int{1, 16} {
+			for name, s := range streamsOf(b, n) {
+				b.Run(fmt.Sprintf("%s/size=%d/streams=%d", name, size, n), func(b *testing.B) {
+					in := incoming(b, s, size, n)
+					var f frame.Frame
+					b.SetBytes(int64(size))
+					b.ReportAllocs()
+					for got := 0; got < b.N; {
+						for rest := in; ; {
+							used, err := s.Next(rest, &f)
+							if err != nil {
+								b.Fatal(err)
+							}
+							rest = rest[used:]
+							if f.Kind == frame.None {
+								break
+							}
+							if f.Last {
+								got++
+							}
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// A report comes with each message of a conversation.
+func BenchmarkReports(b *testing.B) {
+	c, _ := established(b, 16, 16)
+	for _, st := range c.table.streams {
+		st.sent.Store(1 << 20)
+	}
+	var in []byte
+	for i := range burst {
+		in = appendFeedback(in, int64(1+i%16*2), 1, uint64(1000+i))
+	}
+	b.Run("read", func(b *testing.B) {
+		b.ReportAllocs()
+		var f frame.Frame
+		for got := 0; got < b.N; {
+			for rest := in; ; got++ {
+				used, err := c.Next(rest, &f)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if rest = rest[used:]; f.Kind == frame.None {
+					break
+				}
+			}
+		}
+	})
+	b.Run("write", func(b *testing.B) {
+		b.ReportAllocs()
+		var o frame.Out
+		f := frame.Frame{Kind: frame.Credit, Value: 1000}
+		for i := range b.N {
+			f.Stream = uint64(1 + i%16*2)
+			c.Control(&o, &f)
+			if i%burst == 0 {
+				o.Reset()
+			}
+		}
+	})
+}
+
+// incoming is a burst for n streams of s, as their peer writes it.
+func incoming(b *testing.B, s frame.Session, size, n int) []byte {
+	b.Helper()
+	msg := string(make([]byte, size))
+	var in []byte
+	for i := range burst {
+		id := uint64(1 + i%n*2)
+		if _, ok := s.(*Session); ok {
+			in = append(appendDataHead(in, int64(id), int64(id), size, false), msg...)
+			continue
+		}
+		in = append(in, nativeMessage(id, msg)...)
+	}
+	return in
+}
+
+func nativeMessage(id uint64, msg string) []byte {
+	var o frame.Out
+	var run pool.Queue
+	run.Push(pool.Copy([]byte(msg)))
+	s := native.New(maxFragment)
+	s.Messages(&o, id, run)
+	var b []byte
+	for _, p := range o.Vec(nil) {
+		b = append(b, p...)
+	}
+	o.Reset()
+	return b
+}
+
+func BenchmarkCall(b *testing.B) {
+	c, s := &side{Session: connect(b, true, "")}, &side{Session: connect(b, false, "")}
+	b.ReportAllocs()
+	for i := range b.N {
+		id := uint64(1 + 2*i)
+		s.feed(control(c.Session, frame.Frame{Kind: frame.Open, Stream: id, Unary: true, Method: "lab.StreamLab/Echo"}))
+		s.feed(send(c.Session, id, "hello"))
+		s.feed(control(c.Session, frame.Frame{Kind: frame.EOS, Stream: id}))
+		c.feed(control(s.Session, frame.Frame{Kind: frame.Accept, Stream: id}))
+		c.feed(send(s.Session, id, "world"))
+		c.feed(control(s.Session, frame.Frame{Kind: frame.EOS, Stream: id}))
+		if c.err != nil || s.err != nil || len(c.events) != 3 || len(s.events) != 3 {
+			b.Fatal(c.err, s.err, c.log(), s.log())
+		}
+		c.events, s.events = c.events[:0], s.events[:0]
+	}
+}

@@ -1,6 +1,7 @@
 package strm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -106,7 +107,10 @@ func (s *Session) request(m *rpcMeta, payload []byte) error {
 	if in.next+2*uint64(n) > maxStream {
 		return failf("no numbers for streams are left")
 	}
-	c := &call{first: in.next, n: n, unary: !m.hasSettings, correlation: m.correlation}
+	c := &call{
+		first: in.next, n: n, unary: !m.hasSettings, correlation: m.correlation,
+		dotless: bytes.IndexByte(m.service, '.') < 0,
+	}
 	in.next += 2 * uint64(n)
 	s.addOffered(m, c)
 	s.emit(frame.Frame{

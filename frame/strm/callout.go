@@ -348,6 +348,9 @@ func (s *Session) failOffered(o *frame.Out, c *call, code frame.Code, reason str
 	c.msg.Release()
 	c.msg, c.payload = pool.Message{}, nil
 	errno := errnoOf(code, untouched)
+	if errno == eNoMethod && c.dotless { // where brpc looks for the service alone
+		errno = eNoService
+	}
 	w := wishes{source: noStream}
 	var via *stream
 	if !c.unary {

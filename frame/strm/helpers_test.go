@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -463,3 +464,5 @@ type noConn struct {
 
 func (c *noConn) Read(p []byte) (int, error)  { return c.in.Read(p) }
 func (c *noConn) Write(p []byte) (int, error) { return c.out.Write(p) }
+
+func msDuration(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }

@@ -96,6 +96,7 @@ type call struct {
 	n           int    // streams
 	unary       bool
 	correlation int64
+	dotless     bool // a server's: the service's name has no package
 
 	written bool // a client's: the peer may answer; under the lock
 	givenUp int  // streams that were canceled; under the lock

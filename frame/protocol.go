@@ -32,9 +32,13 @@ type Protocol interface {
 // A Greeting is what a handshake works with, and what it finds out.
 type Greeting struct {
 	Client bool
-	Parent uint64   // client: the connection that a stream's own connection belongs to; 0: none
-	First  []byte   // what a server has read to detect the protocol
-	Own    Settings // what to say
+	Parent uint64 // client: the connection that a stream's own connection belongs to; 0: none
+	// Adopt is called by a server before it welcomes a connection that carries a
+	// stream of another one: whoever hears of the welcome may name the stream there
+	// at once. It may wait.
+	Adopt func(ctx context.Context, parent, id uint64) error
+	First []byte   // what a server has read to detect the protocol
+	Own   Settings // what to say
 	// Authenticate is called by a server with what the client said, before it
 	// is told that it is welcome.
 	Authenticate func(ctx context.Context, peer *Settings) error

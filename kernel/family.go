@@ -27,7 +27,13 @@ type family struct {
 	mu       sync.Mutex
 	over     bool
 	children map[uint64]*Conn
-	kept     map[uint64]*Stream // that no call has named yet; a server's
+	kept     map[uint64]*kept // that no call has named yet; a server's
+}
+
+// kept is a stream that waits for the call that names it.
+type kept struct {
+	s    *Stream
+	here chan struct{} // closed when s is there, or never will be
 }
 
 // kin is a connection's place in its family.
@@ -37,23 +43,23 @@ type kin struct {
 	id     uint64  // of a child
 }
 
-// join finds a connection's place. It is called before anything happens on it.
+// joinFamily finds a connection's place. It is called before anything happens on it.
 func (c *Conn) joinFamily(sess frame.Session, parent *Conn) error {
 	switch s := sess.(type) {
-	case frame.Parent:
-		c.kin.family = &family{id: s.ConnID(), children: map[uint64]*Conn{}, kept: map[uint64]*Stream{}}
-		if !c.client && s.ConnID() != 0 {
-			c.host.addParent(c)
-		}
-	case frame.Child:
+	case frame.Child: // which has a ConnID too
 		if parent == nil {
-			parent = c.host.parentOf(s.ParentID())
+			parent, _ = c.host.parentOf(s.ParentID())
 		}
 		if parent == nil {
 			return errNoParent
 		}
 		c.kin.parent, c.kin.id = parent, s.ConnID()
-		return parent.kin.family.adopt(c, c.host.limits.MaxStreams)
+		return parent.kin.family.adopt(c)
+	case frame.Parent:
+		c.kin.family = &family{id: s.ConnID(), children: map[uint64]*Conn{}, kept: map[uint64]*kept{}}
+		if !c.client && s.ConnID() != 0 {
+			c.host.addParent(c)
+		}
 	}
 	return nil
 }
@@ -65,22 +71,72 @@ func (h *host) addParent(c *Conn) {
 		h.parents = map[uint64]*Conn{}
 	}
 	h.parents[c.kin.family.id] = c
+	if h.oneMore != nil {
+		close(h.oneMore)
+		h.oneMore = nil
+	}
 }
 
-func (h *host) parentOf(id uint64) *Conn {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	return h.parents[id]
+// parentOf returns a connection by its number or, if it is not there, what is
+// closed when another one comes.
+func (h *host) parentOf(id uint64) (*Conn, <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.parents[id]; c != nil {
+		return c, nil
+	}
+	if h.oneMore == nil {
+		h.oneMore = make(chan struct{})
+	}
+	return nil, h.oneMore
 }
 
-func (f *family) adopt(c *Conn, most int) error {
+// expect notes that stream id is about to be opened on a connection that belongs
+// to parent. The parent itself may have been welcomed a moment ago.
+func (h *host) expect(ctx context.Context, parent, id uint64) error {
+	for {
+		c, more := h.parentOf(parent)
+		if c != nil {
+			return c.kin.family.expect(id, h.limits.MaxStreams)
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return errNoParent
+		}
+	}
+}
+
+func (f *family) expect(id uint64, most int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case f.over:
 		return errNoParent
-	case len(f.children) >= most:
+	case len(f.children)+len(f.kept) >= 2*most:
 		return fmt.Errorf("%w: %d", ErrTooManyStreams, most)
+	}
+	f.kept[id] = &kept{here: make(chan struct{})}
+	return nil
+}
+
+// forget drops a stream that nothing came of, or that no call can name any more.
+func (f *family) forget(id uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if k := f.kept[id]; k != nil {
+		delete(f.kept, id)
+		if k.s == nil {
+			close(k.here)
+		}
+	}
+}
+
+func (f *family) adopt(c *Conn) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.over {
+		return errNoParent
 	}
 	f.children[c.kin.id] = c
 	return nil
@@ -91,9 +147,9 @@ func (f *family) adopt(c *Conn, most int) error {
 func (c *Conn) leaveFamily() {
 	if p := c.kin.parent; p != nil {
 		f := p.kin.family
+		f.forget(c.kin.id)
 		f.mu.Lock()
 		delete(f.children, c.kin.id)
-		delete(f.kept, c.kin.id)
 		f.mu.Unlock()
 	}
 	f := c.kin.family
@@ -128,24 +184,38 @@ func (c *Conn) keep(f *frame.Frame) *conn.Refusal {
 	p := c.kin.parent.kin.family
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.kept[c.kin.id] = s
+	if k := p.kept[c.kin.id]; k != nil {
+		k.s = s
+		close(k.here)
+	}
 	return nil
 }
 
-// child takes the stream that a call on c names. It can be had once.
-func (c *Conn) child(id uint64) (*Stream, error) {
+// child takes the stream that a call on c names. It can be had once. A stream
+// whose connection was welcomed and has not begun is waited for.
+func (c *Conn) child(ctx context.Context, id uint64) (*Stream, error) {
 	f := c.kin.family
 	if f == nil {
 		return nil, errNoChild
 	}
 	f.mu.Lock()
+	k := f.kept[id]
+	f.mu.Unlock()
+	if k == nil {
+		return nil, errNoChild
+	}
+	select {
+	case <-k.here:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := f.kept[id]
-	if s == nil {
+	if f.kept[id] != k { // another call was faster, or the stream is gone
 		return nil, errNoChild
 	}
 	delete(f.kept, id)
-	return s, nil
+	return k.s, nil
 }
 
 // openChildren opens n streams on connections of their own, which belong to k. A

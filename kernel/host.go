@@ -40,6 +40,7 @@ type host struct {
 	mu       sync.RWMutex
 	handlers map[string]entry
 	parents  map[uint64]*Conn // by number; a server's
+	oneMore  chan struct{}    // closed when there is one more; nil if nobody waits
 	offers   chan *Offer      // made by the first call of Offers
 }
 

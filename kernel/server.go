@@ -341,6 +341,7 @@ func (s *Server) welcome(engine *conn.Engine, nc net.Conn) (*Conn, error) {
 			return err
 		}
 	}
+	g.Adopt = s.expect
 	sess, err := p.Handshake(ctx, nc, g)
 	if err == nil {
 		err = nc.SetDeadline(time.Time{})

@@ -202,7 +202,7 @@ func (p *Protocol) answer(ctx context.Context, rw io.ReadWriter, g *frame.Greeti
 			return nil, failf(frame.CodePermissionDenied, "isolation: %v", err)
 		}
 	}
-	s, err := p.join(a, g)
+	s, err := p.join(ctx, a, g)
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +259,7 @@ type session interface {
 }
 
 // join gives a server's connection its place before its client hears of it.
-func (p *Protocol) join(a agreed, g *frame.Greeting) (session, error) {
+func (p *Protocol) join(ctx context.Context, a agreed, g *frame.Greeting) (session, error) {
 	if a.parent == 0 {
 		if a.id != 0 {
 			p.family.add(a.id)
@@ -269,7 +269,15 @@ func (p *Protocol) join(a agreed, g *frame.Greeting) (session, error) {
 	if err := p.family.adopt(a.parent, g.Own.MaxStreams); err != nil {
 		return nil, err
 	}
-	return newStream(p, a, false), nil
+	s := newStream(p, a, false)
+	if g.Adopt == nil {
+		return s, nil
+	}
+	if err := g.Adopt(ctx, a.parent, a.id); err != nil {
+		s.Closed()
+		return nil, err
+	}
+	return s, nil
 }
 
 func (p *Protocol) now() time.Time {

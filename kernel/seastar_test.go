@@ -1,0 +1,135 @@
+package kernel_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/frame/seastar"
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// overSeastar connects a server that speaks Seastar's protocol beside sluice's
+// own with a client that speaks it.
+func overSeastar(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions) *world {
+	t.Helper()
+	var s kernel.ServerOptions
+	if so != nil {
+		s = *so
+	}
+	var c kernel.ClientOptions
+	if co != nil {
+		c = *co
+	}
+	if s.Protocols == nil {
+		s.Protocols = []kernel.Protocol{native.Protocol{}, &seastar.Protocol{}}
+	}
+	if c.Protocols == nil {
+		c.Protocols = []kernel.Protocol{&seastar.Protocol{}}
+	}
+	return newWorld(t, loops, &s, &c)
+}
+
+func TestSeastarCalls(t *testing.T) {
+	w := overSeastar(t, nil, nil)
+	w.srv.Handle("#1", func(ctx context.Context, s *kernel.Stream) error {
+		m, err := s.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		if string(m.Bytes()) == "fail" {
+			m.Release()
+			return errors.New("as asked")
+		}
+		return s.Send(ctx, m)
+	})
+	for i := range 100 {
+		reply, err := w.client.Call(w.ctx, "#1", text("call %d", i), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := string(reply.Bytes()), fmt.Sprintf("call %d", i); got != want {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+		reply.Release()
+	}
+	m := text("fail")
+	_, err := w.client.Call(w.ctx, "#1", m, nil)
+	m.Release()
+	var se *kernel.StreamError
+	if !errors.As(err, &se) || se.Code != kernel.CodeUnknown || !se.Remote {
+		t.Errorf("a handler's error came as %v", err)
+	}
+	m = text("x")
+	_, err = w.client.Call(w.ctx, "#2", m, nil)
+	m.Release()
+	if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeUnimplemented}) || !errors.Is(err, kernel.ErrRefused) {
+		t.Errorf("an unknown verb: %v", err)
+	}
+}
+
+// A stream has a connection of its own; a call on the parent names it.
+func TestSeastarStream(t *testing.T) {
+	w := overSeastar(t, nil, nil)
+	w.srv.Handle("#1", func(ctx context.Context, s *kernel.Stream) error {
+		m, err := s.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		id := binary.LittleEndian.Uint64(m.Bytes())
+		m.Release()
+		child, err := s.Conn().Child(ctx, id)
+		if err != nil {
+			return err
+		}
+		if _, err := s.Conn().Child(ctx, id); err == nil {
+			return errors.New("one stream for two")
+		}
+		go func() {
+			for m, err := range child.All(child.Context()) {
+				if err != nil {
+					return
+				}
+				if err := child.Send(child.Context(), m); err != nil {
+					m.Release()
+					return
+				}
+			}
+			_ = child.CloseSend()
+		}()
+		return s.Send(ctx, kernel.MessageOf(binary.LittleEndian.AppendUint64(nil, id)))
+	})
+	s, err := w.client.Open(w.ctx, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		w.send(s, "early %d", i)
+	}
+	req := kernel.MessageOf(binary.LittleEndian.AppendUint64(nil, s.ChildID()))
+	reply, err := w.client.Call(w.ctx, "#1", req, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply.Release()
+	go func() {
+		for i := range 1000 {
+			w.send(s, "message %d", i)
+		}
+		_ = s.CloseSend()
+	}()
+	for i := range 10 {
+		w.want(s, "early %d", i)
+	}
+	for i := range 1000 {
+		w.want(s, "message %d", i)
+	}
+	w.wantEOF(s)
+	if err := s.Err(); err != nil {
+		t.Error(err)
+	}
+	<-s.Done()
+}

@@ -225,15 +225,14 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 	} else {
 		f.FollowsData = true
 	}
-	if d, ok := ctx.Deadline(); ok {
-		f.Deadline = max(time.Until(d), time.Microsecond)
-		for _, s := range ss {
+	f.Deadline = opts.timeLeft(ctx, len(ss))
+	for i, s := range ss {
+		life := opts.life(ctx, i)
+		if d, ok := life.Deadline(); ok {
 			s.c.setDeadline(d)
 			s.c.startDeadline()
 		}
-	}
-	for _, s := range ss {
-		s.c.follow(ctx)
+		s.c.follow(life)
 	}
 	first.c.a.SetFirst(f)
 	if !inline {
@@ -244,6 +243,28 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 		}
 	}
 	return nil
+}
+
+// life is what bounds the life of stream i.
+func (o *OpenOptions) life(ctx context.Context, i int) context.Context {
+	if o.lives == nil {
+		return ctx
+	}
+	return o.lives[i]
+}
+
+// timeLeft is how long n streams live at the longest, for the peer; 0 if one has
+// no deadline.
+func (o *OpenOptions) timeLeft(ctx context.Context, n int) time.Duration {
+	most := time.Duration(0)
+	for i := range n {
+		d, ok := o.life(ctx, i).Deadline()
+		if !ok {
+			return 0
+		}
+		most = max(most, time.Until(d), time.Microsecond)
+	}
+	return most
 }
 
 // Call makes a unary call: a stream with one message each way. The request

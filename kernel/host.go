@@ -29,6 +29,7 @@ type host struct {
 	protocols []Protocol
 	checksum  bool
 	token     []byte
+	encoding  *Encoding
 	logger    *slog.Logger
 	timers    timers.Queue
 	panics    atomic.Uint64
@@ -196,15 +197,20 @@ func (h *host) recovered(o *Offer, returned *bool) {
 	if *returned {
 		return
 	}
-	if r == nil {
-		r = "runtime.Goexit"
-	}
-	h.logger.Error("sluice: handler panicked", "method", o.Method(), "peer", o.conn.peer.Addr,
-		"panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-	h.panics.Add(1)
+	h.panicked(o.Method(), o.conn.peer.Addr, r)
 	for _, s := range o.streams {
 		s.Abort(CodeInternal, "the handler panicked")
 	}
+}
+
+// panicked counts and logs a panic; nil is the goroutine's exit.
+func (h *host) panicked(method string, peer net.Addr, r any) {
+	if r == nil {
+		r = "runtime.Goexit"
+	}
+	h.logger.Error("sluice: handler panicked", "method", method, "peer", peer,
+		"panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	h.panics.Add(1)
 }
 
 // queue puts an offer into Offers, or refuses it: nobody is waited for.

@@ -94,6 +94,9 @@ type ServerOptions struct {
 	Limits Limits
 	// Stream is what streams are accepted with unless Accept says otherwise.
 	Stream StreamOptions
+	// Encoding is what typed handlers' values are carried by unless their
+	// registration says otherwise. Nil is Fixed.
+	Encoding *Encoding
 	// NoChecksum leaves out the CRC32C of frames, which clients ask for in plain
 	// text. Under TLS there is none.
 	NoChecksum bool
@@ -168,6 +171,9 @@ type ClientOptions struct {
 	Limits Limits
 	// Stream is what streams are opened with unless OpenOptions say otherwise.
 	Stream StreamOptions
+	// Encoding is what values of typed calls, sinks and sources are carried by
+	// unless they say otherwise. Nil is Fixed.
+	Encoding *Encoding
 	// NoChecksum leaves out the CRC32C of frames in plain text.
 	NoChecksum bool
 	// Token is sent in the hello, for the server's Authenticate.
@@ -255,9 +261,13 @@ type OpenOptions struct {
 	// Dedicated gives the stream a connection of its own. It ends with the
 	// client, counts in its limits, and its end does not touch the others.
 	Dedicated bool
+	// Encoding is what values of typed streams are carried by. Nil is the
+	// client's.
+	Encoding *Encoding
 
-	unary bool // one message each way
-	alone bool // no other streams on the connection
+	unary bool              // one message each way
+	alone bool              // no other streams on the connection
+	lives []context.Context // what bounds each stream's life; nil: all by that of Open
 }
 
 // A ConnType says how streams share a client's connections.
@@ -284,6 +294,9 @@ type CallOptions struct {
 	// Timeout bounds the call where its context has no deadline. Zero is 60 s;
 	// Unlimited waits for ever.
 	Timeout time.Duration
+	// Encoding is what the values of a typed call are carried by. Nil is the
+	// client's.
+	Encoding *Encoding
 }
 
 const defaultCallTimeout = 60 * time.Second

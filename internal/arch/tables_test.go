@@ -22,7 +22,7 @@ var imports = map[string][]string{
 	"frame/native":      {"frame", "pool"},
 	"actor":             {"frame", "pool", "internal/timers"},
 	"conn":              {"frame", "pool", "internal/timers"},
-	"kernel":            {"actor", "conn", "frame", "frame/native", "pool", "internal/timers"},
+	"kernel":            {"actor", "conn", "frame", "frame/native", "pool", "internal/layout", "internal/timers"},
 	"kernel/kerneltest": {"kernel", "conn", "frame"},
 	"cmd/echo":          {"kernel", "frame/native", "frame/strm", "frame/seastar"},
 }
@@ -105,4 +105,10 @@ var spawns = []spawn{
 	{"kernel/server.go", "(*Server).Serve", "context.AfterFunc", "Serve", "it closes the server, once; stopped when Serve returns"},
 	{"kernel/server.go", "(*Server).admit", "go", "the server", "the handshake's end, which is bounded"},
 	{"kernel/server.go", "within", "go", "the program's hook", "its return; nobody waits for one that ignores its context"},
+	{"kernel/sink.go", "(*Sink).C", "go", "the sink", "the end of the sending half, or C's closing"},
+	{"kernel/source.go", "(*Source).C", "go", "the source", "the stream's end, or this side reading no more; it closes C then"},
+	{"kernel/source.go", "(*Source).Go", "go", "the program's function", "its return"},
+	{"kernel/streaming.go", "(*Duplex).Go", "Go", "the source, whose Go it is", "the program's function's return"},
+	{"kernel/visit.go", "(*visit).later", "go", "the program's function", "its return; the call's handler waits for it if it runs still"},
+	{"kernel/visit.go", "(*visit).serve", "go", "the call's handler", "the program's function; serve waits for it"},
 }

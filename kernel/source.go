@@ -1,0 +1,261 @@
+package kernel
+
+import (
+	"context"
+	"io"
+	"iter"
+	"sync"
+	"sync/atomic"
+)
+
+// A Source receives values of one type: it is the receiving half of a stream. A
+// handler has it from its request, a client from a call's result. After an end
+// every further read gives the same end. Its methods may be called from any
+// goroutine; several readers each get some of the values.
+type Source[T any] struct {
+	ref
+	stream *Stream
+	c      carrier[T]
+	of     *half // of a request: for MakeSink and Go
+	halved bool  // the other half is somebody's already
+
+	n   atomic.Uint64         // messages taken
+	end atomic.Pointer[error] // how it ended
+
+	mu sync.Mutex
+	ch chan T // feed -> user
+}
+
+// SourceOf returns the receiving half of s as a source. A nil c is the default
+// codec.
+func SourceOf[T any](s *Stream, c Codec[T]) (*Source[T], error) {
+	r, err := carrierFor(s, c)
+	if err != nil {
+		return nil, err
+	}
+	return &Source[T]{stream: s, c: r}, nil
+}
+
+// check implements argument.
+func (*Source[T]) check(e *Encoding) error { return checkElement[T](e) }
+
+// bind implements sourceArgument.
+func (r *Source[T]) bind(s *Stream, e *Encoding, of *half) {
+	r.stream, r.of, r.c = s, of, infoOf[T](e).c
+	r.halved = of == nil
+}
+
+// UnmarshalJSON reads the number that stands for the source in a call's arguments.
+func (r *Source[T]) UnmarshalJSON(p []byte) error { return r.ref.unmarshal(p) }
+
+// Receive takes the next value. It returns io.EOF once the peer has ended its half
+// in order and every value before that was taken; ErrClosed after CloseReceive; a
+// *DecodeError if a message is no T, and then the stream is reset; else the
+// stream's error. A ctx that ends gives up this wait, not the stream.
+func (r *Source[T]) Receive(ctx context.Context) (T, error) {
+	var none T
+	if end := r.end.Load(); end != nil {
+		return none, *end
+	}
+	if r.stream == nil {
+		return none, ErrSinkUnused
+	}
+	m, err := r.stream.Receive(ctx)
+	if err != nil {
+		return none, r.ended(err)
+	}
+	n := r.n.Add(1)
+	v, err := r.c.decode(m)
+	if err != nil {
+		return none, r.spoilt(int(n), err)
+	}
+	return v, nil
+}
+
+// ended keeps the end that err is, if it is one and the first, and returns it. A
+// wait that was given up ends nothing.
+func (r *Source[T]) ended(err error) error {
+	_, failed := err.(*StreamError) //nolint:errorlint // one inside another is no end
+	if !failed && err != io.EOF && err != ErrClosed {
+		return err
+	}
+	r.end.CompareAndSwap(nil, &err)
+	return *r.end.Load()
+}
+
+// spoilt ends the stream because message n is no T.
+func (r *Source[T]) spoilt(n int, err error) error {
+	var e error = undecodable[T](r.stream.Method(), n, err)
+	if !r.end.CompareAndSwap(nil, &e) {
+		return *r.end.Load()
+	}
+	r.stream.c.a.Abort(CodeInvalidArgument, clip(e.Error()), e)
+	for { // nobody will
+		m, err := r.stream.Receive(context.Background())
+		if err != nil {
+			return e
+		}
+		m.Release()
+	}
+}
+
+// All yields every value and then, if the stream did not end in order, the error.
+func (r *Source[T]) All(ctx context.Context) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for {
+			v, err := r.Receive(ctx)
+			if err == io.EOF {
+				return
+			}
+			if !yield(v, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// C returns the values on a channel, for selects. It is closed after the last one;
+// Err then says whether that was the peer's wish. Every call returns the same
+// channel. Read it until it is closed, or end the receiving half.
+//
+// The first call starts a goroutine, which ends when it has closed C: at the
+// stream's end, or when this side reads no more. A value that it has in hand then
+// is dropped.
+func (r *Source[T]) C() <-chan T {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ch == nil {
+		r.ch = make(chan T)
+		if r.stream == nil {
+			close(r.ch)
+		} else {
+			go r.feed()
+		}
+	}
+	return r.ch
+}
+
+func (r *Source[T]) feed() {
+	defer close(r.ch)
+	over := r.stream.c.a.GivenUp()
+	for {
+		v, err := r.Receive(context.Background())
+		if err != nil {
+			return
+		}
+		select {
+		case r.ch <- v:
+		case <-over:
+			if m, ok := any(v).(Message); ok {
+				m.Release()
+			}
+			err := r.stream.Err()
+			if err == nil {
+				err = ErrClosed
+			}
+			r.end.CompareAndSwap(nil, &err)
+			return
+		}
+	}
+}
+
+// Err returns nil if the peer has ended its half in order and the end was taken,
+// or if nothing has ended yet; else how it ended: ErrClosed after CloseReceive, a
+// *DecodeError, or the stream's error.
+func (r *Source[T]) Err() error {
+	if end := r.end.Load(); end != nil {
+		if *end == io.EOF {
+			return nil
+		}
+		return *end
+	}
+	if r.stream == nil {
+		return ErrSinkUnused
+	}
+	return r.stream.Err()
+}
+
+// CloseReceive ends the receiving half: see Stream.CloseReceive.
+func (r *Source[T]) CloseReceive(code Code) {
+	if r.stream != nil {
+		r.stream.CloseReceive(code)
+	}
+}
+
+// Close ends the stream in order, the other half too, and waits until the peer's
+// program was handed the end: see Stream.Close.
+func (r *Source[T]) Close(ctx context.Context) error {
+	if r.stream == nil {
+		return nil
+	}
+	return r.stream.Close(ctx)
+}
+
+// Abort ends the stream now, both halves, and tells the peer why: see
+// Stream.Abort.
+func (r *Source[T]) Abort(code Code, reason string) {
+	if r.stream != nil {
+		r.stream.Abort(code, reason)
+	}
+}
+
+// Stream returns the untyped stream.
+func (r *Source[T]) Stream() *Stream { return r.stream }
+
+// Go runs f in the service of the source's stream, and ends the stream as f ends:
+// with nil in order, both halves, after everything sent; with an error by a
+// status, as Server.Handle does; a panic is INTERNAL. f's context is the stream's.
+//
+// In a handler it is where values are received and sent after the call was
+// answered: f starts when the handler has returned, without an error, and the
+// call's handler counts as running until f returns. With several, the stream
+// ends when all have returned, or with the first error. Elsewhere f starts at
+// once.
+func (r *Source[T]) Go(f func(ctx context.Context) error) {
+	switch {
+	case r.of != nil:
+		r.of.visit.later(r.of, f)
+	case r.stream != nil:
+		go r.stream.serve(f)
+	}
+}
+
+// MakeSink makes the other half of a source's stream: a sink of values of another
+// type, back to where the source's come from. A handler returns it in its result,
+// and the client finds it there as a source. Send on it waits until the handler
+// has returned. A source has one such half; a second, and one that the client
+// holds already, give a sink that says ErrSinkUsed to everything.
+func MakeSink[U, T any](src *Source[T]) *Sink[U] {
+	k := &Sink[U]{}
+	switch s := src.stream; {
+	case s == nil:
+		k.err = ErrSinkUnused
+	case src.of != nil:
+		i := infoOf[U](src.of.visit.e)
+		if k.c, k.err = i.c, i.err; k.err == nil {
+			k.err = src.of.make(&k.seat)
+		}
+	case !src.claimOther():
+		k.err = ErrSinkUsed
+	default:
+		var err error
+		if k.c, err = carrierFor[U](s, nil); err != nil {
+			k.err = err
+			break
+		}
+		k.origin = s
+		k.stream.Store(s)
+	}
+	return k
+}
+
+// claimOther makes the caller the owner of the other half.
+func (r *Source[T]) claimOther() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.halved {
+		return false
+	}
+	r.halved = true
+	return true
+}

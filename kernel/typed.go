@@ -1,0 +1,254 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+)
+
+// A Caller makes calls and opens streams: a *Client or a *Conn.
+type Caller interface {
+	Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error)
+	OpenN(ctx context.Context, method string, opts *OpenOptions, each ...StreamOptions) ([]*Stream, error)
+	Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error)
+
+	// speaks is the encoding where no other is asked for.
+	speaks() *Encoding
+	// begin opens the stream of a sink, if that comes before the call.
+	begin(k *seat) error
+}
+
+func (c *Client) speaks() *Encoding { return c.host.encoding.or(Fixed) }
+
+func (c *Conn) speaks() *Encoding { return c.host.encoding.or(Fixed) }
+
+// Verb is the method that number n stands for, where a protocol has numbers for
+// names, as Seastar has: "#7".
+func Verb(n uint64) string { return "#" + strconv.FormatUint(n, 10) }
+
+// RegisterOptions are what a typed handler is registered with. Nil, and the zero
+// value, are the defaults.
+type RegisterOptions struct {
+	// Encoding is what its requests, results and values are carried by. Nil is the
+	// server's.
+	Encoding *Encoding
+}
+
+func (o *RegisterOptions) encoding(s *Server) *Encoding {
+	if o == nil {
+		return s.host.encoding.or(Fixed)
+	}
+	return o.Encoding.or(s.host.encoding).or(Fixed)
+}
+
+// Register has calls of method served by h, for clients that Call it. An error
+// ends the call with the code of a HandlerError, else CodeUnknown. A request that
+// is no Req ends it with CodeInvalidArgument, and h does not hear of it. ctx ends
+// with the call; FromContext(ctx) is its stream.
+//
+// Req can hold sources: fields of type *Source[T], also in slices and inner
+// structs, or it is one itself. They are the sinks that the client passes. Resp
+// can hold sinks made of them by MakeSink, which the client gets as sources. A
+// call that passes streams is answered when h returns; what is to be received and
+// sent after that, h leaves to Source.Go. Before that, sources can be read, with
+// little credit. If h fails, so do the streams, with its error. A stream whose
+// sink h does not return has no way back; a source that h neither reads nor
+// leaves to Go it should close.
+//
+// Register fails with ErrNoCodec if a type can't be carried. It may be called at
+// any time; the last registration of a method counts.
+func Register[Req, Resp any](s *Server, method string, h func(ctx context.Context, req Req) (Resp, error), opts *RegisterOptions) error {
+	e := opts.encoding(s)
+	in, out := infoOf[Req](e), infoOf[Resp](e)
+	if err := errors.Join(in.err, out.err); err != nil {
+		return fmt.Errorf("sluice: register %s: %w", method, err)
+	}
+	switch {
+	case in.in.sinks || out.in.sources:
+		return fmt.Errorf("sluice: register %s: %w: a handler is given sources and returns sinks", method, ErrNoCodec)
+	case out.in.sinks && !in.in.sources:
+		return fmt.Errorf("sluice: register %s: %w: a sink in the result is made of a source in the request", method, ErrNoCodec)
+	case in.in.sources:
+		s.HandleOffer(method, func(ctx context.Context, o *Offer) error { return receive(ctx, o, e, in, out, h) })
+		return nil
+	}
+	s.Handle(method, func(ctx context.Context, st *Stream) error {
+		req, err := request(ctx, st, &in.c)
+		if err != nil {
+			return err
+		}
+		resp, err := h(ctx, req)
+		if err != nil {
+			return err
+		}
+		return reply(ctx, st, &out.c, resp)
+	})
+	return nil
+}
+
+// request receives the one value that a call begins with.
+func request[T any](ctx context.Context, s *Stream, c *carrier[T]) (T, error) {
+	var none T
+	m, err := s.Receive(ctx)
+	switch {
+	case err == io.EOF:
+		return none, &HandlerError{Code: CodeInvalidArgument, Reason: "the call came without a request"}
+	case err != nil:
+		return none, err
+	}
+	v, err := c.decode(m)
+	if err != nil {
+		return none, &HandlerError{Code: CodeInvalidArgument, Reason: undecodable[T](s.Method(), 1, err).Error()}
+	}
+	return v, nil
+}
+
+// reply sends the one value that a call ends with.
+func reply[T any](ctx context.Context, s *Stream, c *carrier[T], v T) error {
+	m, err := c.encode(v)
+	if err != nil {
+		return &HandlerError{Code: CodeInternal, Reason: err.Error()}
+	}
+	if err := s.Send(ctx, m); err != nil {
+		m.Release()
+		return err
+	}
+	return nil
+}
+
+// receive serves a call that passes streams.
+func receive[Req, Resp any](ctx context.Context, o *Offer, e *Encoding, in *typeInfo[Req], out *typeInfo[Resp],
+	h func(ctx context.Context, req Req) (Resp, error)) error {
+	v := &visit{e: e, in: &group{o: o}}
+	if o.conn.kin.family != nil {
+		v.in = &reference{o: o}
+	}
+	answered := false
+	defer func() { // also if h panics
+		if !answered {
+			v.abandon()
+		}
+	}()
+	req, err := readRequest(ctx, v, o.Method(), in)
+	if err != nil {
+		return err
+	}
+	resp, err := h(ctx, req)
+	if err == nil {
+		err = result(ctx, v, out, resp)
+	}
+	if err != nil {
+		v.fail(err)
+		return err
+	}
+	answered = true
+	v.begin()
+	v.serve()
+	return nil
+}
+
+func readRequest[Req any](ctx context.Context, v *visit, method string, in *typeInfo[Req]) (Req, error) {
+	m, err := v.in.request(ctx)
+	if err != nil {
+		var none Req
+		return none, err
+	}
+	req, err := in.c.decode(m)
+	if err == nil {
+		err = in.in.each(&req, func(x argument) error { return v.bind(ctx, x) })
+	}
+	if n := v.in.unnamed(); err == nil && n > 0 {
+		err = fmt.Errorf("the request opens %d streams that it does not name", n)
+	}
+	if err != nil {
+		return req, &HandlerError{Code: CodeInvalidArgument, Reason: undecodable[Req](method, 0, err).Error()}
+	}
+	return req, nil
+}
+
+func result[Resp any](ctx context.Context, v *visit, out *typeInfo[Resp], resp Resp) error {
+	m, err := Message{}, out.in.each(&resp, v.give)
+	if err == nil {
+		m, err = out.c.encode(resp)
+	}
+	if err != nil {
+		return &HandlerError{Code: CodeInternal, Reason: err.Error()}
+	}
+	if err := v.in.answer(ctx, m); err != nil {
+		m.Release()
+		return err
+	}
+	return nil
+}
+
+// Call makes a call with a value each way. Its errors are Client.Call's, ErrNoCodec
+// and, if the result is no Resp, a *DecodeError.
+//
+// Req can hold sinks, made with NewSink for the same caller: fields of type
+// *Sink[T], also in slices and inner structs, or it is one itself. The handler is
+// given them as sources. Resp can hold sources: the other halves of those sinks'
+// streams, if the handler returns them. They can send from the moment that the
+// call is under way. A call that fails fails its streams. The time limit is the
+// call's; the streams live on, until their sinks' contexts end. Errors beside the
+// above: ErrSinkUsed, ErrSinkForeign, which leave the sinks as they were. Such a
+// call is never tried again by itself.
+func Call[Req, Resp any](ctx context.Context, c Caller, method string, req Req, opts *CallOptions) (Resp, error) {
+	var none Resp
+	e := c.speaks()
+	if opts != nil {
+		e = opts.Encoding.or(e)
+	}
+	in, out := infoOf[Req](e), infoOf[Resp](e)
+	if err := errors.Join(in.err, out.err); err != nil {
+		return none, fmt.Errorf("sluice: call %s: %w", method, err)
+	}
+	switch {
+	case in.in.sources || out.in.sinks:
+		return none, fmt.Errorf("sluice: call %s: %w: a caller passes sinks and is given sources", method, ErrNoCodec)
+	case out.in.sources && !in.in.sinks:
+		return none, fmt.Errorf("sluice: call %s: %w: a source in the result is the other half of a sink in the request", method, ErrNoCodec)
+	case in.in.sinks:
+		p := &passage{caller: c, method: method, opts: opts}
+		return pass(ctx, p, e, in, out, req)
+	}
+	m, err := in.c.encode(req)
+	if err != nil {
+		return none, err
+	}
+	r, err := c.Call(ctx, method, m, opts)
+	if err != nil {
+		in.c.drop(m)
+		return none, err
+	}
+	resp, err := out.c.decode(r)
+	if err != nil {
+		return none, undecodable[Resp](method, 1, err)
+	}
+	return resp, nil
+}
+
+// pass makes a call that passes streams.
+func pass[Req, Resp any](ctx context.Context, p *passage, e *Encoding, in *typeInfo[Req], out *typeInfo[Resp], req Req) (Resp, error) {
+	var none Resp
+	if err := p.claim(&in.in, &req); err != nil {
+		return none, err
+	}
+	m, err := p.call(ctx, func() (Message, error) { return in.c.encode(req) })
+	if err != nil {
+		p.fail(CodeCancelled, err)
+		return none, err
+	}
+	resp, err := out.c.decode(m)
+	if err == nil {
+		err = out.in.each(&resp, func(x argument) error { return p.resolve(x, e) })
+	}
+	if err != nil {
+		err = undecodable[Resp](p.method, 0, err)
+		p.fail(CodeInvalidArgument, err)
+		return none, err
+	}
+	p.rest()
+	return resp, nil
+}

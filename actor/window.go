@@ -80,10 +80,15 @@ func (c *credit) grant(total uint64) { c.granted = max(c.granted, total) }
 // drop forgets what was admitted and not sent.
 func (c *credit) drop() { c.admitted = c.sent }
 
+// wholeCounts is how much of a stream's messages counts as ready to be written,
+// at most, where a message is written whole: one of many megabytes must not take
+// all the room that the connection's streams share.
+const wholeCounts = 256 << 10
+
 // update recalculates eligible and returns its change. With whole a message is
 // written as soon as it is accepted, though it is longer than the credit.
 func (c *credit) update(whole bool) int {
-	e := int(int64(c.admitted) - int64(c.sent))
+	e := min(int(int64(c.admitted)-int64(c.sent)), wholeCounts)
 	if !whole {
 		e = max(int(int64(min(c.admitted, c.granted))-int64(c.sent)), 0)
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicerpc/sluice/frame"
 )
 
 // Engine is the event loops that a program's connections share, and the watcher
@@ -61,6 +63,11 @@ func (e *Engine) start() error {
 // readBuffer is what a loop reads at once, bytes.
 const readBuffer = 256 << 10
 
+// notSentLow is how many bytes wait unsent in the system's buffer of a
+// connection whose peer does not tell what it has read. There a small message
+// waits behind all of it.
+const notSentLow = 128 << 10
+
 // Release stops the engine with its last user. It must not be called on a loop.
 func (e *Engine) Release() {
 	e.mu.Lock()
@@ -84,6 +91,9 @@ func (e *Engine) Attach(nc net.Conn, cfg Config, early []byte, made func(*Conn))
 	}
 	c := newConn(cfg)
 	t := &loopConn{c: c, fd: fd, watch: e.watch, early: early}
+	if c.pacing != frame.Granted { // without it all is as well, only later
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLow)
+	}
 	c.tr = t
 	made(c)
 	if _, err := e.loops.EnrollContext(nc, t); err != nil {

@@ -440,10 +440,20 @@ func (c *Conn) refuse(f *frame.Frame, n int) *Refusal {
 		return &Refusal{frame.CodeGoingAway, "connection is closing", true}
 	case c.away.final && f.Stream > c.away.limit:
 		return &Refusal{frame.CodeGoingAway, "server is shutting down", true}
-	case c.peer+n > c.lim.MaxStreams:
+	case c.peer+n > c.mostStreams():
 		return &Refusal{frame.CodeRefused, fmt.Sprintf("%d streams are open", c.peer), true}
 	}
 	return nil
+}
+
+// mostStreams is how many streams of the peer's there may be. Where nobody says
+// that an application was handed a stream's end, the peer can count a stream as
+// over that is not quite over here.
+func (c *Conn) mostStreams() int {
+	if !c.caps.Ended {
+		return 2 * c.lim.MaxStreams
+	}
+	return c.lim.MaxStreams
 }
 
 func (c *Conn) checkMetadata(f *frame.Frame) *Refusal {

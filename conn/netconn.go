@@ -40,7 +40,8 @@ type netConn struct {
 // read is the connection's reader; it ends with the net.Conn.
 func (t *netConn) read(early []byte) {
 	t.c.cfg.Handler.Started(t.c)
-	if len(early) > 0 && !t.input(early) {
+	// Also with nothing: a connection can begin with an event of the session's own.
+	if !t.input(early) {
 		t.drain()
 		return
 	}

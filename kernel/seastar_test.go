@@ -133,3 +133,80 @@ func TestSeastarStream(t *testing.T) {
 	}
 	<-s.Done()
 }
+
+type pairOfInts struct {
+	A int32
+	B int64
+}
+
+// The program of Seastar's own text: a client makes a sink of (int, long), passes
+// it to a call, and gets a source of strings back.
+func TestSeastarSinksThroughCalls(t *testing.T) {
+	w := overSeastar(t, nil, nil)
+	type request struct {
+		Factor  int32
+		Numbers *kernel.Source[pairOfInts]
+	}
+	err := kernel.Register(w.srv, kernel.Verb(1), func(_ context.Context, r request) (*kernel.Sink[string], error) {
+		if r.Factor == 0 {
+			return nil, errors.New("no factor")
+		}
+		out := kernel.MakeSink[string](r.Numbers)
+		r.Numbers.Go(func(ctx context.Context) error {
+			for n, err := range r.Numbers.All(ctx) {
+				if err != nil {
+					return err
+				}
+				if err := out.Send(ctx, fmt.Sprint(int64(r.Factor)*(int64(n.A)+n.B))); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		return out, nil
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type args struct {
+		Factor  int32
+		Numbers *kernel.Sink[pairOfInts]
+	}
+	for range 20 {
+		sink, err := kernel.NewSink[pairOfInts](w.ctx, w.client, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source, err := kernel.Call[args, *kernel.Source[string]](w.ctx, w.client, kernel.Verb(1), args{10, sink}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for i := range int32(500) {
+				if err := sink.Send(w.ctx, pairOfInts{i, 100}); err != nil {
+					t.Error(err)
+				}
+			}
+			_ = sink.CloseSend()
+		}()
+		n := int64(0)
+		for text, err := range source.All(w.ctx) {
+			if err != nil || text != fmt.Sprint(10*(n+100)) {
+				t.Fatalf("value %d: %q, error %v", n, text, err)
+			}
+			n++
+		}
+		if n != 500 || source.Err() != nil {
+			t.Fatalf("%d values, then %v", n, source.Err())
+		}
+	}
+	sink, err := kernel.NewSink[pairOfInts](w.ctx, w.client, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = kernel.Call[args, *kernel.Source[string]](w.ctx, w.client, kernel.Verb(1), args{0, sink}, nil)
+	if err == nil {
+		t.Fatal("a call that fails did not")
+	}
+	w.eventually("the stream of a failed call to end", func() bool { return sink.Send(w.ctx, pairOfInts{}) != nil })
+}

@@ -2,7 +2,9 @@ package actor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/sluicerpc/sluice/pool"
 )
@@ -115,7 +117,11 @@ func (s *Stream) gaveUp(ctx context.Context, waited bool) error {
 		}
 	}
 	s.unlock()
-	return fmt.Errorf("sluice: receive on stream %d: %w", s.link.ID(), context.Cause(ctx))
+	cause := context.Cause(ctx)
+	if errors.Is(cause, io.EOF) { // that would look like the stream's end
+		cause = ctx.Err()
+	}
+	return fmt.Errorf("sluice: receive on stream %d: %w", s.link.ID(), cause)
 }
 
 // unpack returns a batch's first message and keeps the others for the next

@@ -112,7 +112,7 @@ func (c *carrier[T]) encode(v T) (Message, error) {
 		m.Release()
 		return Message{}, cannotEncode(v, err)
 	case len(b) != n || n > 0 && &b[0] != &into[0]: // it did not know after all
-		m.Release()
+		defer m.Release() // b may be a part of it
 		return wrapCopy(b, v)
 	}
 	return m, nil

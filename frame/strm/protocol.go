@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/sluicerpc/sluice/frame"
 )
@@ -14,8 +15,8 @@ import (
 // value works.
 type Protocol struct {
 	// MaxBody is how long a packet the other side takes, in bytes: its
-	// max_body_size. Zero is 64 MiB, brpc's default. A message can be 64 bytes
-	// shorter.
+	// max_body_size. Zero is 64 MiB, brpc's default; at least 4 KiB, or errors
+	// could not be told. A message can be 64 bytes shorter.
 	MaxBody int
 }
 
@@ -47,8 +48,8 @@ func (p Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gree
 	if body == 0 {
 		body = maxBody
 	}
-	if body <= bodySpare {
-		return nil, fmt.Errorf("brpc: MaxBody is %d, must be more than %d", body, bodySpare)
+	if body < leastBody || body > math.MaxInt32 {
+		return nil, fmt.Errorf("brpc: MaxBody is %d, must be %d to %d", body, leastBody, math.MaxInt32)
 	}
 	g.Peer = frame.Settings{
 		MaxFragment:   maxFragment,

@@ -235,6 +235,8 @@ func (s *Session) header(p []byte) (int, error) {
 	switch {
 	case magic != magicRPC && magic != magicStream:
 		return n, failf("%q where a packet or frame must begin", in.head[:4])
+	case meta == 0:
+		return n, failf("a packet or frame without a meta")
 	case meta > body:
 		return n, codef(frame.CodeFrameSize, "meta of %d bytes in a body of %d", meta, body)
 	case body > most:
@@ -246,9 +248,6 @@ func (s *Session) header(p []byte) (int, error) {
 	in.state = inPacket
 	if magic == magicStream {
 		in.state = inMeta
-	}
-	if (magic == magicRPC && body == 0) || (magic == magicStream && meta == 0) {
-		return n, failf("a packet or frame without a meta")
 	}
 	return n, nil
 }

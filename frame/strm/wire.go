@@ -17,6 +17,7 @@ const (
 	maxRPCMeta   = 64 << 10 // of a packet; brpc's own are some tens of bytes and what the user adds
 	maxFrameMeta = 1 << 10  // of a frame; brpc's own are 38 at most
 	maxBody      = 64 << 20 // brpc's default of max_body_size, the meta included
+	leastBody    = 4 << 10  // that a peer must take
 	bodySpare    = 64       // of it, what a message leaves for the rest of its frame
 
 	maxFragment = 64 << 10 // of a message that we send

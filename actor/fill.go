@@ -99,7 +99,8 @@ type burst struct {
 // gather takes what fits into most and the stream's credit out of the queue.
 func (s *Stream) gather(most int) (b burst) {
 	room := min(s.cred.eligible, most)
-	if s.cur.IsZero() {
+	lead := s.lead // goes alone: what is behind it may have to wait
+	if s.cur.IsZero() && !lead {
 		s.gatherWhole(&b, room)
 	}
 	first := s.cur.IsZero()
@@ -107,10 +108,15 @@ func (s *Stream) gather(most int) (b burst) {
 		s.gatherPiece(&b, room-b.used)
 	}
 	s.cred.sent += uint64(b.used)
-	if !s.cfg.granted() {
+	switch {
+	case s.cfg.granted():
+	case lead: // it is no part of what the receiver reports
+		s.cred.granted += uint64(b.used)
+		s.lead = !s.cur.IsZero() || b.piece.IsZero()
+	default:
 		s.freed(&b, first && !b.piece.IsZero())
 	}
-	s.count(s.cred.update(!s.cfg.granted()))
+	s.recount()
 	if s.endDue() {
 		b.end = true
 		if s.ends != nil {

@@ -139,5 +139,17 @@ func (n *nudge) Expire(_ *timers.Timer, now time.Time) {
 	s.link.Timers().Set(&n.timer, n, now.Add(wait))
 }
 
+// leading is what is not written of the message that belongs to our open or
+// answer, as credit counts it.
+func (s *Stream) leading() int {
+	switch {
+	case !s.lead:
+		return 0
+	case s.cur.IsZero():
+		return frame.Cost(s.out.Head().Len())
+	}
+	return s.cur.Len() - int(s.curOff)
+}
+
 // unanswered tells whether data must wait for the answer to our open.
 func (s *Stream) unanswered() bool { return !s.answered && !s.cfg.Caps.Early }

@@ -317,6 +317,57 @@ func TestDataWaitsForTheAnswer(t *testing.T) {
 	}
 }
 
+// The request of an open is written before the answer, alone and in pieces, and
+// no part of it is ever reported: the window is as it was. The rest waits, and
+// takes no room of the connection's meanwhile.
+func TestRequestGoesBeforeTheAnswer(t *testing.T) {
+	x := newPaced(t, frame.Reported, func(c *Config) {
+		c.Caps.Early = false
+		c.SendLimit, c.Caps.MaxFragment = 10_000, 6_000
+	})
+	defer x.end()
+	x.s.SetFirst(frame.GetFrame(frame.Open))
+	if err := x.s.Push(pool.New(15_000)); err != nil { // longer than a fragment, and than the window
+		t.Fatal(err)
+	}
+	pieces := 0
+	for _, f := range x.write() {
+		if f.Kind == frame.Data {
+			pieces++
+		}
+	}
+	if pieces != 3 {
+		t.Fatalf("the request was written in %d pieces, want 3", pieces)
+	}
+	for range 2 {
+		if err := x.trySend(6_000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := x.trySend(6_000); !errors.Is(err, ErrWouldBlock) {
+		t.Fatalf("12,000 bytes wait of 10,000: %v", err)
+	}
+	if w := x.write(); len(w) > 0 || x.link.queued > 0 {
+		t.Fatalf("before the answer %d frames were written, %d bytes count as ready", len(w), x.link.queued)
+	}
+	x.s.Accepted(pool.Message{}, nil, frame.Grant{}, false)
+	if w := x.write(); len(w) != 2 {
+		t.Fatalf("%d frames were written after the answer, want 2", len(w))
+	}
+	if err := x.s.PeerGrant(12_000); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.trySend(10_000); err != nil {
+		t.Fatalf("all was taken, and there is no window: %v", err)
+	}
+	if w := x.write(); len(w) != 2 { // two pieces
+		t.Fatalf("%d frames were written", len(w))
+	}
+	if err := x.trySend(1); !errors.Is(err, ErrWouldBlock) {
+		t.Fatalf("10,000 bytes are unread of 10,000: %v", err)
+	}
+}
+
 // brpc servers can lose the report of the first messages, and would let both
 // sides wait for ever.
 func TestFullWindowWithoutAnyReportIsNudged(t *testing.T) {

@@ -47,6 +47,7 @@ func (s *Stream) Push(m pool.Message) error {
 	defer s.unlock()
 	err := s.check(m)
 	if err == nil {
+		s.lead = !s.cfg.granted()
 		s.accept(m)
 	}
 	return err

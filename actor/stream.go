@@ -86,6 +86,7 @@ type Stream struct {
 	pumping   bool // the goroutine that feeds In or Batches runs
 	answered  bool // accepted or refused
 	deaf      bool // the peer receives nothing
+	lead      bool // the first message that is not written belongs to our open or answer
 	filling   bool // a burst of ours is being encoded
 	dropCur   bool // and its message is not wanted any more
 	evicted   bool // what is unread is not kept
@@ -235,7 +236,7 @@ func (s *Stream) turn() {
 // hasData tells whether there is something that Fill could write. A message's
 // first piece takes its overhead of credit, and a byte unless it has none.
 func (s *Stream) hasData() bool {
-	if s.unanswered() {
+	if s.unanswered() && !s.lead {
 		return false
 	}
 	if s.endDue() {
@@ -349,7 +350,7 @@ func (s *Stream) over() {
 // dropOut forgets what was accepted and not written.
 func (s *Stream) dropOut() {
 	s.out.Release()
-	s.large = 0
+	s.large, s.lead = 0, false
 	if s.filling {
 		s.dropCur = true
 	} else {
@@ -368,8 +369,21 @@ func (s *Stream) forgetCur() {
 
 // requeue tells the connection how much of ours it could write now.
 func (s *Stream) requeue() {
-	s.count(s.cred.update(!s.cfg.granted()))
+	s.recount()
 	s.turn()
+}
+
+// recount is requeue without asking for a turn. What has to wait for the answer
+// takes no room of other streams'.
+func (s *Stream) recount() {
+	switch {
+	case s.cfg.granted():
+		s.count(s.cred.update(false))
+	case s.unanswered():
+		s.count(s.cred.set(s.leading()))
+	default:
+		s.count(s.cred.update(true))
+	}
 }
 
 // countEvery is how many bytes a stream may have queued that its connection has

@@ -92,8 +92,12 @@ func (c *credit) update(whole bool) int {
 	if !whole {
 		e = max(int(int64(min(c.admitted, c.granted))-int64(c.sent)), 0)
 	}
-	d := e - c.eligible
-	c.eligible = e
+	return c.set(e)
+}
+
+func (c *credit) set(eligible int) int {
+	d := eligible - c.eligible
+	c.eligible = eligible
 	return d
 }
 

@@ -90,13 +90,8 @@ func (r *Source[T]) spoilt(n int, err error) error {
 		return *r.end.Load()
 	}
 	r.stream.c.a.Abort(CodeInvalidArgument, clip(e.Error()), e)
-	for { // nobody will
-		m, err := r.stream.Receive(context.Background())
-		if err != nil {
-			return e
-		}
-		m.Release()
-	}
+	r.stream.drop()
+	return e
 }
 
 // All yields every value and then, if the stream did not end in order, the error.

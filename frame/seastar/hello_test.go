@@ -274,6 +274,38 @@ func TestAClientThatLeavesDuringTheHelloIsForgotten(t *testing.T) {
 	}
 }
 
+// Whoever runs a server hears of a stream before its client does, and can refuse
+// it; then it leaves nothing behind.
+func TestAStreamIsAdoptedBeforeItIsWelcome(t *testing.T) {
+	p := &Protocol{}
+	p.family.add(1 << idShift)
+	p.family.sequence = 1
+	no := errors.New("no")
+	for i, refusal := range []error{no, nil, no} {
+		w := &wire{in: hello(record{featStreamParent, idData(1 << idShift)})}
+		asked := 0
+		g := &frame.Greeting{Own: frame.Settings{MaxStreams: 100}, Adopt: func(_ context.Context, parent, id uint64) error {
+			asked++
+			if want := uint64(2+i) << idShift; parent != 1<<idShift || id != want || w.out.Len() > 0 {
+				t.Errorf("stream %#x of %#x is to be adopted after %d bytes, want %#x", id, parent, w.out.Len(), want)
+			}
+			return refusal
+		}}
+		_, err := p.Handshake(context.Background(), w, g)
+		if !errors.Is(err, refusal) || asked != 1 || (w.out.Len() == 0) != (refusal != nil) {
+			t.Errorf("it ends with %v after %d bytes and %d questions", err, w.out.Len(), asked)
+		}
+	}
+	if n := p.family.parents[1<<idShift].children; n != 1 {
+		t.Errorf("%d streams count, of the one that was adopted", n)
+	}
+	w := &wire{in: hello()}
+	g := &frame.Greeting{Adopt: func(context.Context, uint64, uint64) error { return no }}
+	if _, err := p.Handshake(context.Background(), w, g); err != nil {
+		t.Errorf("a connection for calls: %v", err)
+	}
+}
+
 func TestUnknownCompressionIsAMistake(t *testing.T) {
 	if _, _, _, err := serve(&Protocol{Compress: []string{"ZSTD"}}, hello(), 0, 0); err == nil {
 		t.Error("a server that speaks ZSTD")

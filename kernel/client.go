@@ -317,7 +317,7 @@ func (c *Client) join(j *joint) (*Conn, error) {
 		return nil, err
 	}
 	k, err := c.attach(engine, j, func(k *Conn) {
-		k.ended = c.gone
+		k.ended, k.owner = c.gone, c
 		k.c.OnFree(c.changed)
 	})
 	if err != nil {
@@ -397,8 +397,11 @@ func (c *Client) OpenN(ctx context.Context, method string, opts *OpenOptions, ea
 }
 
 func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
-	if c.opts.ConnType == ConnShort || opts != nil && opts.Dedicated {
-		return c.openDedicated(ctx, method, opts, n, each)
+	switch {
+	case c.opts.ConnType == ConnShort:
+		return c.openShort(ctx, nil, method, opts.shared(), n, each)
+	case opts != nil && opts.Dedicated:
+		return c.openDedicated(ctx, nil, method, opts, n, each)
 	}
 	if c.opts.ConnType == ConnPooled {
 		opts = opts.onItsOwn()
@@ -462,14 +465,18 @@ func (o *OpenOptions) onItsOwn() *OpenOptions {
 	return &r
 }
 
-// openDedicated opens on a connection that is closed when the streams are over.
-func (c *Client) openDedicated(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
+// openShort opens on a connection that is closed when the streams are over. With
+// a parent it belongs to that.
+func (c *Client) openShort(ctx context.Context, parent *Conn, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
 	k, err := c.dialDedicated(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
 	k.c.EndWithStreams()
-	ss, err := c.openOn(ctx, k, method, opts, n, each)
+	var ss []*Stream
+	if err = parent.tie(k); err == nil {
+		ss, err = c.openOn(ctx, k, method, opts, n, each)
+	}
 	if err != nil {
 		_ = k.Close()
 	}
@@ -491,7 +498,9 @@ func (c *Client) dialDedicated(ctx context.Context, parent *Conn) (*Conn, error)
 	}
 	c.connMu.Lock()
 	closed := c.closed
-	c.dedicated[k] = struct{}{}
+	if k.Err() == nil { // else it has been forgotten already
+		c.dedicated[k] = struct{}{}
+	}
 	c.connMu.Unlock()
 	if closed {
 		_ = k.Close()

@@ -26,6 +26,8 @@ type Conn struct {
 	identity Identity
 	caps     frame.Caps
 	kin      kin
+	owner    *Client // nil on a server
+	ties     ties
 
 	lastConfig, configBefore atomic.Pointer[actor.Config]
 	running                  handlers
@@ -96,6 +98,9 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, fmt.Errorf("sluice: open %s: %w", method, err)
+	}
+	if opts.Dedicated {
+		return c.openDedicated(ctx, method, opts, n, each)
 	}
 	if !c.client && !c.caps.ServerOpens {
 		return nil, fmt.Errorf("sluice: open %s: %w: over %s a server opens no streams", method, ErrNotSupported, c.protocol)
@@ -387,6 +392,7 @@ func (l *link) Closed(_ *conn.Conn, err error) {
 		c.err = err
 		close(c.done)
 		c.leaveFamily()
+		c.untie()
 		c.ended(c)
 	})
 }

@@ -258,8 +258,12 @@ type OpenOptions struct {
 	// Stream is this side's wishes for the stream; what is zero in it comes from
 	// the client's options.
 	Stream StreamOptions
-	// Dedicated gives the stream a connection of its own. It ends with the
-	// client, counts in its limits, and its end does not touch the others.
+	// Dedicated gives the streams of this open a connection of their own. It
+	// belongs to the connection that they would have been opened on, made if there
+	// is none: when that fails, or is closed on this side, they fail too. Where
+	// the server ends it in order, draining, they go on. The server counts it like
+	// any connection, and as many as Limits.MaxStreams may belong to one. It ends
+	// with its streams, which does not touch the others.
 	Dedicated bool
 	// Encoding is what values of typed streams are carried by. Nil is the
 	// client's.

@@ -1,0 +1,219 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// dedicated opens a stream on a connection of its own, and returns the one that
+// that belongs to.
+func dedicated(t testing.TB, w *world, method string) (s *kernel.Stream, parent *kernel.Conn) {
+	t.Helper()
+	parent = must[*kernel.Conn](t)(w.client.Conn(w.ctx))
+	s = must[*kernel.Stream](t)(w.client.Open(w.ctx, method, &kernel.OpenOptions{Dedicated: true}))
+	if s.Conn() == parent {
+		t.Fatal("it shares its connection")
+	}
+	w.send(s, "x")
+	w.want(s, "x")
+	return s, parent
+}
+
+// A dedicated connection fails with the one that it belongs to, and the handler
+// on the other side is told.
+func TestADedicatedConnectionFailsWithItsParent(t *testing.T) {
+	overNative(t, nil, nil, func(t *testing.T, w *world) {
+		handled := make(chan error, 1)
+		w.srv.Handle("echo", func(ctx context.Context, s *kernel.Stream) error {
+			err := echo(ctx, s)
+			handled <- err
+			return err
+		})
+		s, parent := dedicated(t, w, "echo")
+		ok(t, parent.Close())
+		se := w.wantErr(s, kernel.CodeConnectionLost)
+		if !strings.Contains(se.Error(), "belongs to") || !errors.Is(se, net.ErrClosed) {
+			t.Errorf("the cause is missing: %v", se)
+		}
+		wantCode(t, <-handled, kernel.CodeConnectionLost)
+		w.wantDone(s)
+		<-s.Conn().Done()
+
+		s, _ = dedicated(t, w, "echo") // on a new parent
+		ok(t, w.client.Close())
+		w.wantErr(s, kernel.CodeConnectionLost)
+		wantCode(t, <-handled, kernel.CodeConnectionLost)
+		w.loose = true
+	})
+}
+
+// A severed is a dialer whose connections can be cut.
+type severed struct {
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func (d *severed) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.conns = append(d.conns, c)
+	return plainConn{c}, nil
+}
+
+func TestADedicatedConnectionIsCutWithItsParent(t *testing.T) {
+	d := &severed{}
+	w := newWorld(t, loops, nil, &kernel.ClientOptions{Dial: d.dial})
+	w.srv.Handle("echo", echo)
+	s, parent := dedicated(t, w, "echo")
+	ok(t, d.conns[0].Close())
+	w.wantErr(s, kernel.CodeConnectionLost)
+	if err := parent.Err(); err == nil {
+		t.Error("the parent lives")
+	}
+}
+
+// Its own end touches nothing else, and neither does that of another.
+func TestADedicatedConnectionsEndIsItsOwn(t *testing.T) {
+	overNative(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Handle("echo", echo)
+		one, parent := dedicated(t, w, "echo")
+		two, same := dedicated(t, w, "echo")
+		common := w.open("echo")
+		if parent != same || common.Conn() != parent {
+			t.Fatal("they should belong to one")
+		}
+		_ = one.Conn().Close()
+		w.wantErr(one, kernel.CodeConnectionLost)
+		ok(t, two.Close(w.ctx))
+		<-two.Conn().Done()
+		w.send(common, "y")
+		w.want(common, "y")
+		ok(t, common.Close(w.ctx))
+	})
+}
+
+// A drained server ends a connection without streams at once. What runs on one
+// that belongs to it is let finish like anything else.
+func TestADrainLetsDedicatedStreamsFinish(t *testing.T) {
+	overNative(t, nil, nil, func(t *testing.T, w *world) {
+		w.loose = true
+		w.srv.Handle("echo", echo)
+		s, parent := dedicated(t, w, "echo")
+		drained := make(chan error, 1)
+		go func() { drained <- w.srv.Shutdown(w.ctx) }()
+		<-parent.Done()
+		for range 100 {
+			w.send(s, "still here")
+			w.want(s, "still here")
+		}
+		ok(t, s.Close(w.ctx))
+		ok(t, <-drained)
+	})
+}
+
+func TestAnIdleParentLeavesItsDedicatedConnections(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		w.loose = true
+		w.srv.Handle("echo", echo)
+		s, parent := dedicated(t, w, "echo")
+		start := time.Now()
+		<-parent.Done() // the server's IdleConn
+		if d := time.Since(start); d < 10*time.Minute {
+			t.Errorf("it was closed after %v", d)
+		}
+		w.send(s, "still here")
+		w.want(s, "still here")
+		ok(t, s.Close(w.ctx))
+	})
+}
+
+func TestDedicatedConnectionsAreLimited(t *testing.T) {
+	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxConns: 3}}
+	overNative(t, so, nil, func(t *testing.T, w *world) {
+		w.srv.Handle("echo", echo)
+		one, _ := dedicated(t, w, "echo")
+		two, _ := dedicated(t, w, "echo")
+		if _, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Dedicated: true}); err == nil {
+			t.Error("the server took one more connection than it may")
+		}
+		if n := w.srv.Stats(); n.Conns != 3 || n.Refused == 0 {
+			t.Errorf("%+v", n)
+		}
+		ok(t, one.Close(w.ctx))
+		<-one.Conn().Done()
+		eventually(t, "the server to count it out", func() bool { return w.srv.Stats().Conns == 2 })
+		three, _ := dedicated(t, w, "echo")
+		ok(t, errors.Join(two.Close(w.ctx), three.Close(w.ctx)))
+	})
+	co := &kernel.ClientOptions{Limits: kernel.Limits{MaxStreams: 2}}
+	overNative(t, nil, co, func(t *testing.T, w *world) {
+		w.srv.Handle("echo", echo)
+		one, _ := dedicated(t, w, "echo")
+		two, _ := dedicated(t, w, "echo")
+		_, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Dedicated: true})
+		isErr(t, "a third", err, kernel.ErrTooManyStreams)
+		ok(t, one.Close(w.ctx))
+		<-one.Conn().Done()
+		eventually(t, "the client to forget one", func() bool { return len(w.client.Conns()) == 2 })
+		three, _ := dedicated(t, w, "echo")
+		ok(t, errors.Join(two.Close(w.ctx), three.Close(w.ctx)))
+	})
+}
+
+// A connection's own Open can ask for another one too, on the side that made it.
+func TestAConnectionOpensDedicatedStreams(t *testing.T) {
+	refused := make(chan error, 1)
+	so := &kernel.ServerOptions{OnConn: func(c *kernel.Conn) {
+		_, err := c.Open(context.Background(), "x", &kernel.OpenOptions{Dedicated: true})
+		refused <- err
+	}}
+	overNative(t, so, &kernel.ClientOptions{Conns: 2}, func(t *testing.T, w *world) {
+		isErr(t, "the server's side", <-refused, kernel.ErrNotSupported)
+		w.srv.Handle("echo", echo)
+		conn := must[*kernel.Conn](t)(w.client.Conn(w.ctx))
+		s := must[*kernel.Stream](t)(conn.Open(w.ctx, "echo", &kernel.OpenOptions{Dedicated: true}))
+		if s.Conn() == conn {
+			t.Fatal("it shares its connection")
+		}
+		<-refused
+		w.send(s, "x")
+		w.want(s, "x")
+		ok(t, conn.Close())
+		w.wantErr(s, kernel.CodeConnectionLost)
+	})
+}
+
+func TestDedicatedSinks(t *testing.T) {
+	overNative(t, nil, nil, func(t *testing.T, w *world) {
+		sumUp(t, w.srv)
+		own := &kernel.SinkOptions{Dedicated: true}
+		conn := must[*kernel.Conn](t)(w.client.Conn(w.ctx))
+		for _, c := range []kernel.Caller{w.client, conn} {
+			sink := must[*intSink](t)(kernel.NewSink[int32](w.ctx, c, own))
+			src := must[*intSource](t)(kernel.Call[*intSink, *intSource](w.ctx, c, "sum", sink, nil))
+			if sink.Stream().Conn() == conn || sink.Stream() != src.Stream() {
+				t.Error("the sink has no connection of its own")
+			}
+			finish(t, w, sink, src)
+			<-sink.Stream().Conn().Done()
+		}
+		sink := must[*intSink](t)(kernel.NewSink[int32](w.ctx, w.client, own))
+		_, err := kernel.Call[[]*intSink, int32](w.ctx, w.client, "sum", []*intSink{sink, newSink(t, w)}, nil)
+		isErr(t, "together with one that has none", err, kernel.ErrLimits)
+		src := must[*intSource](t)(callSum(w, sink))
+		ok(t, conn.Close())
+		_, err = src.Receive(w.ctx)
+		wantCode(t, err, kernel.CodeConnectionLost)
+	})
+}

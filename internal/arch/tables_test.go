@@ -24,6 +24,7 @@ var imports = map[string][]string{
 	"conn":              {"frame", "pool", "internal/timers"},
 	"kernel":            {"actor", "conn", "frame", "frame/native", "pool", "internal/layout", "internal/timers"},
 	"kernel/kerneltest": {"kernel", "conn", "frame"},
+	"kernel/protocodec": {"kernel"},
 	"cmd/echo":          {"kernel", "frame/native", "frame/strm", "frame/seastar"},
 }
 

@@ -1,0 +1,46 @@
+// Package protocodec carries protobuf messages through typed calls and streams. It
+// is a package of its own so that programs without protobuf do not link it.
+package protocodec
+
+import (
+	"fmt"
+	"reflect"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// Encoding carries every type that is a proto.Message, the pointers that protoc
+// generates among them, in protobuf's wire format. A received message is a new one
+// each time; a nil one is sent as an empty one. To carry other types beside them:
+//
+//	kernel.FirstOf(protocodec.Encoding, kernel.Fixed)
+var Encoding = kernel.NewEncoding("protobuf", find)
+
+func find(t reflect.Type) (kernel.Codec[any], error) {
+	if t.Kind() != reflect.Pointer || !t.Implements(reflect.TypeFor[proto.Message]()) {
+		return nil, fmt.Errorf("%w: %v is no protobuf message", kernel.ErrNoCodec, t)
+	}
+	return codec{t.Elem()}, nil
+}
+
+// codec carries pointers to one generated type.
+type codec struct{ t reflect.Type }
+
+// Size makes it a codec that knows.
+func (codec) Size(v any) int { return proto.Size(v.(proto.Message)) }
+
+// Append implements kernel.Codec.
+func (codec) Append(b []byte, v any) ([]byte, error) {
+	return proto.MarshalOptions{}.MarshalAppend(b, v.(proto.Message))
+}
+
+// Decode implements kernel.Codec.
+func (c codec) Decode(p []byte) (any, error) {
+	m := reflect.New(c.t).Interface().(proto.Message)
+	if err := proto.Unmarshal(p, m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/snappy"
@@ -48,26 +49,42 @@ var errUnknownCompress = errors.New("unknown compression")
 // errTooLong: a message that would be longer than we take.
 var errTooLong = errors.New("too long when decompressed")
 
+// Compressors hold some hundred KiB each, so they are used again.
+var (
+	gzipWriters = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
+	zlibWriters = sync.Pool{New: func() any { return zlib.NewWriter(nil) }}
+	gzipReaders = sync.Pool{New: func() any { return new(gzip.Reader) }}
+)
+
 // compress appends p, compressed, to b.
 func compress(b []byte, kind int32, p []byte) ([]byte, error) {
 	switch kind {
 	case compressSnappy:
 		return append(b, snappy.Encode(nil, p)...), nil
 	case compressGzip:
-		return deflate(b, p, func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) })
+		return deflate(b, p, &gzipWriters)
 	case compressZlib:
-		return deflate(b, p, func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) })
+		return deflate(b, p, &zlibWriters)
 	}
 	return b, errUnknownCompress
 }
 
-func deflate(b, p []byte, open func(io.Writer) io.WriteCloser) ([]byte, error) {
+// A deflater is a compressor that can be used again.
+type deflater interface {
+	io.WriteCloser
+	Reset(w io.Writer)
+}
+
+func deflate(b, p []byte, pool *sync.Pool) ([]byte, error) {
 	buf := bytes.NewBuffer(b)
-	w := open(buf)
-	if _, err := w.Write(p); err != nil {
-		return b, err
+	w := pool.Get().(deflater)
+	w.Reset(buf)
+	_, err := w.Write(p)
+	if err == nil {
+		err = w.Close()
 	}
-	err := w.Close()
+	w.Reset(nil)
+	pool.Put(w)
 	return buf.Bytes(), err
 }
 
@@ -78,8 +95,9 @@ func decompress(kind int32, p []byte, most, spare int) ([]byte, error) {
 	case compressSnappy:
 		return unsnappy(p, most, spare)
 	case compressGzip:
-		r, err := gzip.NewReader(bytes.NewReader(p))
-		if err != nil {
+		r := gzipReaders.Get().(*gzip.Reader)
+		defer gzipReaders.Put(r)
+		if err := r.Reset(bytes.NewReader(p)); err != nil {
 			return nil, err
 		}
 		return inflate(r, len(p), most, spare)

@@ -53,7 +53,7 @@ type line struct {
 	raw    []byte
 }
 
-func conversation(t *testing.T, path string) []line {
+func conversation(t testing.TB, path string) []line {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {

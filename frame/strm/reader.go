@@ -76,12 +76,8 @@ func (s *Session) Next(p []byte, f *frame.Frame) (int, error) {
 	}
 	in.stale.Release()
 	n, err := s.next(p, f)
-	in.offset += int64(n)
 	if err != nil {
 		return n, s.fail(err)
-	}
-	if in.between() {
-		in.begun = in.offset
 	}
 	return n, nil
 }
@@ -92,8 +88,12 @@ func (s *Session) next(p []byte, f *frame.Frame) (int, error) {
 	for {
 		n, err := s.step(p[used:], f)
 		used += n
+		s.in.offset += int64(n)
 		if err != nil {
 			return used, err
+		}
+		if s.in.between() {
+			s.in.begun = s.in.offset
 		}
 		if f.Kind != frame.None || s.pop(f) {
 			return used, nil
@@ -223,8 +223,9 @@ func (s *Session) step(p []byte, f *frame.Frame) (int, error) {
 func (s *Session) header(p []byte) (int, error) {
 	in := &s.in
 	n := copy(in.head[in.nhead:], p)
-	if in.nhead += n; in.nhead < headerLen {
-		return n, checkMagic(in.head[:in.nhead])
+	in.nhead += n
+	if err := checkMagic(in.head[:in.nhead]); err != nil || in.nhead < headerLen {
+		return n, err
 	}
 	in.nhead = 0
 	magic := binary.BigEndian.Uint32(in.head[:])
@@ -233,8 +234,6 @@ func (s *Session) header(p []byte) (int, error) {
 	// as cheap to announce as one.
 	most := int64(s.maxMessage) + headerLen + maxRPCMeta + maxFrameMeta
 	switch {
-	case magic != magicRPC && magic != magicStream:
-		return n, failf("%q where a packet or frame must begin", in.head[:4])
 	case meta == 0:
 		return n, failf("a packet or frame without a meta")
 	case meta > body:
@@ -252,11 +251,13 @@ func (s *Session) header(p []byte) (int, error) {
 	return n, nil
 }
 
-// checkMagic refuses what can't become a packet or frame before it is complete.
+// checkMagic refuses what can't become a packet or frame, at its first byte that
+// is wrong.
 func checkMagic(head []byte) error {
-	k := min(len(head), 4)
-	if got := string(head[:k]); got != "PRPC"[:k] && got != "STRM"[:k] {
-		return failf("%q where a packet or frame must begin", head[:k])
+	for k := 1; k <= min(len(head), 4); k++ {
+		if got := string(head[:k]); got != "PRPC"[:k] && got != "STRM"[:k] {
+			return failf("%q where a packet or frame must begin", got)
+		}
 	}
 	return nil
 }

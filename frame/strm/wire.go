@@ -94,7 +94,7 @@ func metaHead(p []byte) (stream int64, typ byte, rest []byte, ok bool) {
 	if _, n = tagged(p, fSource); n > 0 {
 		p = p[n:]
 	}
-	if len(p) < 2 || p[0] != fType<<3 {
+	if len(p) < 2 || p[0] != fType<<3 || p[1] >= 0x80 {
 		return 0, 0, nil, false
 	}
 	return int64(v), p[1], p[2:], true

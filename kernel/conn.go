@@ -391,6 +391,7 @@ func (l *link) Closed(_ *conn.Conn, err error) {
 	c.once.Do(func() {
 		c.err = err
 		close(c.done)
+		c.running.stop()
 		c.leaveFamily()
 		c.untie()
 		c.ended(c)

@@ -80,8 +80,7 @@ func (h *host) dispatch(o *Offer, e entry) {
 	}
 }
 
-// work serves an offer in its own goroutine, and then those that wait for one to
-// be over.
+// work serves an offer in its own goroutine, and then others of the connection.
 func (h *host) work(j job) {
 	over := false
 	defer func() {
@@ -93,8 +92,12 @@ func (h *host) work(j job) {
 			go h.work(j)
 		}
 	}()
-	for ok := true; ok; j, ok = j.o.conn.running.leave() {
+	running := &j.o.conn.running
+	for ok := true; ok; {
 		h.run(j.o, j.e)
+		if j, ok = running.leave(); !ok {
+			j, ok = running.rest(&h.timers)
+		}
 	}
 	over = true
 }

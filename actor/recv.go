@@ -279,7 +279,7 @@ func (s *Stream) begin(first bool, total int) (bool, error) {
 		s.asm = a
 	}
 	a.active, a.total, a.got, a.cost = true, total, 0, 0
-	a.paying = a.paid.IsZero() && s.cfg.granted()
+	a.paying = a.paid.IsZero() && s.cfg.Caps.Pacing != frame.Reported
 	a.m = pool.Message{}
 	return true, nil
 }

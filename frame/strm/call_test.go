@@ -158,7 +158,7 @@ func TestACallThatFailsEndsWithItsStatus(t *testing.T) {
 		{
 			frame.Frame{Kind: frame.Reject, Code: frame.CodeGoingAway, Reason: "stopping", NotProcessed: true},
 			`2={ 1=2003 2="[E2003]stopping" }`,
-			[]string{`reject stream=1 code=GOING_AWAY reason="stopping" untouched=true`},
+			[]string{"goaway stream=0 value=4611686018427387904", `reject stream=1 code=GOING_AWAY reason="stopping" untouched=true`},
 		},
 		{
 			frame.Frame{Kind: frame.Reject, Code: frame.CodePermissionDenied, Reason: "not you"},

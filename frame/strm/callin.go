@@ -186,10 +186,20 @@ func (s *Session) response(m *rpcMeta, payload []byte, via *stream) error {
 		}
 		return s.resetAll(m, 0)
 	}
+	s.loggedOff(m)
 	if c.unary {
 		return s.replied(m, payload, st)
 	}
 	return s.opened(m, payload, c)
+}
+
+// loggedOff passes on that the server is stopping, which it says in an answer:
+// brpc's clients ask it for nothing more then.
+func (s *Session) loggedOff(m *rpcMeta) {
+	if m.errno == eLogoff && !s.in.loggedOff {
+		s.in.loggedOff = true
+		s.emit(frame.Frame{Kind: frame.GoAway, Value: maxStream})
+	}
 }
 
 // asker finds the request that m answers.

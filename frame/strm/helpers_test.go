@@ -129,7 +129,7 @@ func eventOf(f *frame.Frame) event {
 
 var kindNames = map[frame.Kind]string{
 	frame.Open: "open", frame.Accept: "accept", frame.Reject: "reject", frame.Data: "data", frame.EOS: "eos",
-	frame.Reset: "reset", frame.Stop: "stop", frame.Credit: "credit", frame.Answer: "answer", frame.Skip: "skip",
+	frame.Reset: "reset", frame.Stop: "stop", frame.Credit: "credit", frame.Answer: "answer", frame.Skip: "skip", frame.GoAway: "goaway",
 }
 
 // describe tells what a frame says.
@@ -162,7 +162,7 @@ func describe(f *frame.Frame) string {
 		if f.Code != frame.CodeOK {
 			fmt.Fprintf(&b, " code=%v reason=%q", f.Code, f.Reason)
 		}
-	case frame.Credit:
+	case frame.Credit, frame.GoAway:
 		fmt.Fprintf(&b, " value=%d", f.Value)
 	}
 	return b.String()

@@ -333,11 +333,32 @@ func TestARefusalSaysWhy(t *testing.T) {
 			k := &side{Session: connect(t, true, "")}
 			control(k.Session, opening(1, 2))
 			k.feed(b)
+			if c.code == frame.CodeGoingAway {
+				k.events = k.events[1:] // another test is about that
+			}
 			k.expect(t, fmt.Sprintf("reject stream=1 code=%v reason=%q untouched=%t", c.code, "why", c.untouched))
 			k.empty(t)
 		}
 		s.empty(t)
 	}
+}
+
+// A server that stops says so in its answers; once is enough to hear it, and before
+// anybody tries again.
+func TestAServerThatStopsIsGoingAway(t *testing.T) {
+	c, _ := pair(t)
+	for i := range uint64(3) {
+		control(c.Session, opening(1+4*i, 1))
+		calling(c.Session, 3+4*i, "call")
+	}
+	c.feed(parseShown(t, `PRPC 2={ 1=2003 2="Server is stopping" } 4=3`))
+	c.feed(parseShown(t, `STRM 1=1 2=-1 3=3 4=0 [PRPC 2={ 1=2003 2="Server is stopping" } 4=1]`))
+	c.expect(t, fmt.Sprintf("goaway stream=0 value=%d", uint64(maxStream)),
+		`reject stream=3 code=GOING_AWAY reason="Server is stopping" untouched=true`,
+		`reject stream=1 code=GOING_AWAY reason="Server is stopping" untouched=true`)
+	// What runs goes on.
+	c.feed(parseShown(t, `PRPC 2={ 1=0 } 4=7 "ok"`))
+	c.expect(t, "accept stream=7 {limit=0 deaf=false}", `data stream=7 total=2 first=true last=true "ok"`, "eos stream=7")
 }
 
 // A server without the method of a service whose name has no dot says that it

@@ -51,6 +51,7 @@ type input struct {
 	next   uint64 // number of the next stream that the peer opens
 	method string // of the last request
 
+	loggedOff bool  // the server has said that it is stopping
 	answered  int64 // the source that the last answer to a stray frame went to
 	hasAnswer bool
 	useless   int

@@ -56,8 +56,13 @@ func TestSeastarCalls(t *testing.T) {
 		}
 		reply.Release()
 	}
+	large, err := w.client.Call(w.ctx, "#1", sized(3<<20, 'x'), nil)
+	if err != nil || large.Len() != 3<<20 {
+		t.Fatalf("a large call came back with %d bytes, error %v", large.Len(), err)
+	}
+	large.Release()
 	m := text("fail")
-	_, err := w.client.Call(w.ctx, "#1", m, nil)
+	_, err = w.client.Call(w.ctx, "#1", m, nil)
 	m.Release()
 	var se *kernel.StreamError
 	if !errors.As(err, &se) || se.Code != kernel.CodeUnknown || !se.Remote {

@@ -89,7 +89,9 @@ func (st *state) closeReceive() effect {
 		st.recv = recvStopped
 		return fxDropIn | fxRecvOver | fxWriteStop
 	case recvEnded:
-		st.handed = true
+		if !st.handed { // what was not taken makes it another end than the peer's
+			st.recv, st.handed = recvStopEnd, true
+		}
 		return fxDropIn | fxRecvOver | st.settle()
 	}
 	return 0

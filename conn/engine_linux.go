@@ -133,7 +133,9 @@ type handler struct{ gnet.BuiltinEventEngine }
 // OnOpen runs on the loop before any traffic.
 func (*handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	t := gc.Context().(*loopConn)
+	t.mu.Lock()
 	t.gc = gc
+	t.mu.Unlock()
 	t.c.begin()
 	t.c.cfg.Handler.Started(t.c)
 	if len(t.early) > 0 && !t.input(t.early) {
@@ -169,7 +171,6 @@ func (*handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 // a descriptor of its own, so that any goroutine may.
 type loopConn struct {
 	c     *Conn
-	gc    gnet.Conn
 	watch *watcher
 	early []byte
 	over  bool // owned by the loop
@@ -177,6 +178,7 @@ type loopConn struct {
 
 	mu sync.Mutex // held over the write: it does not wait
 	fd int
+	gc gnet.Conn // nil until the loop has it
 }
 
 // input hands bytes on. A panic in the program above ends this connection, not
@@ -251,8 +253,14 @@ func (t *loopConn) closeWrite() bool {
 }
 
 func (t *loopConn) close() {
-	if t.closeFD() && t.gc != nil {
-		_ = t.gc.Close()
+	if !t.closeFD() {
+		return
+	}
+	t.mu.Lock()
+	gc := t.gc
+	t.mu.Unlock()
+	if gc != nil { // else it finds the socket shut down
+		_ = gc.Close()
 	}
 }
 

@@ -549,3 +549,33 @@ func TestALostConnectionFailsItsStreamsWithTheCause(t *testing.T) {
 		}
 	})
 }
+
+// What was closed here before it was read to its end is closed, and not at its end,
+// although the peer has ended it in order.
+func TestCloseReceiveOfUnreadMessagesIsNoEnd(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		for i := range 3 {
+			w.send(a, "%d", i)
+		}
+		if err := a.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		w.want(b, "0")
+		w.quiesce()
+		b.CloseReceive(kernel.CodeOK)
+		for range 2 {
+			if m, err := b.Receive(w.ctx); !errors.Is(err, kernel.ErrClosed) {
+				t.Errorf("Receive: %d bytes, %v", m.Len(), err)
+			}
+		}
+		if err := b.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		w.wantEOF(a)
+		w.wantDone(a)
+		if n := a.Discarded(); n != 2 {
+			t.Errorf("%d discarded, want 2", n)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package actor
 
 import (
+	"errors"
 	"io"
 	"math"
 	"sync"
@@ -559,10 +560,20 @@ func (s *Stream) Lost(e *StreamError) {
 
 func (s *Stream) lose(e *StreamError) {
 	if !s.st.done {
-		s.more().failure = e
+		if !s.closedInOrder(e) {
+			s.more().failure = e
+		}
 		s.answer()
 	}
 	s.apply(s.st.lost())
+}
+
+// closedInOrder tells whether the peer has closed a connection on which both
+// halves had ended: where no side says that its application was handed the end,
+// there is nothing more to come, and the peer may be sooner than our application.
+func (s *Stream) closedInOrder(e *StreamError) bool {
+	ended := s.st.recv == recvEnded || s.st.recv == recvStopEnd
+	return s.st.untold && s.st.send == sendEnded && ended && errors.Is(e.Cause, io.ErrUnexpectedEOF)
 }
 
 // answer wakes who waits to hear whether the stream was accepted.

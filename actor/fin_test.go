@@ -1,0 +1,68 @@
+package actor
+
+import (
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// Where no side says that its application was handed the end, a peer that is done
+// closes the connection. That is no failure if it has come after both ends, even
+// if our application has not read all; anything else is.
+func TestAPeerThatClosesAfterBothEnds(t *testing.T) {
+	fin := &StreamError{Code: frame.CodeConnectionLost, Cause: io.ErrUnexpectedEOF}
+	rst := &StreamError{Code: frame.CodeConnectionLost, Cause: errors.New("reset")}
+	for name, c := range map[string]struct {
+		ours, theirs bool
+		lost         *StreamError
+		clean        bool // what is read after the message is the end
+		failed       bool
+	}{
+		"after both":             {true, true, fin, true, false},
+		"after the peer's end":   {false, true, fin, true, true},
+		"after ours":             {true, false, fin, false, true},
+		"before any":             {false, false, fin, false, true},
+		"both, reset":            {true, true, rst, true, true},
+		"the peer's end, reset":  {false, true, rst, true, true},
+		"both, cause not known":  {true, true, &StreamError{Code: frame.CodeConnectionLost}, true, true},
+		"before any, by a reset": {false, false, rst, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := newPaced(t, frame.Unpaced, func(c *Config) { c.Caps.HalfClose = true })
+			if err := x.arrive(10); err != nil {
+				t.Fatal(err)
+			}
+			if c.theirs {
+				if err := x.s.PeerEnd(frame.CodeOK, "", nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.ours {
+				x.s.CloseSend(frame.CodeOK, "", nil)
+				x.write()
+			}
+			lost := *c.lost
+			x.s.Lost(&lost)
+			if err := x.s.Err(); (err != nil) != c.failed {
+				t.Errorf("it has failed with %v", err)
+			}
+			x.receive()
+			m, err := x.s.Receive(noWait)
+			if (err == io.EOF) != c.clean { //nolint:errorlint // never wrapped
+				t.Errorf("after the message: %v", err)
+			}
+			m.Release()
+			select {
+			case <-x.s.Done():
+			default:
+				t.Error("it is not done")
+			}
+			if err := x.trySend(1); err == nil {
+				t.Error("it takes messages")
+			}
+			x.end()
+		})
+	}
+}

@@ -159,20 +159,88 @@ func nativeMessage(id uint64, msg string) []byte {
 	return b
 }
 
-func BenchmarkCall(b *testing.B) {
-	c, s := &side{Session: connect(b, true, "")}, &side{Session: connect(b, false, "")}
+// A talk passes bytes between a client and a server without keeping any.
+type talk struct {
+	b    testing.TB
+	c, s *Session
+	o    frame.Out
+	buf  []byte
+	f    frame.Frame
+	run  pool.Queue
+	n    int // events
+}
+
+// say has from write f, and whatever it answers, to to.
+func (k *talk) say(from, to *Session, f frame.Frame) {
+	from.Control(&k.o, &f)
+	k.deliver(from, to)
+}
+
+func (k *talk) send(from, to *Session, id uint64, p []byte) {
+	k.run.Push(pool.Copy(p))
+	from.Messages(&k.o, id, k.run)
+	k.run = pool.Queue{}
+	k.deliver(from, to)
+}
+
+func (k *talk) deliver(from, to *Session) {
+	k.buf = append(k.buf[:0], k.o.Buf...)
+	k.o.Reset()
+	for rest := k.buf; ; k.n++ {
+		n, err := to.Next(rest, &k.f)
+		if err != nil {
+			k.b.Fatal(err)
+		}
+		rest = rest[n:]
+		switch k.f.Kind {
+		case frame.None:
+			if k.o.Len() > 0 {
+				k.deliver(to, from)
+			}
+			return
+		case frame.Answer:
+			to.Control(&k.o, &k.f)
+		}
+	}
+}
+
+func newTalk(b *testing.B) *talk {
 	b.ReportAllocs()
+	return &talk{b: b, c: connect(b, true, ""), s: connect(b, false, "")}
+}
+
+func BenchmarkCall(b *testing.B) {
+	k := newTalk(b)
+	msg := []byte("hello")
 	for i := range b.N {
 		id := uint64(1 + 2*i)
-		s.feed(control(c.Session, frame.Frame{Kind: frame.Open, Stream: id, Unary: true, Method: "lab.StreamLab/Echo"}))
-		s.feed(send(c.Session, id, "hello"))
-		s.feed(control(c.Session, frame.Frame{Kind: frame.EOS, Stream: id}))
-		c.feed(control(s.Session, frame.Frame{Kind: frame.Accept, Stream: id}))
-		c.feed(send(s.Session, id, "world"))
-		c.feed(control(s.Session, frame.Frame{Kind: frame.EOS, Stream: id}))
-		if c.err != nil || s.err != nil || len(c.events) != 3 || len(s.events) != 3 {
-			b.Fatal(c.err, s.err, c.log(), s.log())
-		}
-		c.events, s.events = c.events[:0], s.events[:0]
+		k.say(k.c, k.s, frame.Frame{Kind: frame.Open, Stream: id, Unary: true, Method: "lab.StreamLab/Echo"})
+		k.send(k.c, k.s, id, msg)
+		k.say(k.c, k.s, eos(id))
+		k.say(k.s, k.c, frame.Frame{Kind: frame.Accept, Stream: id})
+		k.send(k.s, k.c, id, msg)
+		k.say(k.s, k.c, eos(id))
+	}
+	if k.n != 6*b.N || k.c.left()+k.s.left() != 0 {
+		b.Fatalf("%d events", k.n)
+	}
+}
+
+// BenchmarkOpenClose opens a stream, sends one message each way, and closes it.
+func BenchmarkOpenClose(b *testing.B) {
+	k := newTalk(b)
+	msg := []byte("hello")
+	gs := grants(1)
+	for i := range b.N {
+		id := uint64(1 + 2*i)
+		k.say(k.c, k.s, frame.Frame{Kind: frame.Open, Stream: id, Method: "lab.StreamLab/Open", Grants: gs})
+		k.say(k.s, k.c, frame.Frame{Kind: frame.Accept, Stream: id, Grants: gs})
+		k.send(k.c, k.s, id, msg)
+		k.send(k.s, k.c, id, msg)
+		k.say(k.c, k.s, eos(id))
+		k.say(k.s, k.c, eos(id))
+	}
+	if k.c.left()+k.s.left() != 0 {
+		b.Fatal("streams are left")
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -107,19 +106,18 @@ func (s *Session) request(m *rpcMeta, payload []byte) error {
 	if in.next+2*uint64(n) > maxStream {
 		return failf("no numbers for streams are left")
 	}
-	c := &call{
+	c := s.newCall(call{
 		first: in.next, n: n, unary: !m.hasSettings, correlation: m.correlation,
 		dotless: bytes.IndexByte(m.service, '.') < 0,
-	}
+	}, offered)
 	in.next += 2 * uint64(n)
-	s.addOffered(m, c)
+	s.settle(m, c)
 	s.emit(frame.Frame{
 		Kind: frame.Open, Stream: c.first, Unary: c.unary, Method: in.methodOf(m),
 		Metadata: m.metadata(), Deadline: time.Duration(max(m.timeout, 0)) * time.Millisecond,
 	})
 	open := &in.queue[len(in.queue)-1]
-	g := frame.Grant{NoReceive: !c.unary && !m.settings.writable}
-	open.Grants = slices.Repeat([]frame.Grant{g}, n)
+	open.Grants = in.grant(n, !c.unary && !m.settings.writable)
 	if !c.unary {
 		open.Payload = msg
 		return nil
@@ -143,19 +141,25 @@ func (in *input) methodOf(m *rpcMeta) string {
 	return in.method
 }
 
-func (s *Session) addOffered(m *rpcMeta, c *call) {
+// grant returns n grants, valid until the next call.
+func (in *input) grant(n int, deaf bool) []frame.Grant {
+	in.grants = in.grants[:0]
+	for range n {
+		in.grants = append(in.grants, frame.Grant{NoReceive: deaf})
+	}
+	return in.grants
+}
+
+// settle notes what a request says of its streams.
+func (s *Session) settle(m *rpcMeta, c *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range c.n {
-		st := &stream{id: c.first + 2*uint64(i), peer: m.settings.id}
-		st.call.Store(c)
-		if i > 0 {
+	s.each(c, func(i int, st *stream) {
+		if st.peer = m.settings.id; i > 0 {
 			st.peer = m.settings.extra[i-1]
 		}
 		st.feedback, st.deaf = m.settings.feedback, !m.settings.writable
-		st.phase.Store(uint32(offered))
-		s.table.add(st)
-	}
+	})
 }
 
 // refuse answers a request that nobody above hears of.
@@ -254,7 +258,7 @@ func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
 			code, reason = unreadableCode(no), no.text
 		}
 	}
-	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: m.metadata(), Grants: []frame.Grant{{}}})
+	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: m.metadata(), Grants: s.in.grant(1, false)})
 	if code == frame.CodeOK {
 		s.emit(frame.Frame{Kind: frame.Data, Stream: st.id, Payload: msg, First: true, Last: true, Total: len(msg)})
 		reason = ""
@@ -300,7 +304,7 @@ func (s *Session) opened(m *rpcMeta, payload []byte, c *call) error {
 	}
 	s.emit(frame.Frame{
 		Kind: frame.Accept, Stream: first, Payload: msg, Metadata: m.metadata(),
-		Grants: slices.Repeat([]frame.Grant{{NoReceive: !m.settings.writable}}, accepted),
+		Grants: s.in.grant(accepted, !m.settings.writable),
 	})
 	return s.replay(c)
 }

@@ -28,20 +28,13 @@ func (c *call) wants(gs []frame.Grant) {
 // open begins a request. It is written when the message that belongs to it is
 // there.
 func (s *Session) open(o *frame.Out, f *frame.Frame) {
-	c := &call{
+	c := s.newCall(call{
 		first: f.Stream, n: max(len(f.Grants), 1), unary: f.Unary,
 		method: f.Method, metadata: f.Metadata, waits: f.FollowsData,
 		correlation: int64(f.Stream), settled: max(len(f.Grants), 1),
 		timeout: int64((f.Deadline + time.Millisecond - 1) / time.Millisecond),
-	}
+	}, asked)
 	c.wants(f.Grants)
-	s.mu.Lock()
-	for i := range c.n {
-		st := &stream{id: c.first + 2*uint64(i)}
-		st.call.Store(c)
-		s.table.add(st)
-	}
-	s.mu.Unlock()
 	if c.unary {
 		c.keep(f.Payload)
 	}

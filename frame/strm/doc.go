@@ -1,3 +1,74 @@
-// Package strm is brpc's wire: baidu_std calls (PRPC) and streams (STRM), for
-// sluice's handlers and clients.
+// Package strm is brpc's wire: calls (baidu_std, "PRPC") and streams ("STRM") of
+// apache/brpc, as server and as client. It does no I/O, starts no goroutine and
+// reads no clock. docs/interop.md says what of sluice's API becomes what of brpc's.
+//
+// The facts here were read in brpc's sources at master 71871ee9 (August 2026, after
+// 1.17.0), and seen in conversations of its programs, which the tests replay.
+//
+// # Packets and frames
+//
+// A connection carries packets and frames in any order, each with a header of 12
+// bytes, big endian: a magic, the size of the body, and the size of the meta at its
+// start. brpc takes bodies of at most 64 MiB (its max_body_size).
+//
+//	"PRPC"  body_size  meta_size  RpcMeta          message  attachment
+//	"STRM"  body_size  meta_size  StreamFrameMeta  data
+//
+// RpcMeta (src/brpc/policy/baidu_rpc_meta.proto), fields by number:
+//
+//	 1 request            1 service_name  2 method_name  3 log_id  4 trace_id
+//	                      5 span_id  6 parent_span_id  7 request_id  8 timeout_ms
+//	 2 response           1 error_code  2 error_text
+//	 3 compress_type      0 none  1 snappy  2 gzip  3 zlib; of the message only
+//	 4 correlation_id     comes back in the answer
+//	 5 attachment_size    bytes at the end of the body
+//	 7 authentication_data
+//	 8 stream_settings    1 stream_id  2 need_feedback  3 writable  4 extra_stream_ids
+//	 9 user_fields        a map of strings
+//	10 content_type       0 pb  1 json  2 proto-json  3 proto-text
+//	11 checksum_type      0 none  1 crc32c
+//	12 checksum_value     crc32c of the compressed message, turned right by 15 and
+//	                      0xa282ead8 added; four bytes, big endian
+//	13 checksum_with_attachment
+//
+// StreamFrameMeta (src/brpc/streaming_rpc_meta.proto):
+//
+//	1 stream_id           the receiver's
+//	2 source_stream_id    the sender's; an RST has none
+//	3 frame_type          1 RST  2 CLOSE  3 DATA  4 FEEDBACK
+//	4 has_continuation    a further segment of this message follows
+//	5 feedback            1 consumed_size: payload bytes taken in all
+//
+// # Streams
+//
+// A request with stream_settings asks for a stream, or for several. Its answer is
+// wrapped: a whole packet is the data of one DATA frame for the first stream, from
+// the server's stream or, if it has none, from -1. A plain answer means the same.
+// Ids are chosen by who reads them, and are any int64; ours are the kernel's
+// numbers, and belong to one connection.
+//
+// The window is the writer's own affair; need_feedback asks the reader to say what
+// it has taken. A message goes when less than the window is unread, whatever its
+// length. There is no half-close: CLOSE ends both directions and is answered by
+// CLOSE, and that by an RST. An RST ends them at once, and says no more than that;
+// it is answered by CLOSE. Frames for a stream that is not there are answered by an
+// RST, if they say where they come from and are no FEEDBACK.
+//
+// # Bounds
+//
+// A body may be as long as the longest message that we take, 64 KiB of RpcMeta and 1
+// KiB of StreamFrameMeta more. Beyond that, the connection ends, for packets and
+// frames alike: what was announced would have to be passed over, up to four
+// gigabytes for twelve bytes of header. Where brpc logs what can't be read and goes
+// on (a meta that is no message, a meta longer than its body, data in a FEEDBACK),
+// the connection ends too: the sides may be out of step. A message that can't be
+// unpacked fails its request alone.
+//
+// Messages above 64 KiB are sent in segments, between which other streams have their
+// turn. One request opens at most 256 streams. Frames that precede an answer are
+// kept up to 1 MiB and 1,024 of them. Streams that we have ended are kept until the
+// peer has its last word, as many as were open at once, at least 1,024; one that has
+// to make place is as one that never was. A thousand frames in a row that mean
+// nothing end the connection, as do a thousand segments of less than 32 bytes, or
+// ten empty ones, in a row.
 package strm

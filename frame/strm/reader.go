@@ -50,6 +50,7 @@ type input struct {
 	rpc    rpcMeta
 	next   uint64 // number of the next stream that the peer opens
 	method string // of the last request
+	grants []frame.Grant
 
 	loggedOff bool  // the server has said that it is stopping
 	answered  int64 // the source that the last answer to a stray frame went to
@@ -225,11 +226,11 @@ func (s *Session) header(p []byte) (int, error) {
 	in := &s.in
 	n := copy(in.head[in.nhead:], p)
 	in.nhead += n
-	if err := checkMagic(in.head[:in.nhead]); err != nil || in.nhead < headerLen {
-		return n, err
+	magic := binary.BigEndian.Uint32(in.head[:])
+	if in.nhead < headerLen || magic != magicRPC && magic != magicStream {
+		return n, checkMagic(in.head[:in.nhead])
 	}
 	in.nhead = 0
-	magic := binary.BigEndian.Uint32(in.head[:])
 	body, meta := int64(binary.BigEndian.Uint32(in.head[4:])), int64(binary.BigEndian.Uint32(in.head[8:]))
 	// What is too long to be taken can't be passed over either: four gigabytes are
 	// as cheap to announce as one.
@@ -256,8 +257,8 @@ func (s *Session) header(p []byte) (int, error) {
 // is wrong.
 func checkMagic(head []byte) error {
 	for k := 1; k <= min(len(head), 4); k++ {
-		if got := string(head[:k]); got != "PRPC"[:k] && got != "STRM"[:k] {
-			return failf("%q where a packet or frame must begin", got)
+		if got := head[:k]; string(got) != "PRPC"[:k] && string(got) != "STRM"[:k] {
+			return failf("%q where a packet or frame must begin", string(got))
 		}
 	}
 	return nil

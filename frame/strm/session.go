@@ -120,6 +120,35 @@ type call struct {
 	earlySize int
 }
 
+// newCall enters a request and its streams into the table. The stream of a call
+// lives as long as the call, so they are made together.
+func (s *Session) newCall(v call, p phase) *call {
+	var c *call
+	var one *stream
+	if v.unary {
+		both := &struct {
+			stream
+			call
+		}{call: v}
+		c, one = &both.call, &both.stream
+	} else {
+		c = &v
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range c.n {
+		st := one
+		if st == nil {
+			st = new(stream)
+		}
+		st.id = c.first + 2*uint64(i)
+		st.call.Store(c)
+		st.phase.Store(uint32(p))
+		s.table.add(st)
+	}
+	return c
+}
+
 // earlyFrame is a frame for a stream whose request has no answer yet.
 type earlyFrame struct {
 	st      *stream

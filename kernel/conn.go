@@ -292,13 +292,15 @@ func (o *CallOptions) open() *OpenOptions {
 	return &OpenOptions{Metadata: o.Metadata, unary: true}
 }
 
-// bound gives ctx a deadline if neither it nor the caller has one.
+// bound gives ctx the deadline that the options ask for, or one by default if it
+// has none.
 func (o *CallOptions) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	d := time.Duration(defaultCallTimeout)
 	if o != nil && o.Timeout != 0 {
 		d = o.Timeout
 	}
-	if _, ok := ctx.Deadline(); ok || d == Unlimited {
+	_, has := ctx.Deadline()
+	if asked := o != nil && o.Timeout > 0; d == Unlimited || has && !asked {
 		return ctx, func() {}
 	}
 	return context.WithTimeout(ctx, d)

@@ -295,8 +295,8 @@ const pooledConns = 100
 // CallOptions are what a call is made with.
 type CallOptions struct {
 	Metadata Metadata
-	// Timeout bounds the call where its context has no deadline. Zero is 60 s;
-	// Unlimited waits for ever.
+	// Timeout bounds the call, beside its context. Zero is 60 s where the context has
+	// no deadline; Unlimited leaves it to the context.
 	Timeout time.Duration
 	// Encoding is what the values of a typed call are carried by. Nil is the
 	// client's.

@@ -741,3 +741,19 @@ func TestProtocolsShareAPort(t *testing.T) {
 	_ = nc.Close()
 	eventually(t, "the stranger to be counted", func() bool { return srv.Stats().Strangers == 1 })
 }
+
+// A time limit that was asked for holds also where the context has a later one.
+func TestCallTimeoutBesideItsContext(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Handle("never", func(ctx context.Context, _ *kernel.Stream) error {
+			<-ctx.Done()
+			return nil
+		})
+		m := text("x")
+		defer m.Release()
+		_, err := w.client.Call(w.ctx, "never", m, &kernel.CallOptions{Timeout: 10 * time.Millisecond})
+		if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeDeadlineExceeded}) && !errors.Is(err, context.DeadlineExceeded) || w.ctx.Err() != nil {
+			t.Errorf("the call ended with %v", err)
+		}
+	})
+}

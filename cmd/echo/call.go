@@ -118,7 +118,7 @@ func (f *callFlags) lines(ctx context.Context, client *kernel.Client, std stdio)
 	// standard input tells the other one that it has failed.
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	s, err := f.open(ctx, client)
+	s, err := f.wire.open(ctx, client, f.method)
 	if err != nil {
 		return err
 	}
@@ -177,11 +177,6 @@ func (f *callFlags) printReplies(ctx context.Context, s *kernel.Stream, sent <-c
 	}
 }
 
-// open opens a stream with what its protocol's servers expect.
-func (f *callFlags) open(ctx context.Context, client *kernel.Client) (*kernel.Stream, error) {
-	return client.Open(ctx, f.method, &kernel.OpenOptions{Request: kernel.MessageOf(f.wire.request)})
-}
-
 // first is the error that was there first.
 func first(cause, err error) error {
 	if cause != nil {
@@ -225,7 +220,7 @@ func (f *callFlags) load(ctx context.Context, client *kernel.Client, std stdio) 
 	t := newTeam(ctx)
 	for _, p := range parts {
 		t.run(func() error {
-			s, err := f.open(t.ctx, client)
+			s, err := f.wire.open(t.ctx, client, f.method)
 			if err == nil {
 				t.exchange(&f.wire, s, p, &n)
 			}

@@ -85,7 +85,9 @@ func (d *demonstration) run(ctx context.Context, std stdio) error {
 	if err != nil {
 		return err
 	}
-	handle(srv)
+	if err := handle(srv); err != nil {
+		return err
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err

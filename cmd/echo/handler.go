@@ -14,10 +14,11 @@ const (
 	methodSelect = "echo.select"
 )
 
-func handle(srv *kernel.Server) {
+func handle(srv *kernel.Server) error {
 	srv.Handle(methodEcho, echo)
 	srv.Handle(methodSelect, echoSelect)
 	srv.HandleOffer(methodBRPC, echoExample)
+	return registerEcho(srv)
 }
 
 // echo is the short style, and the fast one. All ends when the client has no

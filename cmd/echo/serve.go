@@ -82,7 +82,9 @@ func serve(c *command, args []string, std stdio) error {
 	} else if err != nil {
 		return err
 	}
-	handle(srv)
+	if err := handle(srv); err != nil {
+		return err
+	}
 
 	// Signals first: from the line that says "serving" on, they mean drain.
 	signals := make(chan os.Signal, 2)

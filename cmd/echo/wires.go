@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/kernel"
 )
@@ -16,12 +17,14 @@ type wire struct {
 	method   string // what call opens
 	request  []byte // what it opens with
 	whole    bool   // a stream ends as a whole, not one half and then the other
+	passed   bool   // a stream is passed to a call
 }
 
 func wires() []wire {
 	return []wire{
 		{protocol: native.Protocol{}, method: methodEcho},
 		{protocol: strm.Protocol{}, method: methodBRPC, request: exampleMessage("I'm a RPC to connect stream").Bytes(), whole: true},
+		{protocol: &seastar.Protocol{}, method: kernel.Verb(verbEcho), passed: true},
 	}
 }
 
@@ -52,6 +55,14 @@ func protocols(list string) (ps []kernel.Protocol, err error) {
 		ps = append(ps, w.protocol)
 	}
 	return ps, nil
+}
+
+// open opens a stream as the protocol's clients do.
+func (w *wire) open(ctx context.Context, client *kernel.Client, method string) (*kernel.Stream, error) {
+	if w.passed {
+		return openPassed(ctx, client, method)
+	}
+	return client.Open(ctx, method, &kernel.OpenOptions{Request: kernel.MessageOf(w.request)})
 }
 
 // end says that we have nothing more to send. Where a stream ends as a whole

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/sluicerpc/sluice/benchmarks/peer"
+	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/kernel"
 )
@@ -34,6 +35,8 @@ func Peers() []peer.Peer {
 		{name: "sluice/brpc", in: true, proto: brpc},
 		{name: "sluice+send/brpc", proto: brpc},
 		{name: "sluice+batch/brpc", batches: true, proto: brpc},
+		{name: "sluice/seastar", in: true, proto: seastarProto},
+		{name: "sluice+send/seastar", proto: seastarProto},
 	} {
 		ps = append(ps, sluicePeer{f})
 	}
@@ -42,18 +45,29 @@ func Peers() []peer.Peer {
 
 func (p sluicePeer) Name() string { return p.name }
 
-func limits(o peer.Options) kernel.Limits {
-	return kernel.Limits{MaxMessage: o.MaxMessage, MaxStreams: o.Streams, MaxConnsPerAddr: o.Conns, MaxConns: o.Conns}
+func (f *face) limits(o peer.Options) kernel.Limits {
+	conns := o.Conns
+	if f.proto == seastarProto && conns > 0 { // one for each stream, and those that are about to end
+		conns *= 2 * (o.Streams + 1)
+	}
+	return kernel.Limits{MaxMessage: o.MaxMessage, MaxStreams: o.Streams, MaxConnsPerAddr: conns, MaxConns: conns}
 }
 
 // brpc is a protocol on which a half can't end by itself: what would end it is a
 // message without a byte, as its users do it.
 const brpc = "brpc"
 
+// seastarProto is a protocol on which a stream has a connection of its own and is
+// passed to a call, which has a number for a name.
+const seastarProto = "seastar"
+
 // method is what the peer's streams are opened with.
 func (f *face) method(m peer.Mode) string {
-	if f.proto == brpc {
+	switch f.proto {
+	case brpc:
 		return "bench.Streams/" + string(m)
+	case seastarProto:
+		return kernel.Verb(uint64(m))
 	}
 	return string(m)
 }
@@ -67,10 +81,47 @@ func (f *face) target(addr string) string {
 
 // protocols are what a server or client of the face speaks.
 func (f *face) protocols() []kernel.Protocol {
-	if f.proto == brpc {
+	switch f.proto {
+	case brpc:
 		return []kernel.Protocol{strm.Protocol{}}
+	case seastarProto:
+		return []kernel.Protocol{&seastar.Protocol{}}
 	}
 	return nil
+}
+
+// A stream passed to a call is a sink on one side and a source on the other.
+type (
+	sink   = *kernel.Sink[kernel.Message]
+	source = *kernel.Source[kernel.Message]
+)
+
+// register has the streams that are passed to calls handled.
+func (p sluicePeer) register(k *kernel.Server, m peer.Mode, o peer.Options) error {
+	return kernel.Register(k, p.method(m), func(_ context.Context, in source) (sink, error) {
+		out := kernel.MakeSink[kernel.Message](in)
+		in.Go(func(ctx context.Context) error {
+			st := p.stream(ctx, in.Stream())
+			defer st.free()
+			if m == peer.Park && o.Serving != nil {
+				o.Serving.Add(1)
+			}
+			return o.Handle(m, st)
+		})
+		return out, nil
+	}, nil)
+}
+
+// pass opens a stream by passing it to a call.
+func (c *conn) pass(ctx context.Context, m peer.Mode) (*kernel.Stream, error) {
+	k, err := kernel.NewSink[kernel.Message](context.WithoutCancel(ctx), c.Client, nil)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = kernel.Call[sink, source](ctx, c.Client, c.p.method(m), k, nil); err != nil {
+		return nil, err
+	}
+	return k.Stream(), nil
 }
 
 type server struct {
@@ -81,11 +132,20 @@ type server struct {
 }
 
 func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
-	k, err := kernel.NewServer(&kernel.ServerOptions{Protocols: p.protocols(), Limits: limits(o), NoChecksum: !o.Checksum})
+	k, err := kernel.NewServer(&kernel.ServerOptions{Protocols: p.protocols(), Limits: p.limits(o), NoChecksum: !o.Checksum})
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range []peer.Mode{peer.Echo, peer.Discard} {
+	for _, m := range []peer.Mode{peer.Echo, peer.Discard, peer.Park} {
+		if p.proto == seastarProto {
+			if err := p.register(k, m, o); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if m == peer.Park {
+			continue // accepted from Offers
+		}
 		k.Handle(p.method(m), func(ctx context.Context, s *kernel.Stream) error {
 			st := p.stream(ctx, s)
 			defer st.free()
@@ -152,7 +212,7 @@ type conn struct {
 }
 
 func (p sluicePeer) Dial(ctx context.Context, addr string, o peer.Options) (peer.Conn, error) {
-	c, err := kernel.Dial(ctx, p.target(addr), &kernel.ClientOptions{Protocols: p.protocols(), Limits: limits(o), NoChecksum: !o.Checksum})
+	c, err := kernel.Dial(ctx, p.target(addr), &kernel.ClientOptions{Protocols: p.protocols(), Limits: p.limits(o), NoChecksum: !o.Checksum})
 	if err != nil {
 		return nil, err
 	}
@@ -160,6 +220,13 @@ func (p sluicePeer) Dial(ctx context.Context, addr string, o peer.Options) (peer
 }
 
 func (c *conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
+	if c.p.proto == seastarProto {
+		s, err := c.pass(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		return c.p.stream(context.Background(), s), nil
+	}
 	// The context of Open would bound the stream.
 	s, err := c.Client.Open(context.WithoutCancel(ctx), c.p.method(m), nil)
 	if err != nil {

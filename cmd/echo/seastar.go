@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// verbEcho is the number that the echo has for Seastar's clients, which call by
+// number: it takes a source and returns the sink of the same stream.
+const verbEcho = 1
+
+// registerEcho has the echo served to calls that a stream is passed to, over any
+// protocol. What goes through it is not looked at, so it serves every type.
+func registerEcho(srv *kernel.Server) error {
+	type (
+		source = *kernel.Source[kernel.Message]
+		sink   = *kernel.Sink[kernel.Message]
+	)
+	return kernel.Register(srv, kernel.Verb(verbEcho), func(_ context.Context, in source) (sink, error) {
+		out := kernel.MakeSink[kernel.Message](in)
+		in.Go(func(ctx context.Context) error { return echo(ctx, in.Stream()) }) // when the call is answered
+		return out, nil
+	}, nil)
+}
+
+// openPassed makes a sink and passes it to a call. What it gets back is the other
+// half of the same stream.
+func openPassed(ctx context.Context, client *kernel.Client, method string) (*kernel.Stream, error) {
+	sink, err := kernel.NewSink[kernel.Message](ctx, client, nil)
+	if err != nil {
+		return nil, err
+	}
+	source, err := kernel.Call[*kernel.Sink[kernel.Message], *kernel.Source[kernel.Message]](ctx, client, method, sink, nil)
+	if err != nil {
+		return nil, err
+	}
+	return source.Stream(), nil
+}

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// One port, one handler, and clients of every protocol.
+func TestEveryProtocolOnOnePort(t *testing.T) {
+	_, addr := startServer(t)
+	for _, w := range wires() {
+		name := w.protocol.Name()
+		t.Run(name, func(t *testing.T) {
+			r := runEcho(t, "one\ntwo\n\nthree", "call", "-addr", addr, "-proto", name)
+			r.wantOK(t)
+			if want := "one\ntwo\n\nthree\n"; r.stdout != want {
+				t.Errorf("%q came back, want %q", r.stdout, want)
+			}
+			r = runEcho(t, "", "call", "-addr", addr, "-proto", name, "-count", "300", "-size", "5K", "-streams", "3")
+			r.wantOK(t)
+			if want := "900 messages, 4,608,000 bytes on 3 streams came back right"; !strings.Contains(r.stderr, want) {
+				t.Errorf("standard error %q, want %q", r.stderr, want)
+			}
+			r = runEcho(t, "a\nb\n", "call", "-addr", addr, "-proto", name, "-one-way")
+			r.wantOK(t)
+			if r.stdout != "" {
+				t.Errorf("%q came back although nobody waited for it", r.stdout)
+			}
+		})
+	}
+}
+
+func TestAProtocolCanBeSwitchedOff(t *testing.T) {
+	_, addr := startServer(t, "-proto", "sluice,seastar")
+	runEcho(t, "x\n", "call", "-addr", addr).wantOK(t)
+	runEcho(t, "x\n", "call", "-addr", addr, "-proto", "brpc", "-timeout", "5s").wantError(t, exitFailed, `went away in mid-stream`)
+	runEcho(t, "", "serve", "-proto", "sluice,http").wantError(t, exitUsage, `no protocol "http"; there are sluice,brpc,seastar`)
+	runEcho(t, "", "call", "-proto", "http").wantError(t, exitUsage, `no protocol "http"`)
+}

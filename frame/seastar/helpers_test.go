@@ -153,6 +153,9 @@ func runOf(ps ...[]byte) (run pool.Queue) {
 // pieces sends p in fragments of n bytes.
 func pieces(s frame.Session, id uint64, p []byte, n int) []byte {
 	return written(func(o *frame.Out) {
+		if len(p) == 0 {
+			return
+		}
 		m := pool.Copy(p)
 		for off := 0; off < len(p); off += n {
 			s.Fragment(o, id, m, off, min(n, len(p)-off))

@@ -23,6 +23,7 @@ type stream struct {
 
 	// Owned by the reader.
 	announced bool // a server's Open was returned
+	let       bool // the stream is known above
 	ended     bool // the peer's end was read
 	said      bool // and returned
 
@@ -46,7 +47,7 @@ func newStream(p *Protocol, a agreed, isClient bool) *stream {
 	s.algorithm = a.compress
 	s.reader.kind, s.header = s, streamLen
 	s.pack = newEnvelope(a.compress, a.limit+s.header)
-	s.announced = isClient
+	s.announced, s.let = isClient, !isClient
 	return s
 }
 
@@ -70,6 +71,9 @@ func (s *stream) Closed() {
 // anything was read.
 func (s *stream) Next(p []byte, f *frame.Frame) (int, error) {
 	if s.announced {
+		if n := s.short(p, f); n > 0 {
+			return n, nil
+		}
 		return s.reader.Next(p, f)
 	}
 	s.announced = true
@@ -78,6 +82,23 @@ func (s *stream) Next(p []byte, f *frame.Frame) (int, error) {
 	f.Payload, f.FollowsData, f.Unary = nil, false, false
 	f.Grants = append(f.Grants[:0], frame.Grant{})
 	return 0, nil
+}
+
+// short is the short way for a message that has come whole: most are like that. It
+// returns 0 if this one is not.
+func (s *stream) short(p []byte, f *frame.Frame) int {
+	if len(p) < streamLen || s.pack != nil || !s.let || s.ended || !s.boundary() || len(s.held) > 0 || !s.stale.IsZero() {
+		return 0
+	}
+	n := int64(binary.LittleEndian.Uint32(p))
+	if n > int64(s.limit) || n > int64(len(p)-streamLen) {
+		return 0
+	}
+	f.Kind, f.Stream, f.Payload = frame.Data, streamNumber, p[streamLen:streamLen+n]
+	f.First, f.Last, f.Total = true, true, int(n)
+	s.offset += streamLen + n
+	s.reader.begun = s.offset
+	return streamLen + int(n)
 }
 
 // Full implements frame.Pauser: a client has nobody yet to give to what has come.
@@ -106,15 +127,15 @@ func (s *stream) begin(h []byte) (v verdict, err error) {
 
 // admit implements kind.
 func (s *stream) admit() bool {
-	if !s.isClient {
+	if s.let {
 		return true
 	}
 	select {
 	case <-s.open:
-		return true
+		s.let = true
 	default:
-		return false
 	}
+	return s.let
 }
 
 // before implements kind.
@@ -234,13 +255,13 @@ func (s *stream) Local(f *frame.Frame) bool {
 		s.reject = s.reject[1:]
 		return true
 	case s.opened:
-		s.let()
+		s.resumeReader()
 	}
 	return false
 }
 
-// let has the reader go on: the stream has heard that it is accepted.
-func (s *stream) let() {
+// resumeReader has the reader go on: the stream has heard that it is accepted.
+func (s *stream) resumeReader() {
 	select {
 	case <-s.open:
 	default:

@@ -178,6 +178,8 @@ func TestCompressedFramesThatAreWrong(t *testing.T) {
 	last := func(n int) []byte { return u32(lastChunk | uint32(n)) }
 	join := func(ps ...[]byte) []byte { return outer(bytes.Join(ps, nil)) }
 	full := lz4Block(make([]byte, chunkLen))
+	long := lz4Block(append(u32(40_000), make([]byte, chunkLen-4)...))
+	exact := lz4Block(streamFrame(make([]byte, chunkLen-4)))
 	bomb := lz4Block(make([]byte, testLimit+100))
 	many := func(n int) []byte {
 		b := lz4Block(append(u32(uint32(n*chunkLen)), make([]byte, chunkLen-4)...))
@@ -216,8 +218,9 @@ func TestCompressedFramesThatAreWrong(t *testing.T) {
 		"a chunk of 2 GiB":            {LZ4Fragmented, join(u32(1<<31-1), full), frame.CodeProtocol},
 		"a chunk longer than any":     {LZ4Fragmented, join(u32(chunkLen*2), make([]byte, chunkLen*2), last(4), lz4Block(one)), frame.CodeProtocol},
 		"a short chunk":               {LZ4Fragmented, join(u32(uint32(len(block))), block, last(4), lz4Block(one)), frame.CodeProtocol},
-		"no last one":                 {LZ4Fragmented, join(u32(uint32(len(full))), full), frame.CodeProtocol},
-		"half a chunk's header":       {LZ4Fragmented, join(u32(uint32(len(full))), full, []byte{1, 2}), frame.CodeProtocol},
+		"no last one":                 {LZ4Fragmented, join(u32(uint32(len(long))), long), frame.CodeProtocol},
+		"half a chunk's header":       {LZ4Fragmented, join(u32(uint32(len(long))), long, []byte{1, 2}), frame.CodeProtocol},
+		"a frame a chunk":             {LZ4Fragmented, join(u32(uint32(len(exact))), exact, last(len(one)), block), frame.CodeProtocol},
 		"a damaged chunk":             {LZ4Fragmented, join(last(9), []byte("\xffgarbage")), frame.CodeProtocol},
 		"a chunk referring to none":   {LZ4Fragmented, join(last(16), []byte("\x0f\x10\x00\x00")), frame.CodeProtocol},
 		"a bomb of chunks":            {LZ4Fragmented, many(testLimit/chunkLen + 1), frame.CodeTooLarge},
@@ -295,5 +298,33 @@ func TestACompressedFrameTakesTheMemoryThatItHasFilled(t *testing.T) {
 		if allocated > 4<<10 {
 			t.Errorf("%s: %d bytes for a frame of which 8 have come", algorithm, allocated)
 		}
+	}
+}
+
+// What a compressed call asks for is known only when it was decompressed: one over
+// the limit ends the connection, whatever it would hold.
+func TestACompressedCallOverTheLimitEndsTheConnection(t *testing.T) {
+	for _, algorithm := range algorithms {
+		rs := record{featCompress, algorithm}
+		p := &Protocol{Compress: algorithms}
+		client := mustDial(t, p, 0, rs)
+		control(client, &frame.Frame{Kind: frame.Open, Stream: 1, Unary: true, Method: "#1", Grants: make([]frame.Grant, 1)})
+		lines, err := events(mustServe(t, p, rs), send(client, 1, make([]byte, 2*testLimit)))
+		if codeOf(err) != frame.CodeTooLarge || lines != nil {
+			t.Errorf("%s: %q, %v", algorithm, lines, err)
+		}
+	}
+}
+
+func TestCaps(t *testing.T) {
+	p := &Protocol{}
+	for _, s := range []frame.Session{mustServe(t, p), mustDial(t, p, 0), serverStream(t, p), clientStream(t, p)} {
+		c := s.Caps()
+		if c.Name != p.Name() || c.Pacing != frame.Unpaced || !c.HalfClose || !c.Early || c.Status || c.Stop || c.Ended || c.Ping || c.ServerOpens {
+			t.Errorf("%+v", c)
+		}
+	}
+	if _, over := mustServe(t, p).(frame.Ender).Over(); over {
+		t.Error("a connection for calls is over at once")
 	}
 }

@@ -43,13 +43,12 @@ type block struct {
 	size  int // of the compressed frame
 	in    []byte
 	plain pool.Message
-	fed   bool
 }
 
 func (b *block) reset(n int) error {
 	b.plain.Release()
 	b.plain = pool.Message{}
-	b.size, b.fed = n, false
+	b.size = n
 	b.in = trim(b.in)
 	return nil
 }
@@ -71,7 +70,6 @@ func (b *block) feed(p []byte) (int, []byte, error) {
 	if len(p) < b.size {
 		return n, nil, nil
 	}
-	b.fed = true
 	if b.size < 4 { // too short for a size: nothing is meant
 		return n, nil, nil
 	}
@@ -97,12 +95,8 @@ func (b *block) decompress(size uint32, src []byte) ([]byte, error) {
 	return b.plain.Bytes(), nil
 }
 
-func (b *block) done() error {
-	if b.size > 0 && !b.fed {
-		return errCorrupt("it ends too early")
-	}
-	return nil
-}
+// done implements unpacker: there is one block, and feed has seen its end.
+func (b *block) done() error { return nil }
 
 // chunks decompresses LZ4_FRAGMENTED: blocks of 32 KiB, each of which may refer to
 // the 64 KiB before it.

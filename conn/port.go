@@ -162,6 +162,15 @@ func (c *Conn) FirstWindow(want int) (window, most int) {
 	return first + more, want
 }
 
+// FirstUnaccepted is what a peer may have unread on a stream that nobody has
+// accepted yet.
+func (c *Conn) FirstUnaccepted() int {
+	if c.pacing != frame.Granted {
+		return c.lim.SenderWindow
+	}
+	return c.lim.InitialCredit()
+}
+
 // Shrink implements actor.Link.
 func (p *Port) Shrink(from, to int) {
 	c := p.c

@@ -432,7 +432,7 @@ func (l *link) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 func (c *Conn) offer(f *frame.Frame) *Offer {
 	o := &Offer{conn: c, metadata: f.Metadata}
 	o.streams, o.grants = o.one[:0], append(o.oneGrant[:0], f.Grants...)
-	initial := c.c.Limits().InitialCredit()
+	initial := c.c.FirstUnaccepted()
 	for i, g := range f.Grants {
 		s := &Stream{}
 		s.c.conn, s.c.method, s.c.unary = c, f.Method, f.Unary
@@ -447,6 +447,7 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 			s.c.setDeadline(time.Now().Add(f.Deadline))
 		}
 		c.c.Attach(&s.c.Port, f.Stream+2*uint64(i))
+		s.c.startDeadline() // its opener may have no way to tell when it has passed
 		o.streams = append(o.streams, s)
 	}
 	if len(f.Payload) > 0 {

@@ -1,6 +1,7 @@
 package kernel_test
 
 import (
+	"context"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -87,4 +88,24 @@ func TestForeignListsNameTests(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A call's request comes before anybody could have said how much may come.
+func TestLargeCalls(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Handle("a/echo", func(ctx context.Context, s *kernel.Stream) error {
+			m, err := s.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			return s.Send(ctx, m)
+		})
+		for _, n := range []int{0, 1, 9 << 10, 100 << 10, 3 << 20} {
+			reply, err := w.client.Call(w.ctx, "a/echo", sized(n, 'x'), nil)
+			if err != nil || reply.Len() != n {
+				t.Fatalf("a call of %d bytes came back with %d, error %v", n, reply.Len(), err)
+			}
+			reply.Release()
+		}
+	})
 }

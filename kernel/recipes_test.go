@@ -221,6 +221,64 @@ func copyTo(s *kernel.Stream, from <-chan []byte) error {
 	return nil
 }
 
+// What the handler is given and what the client passes are the same, with a source
+// here where there is a sink there.
+type scaleRequest struct {
+	Factor  int32
+	Numbers *kernel.Source[int32]
+}
+
+type scaleArgs struct {
+	Factor  int32
+	Numbers *kernel.Sink[int32]
+}
+
+func scale(_ context.Context, r scaleRequest) (*kernel.Sink[int64], error) {
+	out := kernel.MakeSink[int64](r.Numbers) // the way back
+	r.Numbers.Go(func(ctx context.Context) error {
+		for n, err := range r.Numbers.All(ctx) {
+			if err != nil {
+				return err
+			}
+			if err := out.Send(ctx, int64(r.Factor)*int64(n)); err != nil {
+				return err
+			}
+		}
+		return nil // both halves end in order
+	})
+	return out, nil // now the call is answered, and then the function runs
+}
+
+func scaled(ctx context.Context, c kernel.Caller, factor int32) (*kernel.Sink[int32], *kernel.Source[int64], error) {
+	sink, err := kernel.NewSink[int32](ctx, c, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	args := scaleArgs{factor, sink}
+	source, err := kernel.Call[scaleArgs, *kernel.Source[int64]](ctx, c, "scale", args, nil)
+	return sink, source, err
+}
+
+func doubleBySelect(ctx context.Context, d *kernel.Duplex[int32, int32]) error {
+	in, out := d.In(), (chan<- int32)(nil)
+	var held int32
+	for {
+		select {
+		case n, ok := <-in:
+			if !ok {
+				return d.Err() // nil if the peer ended in order
+			}
+			held, in, out = 2*n, nil, d.Out()
+		case out <- held:
+			in, out = d.In(), nil
+		case <-d.SendDone():
+			return d.Err() // nil if the peer just reads no more
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 func TestTheRecipesAreTheDocuments(t *testing.T) {
 	const document = "../docs/channels.md"
 	text, err := os.ReadFile(document)
@@ -469,5 +527,53 @@ func TestCopyToBringsAChannelToTheOtherSide(t *testing.T) {
 			w.want(b, "%d", i)
 		}
 		w.wantEOF(b)
+	})
+}
+
+func TestScaleSendsBackWhatItIsSent(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		ok(t, kernel.Register(w.srv, "scale", scale, nil))
+		sink, source, err := scaled(w.ctx, w.client, 3)
+		ok(t, err)
+		for n := range int32(100) {
+			ok(t, sink.Send(w.ctx, n))
+			takes(t, w, source, int64(3*n))
+		}
+		ok(t, sink.CloseSend())
+		endsInOrder(t, w, source)
+	})
+}
+
+func TestDoubleBySelect(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		done := make(chan error, 1)
+		ok(t, kernel.RegisterDuplex(w.srv, "double", func(ctx context.Context, d *kernel.Duplex[int32, int32]) error {
+			err := doubleBySelect(ctx, d)
+			done <- err
+			return err
+		}, nil))
+		open := func() *kernel.Duplex[int32, int32] {
+			return must[*kernel.Duplex[int32, int32]](t)(kernel.OpenDuplex[int32, int32](w.ctx, w.client, "double", nil))
+		}
+		d := open()
+		for n := range int32(100) {
+			ok(t, d.Send(w.ctx, n))
+			takes(t, w, d.Source(), 2*n)
+		}
+		ok(t, d.CloseSend())
+		endsInOrder(t, w, d.Source())
+		ok(t, <-done)
+
+		d = open() // a peer that reads no more
+		d.CloseReceive(kernel.CodeOK)
+		ok(t, <-done)
+		ok(t, d.CloseSend())
+		d = open() // and one that is gone
+		ok(t, d.Send(w.ctx, 1))
+		takes(t, w, d.Source(), 2)
+		d.Abort(kernel.CodeAborted, "enough")
+		if err := <-done; err == nil {
+			t.Error("a reset looks like an end in order")
+		}
 	})
 }

@@ -150,14 +150,14 @@ func (k *Sink[T]) TrySend(v T) error {
 //
 // The first call starts a goroutine that ends with the sending half.
 func (k *Sink[T]) C() chan<- T {
+	s := k.arriving()
 	k.cmu.Lock()
 	defer k.cmu.Unlock()
-	s := k.arriving()
-	if k.ch != nil || s == nil {
-		if k.ch == nil {
-			return make(chan T)
-		}
+	switch {
+	case k.ch != nil:
 		return k.ch
+	case s == nil:
+		return make(chan T)
 	}
 	k.ch, k.stop, k.pumped = make(chan T), make(chan struct{}), make(chan struct{})
 	k.mu.Lock()

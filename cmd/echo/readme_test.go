@@ -32,8 +32,8 @@ func snippets(t *testing.T) []string {
 	for _, m := range regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(readReadme(t), -1) {
 		found = append(found, m[1])
 	}
-	if len(found) != 3 {
-		t.Fatalf("%d snippets, want server, handler and client", len(found))
+	if len(found) != 4 {
+		t.Fatalf("%d snippets, want server, handler, client and typed streams", len(found))
 	}
 	return found
 }
@@ -42,7 +42,7 @@ func snippets(t *testing.T) []string {
 func program(statements, declarations string) string {
 	body := declarations + "\nfunc main() {\n" + statements + "}\n"
 	text := "package main\n\nimport (\n"
-	for _, path := range []string{"context", "fmt", "log", "github.com/sluicerpc/sluice/kernel"} {
+	for _, path := range []string{"context", "fmt", "log", "math", "github.com/sluicerpc/sluice/kernel"} {
 		if strings.Contains(body, filepath.Base(path)+".") {
 			text += fmt.Sprintf("\t%q\n", path)
 		}
@@ -132,6 +132,34 @@ func TestReadme(t *testing.T) {
 	}
 }
 
+// TestReadmesTypedStreams runs both sides of the README's typed streams.
+func TestReadmesTypedStreams(t *testing.T) {
+	addr := freeAddr(t)
+	text := program(fmt.Sprintf(`	ctx := context.Background()
+	srv, err := kernel.NewServer(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := kernel.Register(srv, "lengths", lengths, nil); err != nil {
+		log.Fatal(err)
+	}
+	go srv.ListenAndServe(ctx, %[1]q)
+	client, err := kernel.NewClient(%[1]q, &kernel.ClientOptions{Backoff: kernel.Backoff{First: 1000}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, err = client.Conn(ctx); err != nil; _, err = client.Conn(ctx) { // until it listens
+	}
+	if err := ask(ctx, client); err != nil {
+		log.Fatal(err)
+	}
+`, addr), snippets(t)[3])
+	out, err := exec.Command(buildSnippet(t, "typed", text)).CombinedOutput()
+	if err != nil || string(out) != "5 <nil>\n" {
+		t.Errorf("%v, %q", err, out)
+	}
+}
+
 // await waits until somebody listens on addr.
 func await(t *testing.T, addr string) {
 	t.Helper()
@@ -149,7 +177,8 @@ func await(t *testing.T, addr string) {
 // first commands that it shows are ones that there are.
 func TestReadmesLinksLead(t *testing.T) {
 	text := readReadme(t)
-	links := regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`).FindAllStringSubmatch(text, -1)
+	prose := regexp.MustCompile("(?s)```go\n.*?```").ReplaceAllString(text, "")
+	links := regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`).FindAllStringSubmatch(prose, -1)
 	if len(links) < 10 {
 		t.Errorf("only %d links", len(links))
 	}

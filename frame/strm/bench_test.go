@@ -159,6 +159,53 @@ func nativeMessage(id uint64, msg string) []byte {
 	return b
 }
 
+// Nothing is allocated for a message of an established stream, nor for a report.
+func TestMessagesCostNoAllocation(t *testing.T) {
+	c, s := established(t, 4, 4)
+	msg := make([]byte, 64)
+	var o frame.Out
+	var f frame.Frame
+	var in []byte
+	id, taken := uint64(1), uint64(0)
+	allocs := testing.AllocsPerRun(1000, func() {
+		id = (id + 2) % 8
+		var run pool.Queue
+		for range 4 {
+			run.Push(pool.Copy(msg))
+		}
+		taken += 64
+		c.Messages(&o, id, run)
+		f = frame.Frame{Kind: frame.Credit, Stream: id, Value: taken}
+		s.Control(&o, &f)
+		in = append(in[:0], o.Buf...)
+		o.Reset()
+		for rest := in[:4*(20+64)]; ; {
+			n, err := s.Next(rest, &f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rest = rest[n:]; f.Kind == frame.None {
+				break
+			}
+		}
+		if n, err := c.Next(in[4*(20+64):], &f); err != nil || f.Kind != frame.Credit || n == 0 {
+			t.Fatal(n, err, f.Kind)
+		}
+	})
+	if recycled() && allocs > 0 {
+		t.Errorf("%v allocations", allocs)
+	}
+}
+
+// recycled tells whether released messages are used again: checked builds leave
+// them to the garbage collector.
+func recycled() bool {
+	m := pool.Copy(make([]byte, 64))
+	n := pool.Outstanding()
+	m.Release()
+	return n == 0
+}
+
 // A talk passes bytes between a client and a server without keeping any.
 type talk struct {
 	b    testing.TB

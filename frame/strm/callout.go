@@ -132,6 +132,7 @@ func (s *Session) pack(o *frame.Out, c *call, w *wishes, p []byte, via *stream, 
 	}
 	o.Buf = appendHeader(o.Buf, magicRPC, len(s.out.meta), size-len(s.out.meta))
 	o.Buf = append(o.Buf, s.out.meta...)
+	s.out.meta = kept(s.out.meta, keptBytes)
 	s.payload(o, c, packed, p, body, attachment)
 	return nil
 }
@@ -142,9 +143,7 @@ func (s *Session) payload(o *frame.Out, c *call, packed bool, p, body, attachmen
 	switch {
 	case packed:
 		o.Buf = append(append(o.Buf, body...), attachment...)
-		if cap(s.out.body) > maxFragment {
-			s.out.body = nil
-		}
+		s.out.body = kept(s.out.body, keptBytes)
 	case c.msg.IsZero():
 		o.Buf = append(o.Buf, p...)
 	default:

@@ -122,10 +122,25 @@ func (s *Session) pop(f *frame.Frame) bool {
 	*f = in.queue[in.taken]
 	if in.taken++; in.taken == len(in.queue) {
 		clear(in.queue)
-		in.queue, in.taken = in.queue[:0], 0
+		in.queue, in.taken = kept(in.queue, keptEvents), 0
 	}
 	in.useless = 0
 	return true
+}
+
+// What a session keeps of memory that a burst has needed: a connection at rest
+// should be small.
+const (
+	keptEvents = 8
+	keptBytes  = 4 << 10
+)
+
+// kept empties b, and lets go what is larger than most.
+func kept[T any](b []T, most int) []T {
+	if cap(b) > most {
+		return nil
+	}
+	return b[:0]
 }
 
 // emit has f returned after the events before it.

@@ -43,9 +43,15 @@ func (s *Session) Caps() frame.Caps {
 // knows the stream by.
 const maxStream = 1 << 62
 
-// Begun tells where in the input the packet or frame begins that has begun and is
-// not complete; ok is false if there is none. It belongs to the reader.
-func (s *Session) Begun() (at int64, ok bool) { return s.in.begun, !s.in.between() }
+// Begun tells where in the input the part begins that has begun and is not
+// complete; ok is false if there is none. A part is a packet or frame, or so much of
+// a long one as a frame of ours holds: brpc sends tens of megabytes in one, and only
+// who stops in the middle is late. It belongs to the reader.
+func (s *Session) Begun() (at int64, ok bool) {
+	in := &s.in
+	whole := (in.offset - in.begun) / maxFragment * maxFragment
+	return in.begun + whole, !in.between()
+}
 
 // phase is how far a stream is.
 type phase uint32

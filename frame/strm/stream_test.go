@@ -111,11 +111,10 @@ func TestEveryWayToEndAStreamLeavesNothing(t *testing.T) {
 
 // A wire is a pair with one stream, and what is on its way between them.
 type wire struct {
-	t          *testing.T
-	c, s       *side
-	toC, toS   []byte
-	log        []string
-	seenC, seS int
+	t        *testing.T
+	c, s     *side
+	toC, toS []byte
+	log      []string
 }
 
 func wireOf(t *testing.T) *wire {
@@ -310,7 +309,7 @@ func TestReportsAreTotalsThatOnlyGrow(t *testing.T) {
 }
 
 func TestLongMessagesTravelInSegmentsThatOthersMayComeBetween(t *testing.T) {
-	c, s := established(t, 2, 2)
+	c, _ := established(t, 2, 2)
 	long := bytes.Repeat([]byte("0123456789abcdef"), 20_000)
 	m := pool.Copy(long)
 	var b []byte
@@ -320,7 +319,7 @@ func TestLongMessagesTravelInSegmentsThatOthersMayComeBetween(t *testing.T) {
 		b = append(b, send(c.Session, 3, "between")...)
 	}
 	for _, cut := range []func(int) int{whole, func(int) int { return 1000 }, func(int) int { return 70_000 }} {
-		_, s = established(t, 2, 2)
+		_, s := established(t, 2, 2)
 		s.feedBy(b, cut)
 		var got []byte
 		between, firsts, lasts := 0, 0, 0
@@ -369,6 +368,59 @@ func TestALongFrameIsNotCollected(t *testing.T) {
 	}
 	if s.in.got.Len() != 0 {
 		t.Error("some of it was kept")
+	}
+}
+
+// What a peer says of a stream after its close, or after our reset, is nothing.
+func TestThePeersLastWordIsItsLast(t *testing.T) {
+	for _, end := range []frame.Frame{{Kind: frame.Stop}, abort(1)} {
+		c, s := established(t, 1, 1)
+		s.feed(send(c.Session, 1, "four"))
+		s.events = nil
+		c.feed(control(s.Session, end)) // Stop writes nothing: the stream is open
+		c.events, c.out = nil, nil
+		if end.Kind == frame.Stop {
+			s.feed(parseShown(t, `STRM 1=1 2=1 3=2`))
+			s.expect(t, "eos stream=1", "stop stream=1")
+		}
+		for _, l := range []string{`3=3 4=0 "data"`, `3=3 4=1 "half"`, `3=4 5={ 1=4 }`, `3=9`, `3=3 4=0 "data"`} {
+			s.feed(parseShown(t, `STRM 1=1 2=1 `+l))
+		}
+		s.expect(t)
+		s.answers(t)
+		control(s.Session, eos(1))
+		s.feed(parseShown(t, `STRM 1=1 2=1 3=2`))
+		s.expect(t)
+		s.answers(t, `STRM 1=1 3=1`)
+		s.feed(parseShown(t, `STRM 1=1 2=1 3=2`)) // by now one that never was
+		s.expect(t)
+		s.empty(t)
+	}
+}
+
+func TestNumbersRunOutInTheEnd(t *testing.T) {
+	c, s := pair(t)
+	s.in.next = maxStream - 5
+	s.feed(control(c.Session, opening(1, 2)))
+	if len(s.events) != 1 || s.events[0].stream != maxStream-5 {
+		t.Errorf("%s", s.log())
+	}
+	s.feed(control(c.Session, opening(5, 1)))
+	if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeProtocol}) {
+		t.Errorf("%s", s.log())
+	}
+}
+
+// A long frame is complete when it is, but it has not stopped while it goes on.
+func TestALongFrameIsNotLateWhileItComes(t *testing.T) {
+	_, s := established(t, 1, 1)
+	s.feed(appendDataHead(nil, 1, 1, 1<<20, false))
+	start, _ := s.Begun()
+	for _, c := range []struct{ more, at int64 }{{1000, 0}, {60_000, 0}, {10_000, maxFragment}, {100_000, 2 * maxFragment}} {
+		s.feed(make([]byte, c.more))
+		if at, ok := s.Begun(); !ok || at != start+c.at {
+			t.Errorf("after %d more: begun at %d, want %d, %t", c.more, at, start+c.at, ok)
+		}
 	}
 }
 

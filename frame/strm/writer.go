@@ -172,7 +172,7 @@ func (s *Session) Control(o *frame.Out, f *frame.Frame) {
 	case frame.Answer:
 		s.mu.Lock()
 		o.Buf = append(o.Buf, s.pending...)
-		s.pending = s.pending[:0]
+		s.pending = kept(s.pending, keptBytes)
 		s.mu.Unlock()
 		return
 	case frame.Accept, frame.Reject, frame.EOS, frame.Reset, frame.Credit:

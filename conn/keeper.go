@@ -3,6 +3,7 @@ package conn
 import (
 	"errors"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
@@ -154,6 +155,10 @@ func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
 		return
 	case k.dead.Load():
 		c.finish()
+		return
+	}
+	if c.pause.on.Load() && c.brokenPaused() {
+		c.lost("read", syscall.ECONNRESET)
 		return
 	}
 	t := k.since(now)

@@ -93,6 +93,13 @@ func (c *Conn) wait(done func() bool, also <-chan struct{}) {
 	c.pause.on.Store(false)
 }
 
+// brokenPaused tells of a connection that is not read at the moment whether
+// reading would fail, as far as its transport can know.
+func (c *Conn) brokenPaused() bool {
+	t, ok := c.tr.(interface{ broken() bool })
+	return ok && t.broken()
+}
+
 // wakeReader has a reader that waits look again.
 func (c *Conn) wakeReader() {
 	if c.pause.on.Load() {

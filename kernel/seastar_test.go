@@ -5,7 +5,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
@@ -214,4 +217,64 @@ func TestSeastarSinksThroughCalls(t *testing.T) {
 		t.Fatal("a call that fails did not")
 	}
 	w.eventually("the stream of a failed call to end", func() bool { return sink.Send(w.ctx, pairOfInts{}) != nil })
+}
+
+// A connection that is not read because its stream is not must still find out
+// that the peer is gone.
+func TestSeastarPausedConnectionNoticesAReset(t *testing.T) {
+	var mu sync.Mutex
+	var dialled []net.Conn
+	co := &kernel.ClientOptions{Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		mu.Lock()
+		defer mu.Unlock()
+		dialled = append(dialled, nc)
+		return nc, err
+	}}
+	w := overSeastar(t, &kernel.ServerOptions{Limits: kernel.Limits{WriteStall: 200 * time.Millisecond}}, co)
+	got := make(chan *kernel.Stream, 1)
+	w.srv.Handle("#1", func(ctx context.Context, s *kernel.Stream) error {
+		m, err := s.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		child, err := s.Conn().Child(ctx, binary.LittleEndian.Uint64(m.Bytes()))
+		m.Release()
+		if err == nil {
+			got <- child
+			err = s.Send(ctx, text("taken"))
+		}
+		return err
+	})
+	s, err := w.client.Open(w.ctx, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply, err := w.client.Call(w.ctx, "#1", kernel.MessageOf(binary.LittleEndian.AppendUint64(nil, s.ChildID())), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply.Release()
+	child := <-got
+	blocked := 0
+	for blocked < 20 { // until neither the server nor the systems between take more
+		m := sized(64<<10, 'x')
+		if err := s.TrySend(m); err != nil {
+			m.Release()
+			blocked++
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
+		blocked = 0
+	}
+	if child.Err() != nil {
+		t.Fatal(child.Err())
+	}
+	mu.Lock()
+	tc := dialled[1].(*net.TCPConn)
+	mu.Unlock()
+	_ = tc.SetLinger(0)
+	_ = tc.Close()
+	w.eventually("the unread stream to fail", func() bool { return child.Err() != nil })
+	drain(child)
 }

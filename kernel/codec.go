@@ -42,11 +42,14 @@ type DecodeError struct {
 }
 
 func (e *DecodeError) Error() string {
-	at := ""
-	if e.Offset >= 0 {
-		at = fmt.Sprintf(", byte %d", e.Offset)
+	at := "in the call"
+	if e.Message > 0 {
+		at = fmt.Sprintf("message %d", e.Message)
 	}
-	return fmt.Sprintf("sluice: %s: message %d%s: no %s: %v", e.Method, e.Message, at, e.Type, e.Err)
+	if e.Offset >= 0 {
+		at += fmt.Sprintf(", byte %d", e.Offset)
+	}
+	return fmt.Sprintf("sluice: %s: %s: no %s: %v", e.Method, at, e.Type, e.Err)
 }
 
 // Unwrap returns what the codec said.

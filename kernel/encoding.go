@@ -91,6 +91,18 @@ type typeInfo[T any] struct {
 	in  arguments
 }
 
+// element returns what carries T through a stream.
+func (i *typeInfo[T]) element() (carrier[T], error) {
+	if i.err == nil && i.in.find != nil {
+		return i.c, noElement(reflect.TypeFor[T]())
+	}
+	return i.c, i.err
+}
+
+func noElement(t reflect.Type) error {
+	return fmt.Errorf("%w: %v: sinks and sources are passed in calls only", ErrNoCodec, t)
+}
+
 func infoOf[T any](e *Encoding) *typeInfo[T] {
 	if e == nil {
 		e = Fixed

@@ -80,10 +80,11 @@ func (a *arguments) check(e *Encoding) error {
 	return nil
 }
 
-// checkElement tells whether e carries T through a stream.
+// checkElement tells whether e carries T through a stream. It looks into a type
+// that may contain the one being looked at, and remembers nothing.
 func checkElement[T any](e *Encoding) error {
 	if a := argumentsOf(reflect.TypeFor[T]()); a.find != nil {
-		return fmt.Errorf("%w: %v: sinks and sources are passed in calls only", ErrNoCodec, reflect.TypeFor[T]())
+		return noElement(reflect.TypeFor[T]())
 	}
 	_, err := codecFor[T](e)
 	return err
@@ -121,8 +122,22 @@ func (w *walker) walk(t reflect.Type) finder {
 		return w.fields(t)
 	case reflect.Slice, reflect.Array:
 		return elements(w.walk(t.Elem()))
+	case reflect.Pointer:
+		return pointee(w.walk(t.Elem()))
 	}
 	return nil
+}
+
+func pointee(f finder) finder {
+	if f == nil {
+		return nil
+	}
+	return func(v reflect.Value, each func(argument) error) error {
+		if v.IsNil() {
+			return nil
+		}
+		return f(v.Elem(), each)
+	}
 }
 
 func (w *walker) fields(t reflect.Type) finder {

@@ -700,3 +700,42 @@ func TestPassedStreamsEndWithTheirClient(t *testing.T) {
 		wantCode(t, sink.Err(), kernel.CodeConnectionLost)
 	})
 }
+
+// Sinks are found behind pointers and in optional fields; where a call does not
+// look for them it says so, and does not send something else in their place.
+func TestSinksBehindPointers(t *testing.T) {
+	type args[S any] struct {
+		Name string
+		More *struct{ In S }
+	}
+	type deep[S any] struct{ By map[string]S }
+	e := &kernel.RegisterOptions{Encoding: kernel.JSON}
+	opts := &kernel.CallOptions{Encoding: kernel.JSON}
+	overNative(t, nil, nil, func(t *testing.T, w *world) {
+		handler := func(_ context.Context, a args[*intSource]) (bool, error) {
+			if a.More != nil {
+				a.More.In.CloseReceive(kernel.CodeOK)
+			}
+			return a.More != nil, nil
+		}
+		ok(t, kernel.Register(w.srv, "json", handler, e))
+		ok(t, kernel.Register(w.srv, "fixed", handler, nil))
+		for method, o := range map[string]*kernel.CallOptions{"json": opts, "fixed": nil} {
+			sink := newSink(t, w)
+			a := args[*intSink]{Name: "x", More: &struct{ In *intSink }{sink}}
+			there, err := kernel.Call[args[*intSink], bool](w.ctx, w.client, method, a, o)
+			if err != nil || !there {
+				t.Errorf("%s: %v, %v", method, there, err)
+			}
+			<-sink.SendDone() // the handler wants nothing
+			w.wantDone(sink.Stream())
+			a.More = nil
+			if there, err = kernel.Call[args[*intSink], bool](w.ctx, w.client, method, a, o); err != nil || there {
+				t.Errorf("%s without one: %v, %v", method, there, err)
+			}
+		}
+		sink := newSink(t, w)
+		_, err := kernel.Call[deep[*intSink], bool](w.ctx, w.client, "json", deep[*intSink]{map[string]*intSink{"a": sink}}, opts)
+		isErr(t, "in a map", err, kernel.ErrSinkUnused)
+	})
+}

@@ -49,14 +49,14 @@ func NewSink[T any](ctx context.Context, c Caller, opts *SinkOptions) (*Sink[T],
 	if opts != nil {
 		o = *opts
 	}
-	e := o.Encoding.or(c.speaks())
-	if err := checkElement[T](e); err != nil {
+	r, err := infoOf[T](o.Encoding.or(c.speaks())).element()
+	if err != nil {
 		return nil, err
 	}
 	if _, err := o.Stream.withDefaults(); err != nil {
 		return nil, err
 	}
-	k := &Sink[T]{c: infoOf[T](e).c}
+	k := &Sink[T]{c: r}
 	k.caller, k.ctx, k.opts, k.alone = c, ctx, o.Stream, o.Dedicated
 	if err := c.begin(&k.seat); err != nil {
 		return nil, err
@@ -85,15 +85,23 @@ func carrierFor[T any](s *Stream, c Codec[T]) (carrier[T], error) {
 	if c != nil {
 		return carrierOf(c), nil
 	}
-	e := s.c.conn.speaks()
-	return infoOf[T](e).c, checkElement[T](e)
+	return infoOf[T](s.c.conn.speaks()).element()
 }
 
 // check implements argument.
 func (*Sink[T]) check(e *Encoding) error { return checkElement[T](e) }
 
-// MarshalJSON writes the number that stands for the sink in a call's arguments.
-func (k *Sink[T]) MarshalJSON() ([]byte, error) { return k.ref.marshal(), nil }
+// MarshalJSON writes the number that stands for the sink in a call's arguments. It
+// fails where there is no call, and where a call does not look for sinks: in maps
+// and interfaces.
+func (k *Sink[T]) MarshalJSON() ([]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.used && k.of == nil {
+		return nil, ErrSinkUnused
+	}
+	return k.ref.marshal(), nil
+}
 
 // Send sends v, waiting for credit, and, where its call is not answered yet, for
 // that. A ctx that ends gives up this wait, not the stream. Errors: ErrSinkUnused,

@@ -226,8 +226,7 @@ func MakeSink[U, T any](src *Source[T]) *Sink[U] {
 	case s == nil:
 		k.err = ErrSinkUnused
 	case src.of != nil:
-		i := infoOf[U](src.of.visit.e)
-		if k.c, k.err = i.c, i.err; k.err == nil {
+		if k.c, k.err = infoOf[U](src.of.visit.e).element(); k.err == nil {
 			k.err = src.of.make(&k.seat)
 		}
 	case !src.claimOther():

@@ -105,9 +105,6 @@ func (d *Duplex[In, Out]) Err() error { return d.in.Err() }
 // Stream returns the untyped stream.
 func (d *Duplex[In, Out]) Stream() *Stream { return d.in.stream }
 
-// Go runs f in the service of the stream, and ends it as f ends: see Source.Go.
-func (d *Duplex[In, Out]) Go(f func(ctx context.Context) error) { d.in.Go(f) }
-
 // RegisterDuplex has streams of method served by h, both ways at once, for clients
 // that open them with OpenDuplex. The stream ends as Server.Handle says: with nil
 // in order, after everything sent. It fails with ErrNoCodec.
@@ -128,11 +125,13 @@ func RegisterDuplex[In, Out any](s *Server, method string, h func(ctx context.Co
 }
 
 // carriers are the codecs of a stream's two directions.
-func carriers[In, Out any](method string, e *Encoding) (ci carrier[In], co carrier[Out], err error) {
-	if err := errors.Join(checkElement[In](e), checkElement[Out](e)); err != nil {
+func carriers[In, Out any](method string, e *Encoding) (carrier[In], carrier[Out], error) {
+	ci, err := infoOf[In](e).element()
+	co, err2 := infoOf[Out](e).element()
+	if err := errors.Join(err, err2); err != nil {
 		return ci, co, fmt.Errorf("sluice: %s: %w", method, err)
 	}
-	return infoOf[In](e).c, infoOf[Out](e).c, nil
+	return ci, co, nil
 }
 
 // RegisterSource has streams of method served by h, which receives any number of

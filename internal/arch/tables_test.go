@@ -109,7 +109,6 @@ var spawns = []spawn{
 	{"kernel/sink.go", "(*Sink).C", "go", "the sink", "the end of the sending half, or C's closing"},
 	{"kernel/source.go", "(*Source).C", "go", "the source", "the stream's end, or this side reading no more; it closes C then"},
 	{"kernel/source.go", "(*Source).Go", "go", "the program's function", "its return"},
-	{"kernel/streaming.go", "(*Duplex).Go", "Go", "the source, whose Go it is", "the program's function's return"},
 	{"kernel/visit.go", "(*visit).later", "go", "the program's function", "its return; the call's handler waits for it if it runs still"},
 	{"kernel/visit.go", "(*visit).serve", "go", "the call's handler", "the program's function; serve waits for it"},
 }

@@ -281,8 +281,22 @@ func (c *Conn) drainSecond() {
 		}
 	})
 	if idle {
-		c.Fail("close", frame.CodeOK, ErrGoingAway)
+		c.drained()
 	}
+}
+
+// drained ends a connection that takes no streams and has none left. Where the
+// peer can't be told so, it is given a moment: opens that are on their way are
+// still refused, and have not met a connection that is gone.
+func (c *Conn) drained() {
+	c.mu.Lock()
+	untold := c.away.announced && !c.caps.Ping
+	c.mu.Unlock()
+	if untold {
+		c.keeper.linger(c, lingerTime)
+		return
+	}
+	c.Fail("close", frame.CodeOK, ErrGoingAway)
 }
 
 // shortPath is the round trip up to which the first bound is enough: 256 KiB a

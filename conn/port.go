@@ -225,6 +225,6 @@ func (c *Conn) lastStreamGone() {
 	over := c.cause == nil && c.own+c.peer == 0 && (c.away.final || c.away.remote)
 	c.mu.Unlock()
 	if over {
-		c.Fail("close", 0, ErrGoingAway)
+		c.drained()
 	}
 }

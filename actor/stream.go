@@ -473,7 +473,7 @@ func (s *Stream) Discarded() int {
 func (s *Stream) CloseSend(code frame.Code, reason string, trailer frame.Metadata) error {
 	s.mu.Lock()
 	defer s.unlock()
-	if !s.cfg.Caps.HalfClose && s.st.recv == recvOpen {
+	if !s.cfg.Caps.HalfClose && s.st.recv == recvOpen && !s.cfg.NoReceive {
 		return ErrNotSupported
 	}
 	s.closeSend(code, reason, trailer)

@@ -107,13 +107,17 @@ func (h *host) expect(ctx context.Context, parent, id uint64) error {
 	}
 }
 
+// endingShare is how many connections of streams there may be for each stream that
+// is allowed: those of streams that are over for their client end a little later.
+const endingShare = 4
+
 func (f *family) expect(id uint64, most int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case f.over:
 		return errNoParent
-	case len(f.children)+len(f.kept) >= 2*most:
+	case len(f.children)+len(f.kept) >= endingShare*most:
 		return fmt.Errorf("%w: %d", ErrTooManyStreams, most)
 	}
 	f.kept[id] = &kept{here: make(chan struct{})}

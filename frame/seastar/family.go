@@ -45,7 +45,12 @@ func (f *family) remove(id uint64) {
 	delete(f.parents, id)
 }
 
-// adopt makes one more stream belong to id, which has most at most.
+// endingShare is how many connections of streams there may be for each stream that
+// is allowed: those of streams that are over for their client end a little later.
+const endingShare = 4
+
+// adopt makes one more stream belong to id, which has most at most, and those that
+// are about to end.
 func (f *family) adopt(id, most uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -53,7 +58,7 @@ func (f *family) adopt(id, most uint64) error {
 	switch {
 	case p == nil:
 		return failf(frame.CodeProtocol, "a stream of connection %#x, which is not there", id)
-	case p.children >= most:
+	case p.children >= endingShare*most:
 		return failf(frame.CodeRefused, "connection %#x has %d streams", id, p.children)
 	}
 	p.children++

@@ -428,6 +428,7 @@ func (x *side) clientHello(p *Protocol, answer []byte) {
 	if data, ok := find(golden, featStreamParent); ok {
 		parent, _ = idOf(data)
 	}
+	p.Plain = true // they say nothing of ours
 	s, out, _, err := dial(p, parent, answer)
 	if err != nil {
 		x.t.Fatal(err)

@@ -235,8 +235,13 @@ func TestStreamsBelongToConnectionsThatAreThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for range 2 * (endingShare - 1) { // for two that are about to end
+		if _, err := of(id); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, err := of(id); codeOf(err) != frame.CodeRefused {
-		t.Fatalf("a third of two streams: %v", err)
+		t.Fatalf("one more: %v", err)
 	}
 	one.(frame.Ender).Closed()
 	one.(frame.Ender).Closed()

@@ -50,6 +50,10 @@ type Protocol struct {
 	// Bloat is what a byte of a request costs; 0 is 1. Seastar: bloat_factor.
 	Bloat int
 
+	// Plain keeps a client from telling its servers that it is no Seastar program. By
+	// default it does, and where the server is a fellow, neither side has to wait
+	// for the other to end a stream's connection.
+	Plain bool
 	// Linger is how long a stream's connection waits for the peer's FIN when both
 	// directions have ended; 0 is DefaultLinger. A Seastar peer that is slow to
 	// read loses the end of its stream if the connection is closed earlier.
@@ -84,6 +88,7 @@ type agreed struct {
 	duration bool   // responses tell the handler's time
 	id       uint64 // of the connection; 0: none
 	parent   uint64 // of a stream's connection; 0: it is none
+	prompt   bool   // the peer does not lose an end that is followed by a FIN
 	limit    int    // bytes of the longest message that we take
 }
 
@@ -152,15 +157,18 @@ func (p *Protocol) offer(parent uint64) (rs []record) {
 	if len(p.Cookie) > 0 {
 		rs = append(rs, record{featIsolation, string(p.Cookie)})
 	}
-	if parent == 0 {
+	switch {
+	case parent == 0:
 		rs = append(rs, record{featHandlerDuration, ""})
+	case !p.Plain:
+		rs = append(rs, record{featPrompt, ""})
 	}
 	return rs
 }
 
 // accept takes the server's answer in.
 func (p *Protocol) accept(rs []record, g *frame.Greeting, a *agreed) (err error) {
-	a.parent = g.Parent
+	a.parent, a.prompt = g.Parent, has(rs, featPrompt)
 	a.timeout, a.duration = has(rs, featTimeout), has(rs, featHandlerDuration)
 	if chosen, ok := find(rs, featCompress); ok {
 		if !slices.Contains(p.Compress, chosen) {
@@ -248,6 +256,9 @@ func (p *Protocol) choose(rs []record, a *agreed) (reply []record, err error) {
 	}
 	if a.duration = has(rs, featHandlerDuration); a.duration {
 		reply = append(reply, record{featHandlerDuration, ""})
+	}
+	if a.prompt = a.parent != 0 && has(rs, featPrompt); a.prompt {
+		reply = append(reply, record{featPrompt, ""})
 	}
 	return reply, nil
 }

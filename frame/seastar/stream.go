@@ -274,6 +274,8 @@ func (s *stream) Over() (time.Duration, bool) {
 	switch {
 	case s.broken:
 		return 0, true
+	case s.sentEnd && s.handed && s.prompt:
+		return 0, true
 	case s.sentEnd && s.handed:
 		return s.p.linger(), true
 	}

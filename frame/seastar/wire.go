@@ -22,6 +22,10 @@ const (
 	featStreamParent    = 3
 	featIsolation       = 4
 	featHandlerDuration = 5
+
+	// featPrompt is sluice's own: receivers skip what they don't know. Two ends that
+	// both say it end a stream's connection as soon as both directions have ended.
+	featPrompt = 0x6c756973
 )
 
 // Lengths in bytes. All numbers on the wire are little-endian.

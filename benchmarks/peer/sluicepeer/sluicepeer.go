@@ -48,7 +48,7 @@ func (p sluicePeer) Name() string { return p.name }
 func (f *face) limits(o peer.Options) kernel.Limits {
 	conns := o.Conns
 	if f.proto == seastarProto && conns > 0 { // one for each stream, and those that are about to end
-		conns *= 2 * (o.Streams + 1)
+		conns *= 8 * (o.Streams + 1)
 	}
 	return kernel.Limits{MaxMessage: o.MaxMessage, MaxStreams: o.Streams, MaxConnsPerAddr: conns, MaxConns: conns}
 }

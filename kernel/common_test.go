@@ -22,6 +22,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/leak"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
@@ -43,6 +44,8 @@ type world struct {
 	offers <-chan *kernel.Offer
 	loose  bool // streams may be left open
 	bubble bool
+	caps   frame.Caps // of the client's first connection
+	other  *foreign   // the protocol, where it is not sluice's own
 }
 
 // A starter connects a server and a client by one transport.
@@ -100,6 +103,7 @@ func newWorld(t testing.TB, start starter, so *kernel.ServerOptions, co *kernel.
 	srv, client := start(t, quietServer(so), quietClient(co))
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	w := &world{t: t, srv: srv, client: client, ctx: ctx}
+	w.learn()
 	t.Cleanup(func() {
 		if !t.Failed() && !w.loose {
 			w.settle()

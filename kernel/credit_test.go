@@ -238,7 +238,7 @@ func TestMessagesLargerThanTheirWindows(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				_ = a.CloseSend()
+				w.endSend(a)
 			}()
 			defer func() { // all of them are under way before the first is read
 				for n := range 3 {
@@ -336,7 +336,7 @@ func TestRoomOfTheConnectionIsShared(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				_ = a.CloseSend()
+				w.endSend(a)
 			}()
 			go func() {
 				n := 0

@@ -4,10 +4,14 @@ import (
 	"net"
 
 	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
 )
 
 // Balance is what the connection owes and is owed.
 func (c *Conn) Balance() conn.Balance { return c.c.Balance() }
+
+// Caps is what the connection's protocol can carry.
+func (c *Conn) Caps() frame.Caps { return c.caps }
 
 // Conns returns the client's connections, dedicated ones too.
 func (c *Client) Conns() []*Conn {

@@ -84,7 +84,7 @@ func TestReceiveReadsThroughIn(t *testing.T) {
 			for i := range n {
 				w.send(a, "%d", i)
 			}
-			_ = a.CloseSend()
+			w.endSend(a)
 		}()
 		w.want(b, "0")
 		in := b.In()
@@ -164,7 +164,7 @@ func TestBatches(t *testing.T) {
 			for i := range n {
 				w.send(a, "%d", i)
 			}
-			_ = a.CloseSend()
+			w.endSend(a)
 		}()
 		var kept []kernel.Message
 		i := 0
@@ -259,9 +259,13 @@ func TestWriteOnly(t *testing.T) {
 			wantClosed(t, name+": SendDone", b.SendDone())
 			w.send(a, "yes")
 			w.want(b, "yes")
-			_ = a.CloseSend()
+			if err := a.CloseSend(); err != nil { // everywhere: nothing is cut off by it
+				t.Fatalf("%s: CloseSend: %v", name, err)
+			}
 			w.wantEOF(b)
-			_ = b.CloseSend()
+			if err := b.CloseSend(); err != nil {
+				t.Fatalf("%s: CloseSend: %v", name, err)
+			}
 			w.wantDone(a)
 			w.wantDone(b)
 			if err := errors.Join(a.Err(), b.Err()); err != nil {
@@ -322,7 +326,7 @@ func TestManyReceivers(t *testing.T) {
 		for i := range n {
 			w.send(a, "%d", i)
 		}
-		_ = a.CloseSend()
+		w.endSend(a)
 		for range 8 {
 			if err := <-over; !errors.Is(err, io.EOF) {
 				t.Error(err)

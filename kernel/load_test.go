@@ -103,7 +103,7 @@ func TestLargeMessagesTakeTurns(t *testing.T) {
 			for {
 				select {
 				case <-stop:
-					_ = bulk.CloseSend()
+					w.endSend(bulk)
 					return
 				default:
 					w.sendMessage(bulk, sized(4<<20, 1))

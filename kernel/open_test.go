@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -39,7 +41,7 @@ func TestDataRightBehindTheOpen(t *testing.T) {
 		for i := range 50 {
 			w.send(s, "%d", i)
 		}
-		_ = s.CloseSend()
+		half := w.half(s)
 		o := w.offer()
 		if got := string(o.Request().Bytes()); got != "request" || o.Method() != "slow" {
 			t.Fatalf("%s with %q", o.Method(), got)
@@ -51,11 +53,17 @@ func TestDataRightBehindTheOpen(t *testing.T) {
 		for i := range 50 {
 			w.send(b, "back %d", i)
 		}
-		_ = b.CloseSend()
+		if half {
+			w.endSend(b)
+		}
 		for i := range 50 {
 			w.want(b, "%d", i)
 		}
-		w.wantEOF(b)
+		if half {
+			w.wantEOF(b)
+		} else {
+			w.endSend(b)
+		}
 		for i := range 50 {
 			w.want(s, "back %d", i)
 		}
@@ -207,14 +215,18 @@ func TestLargeRequestsAndReplies(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.send(s, "right behind")
-			_ = s.CloseSend()
+			half := w.half(s)
 			reply, _, err := s.Accepted(w.ctx)
 			if err != nil || !bytes.Equal(reply.Bytes(), bytes.Repeat([]byte{9}, n)) {
 				t.Fatalf("%d bytes: a reply of %d, %v", n, reply.Len(), err)
 			}
 			reply.Release()
 			w.want(s, "right behind")
-			w.wantEOF(s)
+			if half {
+				w.wantEOF(s)
+			} else {
+				w.endSend(s)
+			}
 			w.wantDone(s)
 			s.Request().Release()
 		}
@@ -228,7 +240,6 @@ func TestSeveralStreamsByOneRequest(t *testing.T) {
 		w.srv.Offers()
 		const n = 5
 		each := make([]kernel.StreamOptions, n)
-		each[2].NoReceive = true
 		as, err := w.client.OpenN(w.ctx, "many", &kernel.OpenOptions{Request: sized(20_000, 1)}, each...)
 		if err != nil || len(as) != n {
 			t.Fatal(len(as), err)
@@ -251,14 +262,6 @@ func TestSeveralStreamsByOneRequest(t *testing.T) {
 			}
 			reply.Release()
 			w.want(bs[i], "to %d", i)
-			if i == 2 {
-				m := text("x")
-				if err := bs[i].Send(w.ctx, m); !errors.Is(err, kernel.ErrNotReadable) {
-					t.Errorf("the write-only one: %v", err)
-				}
-				m.Release()
-				continue
-			}
 			w.send(bs[i], "from %d", i)
 			w.want(a, "from %d", i)
 		}
@@ -268,6 +271,31 @@ func TestSeveralStreamsByOneRequest(t *testing.T) {
 		w.want(bs[1], "the others live on")
 		as[0].Request().Release()
 		o.Request().Release()
+		w.cleanup(append(as, bs...)...)
+	})
+}
+
+// Each stream of a request has options of its own.
+func TestOneOfAGroupIsWriteOnly(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Offers()
+		as, err := w.client.OpenN(w.ctx, "many", nil, kernel.StreamOptions{}, kernel.StreamOptions{NoReceive: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		bs, err := w.offer().AcceptAll(kernel.Message{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.send(bs[0], "x")
+		w.want(as[0], "x")
+		m := text("x")
+		if err := bs[1].Send(w.ctx, m); !errors.Is(err, kernel.ErrNotReadable) {
+			t.Errorf("the write-only one: %v", err)
+		}
+		m.Release()
+		w.send(as[1], "y")
+		w.want(bs[1], "y")
 		w.cleanup(append(as, bs...)...)
 	})
 }
@@ -329,7 +357,10 @@ func TestHeaderAndTrailer(t *testing.T) {
 				t.Errorf("metadata %v", got)
 			}
 			early <- s.SetHeader(kernel.Metadata{{Key: "h", Value: "1"}})
-			s.SetTrailer(kernel.Metadata{{Key: "t", Value: "2"}})
+			if err := s.SetTrailer(kernel.Metadata{{Key: "t", Value: "2"}}); (err == nil) != w.caps.Status ||
+				err != nil && !errors.Is(err, kernel.ErrNotSupported) {
+				t.Errorf("SetTrailer: %v", err)
+			}
 			if err := s.Send(ctx, text("x")); err != nil {
 				return err
 			}
@@ -348,9 +379,8 @@ func TestHeaderAndTrailer(t *testing.T) {
 			t.Errorf("header %v, %v", header, err)
 		}
 		w.want(s, "x")
-		s.SetTrailer(kernel.Metadata{{Key: "ours", Value: "3"}})
 		w.wantEOF(s)
-		if s.Trailer().Get("t") != "2" {
+		if w.caps.Status && s.Trailer().Get("t") != "2" {
 			t.Errorf("trailer %v", s.Trailer())
 		}
 		if err := handled(w, early); err != nil {
@@ -368,22 +398,26 @@ func TestMetadataHasALimit(t *testing.T) {
 	overAll(t, so, nil, func(t *testing.T, w *world) {
 		w.srv.Handle("echo", echo)
 		big := kernel.Metadata{{Key: "k", Value: string(make([]byte, 1000))}}
-		if _, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: big}); !errors.Is(err, kernel.ErrMetadataTooLarge) {
+		refused := func(md kernel.Metadata) {
+			s, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: md})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _, err = s.Accepted(w.ctx)
+			if se := wantCode(t, err, kernel.CodeTooLarge); se.NotProcessed != w.untouched(kernel.CodeTooLarge) {
+				t.Errorf("%+v", se)
+			}
+		}
+		if !w.limitsAreTold() {
+			refused(big)
+		} else if _, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: big}); !errors.Is(err, kernel.ErrMetadataTooLarge) {
 			t.Errorf("too much: %v", err)
 		}
 		bad := kernel.Metadata{{Key: "Upper", Value: "x"}}
 		if _, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: bad}); !errors.Is(err, kernel.ErrLimits) {
 			t.Errorf("an illegal key: %v", err)
 		}
-		many := kernel.Metadata{{Key: "a"}, {Key: "a"}, {Key: "a"}, {Key: "a"}}
-		s, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: many})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _, err = s.Accepted(w.ctx)
-		if se := wantCode(t, err, kernel.CodeTooLarge); !se.NotProcessed {
-			t.Errorf("%+v", se)
-		}
+		refused(kernel.Metadata{{Key: "a"}, {Key: "a"}, {Key: "a"}, {Key: "a"}})
 	})
 }
 
@@ -424,8 +458,8 @@ func TestContexts(t *testing.T) {
 		if err := s.Context().Err(); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		se = wantCode(t, handled(w, ended), kernel.CodeCancelled)
-		if !se.Remote || se.Reason != "no more of it" {
+		se = wantCode(t, handled(w, ended), w.told(kernel.CodeCancelled))
+		if !se.Remote || w.caps.Status && se.Reason != "no more of it" {
 			t.Errorf("the server was told %+v", se)
 		}
 		if kernel.FromContext(context.Background()) != nil {
@@ -473,6 +507,27 @@ func TestDeadlinesTravelAsTimeLeft(t *testing.T) {
 			t.Errorf("the server saw %+v", got)
 		}
 		wantCode(t, got.err, kernel.CodeDeadlineExceeded)
+	})
+}
+
+// A server ends a stream at its deadline, whether or not its client says so.
+func TestDeadlinesEndTheStreamsOfSilentClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tg := newTarget(t, true, kernel.ServerOptions{})
+		r := tg.attack(hello())
+		f := openFrame(1, "stuck")
+		f.Deadline = 7 * time.Second
+		r.say(f)
+		time.Sleep(7*time.Second - time.Millisecond)
+		synctest.Wait()
+		if h, ok := r.find(frame.Reset, 1); ok {
+			t.Fatalf("ended before its deadline: %+v", h)
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if h, ok := r.find(frame.Reset, 1); !ok || h.code != frame.CodeDeadlineExceeded {
+			t.Fatalf("not ended at its deadline: %s", r.tail())
+		}
 	})
 }
 

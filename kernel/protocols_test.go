@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"context"
+	"errors"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -22,14 +23,85 @@ type foreign struct {
 	// cannot names the tests that ask for what the protocol does not have, or, with
 	// a slash, a part of one, and says what that is.
 	cannot map[string]string
+	// code is what a code of an answer becomes on its way.
+	code func(kernel.Code) kernel.Code
+	// untouched tells whether a refusal with a code can say that no handler has
+	// seen the open.
+	untouched func(kernel.Code) bool
 }
 
 var foreigns = []foreign{
-	{"brpc", strm.Protocol{}, brpcCannot},
+	{"brpc", strm.Protocol{}, brpcCannot, brpcCode, brpcUntouched},
 }
 
-// brpcCannot is what docs/interop.md says of brpc, as tests.
-var brpcCannot = map[string]string{}
+// learn notes what the client's connection can carry.
+func (w *world) learn() {
+	conns := w.client.Conns()
+	if len(conns) == 0 {
+		return
+	}
+	w.caps = conns[0].Caps()
+	for i := range foreigns {
+		if foreigns[i].name == conns[0].Protocol() {
+			w.other = &foreigns[i]
+		}
+	}
+}
+
+// answered is what a code becomes in the answer to an open or a call.
+func (w *world) answered(c kernel.Code) kernel.Code {
+	if w.other == nil {
+		return c
+	}
+	return w.other.code(c)
+}
+
+// untouched tells whether a refusal with code c can say that nobody saw the open.
+func (w *world) untouched(c kernel.Code) bool { return w.other == nil || w.other.untouched(c) }
+
+// told is the code that the other side of an established stream is told of its
+// end, where that is not in order.
+func (w *world) told(c kernel.Code) kernel.Code {
+	if w.caps.Status {
+		return c
+	}
+	return kernel.CodeAborted
+}
+
+// endSend ends s's sending half. Where a stream ends as a whole it ends the
+// stream, and what the peer still sends is not read: Close must succeed, which is
+// waited for when the test is over.
+func (w *world) endSend(s *kernel.Stream) {
+	if w.caps.HalfClose {
+		if err := s.CloseSend(); err != nil {
+			w.t.Errorf("CloseSend: %v", err)
+		}
+		return
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close(w.ctx) }()
+	w.t.Cleanup(func() {
+		if err := <-closed; err != nil && !w.t.Failed() {
+			w.t.Errorf("Close: %v", err)
+		}
+	})
+}
+
+// half ends s's sending half while the other is open. Where that can't be, it
+// must be said, and half returns false.
+func (w *world) half(s *kernel.Stream) bool {
+	err := s.CloseSend()
+	switch {
+	case w.caps.HalfClose && err != nil:
+		w.t.Errorf("CloseSend: %v", err)
+	case !w.caps.HalfClose && !errors.Is(err, kernel.ErrNotSupported):
+		w.t.Errorf("CloseSend where a half can't end: %v", err)
+	}
+	return w.caps.HalfClose
+}
+
+// limitsAreTold tells whether a side knows what the other takes.
+func (w *world) limitsAreTold() bool { return w.other == nil }
 
 // start connects a server that speaks the protocol beside sluice's own with a
 // client that speaks it.

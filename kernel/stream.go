@@ -65,8 +65,12 @@ func (s *Stream) SetHeader(md Metadata) error {
 
 // SetTrailer sets what the peer gets with the end of our half. It must be called
 // before CloseSend, or before the handler returns. It fails with
-// ErrMetadataTooLarge if the peer does not take so much.
+// ErrMetadataTooLarge if the peer does not take so much, with ErrNotSupported if
+// the protocol's ends carry nothing.
 func (s *Stream) SetTrailer(md Metadata) error {
+	if !s.c.conn.caps.Status && !s.c.unary {
+		return ErrNotSupported
+	}
 	if md.Size() > s.c.conn.mostMetadata() {
 		return ErrMetadataTooLarge
 	}

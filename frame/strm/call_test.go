@@ -119,6 +119,93 @@ func TestLongRequestsAndRepliesAreOnePacket(t *testing.T) {
 	}
 }
 
+// A long message of a call is handed on as it comes, and no more of it is kept than
+// came at once.
+func TestLongMessagesOfCallsAreNotCollected(t *testing.T) {
+	c, s := pair(t)
+	long := strings.Repeat("0123456789", 100_000)
+	for _, k := range []struct {
+		to *side
+		b  []byte
+	}{
+		{s, calling(c.Session, 1, long)}, {c, nil},
+	} {
+		if k.b == nil {
+			k.b = replying(s.Session, 1, long)
+		}
+		most := 0
+		k.to.feedBy(k.b, func(int) int {
+			most = max(most, k.to.in.got.Len())
+			return 10_000
+		})
+		if most > 0 {
+			t.Errorf("%d bytes were kept", most)
+		}
+		if e := k.to.events; len(e) != 3 || string(e[1].payload) != long || !e[1].first || !e[1].last || e[1].frame.Total != len(long) {
+			t.Fatalf("%.300s", k.to.log())
+		}
+	}
+	c.empty(t)
+	s.empty(t)
+}
+
+// Its meta may come in pieces too, and what needs unpacking is collected.
+func TestLongMessagesComeHoweverTheyAreCut(t *testing.T) {
+	for _, md := range [][]frame.Field{nil, {{Key: KeyChecksum, Value: "crc32c"}}, {{Key: KeyAttachmentSize, Value: "5000"}}} {
+		c, _ := pair(t)
+		msg := strings.Repeat("0123456789", 700)
+		req := calling(c.Session, 1, msg, md...)
+		ans := []byte(nil)
+		for at := 1; at < 120; at++ {
+			_, s := pair(t)
+			s.feedBy(req, func(left int) int {
+				if left == len(req) {
+					return at
+				}
+				return left
+			})
+			if len(s.events) != 3 || string(s.events[1].payload) != msg {
+				t.Fatalf("cut at %d: %.300s", at, s.log())
+			}
+			ans = replying(s.Session, 1, msg, md...)
+		}
+		c.feedBy(ans, bytewise)
+		if len(c.events) != 3 || string(c.events[1].payload) != msg {
+			t.Fatalf("%.300s", c.log())
+		}
+	}
+}
+
+func TestACallMayBeAnsweredBeforeItsRequestIsThere(t *testing.T) {
+	c, s := pair(t)
+	req := calling(c.Session, 1, strings.Repeat("x", 100_000))
+	s.feed(req[:50_000])
+	c.feed(replying(s.Session, 1, "enough"))
+	c.expect(t, "accept stream=1 {limit=0 deaf=false}", `data stream=1 total=6 first=true last=true "enough"`, "eos stream=1")
+	s.empty(t)
+	s.feed(req[50_000:])
+	if e := s.events; len(e) != 3 || !e[1].last || len(e[1].payload) != 100_000 || e[2].frame.Kind != frame.EOS {
+		t.Errorf("%.300s", s.log())
+	}
+}
+
+func TestACallMayBeGivenUpWhileItsReplyComes(t *testing.T) {
+	c, s := pair(t)
+	s.feed(calling(c.Session, 1, "request"))
+	ans := replying(s.Session, 1, strings.Repeat("x", 100_000))
+	c.feed(ans[:50_000])
+	// There is no second answer, though the first is not complete.
+	other := calling(c.Session, 3, "x")
+	control(c.Session, abort(1))
+	c.events = nil
+	c.feed(ans[50_000:])
+	c.expect(t)
+	s.feed(other)
+	c.feed(replying(s.Session, 3, "goes on"))
+	c.expect(t, "accept stream=3 {limit=0 deaf=false}", `data stream=3 total=7 first=true last=true "goes on"`, "eos stream=3")
+	c.empty(t)
+}
+
 func TestACallTakesOneRequestAndOneReply(t *testing.T) {
 	c, s := pair(t)
 	s.feed(calling(c.Session, 1, "request"))

@@ -9,25 +9,103 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // packet takes an RPC packet: a request, or the answer to one of ours. via is the
 // stream that it came wrapped in a frame of, or nil.
 func (s *Session) packet(meta, payload []byte, via *stream) error {
+	m, err := s.packetMeta(meta)
+	switch {
+	case err != nil:
+		return err
+	case s.client:
+		return s.response(m, payload, via)
+	}
+	return s.request(m, payload)
+}
+
+func (s *Session) packetMeta(meta []byte) (*rpcMeta, error) {
 	m := &s.in.rpc
 	if err := m.parse(meta); err != nil {
-		return err
+		return nil, err
 	}
 	s.in.hasAnswer = false
 	switch {
 	case s.client && m.isRequest:
-		return failf("a request from the server")
-	case s.client:
-		return s.response(m, payload, via)
-	case !m.isRequest:
-		return failf("a packet of a client's without a request")
+		return nil, failf("a request from the server")
+	case !s.client && !m.isRequest:
+		return nil, failf("a packet of a client's without a request")
 	}
-	return s.request(m, payload)
+	return m, nil
+}
+
+// longPacket decides how a long message is taken: that of a call is handed on as
+// it comes, if it needs no unpacking. What belongs to an open or its answer is
+// collected.
+func (s *Session) longPacket(meta []byte) error {
+	in := &s.in
+	m, err := s.packetMeta(meta)
+	if err != nil {
+		return err
+	}
+	in.rest = in.body - in.meta
+	plain := m.compress == compressNone && m.checksum == checksumNone && !m.hasSettings &&
+		m.errno == 0 && m.attachment >= 0 && int(m.attachment) <= in.rest
+	if plain {
+		if in.st = s.beginCall(m); in.st != nil {
+			in.state, in.first, in.call, in.fm = inPieces, true, true, frameMeta{}
+			return nil
+		}
+	}
+	in.state = inPacket
+	in.got, in.ngot = pool.New(min(in.body, len(meta)+wholeMax)), len(meta)
+	copy(in.got.Bytes(), meta)
+	return nil
+}
+
+// beginCall returns the stream of the call that m begins or answers, or nil.
+func (s *Session) beginCall(m *rpcMeta) *stream {
+	if !s.client {
+		if s.in.next+2 > maxStream {
+			return nil
+		}
+		return s.offer(m, 1)
+	}
+	st, c := s.asker(m, nil)
+	if c == nil || !c.unary {
+		return nil
+	}
+	c.answered = true
+	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: m.metadata(), Grants: s.in.grant(1, false)})
+	return st
+}
+
+// callPiece hands on a piece of a call's message, and after the last the end. Who
+// has given a call up wants none; a handler may answer before its request is there.
+func (s *Session) callPiece(p []byte, first bool, f *frame.Frame) {
+	in := &s.in
+	last := in.rest == 0
+	if last {
+		in.call = false
+	}
+	if s.client && in.st.is(gone) {
+		return
+	}
+	s.put(f, in.st, &in.fm, p, first, last)
+	if last {
+		s.emit(frame.Frame{Kind: frame.EOS, Stream: in.st.id})
+		if s.client {
+			s.forget(in.st)
+		}
+	}
+}
+
+// forget ends a stream's entry.
+func (s *Session) forget(st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.table.remove(st)
 }
 
 // wrapped takes the packet that a frame of st's carries: the answer to the
@@ -106,25 +184,31 @@ func (s *Session) request(m *rpcMeta, payload []byte) error {
 	if in.next+2*uint64(n) > maxStream {
 		return failf("no numbers for streams are left")
 	}
+	st := s.offer(m, n)
+	if m.hasSettings {
+		in.queue[len(in.queue)-1].Payload = msg
+		return nil
+	}
+	s.emit(frame.Frame{Kind: frame.Data, Stream: st.id, Payload: msg, First: true, Last: true, Total: len(msg)})
+	s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id})
+	return nil
+}
+
+// offer enters a request for n streams into the table, and passes it on. It returns
+// the first stream.
+func (s *Session) offer(m *rpcMeta, n int) *stream {
+	in := &s.in
 	c := s.newCall(call{
 		first: in.next, n: n, unary: !m.hasSettings, correlation: m.correlation,
 		dotless: bytes.IndexByte(m.service, '.') < 0,
 	}, offered)
 	in.next += 2 * uint64(n)
-	s.settle(m, c)
 	s.emit(frame.Frame{
 		Kind: frame.Open, Stream: c.first, Unary: c.unary, Method: in.methodOf(m),
 		Metadata: m.metadata(), Deadline: time.Duration(max(m.timeout, 0)) * time.Millisecond,
+		Grants: in.grant(n, !c.unary && !m.settings.writable),
 	})
-	open := &in.queue[len(in.queue)-1]
-	open.Grants = in.grant(n, !c.unary && !m.settings.writable)
-	if !c.unary {
-		open.Payload = msg
-		return nil
-	}
-	s.emit(frame.Frame{Kind: frame.Data, Stream: c.first, Payload: msg, First: true, Last: true, Total: len(msg)})
-	s.emit(frame.Frame{Kind: frame.EOS, Stream: c.first})
-	return nil
+	return s.settle(m, c)
 }
 
 // methodOf is the method's name, made anew only when another one is called.
@@ -150,16 +234,20 @@ func (in *input) grant(n int, deaf bool) []frame.Grant {
 	return in.grants
 }
 
-// settle notes what a request says of its streams.
-func (s *Session) settle(m *rpcMeta, c *call) {
+// settle notes what a request says of its streams, and returns the first.
+func (s *Session) settle(m *rpcMeta, c *call) (first *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.each(c, func(i int, st *stream) {
+		if i == 0 {
+			first = st
+		}
 		if st.peer = m.settings.id; i > 0 {
 			st.peer = m.settings.extra[i-1]
 		}
 		st.feedback, st.deaf = m.settings.feedback, !m.settings.writable
 	})
+	return first
 }
 
 // refuse answers a request that nobody above hears of.
@@ -215,11 +303,8 @@ func (s *Session) asker(m *rpcMeta, via *stream) (*stream, *call) {
 		return nil, nil
 	}
 	c := st.call.Load()
-	if c == nil || !c.written || c.first != st.id || via != nil && c.unary {
+	if c == nil || !c.written || c.answered || c.first != st.id || via != nil && c.unary {
 		return nil, nil
-	}
-	if c.unary {
-		s.table.remove(st)
 	}
 	return st, c
 }
@@ -240,6 +325,7 @@ func (s *Session) resetAll(m *rpcMeta, i int) error {
 
 // replied takes the answer to a call.
 func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
+	s.forget(st)
 	if m.hasSettings { // for streams that were not asked for
 		if err := s.resetAll(m, 0); err != nil {
 			return err

@@ -24,6 +24,9 @@ type model struct {
 	streams map[uint64]*modelStream
 	offers  []frame.Frame
 	calls   map[uint64]string // requests that were not answered
+	heard   map[uint64]string // what calls say
+	asked   map[uint64]bool   // a server's calls
+	ended   map[uint64]bool   // those that are all there
 	first   map[uint64]uint64 // the first stream that a stream was asked for with
 	next    uint64
 	f       frame.Frame
@@ -70,7 +73,7 @@ func (m *model) drawOpen() {
 }
 
 func (m *model) drawCall() {
-	req := fmt.Sprint("call ", m.next)
+	req := fmt.Sprint("call ", m.next, strings.Repeat("y", rapid.SampledFrom([]int{0, 10, 9000}).Draw(m.t, "request")))
 	m.out = append(m.out, calling(m.s, m.next, req)...)
 	m.calls[m.next] = req
 	m.next += 2
@@ -83,6 +86,9 @@ func (m *model) drawAnswer() {
 	}
 	i := rapid.IntRange(0, len(m.offers)-1).Draw(m.t, "offer")
 	f := m.offers[i]
+	if _, all := m.ended[f.Stream]; f.Unary && !all {
+		return // its request is still coming
+	}
 	m.offers = slices.Delete(m.offers, i, i+1)
 	n := len(f.Grants)
 	switch k := rapid.IntRange(0, n).Draw(m.t, "accepted"); {
@@ -91,7 +97,7 @@ func (m *model) drawAnswer() {
 			m.control(frame.Frame{Kind: frame.Reject, Stream: f.Stream, Code: frame.CodeAborted, Reason: "no call"})
 			return
 		}
-		m.out = append(m.out, replying(m.s, f.Stream, "reply to "+m.calls[f.Stream])...)
+		m.out = append(m.out, replying(m.s, f.Stream, "reply to "+m.heard[f.Stream])...)
 	case k == 0:
 		m.control(frame.Frame{Kind: frame.Reject, Stream: f.Stream, Code: frame.CodeAborted, Reason: "no"})
 	default:
@@ -223,13 +229,16 @@ func (m *model) event(f *frame.Frame) {
 	case frame.Open:
 		o := *f
 		o.Grants = append([]frame.Grant(nil), f.Grants...)
+		if f.Unary {
+			m.asked[f.Stream] = true
+		}
 		m.offers = append(m.offers, o)
 		return
 	case frame.Accept, frame.Reject:
 		m.answered(f)
 		return
 	}
-	if _, call := m.calls[f.Stream]; call || m.isCall(f.Stream) {
+	if _, call := m.calls[f.Stream]; call || m.asked[f.Stream] {
 		m.callEvent(f)
 		return
 	}
@@ -246,7 +255,7 @@ func (m *model) event(f *frame.Frame) {
 		}
 		st.reported = f.Value
 	case frame.EOS:
-		m.ended(st, f)
+		m.streamEnded(st, f)
 	case frame.Stop:
 		m.close(f.Stream)
 		st.state = isOver
@@ -255,20 +264,18 @@ func (m *model) event(f *frame.Frame) {
 	}
 }
 
-// isCall tells whether a server's number is an offered call's.
-func (m *model) isCall(id uint64) bool {
-	return slices.ContainsFunc(m.offers, func(f frame.Frame) bool { return f.Unary && f.Stream == id })
-}
-
 func (m *model) callEvent(f *frame.Frame) {
 	switch {
-	case f.Kind == frame.Data && m.name == "server":
-		m.calls[f.Stream] = string(f.Payload)
+	case f.Kind == frame.Data && f.First:
+		m.heard[f.Stream] = string(f.Payload)
 	case f.Kind == frame.Data:
-		if want := "reply to " + m.calls[f.Stream]; string(f.Payload) != want {
-			m.t.Fatalf("%q came for %q", f.Payload, want)
+		m.heard[f.Stream] += string(f.Payload)
+	case f.Kind == frame.EOS && m.name == "server":
+		m.ended[f.Stream] = true
+	case f.Kind == frame.EOS:
+		if want := "reply to " + m.calls[f.Stream]; f.Code == frame.CodeOK && m.heard[f.Stream] != want {
+			m.t.Fatalf("%q came for %q", m.heard[f.Stream], want)
 		}
-	case f.Kind == frame.EOS && m.name == "client":
 		delete(m.calls, f.Stream)
 	}
 }
@@ -308,7 +315,7 @@ func (m *model) data(st *modelStream, f *frame.Frame) {
 	}
 }
 
-func (m *model) ended(st *modelStream, f *frame.Frame) {
+func (m *model) streamEnded(st *modelStream, f *frame.Frame) {
 	if f.Code != frame.CodeOK || st.within {
 		m.t.Fatalf("%s: %s, inside a message: %t", m.name, describe(f), st.within)
 	}
@@ -344,6 +351,7 @@ func newModel(t *rapid.T, name string) *model {
 	return &model{
 		t: t, name: name, s: newSession(name == "client", testMaxMessage, maxBody), next: 1,
 		streams: map[uint64]*modelStream{}, calls: map[uint64]string{}, first: map[uint64]uint64{},
+		heard: map[uint64]string{}, asked: map[uint64]bool{}, ended: map[uint64]bool{},
 	}
 }
 

@@ -14,6 +14,7 @@ type state uint8
 const (
 	atHeader state = iota // of a packet or frame
 	inPacket              // collecting the body of a packet
+	inHead                // collecting the meta of a packet with a long message
 	inMeta                // collecting the meta of a frame
 	inWhole               // collecting the payload of a frame
 	inPieces              // handing on the payload of a frame as it comes
@@ -41,6 +42,7 @@ type input struct {
 	fm    frameMeta // the frame at hand
 	st    *stream   // whose it is
 	first bool      // no piece of its payload was handed on
+	call  bool      // its payload is the message of a call
 
 	queue []frame.Frame // events that wait to be returned
 	taken int           // of them, those that were
@@ -213,10 +215,13 @@ func (s *Session) step(p []byte, f *frame.Frame) (int, error) {
 		}
 		in.state = atHeader
 		return n, s.packet(b[:in.meta], b[in.meta:], nil)
-	case inMeta:
+	case inHead, inMeta:
 		b, n, ok := in.collect(p, in.meta)
-		if !ok {
+		switch {
+		case !ok:
 			return n, nil
+		case in.state == inHead:
+			return n, s.longPacket(b)
 		}
 		return n, s.frame(b, f)
 	case inWhole:
@@ -261,9 +266,13 @@ func (s *Session) header(p []byte) (int, error) {
 		return n, codef(frame.CodeFrameSize, "meta of %d bytes", meta)
 	}
 	in.body, in.meta = int(body), int(meta)
-	in.state = inPacket
-	if magic == magicStream {
+	switch {
+	case magic == magicStream:
 		in.state = inMeta
+	case body-meta > wholeMax:
+		in.state = inHead
+	default:
+		in.state = inPacket
 	}
 	return n, nil
 }

@@ -122,6 +122,7 @@ type call struct {
 	deferred []byte // frames for the further streams, behind the answer
 
 	// The reader's.
+	answered  bool // the reply has begun
 	early     []earlyFrame
 	earlySize int
 }

@@ -131,8 +131,11 @@ func (s *Session) piece(p []byte, f *frame.Frame) int {
 	if in.rest -= n; in.rest == 0 {
 		in.state = atHeader
 	}
-	if in.st.is(live) || in.st.is(closing) { // else it was reset meanwhile
-		s.put(f, in.st, &in.fm, p[:n], first, in.rest == 0)
+	switch st := in.st; {
+	case in.call:
+		s.callPiece(p[:n], first, f)
+	case st.is(live), st.is(closing): // else it was reset meanwhile
+		s.put(f, st, &in.fm, p[:n], first, in.rest == 0)
 	}
 	return n
 }

@@ -27,6 +27,7 @@ type traffic struct {
 	gap      time.Duration // between two values
 	atClient func(n int)   // is called before the client sends value n, from 1
 	atServer func(n int)   // before the server sends its own
+	answered chan struct{} // closed when the client has the call's result
 
 	mu      sync.Mutex
 	started int // functions of the handler
@@ -129,6 +130,9 @@ func (p *traffic) run(ctx context.Context, t *testing.T, client *kernel.Client) 
 	var src *kernel.Source[string]
 	if err == nil {
 		src, err = kernel.Call[*intSink, *kernel.Source[string]](ctx, client, kernel.Verb(1), sink, nil)
+	}
+	if p.answered != nil {
+		close(p.answered)
 	}
 	if p.call = err; err == nil {
 		received := make(chan struct{})
@@ -239,17 +243,17 @@ func TestAStreamWhoseClientStops(t *testing.T) {
 				ok(t, w.client.Close())
 			}
 		}
-		p.atServer = holdAt50(p, w)
+		p.atServer = holdAt50(p, w.srv.Conns)
 		p.run(w.ctx, t, w.client)
 		p.wantCut(t)
 	})
 }
 
 // holdAt50 keeps the side that is not to decide from having sent everything
-// before the other gets to its 50th value.
-func holdAt50(p *traffic, w *world) func(int) {
+// before it has lost its connections.
+func holdAt50(p *traffic, conns func() []*kernel.Conn) func(int) {
 	return func(n int) {
-		for n == 50 && p.gap == 0 && w.client.Conns() != nil {
+		for n == 50 && p.gap == 0 && conns() != nil {
 			runtime.Gosched()
 		}
 	}
@@ -259,12 +263,14 @@ func TestAStreamWhoseServerStops(t *testing.T) {
 	everywhere(t, nil, func(t *testing.T, w *world, p *traffic) {
 		w.loose = true
 		p.register(t, w.srv)
+		p.answered = make(chan struct{})
 		p.atServer = func(n int) {
 			if n == 50 {
+				<-p.answered
 				ok(t, w.srv.Close())
 			}
 		}
-		p.atClient = holdAt50(p, w)
+		p.atClient = holdAt50(p, w.client.Conns)
 		p.run(w.ctx, t, w.client)
 		p.wantCut(t)
 		ok(t, w.client.Close())

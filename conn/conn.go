@@ -92,8 +92,8 @@ func (e *Error) Unwrap() error { return e.Err }
 // Config is what a connection is made with.
 type Config struct {
 	Session frame.Session
-	Client  bool // we opened the connection
-	Limits  Limits
+	Client  bool    // we opened the connection
+	Limits  *Limits // shared, and not changed
 	Peer    frame.Settings
 	Handler Handler
 	Timers  *timers.Queue
@@ -157,7 +157,7 @@ type awayState struct {
 
 func newConn(cfg Config) *Conn {
 	c := &Conn{cfg: cfg, sess: cfg.Session}
-	c.lim = &c.cfg.Limits
+	c.lim = cfg.Limits
 	c.caps = c.sess.Caps()
 	c.also.init(c.sess)
 	c.pacing, c.maxStream = c.caps.Pacing, c.caps.MaxStream

@@ -71,7 +71,7 @@ func (l *listener) spawn() { l.c.flush() }
 func newMeeting(t *testing.T, h Handler) (*Conn, *listener) {
 	t.Helper()
 	c := newConn(Config{
-		Session: native.New(native.DefaultMaxFragment), Limits: Limits{}.WithDefaults(), Timers: &timers.Queue{},
+		Session: native.New(native.DefaultMaxFragment), Limits: limits(Limits{}), Timers: &timers.Queue{},
 		Peer: frame.Settings{ConnCredit: 1 << 20, MaxStreams: 100}, Handler: h,
 	})
 	l := &listener{sink: sink{c: c}, sess: native.New(native.DefaultMaxFragment)}

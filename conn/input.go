@@ -15,7 +15,6 @@ const ackEvery = 64 << 10
 
 // input is what the reader owns.
 type input struct {
-	frame frame.Frame
 	run   pool.Queue // whole messages of one stream, in a row
 	port  *Port      // whose they are
 	now   time.Time
@@ -80,8 +79,8 @@ func (c *Conn) acknowledge() {
 }
 
 func (c *Conn) decode(p []byte) error {
-	in := &c.in
-	f := &in.frame
+	f := frame.GetFrame(frame.None) // as large as a fifth of a connection, and used by one at a time
+	defer frame.PutFrame(f)
 	for {
 		n, err := c.sess.Next(p, f)
 		p = p[n:]

@@ -388,17 +388,8 @@ func (c *Conn) gather() bool {
 // frames.
 func (c *Conn) gatherControl() {
 	o := &c.out
-	o.mu.Lock()
-	s := o.take()
-	ports := o.control.head
-	o.control = list{}
-	closed := o.closed
-	o.mu.Unlock()
-	if s.away != nil && !s.dying { // before the ping whose answer tells that it was read
-		c.sess.Control(&o.o, s.away)
-	}
-	c.ownFrames(&s)
-	for p := ports; p != nil; {
+	p, closed, last := c.gatherOwn()
+	for p != nil {
 		next := p.nextControl
 		p.nextControl = nil
 		if p.id.Load() != 0 || c.number(p, closed) {
@@ -406,10 +397,32 @@ func (c *Conn) gatherControl() {
 		}
 		p = next
 	}
-	if s.away != nil && s.dying {
-		c.sess.Control(&o.o, s.away)
+	if last != nil {
+		c.sess.Control(&o.o, last)
 		o.bye = true
 	}
+}
+
+// gatherOwn encodes the connection's own frames, and returns the streams that
+// have control frames to write and the goodbye that comes last, if it is time
+// for that. What it needs of the stack is free again when the streams are asked:
+// it is often a handler's.
+func (c *Conn) gatherOwn() (ports *Port, closed bool, last *frame.Frame) {
+	o := &c.out
+	o.mu.Lock()
+	s := o.take()
+	ports, closed = o.control.head, o.closed
+	o.control = list{}
+	o.mu.Unlock()
+	switch {
+	case s.away == nil:
+	case s.dying:
+		last = s.away
+	default: // before the ping whose answer tells that it was read
+		c.sess.Control(&o.o, s.away)
+	}
+	c.ownFrames(&s)
+	return ports, closed, last
 }
 
 // unopened is why a stream without a number will get none.

@@ -77,9 +77,15 @@ type stage struct {
 	n    uint64
 }
 
+// limits completes l.
+func limits(l Limits) *Limits {
+	l = l.WithDefaults()
+	return &l
+}
+
 func newStage(l Limits, credit int) *stage {
 	c := newConn(Config{
-		Session: native.New(native.DefaultMaxFragment), Limits: l.WithDefaults(), Timers: &timers.Queue{},
+		Session: native.New(native.DefaultMaxFragment), Limits: limits(l), Timers: &timers.Queue{},
 		Peer: frame.Settings{ConnCredit: uint64(credit), MaxStreams: 100},
 	})
 	s := &stage{c: c, sink: &sink{c: c}}

@@ -28,7 +28,7 @@ func TestAConnectionClosedAtOnceIsGone(t *testing.T) {
 		h := &nobody{closed: make(chan error, 2)}
 		start := time.Now()
 		Serve(ours, Config{
-			Session: native.New(native.DefaultMaxFragment), Limits: Limits{}.WithDefaults(), Handler: h,
+			Session: native.New(native.DefaultMaxFragment), Limits: limits(Limits{}), Handler: h,
 			Timers: &timers.Queue{}, Remote: ours.RemoteAddr(), Peer: frame.Settings{ConnCredit: 1 << 20},
 		}, nil, (*Conn).Close)
 		if _, err := io.Copy(io.Discard, peer); err != nil {

@@ -9,8 +9,8 @@ type table struct {
 	slots  atomic.Pointer[[]atomic.Pointer[Port]]
 	others map[uint64]*Port // whose place was taken
 	n      int
-	cut    uint64   // streams that ended before the peer had ended its half
-	ring   [32]gone // of the last streams that ended
+	cut    uint64    // streams that ended before the peer had ended its half
+	ring   *[32]gone // of the last streams that ended; nil: none has
 	next   int
 }
 
@@ -94,6 +94,9 @@ func (t *table) remove(id uint64) {
 	if !over {
 		t.cut++
 	}
+	if t.ring == nil {
+		t.ring = new([32]gone)
+	}
 	t.ring[t.next] = gone{id, over}
 	t.next = (t.next + 1) % len(t.ring)
 }
@@ -117,6 +120,9 @@ func (t *table) all() []*Port {
 // peerOver tells whether the peer had ended stream id itself, as far as that is
 // still remembered.
 func (t *table) peerOver(id uint64) bool {
+	if t.ring == nil {
+		return false
+	}
 	for _, g := range t.ring {
 		if g.id == id {
 			return g.peerOver

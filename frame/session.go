@@ -69,14 +69,17 @@ type Out struct {
 	refs []ref
 	refd int // bytes by reference
 	held pool.Queue
-	f    Frame
+	f    *Frame // what Scratch returns; nil: not asked for since Reset
 }
 
 // Scratch returns an empty frame of a kind, to be filled and passed to Control
 // at once: it is used again by the next call.
 func (o *Out) Scratch(k Kind, id uint64) *Frame {
-	o.f = Frame{Kind: k, Stream: id}
-	return &o.f
+	if o.f == nil {
+		o.f = GetFrame(k)
+	}
+	*o.f = Frame{Kind: k, Stream: id, Grants: o.f.Grants[:0]}
+	return o.f
 }
 
 type ref struct {
@@ -166,6 +169,10 @@ func (o *Out) Vec(v [][]byte) [][]byte {
 func (o *Out) Reset() {
 	o.held.Release()
 	clear(o.refs)
+	if o.f != nil {
+		PutFrame(o.f)
+		o.f = nil
+	}
 	o.Buf, o.refs, o.refd = o.Buf[:0], o.refs[:0], 0
 }
 

@@ -269,7 +269,7 @@ func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error)
 		c.peer.TLS = &st
 	}
 	cfg := conn.Config{
-		Session: j.sess, Client: j.g.Client, Limits: h.limits, Peer: j.g.Peer, Handler: (*link)(c),
+		Session: j.sess, Client: j.g.Client, Limits: &h.limits, Peer: j.g.Peer, Handler: (*link)(c),
 		Timers: &h.timers, Remote: j.nc.RemoteAddr(), RTT: j.rtt,
 	}
 	var orphan error

@@ -412,6 +412,7 @@ func TestRedialBacksOff(t *testing.T) {
 		if _, err := c.Conn(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // the server's side of it may be a moment later
 		_ = srv.Conns()[0].Close()
 		synctest.Wait()
 		fail = true

@@ -103,7 +103,10 @@ func appendMetadata(b []byte, md frame.Metadata) []byte {
 }
 
 // appendReason cuts a text that is too long: no error may grow past what a frame
-// can hold.
+// can hold. Four copies of it in appendControl would take their place on the stack
+// of whoever flushes.
+//
+//go:noinline
 func appendReason(b []byte, f *frame.Frame) []byte {
 	return appendString(binary.AppendUvarint(b, uint64(f.Code)), f.Reason[:min(len(f.Reason), maxReason)])
 }

@@ -105,6 +105,7 @@ type Config struct {
 type Conn struct {
 	cfg  Config
 	sess frame.Session
+	runs runner // sess, if it is one
 	lim  *Limits
 	tr   transport
 
@@ -158,6 +159,7 @@ type awayState struct {
 func newConn(cfg Config) *Conn {
 	c := &Conn{cfg: cfg, sess: cfg.Session}
 	c.lim = cfg.Limits
+	c.runs, _ = c.sess.(runner)
 	c.caps = c.sess.Caps()
 	c.also.init(c.sess)
 	c.pacing, c.maxStream = c.caps.Pacing, c.caps.MaxStream

@@ -90,7 +90,10 @@ func (c *Conn) decode(p []byte) error {
 		case f.Kind == frame.None:
 			return nil
 		case f.Kind == frame.Data:
-			err = c.data(f)
+			if err = c.data(f); err == nil && c.runs != nil && c.in.run.Len() > 0 {
+				n, err = c.moreOf(f.Stream, p)
+				p = p[n:]
+			}
 		default:
 			if err = c.deliver(); err == nil {
 				err = c.control(f)
@@ -179,6 +182,27 @@ func (c *Conn) data(f *frame.Frame) error {
 	}
 	in.port = p
 	return c.judge(p.s.Fragment(f.Payload, f.First, f.Last, f.Total, in.now))
+}
+
+// A runner is a session that can take many small messages of one stream at once.
+type runner interface {
+	// Run appends whole messages of stream id to q, as many as come next in p, and
+	// returns how many bytes of p they were.
+	Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) int
+}
+
+// moreOf takes what follows in p of the messages of the stream at hand, as data
+// would one by one, and returns how many bytes of p that was.
+func (c *Conn) moreOf(id uint64, p []byte) (int, error) {
+	in := &c.in
+	had, bytes := in.run.Len(), in.run.Bytes()
+	n := c.runs.Run(p, id, in.arena, &in.run)
+	had, bytes = in.run.Len()-had, in.run.Bytes()-bytes
+	in.data += had
+	if in.recvd += uint64(bytes + had*frame.MessageOverhead); in.recvd > in.limit {
+		return n, c.beyond(id)
+	}
+	return n, nil
 }
 
 // deliver hands the messages in hand to their stream.

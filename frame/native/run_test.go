@@ -1,0 +1,96 @@
+package native
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// dataIn reads input in pieces cut at the given places, and returns what data
+// there was, a line each. With runs it asks for more of the same stream after each
+// whole message.
+func dataIn(s *Session, input []byte, cuts []int, runs bool) (all []string, err error) {
+	a := pool.GetArena()
+	defer pool.PutArena(a)
+	var f frame.Frame
+	for i, from := range append([]int{0}, cuts...) {
+		to := len(input)
+		if i < len(cuts) {
+			to = cuts[i]
+		}
+		for p := input[from:to]; ; {
+			n, err := s.Next(p, &f)
+			if err != nil {
+				return all, err
+			}
+			if p = p[n:]; f.Kind == frame.None {
+				break
+			}
+			if f.Kind != frame.Data { // what is not of its kind is left from before
+				all = append(all, fmt.Sprintf("%d %d", f.Stream, f.Kind))
+				continue
+			}
+			all = append(all, fmt.Sprintf("%d %v %v %d %x", f.Stream, f.First, f.Last, f.Kind, f.Payload))
+			if runs && f.First && f.Last {
+				var q pool.Queue
+				p = p[s.Run(p, f.Stream, a, &q):]
+				q.Each(func(m pool.Message) {
+					all = append(all, fmt.Sprintf("%d true true %d %x", f.Stream, frame.Data, m.Bytes()))
+				})
+				q.Release()
+			}
+		}
+	}
+	return all, nil
+}
+
+func TestARunIsWhatNextWouldGive(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		checked := rapid.Bool().Draw(t, "checked")
+		sessions := [3]*Session{}
+		for i := range sessions {
+			sessions[i] = New(rapid.SampledFrom([]int{1 << 10, DefaultMaxFragment}).Draw(t, "largest"))
+			if checked {
+				sessions[i].SetChecksum()
+			}
+		}
+		var o frame.Out
+		sizes := rapid.SampledFrom([]int{0, 1, 64, 1000, 1 << 10, wholeMax, wholeMax + 1, 20_000})
+		for range rapid.IntRange(1, 40).Draw(t, "frames") {
+			id := rapid.SampledFrom([]uint64{1, 1, 1, 1, 2, 3}).Draw(t, "stream")
+			if rapid.IntRange(0, 9).Draw(t, "kind") == 0 {
+				sessions[0].Control(&o, &frame.Frame{Kind: frame.Credit, Stream: id, Value: 77})
+				continue
+			}
+			var run pool.Queue
+			for i := range rapid.IntRange(1, 5).Draw(t, "messages") {
+				m := pool.New(sizes.Draw(t, "size"))
+				for j := range m.Bytes() {
+					m.Bytes()[j] = byte(i + j)
+				}
+				run.Push(m)
+			}
+			sessions[0].Messages(&o, id, run)
+		}
+		sessions[0].Flush(&o)
+		input := slices.Concat(o.Vec(nil)...)
+		o.Reset()
+		cuts := rapid.SliceOfN(rapid.IntRange(0, len(input)), 0, 6).Draw(t, "cuts")
+		slices.Sort(cuts)
+		sessions[2].reader.maxFragment = sessions[1].reader.maxFragment
+		want, wantErr := dataIn(sessions[1], input, cuts, false)
+		got, gotErr := dataIn(sessions[2], input, cuts, true)
+		if fmt.Sprint(gotErr) != fmt.Sprint(wantErr) || !slices.Equal(got, want) {
+			t.Fatalf("with runs %d events, %v; one by one %d, %v", len(got), gotErr, len(want), wantErr)
+		}
+		at, in := sessions[1].Begun()
+		if at2, in2 := sessions[2].Begun(); at2 != at || in2 != in {
+			t.Fatalf("with runs a frame has begun at %d (%v), one by one at %d (%v)", at2, in2, at, in)
+		}
+	})
+}

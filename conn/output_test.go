@@ -62,7 +62,7 @@ func (t *talker) RoomFree() {
 		t.onRoom()
 	}
 }
-func (t *talker) Deliver(*pool.Queue, time.Time) error              { return nil }
+func (t *talker) Deliver(run *pool.Queue, _ time.Time) error        { run.Release(); return nil }
 func (t *talker) Fragment([]byte, bool, bool, int, time.Time) error { return nil }
 func (t *talker) Control(*frame.Frame) error                        { return nil }
 func (t *talker) Held() (int, uint64)                               { return 0, 0 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/sluicerpc/sluice/frame"
-	"github.com/sluicerpc/sluice/pool"
 )
 
 // A fate is what becomes of a payload.
@@ -64,9 +63,7 @@ type reader struct {
 	verdict
 	left  int64 // of the payload, still to come
 	text  []byte
-	whole pool.Message // a small payload that is coming
-	got   int
-	stale pool.Message // the one handed on by the last call
+	small []byte // a small payload that comes in parts
 
 	pack *envelope // nil where nothing is compressed
 
@@ -89,10 +86,6 @@ func (r *reader) boundary() bool { return r.at == atHead && r.nhead == 0 }
 // Next implements frame.Session.
 func (r *reader) Next(p []byte, f *frame.Frame) (int, error) {
 	f.Kind = frame.None
-	if !r.stale.IsZero() {
-		r.stale.Release()
-		r.stale = pool.Message{}
-	}
 	if r.paused || len(r.held) > 0 {
 		return r.resume(p, f)
 	}
@@ -239,22 +232,22 @@ func (r *reader) data(p []byte, f *frame.Frame) (n int, done bool) {
 	return n, r.left == 0
 }
 
-// collect gathers a small message that comes in parts.
+// collect gathers a small message that comes in parts. Its memory is the garbage
+// collector's: the connection may end at any time.
 func (r *reader) collect(p []byte, f *frame.Frame) (int, bool) {
 	if len(p) == 0 {
 		return 0, false
 	}
-	if r.whole.IsZero() {
-		r.whole, r.got = pool.New(int(r.size)), 0
+	if r.small == nil {
+		r.small = make([]byte, 0, r.size)
 	}
-	b := r.whole.Bytes()
-	r.got += copy(b[r.got:], p)
+	r.small = append(r.small, p...)
 	if r.left -= int64(len(p)); r.left > 0 {
 		return len(p), false
 	}
-	r.stale, r.whole = r.whole, pool.Message{}
-	f.Kind, f.Stream, f.Payload = frame.Data, r.stream, b
-	f.First, f.Last, f.Total = true, true, len(b)
+	f.Kind, f.Stream, f.Payload = frame.Data, r.stream, r.small
+	f.First, f.Last, f.Total = true, true, len(r.small)
+	r.small = nil
 	return len(p), true
 }
 
@@ -298,7 +291,7 @@ var (
 // An unpacker decompresses one algorithm's frames.
 type unpacker interface {
 	// reset begins a frame of n bytes.
-	reset(n int) error
+	reset(n int)
 	// feed takes bytes of the frame, and returns those that it used and what they
 	// hold, which is valid until the next call.
 	feed(p []byte) (used int, plain []byte, err error)
@@ -338,7 +331,8 @@ func (e *envelope) take(p []byte) (int, error) {
 			return n, failf(frame.CodeFrameSize, "a compressed frame of %d bytes, limit %d", size, e.most)
 		}
 		e.nhead, e.left, e.inside, e.full, e.any = 0, int(size), true, false, false
-		return n, e.reset(e.left)
+		e.reset(e.left)
+		return n, nil
 	}
 	n, plain, err := e.feed(p[:min(e.left, len(p))])
 	e.left -= n

@@ -87,7 +87,7 @@ func (s *stream) Next(p []byte, f *frame.Frame) (int, error) {
 // short is the short way for a message that has come whole: most are like that. It
 // returns 0 if this one is not.
 func (s *stream) short(p []byte, f *frame.Frame) int {
-	if len(p) < streamLen || s.pack != nil || !s.let || s.ended || !s.boundary() || len(s.held) > 0 || !s.stale.IsZero() {
+	if len(p) < streamLen || s.pack != nil || !s.let || s.ended || !s.boundary() || len(s.held) > 0 {
 		return 0
 	}
 	n := int64(binary.LittleEndian.Uint32(p))

@@ -45,12 +45,9 @@ type block struct {
 	plain pool.Message
 }
 
-func (b *block) reset(n int) error {
-	b.plain.Release()
-	b.plain = pool.Message{}
+func (b *block) reset(n int) {
 	b.size = n
 	b.in = trim(b.in)
-	return nil
 }
 
 // trim empties memory that is used again, unless it has grown large.
@@ -96,7 +93,11 @@ func (b *block) decompress(size uint32, src []byte) ([]byte, error) {
 }
 
 // done implements unpacker: there is one block, and feed has seen its end.
-func (b *block) done() error { return nil }
+func (b *block) done() error {
+	b.plain.Release()
+	b.plain = pool.Message{}
+	return nil
+}
 
 // chunks decompresses LZ4_FRAGMENTED: blocks of 32 KiB, each of which may refer to
 // the 64 KiB before it.
@@ -118,13 +119,11 @@ type chunks struct {
 	filled int // of the window
 }
 
-func (c *chunks) reset(n int) error {
-	c.window.Release()
+func (c *chunks) reset(n int) {
 	*c = chunks{most: c.most, left: n, in: trim(c.in)}
 	if n < 4 { // too short for a header: nothing is meant
 		c.body, c.last, c.size, c.ended = true, true, n, n == 0
 	}
-	return nil
 }
 
 func (c *chunks) feed(p []byte) (used int, plain []byte, err error) {
@@ -203,6 +202,8 @@ func (c *chunks) decompress(src []byte) ([]byte, error) {
 }
 
 func (c *chunks) done() error {
+	c.window.Release()
+	c.window = pool.Message{}
 	if !c.ended {
 		return errCorrupt("it ends too early")
 	}

@@ -384,7 +384,10 @@ func (s *Session) opened(m *rpcMeta, payload []byte, c *call) error {
 		return s.notOpened(m, c, no)
 	}
 	accepted := min(1+m.settings.count, c.n)
-	first, unwanted := s.establish(m, c, accepted)
+	first, unwanted, ended := s.establish(m, c, accepted)
+	for _, id := range ended {
+		s.emit(frame.Frame{Kind: frame.EOS, Stream: id})
+	}
 	if err := s.resetUnwanted(m, c.n, unwanted); err != nil || first == 0 {
 		return err
 	}
@@ -422,8 +425,8 @@ func (s *Session) notOpened(m *rpcMeta, c *call, no frame.Frame) error {
 
 // establish makes the streams of c that the server accepted live. It returns the
 // first that is still wanted, accepted or not, by which the kernel finds the others,
-// and the ids of those that were accepted and are not wanted.
-func (s *Session) establish(m *rpcMeta, c *call, accepted int) (first uint64, unwanted []int64) {
+// the ids of those that were accepted and are not wanted, and what await does.
+func (s *Session) establish(m *rpcMeta, c *call, accepted int) (first uint64, unwanted []int64, ended []uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.each(c, func(i int, st *stream) {
@@ -440,12 +443,14 @@ func (s *Session) establish(m *rpcMeta, c *call, accepted int) (first uint64, un
 			s.table.remove(st)
 		case st.canceled:
 			unwanted = append(unwanted, st.peer)
-			s.await(st, dropped)
+			if id := s.await(st, dropped); id != 0 {
+				ended = append(ended, id)
+			}
 		default:
 			st.phase.Store(uint32(live))
 		}
 	})
-	return first, unwanted
+	return first, unwanted, ended
 }
 
 // resetUnwanted resets streams that were given up meanwhile, and those beyond

@@ -88,7 +88,7 @@ func (s *Session) failAsked(c *call, err error) {
 	if first == 0 {
 		return
 	}
-	s.tellLocked(frame.Frame{Kind: frame.Reject, Stream: first, Code: codeOfPack(err), Reason: err.Error()})
+	s.tell(frame.Frame{Kind: frame.Reject, Stream: first, Code: codeOfPack(err), Reason: err.Error()})
 }
 
 // codeOfPack is the code of what can't be packed.
@@ -310,7 +310,7 @@ func (s *Session) grant(o *frame.Out, c *call) {
 			s.table.remove(st)
 		case st.canceled:
 			o.Buf = appendRST(o.Buf, st.peer)
-			s.await(st, dropped)
+			s.tellEnd(s.await(st, dropped))
 		default:
 			st.phase.Store(uint32(live))
 		}
@@ -357,7 +357,7 @@ func (s *Session) failOffered(o *frame.Out, c *call, code frame.Code, reason str
 	defer s.mu.Unlock()
 	s.each(c, func(i int, st *stream) {
 		if c.accept && !c.unary && i > 0 && i < c.settled && !st.canceled {
-			s.tellLocked(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: code, Reason: cut(reason)})
+			s.tell(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: code, Reason: cut(reason)})
 		}
 		s.table.remove(st)
 	})

@@ -203,6 +203,8 @@ type side struct {
 // feed gives the session p as a connection does: again and again, until it asks
 // for more.
 func (s *side) feed(p []byte) {
+	s.local()
+	defer s.local()
 	// A copy that is overwritten: nothing may be kept of it.
 	in := append([]byte(nil), p...)
 	var f frame.Frame
@@ -225,6 +227,13 @@ func (s *side) feed(p []byte) {
 		default:
 			s.events = add(s.events, eventOf(&f))
 		}
+	}
+}
+
+// local takes the events that writing has caused, as a connection does.
+func (s *side) local() {
+	for f := (frame.Frame{}); s.Local(&f); {
+		s.events = add(s.events, eventOf(&f))
 	}
 }
 

@@ -105,7 +105,7 @@ func valueOf(names []string, name string) (int32, error) {
 	if i := slices.Index(names, name); i >= 0 {
 		return int32(i), nil
 	}
-	return 0, strconv.ErrSyntax
+	return 0, fmt.Errorf("must be one of %s", strings.Join(names, ", "))
 }
 
 // metadata is what a handler or caller is told of a packet's meta.

@@ -6,7 +6,13 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// limits is a grant without a wish.
+var (
+	_ frame.Session  = (*Session)(nil)
+	_ frame.Local    = (*Session)(nil)
+	_ frame.Protocol = Protocol{}
+)
+
+// grants are n without a wish.
 func grants(n int) []frame.Grant { return make([]frame.Grant, n) }
 
 // opening is the Open of n streams from number id on.

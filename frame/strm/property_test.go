@@ -54,6 +54,9 @@ const (
 
 func (m *model) control(f frame.Frame) {
 	m.out = append(m.out, written(m.s, func(o *frame.Out) { m.s.Control(o, &f) })...)
+	for f := (frame.Frame{}); m.s.Local(&f); {
+		m.event(&f)
+	}
 }
 
 func (m *model) drawOpen() {

@@ -45,10 +45,14 @@ func (r *run) read(in pipe) error {
 func (r *run) write(out pipe) {
 	defer close(out)
 	var o frame.Out
+	var l frame.Frame
 	for f := range r.todo {
 		f(&o)
 		if b := flatten(r.s, &o); len(b) > 0 {
 			out <- b
+		}
+		for r.s.Local(&l) {
+			r.events(&l)
 		}
 	}
 }

@@ -111,13 +111,6 @@ func (s *Session) next(p []byte, f *frame.Frame) (int, error) {
 // pop returns the next of the events that wait, if there is one.
 func (s *Session) pop(f *frame.Frame) bool {
 	in := &s.in
-	if s.hasLate.Load() {
-		s.mu.Lock()
-		in.queue = append(in.queue, s.late...)
-		s.late = s.late[:0]
-		s.hasLate.Store(false)
-		s.mu.Unlock()
-	}
 	if in.taken == len(in.queue) {
 		return false
 	}
@@ -152,7 +145,7 @@ func (s *Session) emit(f frame.Frame) { s.in.queue = append(s.in.queue, f) }
 // report of what was taken.
 func (s *Session) fast(p []byte, f *frame.Frame) int {
 	in := &s.in
-	if len(p) < headerLen || in.state != atHeader || in.nhead != 0 || len(in.queue) > 0 || s.hasLate.Load() {
+	if len(p) < headerLen || in.state != atHeader || in.nhead != 0 || len(in.queue) > 0 {
 		return 0
 	}
 	end := headerLen + uint64(binary.BigEndian.Uint32(p[4:]))

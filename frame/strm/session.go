@@ -18,13 +18,9 @@ type Session struct {
 	in  input  // the reader's
 	out output // the writer's
 
-	mu    sync.Mutex
-	table table
-	// pending is what the reader wants written, and late what the writer wants
-	// told: each has no other way to the other side of the connection.
-	pending []byte
-	late    []frame.Frame
-	hasLate atomic.Bool
+	mu      sync.Mutex
+	table   table
+	pending []byte // what the reader wants written
 }
 
 func newSession(client bool, maxMessage, peerBody int) *Session {
@@ -224,27 +220,24 @@ func (t *table) unwait(st *stream) {
 }
 
 // await has st wait for the peer's last word in phase p, under the lock. What
-// loses its place for it has ended: its CLOSE was written, and should the peer
-// ever answer it, that is a frame for a stream that is not there.
-func (s *Session) await(st *stream, p phase) {
+// loses its place for it has ended: should the peer ever answer its CLOSE, that is a
+// frame for a stream that is not there. The kernel of ended, if it is not 0, waits
+// for it and is to be told.
+func (s *Session) await(st *stream, p phase) (ended uint64) {
 	st.phase.Store(uint32(p))
 	old := s.table.wait(st)
 	if old == nil {
-		return
+		return 0
 	}
-	c := old.call.Load()
-	if c == nil {
-		if old.is(closing) {
-			s.tellLocked(frame.Frame{Kind: frame.EOS, Stream: old.id})
-		}
-		s.table.remove(old)
-		return
+	if c := old.call.Load(); c != nil { // a request that was given up
+		s.each(c, func(_ int, st *stream) { s.table.remove(st) })
+		return 0
 	}
-	for i := range c.n {
-		if st := s.table.streams[c.first+2*uint64(i)]; st != nil {
-			s.table.remove(st)
-		}
+	if old.is(closing) {
+		ended = old.id
 	}
+	s.table.remove(old)
+	return ended
 }
 
 // recent are streams that had data lately, each in the place that its number
@@ -300,18 +293,6 @@ func (s *Session) each(c *call, f func(i int, st *stream)) {
 			f(i, st)
 		}
 	}
-}
-
-// tell has Next return f.
-func (s *Session) tell(f frame.Frame) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.tellLocked(f)
-}
-
-func (s *Session) tellLocked(f frame.Frame) {
-	s.late = append(s.late, f)
-	s.hasLate.Store(true)
 }
 
 // A codeError gives an error its code.

@@ -12,6 +12,9 @@ type output struct {
 	recent recent
 	head   []byte // of a data frame, while messages of its stream are written
 
+	local []frame.Frame // events that writing has caused
+	told  int           // of them, those that were passed on
+
 	meta []byte // of a packet, while it is made
 	body []byte // of a packet, compressed
 }
@@ -160,6 +163,31 @@ func (c *call) take(run *pool.Queue) {
 	run.Release()
 }
 
+// Local implements frame.Local: a request or an answer that could not be written
+// ends its streams, and a stream that loses its place has ended.
+func (s *Session) Local(f *frame.Frame) bool {
+	w := &s.out
+	if w.told == len(w.local) {
+		return false
+	}
+	*f = w.local[w.told]
+	if w.told++; w.told == len(w.local) {
+		clear(w.local)
+		w.local, w.told = kept(w.local, keptEvents), 0
+	}
+	return true
+}
+
+// tell has Local return f.
+func (s *Session) tell(f frame.Frame) { s.out.local = append(s.out.local, f) }
+
+// tellEnd has it return the end of a stream, if id is not 0.
+func (s *Session) tellEnd(id uint64) {
+	if id != 0 {
+		s.tell(frame.Frame{Kind: frame.EOS, Stream: id})
+	}
+}
+
 // Flush does nothing: every frame is complete when it is appended.
 func (s *Session) Flush(*frame.Out) {}
 
@@ -235,11 +263,11 @@ func (s *Session) close(o *frame.Out, st *stream, inOrder bool) {
 	case live:
 		if inOrder {
 			o.Buf = appendClose(o.Buf, st.peer, int64(st.id))
-			s.await(st, closing)
+			s.tellEnd(s.await(st, closing))
 			return
 		}
 		o.Buf = appendRST(o.Buf, st.peer)
-		s.await(st, dropped)
+		s.tellEnd(s.await(st, dropped))
 	case closing:
 		if !inOrder {
 			st.phase.Store(uint32(dropped))

@@ -82,6 +82,7 @@ var spawns = []spawn{
 	{"cmd/echo/brpc.go", "echoExample", "Go", "the handler", "its stream's end; the handler waits for it"},
 	{"cmd/echo/demo.go", "(*demonstration).run", "go", "run", "the server's Close; run waits for it"},
 	{"cmd/echo/progress.go", "startProgress", "Go", "the progress", "its stop, which waits for it"},
+	{"cmd/echo/seastar.go", "registerEcho", "Go", "the call that passed the stream", "its stream's end; the handler's goroutine waits for it"},
 	{"cmd/echo/serve.go", "drain", "go", "drain", "the end of Shutdown, which is bounded; drain waits for it unless a second signal ends the process"},
 	{"cmd/echo/serve.go", "serve", "go", "serve", "Shutdown, or a listener that fails; the process ends after it"},
 	{"cmd/echo/transfer.go", "(*team).run", "Go", "the team", "its stream's end, or the team's context; wait waits for it"},

@@ -113,6 +113,7 @@ func (s *Session) greet(r io.Reader, h *frame.Greeting) error {
 		}
 	}
 	h.Early = append([]byte(nil), buf...)
+	defer s.letGo() // nothing more may ever come
 	return s.welcome(&f, h)
 }
 

@@ -52,10 +52,7 @@ type reader struct {
 // Next implements frame.Session.
 func (r *reader) Next(p []byte, f *frame.Frame) (int, error) {
 	f.Kind = frame.None
-	if !r.stale.IsZero() {
-		r.stale.Release()
-		r.stale = pool.Message{}
-	}
+	r.letGo()
 	n, err := r.next(p, f)
 	r.offset += int64(n)
 	if err != nil {
@@ -65,6 +62,14 @@ func (r *reader) Next(p []byte, f *frame.Frame) (int, error) {
 		r.begun = r.offset
 	}
 	return n, nil
+}
+
+// letGo releases what the last frame was read from.
+func (r *reader) letGo() {
+	if !r.stale.IsZero() {
+		r.stale.Release()
+		r.stale = pool.Message{}
+	}
 }
 
 // between tells whether nothing has begun that is not complete.

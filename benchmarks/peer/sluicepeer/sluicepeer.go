@@ -53,9 +53,12 @@ func (f *face) limits(o peer.Options) kernel.Limits {
 	return kernel.Limits{MaxMessage: o.MaxMessage, MaxStreams: o.Streams, MaxConnsPerAddr: conns, MaxConns: conns}
 }
 
-// brpc is a protocol on which a half can't end by itself: what would end it is a
-// message without a byte, as its users do it.
-const brpc = "brpc"
+// brpc is a protocol on which a half can't end by itself: a message says what would
+// end it, as its users do it.
+const (
+	brpc    = "brpc"
+	endMark = "no more follows on this half"
+)
 
 // seastarProto is a protocol on which a stream has a connection of its own and is
 // passed to a call, which has a number for a name.
@@ -103,9 +106,6 @@ func (p sluicePeer) register(k *kernel.Server, m peer.Mode, o peer.Options) erro
 		in.Go(func(ctx context.Context) error {
 			st := p.stream(ctx, in.Stream())
 			defer st.free()
-			if m == peer.Park && o.Serving != nil {
-				o.Serving.Add(1)
-			}
 			return o.Handle(m, st)
 		})
 		return out, nil
@@ -232,13 +232,46 @@ func (c *conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := c.p.stream(context.Background(), s)
 	if m == peer.Park {
 		if _, _, err := s.Accepted(ctx); err != nil {
 			return nil, err
 		}
+		return parked{s}, nil
 	}
-	return st, nil
+	return c.p.stream(context.Background(), s), nil
+}
+
+// A parked stream carries nothing, and should not weigh more than the stream.
+type parked struct{ s *kernel.Stream }
+
+var errParked = errors.New("a parked stream carries nothing")
+
+func (parked) Buf(n int) []byte { return make([]byte, n) }
+
+func (parked) Send([]byte) error { return errParked }
+
+func (parked) Flush() error { return nil }
+
+func (p parked) Recv() ([]byte, error) {
+	m, err := p.s.Receive(context.Background())
+	m.Release()
+	return nil, err
+}
+
+// CloseSend leaves it to Close where a half can't end by itself.
+func (p parked) CloseSend() error {
+	if err := p.s.CloseSend(); !errors.Is(err, kernel.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
+
+func (p parked) Close() error {
+	if errors.Is(p.s.CloseSend(), kernel.ErrNotSupported) {
+		return p.s.Close(context.Background())
+	}
+	p.s.CloseReceive(kernel.CodeOK)
+	return nil
 }
 
 type stream struct {
@@ -302,7 +335,7 @@ func (s *stream) Flush() error { return nil }
 
 func (s *stream) Recv() ([]byte, error) {
 	p, err := s.recv()
-	if err == nil && len(p) == 0 && s.face.proto == brpc {
+	if err == nil && s.face.proto == brpc && string(p) == endMark {
 		return nil, io.EOF
 	}
 	return p, err
@@ -365,8 +398,7 @@ func (s *stream) CloseSend() error {
 		return nil
 	}
 	s.closed = true
-	s.Buf(0)
-	return s.Send(nil)
+	return s.Send(append(s.Buf(len(endMark))[:0], endMark...))
 }
 
 func (s *stream) free() {

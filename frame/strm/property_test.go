@@ -181,7 +181,7 @@ func (m *model) close(id uint64) {
 // drawFail ends a stream as a handler that failed: after what was sent.
 func (m *model) drawFail() {
 	if id := m.pick("fails", open); id != 0 {
-		m.streams[id].state = isOver
+		m.streams[id].state = weEnd
 		m.control(failed(id))
 	}
 }

@@ -49,7 +49,7 @@ func TestEveryWayToEndAStreamLeavesNothing(t *testing.T) {
 		},
 		{
 			"the handler fails", "sF < >",
-			[]string{`reset stream=1 code=ABORTED reason="Received RST frame"`}, nil,
+			[]string{`reset stream=1 code=ABORTED reason="Received RST frame"`}, []string{"eos stream=1"},
 			[]string{"S STRM 1=1 3=1", "C STRM 1=1 2=1 3=2", "S STRM 1=1 3=1"},
 		},
 		{
@@ -88,7 +88,7 @@ func TestEveryWayToEndAStreamLeavesNothing(t *testing.T) {
 		},
 		{
 			"data before a failure arrives", "sM sF < >",
-			[]string{`data stream=1 total=7 first=true last=true "message"`, `reset stream=1 code=ABORTED reason="Received RST frame"`}, nil,
+			[]string{`data stream=1 total=7 first=true last=true "message"`, `reset stream=1 code=ABORTED reason="Received RST frame"`}, []string{"eos stream=1"},
 			[]string{`S STRM 1=1 2=1 3=3 4=0 "message"`, "S STRM 1=1 3=1", "C STRM 1=1 2=1 3=2", "S STRM 1=1 3=1"},
 		},
 	} {

@@ -248,12 +248,13 @@ func (s *Session) abort(o *frame.Out, st *stream, f *frame.Frame) {
 		s.reject(o, st, f.Code, f.Reason, false)
 	case st.is(asked) && s.giveUp(st):
 	default:
-		s.close(o, st, f.Kind == frame.EOS && f.Code == frame.CodeOK)
+		s.close(o, st, f)
 	}
 }
 
-// close ends an established stream, in order or not.
-func (s *Session) close(o *frame.Out, st *stream, inOrder bool) {
+// close ends an established stream, in order or not. After an end of its half the
+// kernel waits for the peer's, whatever ours said; after a reset it does not.
+func (s *Session) close(o *frame.Out, st *stream, f *frame.Frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch phase(st.phase.Load()) {
@@ -261,15 +262,18 @@ func (s *Session) close(o *frame.Out, st *stream, inOrder bool) {
 		o.Buf = appendClose(o.Buf, st.peer, int64(st.id))
 		s.table.remove(st)
 	case live:
-		if inOrder {
+		if f.Kind == frame.EOS && f.Code == frame.CodeOK {
 			o.Buf = appendClose(o.Buf, st.peer, int64(st.id))
-			s.tellEnd(s.await(st, closing))
-			return
+		} else {
+			o.Buf = appendRST(o.Buf, st.peer)
 		}
-		o.Buf = appendRST(o.Buf, st.peer)
-		s.tellEnd(s.await(st, dropped))
+		next := closing
+		if f.Kind == frame.Reset {
+			next = dropped
+		}
+		s.tellEnd(s.await(st, next))
 	case closing:
-		if !inOrder {
+		if f.Kind == frame.Reset {
 			st.phase.Store(uint32(dropped))
 		}
 	}

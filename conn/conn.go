@@ -171,6 +171,9 @@ func newConn(cfg Config) *Conn {
 	c.out.init(c.lim.InFlight)
 	c.granted.Store(cfg.Peer.ConnCredit)
 	c.in.limit = uint64(c.lim.ConnWindow)
+	if c.pacing != frame.Granted { // what there is instead of it is looked up when it is needed
+		c.in.limit = 0
+	}
 	c.nextOwn = 2
 	if cfg.Client {
 		c.nextOwn = 1

@@ -62,3 +62,36 @@ func (c *Conn) EvictLargest() bool {
 	worst.s.Evict("the server is out of memory for unread data")
 	return true
 }
+
+// evictUnread resets a stream where the connection holds too much that is unread:
+// of those that hold about as much as the largest one that nobody reads, if there
+// is one. The stream that the last of it was for may be as well as any. It is called
+// by the reader.
+func (c *Conn) evictUnread() {
+	c.mu.Lock()
+	ports := c.table.all()
+	c.mu.Unlock()
+	type holder struct {
+		p       *Port
+		held    int
+		stalled bool
+	}
+	var hs []holder
+	most := 0
+	for _, p := range ports {
+		held, taken := p.s.Held()
+		if held > 0 {
+			hs = append(hs, holder{p, held, taken == p.readTaken})
+		}
+		most, p.readTaken = max(most, held), taken
+	}
+	var worst holder
+	for _, h := range hs {
+		if h.held > most/2 && (h.stalled && !worst.stalled || h.stalled == worst.stalled && h.held > worst.held) {
+			worst = h
+		}
+	}
+	if worst.p != nil {
+		worst.p.s.Evict("the connection holds too much that is unread")
+	}
+}

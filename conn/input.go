@@ -155,7 +155,7 @@ func (c *Conn) data(f *frame.Frame) error {
 		cost += frame.MessageOverhead
 	}
 	if in.recvd += uint64(cost); in.recvd > in.limit {
-		if err := c.beyond(f.Stream); err != nil {
+		if err := c.beyond(); err != nil {
 			return err
 		}
 	}
@@ -200,7 +200,7 @@ func (c *Conn) moreOf(id uint64, p []byte) (int, error) {
 	had, bytes = in.run.Len()-had, in.run.Bytes()-bytes
 	in.data += had
 	if in.recvd += uint64(bytes + had*frame.MessageOverhead); in.recvd > in.limit {
-		return n, c.beyond(id)
+		return n, c.beyond()
 	}
 	return n, nil
 }

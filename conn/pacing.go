@@ -19,7 +19,7 @@ const unpacedMost = 256 << 10
 
 // beyond is called when more is unread than in.limit says, as far as is known. It
 // looks again, and says what becomes of data that is too much.
-func (c *Conn) beyond(id uint64) error {
+func (c *Conn) beyond() error {
 	in := &c.in
 	switch c.pacing {
 	case frame.Granted:
@@ -28,9 +28,7 @@ func (c *Conn) beyond(id uint64) error {
 		}
 	case frame.Reported:
 		if in.limit = c.taken.Load() + uint64(senderWindows*c.lim.SenderWindow); in.recvd > in.limit {
-			if p := c.find(id); p != nil {
-				p.s.Evict("the connection holds too much that is unread")
-			}
+			c.evictUnread()
 		}
 	case frame.Unpaced:
 		in.limit = 1 << 63

@@ -20,6 +20,7 @@ type Port struct {
 	peerOver atomic.Bool // the peer ended its half, or reset
 	mate     *Port       // the next that the same request opens
 
+	readTaken uint64 // what was taken when the reader last looked for a stream to evict
 	seenTaken uint64 // owned by the connection's timer
 	seenAt    int64  // nanoseconds since the connection began; 0: never
 

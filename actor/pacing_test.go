@@ -386,7 +386,7 @@ func TestFullWindowWithoutAnyReportIsNudged(t *testing.T) {
 		if len(sent) != 0 {
 			t.Fatal("sent without credit")
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		synctest.Wait()
 		if len(sent) != 1 {
 			t.Fatal("one more message must go after a while without any report")

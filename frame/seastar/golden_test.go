@@ -102,7 +102,6 @@ type side struct {
 	in, out  []byte // of what the other end said, and of what this one must
 	packed   bool
 	requests []request // in the order of their streams
-	throws   []frame.Frame
 }
 
 // features is what two hellos have settled, read from the answer.

@@ -87,12 +87,11 @@ func compression(t *rapid.T) []string {
 // model is what must come of each call.
 type model struct {
 	*pair
-	n        uint64
-	asked    map[uint64][]byte   // by stream, of the server's too: numbers are the same as ids are in order
-	outcome  map[uint64][]string // at the client
-	pending  []uint64            // at the server
-	seen     int                 // events of the server's that were looked at
-	deadline map[uint64]bool
+	n       uint64
+	asked   map[uint64][]byte   // by stream, of the server's too: numbers are the same as ids are in order
+	outcome map[uint64][]string // at the client
+	pending []uint64            // at the server
+	seen    int                 // events of the server's that were looked at
 }
 
 // TestCallsEndAsTheirHandlersSay: whatever calls are made, answered and given up in

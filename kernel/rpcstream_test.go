@@ -185,6 +185,13 @@ func (p *traffic) settle(t testing.TB) {
 	})
 }
 
+// now is the result so far. Where the call failed the handler may still be at it.
+func (p *traffic) now() result {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.result
+}
+
 // everywhere runs f in memory, where a millisecond passes between values and a
 // hang is noticed at once, and over TCP, where they follow each other.
 func everywhere(t *testing.T, so *kernel.ServerOptions, f func(t *testing.T, w *world, p *traffic)) {
@@ -383,7 +390,8 @@ func tryGlitch(t *testing.T, g *glitch, atServer bool, ln net.Listener, dial fun
 	ok(t, srv.Close())
 	<-served
 	p.settle(t)
-	p.check(t, p.count)
+	r := p.now()
+	r.check(t, p.count)
 	return dialed
 }
 
@@ -470,7 +478,8 @@ func untilNoGlitch(t *testing.T, kind glitchKind, try func(*glitch) (*traffic, e
 	for n := int64(1); ; n++ {
 		g := &glitch{glitchKind: kind, n: n}
 		p, dialed := try(g)
-		clean := dialed == nil && p.clean(p.count)
+		r := p.now()
+		clean := dialed == nil && r.clean(p.count)
 		if !clean {
 			failed++
 		}
@@ -479,7 +488,7 @@ func untilNoGlitch(t *testing.T, kind glitchKind, try func(*glitch) (*traffic, e
 		}
 		if !g.happened() {
 			if !clean {
-				t.Errorf("nothing failed, and yet: %v, %+v", dialed, p.result)
+				t.Errorf("nothing failed, and yet: %v, %+v", dialed, r)
 			}
 			if failed == 0 {
 				t.Error("no glitch did any harm")

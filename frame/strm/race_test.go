@@ -138,3 +138,27 @@ func readAndWrite(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The grants of an event are in the caller's memory: a frame that was read is lent to
+// others, who write there.
+func TestGrantsAreTheCallers(t *testing.T) {
+	c, s := connect(t, true, ""), connect(t, false, "")
+	read := func(id uint64) frame.Frame {
+		var f frame.Frame
+		if _, err := s.Next(control(c, opening(id, 3)), &f); err != nil || f.Kind != frame.Open || len(f.Grants) != 3 {
+			t.Fatalf("%s, %v", describe(&f), err)
+		}
+		return f
+	}
+	first := read(1)
+	first.Grants[0] = frame.Grant{Limit: 4711, NoReceive: true}
+	second := read(7)
+	for i, g := range second.Grants {
+		if g != (frame.Grant{}) {
+			t.Errorf("grant %d is %+v", i, g)
+		}
+	}
+	if first.Grants[0].Limit != 4711 {
+		t.Error("a frame that others have was written to")
+	}
+}

@@ -114,7 +114,10 @@ func (s *Session) pop(f *frame.Frame) bool {
 	if in.taken == len(in.queue) {
 		return false
 	}
+	// The caller's memory for grants stays the caller's, who may lend f to others.
+	grants := append(f.Grants[:0], in.queue[in.taken].Grants...)
 	*f = in.queue[in.taken]
+	f.Grants = grants
 	if in.taken++; in.taken == len(in.queue) {
 		clear(in.queue)
 		in.queue, in.taken = kept(in.queue, keptEvents), 0

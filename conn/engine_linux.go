@@ -213,11 +213,18 @@ func (t *loopConn) write(v [][]byte) (int, error) {
 			return n, nil
 		case unix.EINTR:
 		case unix.EAGAIN:
-			t.watch.add(t.fd, t)
 			return 0, errAgain
 		default:
 			return 0, err
 		}
+	}
+}
+
+func (t *loopConn) await() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fd >= 0 {
+		t.watch.add(t.fd, t)
 	}
 }
 

@@ -104,6 +104,8 @@ func (t *netConn) write(v [][]byte) (int, error) {
 
 func (t *netConn) more() bool { return false }
 
+func (t *netConn) await() {}
+
 func (t *netConn) inPlace() bool { return false }
 
 func (t *netConn) spawn() { go t.c.flusher() }

@@ -284,7 +284,9 @@ func (c *Conn) flushOnce() bool {
 	case err == nil:
 		c.written()
 		return o.bye || !o.rest()
-	case !errors.Is(err, errAgain):
+	case errors.Is(err, errAgain):
+		c.tr.await() // from now on another flush may be under way
+	default:
 		c.abandon()
 		c.keeper.writeFailed(c, err)
 	}
@@ -327,8 +329,7 @@ func (c *Conn) abandon() {
 	c.out.vec = nil
 }
 
-// write hands the transport what was gathered. On errAgain the transport calls
-// flush again when the socket takes more.
+// write hands the transport what was gathered.
 func (c *Conn) write() error {
 	o := &c.out
 	for len(o.vec) > 0 {

@@ -14,14 +14,32 @@ import (
 type sink struct {
 	c     *Conn
 	bytes int
+	full  int // how often it takes a part, or nothing
 }
 
 func (s *sink) write(v [][]byte) (n int, _ error) {
+	if s.full > 0 {
+		if s.full--; s.full%2 == 0 {
+			return 0, errAgain
+		}
+		s.bytes += len(v[0]) / 2
+		return len(v[0]) / 2, nil
+	}
 	for _, p := range v {
 		n += len(p)
 	}
 	s.bytes += n
 	return n, nil
+}
+
+// await finds the sink empty at once, as a socket may be by then.
+func (s *sink) await() {
+	done := make(chan struct{})
+	go func() {
+		s.c.flush()
+		close(done)
+	}()
+	<-done
 }
 func (s *sink) inPlace() bool    { return true }
 func (s *sink) more() bool       { return false }
@@ -108,6 +126,23 @@ func (s *stage) count(name string, log []string) (n int) {
 		}
 	}
 	return n
+}
+
+// Whoever finds the socket full has done with the output before anybody can find
+// it empty again: nothing is written twice, and no write is thought to wait that
+// does not.
+func TestAFullSocketHandsTheOutputOver(t *testing.T) {
+	s := newStage(Limits{}, 1<<20)
+	s.sink.full = 8
+	a := s.talker("a", 1000, 5)
+	a.Ready(false)
+	wrote := int(s.c.out.wrote.Load())
+	if want := 5 * (8 + 1000); wrote < want || s.sink.bytes != wrote {
+		t.Errorf("%d bytes were written of %d, %d at least", s.sink.bytes, wrote, want)
+	}
+	if s.c.keeper.waiting.Load() || s.c.out.flushing {
+		t.Errorf("all is written: a write waits %v, a flush is under way %v", s.c.keeper.waiting.Load(), s.c.out.flushing)
+	}
 }
 
 func TestStreamsTakeTurns(t *testing.T) {

@@ -9,8 +9,11 @@ var errAgain = errors.New("sluice: write would block")
 // connection is gone.
 type transport interface {
 	// write writes from v, as much as it can, and returns how much. It may
-	// return errAgain, and then calls Conn.flush when more can be written.
+	// return errAgain: then await is to be called.
 	write(v [][]byte) (int, error)
+	// await has Conn.flush called when more can be written, which may be before it
+	// returns: whoever calls it has done with the output.
+	await()
 	// more tells the reader whether the input that it has is followed by more that
 	// is here already. It may say no where it can't know.
 	more() bool

@@ -138,6 +138,9 @@ func (c *core) Retire() {
 	x := c.x.Load()
 	unborn := c.opener && c.ID() == 0
 	c.Port.Retire()
+	if unborn && c.conn.kin.parent != nil {
+		c.conn.c.Close() // it was there for this stream alone
+	}
 	if x == nil {
 		return
 	}

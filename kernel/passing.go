@@ -353,7 +353,7 @@ func (c *Client) begin(k *seat) error {
 
 // begin implements Caller.
 func (c *Conn) begin(*seat) error {
-	if c.kin.family != nil {
+	if c.kin.family != nil || c.kin.parent != nil {
 		return fmt.Errorf("%w: over %s sinks are made by the client", ErrNotSupported, c.protocol)
 	}
 	return nil

@@ -1,0 +1,171 @@
+package kernel_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// The rules of streams passed to calls hold where each is open before its call, on
+// a connection of its own.
+
+func registerVerbs(t *testing.T, w *world, handled chan error) {
+	t.Helper()
+	sum := func(srcs ...*intSource) func(ctx context.Context) error {
+		return func(ctx context.Context) error {
+			for _, src := range srcs {
+				for _, err := range src.All(ctx) {
+					if err != nil {
+						handled <- err
+						return err
+					}
+				}
+			}
+			handled <- nil
+			return nil
+		}
+	}
+	ok(t, kernel.Register(w.srv, kernel.Verb(1), func(_ context.Context, s []*intSource) ([]*intSink, error) {
+		var outs []*intSink
+		for _, src := range s {
+			outs = append(outs, kernel.MakeSink[int32](src))
+			src.Go(sum(src))
+		}
+		return outs, nil
+	}, nil))
+	ok(t, kernel.Register(w.srv, kernel.Verb(2), func(_ context.Context, src *intSource) (struct{}, error) {
+		return struct{}{}, &kernel.HandlerError{Code: kernel.CodeAborted, Reason: "no"}
+	}, nil))
+	ok(t, kernel.Register(w.srv, kernel.Verb(3), func(_ context.Context, src *intSource) (struct{}, error) { panic("no") }, nil))
+}
+
+func callVerb[Resp any](w *world, verb uint64, s ...*intSink) (Resp, error) {
+	if verb == 1 {
+		return kernel.Call[[]*intSink, Resp](w.ctx, w.client, kernel.Verb(verb), s, nil)
+	}
+	return kernel.Call[*intSink, Resp](w.ctx, w.client, kernel.Verb(verb), s[0], nil)
+}
+
+func TestSeastarPassesSeveralSinks(t *testing.T) {
+	w := overSeastar(t, nil, nil)
+	handled := make(chan error, 8)
+	registerVerbs(t, w, handled)
+	sinks := []*intSink{newSink(t, w), newSink(t, w), newSink(t, w)}
+	for _, k := range sinks {
+		if k.Stream() == nil {
+			t.Fatal("a sink without a stream, which should be there before its call")
+		}
+		ok(t, k.Send(w.ctx, 1)) // and may be sent on
+	}
+	srcs := must[[]*intSource](t)(callVerb[[]*intSource](w, 1, sinks...))
+	for i, k := range sinks {
+		ok(t, k.CloseSend())
+		endsInOrder(t, w, srcs[i])
+		ok(t, <-handled)
+	}
+}
+
+func TestSeastarCallsThatFailFailTheirStreams(t *testing.T) {
+	w := overSeastar(t, nil, nil)
+	handled := make(chan error, 8)
+	registerVerbs(t, w, handled)
+	for _, verb := range []uint64{2, 3, 99} {
+		sink := newSink(t, w)
+		_, err := callVerb[struct{}](w, verb, sink)
+		var se *kernel.StreamError
+		if !errors.As(err, &se) {
+			t.Errorf("verb %d: %v", verb, err)
+		}
+		w.wantDone(sink.Stream())
+		if sink.Send(w.ctx, 1) == nil || sink.Err() == nil {
+			t.Errorf("verb %d: the stream of a call that failed lives", verb)
+		}
+	}
+	if n := w.srv.Stats().Panics; n != 1 {
+		t.Errorf("%d panics", n)
+	}
+}
+
+func TestSeastarSinksThatCanNotBeUsed(t *testing.T) {
+	w := overSeastar(t, nil, nil)
+	handled := make(chan error, 8)
+	registerVerbs(t, w, handled)
+	used := newSink(t, w)
+	src := must[[]*intSource](t)(callVerb[[]*intSource](w, 1, used))
+	_, err := callVerb[[]*intSource](w, 1, used)
+	isErr(t, "two calls", err, kernel.ErrSinkUsed)
+
+	other := overSeastar(t, nil, nil)
+	unused := newSink(t, w)
+	_, err = kernel.Call[[]*intSink, struct{}](w.ctx, other.client, kernel.Verb(1), []*intSink{unused}, nil)
+	isErr(t, "another client", err, kernel.ErrSinkForeign)
+	unused.Abort(kernel.CodeCancelled, "nobody wants it")
+	_, err = kernel.NewSink[int32](w.ctx, used.Stream().Conn(), nil)
+	isErr(t, "a connection that carries one stream", err, kernel.ErrNotSupported)
+
+	// A number that stands for no stream, and one that another call has.
+	for _, id := range []uint64{4711 << 16, used.Stream().ChildID()} {
+		req := binary.LittleEndian.AppendUint64([]byte{1, 0, 0, 0}, id)
+		m := kernel.MessageOf(req)
+		_, err := w.client.Call(w.ctx, kernel.Verb(1), m, nil)
+		m.Release()
+		if err == nil {
+			t.Errorf("a call with stream %d succeeded", id)
+		}
+	}
+	ok(t, used.CloseSend())
+	endsInOrder(t, w, src[0])
+	ok(t, <-handled)
+}
+
+// A sink that nobody passes on has a connection, which goes with its client.
+func TestSeastarSinksAreReleasedWithTheirClient(t *testing.T) {
+	w := overSeastar(t, nil, nil)
+	for range 3 {
+		newSink(t, w)
+	}
+	for _, wait := range []bool{true, false} {
+		given := newSink(t, w)
+		if wait {
+			_, _, err := given.Stream().Accepted(w.ctx)
+			ok(t, err)
+		}
+		given.Abort(kernel.CodeCancelled, "changed my mind")
+		select {
+		case <-given.Stream().Conn().Done():
+		case <-w.ctx.Done():
+			t.Fatalf("an aborted sink keeps its connection, waited %v", wait)
+		}
+	}
+	if n := len(w.client.Conns()); n != 4 {
+		t.Errorf("%d connections, want the calls' and three streams'", n)
+	}
+	ok(t, w.client.Close())
+	eventually(t, "the server to be left alone", func() bool { return w.srv.Stats().Conns == 0 })
+}
+
+// A client that stops ends the streams of calls that are answered.
+func TestSeastarStreamsEndWithTheirClient(t *testing.T) {
+	w := overSeastar(t, nil, nil)
+	handled := make(chan error, 8)
+	registerVerbs(t, w, handled)
+	sink := newSink(t, w)
+	src := must[[]*intSource](t)(callVerb[[]*intSource](w, 1, sink))
+	ok(t, sink.Send(w.ctx, 1))
+	ok(t, w.client.Close())
+	select {
+	case err := <-handled:
+		if err == nil {
+			t.Error("the handler saw an end in order")
+		}
+	case <-time.After(patience):
+		t.Fatal("the handler was not told")
+	}
+	if _, err := src[0].Receive(w.ctx); err == nil || src[0].Err() == nil {
+		t.Errorf("the client's source: %v, %v", err, src[0].Err())
+	}
+}

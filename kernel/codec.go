@@ -85,62 +85,81 @@ func offsetOf(err error) int {
 // A carrier is a codec at work: it turns values into messages and back.
 type carrier[T any] struct {
 	codec Codec[T]
-	size  sizer[T] // nil: it does not know
-	whole bool     // T is Message: there is nothing to do
+	size  sizer[T]         // nil: it does not know
+	fixed *layout.Codec[T] // codec, if it is that one: values need not be copied for it
+	whole bool             // T is Message: there is nothing to do
 }
 
 func carrierOf[T any](c Codec[T]) carrier[T] {
 	r := carrier[T]{codec: c}
 	r.size, _ = c.(sizer[T])
+	r.fixed, _ = c.(*layout.Codec[T])
 	return r
 }
 
-// encode makes a message of v.
-func (c *carrier[T]) encode(v T) (Message, error) {
+// encode makes a message of what v points to.
+func (c *carrier[T]) encode(v *T) (Message, error) {
 	switch {
+	case c.fixed != nil:
+		return c.encodeFixed(v)
 	case c.whole:
-		return any(v).(Message), nil
+		return any(*v).(Message), nil
 	case c.size == nil:
 		return c.encodeAside(v)
 	}
-	n := c.size.Size(v)
+	n := c.size.Size(*v)
 	if n < 0 || n > pool.MaxLen {
-		return Message{}, fmt.Errorf("%w: a %T of %d bytes", ErrTooLarge, v, n)
+		return Message{}, tooLong(*v, n)
 	}
 	m := NewMessage(n)
 	into := m.Bytes()
-	b, err := c.codec.Append(into[:0], v)
+	b, err := c.codec.Append(into[:0], *v)
 	switch {
 	case err != nil:
 		m.Release()
-		return Message{}, cannotEncode(v, err)
+		return Message{}, cannotEncode(*v, err)
 	case len(b) != n || n > 0 && &b[0] != &into[0]: // it did not know after all
 		defer m.Release() // b may be a part of it
-		return wrapCopy(b, v)
+		return wrapCopy(b, *v)
+	}
+	return m, nil
+}
+
+func (c *carrier[T]) encodeFixed(v *T) (Message, error) {
+	n := c.fixed.SizeOf(v)
+	if n > pool.MaxLen {
+		return Message{}, tooLong(*v, n)
+	}
+	m := NewMessage(n)
+	if _, err := c.fixed.AppendOf(m.Bytes()[:0], v); err != nil {
+		m.Release()
+		return Message{}, cannotEncode(*v, err)
 	}
 	return m, nil
 }
 
 // encodeAside encodes into a buffer that grows, and copies.
-func (c *carrier[T]) encodeAside(v T) (Message, error) {
+func (c *carrier[T]) encodeAside(v *T) (Message, error) {
 	s := pool.GetScratch()
 	defer pool.PutScratch(s)
-	b, err := c.codec.Append(s.B[:0], v)
+	b, err := c.codec.Append(s.B[:0], *v)
 	if err != nil {
-		return Message{}, cannotEncode(v, err)
+		return Message{}, cannotEncode(*v, err)
 	}
 	if cap(b) >= cap(s.B) {
 		s.B = b[:0]
 	}
-	return wrapCopy(b, v)
+	return wrapCopy(b, *v)
 }
 
 func wrapCopy(b []byte, v any) (Message, error) {
 	if len(b) > pool.MaxLen {
-		return Message{}, fmt.Errorf("%w: a %T of %d bytes", ErrTooLarge, v, len(b))
+		return Message{}, tooLong(v, len(b))
 	}
 	return CopyMessage(b), nil
 }
+
+func tooLong(v any, n int) error { return fmt.Errorf("%w: a %T of %d bytes", ErrTooLarge, v, n) }
 
 func cannotEncode(v any, err error) error { return fmt.Errorf("sluice: encode %T: %w", v, err) }
 
@@ -151,14 +170,19 @@ func (c *carrier[T]) drop(m Message) {
 	}
 }
 
-// decode makes a value of m, and takes m over.
-func (c *carrier[T]) decode(m Message) (T, error) {
-	if c.whole {
-		return any(m).(T), nil
+// decode reads m into v, which points to a zero T, and takes m over.
+func (c *carrier[T]) decode(m Message, v *T) (err error) {
+	switch {
+	case c.fixed != nil:
+		err = c.fixed.DecodeTo(m.Bytes(), v)
+	case c.whole:
+		*v = any(m).(T)
+		return nil
+	default:
+		*v, err = c.codec.Decode(m.Bytes())
 	}
-	v, err := c.codec.Decode(m.Bytes())
 	m.Release()
-	return v, err
+	return err
 }
 
 // jsonCodec is JSON's.

@@ -113,7 +113,7 @@ func (k *Sink[T]) Send(ctx context.Context, v T) error {
 	if err != nil {
 		return err
 	}
-	m, err := k.c.encode(v)
+	m, err := k.c.encode(&v)
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (k *Sink[T]) TrySend(v T) error {
 	if err != nil {
 		return err
 	}
-	m, err := k.c.encode(v)
+	m, err := k.c.encode(&v)
 	if err != nil {
 		return err
 	}

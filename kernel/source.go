@@ -52,21 +52,20 @@ func (r *Source[T]) UnmarshalJSON(p []byte) error { return r.ref.unmarshal(p) }
 // in order and every value before that was taken; ErrClosed after CloseReceive; a
 // *DecodeError if a message is no T, and then the stream is reset; else the
 // stream's error. A ctx that ends gives up this wait, not the stream.
-func (r *Source[T]) Receive(ctx context.Context) (T, error) {
-	var none T
+func (r *Source[T]) Receive(ctx context.Context) (v T, err error) {
 	if end := r.end.Load(); end != nil {
-		return none, *end
+		return v, *end
 	}
 	if r.stream == nil {
-		return none, ErrSinkUnused
+		return v, ErrSinkUnused
 	}
 	m, err := r.stream.Receive(ctx)
 	if err != nil {
-		return none, r.ended(err)
+		return v, r.ended(err)
 	}
 	n := r.n.Add(1)
-	v, err := r.c.decode(m)
-	if err != nil {
+	if err := r.c.decode(m, &v); err != nil {
+		var none T
 		return none, r.spoilt(int(n), err)
 	}
 	return v, nil

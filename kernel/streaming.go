@@ -192,7 +192,7 @@ func CallSource[Req, Out any](ctx context.Context, c Caller, method string, req 
 	if err != nil {
 		return nil, err
 	}
-	m, err := cq.encode(req)
+	m, err := cq.encode(&req)
 	if err != nil {
 		return nil, err
 	}

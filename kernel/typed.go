@@ -98,8 +98,8 @@ func request[T any](ctx context.Context, s *Stream, c *carrier[T]) (T, error) {
 	case err != nil:
 		return none, err
 	}
-	v, err := c.decode(m)
-	if err != nil {
+	var v T
+	if err := c.decode(m, &v); err != nil {
 		return none, &HandlerError{Code: CodeInvalidArgument, Reason: undecodable[T](s.Method(), 1, err).Error()}
 	}
 	return v, nil
@@ -107,7 +107,7 @@ func request[T any](ctx context.Context, s *Stream, c *carrier[T]) (T, error) {
 
 // reply sends the one value that a call ends with.
 func reply[T any](ctx context.Context, s *Stream, c *carrier[T], v T) error {
-	m, err := c.encode(v)
+	m, err := c.encode(&v)
 	if err != nil {
 		return &HandlerError{Code: CodeInternal, Reason: err.Error()}
 	}
@@ -150,13 +150,12 @@ func receive[Req, Resp any](ctx context.Context, o *Offer, e *Encoding, in *type
 }
 
 func readRequest[Req any](ctx context.Context, v *visit, method string, in *typeInfo[Req]) (Req, error) {
+	var req Req
 	m, err := v.in.request(ctx)
 	if err != nil {
-		var none Req
-		return none, err
+		return req, err
 	}
-	req, err := in.c.decode(m)
-	if err == nil {
+	if err = in.c.decode(m, &req); err == nil {
 		err = in.in.each(&req, func(x argument) error { return v.bind(ctx, x) })
 	}
 	if n := v.in.unnamed(); err == nil && n > 0 {
@@ -171,7 +170,7 @@ func readRequest[Req any](ctx context.Context, v *visit, method string, in *type
 func result[Resp any](ctx context.Context, v *visit, out *typeInfo[Resp], resp Resp) error {
 	m, err := Message{}, out.in.each(&resp, v.give)
 	if err == nil {
-		m, err = out.c.encode(resp)
+		m, err = out.c.encode(&resp)
 	}
 	if err != nil {
 		return &HandlerError{Code: CodeInternal, Reason: err.Error()}
@@ -213,7 +212,7 @@ func Call[Req, Resp any](ctx context.Context, c Caller, method string, req Req, 
 		p := &passage{caller: c, method: method, opts: opts}
 		return pass(ctx, p, e, in, out, req)
 	}
-	m, err := in.c.encode(req)
+	m, err := in.c.encode(&req)
 	if err != nil {
 		return none, err
 	}
@@ -222,8 +221,8 @@ func Call[Req, Resp any](ctx context.Context, c Caller, method string, req Req, 
 		in.c.drop(m)
 		return none, err
 	}
-	resp, err := out.c.decode(r)
-	if err != nil {
+	var resp Resp
+	if err := out.c.decode(r, &resp); err != nil {
 		return none, undecodable[Resp](method, 1, err)
 	}
 	return resp, nil
@@ -235,13 +234,13 @@ func pass[Req, Resp any](ctx context.Context, p *passage, e *Encoding, in *typeI
 	if err := p.claim(&in.in, &req); err != nil {
 		return none, err
 	}
-	m, err := p.call(ctx, func() (Message, error) { return in.c.encode(req) })
+	m, err := p.call(ctx, func() (Message, error) { return in.c.encode(&req) })
 	if err != nil {
 		p.fail(CodeCancelled, err)
 		return none, err
 	}
-	resp, err := out.c.decode(m)
-	if err == nil {
+	var resp Resp
+	if err = out.c.decode(m, &resp); err == nil {
 		err = out.in.each(&resp, func(x argument) error { return p.resolve(x, e) })
 	}
 	if err != nil {

@@ -39,32 +39,43 @@ func New[T any](isRef func(reflect.Type) bool) (*Codec[T], error) {
 }
 
 // Size is how many bytes Append appends for v.
-func (c *Codec[T]) Size(v T) int {
-	if c.p.size >= 0 {
-		return c.p.size
-	}
-	return c.p.measure(unsafe.Pointer(&v))
-}
+func (c *Codec[T]) Size(v T) int { return c.SizeOf(&v) }
 
 // Append appends v. It fails, with an *Error, for a string or a slice that is
 // too long, a missing reference, and an optional field behind one that is nil.
-func (c *Codec[T]) Append(b []byte, v T) ([]byte, error) {
-	return c.p.append(b, unsafe.Pointer(&v))
-}
+func (c *Codec[T]) Append(b []byte, v T) ([]byte, error) { return c.AppendOf(b, &v) }
 
 // Decode reads a value from the start of b. Bytes behind it are ignored: a peer
 // that knows more fields has sent them. It fails with an *Error.
-func (c *Codec[T]) Decode(b []byte) (T, error) {
-	var v T
-	if c.p.flat && len(b) >= c.p.size && c.p.fill(unsafe.Pointer(&v), b) {
-		return v, nil
+func (c *Codec[T]) Decode(b []byte) (v T, err error) {
+	err = c.DecodeTo(b, &v)
+	return v, err
+}
+
+// SizeOf is Size of what v points to.
+func (c *Codec[T]) SizeOf(v *T) int {
+	if c.p.size >= 0 {
+		return c.p.size
+	}
+	return c.p.measure(unsafe.Pointer(v))
+}
+
+// AppendOf is Append of what v points to, which is not kept.
+func (c *Codec[T]) AppendOf(b []byte, v *T) ([]byte, error) {
+	return c.p.append(b, unsafe.Pointer(v))
+}
+
+// DecodeTo is Decode into what v points to, a zero T, which is not kept.
+func (c *Codec[T]) DecodeTo(b []byte, v *T) error {
+	if c.p.flat && len(b) >= c.p.size && c.p.fill(unsafe.Pointer(v), b) {
+		return nil
 	}
 	r := reader{b: b}
-	if err := r.decode(c.p, unsafe.Pointer(&v)); err != nil {
-		var zero T
-		return zero, err
+	err := r.decode(c.p, unsafe.Pointer(v))
+	if err != nil {
+		*v = *new(T)
 	}
-	return v, nil
+	return err
 }
 
 // kind is what an op does.

@@ -318,3 +318,46 @@ func (minuteCodec) Decode(p []byte) (time.Duration, error) {
 	_, err := fmt.Sscan(string(p), &n)
 	return time.Duration(n) * time.Minute, err
 }
+
+// Any stream can be given types, whoever opened it: here the server does.
+func ExampleSourceOf() {
+	ctx := context.Background()
+	srv, err := kernel.NewServer(&kernel.ServerOptions{OnConn: func(c *kernel.Conn) {
+		d, err := kernel.OpenDuplex[struct{}, string](ctx, c, "news", nil)
+		if err != nil {
+			return
+		}
+		for _, line := range []string{"it rains", "it shines"} {
+			_ = d.Send(ctx, line)
+		}
+		_ = d.Close(ctx)
+	}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	lines := make(chan string)
+	_, stop := start(srv, &kernel.ClientOptions{Handlers: map[string]func(context.Context, *kernel.Stream) error{
+		"news": func(ctx context.Context, s *kernel.Stream) error {
+			defer close(lines)
+			src, err := kernel.SourceOf[string](s, nil)
+			if err != nil {
+				return err
+			}
+			for line, err := range src.All(ctx) {
+				if err != nil {
+					return err
+				}
+				lines <- line
+			}
+			return nil
+		},
+	}})
+	defer stop()
+	for line := range lines {
+		fmt.Println(line)
+	}
+	// Output:
+	// it rains
+	// it shines
+}

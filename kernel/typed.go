@@ -186,8 +186,8 @@ func result[Resp any](ctx context.Context, v *visit, out *typeInfo[Resp], resp R
 // and, if the result is no Resp, a *DecodeError.
 //
 // Req can hold sinks, made with NewSink for the same caller: fields of type
-// *Sink[T], also in slices and inner structs, or it is one itself. The handler is
-// given them as sources. Resp can hold sources: the other halves of those sinks'
+// *Sink[T], also in slices and inner structs, or it is one itself; 256 at most. The
+// handler is given them as sources. Resp can hold sources: the other halves of those sinks'
 // streams, if the handler returns them. They can send from the moment that the
 // call is under way. A call that fails fails its streams. The time limit is the
 // call's; the streams live on, until their sinks' contexts end. Errors beside the

@@ -13,12 +13,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
 
 // The tests in this file are those that Seastar has of its RPC streams, over
-// sluice's own wire: one run of traffic, let go or disturbed at a point.
+// sluice's own wire and over Seastar's: one run of traffic, let go or disturbed at a
+// point.
 
 // A traffic is count numbers one way and count strings the other, on the two
 // halves of a stream that a call passes.
@@ -28,6 +31,7 @@ type traffic struct {
 	atClient func(n int)   // is called before the client sends value n, from 1
 	atServer func(n int)   // before the server sends its own
 	answered chan struct{} // closed when the client has the call's result
+	seastar  bool          // over that wire
 
 	mu      sync.Mutex
 	started int // functions of the handler
@@ -203,9 +207,22 @@ func everywhere(t *testing.T, so *kernel.ServerOptions, f func(t *testing.T, w *
 	for _, tr := range []struct {
 		name  string
 		start starter
-	}{{"loops", loops}, {"netconn", netConn}} {
+	}{{"loops", loops}, {"netconn", netConn}, {"seastar", onSeastar(loops)}} {
 		t.Run(tr.name, func(t *testing.T) { f(t, newWorld(t, tr.start, so, nil), &traffic{count: 100}) })
 	}
+}
+
+// onSeastar is start with Seastar's protocol.
+func onSeastar(start starter) starter {
+	return func(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (*kernel.Server, *kernel.Client) {
+		speakSeastar(so, co)
+		return start(t, so, co)
+	}
+}
+
+func speakSeastar(so *kernel.ServerOptions, co *kernel.ClientOptions) {
+	so.Protocols = []kernel.Protocol{native.Protocol{}, &seastar.Protocol{}}
+	co.Protocols = []kernel.Protocol{&seastar.Protocol{}}
 }
 
 func TestAStreamBothWays(t *testing.T) {
@@ -358,9 +375,12 @@ func (l *glitchListener) Accept() (net.Conn, error) {
 // dial to the end of both.
 func tryGlitch(t *testing.T, g *glitch, atServer bool, ln net.Listener, dial func(context.Context, string, string) (net.Conn, error), p *traffic) (dialed error) {
 	t.Helper()
-	srv := must[*kernel.Server](t)(kernel.NewServer(quietServer(nil)))
+	so, co := quietServer(nil), quietClient(nil)
+	if p.seastar {
+		speakSeastar(so, co)
+	}
+	srv := must[*kernel.Server](t)(kernel.NewServer(so))
 	p.register(t, srv)
-	co := quietClient(nil)
 	co.Dial = dial
 	if atServer {
 		ln = &glitchListener{ln, g}
@@ -385,6 +405,9 @@ func tryGlitch(t *testing.T, g *glitch, atServer bool, ln net.Listener, dial fun
 	p.call = dialed
 	if dialed == nil {
 		p.run(ctx, t, client)
+		if p.seastar { // nobody tells when the server's program was handed the end
+			p.letServerFinish()
+		}
 		ok(t, client.Close())
 	}
 	ok(t, srv.Close())
@@ -393,6 +416,19 @@ func tryGlitch(t *testing.T, g *glitch, atServer bool, ln net.Listener, dial fun
 	r := p.now()
 	r.check(t, p.count)
 	return dialed
+}
+
+// letServerFinish gives the handler's functions a moment, should nothing be in
+// their way.
+func (p *traffic) letServerFinish() {
+	for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		p.mu.Lock()
+		over := p.running == 0 && (p.started == 2 || p.call != nil)
+		p.mu.Unlock()
+		if over {
+			return
+		}
+	}
 }
 
 // A connection that fails at the server's 50th read ends the stream on both sides,
@@ -464,6 +500,12 @@ func TestEveryReadAndWriteMayFail(t *testing.T) {
 			t.Run(side+kind.String()+" over TCP", func(t *testing.T) {
 				untilNoGlitch(t, kind, func(g *glitch) (p *traffic, dialed error) {
 					p = &traffic{count: 2000}
+					return p, tryGlitch(t, g, atServer, listen(t), (&net.Dialer{}).DialContext, p)
+				})
+			})
+			t.Run(side+kind.String()+" over Seastar's wire", func(t *testing.T) {
+				untilNoGlitch(t, kind, func(g *glitch) (p *traffic, dialed error) {
+					p = &traffic{count: 50, seastar: true}
 					return p, tryGlitch(t, g, atServer, listen(t), (&net.Dialer{}).DialContext, p)
 				})
 			})

@@ -307,7 +307,7 @@ func (s *Stream) fit(a *assembly, n int) bool {
 	}
 	size := min(a.total, max(growFactor*a.m.Len(), need, reserveFirst))
 	if a.total == frame.UnknownTotal {
-		size = min(s.cfg.MaxReceive, max(2*a.m.Len(), 2*need))
+		size = min(s.cfg.MaxReceive, max(unknownGrowth*a.m.Len(), 2*need))
 	}
 	if !s.link.Assemble(size - a.m.Len()) {
 		s.abort(s.fail(frame.CodeResourceExhausted, "no memory left for messages in fragments", false))

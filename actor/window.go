@@ -124,3 +124,7 @@ const reserveFirst = 1 << 20
 // arrived so far. The copy that goes with it holds the event loop up, so it is
 // better done once: a message of 16 MiB is copied when it is 1 MiB.
 const growFactor = 16
+
+// unknownGrowth is growFactor where nobody said how long the message will be: less,
+// for what is too much stays with the message. 128 KiB become 1 MiB.
+const unknownGrowth = 8

@@ -58,11 +58,11 @@ func TestHostileFloods(t *testing.T) {
 			ends: connection, code: frame.CodeCalm, alloc: 2 << 20},
 		{name: "54 goodbyes", do: says(bytes.Repeat(frames(goAway), 17)), ends: connection, code: frame.CodeCalm},
 		{name: "58 much is asked for and nothing read", quiet: true, do: opens("source"), after: 50 * time.Second,
-			ends: dropped, logged: "the peer does not read", alloc: 16 << 20},
+			ends: stalled, code: frame.CodeWriteStall, logged: "the peer does not read", alloc: 16 << 20},
 		{name: "58 the same, with signs of life", quiet: true, do: func(r *raw) {
 			r.open("source")
 			repeatedly(r, time.Second, 60, frames(frame.Frame{Kind: frame.Credit, Stream: 1}))
-		}, ends: dropped, logged: "the peer does not read", alloc: 16 << 20},
+		}, ends: stalled, code: frame.CodeWriteStall, logged: "the peer does not read", alloc: 16 << 20},
 		{name: "59 a byte read a second", quiet: true, do: func(r *raw) {
 			r.open("source")
 			p := make([]byte, 1)
@@ -73,7 +73,7 @@ func TestHostileFloods(t *testing.T) {
 				}
 				r.take(p)
 			}
-		}, ends: dropped, logged: "the peer does not read", alloc: 16 << 20},
+		}, ends: stalled, code: frame.CodeWriteStall, logged: "the peer does not read", alloc: 16 << 20},
 		{name: "60 a frame byte by byte", do: after(opens("stuck"), drips(data(1, make([]byte, 100)), time.Second)),
 			ends: connection, code: frame.CodeDeadlineExceeded},
 		{name: "60 a large frame byte by byte", do: after(opens("stuck"), sends(head(5000, typeData, 1)), drips(make([]byte, 100), time.Second)),

@@ -42,6 +42,7 @@ const (
 	stream          // the row's stream is reset or refused, with the code
 	connection      // goodbye with the code, then the end
 	dropped         // the connection is gone without a word
+	stalled         // the connection is gone; the goodbye came if there was room for it
 )
 
 // A hostileRow is one row of the catalogue.
@@ -126,6 +127,13 @@ func (row *hostileRow) outcome(r *raw) {
 		}
 		if h, ok := r.find(frame.GoAway, 0); ok {
 			r.t.Errorf("the connection ended with a word: %v", h)
+		}
+	case stalled:
+		if !r.tg.settle(func() bool { return r.over() != nil }) {
+			r.t.Errorf("the connection goes on: %s", r.tail())
+		}
+		if h, ok := r.find(frame.GoAway, 0); ok && h.code != row.code {
+			r.t.Errorf("the connection ended with another word: %v", h)
 		}
 	case stream:
 		if !r.tg.settle(func() bool { return row.streamEnded(r, id) }) {

@@ -198,6 +198,7 @@ type side struct {
 	events []event
 	out    []byte
 	err    error
+	runs   bool // it asks for more of the same stream after each whole message
 }
 
 // feed gives the session p as a connection does: again and again, until it asks
@@ -227,7 +228,24 @@ func (s *side) feed(p []byte) {
 		default:
 			s.events = add(s.events, eventOf(&f))
 		}
+		if s.runs && f.Kind == frame.Data && f.First && f.Last {
+			rest = rest[s.run(rest, f.Stream):]
+		}
 	}
+}
+
+// run takes what comes next of a stream's messages, as the connection's reader does.
+func (s *side) run(p []byte, id uint64) int {
+	a := pool.GetArena()
+	defer pool.PutArena(a)
+	var q pool.Queue
+	n := s.Run(p, id, a, &q)
+	q.Each(func(m pool.Message) {
+		f := frame.Frame{Kind: frame.Data, Stream: id, Payload: m.Bytes(), First: true, Last: true, Total: m.Len()}
+		s.events = add(s.events, eventOf(&f))
+	})
+	q.Release()
+	return n
 }
 
 // local takes the events that writing has caused, as a connection does.

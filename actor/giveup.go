@@ -14,3 +14,11 @@ func (s *Stream) GivenUp() <-chan struct{} {
 	}
 	return f.stop
 }
+
+// GiveUp says that this side reads no more on a channel. What was not handed over
+// stays for Receive.
+func (s *Stream) GiveUp() {
+	s.mu.Lock()
+	defer s.unlock()
+	s.stopPump()
+}

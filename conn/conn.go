@@ -105,7 +105,8 @@ type Config struct {
 type Conn struct {
 	cfg  Config
 	sess frame.Session
-	runs runner // sess, if it is one
+	runs runner       // sess, if it is one
+	keep frame.Holder // as well
 	lim  *Limits
 	tr   transport
 
@@ -135,6 +136,7 @@ type Conn struct {
 	out output
 
 	arrived  atomic.Uint64 // credit that the peer used, as of the last input
+	kept     atomic.Int64  // bytes that the session keeps, as of then
 	streams  atomic.Int32  // streams, own and the peer's
 	taken    atomic.Uint64 // credit that our streams returned
 	told     atomic.Uint64 // of it, what the peer knows
@@ -160,6 +162,7 @@ func newConn(cfg Config) *Conn {
 	c := &Conn{cfg: cfg, sess: cfg.Session}
 	c.lim = cfg.Limits
 	c.runs, _ = c.sess.(runner)
+	c.keep, _ = c.sess.(frame.Holder)
 	c.caps = c.sess.Caps()
 	c.also.init(c.sess)
 	c.pacing, c.maxStream = c.caps.Pacing, c.caps.MaxStream

@@ -1,10 +1,17 @@
 package conn
 
-import "time"
+import (
+	"errors"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+)
 
 // stallTime is how long a stream may sit on data that nobody takes before it can
 // be reset to make room for others.
 const stallTime = 30 * time.Second
+
+var errNoMemory = errors.New("the server is out of memory for what has not come completely")
 
 // evictStalled resets the stream that holds the most without having been read
 // for long, where windows have used up what the connection can give: the last
@@ -34,17 +41,18 @@ func (c *Conn) evictStalled(now time.Time) {
 	}
 }
 
-// Held is how many bytes wait in this connection to be taken by the application
-// or to be written.
+// Held is how many bytes wait in this connection to be complete, to be taken by the
+// application, or to be written.
 func (c *Conn) Held() int {
 	unread := int64(c.arrived.Load()) - int64(c.taken.Load())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return int(max(unread, 0)+max(c.queued.Load(), 0)) + c.assembled
+	return int(max(unread, 0)+max(c.queued.Load(), 0)+c.kept.Load()) + c.assembled
 }
 
 // EvictLargest resets the stream that holds the most unread data, for want of
-// memory; it returns false if none holds any.
+// memory, or ends the connection if what has not come completely is more; it returns
+// false if none holds any.
 func (c *Conn) EvictLargest() bool {
 	c.mu.Lock()
 	ports := c.table.all()
@@ -56,10 +64,15 @@ func (c *Conn) EvictLargest() bool {
 			worst, most = p, held
 		}
 	}
-	if worst == nil {
+	switch {
+	case int(c.kept.Load()) > most:
+		c.kept.Store(0)
+		c.Fail("read", frame.CodeResourceExhausted, errNoMemory)
+	case worst != nil:
+		worst.s.Evict("the server is out of memory for unread data")
+	default:
 		return false
 	}
-	worst.s.Evict("the server is out of memory for unread data")
 	return true
 }
 

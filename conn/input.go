@@ -48,6 +48,9 @@ func (c *Conn) Input(p []byte) bool {
 	pool.PutArena(in.arena)
 	in.arena, in.port = nil, nil
 	c.arrived.Store(in.recvd)
+	if c.keep != nil {
+		c.kept.Store(int64(c.keep.Held()))
+	}
 	c.keeper.received(c)
 	c.acknowledge()
 	if err != nil {

@@ -32,6 +32,13 @@ type Pauser interface {
 	Full() (wait <-chan struct{})
 }
 
+// A Holder is a session that keeps input of its own: of what it can't hand on before
+// all of it is there.
+type Holder interface {
+	// Held is how many bytes it keeps. It belongs to the reader.
+	Held() int
+}
+
 // A Local is a session with events that writing causes, and not what the peer
 // sends: the answer to an open that its protocol has no answer for.
 type Local interface {

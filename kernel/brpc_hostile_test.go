@@ -474,6 +474,41 @@ func TestBrpcHostileSilence(t *testing.T) {
 	}
 }
 
+// A packet that is compressed is kept until all of it is there. Peers that never send
+// its end can't have the server hold more than its budget.
+func TestBrpcHostileHoarders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := targetLimits()
+		l.Memory = 8 << 20
+		tg := brpcTarget(t, true, kernel.ServerOptions{Limits: l})
+		tg.neighbour()
+		whole := brpcAsk{method: "echo", id: 1, payload: string(make([]byte, 900<<10)), meta: num(3, 2)}.bytes()
+		var peers []*brpcPeer
+		for range 20 {
+			p := tg.brpcAttack()
+			go func() { _ = p.say(whole[:len(whole)-1]) }()
+			peers = append(peers, p)
+		}
+		time.Sleep(time.Second)
+		left := 0
+		for _, p := range peers {
+			if p.over() == nil {
+				left++
+			}
+		}
+		if left == 0 || left > 8 {
+			t.Errorf("%d of %d connections are left, the budget is for 8", left, len(peers))
+		}
+		if n := tg.srv.Stats().Evicted; int(n) != len(peers)-left {
+			t.Errorf("%d were evicted, %d are counted", len(peers)-left, n)
+		}
+		if why := "out of memory"; !strings.Contains(tg.log.String(), why) {
+			t.Errorf("%q is not in the log: %s", why, tg.log)
+		}
+		tg.unharmed()
+	})
+}
+
 // Rows 4 to 6: the connection ends at each byte of a conversation: never does a part
 // of a message come out, nor a clean end.
 func TestBrpcHostileTruncation(t *testing.T) {

@@ -3,6 +3,7 @@ package kernel_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -321,6 +322,38 @@ func TestHandlerReturnsAnError(t *testing.T) {
 			_ = s.Close(w.ctx)
 			w.wantDone(s)
 		}
+	})
+}
+
+// A stream that the peer has reset is read on, unless Abort says that nobody will:
+// then nothing waits to hand over the rest, which Receive still finds.
+func TestAbortAfterThePeersReset(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		in := b.In()
+		for i := range 50 {
+			w.send(a, "%d", i)
+		}
+		w.quiesce()
+		a.Abort(kernel.CodeAborted, "why")
+		w.quiesce()
+		b.Abort(kernel.CodeCancelled, "not wanted")
+		w.quiesce()
+		n := 0
+		for m := range in {
+			if got := string(m.Bytes()); got != fmt.Sprint(n) {
+				t.Errorf("In gave %q, want %d", got, n)
+			}
+			m.Release()
+			n++
+		}
+		if n == 0 || n == 50 {
+			t.Errorf("%d of 50 were in In's buffer", n)
+		}
+		for ; n < 50; n++ {
+			w.want(b, "%d", n)
+		}
+		w.wantErr(b, kernel.CodeAborted)
 	})
 }
 

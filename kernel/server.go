@@ -51,7 +51,7 @@ type Stats struct {
 	Failed    uint64 // handshakes that failed
 	Strangers uint64 // of them, connections that spoke none of our protocols
 	Panics    uint64 // handlers that panicked
-	Evicted   uint64 // streams reset for want of memory
+	Evicted   uint64 // streams, and connections, ended for want of memory
 }
 
 // NewServer returns a server that is not serving yet. Nil opts are the defaults.

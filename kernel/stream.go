@@ -242,7 +242,10 @@ func (s *Stream) Close(ctx context.Context) error {
 // Abort ends both halves now and tells the peer why. Messages that have arrived
 // can still be taken, those in the mailbox by Receive; messages not yet written
 // are dropped.
-func (s *Stream) Abort(code Code, reason string) { s.c.a.Abort(code, reason, nil) }
+func (s *Stream) Abort(code Code, reason string) {
+	s.c.a.Abort(code, reason, nil)
+	s.c.a.GiveUp()
+}
 
 // streamContext is a stream seen as a context. It is made of the stream itself,
 // so that an idle stream's context costs nothing.

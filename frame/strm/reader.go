@@ -66,6 +66,9 @@ type input struct {
 // between tells whether nothing has begun that is not complete.
 func (in *input) between() bool { return in.state == atHeader && in.nhead == 0 }
 
+// Held implements frame.Holder.
+func (s *Session) Held() int { return s.in.got.Len() }
+
 // Next implements frame.Session. Payloads of events that come of one packet alias
 // the input that ended it.
 func (s *Session) Next(p []byte, f *frame.Frame) (int, error) {

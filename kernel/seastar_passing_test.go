@@ -141,9 +141,7 @@ func TestSeastarSinksAreReleasedWithTheirClient(t *testing.T) {
 			t.Fatalf("an aborted sink keeps its connection, waited %v", wait)
 		}
 	}
-	if n := len(w.client.Conns()); n != 4 {
-		t.Errorf("%d connections, want the calls' and three streams'", n)
-	}
+	eventually(t, "the calls' connection and those of three streams to be all", func() bool { return len(w.client.Conns()) == 4 })
 	ok(t, w.client.Close())
 	eventually(t, "the server to be left alone", func() bool { return w.srv.Stats().Conns == 0 })
 }

@@ -105,9 +105,7 @@ func TestDrainLetsStreamsFinish(t *testing.T) {
 		case <-w.ctx.Done():
 			t.Fatal("the connection did not end")
 		}
-		if n := w.srv.Stats().Conns; n != 0 {
-			t.Errorf("%d connections are left", n)
-		}
+		w.eventually("no connection to be left", func() bool { return w.srv.Stats().Conns == 0 })
 	})
 }
 

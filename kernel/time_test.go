@@ -220,6 +220,7 @@ func TestKeepaliveKeepsALivingPeer(t *testing.T) {
 func TestAnIdleConnectionIsClosed(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		w.srv.Handle("echo", echo)
+		w.quiesce()
 		if n := w.srv.Stats().Conns; n != 1 {
 			t.Fatal(n)
 		}

@@ -3,6 +3,7 @@ package actor
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 
 	"github.com/sluicerpc/sluice/frame"
@@ -37,6 +38,15 @@ var (
 	// ErrNotSupported: the connection's protocol can't carry this.
 	ErrNotSupported = errors.New("sluice: not supported by the connection's protocol")
 )
+
+// NoEnd is err, unless errors.Is would find io.EOF in it: what has failed must not
+// look like a stream's end in order.
+func NoEnd(err error) error {
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, err) //nolint:errorlint // hidden on purpose
+	}
+	return err
+}
 
 // A StreamError says why one stream ended other than in order. Its connection
 // lives on, unless the code is ConnectionLost.

@@ -42,6 +42,10 @@ func (l *fakeLink) ID() uint64 {
 	return l.id
 }
 
+func (l *fakeLink) Forsake() bool { return l.ID() == 0 }
+
+func (l *fakeLink) Fed() {}
+
 func (l *fakeLink) ReadySoon() { l.Ready(false) }
 
 func (l *fakeLink) Ready(urgent bool) {

@@ -15,6 +15,21 @@ func (s *Stream) GivenUp() <-chan struct{} {
 	return f.stop
 }
 
+// Feeding tells whether a goroutine feeds In or Batches: it waits for a reader, also
+// when the stream is over.
+func (s *Stream) Feeding() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pumping
+}
+
+// Unanswered tells whether this side gave the stream up before the peer's answer.
+func (s *Stream) Unanswered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ends != nil && s.ends.unanswered
+}
+
 // GiveUp says that this side reads no more on a channel. What was not handed over
 // stays for Receive.
 func (s *Stream) GiveUp() {

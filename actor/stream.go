@@ -17,6 +17,9 @@ import (
 type Link interface {
 	// ID is the stream's number on the wire, 0 while it has none. Any time.
 	ID() uint64
+	// Forsake has the stream get no number, unless it has one: then it is false. Any
+	// time.
+	Forsake() bool
 	// Ready asks for a call of Fill: urgently for a control frame, else in turn.
 	Ready(urgent bool)
 	// ReadySoon is Ready(false), and leaves the writing to another goroutine.
@@ -39,6 +42,9 @@ type Link interface {
 	Shrink(from, to int)
 	// Retire takes the stream out of the connection.
 	Retire()
+	// Fed says that nobody feeds In or Batches any more, after Retire has found
+	// Feeding.
+	Fed()
 	// Timers is the queue for the stream's timers. Any time.
 	Timers() *timers.Queue
 }
@@ -127,26 +133,10 @@ type ends struct {
 	resetErr *StreamError
 	faceErr  error
 	onFirst  func(pool.Message)
-	reported uint64 // payload bytes that the peer says it has taken
-	nudge    *nudge
-}
 
-// post is what a step leaves to do once the lock is free: any says whether there
-// is something.
-type post struct {
-	any           bool
-	ready, urgent bool
-	soon          bool // ready, but not on this goroutine's stack
-	room, retire  bool
-	taken, queued int32
-	from, to      int32 // the window has shrunk
-	wake          func()
-}
-
-// later is the post, about to be added to.
-func (s *Stream) later() *post {
-	s.post.any = true
-	return &s.post
+	unanswered bool   // given up before the peer's answer
+	reported   uint64 // payload bytes that the peer says it has taken
+	nudge      *nudge
 }
 
 // Init makes s a stream on link. It must be called once, before anything else.
@@ -172,48 +162,6 @@ func (s *Stream) more() *ends {
 		s.ends = &ends{}
 	}
 	return s.ends
-}
-
-// unlock frees the lock and then does what was left to do.
-func (s *Stream) unlock() {
-	if !s.post.any {
-		s.mu.Unlock()
-		return
-	}
-	s.unlockAndPost()
-}
-
-func (s *Stream) unlockAndPost() {
-	p := s.post
-	s.post = post{}
-	s.mu.Unlock()
-	if p.queued != 0 {
-		s.link.Queued(int(p.queued))
-	}
-	if p.taken != 0 {
-		s.link.Taken(int(p.taken))
-	}
-	if p.urgent {
-		s.link.Ready(true)
-	}
-	switch {
-	case p.ready && p.soon:
-		s.link.ReadySoon()
-	case p.ready:
-		s.link.Ready(false)
-	}
-	if p.room {
-		s.link.AwaitRoom()
-	}
-	if p.from != p.to {
-		s.link.Shrink(int(p.from), int(p.to))
-	}
-	if p.retire {
-		s.link.Retire()
-	}
-	if p.wake != nil {
-		p.wake()
-	}
 }
 
 // ask has Fill called for a control frame.
@@ -531,7 +479,7 @@ func (s *Stream) Abort(code frame.Code, reason string, cause error) {
 	s.mu.Lock()
 	defer s.unlock()
 	e := s.fail(code, reason, false)
-	e.Cause = cause
+	e.Cause = NoEnd(cause)
 	s.abort(e)
 }
 
@@ -541,7 +489,8 @@ func (s *Stream) abort(e *StreamError) {
 	}
 	m := s.more()
 	m.failure, m.resetErr = e, e
-	known := s.link.ID() != 0
+	m.unanswered = !s.answered
+	known := !s.link.Forsake()
 	if !known {
 		s.first, s.want = nil, 0
 	}

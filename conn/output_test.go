@@ -145,6 +145,28 @@ func TestAFullSocketHandsTheOutputOver(t *testing.T) {
 	}
 }
 
+// A stream that was given up before its number has none, nor have those that were to
+// be opened with it: the peer will not hear of them.
+func TestAForsakenStreamGetsNoNumber(t *testing.T) {
+	s := newStage(Limits{}, 1<<20)
+	first, second := &talker{name: "first", log: &s.log}, &talker{name: "second", log: &s.log}
+	s.c.Begin(&first.Port, first, nil)
+	s.c.Begin(&second.Port, second, &first.Port)
+	if !first.Forsake() {
+		t.Fatal("it has a number before its first frame")
+	}
+	first.Ready(true)
+	if a, b := first.ID(), second.ID(); a != 0 || b != 0 || len(s.log) > 0 {
+		t.Errorf("numbers %d and %d, asked: %v", a, b, s.log)
+	}
+	third := &talker{name: "third", log: &s.log}
+	s.c.Begin(&third.Port, third, nil)
+	third.Ready(true)
+	if third.ID() == 0 || third.Forsake() {
+		t.Errorf("stream %d was forsaken when it had its number", third.ID())
+	}
+}
+
 func TestStreamsTakeTurns(t *testing.T) {
 	s := newStage(Limits{InFlight: Unlimited}, 1<<30)
 	big, small := s.talker("big", 60<<10, 50), s.talker("small", 64, 50)

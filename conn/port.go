@@ -57,6 +57,17 @@ func (p *Port) Conn() *Conn { return p.c }
 // ID implements actor.Link.
 func (p *Port) ID() uint64 { return p.id.Load() }
 
+// Forsake implements actor.Link.
+func (p *Port) Forsake() bool {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	if p.id.Load() != 0 {
+		return false
+	}
+	p.gone = true
+	return true
+}
+
 // Ready implements actor.Link.
 func (p *Port) Ready(urgent bool) { p.c.out.ready(p.c, p, urgent, true) }
 

@@ -391,7 +391,8 @@ func (c *Client) Open(ctx context.Context, method string, opts *OpenOptions) (*S
 }
 
 // OpenN opens several streams with one request, which are accepted or refused
-// together: one for each of each.
+// together: one for each of each. Their answer comes by the first: who gives that up
+// before it gives them all up.
 func (c *Client) OpenN(ctx context.Context, method string, opts *OpenOptions, each ...StreamOptions) ([]*Stream, error) {
 	return c.open(ctx, method, opts, len(each), each)
 }

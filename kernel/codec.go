@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 
+	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/internal/layout"
 	"github.com/sluicerpc/sluice/pool"
 )
@@ -62,6 +63,7 @@ func undecodable[T any](method string, n int, err error) *DecodeError {
 	if errors.As(err, &inner) {
 		e.Offset, e.Err = inner.Offset, inner.Err
 	}
+	e.Err = actor.NoEnd(e.Err)
 	return e
 }
 

@@ -84,7 +84,8 @@ func (c *Conn) Open(ctx context.Context, method string, opts *OpenOptions) (*Str
 }
 
 // OpenN opens several streams with one request, which are accepted or refused
-// together: one for each of each.
+// together: one for each of each. Their answer comes by the first: who gives that up
+// before it gives them all up.
 func (c *Conn) OpenN(ctx context.Context, method string, opts *OpenOptions, each ...StreamOptions) ([]*Stream, error) {
 	return c.open(ctx, method, opts, len(each), each)
 }

@@ -144,19 +144,34 @@ func (c *core) Retire() {
 	if x == nil {
 		return
 	}
-	if stop := x.stop.Load(); stop != nil {
-		(*stop)()
+	if !c.a.Feeding() {
+		x.unfollow()
 	}
 	if !x.deadline.IsZero() {
 		c.Timers().Stop(&x.timer)
 	}
-	if unborn {
+	if unborn || c.opener && len(x.mates) > 0 && c.a.Unanswered() {
 		c.takeAlong(x.mates)
 	}
 }
 
+// Fed implements actor.Link: what fed the stream's channel after it was retired, and
+// was to end with the parent, has ended.
+func (c *core) Fed() {
+	if x := c.x.Load(); x != nil {
+		x.unfollow()
+	}
+}
+
+// unfollow ends the watch on the parent.
+func (x *extra) unfollow() {
+	if stop := x.stop.Load(); stop != nil {
+		(*stop)()
+	}
+}
+
 // takeAlong ends the streams that were to be opened with c, whose request will
-// not be written: refused if c was, else cancelled.
+// not be written, or whose answer nobody waits for: refused if c was, else cancelled.
 func (c *core) takeAlong(mates []*core) {
 	var e *StreamError
 	refused := errors.As(c.a.Err(), &e) && e.NotProcessed
@@ -202,6 +217,7 @@ func (c *core) follow(ctx context.Context) {
 			code = CodeDeadlineExceeded
 		}
 		c.a.Abort(code, context.Cause(ctx).Error(), context.Cause(ctx))
+		c.a.GiveUp() // it may have ended before, and be read on
 	})
 	x.stop.Store(&stop)
 	if c.a.Err() != nil { // it has ended already, and did not find stop

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -354,6 +356,157 @@ func TestAbortAfterThePeersReset(t *testing.T) {
 			w.want(b, "%d", n)
 		}
 		w.wantErr(b, kernel.CodeAborted)
+	})
+}
+
+// A context bounds what a stream costs here also when the peer has reset the stream,
+// and its rest is not read.
+func TestAContextEndsWhatAResetHasLeft(t *testing.T) {
+	for name, use := range map[string]func(*kernel.Stream) (rest func()){
+		"In": func(s *kernel.Stream) func() {
+			in := s.In()
+			return func() {
+				for m := range in {
+					m.Release()
+				}
+			}
+		},
+		"Batches": func(s *kernel.Stream) func() {
+			in := s.Batches()
+			return func() {
+				for b := range in {
+					b.Release()
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, nil, func(t *testing.T, w *world) {
+				ctx, cancel := context.WithCancel(context.Background())
+				offers := w.srv.Offers()
+				s, err := w.client.Open(ctx, "source", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, err := (<-offers).Accept(kernel.Message{}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				rest := use(s)
+				for i := range 50 {
+					w.send(b, "%d", i)
+				}
+				w.quiesce()
+				b.Abort(kernel.CodeAborted, "no more")
+				w.quiesce()
+				wantCode(t, s.Err(), kernel.CodeAborted)
+				before := runtime.NumGoroutine()
+				cancel()
+				w.quiesce()
+				if n := before - runtime.NumGoroutine(); n != 1 {
+					t.Errorf("%d goroutines ended with the context, want the one that feeds the channel", n)
+				}
+				wantCode(t, s.Err(), kernel.CodeAborted)
+				rest()
+				drain(s)
+			})
+		})
+	}
+}
+
+// A watched context counts who waits for its end.
+type watched struct {
+	context.Context
+	n atomic.Int64
+}
+
+// Value hides the context inside, which would be watched itself.
+func (c *watched) Value(any) any { return nil }
+
+// AfterFunc is what the context package asks for, where a context has it.
+func (c *watched) AfterFunc(f func()) (stop func() bool) {
+	c.n.Add(1)
+	end := context.AfterFunc(c.Context, f)
+	return func() bool {
+		c.n.Add(-1)
+		return end()
+	}
+}
+
+// A stream that has ended, and was read, is not kept by the context that it was
+// opened with.
+func TestAContextForgetsStreamsThatAreOver(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		parent, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		ctx := &watched{Context: parent}
+		offers := w.srv.Offers()
+		var ss, bs []*kernel.Stream
+		for range 3 {
+			s, err := w.client.Open(ctx, "source", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := (<-offers).Accept(kernel.Message{}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ss, bs = append(ss, s), append(bs, b)
+		}
+		if n := ctx.n.Load(); n != 3 {
+			t.Fatalf("%d streams watch the context, want 3", n)
+		}
+		in := ss[0].In()
+		for i := range 50 {
+			w.send(bs[0], "%d", i)
+		}
+		w.quiesce()
+		go func() { _ = bs[1].Close(w.ctx) }()
+		if err := ss[1].Close(w.ctx); err != nil {
+			t.Error(err)
+		}
+		bs[2].Abort(kernel.CodeAborted, "no more")
+		bs[0].Abort(kernel.CodeAborted, "no more")
+		w.quiesce()
+		if n := ctx.n.Load(); n != 1 {
+			t.Errorf("%d streams watch the context, want the one that is read", n)
+		}
+		for m := range in {
+			m.Release()
+		}
+		w.quiesce()
+		if n := ctx.n.Load(); n != 0 {
+			t.Errorf("%d streams watch the context, want none", n)
+		}
+	})
+}
+
+// Whatever ends a stream that did not end in order, it does not look as if it had.
+func TestAFailureIsNeverAnEnd(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		w.srv.Handle("stuck", func(ctx context.Context, s *kernel.Stream) error {
+			if err := s.Send(ctx, text("one")); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return nil
+		})
+		s, err := w.client.Open(ctx, "stuck", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.want(s, "one")
+		cancel(fmt.Errorf("somebody else's: %w", io.EOF))
+		w.quiesce()
+		var last error
+		for _, err := range s.All(w.ctx) {
+			last = err
+		}
+		se := wantCode(t, last, kernel.CodeCancelled)
+		if errors.Is(last, io.EOF) || !errors.Is(last, io.ErrUnexpectedEOF) || !strings.Contains(se.Reason, "somebody else's") {
+			t.Errorf("the stream ended by %v", last)
+		}
 	})
 }
 

@@ -70,17 +70,21 @@ func (q *handlers) enter(j job) bool {
 
 // leave counts one out, unless one waits to run in its place.
 func (q *handlers) leave() (j job, ok bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for len(q.wait) > 0 {
+	for {
+		q.mu.Lock()
+		if len(q.wait) == 0 {
+			q.wait = nil
+			q.n--
+			q.mu.Unlock()
+			return job{}, false
+		}
 		j, q.wait = q.wait[0], q.wait[1:]
-		if j.o.streams[0].Err() == nil { // nobody gave it up meanwhile
+		q.mu.Unlock()
+		if j.o.streams[0].Err() == nil {
 			return j, true
 		}
+		j.o.abandon() // it was given up meanwhile
 	}
-	q.wait = nil
-	q.n--
-	return job{}, false
 }
 
 // rest waits for another job, after leave found none; false if there is none to

@@ -117,6 +117,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	}
 	first := o.streams[0]
 	if err := first.Err(); err != nil {
+		o.abandon()
 		return nil, err
 	}
 	f := frame.GetFrame(frame.Accept)
@@ -141,6 +142,14 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 		s.c.a.Refused(CodeFailedPrecondition, "not accepted", true)
 	}
 	return o.streams[:n], nil
+}
+
+// abandon ends the streams of a request whose first was given up: the answer to all
+// would have come by that.
+func (o *Offer) abandon() {
+	for _, s := range o.streams[1:] {
+		s.Abort(CodeCancelled, "opened with a stream that was given up")
+	}
 }
 
 // establish turns an offered stream into an accepted one.

@@ -155,6 +155,80 @@ func TestAnOfferIsAnsweredOnce(t *testing.T) {
 	})
 }
 
+// The answer to a request that opens several streams comes by the first: who gives
+// that up before it, gives them all up, on both sides.
+func TestGivingUpTheFirstOfSeveral(t *testing.T) {
+	inBubble(t, nil, &kernel.ClientOptions{}, func(t *testing.T, w *world) {
+		offers := w.srv.Offers()
+		ss, err := w.client.OpenN(w.ctx, "x", nil, make([]kernel.StreamOptions, 3)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := <-offers
+		ss[0].Abort(kernel.CodeAborted, "changed my mind")
+		_, err = o.AcceptAll(kernel.Message{}, nil) // crosses it
+		if err != nil {
+			t.Error(err)
+		}
+		w.quiesce()
+		for i, s := range ss {
+			if _, _, err := s.Accepted(w.ctx); err == nil {
+				t.Errorf("stream %d was accepted", i)
+			}
+		}
+		if ss, err = w.client.OpenN(w.ctx, "x", nil, make([]kernel.StreamOptions, 3)...); err != nil {
+			t.Fatal(err)
+		}
+		o = <-offers
+		ss[0].Abort(kernel.CodeAborted, "changed my mind") // first
+		w.quiesce()
+		if _, err = o.AcceptAll(kernel.Message{}, nil); err == nil {
+			t.Error("streams were accepted that nobody wants")
+		}
+		w.settle()
+	})
+}
+
+// A peer that says no more of a group than that its first stream is reset leaves
+// nothing of the others, whoever was to serve them.
+func TestHostileHalfGivenUp(t *testing.T) {
+	for name, serve := range map[string]func(tg *target){
+		"a handler": func(tg *target) {
+			tg.srv.Handle("group", func(ctx context.Context, s *kernel.Stream) error {
+				time.Sleep(time.Second)
+				return nil
+			})
+		},
+		"offers": func(tg *target) {
+			offers := tg.srv.Offers()
+			go func() {
+				o := <-offers
+				time.Sleep(time.Second)
+				_, _ = o.AcceptAll(kernel.Message{}, nil)
+			}()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tg := newTarget(t, true, kernel.ServerOptions{})
+				serve(tg)
+				r := tg.attack(hello())
+				id := r.group("group", 3)
+				r.say(frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				n := 0
+				for _, c := range tg.srv.Conns() {
+					n += c.Streams()
+				}
+				if n > 0 {
+					t.Errorf("%d streams are left", n)
+				}
+			})
+		})
+	}
+}
+
 // A peer that gives the stream up while nobody has answered leaves nothing
 // behind, and whoever accepts it later is told.
 func TestAnOfferGivenUp(t *testing.T) {

@@ -179,8 +179,11 @@ func (c fickle) Append(b []byte, v string) ([]byte, error) {
 }
 
 func (c fickle) Decode(p []byte) (string, error) {
-	if string(p) == "bad" {
+	switch string(p) {
+	case "bad":
 		return "", &kernel.DecodeError{Offset: 2, Err: errFickle}
+	case "short":
+		return "", io.EOF
 	}
 	return string(p), nil
 }
@@ -355,6 +358,7 @@ func TestDecodeErrorsOfEveryCodecNameTheByte(t *testing.T) {
 		{"{\"X\": 1,}", 9, readOne[point](t, kernel.JSON)},
 		{"{\"X\": \"a\"}", 9, readOne[point](t, kernel.JSON)},
 		{"bad", 2, readOne[string](t, kernel.EncodingOf(fickle{}))},
+		{"short", -1, readOne[string](t, kernel.EncodingOf(fickle{}))},
 		{"x", -1, readOne[time.Duration](t, kernel.EncodingOf(minuteCodec{}))},
 		{"12345678", 8, readOne[point](t, kernel.Fixed)},
 	} {
@@ -363,6 +367,9 @@ func TestDecodeErrorsOfEveryCodecNameTheByte(t *testing.T) {
 		var de *kernel.DecodeError
 		if err := c.read(w.ctx, b); !errors.As(err, &de) || de.Offset != c.offset || de.Message != 1 {
 			t.Errorf("%q: %#v, want offset %d", c.bytes, err, c.offset)
+		}
+		if err := b.Err(); errors.Is(de, io.EOF) || errors.Is(err, io.EOF) {
+			t.Errorf("%q: %v and %v look like an end in order", c.bytes, de, err)
 		}
 	}
 }

@@ -309,8 +309,12 @@ func (s *Session) grant(o *frame.Out, c *call) {
 		case i >= c.settled:
 			s.table.remove(st)
 		case st.canceled:
-			o.Buf = appendRST(o.Buf, st.peer)
+			if !st.ended {
+				o.Buf = appendRST(o.Buf, st.peer)
+			}
 			s.tellEnd(s.await(st, dropped))
+		case st.ended:
+			s.tellEnd(s.await(st, closing))
 		default:
 			st.phase.Store(uint32(live))
 		}

@@ -236,9 +236,22 @@ func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 		s.ask(o, c)
 	case c != nil && c.unary && st.is(offered):
 		s.respond(o, c, f)
+	case c != nil && st.is(offered) && !st.isFirst():
+		// As what was sent before it, the end waits for the answer; and as after any
+		// end of its half, the kernel waits for the peer's.
+		c.deferred = appendEnd(c.deferred, st, f)
+		st.ended = true
 	default:
 		s.abort(o, st, f)
 	}
+}
+
+// appendEnd appends CLOSE for an end in order, and RST for any other.
+func appendEnd(b []byte, st *stream, f *frame.Frame) []byte {
+	if f.Kind == frame.EOS && f.Code == frame.CodeOK {
+		return appendClose(b, st.peer, int64(st.id))
+	}
+	return appendRST(b, st.peer)
 }
 
 // abort ends a stream, or its request, at once.
@@ -262,11 +275,7 @@ func (s *Session) close(o *frame.Out, st *stream, f *frame.Frame) {
 		o.Buf = appendClose(o.Buf, st.peer, int64(st.id))
 		s.table.remove(st)
 	case live:
-		if f.Kind == frame.EOS && f.Code == frame.CodeOK {
-			o.Buf = appendClose(o.Buf, st.peer, int64(st.id))
-		} else {
-			o.Buf = appendRST(o.Buf, st.peer)
-		}
+		o.Buf = appendEnd(o.Buf, st, f)
 		next := closing
 		if f.Kind == frame.Reset {
 			next = dropped

@@ -1,0 +1,73 @@
+package strm
+
+import (
+	"testing"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// A handler may also end one of its streams in order, before the group's answer is
+// written: what was sent on it and its end come behind the answer, and whoever ended
+// it hears of the peer's end, or that there was no answer.
+func TestAnOfferedStreamThatEndsEndsBehindTheAnswer(t *testing.T) {
+	answer := `STRM 1=1 2=1 3=3 4=0 [PRPC 2={ 1=0 } 3=0 4=1 8={ 1=1 2=1 3=1 4=3 } 10=0 11=0 12="" "reply"]`
+	late := `STRM 1=3 2=3 3=3 4=0 "last words"`
+	offers := func() (c, s *side) {
+		c, s = pair(t)
+		s.feed(control(c.Session, opening(1, 2)))
+		s.events = nil
+		f := accepting(1, 2)
+		f.FollowsData, f.Payload = true, nil
+		wrote(t, control(s.Session, f))
+		wrote(t, send(s.Session, 3, "last words"))
+		return c, s
+	}
+	for _, k := range []struct {
+		name   string
+		ends   []frame.Frame
+		wire   string
+		client []string
+		server []string
+	}{
+		{
+			"in order", []frame.Frame{eos(3)}, `STRM 1=3 2=3 3=2`,
+			[]string{"eos stream=3", "stop stream=3"}, []string{"eos stream=3"},
+		},
+		{
+			"as a failure", []frame.Frame{failed(3)}, `STRM 1=3 3=1`,
+			[]string{`reset stream=3 code=ABORTED reason="Received RST frame"`}, []string{"eos stream=3"},
+		},
+		{
+			"in order, and then given up", []frame.Frame{eos(3), abort(3)}, `STRM 1=3 2=3 3=2`,
+			[]string{"eos stream=3", "stop stream=3"}, nil,
+		},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			c, s := offers()
+			for _, f := range k.ends {
+				wrote(t, control(s.Session, f))
+			}
+			ans := send(s.Session, 1, "reply")
+			wrote(t, ans, answer, late, k.wire)
+			c.feed(ans)
+			c.expect(t, append([]string{
+				`accept stream=1 {limit=0 deaf=false} {limit=0 deaf=false} payload="reply"`,
+				`data stream=3 total=10 first=true last=true "last words"`,
+			}, k.client...)...)
+			if len(c.out) == 0 { // the answer to an RST is the session's own
+				c.out = control(c.Session, eos(3))
+			}
+			s.feed(c.out)
+			s.expect(t, k.server...)
+			if c.left() != 1 || s.left() != 1 {
+				t.Errorf("%d and %d streams are left", c.left(), s.left())
+			}
+		})
+	}
+	_, s := offers()
+	wrote(t, control(s.Session, eos(3)))
+	control(s.Session, frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeCancelled, Reason: "gone"})
+	s.feed(nil)
+	s.expect(t, `reset stream=3 code=CANCELLED reason="gone"`)
+	s.empty(t)
+}

@@ -274,7 +274,7 @@ func (s *Session) response(m *rpcMeta, payload []byte, via *stream) error {
 			return failf("stream %d: an answer to another request, %d", via.id, m.correlation)
 		}
 		if !m.hasSettings {
-			return s.uselessFrame()
+			return s.lastWord()
 		}
 		return s.resetAll(m, 0)
 	}

@@ -236,6 +236,9 @@ func (s *Session) giveUp(st *stream) bool {
 	case c == nil || !st.is(asked):
 		return false
 	case c.unary || !c.written && st.id == c.first:
+		if c.written {
+			s.owed++
+		}
 		s.each(c, func(_ int, st *stream) { s.table.remove(st) })
 		c.msg.Release()
 		c.msg = pool.Message{}

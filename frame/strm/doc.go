@@ -70,5 +70,6 @@
 // peer has its last word, as many as were open at once, at least 1,024; one that has
 // to make place is as one that never was. A thousand frames in a row that mean
 // nothing end the connection, as do a thousand segments of less than 32 bytes, or
-// ten empty ones, in a row.
+// ten empty ones, in a row. The late answer to a call that was given up is not
+// counted, once for each.
 package strm

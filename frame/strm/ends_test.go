@@ -1,6 +1,8 @@
 package strm
 
 import (
+	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/sluicerpc/sluice/frame"
@@ -70,4 +72,54 @@ func TestAnOfferedStreamThatEndsEndsBehindTheAnswer(t *testing.T) {
 	s.feed(nil)
 	s.expect(t, `reset stream=3 code=CANCELLED reason="gone"`)
 	s.empty(t)
+}
+
+// A slow server answers calls after their deadlines, all of a burst in a row: that is
+// no flood, for each was asked for.
+func TestLateAnswersToCallsThatWereGivenUpAreNoFlood(t *testing.T) {
+	c, s := pair(t)
+	const n = 3 * maxUseless
+	var late []byte
+	for i := range uint64(n) {
+		s.feed(calling(c.Session, 1+2*i, "request"))
+		control(c.Session, abort(1+2*i))
+		if i%2 == 0 {
+			late = append(late, replying(s.Session, 1+2*i, "reply")...)
+		} else {
+			late = append(late, control(s.Session, frame.Frame{Kind: frame.Reject, Stream: 1 + 2*i, Code: frame.CodeNotFound})...)
+		}
+	}
+	c.feed(late)
+	c.expect(t)
+	c.empty(t)
+	// Each pays for one.
+	one := replyOf(t, 1)
+	for range maxUseless {
+		c.feed(one)
+	}
+	c.expect(t)
+	c.feed(one)
+	if !errors.Is(c.err, &frame.ProtocolError{Code: frame.CodeCalm}) {
+		t.Errorf("%v", c.err)
+	}
+}
+
+// A call that was never written has no answer to come.
+func TestCallsThatWereNotWrittenPayForNoAnswers(t *testing.T) {
+	c, _ := pair(t)
+	for i := range uint64(maxUseless) {
+		control(c.Session, frame.Frame{Kind: frame.Open, Stream: 1 + 2*i, Unary: true, Method: "a.B/C"})
+		control(c.Session, abort(1+2*i))
+	}
+	for range maxUseless + 1 {
+		c.feed(replyOf(t, 1))
+	}
+	if !errors.Is(c.err, &frame.ProtocolError{Code: frame.CodeCalm}) {
+		t.Errorf("%v", c.err)
+	}
+}
+
+func replyOf(t *testing.T, id int) []byte {
+	t.Helper()
+	return parseShown(t, fmt.Sprintf(`PRPC 2={ 1=0 } 4=%d "x"`, id))
 }

@@ -390,6 +390,22 @@ func (s *Session) uselessFrame() error {
 	return nil
 }
 
+// lastWord takes what comes for a call or stream that nobody here knows any more. A
+// burst of them is honest where as many were given up or closed at once: each of
+// those pays for one, and what was not paid for is useless.
+func (s *Session) lastWord() error {
+	s.mu.Lock()
+	paid := s.owed > 0
+	if paid {
+		s.owed--
+	}
+	s.mu.Unlock()
+	if paid {
+		return nil
+	}
+	return s.uselessFrame()
+}
+
 // reply has bytes written by the writer. What comes while others wait goes with
 // them: a burst of frames that want an answer gets one.
 func (s *Session) reply(b func(b []byte) []byte) error {

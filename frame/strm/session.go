@@ -21,6 +21,7 @@ type Session struct {
 	mu      sync.Mutex
 	table   table
 	pending []byte // what the reader wants written
+	owed    int    // last words that may still come for what is not in the table, and are no flood
 }
 
 func newSession(client bool, maxMessage, peerBody int) *Session {

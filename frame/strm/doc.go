@@ -71,5 +71,5 @@
 // to make place is as one that never was. A thousand frames in a row that mean
 // nothing end the connection, as do a thousand segments of less than 32 bytes, or
 // ten empty ones, in a row. The late answer to a call that was given up is not
-// counted, once for each.
+// counted, once for each, nor is the RST that a CLOSE of ours is answered by.
 package strm

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // A handler may also end one of its streams in order, before the group's answer is
@@ -122,4 +123,83 @@ func TestCallsThatWereNotWrittenPayForNoAnswers(t *testing.T) {
 func replyOf(t *testing.T, id int) []byte {
 	t.Helper()
 	return parseShown(t, fmt.Sprintf(`PRPC 2={ 1=0 } 4=%d "x"`, id))
+}
+
+// The last of a close's three words, CLOSE, CLOSE, RST, finds nobody. Many streams
+// that end at once, one way or another, are no flood of them.
+func TestManyStreamsThatEndAtOnceAreNoFlood(t *testing.T) {
+	const n = 3 * maxUseless
+	ids := func(f func(id uint64)) {
+		for i := range uint64(n) {
+			f(1 + 2*i)
+		}
+	}
+	all := func(s *side, f func(id uint64) frame.Frame) []byte {
+		var b []byte
+		ids(func(id uint64) { b = append(b, control(s.Session, f(id))...) })
+		return b
+	}
+	for _, k := range []struct {
+		name string
+		run  func(c, s *side)
+	}{
+		{"one side closes", func(c, s *side) {
+			s.feed(all(c, eos))
+			c.feed(all(s, eos))
+		}},
+		{"both close at once", func(c, s *side) {
+			b := all(s, eos)
+			s.feed(all(c, eos))
+			c.feed(b)
+		}},
+		{"one side resets", func(c, s *side) { s.feed(all(c, abort)) }},
+		{"the handlers fail", func(c, s *side) { c.feed(all(s, failed)) }},
+		{"closes meet resets", func(c, s *side) {
+			b := all(s, abort)
+			s.feed(all(c, eos))
+			c.feed(b)
+		}},
+		{"closed inside a message", func(c, s *side) {
+			var b []byte
+			ids(func(id uint64) {
+				m := pool.New(80)
+				b = append(b, written(c.Session, func(o *frame.Out) { c.Fragment(o, id, m, 0, 40) })...)
+				b = append(b, control(c.Session, eos(id))...)
+			})
+			s.feed(b)
+		}},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			c, s := pair(t)
+			ids(func(id uint64) {
+				s.feed(control(c.Session, opening(id, 1)))
+				c.feed(control(s.Session, accepting(id, 1)))
+			})
+			k.run(c, s)
+			for len(c.out) > 0 || len(s.out) > 0 {
+				b := s.out
+				s.out = nil
+				c.feed(b)
+				b = c.out
+				c.out = nil
+				s.feed(b)
+			}
+			if c.err != nil || s.err != nil {
+				t.Errorf("client: %v, server: %v", c.err, s.err)
+			}
+			c.empty(t)
+			s.empty(t)
+		})
+	}
+}
+
+// Nobody closed these.
+func TestResetsOfStreamsThatNeverWereAreAFlood(t *testing.T) {
+	_, s := established(t, 1, 1)
+	for range maxUseless + 1 {
+		s.feed(appendRST(nil, 99))
+	}
+	if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeCalm}) {
+		t.Errorf("%v", s.err)
+	}
 }

@@ -58,6 +58,9 @@ func (s *Session) longPacket(meta []byte) error {
 			return nil
 		}
 	}
+	if err := collectable(in.body); err != nil {
+		return err
+	}
 	in.state = inPacket
 	in.got, in.ngot = pool.New(min(in.body, len(meta)+wholeMax)), len(meta)
 	copy(in.got.Bytes(), meta)

@@ -62,7 +62,9 @@
 // gigabytes for twelve bytes of header. Where brpc logs what can't be read and goes
 // on (a meta that is no message, a meta longer than its body, data in a FEEDBACK),
 // the connection ends too: the sides may be out of step. A message that can't be
-// unpacked fails its request alone.
+// unpacked fails its request alone. What has to be there as a whole before it can be
+// read (a packed request, one that asks for streams, the answer to that) is 1 GiB at
+// most with its meta, the longest message there is.
 //
 // Messages above 64 KiB are sent in segments, between which other streams have their
 // turn. One request opens at most 256 streams. Frames that precede an answer are

@@ -355,6 +355,15 @@ func checkMagic(head []byte) error {
 	return nil
 }
 
+// collectable refuses what is longer than any memory to collect it in: the longest
+// message there can be, with what is around it.
+func collectable(n int) error {
+	if n > pool.MaxLen {
+		return codef(frame.CodeFrameSize, "%d bytes to be taken as one, at most %d", n, pool.MaxLen)
+	}
+	return nil
+}
+
 // collect returns n bytes once they are there, and how many it used of p. What is
 // all there is returned where it is; else it is copied into memory that grows
 // with what has come.

@@ -265,6 +265,9 @@ func (s *Session) unanswered(st *stream, f *frame.Frame) error {
 	if in.rest == 0 {
 		return s.whole(nil, f)
 	}
+	if err := collectable(in.rest); err != nil {
+		return err
+	}
 	in.state = inWhole
 	return nil
 }

@@ -540,6 +540,7 @@ func TestBrpcServersOpenNoStreams(t *testing.T) {
 // all of them if it reads one, and drops what comes on the others.
 func TestBrpcStreamsOfOneRequestShareTheirOptions(t *testing.T) {
 	w := overBrpc(t, nil, nil)
+	w.srv.Offers()
 	for _, deaf := range []bool{false, true} {
 		as, err := w.client.OpenN(w.ctx, "many", nil, kernel.StreamOptions{NoReceive: deaf}, kernel.StreamOptions{NoReceive: true})
 		if err != nil {

@@ -238,15 +238,14 @@ func (c *Conn) judge(err error) error {
 }
 
 // strayData drops data for a stream that is gone. Its credit goes back. A peer
-// can have had a window of data on its way when it heard of a stream's end, once
-// for each.
+// can have had so much on its way when it heard of a stream's end, once for each.
 func (c *Conn) strayData(f *frame.Frame, cost int) error {
 	if err := c.strange(f); err != nil {
 		return err
 	}
 	c.abuse.strays += uint64(cost)
 	c.mu.Lock()
-	most := c.table.cut * uint64(c.lim.ConnWindow)
+	most := c.table.cut * c.onItsWay()
 	c.mu.Unlock()
 	if c.abuse.strays > most {
 		return violation(frame.CodeStreamState, "too much data for streams that have ended")

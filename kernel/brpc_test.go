@@ -571,6 +571,45 @@ func TestBrpcStreamsOfOneRequestShareTheirOptions(t *testing.T) {
 	}
 }
 
+// The further streams of a request may end in order while the answer with its long
+// reply is still being written: what was sent on them arrives, and then their end.
+func TestBrpcStreamsOfOneRequestEndBehindTheAnswer(t *testing.T) {
+	w := overBrpc(t, nil, nil)
+	w.srv.Offers()
+	each := make([]kernel.StreamOptions, 8)
+	for range 10 {
+		as, err := w.client.OpenN(w.ctx, "many", nil, each...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bs, err := w.offer().AcceptAll(sized(1<<20, 1), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for i, b := range bs[1:] {
+			wg.Go(func() {
+				w.send(b, "from %d", i)
+				if err := b.Close(w.ctx); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+			})
+		}
+		for i, a := range as[1:] {
+			w.want(a, "from %d", i)
+			w.wantEOF(a)
+			w.wantDone(a)
+		}
+		wg.Wait()
+		reply, _, err := as[0].Accepted(w.ctx)
+		if err != nil || reply.Len() != 1<<20 {
+			t.Errorf("a reply of %d bytes, %v", reply.Len(), err)
+		}
+		reply.Release()
+		w.cleanup(as[0], bs[0])
+	}
+}
+
 // A name without a slash is a method without a service, and comes as it went.
 func TestBrpcNames(t *testing.T) {
 	w := overBrpc(t, nil, nil)

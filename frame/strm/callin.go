@@ -58,6 +58,9 @@ func (s *Session) longPacket(meta []byte) error {
 			return nil
 		}
 	}
+	if err := collectable(in.body); err != nil {
+		return err
+	}
 	in.state = inPacket
 	in.got, in.ngot = pool.New(min(in.body, len(meta)+wholeMax)), len(meta)
 	copy(in.got.Bytes(), meta)
@@ -274,7 +277,7 @@ func (s *Session) response(m *rpcMeta, payload []byte, via *stream) error {
 			return failf("stream %d: an answer to another request, %d", via.id, m.correlation)
 		}
 		if !m.hasSettings {
-			return s.uselessFrame()
+			return s.lastWord()
 		}
 		return s.resetAll(m, 0)
 	}

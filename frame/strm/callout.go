@@ -236,6 +236,9 @@ func (s *Session) giveUp(st *stream) bool {
 	case c == nil || !st.is(asked):
 		return false
 	case c.unary || !c.written && st.id == c.first:
+		if c.written {
+			s.owed++
+		}
 		s.each(c, func(_ int, st *stream) { s.table.remove(st) })
 		c.msg.Release()
 		c.msg = pool.Message{}
@@ -309,8 +312,12 @@ func (s *Session) grant(o *frame.Out, c *call) {
 		case i >= c.settled:
 			s.table.remove(st)
 		case st.canceled:
-			o.Buf = appendRST(o.Buf, st.peer)
+			if !st.ended {
+				o.Buf = appendRST(o.Buf, st.peer)
+			}
 			s.tellEnd(s.await(st, dropped))
+		case st.ended:
+			s.tellEnd(s.await(st, closing))
 		default:
 			st.phase.Store(uint32(live))
 		}

@@ -62,7 +62,9 @@
 // gigabytes for twelve bytes of header. Where brpc logs what can't be read and goes
 // on (a meta that is no message, a meta longer than its body, data in a FEEDBACK),
 // the connection ends too: the sides may be out of step. A message that can't be
-// unpacked fails its request alone.
+// unpacked fails its request alone. What has to be there as a whole before it can be
+// read (a packed request, one that asks for streams, the answer to that) is 1 GiB at
+// most with its meta, the longest message there is.
 //
 // Messages above 64 KiB are sent in segments, between which other streams have their
 // turn. One request opens at most 256 streams. Frames that precede an answer are
@@ -70,5 +72,6 @@
 // peer has its last word, as many as were open at once, at least 1,024; one that has
 // to make place is as one that never was. A thousand frames in a row that mean
 // nothing end the connection, as do a thousand segments of less than 32 bytes, or
-// ten empty ones, in a row.
+// ten empty ones, in a row. The late answer to a call that was given up is not
+// counted, once for each, nor is the RST that a CLOSE of ours is answered by.
 package strm

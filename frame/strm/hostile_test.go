@@ -2,6 +2,7 @@ package strm
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // What ends a connection, with the code of its end. Where brpc logs and goes on,
@@ -109,6 +111,37 @@ func TestALengthAloneTakesNoMemory(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v", h, got, s.err)
 		}
 	}
+}
+
+// A packet that has to be collected can be longer than the longest message there can
+// be, by its meta: it is refused before there is memory for it.
+func TestAPacketThatMemoryCantHoldIsRefused(t *testing.T) {
+	tooLong := func(b []byte) []byte {
+		meta := len(b) - headerLen - 1 // the test's packets have a message of a byte
+		binary.BigEndian.PutUint32(b[4:], uint32(meta+pool.MaxLen+1))
+		return b[:headerLen+meta]
+	}
+	asker := newSession(true, pool.MaxLen, maxBody)
+	control(asker, opening(1, 1))
+	for name, k := range map[string]struct {
+		s *Session
+		b []byte
+	}{
+		"a request to unpack": {newSession(false, pool.MaxLen, maxBody), tooLong(parseShown(t, `PRPC 1={ 1="a" 2="b" } 3=2 4=1 "x"`))},
+		"an open":             {newSession(false, pool.MaxLen, maxBody), tooLong(parseShown(t, `PRPC 1={ 1="a" 2="b" } 4=1 8={ 1=1 2=1 3=1 } "x"`))},
+		"a late answer":       {newSession(true, pool.MaxLen, maxBody), tooLong(parseShown(t, `PRPC 2={ 1=0 } 4=1 "x"`))},
+		"a wrapped answer":    {asker, tooLong(parseShown(t, `STRM 1=1 2=70 3=3 "x"`))},
+	} {
+		s := &side{Session: k.s}
+		s.feed(k.b)
+		if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeFrameSize}) {
+			t.Errorf("%s: %v", name, s.err)
+		}
+	}
+	// One that is handed on as it comes may be that long.
+	s := &side{Session: newSession(false, pool.MaxLen, maxBody)}
+	s.feed(tooLong(parseShown(t, `PRPC 1={ 1="a" 2="b" } 4=1 "x"`)))
+	s.expect(t, `open stream=1 method="a/b" unary {limit=0 deaf=false}`)
 }
 
 func TestAMetaOfUnknownFieldsIsRead(t *testing.T) {

@@ -119,6 +119,16 @@ func (m *model) accept(f *frame.Frame, k int) {
 		if k > 1 && rapid.Bool().Draw(m.t, "data before it") {
 			m.send(f.Stream+2, "before the reply")
 		}
+		if k > 1 {
+			switch rapid.IntRange(0, 3).Draw(m.t, "its end before it") {
+			case 0:
+				m.close(f.Stream + 2)
+			case 1:
+				m.fail(f.Stream + 2)
+			case 2:
+				m.reset(f.Stream + 2)
+			}
+		}
 		m.out = append(m.out, sendPieces(m.s, f.Stream, pool.Copy([]byte("ok")), 1)...)
 		return
 	}
@@ -181,16 +191,24 @@ func (m *model) close(id uint64) {
 // drawFail ends a stream as a handler that failed: after what was sent.
 func (m *model) drawFail() {
 	if id := m.pick("fails", open); id != 0 {
-		m.streams[id].state = weEnd
-		m.control(failed(id))
+		m.fail(id)
 	}
+}
+
+func (m *model) fail(id uint64) {
+	m.streams[id].state = weEnd
+	m.control(failed(id))
 }
 
 func (m *model) drawReset() {
 	if id := m.pick("resets", waits, open, weEnd); id != 0 {
-		m.streams[id].state, m.streams[id].inOrder = isOver, false
-		m.control(abort(id))
+		m.reset(id)
 	}
+}
+
+func (m *model) reset(id uint64) {
+	m.streams[id].state, m.streams[id].inOrder = isOver, false
+	m.control(abort(id))
 }
 
 func (m *model) drawForget() {

@@ -355,6 +355,15 @@ func checkMagic(head []byte) error {
 	return nil
 }
 
+// collectable refuses what is longer than any memory to collect it in: the longest
+// message there can be, with what is around it.
+func collectable(n int) error {
+	if n > pool.MaxLen {
+		return codef(frame.CodeFrameSize, "%d bytes to be taken as one, at most %d", n, pool.MaxLen)
+	}
+	return nil
+}
+
 // collect returns n bytes once they are there, and how many it used of p. What is
 // all there is returned where it is; else it is copied into memory that grows
 // with what has come.
@@ -388,6 +397,22 @@ func (s *Session) uselessFrame() error {
 		return codef(frame.CodeCalm, "too many frames in a row that mean nothing")
 	}
 	return nil
+}
+
+// lastWord takes what comes for a call or stream that nobody here knows any more. A
+// burst of them is honest where as many were given up or closed at once: each of
+// those pays for one, and what was not paid for is useless.
+func (s *Session) lastWord() error {
+	s.mu.Lock()
+	paid := s.owed > 0
+	if paid {
+		s.owed--
+	}
+	s.mu.Unlock()
+	if paid {
+		return nil
+	}
+	return s.uselessFrame()
 }
 
 // reply has bytes written by the writer. What comes while others wait goes with

@@ -21,6 +21,7 @@ type Session struct {
 	mu      sync.Mutex
 	table   table
 	pending []byte // what the reader wants written
+	owed    int    // last words that may still come for what is not in the table, and are no flood
 }
 
 func newSession(client bool, maxMessage, peerBody int) *Session {
@@ -79,6 +80,7 @@ type stream struct {
 	deaf     bool // the peer reads nothing
 
 	canceled bool // given up before the answer; under the lock
+	ended    bool // ended before the answer, behind which that is written; the writer's
 
 	sent atomic.Uint64 // payload bytes
 
@@ -115,7 +117,7 @@ type call struct {
 	payload  []byte         // what came with the frame that asks or accepts
 	msg      pool.Message
 	messages int
-	deferred []byte // frames for the further streams, behind the answer
+	deferred []byte // frames for the further streams, their ends too, behind the answer
 
 	// The reader's.
 	answered  bool // the reply has begun

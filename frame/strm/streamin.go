@@ -59,6 +59,9 @@ func (s *Session) addressee(id int64) *stream {
 // gets one answer.
 func (s *Session) stray(fm *frameMeta) error {
 	in := &s.in
+	if fm.typ == typeRST && !fm.hasSource {
+		return s.lastWord()
+	}
 	if !fm.hasSource || fm.typ == typeFeedback || in.hasAnswer && in.answered == fm.source {
 		return s.uselessFrame()
 	}
@@ -205,7 +208,7 @@ func (s *Session) peerClosed(st *stream, fm *frameMeta) error {
 	switch {
 	case was == live && st.within:
 		s.emit(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: frame.CodeDataLoss, Reason: "closed inside a message"})
-		return s.reply(func(b []byte) []byte { return appendClose(b, st.peer, int64(st.id)) })
+		return s.reply(func(b []byte) []byte { return s.appendOurClose(b, st) })
 	case was == live:
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id})
 		s.emit(frame.Frame{Kind: frame.Stop, Stream: st.id})
@@ -236,7 +239,7 @@ func (s *Session) peerReset(st *stream) error {
 		s.emit(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: codeRST, Reason: resetReason})
 	}
 	if was == live {
-		return s.reply(func(b []byte) []byte { return appendClose(b, st.peer, int64(st.id)) })
+		return s.reply(func(b []byte) []byte { return s.appendOurClose(b, st) })
 	}
 	return nil
 }
@@ -261,6 +264,9 @@ func (s *Session) unanswered(st *stream, f *frame.Frame) error {
 	}
 	if in.rest == 0 {
 		return s.whole(nil, f)
+	}
+	if err := collectable(in.rest); err != nil {
+		return err
 	}
 	in.state = inWhole
 	return nil

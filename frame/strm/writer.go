@@ -236,9 +236,31 @@ func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 		s.ask(o, c)
 	case c != nil && c.unary && st.is(offered):
 		s.respond(o, c, f)
+	case c != nil && st.is(offered) && !st.isFirst():
+		// As what was sent before it, the end waits for the answer; and as after any
+		// end of its half, the kernel waits for the peer's.
+		s.mu.Lock()
+		c.deferred = s.appendEnd(c.deferred, st, f)
+		s.mu.Unlock()
+		st.ended = true
 	default:
 		s.abort(o, st, f)
 	}
+}
+
+// appendEnd appends CLOSE for an end in order, and RST for any other, under the lock.
+func (s *Session) appendEnd(b []byte, st *stream, f *frame.Frame) []byte {
+	if f.Kind == frame.EOS && f.Code == frame.CodeOK {
+		return s.appendOurClose(b, st)
+	}
+	return appendRST(b, st.peer)
+}
+
+// appendOurClose appends a CLOSE, under the lock. If it is the answer to the peer's, or
+// crosses one, an RST comes of it that finds nobody.
+func (s *Session) appendOurClose(b []byte, st *stream) []byte {
+	s.owed++
+	return appendClose(b, st.peer, int64(st.id))
 }
 
 // abort ends a stream, or its request, at once.
@@ -259,14 +281,10 @@ func (s *Session) close(o *frame.Out, st *stream, f *frame.Frame) {
 	defer s.mu.Unlock()
 	switch phase(st.phase.Load()) {
 	case closed: // the answer to the peer's CLOSE
-		o.Buf = appendClose(o.Buf, st.peer, int64(st.id))
+		o.Buf = s.appendOurClose(o.Buf, st)
 		s.table.remove(st)
 	case live:
-		if f.Kind == frame.EOS && f.Code == frame.CodeOK {
-			o.Buf = appendClose(o.Buf, st.peer, int64(st.id))
-		} else {
-			o.Buf = appendRST(o.Buf, st.peer)
-		}
+		o.Buf = s.appendEnd(o.Buf, st, f)
 		next := closing
 		if f.Kind == frame.Reset {
 			next = dropped

@@ -168,6 +168,9 @@ func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
 	}
 	c.evictStalled(now)
 	c.cfg.Timers.Set(&k.timer, c, now.Add(c.nextLook(t)))
+	if k.dead.Load() || k.writeErr.Load() != nil { // meanwhile, and for sooner
+		c.cfg.Timers.Set(&k.timer, c, now.Add(lingerTime))
+	}
 }
 
 // nextLook is when something is due next, should nothing happen until then.

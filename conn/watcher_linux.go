@@ -16,7 +16,13 @@ type watcher struct {
 	done chan struct{}
 
 	mu    sync.Mutex
-	conns map[int32]*loopConn
+	conns map[int32]watched
+}
+
+// watched is a connection whose socket is in epoll.
+type watched struct {
+	t     *loopConn
+	armed bool // it waits to be told
 }
 
 func newWatcher() (*watcher, error) {
@@ -30,7 +36,7 @@ func newWatcher() (*watcher, error) {
 	}
 	w := &watcher{
 		file: os.NewFile(uintptr(fd), "epoll"), fd: fd,
-		done: make(chan struct{}), conns: map[int32]*loopConn{},
+		done: make(chan struct{}), conns: map[int32]watched{},
 	}
 	go w.run()
 	return w, nil
@@ -39,7 +45,7 @@ func newWatcher() (*watcher, error) {
 // add has t told once when fd takes more.
 func (w *watcher) add(fd int, t *loopConn) {
 	w.mu.Lock()
-	w.conns[int32(fd)] = t
+	w.conns[int32(fd)] = watched{t, true}
 	w.mu.Unlock()
 	ev := unix.EpollEvent{Events: unix.EPOLLOUT | unix.EPOLLONESHOT, Fd: int32(fd)}
 	if unix.EpollCtl(w.fd, unix.EPOLL_CTL_MOD, fd, &ev) == unix.ENOENT {
@@ -56,6 +62,19 @@ func (w *watcher) remove(fd int) {
 	if there {
 		_ = unix.EpollCtl(w.fd, unix.EPOLL_CTL_DEL, fd, nil)
 	}
+}
+
+// take returns who is to be told that fd takes more, and has it told once for each
+// add: an event may be late, and meant for a connection that had the number before.
+func (w *watcher) take(fd int32) *loopConn {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.conns[fd]
+	if !e.armed {
+		return nil
+	}
+	w.conns[fd] = watched{e.t, false}
+	return e.t
 }
 
 func (w *watcher) close() {
@@ -80,10 +99,7 @@ func (w *watcher) run() {
 			return
 		}
 		for _, ev := range evs[:n] {
-			w.mu.Lock()
-			t := w.conns[ev.Fd]
-			w.mu.Unlock()
-			if t != nil {
+			if t := w.take(ev.Fd); t != nil {
 				t.writable()
 			}
 		}

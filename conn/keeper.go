@@ -36,7 +36,8 @@ type keeper struct {
 	markAt   atomic.Uint64 // bytes written when the mark was set; 0: none
 	markTime atomic.Int64
 	over     atomic.Bool
-	dead     atomic.Bool // the goodbye has had its time
+	dead     atomic.Bool  // the goodbye has had its time
+	lingers  atomic.Int64 // how long that is
 	writeErr atomic.Pointer[error]
 	pongFn   atomic.Pointer[func()]
 	partAt   atomic.Int64 // when the frame began that is arriving, since start; 0: none
@@ -51,7 +52,7 @@ func (k *keeper) begin(c *Conn) {
 	case k.over.Load():
 		k.stop(c)
 	case k.dead.Load():
-		k.linger(c, lingerTime)
+		k.linger(c, time.Duration(k.lingers.Load()))
 	}
 }
 
@@ -123,6 +124,7 @@ func (k *keeper) quiet(*Conn) { k.quietAt.Store(k.since(time.Now())) }
 
 // linger gives a goodbye d to be written.
 func (k *keeper) linger(c *Conn, d time.Duration) {
+	k.lingers.Store(int64(d))
 	k.dead.Store(true)
 	c.cfg.Timers.Set(&k.timer, c, time.Now().Add(d))
 }
@@ -168,7 +170,10 @@ func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
 	}
 	c.evictStalled(now)
 	c.cfg.Timers.Set(&k.timer, c, now.Add(c.nextLook(t)))
-	if k.dead.Load() || k.writeErr.Load() != nil { // meanwhile, and for sooner
+	switch { // set meanwhile, and for sooner
+	case k.dead.Load():
+		c.cfg.Timers.Set(&k.timer, c, now.Add(time.Duration(k.lingers.Load())))
+	case k.writeErr.Load() != nil:
 		c.cfg.Timers.Set(&k.timer, c, now.Add(lingerTime))
 	}
 }

@@ -77,6 +77,9 @@ func (s *Stream) controls(sess frame.Session, o *frame.Out) {
 		}
 		sess.Control(o, f)
 	}
+	if w&wantEnd != 0 {
+		sess.Control(o, o.Scratch(frame.EOS, id))
+	}
 	if w&wantEnded != 0 {
 		f := o.Scratch(frame.Ended, id)
 		f.Value = s.messages
@@ -192,5 +195,6 @@ func (s *Stream) filled(end bool) {
 	}
 	if end {
 		s.apply(s.st.endWritten())
+		s.awaitEnd()
 	}
 }

@@ -139,6 +139,42 @@ func (n *nudge) Expire(_ *timers.Timer, now time.Time) {
 	s.link.Timers().Set(&n.timer, n, now.Add(wait))
 }
 
+// A repeat says again that our half has ended, where that ends both and the peer has
+// not ended its own. A brpc server that is told before it has noted that the stream is
+// connected closes it without a word; asked again, it says that it knows no such stream.
+type repeat struct {
+	s     *Stream
+	timer timers.Timer
+	left  int
+}
+
+// awaitEnd starts the repeat's timer when our end is written.
+func (s *Stream) awaitEnd() {
+	caps := &s.cfg.Caps
+	if caps.Pacing != frame.Reported || caps.HalfClose || s.st.done || s.peerOver() {
+		return
+	}
+	r := &repeat{s: s, left: nudges}
+	s.more().repeat = r
+	s.link.Timers().Set(&r.timer, r, time.Now().Add(nudgeAfter))
+}
+
+// peerOver tells whether the peer has ended its half.
+func (s *Stream) peerOver() bool { return s.st.recv != recvOpen && s.st.recv != recvStopped }
+
+// Expire implements timers.Owner.
+func (r *repeat) Expire(_ *timers.Timer, now time.Time) {
+	s := r.s
+	s.mu.Lock()
+	defer s.unlock()
+	if s.st.done || s.peerOver() || r.left == 0 {
+		return
+	}
+	r.left--
+	s.ask(wantEnd)
+	s.link.Timers().Set(&r.timer, r, now.Add(nudgeAfter<<(nudges-r.left)))
+}
+
 // leading is what is not written of the message that belongs to our open or
 // answer, as credit counts it.
 func (s *Stream) leading() int {

@@ -406,6 +406,80 @@ func TestBrpcLostFirstFeedback(t *testing.T) {
 	}
 }
 
+// A brpc server that is told of a stream's end before it has noted that the stream is
+// connected says nothing. Asked again, it says that it knows no such stream: that is the
+// end, in order. It is asked three times.
+func TestBrpcLostClose(t *testing.T) {
+	for name, answers := range map[string]bool{"a later one is answered": true, "none ever is": false} {
+		t.Run(name, func(t *testing.T) {
+			brpcServer(t, kernel.ClientOptions{}, func(p *brpcPeer, c *kernel.Client) {
+				s, err := c.Open(context.Background(), "x", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				own := p.accept(0, "", 50)[0]
+				if err := s.Send(context.Background(), text("last")); err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				defer cancel()
+				start, over := time.Now(), make(chan error, 1)
+				go func() { over <- s.Close(ctx) }()
+				closes := func() int { return len(p.frames(brpcClose, 50)) }
+				time.Sleep(99 * time.Millisecond)
+				synctest.Wait()
+				if n := closes(); n != 1 {
+					t.Fatalf("%d CLOSEs before there was time for an answer", n)
+				}
+				time.Sleep(2 * time.Millisecond)
+				synctest.Wait()
+				if n := closes(); n != 2 {
+					t.Fatalf("%d CLOSEs, want a second", n)
+				}
+				if answers {
+					p.send(strmFrame(brpcRST, own, -1, false, ""))
+				}
+				err = <-over
+				took, n := time.Since(start), closes()
+				switch {
+				case answers && (err != nil || took > 200*time.Millisecond):
+					t.Errorf("closed after %v: %v", took, err)
+				case !answers && (n != 4 || !errors.Is(err, context.DeadlineExceeded)):
+					t.Errorf("%d CLOSEs, then %v", n, err)
+				}
+				if got := p.texts(50); got != `["last"]` {
+					t.Errorf("messages %s", got)
+				}
+				time.Sleep(time.Minute)
+				if again := closes(); again != n {
+					t.Errorf("%d more CLOSEs", again-n)
+				}
+			})
+		})
+	}
+}
+
+// An answer that takes its time is waited for.
+func TestBrpcLateClose(t *testing.T) {
+	brpcInBubble(t, nil, nil, func(t *testing.T, w *world) {
+		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		over := make(chan error, 1)
+		go func() { over <- a.Close(w.ctx) }()
+		time.Sleep(10 * time.Second)
+		w.wantEOF(b)
+		if err := b.Close(w.ctx); err != nil {
+			t.Error(err)
+		}
+		if err := <-over; err != nil {
+			t.Error(err)
+		}
+		c, d := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		w.send(c, "on")
+		w.want(d, "on")
+	})
+}
+
 // A connection that is lost is told to every stream on it once, with the cause, and
 // to what waits for an answer.
 func TestBrpcConnectionLost(t *testing.T) {

@@ -203,3 +203,34 @@ func TestResetsOfStreamsThatNeverWereAreAFlood(t *testing.T) {
 		t.Errorf("%v", s.err)
 	}
 }
+
+// A CLOSE that is not answered can be repeated. Then an RST is the end too: the peer has
+// none of the stream any more. Inside a message it is none.
+func TestARepeatedCloseMayBeAnsweredByAnRST(t *testing.T) {
+	for _, k := range []struct {
+		name, want string
+		again      bool
+		piece      bool
+	}{
+		{"once", `reset stream=1 code=ABORTED reason="Received RST frame"`, false, false},
+		{"twice", "eos stream=1", true, false},
+		{"twice, inside a message", `reset stream=1 code=ABORTED reason="Received RST frame"`, true, true},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			c, s := established(t, 1, 1)
+			wrote(t, control(c.Session, eos(1)), "STRM 1=1 2=1 3=2")
+			if k.piece {
+				c.feed(written(s.Session, func(o *frame.Out) { s.Fragment(o, 1, pool.New(80), 0, 40) }))
+				c.events = nil
+			}
+			if k.again {
+				wrote(t, control(c.Session, eos(1)), "STRM 1=1 2=1 3=2")
+			}
+			c.feed(appendRST(nil, 1))
+			c.expect(t, k.want)
+			if c.left() != 0 {
+				t.Errorf("%d streams are left", c.left())
+			}
+		})
+	}
+}

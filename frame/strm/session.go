@@ -80,6 +80,7 @@ type stream struct {
 	deaf     bool // the peer reads nothing
 
 	canceled bool // given up before the answer; under the lock
+	again    bool // our CLOSE was repeated, so that an RST may be all the peer can say; under the lock
 	ended    bool // ended before the answer, behind which that is written; the writer's
 
 	sent atomic.Uint64 // payload bytes

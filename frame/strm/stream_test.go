@@ -72,7 +72,7 @@ func TestEveryWayToEndAStreamLeavesNothing(t *testing.T) {
 			[]string{"C STRM 1=1 2=1 3=2", "S STRM 1=1 2=1 3=2", "C STRM 1=1 3=1"},
 		},
 		{
-			"data behind the close is nobody's", "cE > cE cM sE sM < cM >",
+			"data behind the close is nobody's", "cE > cM sE sM < cM >",
 			[]string{"eos stream=1"}, []string{"eos stream=1", "stop stream=1"},
 			[]string{"C STRM 1=1 2=1 3=2", "S STRM 1=1 2=1 3=2", "C STRM 1=1 3=1"},
 		},

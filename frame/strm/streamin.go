@@ -234,8 +234,12 @@ func (s *Session) peerReset(st *stream) error {
 	if was == live || was == closing || was == dropped {
 		s.table.remove(st)
 	}
+	unknown := was == closing && st.again && !st.within
 	s.mu.Unlock()
-	if was == live || was == closing {
+	switch {
+	case unknown: // it had closed, and not said so
+		s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id})
+	case was == live, was == closing:
 		s.emit(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: codeRST, Reason: resetReason})
 	}
 	if was == live {

@@ -291,8 +291,12 @@ func (s *Session) close(o *frame.Out, st *stream, f *frame.Frame) {
 		}
 		s.tellEnd(s.await(st, next))
 	case closing:
-		if f.Kind == frame.Reset {
+		switch f.Kind {
+		case frame.Reset:
 			st.phase.Store(uint32(dropped))
+		case frame.EOS: // the peer has not answered for long
+			st.again = true
+			o.Buf = s.appendOurClose(o.Buf, st)
 		}
 	}
 }

@@ -204,7 +204,7 @@ func (c *Conn) retire(p *Port) {
 		c.peer--
 	}
 	c.streams.Add(-1)
-	last := c.own+c.peer == 0
+	last := c.bare()
 	free := c.onFree
 	c.mu.Unlock()
 	if last {
@@ -223,7 +223,7 @@ func (c *Conn) lastStreamGone() {
 	}
 	c.keeper.quiet(c)
 	c.mu.Lock()
-	over := c.cause == nil && c.own+c.peer == 0 && (c.away.final || c.away.remote)
+	over := c.cause == nil && c.bare() && (c.away.final || c.away.remote)
 	c.mu.Unlock()
 	if over {
 		c.drained()

@@ -385,7 +385,7 @@ func (s *Server) join(engine *conn.Engine, j *joint, id Identity) (*Conn, error)
 	case cut:
 		c.c.Close()
 	case closing:
-		c.c.Drain()
+		c.drain()
 	}
 	return c, nil
 }
@@ -488,7 +488,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		defer cancel()
 	}
 	for _, c := range s.stopListening(false) {
-		c.c.Drain()
+		c.drain()
 	}
 	select {
 	case <-s.empty:

@@ -81,6 +81,15 @@ func (c *Conn) Unhold() {
 	}
 }
 
+// EndSoon ends the connection a moment from now, if it has not ended by then: what is
+// being written may be all that keeps it from its end, for as long as the peer likes.
+func (c *Conn) EndSoon() {
+	k := &c.keeper
+	if c.Err() == nil && !k.dead.Load() {
+		k.linger(c, lingerTime)
+	}
+}
+
 // bare tells whether there is no stream, here or elsewhere. The lock is held.
 func (c *Conn) bare() bool { return c.own+c.peer+c.held == 0 }
 

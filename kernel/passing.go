@@ -324,11 +324,11 @@ func (p *passage) fail(code Code, err error) {
 	}
 	for _, k := range p.seats {
 		if s := k.stream.Load(); s != nil {
-			s.c.a.Abort(code, clip("the call failed: "+err.Error()), err)
+			s.c.abort(code, clip("the call failed: "+err.Error()), err)
 		}
 	}
 	for _, s := range p.ss {
-		s.c.a.Abort(code, clip("the call failed: "+err.Error()), err)
+		s.c.abort(code, clip("the call failed: "+err.Error()), err)
 	}
 }
 

@@ -1,0 +1,128 @@
+package kernel_test
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"log/slog"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame/seastar"
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// What is here speaks Seastar's wire by hand, byte by byte.
+
+// Features of a hello.
+const (
+	rawCompress     = 0
+	rawConnectionID = 2
+	rawStreamParent = 3
+	rawIsolation    = 4
+)
+
+// rawHello is a hello of one feature for each pair of number and data.
+func rawHello(features ...any) []byte {
+	var rs []byte
+	for i := 0; i < len(features); i += 2 {
+		data := features[i+1].(string)
+		rs = binary.LittleEndian.AppendUint32(rs, uint32(features[i].(int)))
+		rs = append(binary.LittleEndian.AppendUint32(rs, uint32(len(data))), data...)
+	}
+	h := binary.LittleEndian.AppendUint32([]byte("SSTARRPC"), uint32(len(rs)))
+	return append(h, rs...)
+}
+
+func rawID(id uint64) string { return string(binary.LittleEndian.AppendUint64(nil, id)) }
+
+// readRawHello reads a hello and returns its features.
+func readRawHello(t testing.TB, r io.Reader) map[uint32]string {
+	t.Helper()
+	head := make([]byte, 12)
+	if _, err := io.ReadFull(r, head); err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, binary.LittleEndian.Uint32(head[8:]))
+	if _, err := io.ReadFull(r, p); err != nil {
+		t.Fatal(err)
+	}
+	fs := map[uint32]string{}
+	for len(p) > 0 {
+		n := 8 + binary.LittleEndian.Uint32(p[4:])
+		fs[binary.LittleEndian.Uint32(p)] = string(p[8:n])
+		p = p[n:]
+	}
+	return fs
+}
+
+// deafSeastar is a client of a server that answers hellos and reads nothing after
+// them.
+func deafSeastar(t *testing.T) *kernel.Client {
+	t.Helper()
+	var peers []net.Conn
+	o := &kernel.ClientOptions{
+		Protocols: []kernel.Protocol{&seastar.Protocol{}},
+		Logger:    slog.New(slog.DiscardHandler),
+		Dial: func(context.Context, string, string) (net.Conn, error) {
+			near, far := conn.Pipe()
+			peers = append(peers, far)
+			id := uint64(len(peers)) << 16
+			go func() {
+				readRawHello(t, far)
+				_, _ = far.Write(rawHello(rawConnectionID, rawID(id)))
+			}()
+			return near, nil
+		},
+	}
+	client := must[*kernel.Client](t)(kernel.Dial(t.Context(), "seastar://memory:0", o))
+	t.Cleanup(func() {
+		_ = client.Close()
+		for _, nc := range peers {
+			_ = nc.Close()
+		}
+	})
+	return client
+}
+
+// A stream that has failed does not wait for a peer that does not read, not even to
+// have its connection closed.
+func TestSeastarAbortEndsAStreamWhosePeerDoesNotRead(t *testing.T) {
+	for name, abort := range map[string]func(s *kernel.Stream, cancel func()){
+		"Abort":              func(s *kernel.Stream, _ func()) { s.Abort(kernel.CodeCancelled, "enough") },
+		"the stream's life":  func(_ *kernel.Stream, cancel func()) { cancel() },
+		"after CloseReceive": func(s *kernel.Stream, _ func()) { s.CloseReceive(kernel.CodeOK); s.Abort(kernel.CodeCancelled, "enough") },
+		"Close": func(s *kernel.Stream, _ func()) {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			_ = s.Close(ctx)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client := deafSeastar(t)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				s := must[*kernel.Stream](t)(client.Open(ctx, "", nil))
+				for {
+					m := sized(64<<10, 'x')
+					if err := s.TrySend(m); err != nil {
+						m.Release()
+						break
+					}
+					synctest.Wait()
+				}
+				time.Sleep(time.Hour) // not to read is its right
+				ok(t, s.Err())
+				abort(s, cancel)
+				time.Sleep(time.Second)
+				if s.Err() == nil || s.Conn().Err() == nil {
+					t.Errorf("the stream's error is %v, its connection's %v", s.Err(), s.Conn().Err())
+				}
+			})
+		})
+	}
+}

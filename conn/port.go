@@ -195,7 +195,8 @@ func (p *Port) Retire() { p.c.retire(p) }
 func (c *Conn) retire(p *Port) {
 	c.mu.Lock()
 	p.gone = true
-	if id := p.id.Load(); id != 0 {
+	id := p.id.Load()
+	if id != 0 {
 		c.table.remove(id)
 	}
 	if p.own {
@@ -207,6 +208,9 @@ func (c *Conn) retire(p *Port) {
 	last := c.bare()
 	free := c.onFree
 	c.mu.Unlock()
+	if id == 0 {
+		c.out.leave(p)
+	}
 	if last {
 		c.lastStreamGone()
 	}

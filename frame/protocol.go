@@ -35,7 +35,7 @@ type Greeting struct {
 	Parent uint64 // client: the connection that a stream's own connection belongs to; 0: none
 	// Adopt is called by a server before it welcomes a connection that carries a
 	// stream of another one: whoever hears of the welcome may name the stream there
-	// at once. It may wait.
+	// at once. It may wait. A handshake that fails takes it back.
 	Adopt func(ctx context.Context, parent, id uint64) error
 	First []byte   // what a server has read to detect the protocol
 	Own   Settings // what to say

@@ -94,17 +94,19 @@ func (h *host) parentOf(id uint64) (*Conn, <-chan struct{}) {
 }
 
 // expect notes that stream id is about to be opened on a connection that belongs
-// to parent. The parent itself may have been welcomed a moment ago.
-func (h *host) expect(ctx context.Context, parent, id uint64) error {
+// to parent, and returns what takes that back. The parent itself may have been
+// welcomed a moment ago.
+func (h *host) expect(ctx context.Context, parent, id uint64) (undo func(), err error) {
 	for {
 		c, more := h.parentOf(parent)
 		if c != nil {
-			return c.kin.family.expect(id, h.limits.MaxStreams)
+			f := c.kin.family
+			return func() { f.forget(id) }, f.expect(id, h.limits.MaxStreams)
 		}
 		select {
 		case <-more:
 		case <-ctx.Done():
-			return errNoParent
+			return func() {}, errNoParent
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/kernel"
 )
@@ -126,3 +127,41 @@ func TestSeastarAbortEndsAStreamWhosePeerDoesNotRead(t *testing.T) {
 		})
 	}
 }
+
+// A connection for a stream that goes away in its handshake leaves its place to
+// others.
+func TestSeastarStreamsThatNeverBeginTakeNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const streams = 2
+		tg := newTarget(t, true, kernel.ServerOptions{
+			Protocols: []kernel.Protocol{native.Protocol{}, &seastar.Protocol{}},
+			Limits:    kernel.Limits{MaxStreams: streams},
+			Authenticate: func(_ context.Context, p kernel.Peer) (kernel.Identity, error) {
+				if string(p.Token) == "slow" {
+					time.Sleep(time.Second) // until its client has gone
+				}
+				return nil, nil
+			},
+		})
+		parent := tg.connect()
+		defer parent.Close()
+		ok(t, second(parent.Write(rawHello())))
+		id := readRawHello(t, parent)[rawConnectionID]
+		for range 10 * streams {
+			nc := tg.connect()
+			ok(t, second(nc.Write(rawHello(rawStreamParent, id, rawIsolation, "slow"))))
+			synctest.Wait() // all of it was read
+			_ = nc.Close()
+			time.Sleep(2 * time.Second)
+		}
+		nc := tg.connect()
+		defer nc.Close()
+		ok(t, second(nc.Write(rawHello(rawStreamParent, id))))
+		if fs := readRawHello(t, nc); len(fs[rawConnectionID]) != 8 {
+			t.Errorf("a stream is answered %v", fs)
+		}
+	})
+}
+
+// second is the second of two values.
+func second[A, B any](_ A, b B) B { return b }

@@ -341,12 +341,17 @@ func (s *Server) welcome(engine *conn.Engine, nc net.Conn) (*Conn, error) {
 			return err
 		}
 	}
-	g.Adopt = s.expect
+	forget := func() {}
+	g.Adopt = func(ctx context.Context, parent, id uint64) (err error) {
+		forget, err = s.expect(ctx, parent, id)
+		return err
+	}
 	sess, err := p.Handshake(ctx, nc, g)
 	if err == nil {
 		err = nc.SetDeadline(time.Time{})
 	}
 	if err != nil {
+		forget() // the welcome may have been for nobody
 		neverBegan(sess)
 		return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -165,3 +166,42 @@ func TestSeastarStreamsThatNeverBeginTakeNoPlace(t *testing.T) {
 
 // second is the second of two values.
 func second[A, B any](_ A, b B) B { return b }
+
+// A compressed frame is kept until all of it is there. Peers that never send its end
+// can't have the server hold more than its budget.
+func TestSeastarHostileHoarders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := targetLimits()
+		l.Memory = 8 << 20
+		tg := newTarget(t, true, kernel.ServerOptions{
+			Protocols: []kernel.Protocol{native.Protocol{}, &seastar.Protocol{Compress: []string{seastar.LZ4}}}, Limits: l,
+		})
+		tg.neighbour()
+		part := binary.LittleEndian.AppendUint32(nil, 1<<20)
+		part = append(part, make([]byte, 900<<10)...)
+		const peers = 20
+		var gone atomic.Int32
+		for range peers {
+			nc := tg.connect()
+			defer nc.Close()
+			ok(t, second(nc.Write(rawHello(rawCompress, "LZ4"))))
+			if fs := readRawHello(t, nc); fs[rawCompress] != "LZ4" {
+				t.Fatalf("the answer is %v", fs)
+			}
+			go func() {
+				_, _ = nc.Write(part)
+				_, _ = io.Copy(io.Discard, nc) // until the server ends it
+				gone.Add(1)
+			}()
+		}
+		time.Sleep(time.Second)
+		left := peers - int(gone.Load())
+		if left == 0 || left > 8 {
+			t.Errorf("%d of %d connections are left, the budget is for 8", left, peers)
+		}
+		if n := tg.srv.Stats().Evicted; int(n) != peers-left {
+			t.Errorf("%d were evicted, %d are counted", peers-left, n)
+		}
+		tg.unharmed()
+	})
+}

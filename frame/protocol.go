@@ -42,6 +42,9 @@ type Greeting struct {
 	// Authenticate is called by a server with what the client said, before it
 	// is told that it is welcome.
 	Authenticate func(ctx context.Context, peer *Settings) error
+	// Ask is how a server calls any other function of the program's: one that panics,
+	// or does not return in time, is an error. nil: as it is.
+	Ask func(ctx context.Context, hook func(ctx context.Context) error) error
 
 	Peer  Settings // what the peer said
 	Early []byte   // bytes read beyond the handshake

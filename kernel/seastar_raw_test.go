@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -94,9 +95,12 @@ func deafSeastar(t *testing.T) *kernel.Client {
 // have its connection closed.
 func TestSeastarAbortEndsAStreamWhosePeerDoesNotRead(t *testing.T) {
 	for name, abort := range map[string]func(s *kernel.Stream, cancel func()){
-		"Abort":              func(s *kernel.Stream, _ func()) { s.Abort(kernel.CodeCancelled, "enough") },
-		"the stream's life":  func(_ *kernel.Stream, cancel func()) { cancel() },
-		"after CloseReceive": func(s *kernel.Stream, _ func()) { s.CloseReceive(kernel.CodeOK); s.Abort(kernel.CodeCancelled, "enough") },
+		"Abort":             func(s *kernel.Stream, _ func()) { s.Abort(kernel.CodeCancelled, "enough") },
+		"the stream's life": func(_ *kernel.Stream, cancel func()) { cancel() },
+		"after CloseReceive": func(s *kernel.Stream, _ func()) {
+			s.CloseReceive(kernel.CodeOK)
+			s.Abort(kernel.CodeCancelled, "enough")
+		},
 		"Close": func(s *kernel.Stream, _ func()) {
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()
@@ -203,5 +207,59 @@ func TestSeastarHostileHoarders(t *testing.T) {
 			t.Errorf("%d were evicted, %d are counted", peers-left, n)
 		}
 		tg.unharmed()
+	})
+}
+
+// The program's Isolate is a hook like Authenticate: its faults are its connection's.
+func TestSeastarIsolateHarmsNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		defer close(release)
+		isolate := func(_ context.Context, cookie []byte) error {
+			switch string(cookie) {
+			case "panic":
+				panic("no")
+			case "exit":
+				runtime.Goexit()
+			case "stay":
+				<-release
+			}
+			return nil
+		}
+		l := targetLimits()
+		l.Authenticate = time.Minute
+		tg := newTarget(t, true, kernel.ServerOptions{
+			Protocols: []kernel.Protocol{native.Protocol{}, &seastar.Protocol{Isolate: isolate}}, Limits: l,
+		})
+		tg.neighbour()
+		say := func(cookie string) net.Conn {
+			nc := tg.connect()
+			ok(t, second(nc.Write(rawHello(rawIsolation, cookie))))
+			return nc
+		}
+		for _, cookie := range []string{"panic", "exit", "stay"} {
+			nc := say(cookie)
+			start := time.Now()
+			if n, err := nc.Read(make([]byte, 1)); n > 0 || err == nil {
+				t.Errorf("%s: let in", cookie)
+			}
+			if d := time.Since(start); d > l.Authenticate {
+				t.Errorf("%s: refused after %v", cookie, d)
+			}
+			_ = nc.Close()
+		}
+		nc := say("good")
+		readRawHello(t, nc)
+		_ = nc.Close()
+		tg.unharmed()
+
+		nc = say("stay")
+		defer nc.Close()
+		synctest.Wait()
+		start := time.Now()
+		ok(t, tg.srv.Close())
+		if d := time.Since(start); d > time.Second {
+			t.Errorf("Close took %v", d)
+		}
 	})
 }

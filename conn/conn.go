@@ -125,6 +125,7 @@ type Conn struct {
 	table     table
 	nextOwn   uint64 // number of the next stream that we open
 	own, peer int    // streams open, by who opened them
+	held      int    // see Hold
 	given     int    // window bytes beyond the initial ones
 	assembled int
 	away      awayState

@@ -194,7 +194,7 @@ func (c *Conn) nextLook(t int64) time.Duration {
 	default:
 		due = min(due, k.heardAt.Load()+int64(l.KeepaliveInterval))
 	}
-	if !c.cfg.Client && c.Streams() == 0 {
+	if !c.cfg.Client && c.isBare() {
 		due = min(due, k.quietAt.Load()+int64(l.IdleConn))
 	}
 	return max(time.Duration(due-t), time.Millisecond)
@@ -211,8 +211,8 @@ func (c *Conn) look(t int64) (string, frame.Code, error) {
 	if c.unreadFor(t) >= int64(l.WriteStall) {
 		return "write", frame.CodeWriteStall, errStalled
 	}
-	streams := c.Streams()
-	if q := k.quietAt.Load(); streams == 0 && !c.cfg.Client && t-q >= int64(l.IdleConn) {
+	bare := c.isBare()
+	if q := k.quietAt.Load(); bare && !c.cfg.Client && t-q >= int64(l.IdleConn) {
 		return "close", frame.CodeOK, errIdle
 	}
 	silent := t - k.heardAt.Load()
@@ -281,7 +281,7 @@ func (c *Conn) drainSecond() {
 	c.away.final = true
 	c.away.limit = min(c.away.limit, c.lastPeer)
 	limit := c.away.limit
-	idle := c.own+c.peer == 0
+	idle := c.bare()
 	c.mu.Unlock()
 	c.out.say(c, func(o *output) {
 		if !o.dying {

@@ -55,3 +55,39 @@ func (l *list) popRoom() *Port {
 	}
 	return p
 }
+
+// Where a port's links are, for cut.
+func controlLink(p *Port) **Port { return &p.nextControl }
+func dataLink(p *Port) **Port    { return &p.nextData }
+func roomLink(p *Port) **Port    { return &p.nextRoom }
+
+// cut takes p out of the list that link is of, if it is there.
+func (l *list) cut(p *Port, link func(*Port) **Port) {
+	var before *Port
+	for q := l.head; q != nil; before, q = q, *link(q) {
+		if q != p {
+			continue
+		}
+		if before == nil {
+			l.head = *link(p)
+		} else {
+			*link(before) = *link(p)
+		}
+		if l.tail == p {
+			l.tail = before
+		}
+		*link(p) = nil
+		return
+	}
+}
+
+// leave takes a stream that was given up before it had a number out of line: it has
+// nothing to write, and it can be long until the flush would find that out.
+func (o *output) leave(p *Port) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.control.cut(p, controlLink)
+	o.data.cut(p, dataLink)
+	o.waiting.cut(p, roomLink)
+	p.inRoom = false
+}

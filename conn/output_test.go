@@ -344,3 +344,50 @@ func TestRoomIsGivenInTurn(t *testing.T) {
 		}
 	}
 }
+
+// A call that is given up before it could be written leaves nothing behind, however
+// long the peer goes on to read nothing.
+func TestStreamsThatAreGivenUpUnbornLeaveTheirLines(t *testing.T) {
+	for name, order := range map[string][]int{"in order": {0, 1, 2, 3}, "from the end": {3, 2, 1, 0}, "from within": {1, 2, 0, 3}} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(Limits{}, 0) // without credit nobody finds room
+			o := &s.c.out
+			o.flushing = true // a write that does not return
+			ts := make([]*talker, 4)
+			for i := range ts {
+				ts[i] = &talker{log: &s.log}
+				if err := s.c.Reserve(1, false); err != nil {
+					t.Fatal(err)
+				}
+				s.c.Begin(&ts[i].Port, ts[i], nil)
+				ts[i].Ready(true)
+				ts[i].Ready(false)
+				ts[i].AwaitRoom()
+			}
+			for n, i := range order {
+				ts[i].Retire()
+				for line, left := range map[string]int{
+					"control": count(&o.control, controlLink), "data": count(&o.data, dataLink), "room": count(&o.waiting, roomLink),
+				} {
+					if left != len(ts)-n-1 {
+						t.Errorf("%d are left in line for %s, want %d", left, line, len(ts)-n-1)
+					}
+				}
+			}
+			last := &talker{log: &s.log}
+			s.c.Begin(&last.Port, last, nil)
+			last.Ready(true)
+			last.Ready(false)
+			if o.control.head != &last.Port || o.control.tail != &last.Port || o.data.popData() != &last.Port {
+				t.Error("who comes next is not in line")
+			}
+		})
+	}
+}
+
+func count(l *list, link func(*Port) **Port) (n int) {
+	for p := l.head; p != nil; p = *link(p) {
+		n++
+	}
+	return n
+}

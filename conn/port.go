@@ -206,7 +206,8 @@ func (p *Port) Retire() { p.c.retire(p) }
 func (c *Conn) retire(p *Port) {
 	c.mu.Lock()
 	p.gone = true
-	if id := p.id.Load(); id != 0 {
+	id := p.id.Load()
+	if id != 0 {
 		c.table.remove(id)
 	}
 	if p.own {
@@ -215,9 +216,12 @@ func (c *Conn) retire(p *Port) {
 		c.peer--
 	}
 	c.streams.Add(-1)
-	last := c.own+c.peer == 0
+	last := c.bare()
 	free := c.onFree
 	c.mu.Unlock()
+	if id == 0 {
+		c.out.leave(p)
+	}
 	if last {
 		c.lastStreamGone()
 	}
@@ -234,7 +238,7 @@ func (c *Conn) lastStreamGone() {
 	}
 	c.keeper.quiet(c)
 	c.mu.Lock()
-	over := c.cause == nil && c.own+c.peer == 0 && (c.away.final || c.away.remote)
+	over := c.cause == nil && c.bare() && (c.away.final || c.away.remote)
 	c.mu.Unlock()
 	if over {
 		c.drained()

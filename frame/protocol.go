@@ -35,13 +35,16 @@ type Greeting struct {
 	Parent uint64 // client: the connection that a stream's own connection belongs to; 0: none
 	// Adopt is called by a server before it welcomes a connection that carries a
 	// stream of another one: whoever hears of the welcome may name the stream there
-	// at once. It may wait.
+	// at once. It may wait. A handshake that fails takes it back.
 	Adopt func(ctx context.Context, parent, id uint64) error
 	First []byte   // what a server has read to detect the protocol
 	Own   Settings // what to say
 	// Authenticate is called by a server with what the client said, before it
 	// is told that it is welcome.
 	Authenticate func(ctx context.Context, peer *Settings) error
+	// Ask is how a server calls any other function of the program's: one that panics,
+	// or does not return in time, is an error. nil: as it is.
+	Ask func(ctx context.Context, hook func(ctx context.Context) error) error
 
 	Peer  Settings // what the peer said
 	Early []byte   // bytes read beyond the handshake

@@ -227,7 +227,7 @@ func (c *Client) dial(wait time.Duration) error {
 	}
 	c.connMu.Lock()
 	closed := c.closed
-	if !closed {
+	if !closed && k.Err() == nil { // else it has been forgotten already
 		c.conns = append(c.conns, k)
 	}
 	c.connMu.Unlock()

@@ -67,7 +67,10 @@ func (c *core) RoomFree() { c.a.RoomFree() }
 func (c *core) Held() (int, uint64) { return c.a.Held() }
 
 // Evict implements conn.Stream.
-func (c *core) Evict(reason string) { c.a.Evict(reason) }
+func (c *core) Evict(reason string) {
+	c.a.Evict(reason)
+	c.hurry()
+}
 
 // Lost implements conn.Stream.
 func (c *core) Lost(err error, refused bool) {
@@ -133,6 +136,21 @@ func (c *core) accepted(f *frame.Frame) {
 	}
 }
 
+// abort ends the stream now: see actor.Stream.Abort.
+func (c *core) abort(code Code, reason string, cause error) {
+	c.a.Abort(code, reason, cause)
+	c.hurry()
+}
+
+// hurry is called when the stream may have failed. One that has a connection of its
+// own takes it along, also where the peer does not read: then a write blocks for good,
+// and what would close the connection waits behind it.
+func (c *core) hurry() {
+	if c.conn.kin.parent != nil && c.a.Err() != nil {
+		c.conn.c.EndSoon()
+	}
+}
+
 // Retire implements actor.Link: the stream leaves its connection.
 func (c *core) Retire() {
 	x := c.x.Load()
@@ -181,13 +199,13 @@ func (c *core) takeAlong(mates []*core) {
 			s.a.Lost(&each)
 			continue
 		}
-		s.a.Abort(CodeCancelled, "opened with a stream that was given up", nil)
+		s.abort(CodeCancelled, "opened with a stream that was given up", nil)
 	}
 }
 
 // Expire implements timers.Owner: the stream's deadline has passed.
 func (c *core) Expire(*timers.Timer, time.Time) {
-	c.a.Abort(CodeDeadlineExceeded, "deadline exceeded", context.DeadlineExceeded)
+	c.abort(CodeDeadlineExceeded, "deadline exceeded", context.DeadlineExceeded)
 }
 
 // setDeadline notes when the stream's life ends at the latest; startDeadline
@@ -216,7 +234,7 @@ func (c *core) follow(ctx context.Context) {
 		if context.Cause(ctx) == context.DeadlineExceeded { //nolint:errorlint // the context's own value
 			code = CodeDeadlineExceeded
 		}
-		c.a.Abort(code, context.Cause(ctx).Error(), context.Cause(ctx))
+		c.abort(code, context.Cause(ctx).Error(), context.Cause(ctx))
 		c.a.GiveUp() // it may have ended before, and be read on
 	})
 	x.stop.Store(&stop)

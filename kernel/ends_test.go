@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -362,21 +361,25 @@ func TestAbortAfterThePeersReset(t *testing.T) {
 // A context bounds what a stream costs here also when the peer has reset the stream,
 // and its rest is not read.
 func TestAContextEndsWhatAResetHasLeft(t *testing.T) {
-	for name, use := range map[string]func(*kernel.Stream) (rest func()){
-		"In": func(s *kernel.Stream) func() {
+	for name, use := range map[string]func(*kernel.Stream) (rest func() int){
+		"In": func(s *kernel.Stream) func() int {
 			in := s.In()
-			return func() {
+			return func() (n int) {
 				for m := range in {
 					m.Release()
+					n++
 				}
+				return n
 			}
 		},
-		"Batches": func(s *kernel.Stream) func() {
+		"Batches": func(s *kernel.Stream) func() int {
 			in := s.Batches()
-			return func() {
+			return func() (n int) {
 				for b := range in {
+					n += b.Len()
 					b.Release()
 				}
+				return n
 			}
 		},
 	} {
@@ -400,14 +403,12 @@ func TestAContextEndsWhatAResetHasLeft(t *testing.T) {
 				b.Abort(kernel.CodeAborted, "no more")
 				w.quiesce()
 				wantCode(t, s.Err(), kernel.CodeAborted)
-				before := runtime.NumGoroutine()
 				cancel()
 				w.quiesce()
-				if n := before - runtime.NumGoroutine(); n != 1 {
-					t.Errorf("%d goroutines ended with the context, want the one that feeds the channel", n)
-				}
 				wantCode(t, s.Err(), kernel.CodeAborted)
-				rest()
+				if n := rest(); n > 17 { // In's buffer
+					t.Errorf("%d messages of 50 were still handed over", n)
+				}
 				drain(s)
 			})
 		})

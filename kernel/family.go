@@ -26,6 +26,7 @@ type family struct {
 
 	mu       sync.Mutex
 	over     bool
+	draining bool // no call will come any more
 	children map[uint64]*Conn
 	kept     map[uint64]*kept // that no call has named yet; a server's
 }
@@ -41,6 +42,7 @@ type kin struct {
 	family *family // of a parent
 	parent *Conn   // of a child
 	id     uint64  // of a child
+	holds  bool    // a child: it keeps its parent from being idle or drained; owned by the family's lock
 }
 
 // joinFamily finds a connection's place. It is called before anything happens on it.
@@ -92,17 +94,19 @@ func (h *host) parentOf(id uint64) (*Conn, <-chan struct{}) {
 }
 
 // expect notes that stream id is about to be opened on a connection that belongs
-// to parent. The parent itself may have been welcomed a moment ago.
-func (h *host) expect(ctx context.Context, parent, id uint64) error {
+// to parent, and returns what takes that back. The parent itself may have been
+// welcomed a moment ago.
+func (h *host) expect(ctx context.Context, parent, id uint64) (undo func(), err error) {
 	for {
 		c, more := h.parentOf(parent)
 		if c != nil {
-			return c.kin.family.expect(id, h.limits.MaxStreams)
+			f := c.kin.family
+			return func() { f.forget(id) }, f.expect(id, h.limits.MaxStreams)
 		}
 		select {
 		case <-more:
 		case <-ctx.Done():
-			return errNoParent
+			return func() {}, errNoParent
 		}
 	}
 }
@@ -143,7 +147,49 @@ func (f *family) adopt(c *Conn) error {
 		return errNoParent
 	}
 	f.children[c.kin.id] = c
+	if !f.draining { // else no call can name its stream
+		c.kin.hold()
+	}
 	return nil
+}
+
+// hold has the parent live on for the stream of a child. The family's lock is held.
+func (k *kin) hold() {
+	if !k.holds {
+		k.holds = true
+		k.parent.c.Hold()
+	}
+}
+
+// unhold takes it back, and returns what is to be done about that when the family's
+// lock is free: the parent may end.
+func (k *kin) unhold() func() {
+	if !k.holds {
+		return func() {}
+	}
+	k.holds = false
+	return k.parent.c.Unhold
+}
+
+// drain ends the connection in order: see conn.Conn.Drain. It does not wait for
+// streams that no call has named, for none will: a call that is under way and does
+// is waited for itself.
+func (c *Conn) drain() {
+	if f := c.kin.family; f != nil {
+		var undo []func()
+		f.mu.Lock()
+		f.draining = true
+		for id := range f.kept {
+			if k := f.children[id]; k != nil {
+				undo = append(undo, k.kin.unhold())
+			}
+		}
+		f.mu.Unlock()
+		for _, u := range undo {
+			u()
+		}
+	}
+	c.c.Drain()
 }
 
 // leaveFamily is called when the connection has ended: a parent's children end
@@ -154,7 +200,9 @@ func (c *Conn) leaveFamily() {
 		f.forget(c.kin.id)
 		f.mu.Lock()
 		delete(f.children, c.kin.id)
+		unhold := c.kin.unhold()
 		f.mu.Unlock()
+		unhold()
 	}
 	f := c.kin.family
 	if f == nil {
@@ -219,6 +267,9 @@ func (c *Conn) child(ctx context.Context, id uint64) (*Stream, error) {
 		return nil, errNoChild
 	}
 	delete(f.kept, id)
+	if s := f.children[id]; s != nil {
+		s.kin.hold()
+	}
 	return k.s, nil
 }
 

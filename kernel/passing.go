@@ -232,18 +232,22 @@ func (p *passage) agree() error {
 
 // call makes the call. Where its sinks have streams already they stand in the
 // request by their numbers; else the request opens them, and they stand there by
-// their places.
+// their places. Without sinks nothing is opened, unless the wire needs that to carry
+// the call as what it is.
 func (p *passage) call(ctx context.Context, request func() (Message, error)) (Message, error) {
 	if len(p.seats) > 0 && p.seats[0].parent != nil {
-		m, err := request()
+		return p.callOn(ctx, p.seats[0].parent, request)
+	}
+	if len(p.seats) == 0 {
+		ctx, cancel := p.opts.bound(ctx)
+		defer cancel()
+		apart, err := p.caller.apart(ctx)
 		if err != nil {
 			return Message{}, err
 		}
-		reply, err := p.seats[0].parent.Call(ctx, p.method, m, p.opts)
-		if err != nil {
-			m.Release()
+		if apart {
+			return p.callOn(ctx, p.caller, request)
 		}
-		return reply, err
 	}
 	each := make([]StreamOptions, max(len(p.seats), 1))
 	o := &OpenOptions{}
@@ -262,6 +266,19 @@ func (p *passage) call(ctx context.Context, request func() (Message, error)) (Me
 	}
 	defer o.Request.Forget() // it may be on its way to the socket still
 	return p.open(ctx, o, each)
+}
+
+// callOn makes a call whose streams are there, if it has any.
+func (p *passage) callOn(ctx context.Context, c Caller, request func() (Message, error)) (Message, error) {
+	m, err := request()
+	if err != nil {
+		return Message{}, err
+	}
+	reply, err := c.Call(ctx, p.method, m, p.opts)
+	if err != nil {
+		m.Release()
+	}
+	return reply, err
 }
 
 func (p *passage) open(ctx context.Context, o *OpenOptions, each []StreamOptions) (Message, error) {
@@ -324,18 +341,18 @@ func (p *passage) fail(code Code, err error) {
 	}
 	for _, k := range p.seats {
 		if s := k.stream.Load(); s != nil {
-			s.c.a.Abort(code, clip("the call failed: "+err.Error()), err)
+			s.c.abort(code, clip("the call failed: "+err.Error()), err)
 		}
 	}
 	for _, s := range p.ss {
-		s.c.a.Abort(code, clip("the call failed: "+err.Error()), err)
+		s.c.abort(code, clip("the call failed: "+err.Error()), err)
 	}
 }
 
 // begin implements Caller: streams are opened by the call, unless the protocol
 // wants them to be there before.
 func (c *Client) begin(k *seat) error {
-	if _, ok := c.proto.(native.Protocol); ok {
+	if c.isNative() {
 		return nil
 	}
 	conn, err := c.Conn(k.ctx)
@@ -358,3 +375,23 @@ func (c *Conn) begin(*seat) error {
 	}
 	return nil
 }
+
+func (c *Client) isNative() bool {
+	_, ok := c.proto.(native.Protocol)
+	return ok
+}
+
+// apart implements Caller.
+func (c *Client) apart(ctx context.Context) (bool, error) {
+	if c.isNative() {
+		return false, nil
+	}
+	conn, err := c.Conn(ctx)
+	if err != nil {
+		return false, err
+	}
+	return conn.apart(ctx)
+}
+
+// apart implements Caller.
+func (c *Conn) apart(context.Context) (bool, error) { return c.kin.family != nil, nil }

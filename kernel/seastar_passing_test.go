@@ -167,3 +167,26 @@ func TestSeastarStreamsEndWithTheirClient(t *testing.T) {
 		t.Errorf("the client's source: %v, %v", err, src[0].Err())
 	}
 }
+
+// A call that could pass sinks and passes none is one like any other.
+func TestSeastarACallMayPassNoSinks(t *testing.T) {
+	type optional struct{ In *struct{ Sink *intSink } }
+	type received struct{ In *struct{ Source *intSource } }
+	w := overSeastar(t, nil, nil)
+	registerVerbs(t, w, make(chan error, 8))
+	ok(t, kernel.Register(w.srv, kernel.Verb(4), func(_ context.Context, r received) (bool, error) { return r.In == nil, nil }, nil))
+	if srcs := must[[]*intSource](t)(callVerb[[]*intSource](w, 1)); len(srcs) != 0 {
+		t.Errorf("%d sources for no sink", len(srcs))
+	}
+	if !must[bool](t)(kernel.Call[optional, bool](w.ctx, w.client, kernel.Verb(4), optional{}, nil)) {
+		t.Error("the handler was given what nobody passed")
+	}
+	k := must[*kernel.Conn](t)(w.client.Conn(w.ctx))
+	if !must[bool](t)(kernel.Call[optional, bool](w.ctx, k, kernel.Verb(4), optional{}, nil)) {
+		t.Error("the handler was given what nobody passed on one connection")
+	}
+	_, err := kernel.Call[[]*intSink, struct{}](w.ctx, w.client, kernel.Verb(99), nil, nil)
+	if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeUnimplemented}) {
+		t.Errorf("an unknown verb: %v", err)
+	}
+}

@@ -341,12 +341,21 @@ func (s *Server) welcome(engine *conn.Engine, nc net.Conn) (*Conn, error) {
 			return err
 		}
 	}
-	g.Adopt = s.expect
+	forget := func() {}
+	g.Ask = func(_ context.Context, hook func(context.Context) error) error {
+		_, err := ask(s, nc, func(ctx context.Context) (struct{}, error) { return struct{}{}, hook(ctx) })
+		return err
+	}
+	g.Adopt = func(ctx context.Context, parent, id uint64) (err error) {
+		forget, err = s.expect(ctx, parent, id)
+		return err
+	}
 	sess, err := p.Handshake(ctx, nc, g)
 	if err == nil {
 		err = nc.SetDeadline(time.Time{})
 	}
 	if err != nil {
+		forget() // the welcome may have been for nobody
 		neverBegan(sess)
 		return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 	}
@@ -385,25 +394,31 @@ func (s *Server) join(engine *conn.Engine, j *joint, id Identity) (*Conn, error)
 	case cut:
 		c.c.Close()
 	case closing:
-		c.c.Drain()
+		c.drain()
 	}
 	return c, nil
 }
 
-// authenticate asks the program, within its own time.
+// authenticate asks the program who the peer is.
 func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, error) {
-	l := s.opts.Limits.Authenticate
-	ctx, cancel := context.WithTimeout(s.life, l)
-	defer cancel()
-	if err := nc.SetDeadline(time.Now().Add(l + time.Second)); err != nil {
-		return nil, err
-	}
 	p := Peer{Addr: nc.RemoteAddr(), Token: peer.Token}
 	if tc, ok := nc.(*tls.Conn); ok {
 		st := tc.ConnectionState()
 		p.TLS = &st
 	}
-	return within(ctx, func() (Identity, error) { return s.opts.Authenticate(ctx, p) })
+	return ask(s, nc, func(ctx context.Context) (Identity, error) { return s.opts.Authenticate(ctx, p) })
+}
+
+// ask calls a hook of the program's during a handshake, within a time of its own.
+func ask[T any](s *Server, nc net.Conn, hook func(ctx context.Context) (T, error)) (T, error) {
+	l := s.opts.Limits.Authenticate
+	ctx, cancel := context.WithTimeout(s.life, l)
+	defer cancel()
+	if err := nc.SetDeadline(time.Now().Add(l + time.Second)); err != nil {
+		var none T
+		return none, err
+	}
+	return within(ctx, func() (T, error) { return hook(ctx) })
 }
 
 var errHook = errors.New("the hook panicked")
@@ -488,7 +503,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		defer cancel()
 	}
 	for _, c := range s.stopListening(false) {
-		c.c.Drain()
+		c.drain()
 	}
 	select {
 	case <-s.empty:

@@ -221,7 +221,7 @@ func (k *Sink[T]) lose(s *Stream, v T, err error) {
 		if errors.Is(err, ErrTooLarge) {
 			code = CodeTooLarge
 		}
-		s.c.a.Abort(code, clip(err.Error()), err)
+		s.c.abort(code, clip(err.Error()), err)
 	}
 }
 

@@ -88,7 +88,7 @@ func (r *Source[T]) spoilt(n int, err error) error {
 	if !r.end.CompareAndSwap(nil, &e) {
 		return *r.end.Load()
 	}
-	r.stream.c.a.Abort(CodeInvalidArgument, clip(e.Error()), e)
+	r.stream.c.abort(CodeInvalidArgument, clip(e.Error()), e)
 	r.stream.drop()
 	return e
 }

@@ -236,14 +236,18 @@ func (s *Stream) CloseReceive(code Code) {
 // number of calls, from any goroutine, end alike.
 func (s *Stream) Close(ctx context.Context) error {
 	s.accept()
-	return s.c.a.Close(ctx)
+	err := s.c.a.Close(ctx)
+	if err != nil {
+		s.c.hurry()
+	}
+	return err
 }
 
 // Abort ends both halves now and tells the peer why. Messages that have arrived
 // can still be taken, those in the mailbox by Receive; messages not yet written
 // are dropped.
 func (s *Stream) Abort(code Code, reason string) {
-	s.c.a.Abort(code, reason, nil)
+	s.c.abort(code, reason, nil)
 	s.c.a.GiveUp()
 }
 

@@ -18,6 +18,9 @@ type Caller interface {
 	speaks() *Encoding
 	// begin opens the stream of a sink, if that comes before the call.
 	begin(k *seat) error
+	// apart tells whether streams are opened apart from the calls that they are
+	// passed to.
+	apart(ctx context.Context) (bool, error)
 }
 
 func (c *Client) speaks() *Encoding { return c.host.encoding.or(Fixed) }

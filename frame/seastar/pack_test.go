@@ -328,3 +328,55 @@ func TestCaps(t *testing.T) {
 		t.Error("a connection for calls is over at once")
 	}
 }
+
+// Of a frame that has not come completely what came of it counts, and of one that has
+// nothing is left.
+func TestWhatIsKeptOfCompressedFramesCounts(t *testing.T) {
+	const n = 100_000
+	p := make([]byte, n)
+	for i, r := 0, rand.New(rand.NewPCG(1, 2)); i < n; i++ {
+		p[i] = byte(r.Uint32())
+	}
+	for algorithm, least := range map[string]int{LZ4: n / 2, LZ4Fragmented: windowLen} {
+		from, to := packedStream(t, algorithm), packedStream(t, algorithm)
+		l := listener{s: to}
+		holder := to.(frame.Holder)
+		b := send(from, 1, p)
+		for _, part := range [][]byte{b[:n/2+100], b[n/2+100 : n/2+200], b[n/2+200:]} {
+			before := holder.Held()
+			if len(part) < n/4 && before < least {
+				t.Errorf("%s: %d bytes are held of half of it, want %d", algorithm, before, least)
+			}
+			if err := l.feed(part); err != nil {
+				t.Fatal(err)
+			}
+			if algorithm == LZ4 && len(part) == 100 && holder.Held() != before+100 {
+				t.Errorf("%s: %d bytes are held, and %d with 100 more", algorithm, before, holder.Held())
+			}
+		}
+		if h := holder.Held(); h != 0 {
+			t.Errorf("%s: %d bytes are held of what is complete", algorithm, h)
+		}
+	}
+}
+
+// What waits is what has come: of a small message that is cut, and of input that may
+// not be looked at yet.
+func TestWhatWaitsCounts(t *testing.T) {
+	from, to := serverStream(t, &Protocol{}), serverStream(t, &Protocol{})
+	l := listener{s: to}
+	b := send(from, 1, make([]byte, 1000))
+	if err := l.feed(b[:504]); err != nil {
+		t.Fatal(err)
+	}
+	holder := to.(frame.Holder)
+	if h := holder.Held(); h != 500 {
+		t.Errorf("%d bytes are held of 500", h)
+	}
+	if err := l.feed(b[504:]); err != nil {
+		t.Fatal(err)
+	}
+	if h := holder.Held(); h != 0 {
+		t.Errorf("%d bytes are held of what is complete", h)
+	}
+}

@@ -34,7 +34,8 @@ type Protocol struct {
 	// Cookie is what a client's connections ask to be isolated by.
 	Cookie []byte
 	// Isolate is asked by a server for each connection that comes with a cookie,
-	// those of streams too. An error closes the connection. nil lets all in.
+	// those of streams too. An error closes the connection, as do a panic and no
+	// answer in the time that Authenticate has. nil lets all in.
 	Isolate func(ctx context.Context, cookie []byte) error
 	// NoStreams keeps a server from telling its clients the number of their
 	// connection, without which they can't make streams.
@@ -205,8 +206,8 @@ func (p *Protocol) answer(ctx context.Context, rw io.ReadWriter, g *frame.Greeti
 			return nil, failf(frame.CodeUnauthenticated, "%v", err)
 		}
 	}
-	if isolated && p.Isolate != nil {
-		if err := p.Isolate(ctx, []byte(cookie)); err != nil {
+	if isolated {
+		if err := p.isolate(ctx, g, cookie); err != nil {
 			return nil, failf(frame.CodePermissionDenied, "isolation: %v", err)
 		}
 	}
@@ -220,6 +221,18 @@ func (p *Protocol) answer(ctx context.Context, rw io.ReadWriter, g *frame.Greeti
 	}
 	g.Early = rest
 	return s, nil
+}
+
+// isolate asks the program whether to let a connection with a cookie in.
+func (p *Protocol) isolate(ctx context.Context, g *frame.Greeting, cookie string) error {
+	hook := func(ctx context.Context) error { return p.Isolate(ctx, []byte(cookie)) }
+	switch {
+	case p.Isolate == nil:
+		return nil
+	case g.Ask == nil:
+		return hook(ctx)
+	}
+	return g.Ask(ctx, hook)
 }
 
 // choose settles what a client's hello asks for, and makes the answer to it.

@@ -83,6 +83,15 @@ func (r *reader) between() bool { return r.boundary() && r.pack.idle() }
 // boundary is between, within what was compressed.
 func (r *reader) boundary() bool { return r.at == atHead && r.nhead == 0 }
 
+// Held implements frame.Holder.
+func (r *reader) Held() int {
+	n := len(r.small) + len(r.held) - r.heldAt
+	if r.pack != nil {
+		n += r.pack.held()
+	}
+	return n
+}
+
 // Next implements frame.Session.
 func (r *reader) Next(p []byte, f *frame.Frame) (int, error) {
 	f.Kind = frame.None
@@ -297,6 +306,8 @@ type unpacker interface {
 	feed(p []byte) (used int, plain []byte, err error)
 	// done ends the frame; it is an error if it is not complete.
 	done() error
+	// held is how many bytes it keeps.
+	held() int
 }
 
 // An envelope is the compressed frame at hand.

@@ -96,8 +96,12 @@ func (b *block) decompress(size uint32, src []byte) ([]byte, error) {
 func (b *block) done() error {
 	b.plain.Release()
 	b.plain = pool.Message{}
+	b.in = trim(b.in)
 	return nil
 }
+
+// held implements unpacker.
+func (b *block) held() int { return len(b.in) + b.plain.Len() }
 
 // chunks decompresses LZ4_FRAGMENTED: blocks of 32 KiB, each of which may refer to
 // the 64 KiB before it.
@@ -209,3 +213,6 @@ func (c *chunks) done() error {
 	}
 	return nil
 }
+
+// held implements unpacker.
+func (c *chunks) held() int { return len(c.in) + c.window.Len() }

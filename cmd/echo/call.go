@@ -35,7 +35,7 @@ func (f *callFlags) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.addr, "addr", defaultAddr, "`HOST:PORT` of the server")
 	fs.StringVar(&f.proto, "proto", "sluice", "`PROTOCOL` to speak, of "+wireNames())
 	fs.StringVar(&f.method, "method", "", "what to open: "+methodEcho+" or "+methodSelect+", or "+methodBRPC+" over brpc (default the protocol's first)")
-	fs.BoolVar(&f.oneWay, "one-way", false, "the server answers nothing: only send")
+	fs.BoolVar(&f.oneWay, "one-way", false, "the server answers nothing: only send, lines of standard input")
 	f.tls.register(fs)
 	fs.DurationVar(&f.timeout, "timeout", 0, "give up after this long (default never)")
 	fs.IntVar(&f.count, "count", 0, "send this many made-up messages on each stream, and check what comes back")
@@ -58,6 +58,8 @@ func (f *callFlags) check() error {
 		return usagef("no message is larger than 1G")
 	case !load && f.streams > 1:
 		return usagef("lines go over one stream: -streams needs -count or -file")
+	case load && f.oneWay:
+		return usagef("-count and -file check what comes back: -one-way is for lines")
 	}
 	return nil
 }

@@ -229,6 +229,7 @@ func TestMistakesInTheCommandLineAreUsageErrors(t *testing.T) {
 		{[]string{"call", "-streams", "2"}, `-streams needs`},
 		{[]string{"call", "-count", "1", "-file", "f"}, `leave -file out`},
 		{[]string{"call", "-count", "-1"}, `negative`},
+		{[]string{"call", "-count", "1", "-one-way"}, `-one-way is for lines`},
 		{[]string{"call", "-file", "f", "-size", "0"}, `0 bytes`},
 		{[]string{"call", "-count", "1", "-size", "2G"}, `larger than 1G`},
 		{[]string{"call", "-key", "k.pem"}, `-cert and -key go together`},

@@ -99,6 +99,8 @@ type Stream struct {
 	dropCur   bool // and its message is not wanted any more
 	evicted   bool // what is unread is not kept
 
+	uncounted int32 // eligible bytes that the connection does not know of
+
 	post post // to be done after unlocking
 
 	in       pool.Queue // the mailbox: arrived and not taken
@@ -112,8 +114,6 @@ type Stream struct {
 	large    int32 // messages in out that are longer than a fragment
 	cred     credit
 	accepted uint64 // messages
-
-	uncounted int // eligible bytes that the connection does not know of
 
 	f     *faces
 	ends  *ends
@@ -252,7 +252,7 @@ func (s *Stream) retire() {
 	s.shrink(0)
 	s.dropAssembly()
 	s.settleUp()
-	s.post.queued += int32(s.uncounted)
+	s.post.queued += s.uncounted
 	s.uncounted = 0
 }
 
@@ -348,8 +348,8 @@ const countEvery = 4 << 10
 
 // count tells the connection, sooner or later, of d more bytes to write.
 func (s *Stream) count(d int) {
-	if s.uncounted += d; s.uncounted < 0 || s.uncounted >= countEvery {
-		s.later().queued += int32(s.uncounted)
+	if s.uncounted += int32(d); s.uncounted < 0 || s.uncounted >= countEvery {
+		s.later().queued += s.uncounted
 		s.uncounted = 0
 	}
 }

@@ -88,6 +88,13 @@ func (l *fakeLink) AwaitRoom() {
 	l.await = true
 }
 
+// owed is what was returned to the connection, and what is still reserved.
+func (l *fakeLink) owed() (taken, reserve int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.taken, l.reserve
+}
+
 func (l *fakeLink) Taken(cost int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

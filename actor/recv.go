@@ -103,6 +103,7 @@ const returnEvery = 1 << 10
 func (s *Stream) giveBack(cost int) {
 	w := &s.win
 	if w.settled {
+		w.gathered -= int32(cost)
 		return
 	}
 	w.taken += uint64(cost)
@@ -576,6 +577,16 @@ func (s *Stream) Held() (int, uint64) {
 	return n, s.win.taken
 }
 
+// Unread is how many bytes of credit wait unread, also when the stream is over.
+func (s *Stream) Unread() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.win.settled {
+		return int(s.win.gathered)
+	}
+	return int(s.win.recvd - s.win.taken)
+}
+
 // Evict resets the stream and drops what waits unread, for want of memory.
 func (s *Stream) Evict(reason string) {
 	s.mu.Lock()
@@ -583,5 +594,6 @@ func (s *Stream) Evict(reason string) {
 	s.abort(s.fail(frame.CodeResourceExhausted, reason, false))
 	s.settleUp()
 	s.dropIn()
+	s.stopPump()     // which waits for a reader also when the stream is over
 	s.evicted = true // what the goroutine that feeds In has in hand goes when it ends
 }

@@ -269,8 +269,12 @@ func (s *Stream) shrink(n int) {
 // of its budget: they may be taken late, or never.
 func (s *Stream) settleUp() {
 	w := &s.win
-	s.later().taken += int32(w.recvd-w.taken) + w.gathered
-	w.taken, w.gathered, w.settled = w.recvd, 0, true
+	if w.settled {
+		return
+	}
+	unread := w.recvd - w.taken
+	s.later().taken += int32(unread) + w.gathered
+	w.taken, w.gathered, w.settled = w.recvd, int32(unread), true
 	if a := s.asm; a != nil {
 		s.link.Assemble(-a.reserve)
 		a.reserve = 0

@@ -18,7 +18,7 @@ type window struct {
 	granted  uint64 // told to the peer: what it may send, or the payload taken
 	size     int    // how far granted runs ahead of taken
 	most     int    // what size may grow to
-	gathered int32  // of taken, what the connection was not told of
+	gathered int32  // of taken, what the connection was not told of; settled: what is unread
 	settled  bool   // the stream is over, and all credit went back
 }
 

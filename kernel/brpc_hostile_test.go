@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -507,6 +508,64 @@ func TestBrpcHostileHoarders(t *testing.T) {
 		}
 		tg.unharmed()
 	})
+}
+
+// What came before a reset is the handler's to read, at its own pace. Peers that make
+// many handlers keep much of it are held to a bound: streams with the most unread lose it.
+func TestBrpcHostileResets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := targetLimits()
+		l.SenderWindow = 2 << 20
+		tg := brpcTarget(t, true, kernel.ServerOptions{Limits: l})
+		tg.neighbour()
+		const streams, part, parts = 20, 1000, 1000
+		var whole, cut atomic.Int64
+		read := make(chan struct{})
+		tg.srv.Handle("slow", func(_ context.Context, s *kernel.Stream) error {
+			in := s.In()
+			<-read // whatever becomes of the stream
+			n := 0
+			for m := range in {
+				n += m.Len()
+				m.Release()
+			}
+			switch {
+			case n == parts*part:
+				whole.Add(1)
+			case n <= 17*part: // In's buffer
+				cut.Add(1)
+			}
+			wantCode(t, s.Err(), kernel.CodeAborted)
+			return nil
+		})
+		p := tg.brpcAttack()
+		for range streams {
+			own, theirs := p.open("slow")
+			p.send(bytes.Repeat(strmData(theirs, own, string(make([]byte, part))), parts))
+			p.send(strmFrame(brpcRST, theirs, -1, false, ""))
+			if held := unread(tg.srv); held > 9<<20 {
+				t.Fatalf("%d bytes are held", held)
+			}
+		}
+		tg.unharmed()
+		close(read)
+		synctest.Wait()
+		if w, c := whole.Load(), cut.Load(); w != 8 || c != streams-8 { // four windows' worth
+			t.Errorf("%d streams were read whole, and of %d something was dropped", w, c)
+		}
+		if held := unread(tg.srv); held != 0 {
+			t.Errorf("%d bytes are held in the end", held)
+		}
+		tg.unharmed()
+	})
+}
+
+// unread is what a server's connections hold.
+func unread(srv *kernel.Server) (n int) {
+	for _, c := range srv.Conns() {
+		n += c.Unread()
+	}
+	return n
 }
 
 // Rows 4 to 6: the connection ends at each byte of a conversation: never does a part

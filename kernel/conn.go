@@ -31,6 +31,7 @@ type Conn struct {
 
 	lastConfig, configBefore atomic.Pointer[actor.Config]
 	running                  handlers
+	left                     leftovers
 	done                     chan struct{}
 	err                      error // set before done is closed
 	once                     sync.Once

@@ -23,6 +23,7 @@ type core struct {
 	method string
 	opener bool
 	unary  bool // a call: one message each way
+	served atomic.Uint32
 	x      atomic.Pointer[extra]
 	lazy   atomic.Pointer[Offer] // to be answered by the stream's first use
 }
@@ -156,6 +157,7 @@ func (c *core) Retire() {
 	x := c.x.Load()
 	unborn := c.opener && c.ID() == 0
 	c.Port.Retire()
+	c.conn.left.leave(c)
 	if unborn && c.conn.kin.parent != nil {
 		c.conn.c.Close() // it was there for this stream alone
 	}

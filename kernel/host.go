@@ -108,6 +108,8 @@ func (h *host) run(o *Offer, e entry) {
 	defer first.c.a.EndContext()
 	returned := false
 	defer h.recovered(o, &returned)
+	o.beginServing()
+	defer o.endServing()
 	if h.authorized(o) {
 		h.serve(o, e)
 	}

@@ -1,0 +1,140 @@
+package kernel
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// leftovers are the streams of a connection that are over while their handlers run and
+// have not read all that came: it is theirs to read, at their own pace, but what a peer
+// can make us hold by resets must have a bound.
+type leftovers struct {
+	mu    sync.Mutex
+	of    map[*core]struct{}
+	bytes atomic.Int64 // held, at most
+}
+
+// Where a core is in the life of its handler.
+const (
+	isServed  = 1 << iota // its handler runs
+	isLeft                // it is among the leftovers
+	wasServed             // its handler has returned
+)
+
+// beginServing says that a handler runs for the streams of an offer; endServing, that
+// it has returned: what is unread then is for whoever the handler gave its stream to.
+func (o *Offer) beginServing() {
+	for _, s := range o.streams {
+		s.c.served.Or(isServed)
+	}
+}
+
+func (o *Offer) endServing() {
+	for _, s := range o.streams {
+		if s.c.served.Or(wasServed)&isLeft != 0 {
+			o.conn.left.remove(&s.c)
+		}
+	}
+}
+
+// leave is called when the stream has been retired.
+func (l *leftovers) leave(c *core) {
+	n := c.a.Unread()
+	if n == 0 || c.served.Load() != isServed {
+		return
+	}
+	l.mu.Lock()
+	if l.of == nil {
+		l.of = map[*core]struct{}{}
+	}
+	l.of[c] = struct{}{}
+	l.bytes.Add(int64(n))
+	out := l.excess(c.conn.mostLeft())
+	l.mu.Unlock()
+	if c.served.Or(isLeft)&wasServed != 0 { // meanwhile: it did not find us
+		l.remove(c)
+	}
+	for _, c := range out {
+		c.a.Evict("too much is unread of streams that were reset")
+	}
+}
+
+// mostLeft is the bound, in bytes of credit.
+func (c *Conn) mostLeft() int64 {
+	l := c.c.Limits()
+	if c.caps.Pacing == frame.Reported {
+		return int64(senderWindows * l.SenderWindow)
+	}
+	return int64(l.ConnWindow)
+}
+
+// senderWindows is how many of a stream's windows a connection may have unread, where
+// senders choose them, as conn has it for streams that are open.
+const senderWindows = 4
+
+// excess takes out what is to be dropped so that at most most bytes are held: first the
+// streams that hold the most. The lock is held.
+func (l *leftovers) excess(most int64) (out []*core) {
+	if l.bytes.Load() <= most {
+		return nil
+	}
+	l.recount()
+	for l.bytes.Load() > most {
+		c, n := l.largest()
+		if c == nil {
+			break
+		}
+		delete(l.of, c)
+		l.bytes.Add(-int64(n))
+		out = append(out, c)
+	}
+	return out
+}
+
+// recount finds out what has been read meanwhile. The lock is held.
+func (l *leftovers) recount() {
+	sum := 0
+	for c := range l.of {
+		n := c.a.Unread()
+		if n == 0 {
+			delete(l.of, c)
+		}
+		sum += n
+	}
+	l.bytes.Store(int64(sum))
+}
+
+func (l *leftovers) largest() (worst *core, most int) {
+	for c := range l.of {
+		if n := c.a.Unread(); n > most {
+			worst, most = c, n
+		}
+	}
+	return worst, most
+}
+
+// remove forgets c, whose handler has returned.
+func (l *leftovers) remove(c *core) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.of, c)
+	l.recount()
+}
+
+// evictLargest drops what the stream holds that holds the most; false if none does.
+func (l *leftovers) evictLargest() bool {
+	l.mu.Lock()
+	c, n := l.largest()
+	if c != nil {
+		delete(l.of, c)
+		l.bytes.Add(-int64(n))
+	}
+	l.mu.Unlock()
+	if c == nil {
+		return false
+	}
+	c.a.Evict("the server is out of memory for what is unread of streams that were reset")
+	return true
+}

@@ -227,18 +227,25 @@ func (c *Conn) usable(n int) error {
 		return ErrGoingAway
 	case c.own+n > int(c.cfg.Peer.MaxStreams):
 		return ErrTooManyStreams
-	case c.nextOwn+uint64(2*n) > c.maxStream:
+	case !c.numbers(n):
 		return ErrGoingAway
 	}
 	return nil
 }
 
-// Usable tells whether streams can be opened at all, should there be too many or
-// not.
+// numbers tells whether there are numbers for n more streams, after those that are
+// open, some of which may have none yet. The lock is held.
+func (c *Conn) numbers(n int) bool { return c.nextOwn+uint64(2*(c.own+n)) <= c.maxStream }
+
+// mostAtOnce is how many streams one request opens at most.
+const mostAtOnce = 256
+
+// Usable tells whether streams can be opened at all, as many at once as one likes,
+// should there be too many or not.
 func (c *Conn) Usable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.cause == nil && !c.away.remote && !c.away.announced && !c.ended && c.nextOwn+2 <= c.maxStream
+	return c.cause == nil && !c.away.remote && !c.away.announced && !c.ended && c.numbers(mostAtOnce)
 }
 
 // EndWithStreams has the connection end when its last stream has.

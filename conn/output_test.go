@@ -167,6 +167,30 @@ func TestAForsakenStreamGetsNoNumber(t *testing.T) {
 	}
 }
 
+// A connection whose numbers run out is given up while it has some for whatever can be
+// asked for at once: nobody is sent to one that can't serve him.
+func TestNumbersRunOut(t *testing.T) {
+	s := newStage(Limits{}, 1<<20)
+	c := s.c
+	c.cfg.Peer.MaxStreams = 1000
+	for left := range uint64(2 * mostAtOnce) {
+		c.nextOwn = c.maxStream - 2*left
+		for _, open := range []int{0, 1, 300} {
+			c.own = open
+			usable := c.Usable()
+			for _, n := range []int{1, 2, mostAtOnce} {
+				err := c.usable(n)
+				if usable && err != nil {
+					t.Fatalf("%d numbers left, %d open, said to be usable: %d more: %v", left, open, n, err)
+				}
+				if got, want := err == nil, uint64(open+n) <= left; got != want {
+					t.Fatalf("%d numbers left, %d open: %d more: %v", left, open, n, err)
+				}
+			}
+		}
+	}
+}
+
 func TestStreamsTakeTurns(t *testing.T) {
 	s := newStage(Limits{InFlight: Unlimited}, 1<<30)
 	big, small := s.talker("big", 60<<10, 50), s.talker("small", 64, 50)

@@ -30,6 +30,14 @@ func (c *Conn) onItsWay() uint64 {
 	return uint64(max(c.lim.ConnWindow, c.lim.MaxMessage+longerMost))
 }
 
+// MostUnread is how many bytes of credit the peer can have unread here.
+func (c *Conn) MostUnread() int {
+	if c.pacing == frame.Reported {
+		return senderWindows * c.lim.SenderWindow
+	}
+	return c.lim.ConnWindow
+}
+
 // beyond is called when more is unread than in.limit says, as far as is known. It
 // looks again, and says what becomes of data that is too much.
 func (c *Conn) beyond() error {
@@ -40,7 +48,7 @@ func (c *Conn) beyond() error {
 			return violation(frame.CodeFlowControl, "%d bytes beyond the connection's credit", in.recvd-in.limit)
 		}
 	case frame.Reported:
-		if in.limit = c.taken.Load() + uint64(senderWindows*c.lim.SenderWindow); in.recvd > in.limit {
+		if in.limit = c.taken.Load() + uint64(c.MostUnread()); in.recvd > in.limit {
 			c.evictUnread()
 		}
 	case frame.Unpaced:

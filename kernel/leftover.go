@@ -3,8 +3,6 @@ package kernel
 import (
 	"sync"
 	"sync/atomic"
-
-	"github.com/sluicerpc/sluice/frame"
 )
 
 // leftovers are the streams of a connection that are over while their handlers run and
@@ -41,8 +39,11 @@ func (o *Offer) endServing() {
 
 // leave is called when the stream has been retired.
 func (l *leftovers) leave(c *core) {
+	if c.served.Load() != isServed {
+		return
+	}
 	n := c.a.Unread()
-	if n == 0 || c.served.Load() != isServed {
+	if n == 0 {
 		return
 	}
 	l.mu.Lock()
@@ -51,7 +52,7 @@ func (l *leftovers) leave(c *core) {
 	}
 	l.of[c] = struct{}{}
 	l.bytes.Add(int64(n))
-	out := l.excess(c.conn.mostLeft())
+	out := l.excess(int64(c.conn.c.MostUnread()))
 	l.mu.Unlock()
 	if c.served.Or(isLeft)&wasServed != 0 { // meanwhile: it did not find us
 		l.remove(c)
@@ -60,19 +61,6 @@ func (l *leftovers) leave(c *core) {
 		c.a.Evict("too much is unread of streams that were reset")
 	}
 }
-
-// mostLeft is the bound, in bytes of credit.
-func (c *Conn) mostLeft() int64 {
-	l := c.c.Limits()
-	if c.caps.Pacing == frame.Reported {
-		return int64(senderWindows * l.SenderWindow)
-	}
-	return int64(l.ConnWindow)
-}
-
-// senderWindows is how many of a stream's windows a connection may have unread, where
-// senders choose them, as conn has it for streams that are open.
-const senderWindows = 4
 
 // excess takes out what is to be dropped so that at most most bytes are held: first the
 // streams that hold the most. The lock is held.

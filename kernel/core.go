@@ -22,8 +22,8 @@ type core struct {
 	conn   *Conn
 	method string
 	opener bool
-	unary  bool // a call: one message each way
-	served atomic.Uint32
+	unary  bool          // a call: one message each way
+	served atomic.Uint32 // isServed and what follows it: see leftovers
 	x      atomic.Pointer[extra]
 	lazy   atomic.Pointer[Offer] // to be answered by the stream's first use
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -138,8 +139,8 @@ func merge(es []event, e event) []event {
 }
 
 // read feeds p to s in pieces that next sizes, and returns what came out. After
-// an error a message that is not complete is left out: how much of it was handed
-// on before depends on the cut.
+// an error messages that are not complete are left out: how much of the one at
+// hand was handed on before depends on the cut.
 func read(s *Session, p []byte, next func() int) (es []event, err error) {
 	var f frame.Frame
 	for len(p) > 0 && err == nil {
@@ -162,10 +163,27 @@ func read(s *Session, p []byte, next func() int) (es []event, err error) {
 			return es, fmt.Errorf("%d bytes were left and no frame came", len(in))
 		}
 	}
-	if n := len(es) - 1; err != nil && n >= 0 && es[n].data && !es[n].last {
-		es = es[:n]
+	if err != nil {
+		es = complete(es)
 	}
 	return es, err
+}
+
+// complete leaves out the pieces that no last one followed on their stream.
+func complete(es []event) []event {
+	ended := map[uint64]bool{}
+	var kept []event
+	for i := len(es) - 1; i >= 0; i-- {
+		e := es[i]
+		if e.data && e.last {
+			ended[e.stream] = true
+		}
+		if !e.data || ended[e.stream] {
+			kept = append(kept, e)
+		}
+	}
+	slices.Reverse(kept)
+	return kept
 }
 
 func whole() int { return 1 << 30 }

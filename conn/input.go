@@ -312,15 +312,16 @@ func (c *Conn) control(f *frame.Frame) error {
 }
 
 func (c *Conn) streamFrame(f *frame.Frame) error {
+	// Of streams that we open a peer can reset no more than we do.
+	if f.Kind == frame.Reset && f.Stream&1 != c.ownParity() {
+		if err := c.abuse.reset(c.in.now); err != nil {
+			return err
+		}
+	}
 	p := c.find(f.Stream)
 	if p == nil {
 		if f.Stream == 0 || f.Kind == frame.Accept || f.Kind == frame.Reject {
 			return c.lateAnswer(f)
-		}
-		if f.Kind == frame.Reset {
-			if err := c.abuse.reset(c.in.now); err != nil {
-				return err
-			}
 		}
 		if err := c.useless(); err != nil {
 			return err
@@ -332,12 +333,7 @@ func (c *Conn) streamFrame(f *frame.Frame) error {
 		if !p.own {
 			return violation(frame.CodeProtocol, "an answer to our own answer on stream %d", f.Stream)
 		}
-	case frame.Reset:
-		p.peerOver.Store(true)
-		if err := c.abuse.reset(c.in.now); err != nil {
-			return err
-		}
-	case frame.EOS:
+	case frame.Reset, frame.EOS:
 		p.peerOver.Store(true)
 	}
 	return c.judge(p.s.Control(f))

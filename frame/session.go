@@ -53,6 +53,7 @@ type Caps struct {
 	ServerOpens bool   // the accepting side of the connection may open streams
 	Early       bool   // data may follow an open at once; else it waits for the answer
 	Ping        bool   // a side can ask whether the other is there
+	Outlives    bool   // an open's deadline is that of its answer: the stream outlives it
 	MaxFragment int    // largest piece of a message, bytes
 	MaxStream   uint64 // the last number that a stream can have
 }

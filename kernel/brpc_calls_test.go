@@ -527,3 +527,53 @@ func TestBrpcLimitsOfMetadata(t *testing.T) {
 	w.want(s, "%d", most-1)
 	_ = s.Close(w.ctx)
 }
+
+// A stream outlives the timeout of the request that opened it, as brpc's do.
+func TestBrpcStreamsOutliveTheirRequest(t *testing.T) {
+	inBrpcTarget(t, kernel.ServerOptions{}, func(tg *target, p *brpcPeer) {
+		had := make(chan bool, 2)
+		tg.srv.Handle("outlives", func(ctx context.Context, s *kernel.Stream) error {
+			_, before := ctx.Deadline()
+			err := echo(ctx, s)
+			_, after := ctx.Deadline()
+			had <- before && !after
+			return err
+		})
+		p.send(brpcAsk{method: "outlives", id: 1, streams: []int64{1}, timeout: 500}.bytes())
+		a, _ := p.answer(1)
+		if a == nil || len(a.streams()) != 1 {
+			t.Fatalf("not accepted: %s", p.tail())
+		}
+		time.Sleep(time.Minute)
+		to := a.streams()[0]
+		p.send(strmData(to, 1, "late"))
+		if got := p.texts(1); got != `["late"]` {
+			t.Errorf("heard %s: %s", got, p.tail())
+		}
+		p.send(strmFrame(brpcClose, to, 1, false, ""))
+		if !<-had {
+			t.Error("the deadline was not that of the request alone")
+		}
+	})
+}
+
+// Handlers' errors are RSTs here, and no abuse however many they are.
+func TestBrpcManyHandlersFail(t *testing.T) {
+	w := overBrpc(t, nil, nil)
+	w.srv.Handle("echo", echo)
+	w.srv.Handle("fails", func(ctx context.Context, s *kernel.Stream) error {
+		_ = s.Send(ctx, text("x"))
+		return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "no"}
+	})
+	good := w.open("echo")
+	w.cleanup(good)
+	for range 1500 {
+		s := w.open("fails")
+		for m := range s.In() {
+			m.Release()
+		}
+		wantCode(t, s.Err(), kernel.CodeAborted)
+	}
+	w.send(good, "x")
+	w.want(good, "x")
+}

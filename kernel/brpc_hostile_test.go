@@ -423,12 +423,12 @@ func TestBrpcHostileSilence(t *testing.T) {
 	}{
 		"53 strays that want answers": {func(p *brpcPeer) {
 			_ = p.say(brpcAsk{method: "echo", id: 1}.bytes())
-			for i := range int64(40_000) {
+			for i := range int64(60_000) { // the pipe, a write and what waits behind it hold 256 KiB each
 				if p.say(strmData(4711, i, "x")) != nil {
 					return
 				}
 			}
-		}, "too many answers wait to be read", time.Second, 16 << 20},
+		}, "too many answers wait to be read", time.Second, 24 << 20},
 		"58 a stream that is never read": {func(p *brpcPeer) {
 			_ = p.say(brpcAsk{method: "source", id: 1, streams: []int64{1}, quiet: true}.bytes())
 		}, "the peer does not read", 61 * time.Second, 16 << 20},

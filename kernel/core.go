@@ -35,6 +35,7 @@ type extra struct {
 	trailer  atomic.Pointer[Metadata]
 	parent   context.Context
 	deadline time.Time
+	outlived atomic.Bool // the deadline is none any more
 	timer    timers.Timer
 	stop     atomic.Pointer[func() bool] // of the watch on the parent
 	mates    []*core                     // opened by the same request
@@ -207,6 +208,9 @@ func (c *core) takeAlong(mates []*core) {
 
 // Expire implements timers.Owner: the stream's deadline has passed.
 func (c *core) Expire(*timers.Timer, time.Time) {
+	if c.x.Load().outlived.Load() {
+		return // while it was being stopped
+	}
 	c.abort(CodeDeadlineExceeded, "deadline exceeded", context.DeadlineExceeded)
 }
 
@@ -217,6 +221,14 @@ func (c *core) setDeadline(t time.Time) { c.more().deadline = t }
 func (c *core) startDeadline() {
 	if x := c.x.Load(); x != nil && !x.deadline.IsZero() {
 		c.Timers().Set(&x.timer, c, x.deadline)
+	}
+}
+
+// outlive ends the count, where the deadline was that of the answer.
+func (c *core) outlive() {
+	if x := c.x.Load(); x != nil && !x.deadline.IsZero() {
+		x.outlived.Store(true)
+		c.Timers().Stop(&x.timer)
 	}
 }
 

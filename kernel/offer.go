@@ -154,6 +154,9 @@ func (o *Offer) abandon() {
 
 // establish turns an offered stream into an accepted one.
 func (c *core) establish(so *StreamOptions, g frame.Grant) frame.Grant {
+	if c.conn.caps.Outlives && !c.unary {
+		c.outlive()
+	}
 	window, most := 0, 0
 	if !so.NoReceive {
 		window, most = c.firstWindow(so.Window, g.Limit)

@@ -257,7 +257,7 @@ type streamContext Stream
 
 // Deadline implements context.Context.
 func (c *streamContext) Deadline() (time.Time, bool) {
-	if x := c.c.x.Load(); x != nil && !x.deadline.IsZero() {
+	if x := c.c.x.Load(); x != nil && !x.deadline.IsZero() && !x.outlived.Load() {
 		return x.deadline, true
 	}
 	return time.Time{}, false

@@ -234,7 +234,7 @@ func TestACallThatFailsEndsWithItsStatus(t *testing.T) {
 	}{
 		{
 			frame.Frame{Kind: frame.EOS, Code: frame.CodeNotFound, Reason: "no such song"},
-			`2={ 1=2 2="[E2]no such song" }`,
+			`2={ 1=6 2="[E6]no such song" }`,
 			[]string{"accept stream=1 {limit=0 deaf=false}", `eos stream=1 code=NOT_FOUND reason="no such song"`},
 		},
 		{

@@ -31,8 +31,8 @@ func (s *Session) open(o *frame.Out, f *frame.Frame) {
 	c := s.newCall(call{
 		first: f.Stream, n: max(len(f.Grants), 1), unary: f.Unary,
 		method: f.Method, metadata: f.Metadata, waits: f.FollowsData,
-		correlation: int64(f.Stream), settled: max(len(f.Grants), 1),
-		timeout: int64((f.Deadline + time.Millisecond - 1) / time.Millisecond),
+		correlation: int64(f.Stream),
+		timeout:     int64((f.Deadline + time.Millisecond - 1) / time.Millisecond),
 	}, asked)
 	c.wants(f.Grants)
 	if c.unary {
@@ -217,7 +217,7 @@ func appendCommon(b []byte, c *call, w *wishes) []byte {
 		b = appendBytes(b, fAuth, w.auth)
 	}
 	if w.settings {
-		b = appendSettings(b, c.first, c.settled, c.feedback, c.writable)
+		b = appendSettings(b, c.first, c.n, c.feedback, c.writable)
 	}
 	b = appendUserFields(b, c.metadata)
 	b = appendVarint(b, fContent, uint64(w.content))
@@ -282,7 +282,9 @@ func (c *call) keep(p []byte) {
 	}
 }
 
-// grant writes the answer that establishes streams.
+// grant writes the answer that establishes streams. It names all of the request's:
+// a client of brpc's looks up as many as it asked for, without a look at how many
+// there are. What was not accepted is reset behind it.
 func (s *Session) grant(o *frame.Out, c *call) {
 	st := s.find(c.first)
 	if st == nil {
@@ -309,9 +311,7 @@ func (s *Session) grant(o *frame.Out, c *call) {
 	s.each(c, func(i int, st *stream) {
 		st.call.Store(nil)
 		switch {
-		case i >= c.settled:
-			s.table.remove(st)
-		case st.canceled:
+		case i >= c.settled, st.canceled:
 			if !st.ended {
 				o.Buf = appendRST(o.Buf, st.peer)
 			}

@@ -35,6 +35,7 @@ var errnos = []errnoRow{
 	{1, "EPERM", frame.CodePermissionDenied, false},
 	{2, "ENOENT", frame.CodeNotFound, false},
 	{5, "EIO", frame.CodeDataLoss, false},
+	{6, "ENXIO", frame.CodeNotFound, false},
 	{9, "EBADF", frame.CodeFailedPrecondition, false},
 	{11, "EAGAIN", frame.CodeUnavailable, false},
 	{12, "ENOMEM", frame.CodeResourceExhausted, false},
@@ -50,6 +51,7 @@ var errnos = []errnoRow{
 	{90, "EMSGSIZE", frame.CodeTooLarge, false},
 	{93, "EPROTONOSUPPORT", frame.CodeVersion, false},
 	{95, "EOPNOTSUPP", frame.CodeUnimplemented, false},
+	{102, "ENETRESET", frame.CodeConnectionLost, false},
 	{103, "ECONNABORTED", frame.CodeAborted, false},
 	{104, "ECONNRESET", frame.CodeAborted, false},
 	{105, "ENOBUFS", frame.CodeResourceExhausted, false},
@@ -94,7 +96,9 @@ var errnos = []errnoRow{
 
 // A codeRow says what a code becomes: once a handler may have seen the request,
 // and where none has. The second is an error after which a client of brpc's tries
-// again, where there is one, so the first never is.
+// again, where there is one that fits. The first never is one: those of
+// retry_policy.cpp are 2, 32, 61, 104, 110, 111, 112, 1009, 1011, 1014, 1017, 2003
+// and 2004.
 type codeRow struct{ errno, untouched int }
 
 var codes = map[frame.Code]codeRow{
@@ -103,7 +107,7 @@ var codes = map[frame.Code]codeRow{
 	frame.CodeUnknown:            {121, 121},
 	frame.CodeInvalidArgument:    {22, 22},
 	frame.CodeDeadlineExceeded:   {1008, 1008},
-	frame.CodeNotFound:           {2, 2},
+	frame.CodeNotFound:           {6, 6},
 	frame.CodeAlreadyExists:      {17, 17},
 	frame.CodePermissionDenied:   {13, 13},
 	frame.CodeResourceExhausted:  {105, 1011},
@@ -112,7 +116,7 @@ var codes = map[frame.Code]codeRow{
 	frame.CodeOutOfRange:         {34, 34},
 	frame.CodeUnimplemented:      {38, eNoMethod},
 	frame.CodeInternal:           {eInternal, eInternal},
-	frame.CodeUnavailable:        {112, 112},
+	frame.CodeUnavailable:        {11, 112},
 	frame.CodeDataLoss:           {5, 5},
 	frame.CodeUnauthenticated:    {eAuth, eAuth},
 	frame.CodeProtocol:           {71, 71},
@@ -126,10 +130,10 @@ var codes = map[frame.Code]codeRow{
 	frame.CodeHandshakeTimeout:   {62, 62},
 	frame.CodeGoingAway:          {108, eLogoff},
 	frame.CodeRefused:            {105, eLimit},
-	frame.CodeIdleTimeout:        {110, 110},
-	frame.CodeKeepalive:          {1009, 1009},
-	frame.CodeWriteStall:         {1009, 1009},
-	frame.CodeConnectionLost:     {1009, 1009},
+	frame.CodeIdleTimeout:        {1008, 1008},
+	frame.CodeKeepalive:          {102, 1009},
+	frame.CodeWriteStall:         {102, 1009},
+	frame.CodeConnectionLost:     {102, 1009},
 }
 
 // codeRST is the code of a stream that the peer has reset: brpc's RST says no

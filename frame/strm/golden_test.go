@@ -19,7 +19,8 @@ import (
 // S from the server. Each is replayed with a session in the place of one of them,
 // whose streams have numbers of their own; with those put in their place, what
 // the session writes is what the program wrote, byte for byte, but for what is
-// said here.
+// said here. That a server closes the connection instead of an answer, and that a
+// message is too long for brpc, is tested in kernel, with connections.
 
 // A deviation is where we say something else than brpc's program did.
 type deviation struct {

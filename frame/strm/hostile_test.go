@@ -225,8 +225,25 @@ func TestFloodsEndTheConnection(t *testing.T) {
 			t.Errorf("%s: %v", c.name, s.err)
 		}
 	}
-	// In a row: what means something in between starts the count anew.
+	// On streams that are over too.
+	for _, f := range []string{`STRM 1=1 2=1 3=4 5={ 1=0 }`, `STRM 1=1 3=1`} {
+		_, s := established(t, 1, 1)
+		s.feed(parseShown(t, `STRM 1=1 2=1 3=2`))
+		for range maxUseless + 1 {
+			s.feed(parseShown(t, f))
+		}
+		if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeCalm}) {
+			t.Errorf("%s: %v", f, s.err)
+		}
+	}
 	_, s := established(t, 1, 1)
+	s.feed(parseShown(t, `STRM 1=1 2=1 3=2`))
+	s.feed(parseShown(t, `STRM 1=1 2=1 3=4 5={ 1=4 }`))
+	if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeFlowControl}) {
+		t.Errorf("a report of more than was sent: %v", s.err)
+	}
+	// In a row: what means something in between starts the count anew.
+	_, s = established(t, 1, 1)
 	for range 3 {
 		for range maxUseless {
 			s.feed(parseShown(t, `STRM 1=1 2=1 3=9`))

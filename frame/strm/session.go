@@ -33,7 +33,7 @@ func newSession(client bool, maxMessage, peerBody int) *Session {
 
 // Caps tells what the protocol can carry.
 func (s *Session) Caps() frame.Caps {
-	return frame.Caps{Name: Name, Pacing: frame.Reported, MaxFragment: maxFragment, MaxStream: maxStream}
+	return frame.Caps{Name: Name, Pacing: frame.Reported, Outlives: true, MaxFragment: maxFragment, MaxStream: maxStream}
 }
 
 // maxStream is the last number of a stream. A number is also the id that the peer
@@ -112,7 +112,7 @@ type call struct {
 	timeout  int64          // milliseconds; 0 is none
 	feedback bool           // we want to hear what the peer takes
 	writable bool           // we read
-	settled  int            // streams that its packet names
+	settled  int            // a server's: streams that were accepted
 	waits    bool           // for the message that belongs to it
 	accept   bool           // a server's: the handler has accepted
 	payload  []byte         // what came with the frame that asks or accepts

@@ -383,7 +383,7 @@ func TestThePeersLastWordIsItsLast(t *testing.T) {
 			s.feed(parseShown(t, `STRM 1=1 2=1 3=2`))
 			s.expect(t, "eos stream=1", "stop stream=1")
 		}
-		for _, l := range []string{`3=3 4=0 "data"`, `3=3 4=1 "half"`, `3=4 5={ 1=4 }`, `3=9`, `3=3 4=0 "data"`} {
+		for _, l := range []string{`3=3 4=0 "data"`, `3=3 4=1 "half"`, `3=4 5={ 1=0 }`, `3=9`, `3=3 4=0 "data"`} {
 			s.feed(parseShown(t, `STRM 1=1 2=1 `+l))
 		}
 		s.expect(t)

@@ -174,11 +174,16 @@ func (s *Session) controlFrame(st *stream, fm *frameMeta) error {
 
 // feedback takes a report.
 func (s *Session) feedback(st *stream, consumed int64) error {
-	if !st.is(live) {
-		return nil // nothing more is sent
-	}
+	before := st.reported
 	if !st.takeReport(consumed) {
 		return codef(frame.CodeFlowControl, "stream %d: %d bytes consumed, %d were sent", st.id, consumed, st.sent.Load())
+	}
+	switch {
+	case st.is(live):
+	case st.reported > before:
+		return nil // nothing more is sent
+	default:
+		return s.uselessFrame()
 	}
 	s.emit(frame.Frame{Kind: frame.Credit, Stream: st.id, Value: st.reported})
 	return nil
@@ -244,6 +249,9 @@ func (s *Session) peerReset(st *stream) error {
 	}
 	if was == live {
 		return s.reply(func(b []byte) []byte { return s.appendOurClose(b, st) })
+	}
+	if was == closed || was == gone {
+		return s.lastWord()
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package actor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -82,11 +83,18 @@ func (e *StreamError) Error() string {
 	return s
 }
 
-// Is lets errors.Is(err, &StreamError{Code: c}) ask for a code alone, and
-// errors.Is(err, ErrRefused) for any refusal.
+// Is lets errors.Is(err, &StreamError{Code: c}) ask for a code alone,
+// errors.Is(err, ErrRefused) for any refusal, and errors.Is(err,
+// context.DeadlineExceeded) or context.Canceled for what has their meaning,
+// whichever side was the first to find out.
 func (e *StreamError) Is(target error) bool {
-	if target == ErrRefused {
+	switch target {
+	case ErrRefused:
 		return e.Refused
+	case context.DeadlineExceeded:
+		return e.Code == frame.CodeDeadlineExceeded
+	case context.Canceled:
+		return e.Code == frame.CodeCancelled
 	}
 	t, ok := target.(*StreamError)
 	return ok && t.Code == e.Code && (t.Stream == 0 || t.Stream == e.Stream)

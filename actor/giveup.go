@@ -30,6 +30,16 @@ func (s *Stream) Unanswered() bool {
 	return s.ends != nil && s.ends.unanswered
 }
 
+// Finished tells whether this side has nothing left to do: it was handed the peer's
+// end, and all that it sent is written, or its end alone is not. What is missing is
+// that the peer says the same.
+func (s *Stream) Finished() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ended := s.st.recv == recvEnded || s.st.recv == recvStopEnd
+	return s.st.handed && ended && (s.st.send == sendEnded || s.endDue())
+}
+
 // GiveUp says that this side reads no more on a channel. What was not handed over
 // stays for Receive.
 func (s *Stream) GiveUp() {

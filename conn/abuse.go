@@ -12,8 +12,9 @@ import (
 // these bounds.
 const (
 	pingStrikes   = 2    // pings sooner than allowed
-	resetBurst    = 1000 // streams reset at once
+	resetBurst    = 1000 // streams reset at once, beyond one for every resetEach opened,
 	resetRate     = 33   // and a second after that (nghttp2's bounds)
+	resetEach     = 2
 	creditSpare   = 1000 // grants of credit beyond one for every leastGrant bytes sent
 	leastGrant    = 16
 	refusedFactor = 10 // times the limit of streams, in refusedWindow
@@ -36,6 +37,7 @@ type abuse struct {
 	vain     uint64
 	goodbyes int
 	resets   *rate.Limiter
+	unreset  uint64 // streams opened that no reset was counted against, up to a bound
 	refusals int
 	since    time.Time
 }
@@ -53,7 +55,16 @@ func (a *abuse) ping(now time.Time, least time.Duration, withData bool) error {
 	return nil
 }
 
+func (a *abuse) opened(n uint64) { a.unreset = min(a.unreset+n, resetEach*resetBurst) }
+
+// reset counts a stream that was reset before its end. A client whose calls run out
+// of time now and then does that for ever, and is no attack: most of its streams end
+// in order.
 func (a *abuse) reset(now time.Time) error {
+	if a.unreset >= resetEach {
+		a.unreset -= resetEach
+		return nil
+	}
 	if a.resets == nil {
 		a.resets = rate.NewLimiter(resetRate, resetBurst)
 	}

@@ -312,12 +312,6 @@ func (c *Conn) control(f *frame.Frame) error {
 }
 
 func (c *Conn) streamFrame(f *frame.Frame) error {
-	// Of streams that we open a peer can reset no more than we do.
-	if f.Kind == frame.Reset && f.Stream&1 != c.ownParity() {
-		if err := c.abuse.reset(c.in.now); err != nil {
-			return err
-		}
-	}
 	p := c.find(f.Stream)
 	if p == nil {
 		if f.Stream == 0 || f.Kind == frame.Accept || f.Kind == frame.Reject {
@@ -333,7 +327,15 @@ func (c *Conn) streamFrame(f *frame.Frame) error {
 		if !p.own {
 			return violation(frame.CodeProtocol, "an answer to our own answer on stream %d", f.Stream)
 		}
-	case frame.Reset, frame.EOS:
+	case frame.Reset:
+		p.peerOver.Store(true)
+		if p.own { // as many as we open, and no more
+			break
+		}
+		if err := c.abuse.reset(c.in.now); err != nil {
+			return err
+		}
+	case frame.EOS:
 		p.peerOver.Store(true)
 	}
 	return c.judge(p.s.Control(f))
@@ -414,6 +416,7 @@ func (c *Conn) open(f *frame.Frame) error {
 		return violation(frame.CodeProtocol, "open of stream %d after %d", id, c.lastPeer)
 	}
 	c.lastPeer = id + 2*(n-1)
+	c.abuse.opened(n)
 	refusal := c.refuse(f, int(n))
 	c.mu.Unlock()
 	if refusal == nil {

@@ -320,7 +320,7 @@ func TestBrpcHostileStreams(t *testing.T) {
 			ends: nothing, check: wantAnswer(0)},
 		{name: "46 opens and resets", do: opensAndResets, ends: connection, code: frame.CodeCalm, alloc: 64 << 20},
 		{name: "47 opens, and what has us reset them", limit: func(l *kernel.Limits) { l.MaxMessage, l.SenderWindow = 1000, 1000 },
-			do: opensToBeReset, ends: connection, code: frame.CodeCalm, alloc: 64 << 20},
+			do: opensToBeReset, ends: connection, code: frame.CodeCalm, alloc: 96 << 20},
 	})
 }
 
@@ -349,7 +349,7 @@ func wantErrno(errno int64) func(p *brpcPeer, own, theirs int64) {
 }
 
 func opensAndResets(p *brpcPeer, _, _ int64) {
-	for range 1100 {
+	for range 2200 {
 		id := p.next
 		p.next++
 		if p.say(brpcAsk{method: "holds", id: id, streams: []int64{id}}.bytes()) != nil {
@@ -367,7 +367,7 @@ func opensAndResets(p *brpcPeer, _, _ int64) {
 }
 
 func opensToBeReset(p *brpcPeer, _, _ int64) {
-	for range 1100 {
+	for range 2200 {
 		id := p.next
 		p.next++
 		if p.say(brpcAsk{method: "holds", id: id, streams: []int64{id}}.bytes()) != nil {

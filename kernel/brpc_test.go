@@ -28,6 +28,8 @@ var brpcCannot = map[string]string{
 	"TestAnOfferGivenUp":                  "a stream that was given up before its answer is reset when that comes",
 	"TestServerOpenedStreams":             "streams opened by the server",
 	"TestServersOpensRacingTheClientsEnd": "streams opened by the server",
+	"TestManyCallsSideBySide":             "cancelling a call: the server is not told",
+	"TestCallsSayHowTheirContextEnded":    "cancelling a call: the server is not told",
 	"TestCallsWithoutTheOneReply":         "an answer has one message: none is an empty one, a second is the server's error",
 }
 

@@ -73,7 +73,8 @@ func (c *Conn) Close() error {
 
 // Open opens a stream. It returns at once: data may follow before the peer has
 // accepted; Stream.Accepted waits for that. ctx bounds the stream's life: when it
-// ends the stream is aborted, and its deadline travels to the peer as time left.
+// ends the stream is aborted, unless this side has written all and read the peer's
+// end, and its deadline travels to the peer as time left.
 // A nil opts means the defaults. Errors: ErrTooManyStreams, ErrGoingAway, the
 // connection's ConnError, ErrMetadataTooLarge, ErrTooLarge, ErrLimits.
 func (c *Conn) Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error) {
@@ -357,10 +358,11 @@ func (s *Stream) giveUp(ctx context.Context, err error) error {
 		s.Abort(CodeCancelled, "call given up")
 		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		s.Abort(CodeDeadlineExceeded, "deadline exceeded")
+		s.c.abort(CodeDeadlineExceeded, "deadline exceeded", context.Cause(ctx))
 	default:
-		s.Abort(CodeCancelled, context.Cause(ctx).Error())
+		s.c.abort(CodeCancelled, context.Cause(ctx).Error(), context.Cause(ctx))
 	}
+	s.c.a.GiveUp()
 	return s.callErr(err)
 }
 

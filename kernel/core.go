@@ -244,6 +244,9 @@ func (c *core) follow(ctx context.Context) {
 	x := c.more()
 	x.parent = ctx
 	stop := context.AfterFunc(ctx, func() {
+		if c.a.Finished() { // a caller's context mostly ends right behind its stream
+			return
+		}
 		code := CodeCancelled
 		if context.Cause(ctx) == context.DeadlineExceeded { //nolint:errorlint // the context's own value
 			code = CodeDeadlineExceeded

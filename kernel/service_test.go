@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
@@ -766,6 +767,129 @@ func TestCallTimeoutBesideItsContext(t *testing.T) {
 		_, err := w.client.Call(w.ctx, "never", m, &kernel.CallOptions{Timeout: 10 * time.Millisecond})
 		if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeDeadlineExceeded}) && !errors.Is(err, context.DeadlineExceeded) || w.ctx.Err() != nil {
 			t.Errorf("the call ended with %v", err)
+		}
+	})
+}
+
+// A context that ends behind its stream, as that of a caller who defers its cancel
+// does, changes nothing: also where the peer's application has not seen the end yet.
+func TestAContextThatEndsBehindItsStream(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		look := make(chan struct{})
+		saw := make(chan error, 1)
+		w.srv.HandleOffer("late", func(ctx context.Context, o *kernel.Offer) error {
+			s, err := o.Accept(kernel.Message{}, nil)
+			if err != nil {
+				return err
+			}
+			_ = s.CloseSend()
+			<-look
+			for m, err := range s.All(ctx) {
+				if err != nil {
+					saw <- err
+					return err
+				}
+				m.Release()
+			}
+			saw <- nil
+			return nil
+		})
+		ctx, cancel := context.WithCancel(w.ctx)
+		s, err := w.client.Open(ctx, "late", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.send(s, "x")
+		if err := s.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		w.wantEOF(s)
+		synctest.Wait() // what was sent is written
+		cancel()
+		synctest.Wait()
+		if err := s.Err(); err != nil {
+			t.Errorf("after the end: %v", err)
+		}
+		close(look)
+		if err := <-saw; err != nil {
+			t.Errorf("the peer: %v", err)
+		}
+		w.wantDone(s)
+		if err := s.Err(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Calls side by side, each with a context of its own that ends with it, and some
+// that run out of time: one connection does for all.
+func TestManyCallsSideBySide(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Handle("echo", echo)
+		w.srv.Handle("slow", func(ctx context.Context, s *kernel.Stream) error {
+			drain(s)
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for i := range 400 {
+					req := text("x")
+					reply, err := w.client.Call(w.ctx, "echo", req, nil)
+					if err != nil {
+						req.Release()
+						t.Errorf("call %d: %v", i, err)
+						return
+					}
+					reply.Release()
+					if i%3 > 0 {
+						continue
+					}
+					ctx, cancel := context.WithCancel(w.ctx)
+					req = text("x")
+					stop := time.AfterFunc(time.Duration(i)*time.Microsecond, cancel)
+					_, err = w.client.Call(ctx, "slow", req, nil)
+					if req.Release(); !errors.Is(err, context.Canceled) {
+						t.Errorf("call %d, cancelled: %v", i, err)
+					}
+					stop.Stop()
+				}
+			})
+		}
+		wg.Wait()
+		if n := w.srv.Stats().Accepted; n != 1 {
+			t.Errorf("%d connections", n)
+		}
+	})
+}
+
+// What a caller is told when its context ends has that context's error in it,
+// whichever side finds out first, and its cause.
+func TestCallsSayHowTheirContextEnded(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.srv.Handle("slow", func(ctx context.Context, s *kernel.Stream) error {
+			drain(s)
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		for i := range 20 {
+			ctx, cancel := context.WithTimeout(w.ctx, time.Duration(i)*time.Millisecond)
+			req := text("x")
+			_, err := w.client.Call(ctx, "slow", req, nil)
+			if req.Release(); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("after %d ms: %v", i, err)
+			}
+			cancel()
+
+			because := errors.New("enough")
+			ctx, fail := context.WithCancelCause(w.ctx)
+			time.AfterFunc(time.Duration(i)*time.Millisecond, func() { fail(because) })
+			req = text("x")
+			_, err = w.client.Call(ctx, "slow", req, nil)
+			if req.Release(); !errors.Is(err, context.Canceled) && !errors.Is(err, because) {
+				t.Errorf("after %d ms: %v", i, err)
+			}
 		}
 	})
 }

@@ -86,6 +86,12 @@ func (e *Error) Error() string {
 	return s + e.Err.Error()
 }
 
+// Is lets errors.Is(err, &Error{Code: c}) ask for a code alone.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code
+}
+
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 

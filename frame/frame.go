@@ -123,6 +123,24 @@ func (e *ProtocolError) Is(target error) bool {
 	return ok && t.Code == e.Code
 }
 
+// A Refused is the error of a handshake that one side turned down in order.
+type Refused struct {
+	Code   Code
+	Reason string // what the other side is told, or told us
+	Cause  error  // where it was decided: what the other side is not told
+}
+
+func (e *Refused) Error() string {
+	s := e.Code.String() + ": " + e.Reason
+	if e.Cause != nil {
+		s += ": " + e.Cause.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Refused) Unwrap() error { return e.Cause }
+
 // ErrFault is what a step of a stream returns where what the peer sent had the
 // stream, and nothing else, reset. Connections count that.
 var ErrFault = errors.New("the stream was reset for what the peer sent")

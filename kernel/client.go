@@ -265,7 +265,12 @@ func (c *Client) onClose(f func()) func() {
 // one's child.
 func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 	fail := func(op string, err error) (*Conn, error) {
-		return nil, &ConnError{Addr: stringAddr(c.target), Op: op, Err: err}
+		e := &ConnError{Addr: stringAddr(c.target), Op: op, Err: err}
+		var no *frame.Refused
+		if errors.As(err, &no) {
+			e.Code, e.Remote = no.Code, true
+		}
+		return nil, e
 	}
 	nc, err := c.opts.Dial(ctx, "tcp", c.target)
 	if err != nil {

@@ -58,8 +58,12 @@ var (
 // &StreamError{Code: c}) asks for a code alone.
 type StreamError = actor.StreamError
 
-// A ConnError ends a connection and every stream on it. Unwrap leads to the
-// cause: what the system said, or a ProtocolError.
+// A ConnError ends a connection and every stream on it, or says why there is none.
+// Its fields are Addr, Op ("dial", "handshake", "read", "write", "keepalive",
+// "close"), Code, Remote (the peer ended or refused it) and Err. errors.Is(err,
+// &ConnError{Code: c}) asks for a code alone: a server that let a client not in gave
+// CodeUnauthenticated, or what its Authenticate chose. Unwrap leads to the cause: what
+// the system said, or a ProtocolError.
 type ConnError = conn.Error
 
 // A ProtocolError is the cause when a peer broke the rules of the wire.

@@ -104,7 +104,9 @@ type ServerOptions struct {
 	// slog.Default.
 	Logger *slog.Logger
 	// Authenticate decides who a client is, before it can open any stream, off
-	// the event loops and within Limits.Authenticate. An error refuses it.
+	// the event loops and within Limits.Authenticate. An error refuses it: a
+	// HandlerError's code and reason go to the peer, of any other only
+	// CodeUnauthenticated; the log has the rest.
 	Authenticate func(ctx context.Context, p Peer) (Identity, error)
 	// Authorize decides on each open, before a handler runs, off the event loops
 	// and within Limits.Authenticate. An error refuses the stream with

@@ -406,7 +406,12 @@ func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, erro
 		st := tc.ConnectionState()
 		p.TLS = &st
 	}
-	return ask(s, nc, func(ctx context.Context) (Identity, error) { return s.opts.Authenticate(ctx, p) })
+	id, err := ask(s, nc, func(ctx context.Context) (Identity, error) { return s.opts.Authenticate(ctx, p) })
+	var he *HandlerError
+	if errors.As(err, &he) {
+		return nil, &frame.Refused{Code: he.Code, Reason: he.Reason}
+	}
+	return id, err
 }
 
 // ask calls a hook of the program's during a handshake, within a time of its own.

@@ -279,7 +279,10 @@ func TestAuthenticationRefuses(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
 	for name, hook := range map[string]func(ctx context.Context) error{
-		"says no":               func(context.Context) error { return errors.New("no") },
+		"says no": func(context.Context) error { return errors.New("a secret") },
+		"says why": func(context.Context) error {
+			return &kernel.HandlerError{Code: kernel.CodePermissionDenied, Reason: "locked"}
+		},
 		"hangs":                 func(context.Context) error { <-hang; return nil },
 		"waits for its context": func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
 		"panics":                func(context.Context) error { panic("oops") },
@@ -298,7 +301,12 @@ func TestAuthenticationRefuses(t *testing.T) {
 			go func() { served <- srv.Serve(context.Background(), ln) }()
 			_, err = kernel.Dial(t.Context(), ln.Addr().String(), nil)
 			var ce *kernel.ConnError
-			if !errors.As(err, &ce) || ce.Op != "handshake" || !errors.Is(err, &kernel.ProtocolError{Code: kernel.CodeUnauthenticated}) {
+			code, text := kernel.CodeUnauthenticated, "UNAUTHENTICATED: not authenticated"
+			if name == "says why" {
+				code, text = kernel.CodePermissionDenied, "PERMISSION_DENIED: locked"
+			}
+			if !errors.As(err, &ce) || ce.Op != "handshake" || !ce.Remote || !errors.Is(err, &kernel.ConnError{Code: code}) ||
+				!strings.HasSuffix(err.Error(), ": by peer: "+text) {
 				t.Errorf("dial: %v", err)
 			}
 			eventually(t, "the failure to be counted", func() bool { return srv.Stats().Failed == 1 })

@@ -48,8 +48,7 @@ func (Protocol) Handshake(ctx context.Context, rw io.ReadWriter, h *frame.Greeti
 	if !h.Client {
 		if h.Authenticate != nil {
 			if err := h.Authenticate(ctx, &h.Peer); err != nil {
-				return nil, s.refuse(rw, h, &frame.ProtocolError{
-					Proto: "sluice", Code: frame.CodeUnauthenticated, Detail: err.Error()})
+				return nil, s.refuse(rw, h, denial(err))
 			}
 		}
 		if err := s.hello(rw, &h.Own); err != nil {
@@ -70,15 +69,37 @@ func (s *Session) hello(w io.Writer, own *frame.Settings) error {
 	return err
 }
 
+// denial is what Authenticate's error becomes. Only what was meant for the peer goes
+// there: it is still a stranger.
+func denial(err error) error {
+	var no *frame.Refused
+	if errors.As(err, &no) {
+		return err
+	}
+	return &frame.Refused{Code: frame.CodeUnauthenticated, Reason: "not authenticated", Cause: err}
+}
+
 // refuse says why there will be no connection, as far as the client's side of
 // the handshake lets the server say anything, and returns err.
 func (s *Session) refuse(w io.Writer, h *frame.Greeting, err error) error {
-	var pe *frame.ProtocolError
-	if h.Client || !errors.As(err, &pe) {
+	var (
+		pe *frame.ProtocolError
+		no *frame.Refused
+		f  = frame.Frame{Kind: frame.GoAway}
+	)
+	switch {
+	case h.Client:
+		return err
+	case errors.As(err, &no):
+		f.Code, f.Reason = no.Code, no.Reason
+	case errors.As(err, &pe):
+		f.Code, f.Reason = pe.Code, pe.Detail
+	default:
 		return err
 	}
+	f.Reason = f.Reason[:min(len(f.Reason), 256)]
 	o := frame.Out{Buf: []byte(Magic)}
-	s.Control(&o, &frame.Frame{Kind: frame.GoAway, Code: pe.Code, Reason: pe.Detail[:min(len(pe.Detail), 256)]})
+	s.Control(&o, &f)
 	_, _ = w.Write(o.Buf)
 	return err
 }
@@ -135,7 +156,7 @@ func (s *Session) welcome(f *frame.Frame, h *frame.Greeting) error {
 	switch f.Kind {
 	case frame.Hello:
 	case frame.GoAway:
-		return &frame.ProtocolError{Proto: "sluice", Code: f.Code, Detail: "refused by peer: " + f.Reason}
+		return &frame.Refused{Code: f.Code, Reason: f.Reason}
 	default:
 		return &frame.ProtocolError{Proto: "sluice", Code: frame.CodeProtocol, Detail: "the first frame is no hello"}
 	}

@@ -52,15 +52,15 @@ func NoEnd(err error) error {
 // A StreamError says why one stream ended other than in order. Its connection
 // lives on, unless the code is ConnectionLost.
 type StreamError struct {
-	Stream       uint64     // the number on the wire; 0 if it never got there
-	Method       string     // what was opened
-	Code         frame.Code // why, in terms that every protocol here can carry
-	Remote       bool       // the peer decided it, not we
-	Refused      bool       // the stream was refused before it began
-	NotProcessed bool       // no handler saw it: safe to try again
-	Reason       string     // for people; never compare it
-	Details      []byte     // the status's details, where the peer sent any
-	Cause        error      // what ended the connection, or the context's cause, if that was it
+	Stream       uint64         // the number on the wire; 0 if it never got there
+	Method       string         // what was opened
+	Code         frame.Code     // why, in terms that every protocol here can carry
+	Remote       bool           // the peer decided it, not we
+	Refused      bool           // the answer to the open was no, perhaps a handler's
+	NotProcessed bool           // no handler saw it: safe to try again
+	Reason       string         // for people; never compare it
+	Details      frame.Metadata // the trailer that the peer's handler set, if it gave the status
+	Cause        error          // what ended the connection, or the context's cause, if that was it
 }
 
 func (e *StreamError) Error() string {

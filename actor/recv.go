@@ -515,6 +515,7 @@ func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata)
 	}
 	if code != frame.CodeOK {
 		e := s.fail(code, reason, true)
+		e.Details = trailer
 		s.more().recvErr = e
 	}
 	s.apply(fx)

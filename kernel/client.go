@@ -384,9 +384,11 @@ func (c *Client) gone(k *Conn) {
 	c.wg.Done()
 }
 
-// Open opens a stream on one of the client's connections: see Conn.Open. It
-// waits, as long as ctx lets it, for a connection, and for one of the streams
-// that the server allows to be free.
+// Open opens a stream on one of the client's connections: see Conn.Open. Where
+// there is none it makes one attempt to connect, after the pause of
+// ClientOptions.Backoff if the last one failed, and gives its ConnError; it waits,
+// as long as ctx lets it, for one of the streams that the server allows to be free.
+// To bound the connecting and not the stream, call Conn first, with another context.
 func (c *Client) Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error) {
 	ss, err := c.open(ctx, method, opts, 1, nil)
 	if err != nil {

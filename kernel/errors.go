@@ -16,7 +16,8 @@ var (
 	ErrClosed = actor.ErrClosed
 	// ErrSendClosed: the sending half has ended by CloseSend or Close.
 	ErrSendClosed = actor.ErrSendClosed
-	// ErrStopped: the peer reads no more of this stream. Nothing failed.
+	// ErrStopped: the peer reads no more of this stream, for one because its handler
+	// has returned. Whether that is a failure, Receive and Err tell.
 	ErrStopped = actor.ErrStopped
 	// ErrWouldBlock: there is no credit, or no room in the connection's queue.
 	ErrWouldBlock = actor.ErrWouldBlock
@@ -25,7 +26,8 @@ var (
 	ErrNoRoom = actor.ErrNoRoom
 	// ErrNotReadable: the peer opened or accepted the stream as write-only.
 	ErrNotReadable = actor.ErrNotReadable
-	// ErrRefused: the peer refused the stream; the StreamError says why.
+	// ErrRefused: the peer refused the stream; the StreamError says why, and by
+	// NotProcessed whether no handler saw it. Only then is it safe to try again.
 	ErrRefused = actor.ErrRefused
 	// ErrFaceInUse: In and Batches exclude each other on one stream.
 	ErrFaceInUse = actor.ErrFaceInUse
@@ -54,8 +56,12 @@ var (
 )
 
 // A StreamError says why one stream ended other than in order; its connection
-// lives on, unless the code is CodeConnectionLost. errors.Is(err,
-// &StreamError{Code: c}) asks for a code alone.
+// lives on, unless the code is CodeConnectionLost. Its fields are Stream, the number
+// on the wire; Method; Code; Remote, the peer decided it; Refused, the answer to the
+// open was no; NotProcessed, no handler saw it, so that it is safe to try again;
+// Reason, for people; Details, the trailer that the peer's handler set; Cause.
+// errors.Is(err, &StreamError{Code: c}) asks for a code alone, and
+// context.DeadlineExceeded and context.Canceled are found where the code says so.
 type StreamError = actor.StreamError
 
 // A ConnError ends a connection and every stream on it, or says why there is none.
@@ -70,7 +76,9 @@ type ConnError = conn.Error
 type ProtocolError = frame.ProtocolError
 
 // A HandlerError is what a handler returns to end its stream with a status of
-// its choice. Any other error is CodeUnknown with the error's text.
+// its choice. Any other error is CodeUnknown with the error's text. What a program is
+// to know beside the code goes into Stream.SetTrailer before that: the peer has it in
+// StreamError.Details, also where it made a call.
 type HandlerError struct {
 	Code   Code
 	Reason string // goes to the peer

@@ -13,7 +13,8 @@ import (
 )
 
 // Limits bound what a peer can make us hold and do; all are on by default. A
-// zero field is its default; Unlimited says that there shall be none.
+// zero field is its default; Unlimited says that there shall be none. The fields, with
+// their defaults, are listed at conn.Limits and in docs/operations.md.
 type Limits = conn.Limits
 
 // Unlimited, where a number is asked for, says that there shall be no limit.

@@ -901,3 +901,31 @@ func TestCallsSayHowTheirContextEnded(t *testing.T) {
 		}
 	})
 }
+
+// What a handler says beside its status comes with the error.
+func TestDetailsOfAStatus(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		details := kernel.Metadata{{Key: "retry-after", Value: "7"}}
+		w.srv.Handle("fails", func(_ context.Context, s *kernel.Stream) error {
+			drain(s)
+			if err := s.SetTrailer(details); err != nil {
+				return err
+			}
+			return &kernel.HandlerError{Code: kernel.CodeUnavailable, Reason: "later"}
+		})
+		req := text("x")
+		_, err := w.client.Call(w.ctx, "fails", req, nil)
+		req.Release()
+		if se := wantCode(t, err, kernel.CodeUnavailable); se.Details.Get("retry-after") != "7" {
+			t.Errorf("%+v", se)
+		}
+		s := w.open("fails")
+		w.endSend(s)
+		if _, err := s.Receive(w.ctx); w.caps.Status {
+			if se := wantCode(t, err, kernel.CodeUnavailable); se.Details.Get("retry-after") != "7" {
+				t.Errorf("%+v", se)
+			}
+		}
+		_ = s.Close(w.ctx)
+	})
+}

@@ -347,12 +347,13 @@ func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
 			code, reason = unreadableCode(no), no.text
 		}
 	}
-	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: m.metadata(), Grants: s.in.grant(1, false)})
+	md := m.metadata()
+	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: md, Grants: s.in.grant(1, false)})
 	if code == frame.CodeOK {
 		s.emit(frame.Frame{Kind: frame.Data, Stream: st.id, Payload: msg, First: true, Last: true, Total: len(msg)})
-		reason = ""
+		reason, md = "", nil
 	}
-	s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id, Code: code, Reason: reason})
+	s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id, Code: code, Reason: reason, Metadata: md})
 	return nil
 }
 

@@ -174,8 +174,9 @@ func (l *fakeLink) broken() error {
 
 // fakeSession keeps frames as they are.
 type fakeSession struct {
-	caps  frame.Caps
-	wrote []frame.Frame
+	caps   frame.Caps
+	wrote  []frame.Frame
+	during func() // called once, while data is encoded: the stream is not locked then
 }
 
 var errNoInput = errors.New("a fake session does not read")
@@ -203,6 +204,10 @@ func (s *fakeSession) Fragment(o *frame.Out, id uint64, m pool.Message, off, n i
 }
 
 func (s *fakeSession) piece(id uint64, m pool.Message, off, n int) {
+	if f := s.during; f != nil {
+		s.during = nil
+		f()
+	}
 	s.wrote = append(s.wrote, frame.Frame{
 		Kind: frame.Data, Stream: id, Payload: append([]byte(nil), m.Bytes()[off:off+n]...),
 		First: off == 0, Last: off+n == m.Len(), Total: m.Len(),

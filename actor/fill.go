@@ -192,6 +192,7 @@ func (s *Stream) filled(end bool) {
 	if s.dropCur {
 		s.dropCur = false
 		s.forgetCur()
+		s.turn() // nothing is before our end any more
 	}
 	if end {
 		s.apply(s.st.endWritten())

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -273,6 +275,21 @@ func pairProperty(t *rapid.T, caps frame.Caps) {
 		"receive":    func(t *rapid.T) { side(t).receive(t) },
 		"regrant":    func(t *rapid.T) { side(t).regrant() },
 		"":           func(t *rapid.T) { check(t, a, b) },
+	}
+	meanwhile := endings(a, b)
+	meanwhile["deliver"] = func(e *end) { e.to.deliver(t) }
+	meanwhile["stopped"] = func(e *end) {
+		meanwhile["close receive"](e.to)
+		for e.to.fill(true, 0) || e.to.deliver(t) {
+		}
+	}
+	meanwhile["receive"] = func(e *end) { e.receive(t) }
+	names := slices.Sorted(maps.Keys(meanwhile))
+	actions["write data, and meanwhile"] = func(t *rapid.T) {
+		e, what := side(t), rapid.SampledFrom(names).Draw(t, "what")
+		e.sess.during = func() { meanwhile[what](e) }
+		e.fill(false, rapid.IntRange(40, 1000).Draw(t, "most"))
+		e.sess.during = nil
 	}
 	for name, rare := range endings(a, b) {
 		actions[name] = func(t *rapid.T) {

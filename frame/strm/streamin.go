@@ -218,9 +218,7 @@ func (s *Session) peerClosed(st *stream, fm *frameMeta) error {
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id})
 		s.emit(frame.Frame{Kind: frame.Stop, Stream: st.id})
 		return nil
-	case was == closing && st.within:
-		s.emit(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: frame.CodeDataLoss, Reason: "closed inside a message"})
-	case was == closing:
+	case was == closing: // it may have cut a message short for ours: nobody reads any more
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id})
 	}
 	if was == closed || was == gone || !fm.hasSource {

@@ -426,48 +426,6 @@ func (c *Conn) gatherOwn() (ports *Port, closed bool, last *frame.Frame) {
 	return ports, closed, last
 }
 
-// unopened is why a stream without a number will get none.
-func (c *Conn) unopened() error {
-	if err := c.Err(); err != nil {
-		return err
-	}
-	return c.goingAway()
-}
-
-func (c *Conn) goingAway() *Error {
-	return &Error{Addr: c.cfg.Remote, Op: "open", Code: frame.CodeGoingAway, Remote: true, Err: ErrGoingAway}
-}
-
-// number gives p, and those opened with it, their numbers on the wire, in the
-// order of the first frames. closed is from when p was in line: then it was told.
-func (c *Conn) number(p *Port, closed bool) bool {
-	if closed {
-		return false
-	}
-	var gone []uint64
-	c.mu.Lock()
-	if cause := c.cause; cause != nil && p.own { // its end did not find p
-		c.mu.Unlock()
-		p.s.Lost(cause, true)
-		return false
-	}
-	ok := !p.gone
-	for q := p; ok && q != nil; q = q.mate {
-		q.id.Store(c.nextOwn)
-		c.nextOwn += 2
-		if q.gone {
-			gone = append(gone, q.id.Load())
-		} else {
-			c.table.add(q)
-		}
-	}
-	c.mu.Unlock()
-	for _, id := range gone {
-		_ = c.out.reply(c, &frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})
-	}
-	return ok
-}
-
 // said is the connection's own frames to write.
 type said struct {
 	credit, dying bool

@@ -1,6 +1,8 @@
 package conn
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,11 +59,15 @@ type talker struct {
 	used   int
 	freed  int // how often it was told of room
 	onRoom func()
+	onTurn func() // for control frames
 }
 
 func (t *talker) Fill(sess frame.Session, o *frame.Out, most int, data bool) (int, bool) {
 	if !data {
 		*t.log = append(*t.log, t.name+" control")
+		if t.onTurn != nil {
+			t.onTurn()
+		}
 		return 0, false
 	}
 	n := min(t.size, most-frame.MessageOverhead)
@@ -188,6 +194,31 @@ func TestNumbersRunOut(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Streams that one request opens have no number, and write nothing, before that is
+// written: also where it comes too late for the control frames of a flush, and their
+// data in time for the data.
+func TestStreamsOfARequestWaitForIt(t *testing.T) {
+	s := newStage(Limits{}, 1<<20)
+	lead := &talker{name: "lead", log: &s.log}
+	mates := []*talker{{name: "one", size: 10, turns: 2, log: &s.log}, {name: "two", size: 10, turns: 1, log: &s.log}}
+	s.c.Begin(&lead.Port, lead, nil)
+	s.c.Begin(&mates[0].Port, mates[0], &lead.Port)
+	s.c.Begin(&mates[1].Port, mates[1], &mates[0].Port)
+	a := s.talker("a", 10, 1)
+	a.onTurn = func() {
+		lead.Ready(true)
+		mates[1].Ready(false)
+		mates[0].Ready(false)
+	}
+	a.Ready(true)
+	if got := strings.Join(s.log, ", "); got != "a control, lead control, one, two, one" {
+		t.Errorf("turns: %s", got)
+	}
+	if ids := []uint64{lead.ID(), mates[0].ID(), mates[1].ID()}; !slices.Equal(ids, []uint64{2, 4, 6}) {
+		t.Errorf("numbers %v", ids)
 	}
 }
 

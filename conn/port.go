@@ -17,6 +17,8 @@ type Port struct {
 	own      bool        // we opened it
 	inRoom   bool        // owned by output's lock
 	gone     bool        // retired; owned by the connection's lock
+	led      bool        // the request of another one opens it
+	waits    bool        // with data, for that; owned by the connection's lock
 	peerOver atomic.Bool // the peer ended its half, or reset
 	mate     *Port       // the next that the same request opens
 
@@ -47,7 +49,7 @@ func (c *Conn) Attach(p *Port, id uint64) {
 func (c *Conn) Begin(p *Port, s Stream, mate *Port) {
 	p.c, p.s, p.own = c, s, true
 	if mate != nil {
-		mate.mate = p
+		mate.mate, p.led = p, true
 	}
 }
 

@@ -349,7 +349,7 @@ func wantErrno(errno int64) func(p *brpcPeer, own, theirs int64) {
 }
 
 func opensAndResets(p *brpcPeer, _, _ int64) {
-	for range 2200 {
+	for range 5000 {
 		id := p.next
 		p.next++
 		if p.say(brpcAsk{method: "holds", id: id, streams: []int64{id}}.bytes()) != nil {
@@ -367,7 +367,7 @@ func opensAndResets(p *brpcPeer, _, _ int64) {
 }
 
 func opensToBeReset(p *brpcPeer, _, _ int64) {
-	for range 2200 {
+	for range 5000 {
 		id := p.next
 		p.next++
 		if p.say(brpcAsk{method: "holds", id: id, streams: []int64{id}}.bytes()) != nil {

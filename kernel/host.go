@@ -104,8 +104,6 @@ func (h *host) work(j job) {
 
 // run serves one offer.
 func (h *host) run(o *Offer, e entry) {
-	first := o.streams[0]
-	defer first.c.a.EndContext()
 	returned := false
 	defer h.recovered(o, &returned)
 	o.beginServing()
@@ -159,6 +157,7 @@ func (h *host) authorized(o *Offer) bool {
 // use, and ends as the handler does.
 func (h *host) runStream(o *Offer, e entry) {
 	s := o.streams[0]
+	defer s.c.a.EndContext()
 	s.c.lazy.Store(o)
 	err := e.stream(s.Context(), s)
 	s.accept()

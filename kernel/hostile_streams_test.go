@@ -175,7 +175,7 @@ func TestHostileLastNumber(t *testing.T) {
 
 // openAndReset is CVE-2023-44487.
 func openAndReset(r *raw) {
-	for range 2200 {
+	for range 5000 {
 		id := r.next
 		r.next += 2
 		if r.write(frames(openFrame(id, "stuck"), frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})) != nil {
@@ -186,7 +186,7 @@ func openAndReset(r *raw) {
 
 // madeToReset is CVE-2025-8671.
 func madeToReset(r *raw) {
-	for range 2200 {
+	for range 5000 {
 		id := r.next
 		r.next += 2
 		if r.write(join(frames(openFrame(id, "stuck"), frame.Frame{Kind: frame.EOS, Stream: id}), data(id, []byte("late")))) != nil {

@@ -85,8 +85,9 @@ func (s *Server) Handle(method string, h func(ctx context.Context, s *Stream) er
 	s.handle(method, entry{stream: h})
 }
 
-// HandleOffer registers h for opens of method, to accept or reject. The streams
-// that it accepts live on when it returns nil; an error ends them with its code.
+// HandleOffer registers h for opens of method, to accept or reject. ctx is the
+// first stream's Context. The streams that it accepts live on when it returns nil,
+// and their Contexts with them; an error ends them with its code.
 // An offer that was not answered by then is rejected.
 func (s *Server) HandleOffer(method string, h func(ctx context.Context, o *Offer) error) {
 	s.handle(method, entry{offer: h})

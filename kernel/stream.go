@@ -92,8 +92,8 @@ func (s *Stream) Accepted(ctx context.Context) (reply Message, header Metadata, 
 	return s.c.a.Answer(ctx)
 }
 
-// Context returns a context that ends with the stream, or with the handler, and
-// carries the values of the one that the stream was opened with. Its error, and
+// Context returns a context that ends with the stream, or with the handler of
+// Server.Handle, and carries the values of the one that the stream was opened with. Its error, and
 // its cause, is context.DeadlineExceeded or context.Canceled; the stream's Err
 // says more.
 func (s *Stream) Context() context.Context { return (*streamContext)(s) }

@@ -136,19 +136,17 @@ func (a stringAddr) String() string  { return string(a) }
 
 // Serve accepts connections from ln, which belongs to the server from now on,
 // until ctx ends (then it closes the server) or Shutdown or Close is called, and
-// returns ErrServerClosed. A listener that fails for good is returned as a
-// ConnError; running out of descriptors or memory is not that: Serve tries
-// again.
+// returns ErrServerClosed. A listener that fails for good, or that the program has
+// closed, is returned as a ConnError; running out of descriptors or memory is not
+// that: Serve tries again. The connections that came by it live on.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	engine, err := s.loops(ln)
+	ls, err := s.lease(ln)
 	if err != nil {
 		_ = ln.Close()
 		return err
 	}
-	if engine != nil {
-		defer engine.Release()
-	}
 	if !s.track(ln) {
+		ls.end()
 		_ = ln.Close()
 		return ErrServerClosed
 	}
@@ -162,30 +160,46 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		nc, err := ln.Accept()
 		if err == nil {
 			pause = 0
-			s.admit(engine, nc)
+			s.admit(ls, nc)
 			continue
 		}
 		if s.isClosing() {
 			<-s.empty
+			ls.end()
 			return ErrServerClosed
 		}
 		if !temporary(err) {
 			s.untrack(ln)
+			go ls.end() // the loops must not stop under the connections that there are
 			return &ConnError{Addr: ln.Addr(), Op: "accept", Err: err}
 		}
 		pause.sleep(ctx)
 	}
 }
 
-// loops acquires the event loops if connections from ln go there.
-func (s *Server) loops(ln net.Listener) (*conn.Engine, error) {
+// A lease is the use of the event loops by a listener's connections.
+type lease struct {
+	engine *conn.Engine // nil: none
+	users  sync.WaitGroup
+}
+
+func (s *Server) lease(ln net.Listener) (ls *lease, err error) {
+	ls = &lease{}
 	switch ln.(type) {
 	case *net.TCPListener, *net.UnixListener:
 		if s.opts.TLS == nil {
-			return conn.Acquire()
+			ls.engine, err = conn.Acquire()
 		}
 	}
-	return nil, nil
+	return ls, err
+}
+
+// end waits for the connections, and gives the loops back.
+func (ls *lease) end() {
+	ls.users.Wait()
+	if ls.engine != nil {
+		ls.engine.Release()
+	}
 }
 
 // backoffAccept grows from 10 ms to 1 s while accept fails.
@@ -227,14 +241,25 @@ func (s *Server) isClosing() bool {
 }
 
 // admit takes a fresh connection if the limits allow, and starts its handshake.
-func (s *Server) admit(engine *conn.Engine, nc net.Conn) {
+func (s *Server) admit(ls *lease, nc net.Conn) {
 	host := addrHost(nc.RemoteAddr())
 	if !s.reserve(nc, host) {
 		s.refused.Add(1)
 		_ = nc.Close()
 		return
 	}
-	go s.greet(engine, nc, host)
+	ls.users.Add(1)
+	go s.greet(&guest{engine: ls.engine, nc: nc, leave: sync.OnceFunc(func() {
+		s.leave(host)
+		ls.users.Done()
+	})})
+}
+
+// A guest is a connection from being accepted to being one of the server's.
+type guest struct {
+	engine *conn.Engine
+	nc     net.Conn
+	leave  func() // uncounts it; the server's lock is held
 }
 
 // reserve counts nc in: total, per address, handshakes at once.
@@ -258,22 +283,21 @@ func (s *Server) reserve(nc net.Conn, host string) bool {
 
 // greet does the handshake: TLS, first bytes, hello, authentication. It ends
 // within the limits' time.
-func (s *Server) greet(engine *conn.Engine, nc net.Conn, host string) {
-	raw := nc
-	c, err := s.welcome(engine, nc)
+func (s *Server) greet(g *guest) {
+	c, err := s.welcome(g)
 	<-s.slots
 	if err == nil {
 		s.accepted.Add(1)
 	} else {
 		s.failed.Add(1)
-		s.logHandshake(raw.RemoteAddr(), err)
-		_ = raw.Close()
+		s.logHandshake(g.nc.RemoteAddr(), err)
+		_ = g.nc.Close()
 	}
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
-	delete(s.handshakes, raw)
+	delete(s.handshakes, g.nc)
 	if c == nil {
-		s.leave(host)
+		g.leave()
 	}
 	s.settle() // the connection may have ended before its handshake was counted out
 }
@@ -313,8 +337,8 @@ func (s *Server) logHandshake(peer net.Addr, err error) {
 
 func clip(t string) string { return t[:min(len(t), 256)] }
 
-func (s *Server) welcome(engine *conn.Engine, nc net.Conn) (*Conn, error) {
-	l := &s.opts.Limits
+func (s *Server) welcome(guest *guest) (*Conn, error) {
+	l, nc := &s.opts.Limits, guest.nc
 	ctx, cancel := context.WithTimeout(context.Background(), l.Handshake)
 	defer cancel()
 	if err := nc.SetDeadline(time.Now().Add(l.Handshake)); err != nil {
@@ -360,7 +384,7 @@ func (s *Server) welcome(engine *conn.Engine, nc net.Conn) (*Conn, error) {
 		neverBegan(sess)
 		return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 	}
-	return s.join(engine, &joint{nc: nc, proto: p, sess: sess, g: g}, id)
+	return s.join(guest, &joint{nc: nc, proto: p, sess: sess, g: g}, id)
 }
 
 // onlyNative tells whether a client under TLS must name the protocol: those of
@@ -371,11 +395,10 @@ func (s *Server) onlyNative() bool {
 }
 
 // join makes the connection one of the server's.
-func (s *Server) join(engine *conn.Engine, j *joint, id Identity) (*Conn, error) {
-	host := addrHost(j.nc.RemoteAddr())
-	c, err := s.attach(engine, j, func(c *Conn) {
+func (s *Server) join(guest *guest, j *joint, id Identity) (*Conn, error) {
+	c, err := s.attach(guest.engine, j, func(c *Conn) {
 		c.identity = id
-		c.ended = func(c *Conn) { s.gone(c, host) }
+		c.ended = func(c *Conn) { s.gone(c, guest.leave) }
 		s.connMu.Lock()
 		s.conns[c] = struct{}{}
 		s.connMu.Unlock()
@@ -482,14 +505,14 @@ func (s *Server) sniff(nc net.Conn) (Protocol, []byte, error) {
 }
 
 // gone uncounts a connection that has ended.
-func (s *Server) gone(c *Conn, host string) {
+func (s *Server) gone(c *Conn, leave func()) {
 	if err := c.err; err != nil && loud(err) {
 		s.logger.Info("sluice: connection ended", "peer", c.peer.Addr, "error", clip(err.Error()))
 	}
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
 	delete(s.conns, c)
-	s.leave(host)
+	leave()
 }
 
 // loud tells whether a connection's end is worth a line.

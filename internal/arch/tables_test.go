@@ -105,6 +105,7 @@ var spawns = []spawn{
 	{"kernel/host.go", "(*host).authorized", "context.AfterFunc", "the offer", "it ends a wait, once; stopped when the answer is there"},
 	{"kernel/kerneltest/kerneltest.go", "Start", "go", "the test", "the server's Close; the cleanup waits for it"},
 	{"kernel/server.go", "(*Server).Serve", "context.AfterFunc", "Serve", "it closes the server, once; stopped when Serve returns"},
+	{"kernel/server.go", "(*Server).Serve", "go", "the connections that came by a listener that failed", "the last one's end; only it is left to wait for it"},
 	{"kernel/server.go", "(*Server).admit", "go", "the server", "the handshake's end, which is bounded"},
 	{"kernel/server.go", "within", "go", "the program's hook", "its return; nobody waits for one that ignores its context"},
 	{"kernel/sink.go", "(*Sink).C", "go", "the sink", "the end of the sending half, or C's closing"},

@@ -25,6 +25,7 @@ type faces struct {
 	receive  chan struct{} // wakes a Receive; holds one word
 
 	face                           face
+	watched                        bool        // somebody has asked for GivenUp, and feeds a channel
 	rest                           *pool.Queue // of a batch that Receive took; nil: none ever
 	feed                           *func()     // feeds in or batches
 	inClosed, slotsClosed, ctxOver bool

@@ -1,11 +1,13 @@
 package actor
 
 // GivenUp is closed when this side reads no more: after CloseReceive, Close or
-// Abort here, or the handler's end. A stream that the peer has ended is read on.
+// Abort here, the handler's end, or GiveUp. A stream that the peer has ended is read
+// on. Who asks feeds a channel, and calls Watched when that is over.
 func (s *Stream) GivenUp() <-chan struct{} {
 	s.mu.Lock()
 	defer s.unlock()
 	f := s.face()
+	f.watched = true
 	if f.givenUp {
 		return closed
 	}
@@ -15,12 +17,29 @@ func (s *Stream) GivenUp() <-chan struct{} {
 	return f.stop
 }
 
-// Feeding tells whether a goroutine feeds In or Batches: it waits for a reader, also
-// when the stream is over.
+// Watched says that who asked for GivenUp has no more use for it.
+func (s *Stream) Watched() {
+	s.mu.Lock()
+	defer s.unlock()
+	s.f.watched = false
+	s.fed()
+}
+
+// Feeding tells whether a goroutine feeds In or Batches, or a channel above them: it
+// waits for a reader, also when the stream is over.
 func (s *Stream) Feeding() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.pumping
+	return s.feeding()
+}
+
+func (s *Stream) feeding() bool { return s.pumping || s.f != nil && s.f.watched }
+
+// fed tells the connection, after one of those goroutines has ended.
+func (s *Stream) fed() {
+	if s.st.retired && !s.feeding() {
+		s.later().fed = true
+	}
 }
 
 // Unanswered tells whether this side gave the stream up before the peer's answer.

@@ -263,9 +263,7 @@ func (s *Stream) putBack(f *faces, m pool.Message, rest *pool.Queue) {
 // pumpEnds frees the lock, which it is called with.
 func (s *Stream) pumpEnds(f *faces) {
 	s.pumping = false
-	if s.st.retired {
-		s.later().fed = true
-	}
+	s.fed()
 	if s.evicted {
 		s.dropIn()
 	}

@@ -42,8 +42,7 @@ type Link interface {
 	Shrink(from, to int)
 	// Retire takes the stream out of the connection.
 	Retire()
-	// Fed says that nobody feeds In or Batches any more, after Retire has found
-	// Feeding.
+	// Fed says that nobody feeds a channel any more, after Retire has found Feeding.
 	Fed()
 	// Timers is the queue for the stream's timers. Any time.
 	Timers() *timers.Queue

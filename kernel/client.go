@@ -232,7 +232,7 @@ func (c *Client) dial(wait time.Duration) error {
 	}
 	c.connMu.Unlock()
 	if closed {
-		k.c.Close()
+		k.shut()
 		return fmt.Errorf("sluice: dial %s: %w", c.target, ErrClosed)
 	}
 	return nil
@@ -554,7 +554,7 @@ func (c *Client) pause(ctx context.Context, try int) {
 }
 
 // Close ends the client and its connections, and waits until they are gone.
-// Streams that are open fail.
+// Streams that are open fail: see Conn.Close.
 func (c *Client) Close() error {
 	c.connMu.Lock()
 	first := !c.closed
@@ -570,7 +570,7 @@ func (c *Client) Close() error {
 	}
 	c.changed()
 	for _, k := range conns {
-		k.c.Close()
+		k.shut()
 	}
 	c.wg.Wait()
 	if c.engine != nil {

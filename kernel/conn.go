@@ -32,6 +32,7 @@ type Conn struct {
 	lastConfig, configBefore atomic.Pointer[actor.Config]
 	running                  handlers
 	left                     leftovers
+	feeding                  feeding
 	done                     chan struct{}
 	err                      error // set before done is closed
 	once                     sync.Once
@@ -64,9 +65,10 @@ func (c *Conn) Err() error {
 }
 
 // Close ends the connection and waits until it is gone. Streams that are open
-// fail with CodeConnectionLost, on both sides.
+// fail with CodeConnectionLost, on both sides. Their In, Batches and C are closed
+// on this side, also where messages wait; Receive takes those.
 func (c *Conn) Close() error {
-	c.c.Close()
+	c.shut()
 	<-c.done
 	return nil
 }

@@ -159,13 +159,17 @@ func (c *core) Retire() {
 	unborn := c.opener && c.ID() == 0
 	c.Port.Retire()
 	c.conn.left.leave(c)
+	fed := c.a.Feeding()
+	if fed {
+		c.conn.feeding.add(c)
+	}
 	if unborn && c.conn.kin.parent != nil {
 		c.conn.c.Close() // it was there for this stream alone
 	}
 	if x == nil {
 		return
 	}
-	if !c.a.Feeding() {
+	if !fed {
 		x.unfollow()
 	}
 	if !x.deadline.IsZero() {
@@ -179,6 +183,7 @@ func (c *core) Retire() {
 // Fed implements actor.Link: what fed the stream's channel after it was retired, and
 // was to end with the parent, has ended.
 func (c *core) Fed() {
+	c.conn.feeding.remove(c)
 	if x := c.x.Load(); x != nil {
 		x.unfollow()
 	}

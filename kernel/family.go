@@ -220,7 +220,11 @@ func (c *Conn) leaveFamily() {
 		children = append(children, k)
 	}
 	f.mu.Unlock()
+	shut := c.feeding.isShut()
 	for _, k := range children {
+		if shut {
+			k.unfeed()
+		}
 		k.c.Fail("close", frame.CodeConnectionLost, fmt.Errorf("the parent connection has ended: %w", c.err))
 	}
 }

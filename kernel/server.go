@@ -416,7 +416,7 @@ func (s *Server) join(guest *guest, j *joint, id Identity) (*Conn, error) {
 	s.connMu.Unlock()
 	switch {
 	case cut:
-		c.c.Close()
+		c.shut()
 	case closing:
 		c.drain()
 	}
@@ -543,8 +543,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Close ends every connection at once, and waits until they are gone. Handlers
-// are told by their contexts, and not waited for.
+// Close ends every connection at once, and waits until they are gone: see
+// Conn.Close. Handlers are told by their contexts, and not waited for.
 func (s *Server) Close() error {
 	s.end()
 	conns := s.stopListening(true)
@@ -554,7 +554,7 @@ func (s *Server) Close() error {
 	}
 	s.connMu.Unlock()
 	for _, c := range conns {
-		c.c.Close()
+		c.shut()
 	}
 	<-s.empty
 	return nil

@@ -113,7 +113,8 @@ func (r *Source[T]) All(ctx context.Context) iter.Seq2[T, error] {
 // channel. Read it until it is closed, or end the receiving half.
 //
 // The first call starts a goroutine, which ends when it has closed C: at the
-// stream's end, or when this side reads no more. A value that it has in hand then
+// stream's end, or when this side reads no more, which closing the connection means
+// too. A value that it has in hand then
 // is dropped.
 func (r *Source[T]) C() <-chan T {
 	r.mu.Lock()
@@ -132,6 +133,7 @@ func (r *Source[T]) C() <-chan T {
 func (r *Source[T]) feed() {
 	defer close(r.ch)
 	over := r.stream.c.a.GivenUp()
+	defer r.stream.c.a.Watched()
 	for {
 		v, err := r.Receive(context.Background())
 		if err != nil {

@@ -1,0 +1,62 @@
+package kernel
+
+import "sync"
+
+// feeding is the streams of a connection that are over and of which a channel is
+// still fed: a goroutine waits there for a reader. It must not wait for good when
+// this side closes the connection, for then there may be no reader any more.
+type feeding struct {
+	mu   sync.Mutex
+	of   map[*core]struct{}
+	shut bool // this side has closed the connection
+}
+
+// shut ends the connection from this side. What its streams have not handed over on
+// a channel stays for Receive.
+func (c *Conn) shut() {
+	c.unfeed()
+	c.c.Close()
+}
+
+// unfeed has nobody wait for a reader of the connection's channels when it has ended.
+func (c *Conn) unfeed() {
+	f := &c.feeding
+	f.mu.Lock()
+	of := f.of
+	f.shut, f.of = true, nil
+	f.mu.Unlock()
+	for s := range of {
+		s.a.GiveUp()
+	}
+}
+
+func (f *feeding) isShut() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.shut
+}
+
+// add is called when c has been retired and found to be fed.
+func (f *feeding) add(c *core) {
+	f.mu.Lock()
+	shut := f.shut
+	if !shut {
+		if f.of == nil {
+			f.of = map[*core]struct{}{}
+		}
+		f.of[c] = struct{}{}
+	}
+	f.mu.Unlock()
+	switch {
+	case shut:
+		c.a.GiveUp()
+	case !c.a.Feeding(): // meanwhile: it did not find c
+		f.remove(c)
+	}
+}
+
+func (f *feeding) remove(c *core) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.of, c)
+}

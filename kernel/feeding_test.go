@@ -1,0 +1,139 @@
+package kernel_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// Who closes a connection leaves nobody behind who waits for a reader. What was not
+// handed over can be received.
+func TestCloseWaitsForNoReader(t *testing.T) {
+	closeClient := func(w *world, _ *kernel.Stream) error { return w.client.Close() }
+	closeConn := func(_ *world, s *kernel.Stream) error { return s.Conn().Close() }
+	closeServer := func(w *world, _ *kernel.Stream) error { return w.srv.Close() }
+	for _, c := range []struct {
+		name   string
+		server bool // reads, and closes
+		reset  bool // the streams, by the peer and before
+		close  func(*world, *kernel.Stream) error
+	}{
+		{"client", false, false, closeClient},
+		{"client, streams that are over", false, true, closeClient},
+		{"client's connection", false, false, closeConn},
+		{"server", true, false, closeServer},
+		{"server's connection, streams that are over", true, true, closeConn},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, nil, nil, func(t *testing.T, w *world) {
+				w.loose = true
+				var readers []*kernel.Stream
+				for range 50 {
+					a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+					if c.server {
+						a, b = b, a
+					}
+					readers = append(readers, w.unread(a, b))
+					if c.reset {
+						b.Abort(kernel.CodeAborted, "enough")
+					}
+				}
+				synctest.Wait()
+				if n := feeders(); n != len(readers) {
+					t.Fatalf("%d goroutines feed %d streams", n, len(readers))
+				}
+				if err := c.close(w, readers[0]); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if n := feeders(); n > 0 {
+					t.Errorf("%d goroutines wait for readers", n)
+				}
+				w.wantRest(readers)
+			})
+		})
+	}
+}
+
+const unreadMessages = 100
+
+// unread has a with messages from b, one of which was taken from In.
+func (w *world) unread(a, b *kernel.Stream) *kernel.Stream {
+	for range unreadMessages {
+		w.send(b, "message")
+	}
+	m := <-a.In()
+	m.Release()
+	synctest.Wait()
+	return a
+}
+
+func (w *world) wantRest(readers []*kernel.Stream) {
+	w.t.Helper()
+	for _, s := range readers {
+		n := 1
+		m, err := s.Receive(w.ctx)
+		for ; err == nil; m, err = s.Receive(w.ctx) {
+			m.Release()
+			n++
+		}
+		if n != unreadMessages {
+			w.t.Fatalf("%d of %d messages could be taken, then %v", n, unreadMessages, err)
+		}
+		wantClosed(w.t, "In", s.In())
+	}
+}
+
+// feeders is how many goroutines feed channels now.
+func feeders() int {
+	stacks := make([]byte, 4<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	return strings.Count(string(stacks), "actor.(*Stream).pumpIn(") + strings.Count(string(stacks), "]).feed(")
+}
+
+// A source's channel waits no longer either, nor when its stream was over already; the
+// context that the stream was opened with ends such a wait too.
+func TestCloseWaitsForNoReaderOfC(t *testing.T) {
+	for _, reset := range []bool{false, true} {
+		for _, end := range []string{"close", "context"} {
+			t.Run(fmt.Sprintf("%s, reset %v", end, reset), func(t *testing.T) {
+				inBubble(t, nil, nil, func(t *testing.T, w *world) {
+					w.loose = true
+					w.offers = w.srv.Offers()
+					ctx, cancel := context.WithCancel(w.ctx)
+					defer cancel()
+					a := must[*kernel.Stream](t)(w.client.Open(ctx, "values", nil))
+					b := must[*kernel.Stream](t)(w.offer().Accept(kernel.Message{}, nil))
+					w.cleanup(a, b)
+					src := must[*kernel.Source[kernel.Message]](t)(kernel.SourceOf[kernel.Message](a, nil))
+					w.send(b, "taken")
+					w.send(b, "waits")
+					m := <-src.C()
+					m.Release()
+					synctest.Wait()
+					if reset {
+						b.Abort(kernel.CodeAborted, "enough")
+						synctest.Wait()
+					}
+					if n := feeders(); n != 1 {
+						t.Fatalf("%d goroutines feed one source", n)
+					}
+					if end == "close" {
+						_ = w.client.Close()
+					}
+					cancel()
+					synctest.Wait()
+					if n := feeders(); n > 0 {
+						t.Errorf("%d goroutines wait for readers", n)
+					}
+					wantClosed(t, "C", src.C())
+				})
+			})
+		}
+	}
+}

@@ -22,6 +22,7 @@ func (l *idleLink) ReadySoon()             {}
 func (l *idleLink) Queued(int)             {}
 func (l *idleLink) Room() bool             { return true }
 func (l *idleLink) AwaitRoom()             {}
+func (l *idleLink) AwaitFull()             {}
 func (l *idleLink) Taken(int)              {}
 func (l *idleLink) Assemble(int) bool      { return true }
 func (l *idleLink) Grow(window, _ int) int { return window }

@@ -26,6 +26,7 @@ type faces struct {
 
 	face                           face
 	watched                        bool        // somebody has asked for GivenUp, and feeds a channel
+	slotKnown                      bool        // RoomGone will be called
 	rest                           *pool.Queue // of a batch that Receive took; nil: none ever
 	feed                           *func()     // feeds in or batches
 	inClosed, slotsClosed, ctxOver bool

@@ -88,6 +88,8 @@ func (l *fakeLink) AwaitRoom() {
 	l.await = true
 }
 
+func (l *fakeLink) AwaitFull() {}
+
 // owed is what was returned to the connection, and what is still reserved.
 func (l *fakeLink) owed() (taken, reserve int) {
 	l.mu.Lock()

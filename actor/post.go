@@ -7,6 +7,7 @@ type post struct {
 	ready, urgent bool
 	soon          bool // ready, but not on this goroutine's stack
 	room, retire  bool
+	slot          bool // one is offered, and of no use without room
 	fed           bool
 	taken, queued int32
 	from, to      int32 // the window has shrunk
@@ -49,6 +50,9 @@ func (s *Stream) unlockAndPost() {
 	}
 	if p.room {
 		s.link.AwaitRoom()
+	}
+	if p.slot {
+		s.link.AwaitFull()
 	}
 	if p.from != p.to {
 		s.link.Shrink(int(p.from), int(p.to))

@@ -76,18 +76,41 @@ func (f *faces) offerSlot(s *Stream) {
 	}
 	f.slotOut = true
 	f.slots <- Slot{s, f.slotGen} // has room: only we send, and nothing is offered
+	if !f.slotKnown {
+		f.slotKnown, s.later().slot = true, true
+	}
 }
 
 // withdrawSlot takes an untaken slot back when others used the credit up.
 func (f *faces) withdrawSlot(s *Stream) {
-	if !f.slotOut || s.cred.left() > 0 || f.slotsClosed {
-		return
+	if s.cred.left() <= 0 {
+		f.takeBack()
+	}
+}
+
+// takeBack takes an untaken slot back; false if there is none.
+func (f *faces) takeBack() bool {
+	if !f.slotOut || f.slotsClosed {
+		return false
 	}
 	select {
 	case <-f.slots:
 		f.slotGen++
 		f.slotOut = false
+		return true
 	default: // somebody has it
+		return false
+	}
+}
+
+// RoomGone is called when other streams have used up the connection's room: an
+// untaken slot is withdrawn, and offered again when its turn for room comes.
+func (s *Stream) RoomGone() {
+	s.mu.Lock()
+	defer s.unlock()
+	f := s.f
+	if f.slotKnown = false; f.takeBack() {
+		f.offerSlot(s)
 	}
 }
 

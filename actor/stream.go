@@ -30,6 +30,8 @@ type Link interface {
 	Room() bool
 	// AwaitRoom asks for a call of RoomFree when there may be room again.
 	AwaitRoom()
+	// AwaitFull asks for a call of RoomGone when there is no room any more.
+	AwaitFull()
 	// Taken returns credit to the connection.
 	Taken(cost int)
 	// Assemble reserves (or, negative, returns) memory for a message that comes

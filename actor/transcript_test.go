@@ -30,7 +30,7 @@ import (
 // slot-cancel, out N, close-out, idle, close-send, close-receive, close, abort,
 // err, status. Of the peer: deliver N..., fragment N of TOTAL (first, last),
 // grant N, eos, ended N, stop, reset, refused, accepted N. Of the connection:
-// fill N, control, full, room, lost, sleep. Messages are numbered in the order
+// fill N, control, full, room-gone, room, lost, sleep. Messages are numbered in the order
 // in which each side sends them.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -532,6 +532,9 @@ func (x *script) peer(name string, n []int, args []string) (string, bool) {
 		s.Fill(x.sess, &x.out, 0, false)
 	case "full":
 		x.link.full = true
+	case "room-gone":
+		x.link.full = true
+		s.RoomGone()
 	case "room":
 		x.link.full = false
 		s.RoomFree()

@@ -16,7 +16,7 @@ import (
 )
 
 // A Stream is what a connection needs of a stream. The reader calls everything
-// but Fill, RoomFree and Lost; none of the methods waits.
+// but Fill, RoomFree, RoomGone and Lost; none of the methods waits.
 type Stream interface {
 	// Deliver takes over whole messages in order.
 	Deliver(run *pool.Queue, now time.Time) error
@@ -28,6 +28,8 @@ type Stream interface {
 	Fill(sess frame.Session, o *frame.Out, most int, data bool) (used int, again bool)
 	// RoomFree says that the connection may take more again.
 	RoomFree()
+	// RoomGone says that the connection takes no more for now.
+	RoomGone()
 	// Held is how many bytes it holds unread, and how many were ever taken. Any
 	// time.
 	Held() (bytes int, taken uint64)

@@ -33,6 +33,7 @@ type output struct {
 	control  list // streams with control frames
 	data     list // streams whose turn comes
 	waiting  list // streams that wait for room
+	slots    slots
 	flushing bool
 	holding  bool // the reader is at work and will flush when it is done
 	pending  bool // something of the connection's own is to be written

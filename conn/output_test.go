@@ -58,6 +58,7 @@ type talker struct {
 	log    *[]string
 	used   int
 	freed  int // how often it was told of room
+	full   int // and that there is none
 	onRoom func()
 	onTurn func() // for control frames
 }
@@ -86,6 +87,7 @@ func (t *talker) RoomFree() {
 		t.onRoom()
 	}
 }
+func (t *talker) RoomGone()                                         { t.full++ }
 func (t *talker) Deliver(run *pool.Queue, _ time.Time) error        { run.Release(); return nil }
 func (t *talker) Fragment([]byte, bool, bool, int, time.Time) error { return nil }
 func (t *talker) Control(*frame.Frame) error                        { return nil }
@@ -370,6 +372,33 @@ func TestDataStaysWithinTheConnectionsCredit(t *testing.T) {
 	}
 	if err := s.c.connCredit(1 << 40); err == nil {
 		t.Error("credit that no sender can have earned was taken")
+	}
+}
+
+// Who asked for that is told, once, that there is no room any more; a stream that is
+// over is not remembered.
+func TestNoRoomIsTold(t *testing.T) {
+	s := newStage(Limits{OutQueue: 1000}, 1<<30)
+	a, b, over := s.talker("a", 64, 1), s.talker("b", 64, 1), s.talker("over", 64, 1)
+	a.AwaitFull()
+	a.AwaitFull()
+	over.AwaitFull()
+	over.Retire()
+	if b.Queued(999); a.full != 0 {
+		t.Error("there is room, and a was told that there is none")
+	}
+	if b.Queued(1); a.full != 1 || b.full != 0 || over.full != 0 {
+		t.Errorf("told that there is no room: a %d times, b %d, one that is over %d; want a alone", a.full, b.full, over.full)
+	}
+	if b.Queued(1); a.full != 1 {
+		t.Error("a was told twice")
+	}
+	if a.AwaitFull(); a.full != 2 {
+		t.Error("a asked when there was no room, and was not told")
+	}
+	over.AwaitFull() // it was about to ask
+	if n := len(s.c.out.slots.of); n > 0 {
+		t.Errorf("%d streams are remembered", n)
 	}
 }
 

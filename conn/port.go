@@ -79,8 +79,11 @@ func (p *Port) ReadySoon() { p.c.out.ready(p.c, p, false, false) }
 // Queued implements actor.Link.
 func (p *Port) Queued(delta int) {
 	n := p.c.queued.Add(int64(delta))
-	if delta < 0 && n <= int64(p.c.lim.OutQueue)/2 {
+	switch {
+	case delta < 0 && n <= int64(p.c.lim.OutQueue)/2:
 		p.c.out.wakeRoom(p.c)
+	case delta > 0 && p.c.out.slots.n.Load() > 0 && !p.c.room():
+		p.c.out.withdrawSlots()
 	}
 }
 
@@ -223,6 +226,9 @@ func (c *Conn) retire(p *Port) {
 	c.mu.Unlock()
 	if id == 0 {
 		c.out.leave(p)
+	}
+	if c.out.slots.n.Load() > 0 {
+		c.out.noSlot(p)
 	}
 	if last {
 		c.lastStreamGone()

@@ -65,6 +65,9 @@ func (c *core) Fill(sess frame.Session, o *frame.Out, most int, data bool) (int,
 // RoomFree implements conn.Stream.
 func (c *core) RoomFree() { c.a.RoomFree() }
 
+// RoomGone implements conn.Stream.
+func (c *core) RoomGone() { c.a.RoomGone() }
+
 // Held implements conn.Stream.
 func (c *core) Held() (int, uint64) { return c.a.Held() }
 

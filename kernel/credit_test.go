@@ -3,10 +3,14 @@ package kernel_test
 import (
 	"context"
 	"errors"
+	"net"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
 
 // overhead is what a message costs of the credit beside its length.
@@ -362,3 +366,70 @@ func TestRoomOfTheConnectionIsShared(t *testing.T) {
 		}
 	})
 }
+
+// A slot that nobody has taken is withdrawn when other streams have used up the
+// connection's room, and comes back with that.
+func TestASlotIsWithdrawnWithTheConnectionsRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(gate, 1)
+		co := &kernel.ClientOptions{Limits: kernel.Limits{OutQueue: 16 << 10}}
+		w := newWorld(t, gate.start, nil, co)
+		a, _ := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		greedy, reader := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{Window: 1 << 20})
+		slots := a.Writable()
+		gate <- struct{}{} // nothing is written any more
+		open := sync.OnceFunc(func() { <-gate })
+		defer open()
+		w.send(greedy, "stuck")
+		synctest.Wait() // nor does a flush take anything out of the queue
+		sent := 1 + tryAll(t, greedy, 1000)
+		if err := greedy.TrySend(kernel.Message{}); !errors.Is(err, kernel.ErrNoRoom) {
+			t.Fatalf("%d messages went, and then: %v", sent, err)
+		}
+		wantOpen(t, "Writable without room", slots)
+		open()
+		drainN(w, reader, sent)
+		synctest.Wait()
+		select {
+		case slot := <-slots:
+			slot.Cancel()
+		default:
+			t.Error("there is room again, and no slot")
+		}
+	})
+}
+
+// A gate lets a client write, unless it is full.
+type gate chan struct{}
+
+// start is kerneltest.Start with the client behind the gate.
+func (g gate) start(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (*kernel.Server, *kernel.Client) {
+	ln := kerneltest.Listen()
+	o := *co
+	o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := ln.Dial(ctx, network, addr)
+		return &gatedConn{nc, g}, err
+	}
+	return serve(t, so, &o, memoryListener{ln})
+}
+
+type gatedConn struct {
+	net.Conn
+	gate gate
+}
+
+func (c *gatedConn) Write(p []byte) (int, error) {
+	c.gate <- struct{}{}
+	defer func() { <-c.gate }()
+	return c.Conn.Write(p)
+}
+
+// A memoryListener has an address that a client takes.
+type memoryListener struct{ net.Listener }
+
+func (memoryListener) Addr() net.Addr { return memoryAddr{} }
+
+type memoryAddr struct{}
+
+func (memoryAddr) Network() string { return "memory" }
+func (memoryAddr) String() string  { return kerneltest.Target }

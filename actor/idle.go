@@ -51,7 +51,10 @@ func (i *idler) traffic(now time.Time) {
 }
 
 // taken: a message was taken from the mailbox.
-func (i *idler) taken() { i.base = time.Now() }
+func (i *idler) taken() {
+	i.base = time.Now()
+	i.withdraw()
+}
 
 func (i *idler) withdraw() {
 	if !i.offered {

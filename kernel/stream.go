@@ -152,7 +152,8 @@ func (s *Stream) Writable() <-chan Slot {
 // Idle offers the time of the last message from the peer (at first the stream's
 // start) while there has been no sign of life for StreamOptions.IdleTimeout: no
 // message received or taken, no notice taken. The offer is withdrawn when a
-// message arrives, so that no notice is ever stale. Own sends and keepalive don't count.
+// message arrives or is taken, so that no notice is ever stale. Own sends and keepalive
+// don't count.
 // Without an IdleTimeout it is nil. It is not closed when the stream ends.
 func (s *Stream) Idle() <-chan time.Time {
 	s.accept()

@@ -386,8 +386,20 @@ type link Conn
 func (l *link) Started(*conn.Conn) {
 	c := (*Conn)(l)
 	if f := c.host.onConn; f != nil {
-		go f(c)
+		go c.introduce(f)
 	}
+}
+
+// introduce tells the program of the connection, which does not live on if that
+// panics: nobody knows what is missing then.
+func (c *Conn) introduce(f func(*Conn)) {
+	failed := true
+	defer func() {
+		if failed {
+			c.c.Fail("close", CodeInternal, errHook)
+		}
+	}()
+	failed = c.host.hook("OnConn", c.peer.Addr, func() error { f(c); return nil }) != nil
 }
 
 // GoAway implements conn.Handler.

@@ -207,13 +207,33 @@ func (h *host) recovered(o *Offer, returned *bool) {
 	}
 }
 
-// panicked counts and logs a panic; nil is the goroutine's exit.
+// panicked counts and logs a handler's panic; nil is the goroutine's exit.
 func (h *host) panicked(method string, peer net.Addr, r any) {
+	h.logPanic("sluice: handler panicked", "method", method, peer, r)
+}
+
+var errHook = errors.New("the hook panicked")
+
+// hook calls one of the program's hooks. A panic, or its goroutine's exit, is counted
+// and logged as a handler's is, and gives errHook.
+func (h *host) hook(name string, peer net.Addr, f func() error) (err error) {
+	returned := false
+	defer func() {
+		if r := recover(); !returned {
+			h.logPanic("sluice: hook panicked", "hook", name, peer, r)
+			err = errHook
+		}
+	}()
+	err = f()
+	returned = true
+	return err
+}
+
+func (h *host) logPanic(text, what, name string, peer net.Addr, r any) {
 	if r == nil {
 		r = "runtime.Goexit"
 	}
-	h.logger.Error("sluice: handler panicked", "method", method, "peer", peer,
-		"panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	h.logger.Error(text, what, name, "peer", peer, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 	h.panics.Add(1)
 }
 

@@ -114,7 +114,7 @@ type ServerOptions struct {
 	// CodePermissionDenied, or the code of a HandlerError.
 	Authorize func(ctx context.Context, id Identity, method string, md Metadata) error
 	// OnConn is called, in a goroutine of its own, with each new connection, for
-	// example to open streams towards the client.
+	// example to open streams towards the client. A panic in it ends the connection.
 	OnConn func(*Conn)
 }
 

@@ -50,7 +50,7 @@ type Stats struct {
 	Refused   uint64 // connections beyond a limit
 	Failed    uint64 // handshakes that failed
 	Strangers uint64 // of them, connections that spoke none of our protocols
-	Panics    uint64 // handlers that panicked
+	Panics    uint64 // handlers and hooks that panicked
 	Evicted   uint64 // streams, and connections, ended for want of memory
 }
 
@@ -368,7 +368,7 @@ func (s *Server) welcome(guest *guest) (*Conn, error) {
 	}
 	forget := func() {}
 	g.Ask = func(_ context.Context, hook func(context.Context) error) error {
-		_, err := ask(s, nc, func(ctx context.Context) (struct{}, error) { return struct{}{}, hook(ctx) })
+		_, err := ask(s, nc, "handshake", func(ctx context.Context) (struct{}, error) { return struct{}{}, hook(ctx) })
 		return err
 	}
 	g.Adopt = func(ctx context.Context, parent, id uint64) (err error) {
@@ -430,7 +430,7 @@ func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, erro
 		st := tc.ConnectionState()
 		p.TLS = &st
 	}
-	id, err := ask(s, nc, func(ctx context.Context) (Identity, error) { return s.opts.Authenticate(ctx, p) })
+	id, err := ask(s, nc, "Authenticate", func(ctx context.Context) (Identity, error) { return s.opts.Authenticate(ctx, p) })
 	var he *HandlerError
 	if errors.As(err, &he) {
 		return nil, &frame.Refused{Code: he.Code, Reason: he.Reason}
@@ -439,7 +439,7 @@ func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, erro
 }
 
 // ask calls a hook of the program's during a handshake, within a time of its own.
-func ask[T any](s *Server, nc net.Conn, hook func(ctx context.Context) (T, error)) (T, error) {
+func ask[T any](s *Server, nc net.Conn, name string, hook func(ctx context.Context) (T, error)) (T, error) {
 	l := s.opts.Limits.Authenticate
 	ctx, cancel := context.WithTimeout(s.life, l)
 	defer cancel()
@@ -447,10 +447,14 @@ func ask[T any](s *Server, nc net.Conn, hook func(ctx context.Context) (T, error
 		var none T
 		return none, err
 	}
-	return within(ctx, func() (T, error) { return hook(ctx) })
+	return within(ctx, func() (v T, err error) {
+		err = s.hook(name, nc.RemoteAddr(), func() error {
+			v, err = hook(ctx)
+			return err
+		})
+		return v, err
+	})
 }
-
-var errHook = errors.New("the hook panicked")
 
 // within runs f, and gives up on it when ctx ends: a hook that ignores its
 // context holds up nobody but itself.
@@ -462,10 +466,7 @@ func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	c := make(chan result, 1)
 	go func() {
 		r := result{err: errHook}
-		defer func() {
-			_ = recover() // the hook's own fault must not end the program
-			c <- r
-		}()
+		defer func() { c <- r }() // also when f is left by Goexit
 		r.v, r.err = f()
 	}()
 	select {

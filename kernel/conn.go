@@ -78,7 +78,8 @@ func (c *Conn) Close() error {
 // ends the stream is aborted, unless this side has written all and read the peer's
 // end, and its deadline travels to the peer as time left.
 // A nil opts means the defaults. Errors: ErrTooManyStreams, ErrGoingAway, the
-// connection's ConnError, ErrMetadataTooLarge, ErrTooLarge, ErrLimits.
+// connection's ConnError, ErrMetadataTooLarge, ErrMetadataKey, ErrTooLarge,
+// ErrLimits.
 func (c *Conn) Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error) {
 	ss, err := c.open(ctx, method, opts, 1, nil)
 	if err != nil {
@@ -143,14 +144,22 @@ const grantBytes = 16
 // inlined tells whether m travels in the frame that opens or accepts n streams.
 func inlined(m Message, n int) bool { return m.Len() <= inlineMax-grantBytes*(n-1) }
 
+// checkMetadata tells why md can't be sent, in a frame with more bytes that count, or
+// nil.
+func (c *Conn) checkMetadata(md Metadata, more int) error {
+	if n := md.Size() + more; n > c.mostMetadata() {
+		return fmt.Errorf("%w: %d bytes, the peer takes %d", ErrMetadataTooLarge, n, c.mostMetadata())
+	}
+	if !md.Valid() {
+		return ErrMetadataKey
+	}
+	return nil
+}
+
 func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
 	p := c.c.PeerSettings()
-	if opts.Metadata.Size()+len(method) > c.mostMetadata() {
-		return fmt.Errorf("sluice: open %s: %w: %d bytes, the peer takes %d",
-			method, ErrMetadataTooLarge, opts.Metadata.Size()+len(method), c.mostMetadata())
-	}
-	if !opts.Metadata.Valid() {
-		return fmt.Errorf("sluice: open %s: %w: an illegal metadata key", method, ErrLimits)
+	if err := c.checkMetadata(opts.Metadata, len(method)); err != nil {
+		return fmt.Errorf("sluice: open %s: %w", method, err)
 	}
 	if opts.Request.Len() > int(p.MaxMessage) {
 		return fmt.Errorf("sluice: open %s: %w: request of %d bytes, the peer takes %d",

@@ -37,6 +37,9 @@ var (
 	ErrTooLarge = actor.ErrTooLarge
 	// ErrMetadataTooLarge: the metadata is larger than the peer takes.
 	ErrMetadataTooLarge = actor.ErrMetadataTooLarge
+	// ErrMetadataKey: a key of the metadata is empty, longer than 255 bytes, or not
+	// made of lower-case letters, digits, '-', '_' and '.'.
+	ErrMetadataKey = errors.New("sluice: illegal metadata key")
 	// ErrNotSupported: the connection's protocol can't carry this.
 	ErrNotSupported = actor.ErrNotSupported
 	// ErrGoingAway: the connection takes no new streams.

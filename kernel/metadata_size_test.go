@@ -66,3 +66,46 @@ func TestTheLargestFramesFit(t *testing.T) {
 		ss[0].Request().Release()
 	})
 }
+
+// A key that the wire can't carry fails where it is set, and harms nobody: the peer
+// would end the connection.
+func TestIllegalMetadataKeysFailWhereTheyAreSet(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		check := func(where string, set func(kernel.Metadata) error) {
+			for _, key := range []string{"", "Upper", "a b", "ключ", strings.Repeat("k", 256)} {
+				if err := set(kernel.Metadata{{Key: key, Value: "v"}}); !errors.Is(err, kernel.ErrMetadataKey) {
+					t.Errorf("%s, key %.10q: %v", where, key, err)
+				}
+			}
+			if err := set(kernel.Metadata{{Key: "a-key", Value: "v"}}); err != nil {
+				t.Errorf("%s: %v", where, err)
+			}
+		}
+		w.srv.HandleOffer("offer", func(_ context.Context, o *kernel.Offer) error {
+			check("Offer.SetHeader", o.SetHeader)
+			s, err := o.Accept(kernel.Message{}, nil)
+			if err != nil {
+				return err
+			}
+			return s.Close(w.ctx)
+		})
+		w.srv.Handle("handler", func(_ context.Context, s *kernel.Stream) error {
+			check("SetHeader", s.SetHeader)
+			check("SetTrailer", s.SetTrailer)
+			return nil
+		})
+		for _, method := range []string{"offer", "handler"} {
+			check("Open", func(md kernel.Metadata) error {
+				s, err := w.client.Open(w.ctx, method, &kernel.OpenOptions{Metadata: md})
+				if err != nil {
+					return err
+				}
+				if _, header, err := s.Accepted(w.ctx); err != nil || header.Get("a-key") != "v" {
+					t.Errorf("%s: header %v, %v", method, header, err)
+				}
+				w.wantEOF(s)
+				return s.Close(w.ctx)
+			})
+		}
+	})
+}

@@ -73,7 +73,8 @@ func (o *Offer) AcceptAll(reply Message, opts *StreamOptions) ([]*Stream, error)
 	return o.accept(reply, opts, len(o.streams))
 }
 
-// SetHeader sets what travels with the acceptance.
+// SetHeader sets what travels with the acceptance. Errors: ErrHeaderSent,
+// ErrMetadataTooLarge, ErrMetadataKey.
 func (o *Offer) SetHeader(md Metadata) error { return o.setHeader(md) }
 
 func (o *Offer) setHeader(md Metadata) error {
@@ -82,8 +83,8 @@ func (o *Offer) setHeader(md Metadata) error {
 	if o.answered {
 		return ErrHeaderSent
 	}
-	if md.Size() > o.conn.mostMetadata() {
-		return ErrMetadataTooLarge
+	if err := o.conn.checkMetadata(md, 0); err != nil {
+		return err
 	}
 	o.header = md
 	return nil

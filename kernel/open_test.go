@@ -487,7 +487,7 @@ func TestMetadataHasALimit(t *testing.T) {
 			t.Errorf("too much: %v", err)
 		}
 		bad := kernel.Metadata{{Key: "Upper", Value: "x"}}
-		if _, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: bad}); !errors.Is(err, kernel.ErrLimits) {
+		if _, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: bad}); !errors.Is(err, kernel.ErrMetadataKey) {
 			t.Errorf("an illegal key: %v", err)
 		}
 		refused(kernel.Metadata{{Key: "a"}, {Key: "a"}, {Key: "a"}, {Key: "a"}})

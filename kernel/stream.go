@@ -54,7 +54,8 @@ func (s *Stream) Metadata() Metadata {
 
 // SetHeader sets what the opener gets with the acceptance. A handler must call
 // it before it sends, receives or returns; after that it fails with
-// ErrHeaderSent, as it does on the opener's side.
+// ErrHeaderSent, as it does on the opener's side. Other errors are
+// ErrMetadataTooLarge and ErrMetadataKey.
 func (s *Stream) SetHeader(md Metadata) error {
 	p := s.c.lazy.Load()
 	if p == nil {
@@ -65,14 +66,14 @@ func (s *Stream) SetHeader(md Metadata) error {
 
 // SetTrailer sets what the peer gets with the end of our half. It must be called
 // before CloseSend, or before the handler returns. It fails with
-// ErrMetadataTooLarge if the peer does not take so much, with ErrNotSupported if
-// the protocol's ends carry nothing.
+// ErrMetadataTooLarge if the peer does not take so much, with ErrMetadataKey, and with
+// ErrNotSupported if the protocol's ends carry nothing.
 func (s *Stream) SetTrailer(md Metadata) error {
 	if !s.c.conn.caps.Status && !s.c.unary {
 		return ErrNotSupported
 	}
-	if md.Size() > s.c.conn.mostMetadata() {
-		return ErrMetadataTooLarge
+	if err := s.c.conn.checkMetadata(md, 0); err != nil {
+		return err
 	}
 	s.c.more().trailer.Store(&md)
 	return nil

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +52,16 @@ type entry struct {
 	offer  func(ctx context.Context, o *Offer) error
 }
 
+// mustBeGiven panics if the handler for method is nil: it is better to hear of that
+// at once than by every open's failing.
+func mustBeGiven(given bool, method string) {
+	if !given {
+		panic("sluice: nil handler for " + strconv.Quote(method))
+	}
+}
+
 func (h *host) handle(method string, e entry) {
+	mustBeGiven(e.stream != nil || e.offer != nil, method)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.handlers == nil {

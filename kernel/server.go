@@ -80,7 +80,8 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 // The stream is accepted when the handler first uses it, or returns. Returning
 // nil ends both halves in order; an error ends the sending half after what was
 // sent, with the code of a HandlerError or CodeUnknown. ctx is the stream's
-// Context. It may be called at any time; the last registration counts.
+// Context. It may be called at any time; the last registration counts. It panics if
+// h is nil.
 func (s *Server) Handle(method string, h func(ctx context.Context, s *Stream) error) {
 	s.handle(method, entry{stream: h})
 }
@@ -88,7 +89,7 @@ func (s *Server) Handle(method string, h func(ctx context.Context, s *Stream) er
 // HandleOffer registers h for opens of method, to accept or reject. ctx is the
 // first stream's Context. The streams that it accepts live on when it returns nil,
 // and their Contexts with them; an error ends them with its code.
-// An offer that was not answered by then is rejected.
+// An offer that was not answered by then is rejected. It panics if h is nil.
 func (s *Server) HandleOffer(method string, h func(ctx context.Context, o *Offer) error) {
 	s.handle(method, entry{offer: h})
 }

@@ -107,8 +107,9 @@ func (d *Duplex[In, Out]) Stream() *Stream { return d.in.stream }
 
 // RegisterDuplex has streams of method served by h, both ways at once, for clients
 // that open them with OpenDuplex. The stream ends as Server.Handle says: with nil
-// in order, after everything sent. It fails with ErrNoCodec.
+// in order, after everything sent. It fails with ErrNoCodec, and panics if h is nil.
 func RegisterDuplex[In, Out any](s *Server, method string, h func(ctx context.Context, d *Duplex[In, Out]) error, opts *RegisterOptions) error {
+	mustBeGiven(h != nil, method)
 	ci, co, err := carriers[In, Out](method, opts.encoding(s))
 	if err != nil {
 		return err
@@ -136,8 +137,9 @@ func carriers[In, Out any](method string, e *Encoding) (carrier[In], carrier[Out
 
 // RegisterSource has streams of method served by h, which receives any number of
 // values and answers with one. A client opens one with OpenDuplex and ends it with
-// CloseAndReceive. It fails with ErrNoCodec.
+// CloseAndReceive. It fails with ErrNoCodec, and panics if h is nil.
 func RegisterSource[In, Resp any](s *Server, method string, h func(ctx context.Context, in *Source[In]) (Resp, error), opts *RegisterOptions) error {
+	mustBeGiven(h != nil, method)
 	return RegisterDuplex(s, method, func(ctx context.Context, d *Duplex[In, Resp]) error {
 		v, err := h(ctx, d.Source())
 		if err != nil {
@@ -149,8 +151,9 @@ func RegisterSource[In, Resp any](s *Server, method string, h func(ctx context.C
 
 // RegisterSink has streams of method served by h, which gets one request and
 // sends any number of values. A client makes such a call with CallSource. It fails
-// with ErrNoCodec.
+// with ErrNoCodec, and panics if h is nil.
 func RegisterSink[Req, Out any](s *Server, method string, h func(ctx context.Context, req Req, out *Sink[Out]) error, opts *RegisterOptions) error {
+	mustBeGiven(h != nil, method)
 	cq, co, err := carriers[Req, Out](method, opts.encoding(s))
 	if err != nil {
 		return err

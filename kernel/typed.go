@@ -61,8 +61,9 @@ func (o *RegisterOptions) encoding(s *Server) *Encoding {
 // leaves to Go it should close.
 //
 // Register fails with ErrNoCodec if a type can't be carried. It may be called at
-// any time; the last registration of a method counts.
+// any time; the last registration of a method counts. It panics if h is nil.
 func Register[Req, Resp any](s *Server, method string, h func(ctx context.Context, req Req) (Resp, error), opts *RegisterOptions) error {
+	mustBeGiven(h != nil, method)
 	e := opts.encoding(s)
 	in, out := infoOf[Req](e), infoOf[Resp](e)
 	if err := errors.Join(in.err, out.err); err != nil {

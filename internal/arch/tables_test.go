@@ -61,6 +61,7 @@ var mutable = map[string]string{
 // panics names the functions that may panic, each with its reason. A peer must
 // not be able to reach any of them.
 var panics = map[string]string{
+	"kernel.mustBeGiven":    "a mistake of the caller's, like net/http's nil handler",
 	"pool.Message.Truncate": "a mistake of the caller's, like a slice out of range",
 	"pool.checkLen":         "a mistake of the caller's, like make with a negative length",
 	"pool.checkLive":        "only in builds that look for use after release",

@@ -21,6 +21,7 @@ func TestState(t *testing.T)     { report(t, checkState(load(t))) }
 func TestBans(t *testing.T)      { report(t, checkBans(load(t))) }
 func TestSizes(t *testing.T)     { report(t, checkSizes(load(t))) }
 func TestTestShare(t *testing.T) { report(t, checkTestShare(load(t))) }
+func TestLeaks(t *testing.T)     { report(t, checkLeaks(load(t))) }
 func TestSpawns(t *testing.T)    { report(t, checkSpawns(load(t), spawns)) }
 
 // TestWords reads what is tracked, and has nothing to say about a tree that

@@ -387,6 +387,36 @@ func checkTestShare(tr *tree) []string {
 	return nil
 }
 
+// checkLeaks finds packages whose tests nobody asks what goroutines they leave.
+func checkLeaks(tr *tree) (bad []string) {
+	tested, asked := map[string]bool{}, map[string]bool{}
+	for _, s := range tr.files {
+		if !s.test {
+			continue
+		}
+		tested[s.dir] = true
+		inFunctions(s.ast, func(function string, n ast.Node) {
+			if call, ok := n.(*ast.CallExpr); ok && function == "TestMain" && asksForLeaks(s, call.Fun) {
+				asked[s.dir] = true
+			}
+		})
+	}
+	for dir := range tested {
+		if !asked[dir] {
+			bad = append(bad, dir+": no TestMain calls leak.Main")
+		}
+	}
+	return bad
+}
+
+func asksForLeaks(s *source, called ast.Expr) bool {
+	if id, ok := called.(*ast.Ident); ok {
+		return s.dir == "internal/leak" && id.Name == "Main"
+	}
+	pkg, name := selector(called)
+	return pkg == "leak" && name == "Main" || pkg == "goleak" && name == "VerifyTestMain"
+}
+
 // findSpawns lists what begins to run by itself.
 func findSpawns(tr *tree) (found []spawn) {
 	for _, s := range tr.production() {

@@ -175,6 +175,15 @@ func TestTestShareFinds(t *testing.T) {
 	finds(t, checkTestShare(newTree()))
 }
 
+func TestLeaksFinds(t *testing.T) {
+	main := "package conn\nfunc TestMain(m *testing.M) { leak.Main(m) }\n"
+	finds(t, checkLeaks(fixture(t, "conn/a.go", "package conn\n", "conn/a_test.go", main)))
+	finds(t, checkLeaks(fixture(t, "conn/a_test.go", "package conn\n", "conn/main_test.go", main)))
+	finds(t, checkLeaks(fixture(t, "conn/a_test.go", "package conn\n", "pool/main_test.go", main)), "conn: no TestMain")
+	finds(t, checkLeaks(fixture(t, "conn/a_test.go", "package conn\nfunc TestMain(m *testing.M) { m.Run() }\n")), "conn: no TestMain")
+	finds(t, checkLeaks(fixture(t, "conn/a.go", "package conn\n")))
+}
+
 func TestSpawnsFinds(t *testing.T) {
 	tr := fixture(t, "conn/a.go", `package conn
 func (c *Conn) a() { go c.read(); go c.write() }

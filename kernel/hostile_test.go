@@ -22,17 +22,17 @@ import (
 //	17          settings do not change after the hello
 //	52, 55      there is neither a settings frame nor a header continuation
 //	56, 57      there is no compression
-//	61          accepting in masses, and 81, 82: descriptors; the tests of the listener
-//	64, 66      a matter of speed: benchmarks; keys are in Go maps, numbers in dense tables
+//	66          keys are in Go maps, numbers in dense tables
 //	69-73, 76   networks that lose, delay and part, small buffers: the relay of the load tests
 //	77-80       signals to processes
+//	81, 82      descriptors; TestOutOfDescriptors
 //	83-90       the host's own faults
 //	95, 96      0-RTT is never on; tokens that expire are the program's
 //	100         there is no admin port
 //	103, 104    other wires
 //
-// 4 to 7 and 67 are also in the sweep of cuts, 63 in the limit on handshakes, 85
-// in the tests of the memory budget.
+// 4 to 7 and 67 are also in the sweep of cuts, 61 and 64 in tests of their own over
+// TCP, 63 in the limit on handshakes, 85 in the tests of the memory budget.
 
 // ends is what a row may end.
 type ends int

@@ -1,0 +1,115 @@
+package kernel_test
+
+import (
+	"context"
+	"net"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/sluicerpc/sluice/internal/leak"
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// Row 61: masses of connections that are closed at once leave no descriptor and no
+// goroutine behind, and harm nobody.
+func TestHostileConnectsInMasses(t *testing.T) {
+	const parties, each = 8, 250
+	tg := newTarget(t, false, kernel.ServerOptions{Limits: targetLimits()})
+	tg.neighbour()
+	t.Run("masses", func(t *testing.T) { // what is left is looked for while the server runs
+		leak.Descriptors(t)
+		before := runtime.NumGoroutine()
+		var wg sync.WaitGroup
+		for range parties {
+			wg.Go(func() {
+				for i := range each {
+					nc, err := net.Dial("tcp", tg.addr)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if i%2 == 0 { // half of them are reset; that also spares the ports
+						_ = nc.(*net.TCPConn).SetLinger(0)
+					}
+					_ = nc.Close()
+				}
+			})
+		}
+		wg.Wait()
+		tg.unharmed()
+		// How many of them come this far is the system's affair: its queue may be short.
+		if !tg.settle(func() bool { return tg.seen() > 0 && tg.srv.Stats().Conns == 1 }) {
+			t.Errorf("the server has seen %d connections, and has %d", tg.seen(), tg.srv.Stats().Conns)
+		}
+		if !tg.settle(func() bool { return runtime.NumGoroutine() <= before }) {
+			t.Errorf("%d goroutines, before there were %d", runtime.NumGoroutine(), before)
+		}
+	})
+	tg.unharmed()
+}
+
+// seen is how many connections the server has done with.
+func (tg *target) seen() int {
+	s := tg.srv.Stats()
+	return int(s.Refused + s.Failed)
+}
+
+// Row 64: one connection that sends as fast as it can, small messages and large ones,
+// holds up no other.
+func TestHostileFlatOut(t *testing.T) {
+	const others, echoes = 10, 50
+	tg := newTarget(t, false, kernel.ServerOptions{Limits: targetLimits()})
+	tg.neighbour()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	flat, stop := context.WithCancel(ctx)
+	var flood sync.WaitGroup
+	defer flood.Wait()
+	defer stop()
+	greedy := tg.another()
+	for _, size := range []int{10, 100 << 10} {
+		s := must[*kernel.Stream](t)(greedy.Open(ctx, "sink", nil))
+		flood.Go(func() {
+			for flat.Err() == nil {
+				m := sized(size, 1)
+				if err := s.Send(flat, m); err != nil {
+					m.Release()
+				}
+			}
+			s.Abort(kernel.CodeCancelled, "enough")
+		})
+	}
+	var wg sync.WaitGroup
+	for range others {
+		w := &world{t: t, ctx: ctx, client: tg.another()}
+		s := w.open("echo")
+		wg.Go(func() {
+			for range echoes {
+				if err := s.Send(ctx, text("ping")); err != nil {
+					t.Error(err)
+					return
+				}
+				m, err := s.Receive(ctx)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				m.Release()
+			}
+		})
+	}
+	wg.Wait()
+	if err := greedy.Conns()[0].Err(); err != nil {
+		t.Errorf("the flood did not last: %v", err)
+	}
+	tg.unharmed()
+}
+
+// another is one more client with a connection of its own.
+func (tg *target) another() *kernel.Client {
+	tg.t.Helper()
+	c := must[*kernel.Client](tg.t)(kernel.Dial(context.Background(), tg.addr, quietClient(&kernel.ClientOptions{Dial: tg.dial})))
+	tg.t.Cleanup(func() { _ = c.Close() })
+	return c
+}

@@ -35,7 +35,7 @@ func (f *serveFlags) register(fs *flag.FlagSet) {
 	f.tls.register(fs)
 	fs.IntVar(&f.maxStreams, "max-streams", 0, "streams that a client may have open on a connection (default 1000)")
 	fs.Var(&f.maxMessage, "max-message", "`SIZE` of the largest message taken (default 4M)")
-	fs.Var(&f.window, "window", "`SIZE` of what a client may have unread on one stream (default 256K)")
+	fs.Var(&f.window, "window", "`SIZE` of what a client may have unread on one stream (default 1M)")
 	fs.DurationVar(&f.idle, "idle", 0, "end "+methodSelect+" streams on which nothing was received for this long (default never)")
 	fs.DurationVar(&f.drain, "drain", 30*time.Second, "how long open streams may go on after the first signal")
 }

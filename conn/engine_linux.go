@@ -259,6 +259,8 @@ func (t *loopConn) closeWrite() bool {
 	return t.fd >= 0 && unix.Shutdown(t.fd, unix.SHUT_WR) == nil
 }
 
+func (t *loopConn) sever() {}
+
 func (t *loopConn) close() {
 	if !t.closeFD() {
 		return

@@ -141,13 +141,15 @@ func (k *keeper) stop(c *Conn) {
 	c.cfg.Timers.Stop(&k.timer)
 }
 
-// Expire implements timers.Owner: it looks at the stamps.
+// Expire implements timers.Owner: it looks at the stamps. Others' timers wait until it
+// returns, so where it finds the connection at its end there is no word more.
 func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
 	k := &c.keeper
 	if k.over.Load() {
 		return
 	}
 	if err := k.writeErr.Load(); err != nil {
+		c.tr.sever()
 		c.lost("write", *err)
 		return
 	}
@@ -156,10 +158,12 @@ func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
 		c.Close()
 		return
 	case k.dead.Load():
+		c.tr.sever()
 		c.finish()
 		return
 	}
 	if c.pause.on.Load() && c.brokenPaused() {
+		c.tr.sever()
 		c.lost("read", syscall.ECONNRESET)
 		return
 	}

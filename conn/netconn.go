@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"runtime/debug"
@@ -116,3 +117,11 @@ func (t *netConn) closeWrite() bool {
 }
 
 func (t *netConn) close() { _ = t.nc.Close() }
+
+// sever closes what is below TLS, which would try for 5 s to tell a peer that may not
+// read.
+func (t *netConn) sever() {
+	if tc, ok := t.nc.(*tls.Conn); ok {
+		_ = tc.NetConn().Close()
+	}
+}

@@ -48,6 +48,7 @@ func (s *sink) more() bool       { return false }
 func (s *sink) spawn()           { s.c.flush() }
 func (s *sink) closeWrite() bool { return true }
 func (s *sink) close()           {}
+func (s *sink) sever()           {}
 
 // talker is a stream that has something to say for a number of turns.
 type talker struct {

@@ -26,4 +26,6 @@ type transport interface {
 	closeWrite() bool
 	// close ends it. It may be called more than once.
 	close()
+	// sever has close, and what is being written, wait for nobody.
+	sever()
 }

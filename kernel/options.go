@@ -187,7 +187,7 @@ type ClientOptions struct {
 	// Logger hears of panics in handlers. Nil is slog.Default.
 	Logger *slog.Logger
 	// Handlers serve the streams that the server opens: method to handler, as
-	// in Server.Handle: NewClient and Dial panic if one is nil.
+	// in Server.Handle. NewClient and Dial panic if one is nil.
 	Handlers map[string]func(ctx context.Context, s *Stream) error
 	// Dial makes the network connection. Nil is net.Dialer's DialContext.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)

@@ -66,6 +66,7 @@ type Frame struct {
 
 	Method   string
 	Metadata Metadata
+	Omitted  int           // Open, Accept, EOS: bytes of metadata, as Size counts, that were too many to keep
 	Deadline time.Duration // time left; 0 is none
 	Grants   []Grant
 	Settings Settings

@@ -55,6 +55,7 @@ type Caps struct {
 	Ping        bool   // a side can ask whether the other is there
 	Outlives    bool   // an open's deadline is that of its answer: the stream outlives it
 	MaxFragment int    // largest piece of a message, bytes
+	MaxInline   int    // longest request or reply in an Open or Accept, bytes; 0: as long as any message
 	MaxStream   uint64 // the last number that a stream can have
 }
 

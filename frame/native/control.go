@@ -14,7 +14,7 @@ const (
 	maxSettings = 32      // settings in a Hello
 	maxGroup    = 256     // streams that one Open opens
 	maxGrant    = 1 << 31 // credit at a stream's start
-	maxReason   = 1 << 10 // bytes of a reason; a writer cuts it
+	maxReason   = 1 << 10 // bytes of a reason; a longer one is cut
 )
 
 // Keys of the settings in a Hello.
@@ -189,19 +189,32 @@ func (c *cursor) fixed64() uint64 {
 	return v
 }
 
-func (c *cursor) metadata() frame.Metadata {
+// metadata reads the fields into f, or how much they are if that is more than most:
+// a field of two bytes would take 32 of memory.
+func (c *cursor) metadata(f *frame.Frame, most int) {
+	f.Metadata, f.Omitted = nil, 0
 	n := c.uint()
 	if c.err == nil && n > uint64(len(c.p))/2 {
 		c.err = errShort
 	}
 	if c.err != nil || n == 0 {
-		return nil
+		return
 	}
-	md := make(frame.Metadata, n)
-	for i := range md {
-		md[i] = frame.Field{Key: string(c.bytes()), Value: string(c.bytes())}
+	fields, size := *c, 0
+	for range n {
+		size += len(c.bytes()) + len(c.bytes()) + 32
 	}
-	return md
+	switch {
+	case c.err != nil:
+		return
+	case size > most:
+		f.Omitted = size
+		return
+	}
+	f.Metadata = make(frame.Metadata, n)
+	for i := range f.Metadata {
+		f.Metadata[i] = frame.Field{Key: string(fields.bytes()), Value: string(fields.bytes())}
+	}
 }
 
 func (c *cursor) grants(gs []frame.Grant) []frame.Grant {
@@ -228,11 +241,13 @@ func (c *cursor) rest() []byte {
 
 func (c *cursor) reason(f *frame.Frame) {
 	f.Code = frame.Code(c.uint())
-	f.Reason = string(c.bytes())
+	text := c.bytes()
+	f.Reason = string(text[:min(len(text), maxReason)])
 }
 
-// control decodes a complete payload into f, whose Kind is set.
-func control(p []byte, flags byte, f *frame.Frame) error {
+// control decodes a complete payload into f, whose Kind is set. Metadata of more
+// than most bytes is left out.
+func control(p []byte, flags byte, f *frame.Frame, most int) error {
 	c := cursor{p: p}
 	switch f.Kind {
 	case frame.Open:
@@ -240,21 +255,21 @@ func control(p []byte, flags byte, f *frame.Frame) error {
 		f.Grants = c.grants(f.Grants)
 		f.Deadline = deadline(c.uint())
 		f.Method = string(c.bytes())
-		f.Metadata = c.metadata()
+		c.metadata(f, most)
 		f.Payload = c.rest()
 	case frame.Accept:
 		f.FollowsData = flags&fFollows != 0
 		f.Grants = c.grants(f.Grants)
-		f.Metadata = c.metadata()
+		c.metadata(f, most)
 		f.Payload = c.rest()
 	case frame.Reject:
 		f.NotProcessed = flags&fUntouched != 0
 		c.reason(f)
 	case frame.EOS:
-		f.Code, f.Reason, f.Metadata = frame.CodeOK, "", nil
+		f.Code, f.Reason, f.Metadata, f.Omitted = frame.CodeOK, "", nil, 0
 		if len(p) > 0 {
 			c.reason(f)
-			f.Metadata = c.metadata()
+			c.metadata(f, most)
 		}
 	case frame.Reset:
 		c.reason(f)

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"encoding/binary"
 	"reflect"
 	"strings"
 	"testing"
@@ -201,6 +202,49 @@ func TestAWriterCutsALongReason(t *testing.T) {
 		if es, err := read(r, b, whole); err != nil || len(es) != 1 || len(b) > maxReason+32 {
 			t.Errorf("%s: %d bytes, %v", kindNames[k], len(b), err)
 		}
+	}
+}
+
+func TestAReaderCutsALongReason(t *testing.T) {
+	for _, k := range []frame.Kind{frame.EOS, frame.Reset, frame.Reject, frame.GoAway} {
+		p := binary.AppendUvarint(nil, 5)
+		if k == frame.GoAway {
+			p = append([]byte{0}, p...)
+		}
+		p = appendString(p, strings.Repeat("x", 60_000))
+		if k == frame.EOS {
+			p = append(p, 0) // no metadata
+		}
+		f := frame.Frame{Kind: k}
+		if err := control(p, 0, &f, maxControl); err != nil || f.Code != 5 || len(f.Reason) != maxReason {
+			t.Errorf("%s: code %d, a reason of %d bytes, %v", kindNames[k], f.Code, len(f.Reason), err)
+		}
+	}
+}
+
+// Metadata that is too much is counted, not kept.
+func TestMetadataBeyondTheLimitIsLeftOut(t *testing.T) {
+	const n = 30_000
+	empty := appendMetadata(nil, make(frame.Metadata, n))
+	begin := appendGrants(nil, make([]frame.Grant, 1))
+	for k, p := range map[frame.Kind][]byte{
+		frame.Open:   append(append(begin[:len(begin):len(begin)], 0, 1, 'm'), empty...),
+		frame.Accept: append(begin[:len(begin):len(begin)], empty...),
+		frame.EOS:    append([]byte{0, 0}, empty...),
+	} {
+		f := frame.Frame{Kind: k, Grants: make([]frame.Grant, 0, 1), Metadata: make(frame.Metadata, 1)}
+		allocs := testing.AllocsPerRun(10, func() {
+			if err := control(p, 0, &f, 16<<10); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if f.Metadata != nil || f.Omitted != 32*n || allocs > 2 {
+			t.Errorf("%s: %d fields, %d bytes left out, %v allocations", kindNames[k], len(f.Metadata), f.Omitted, allocs)
+		}
+	}
+	f := frame.Frame{Kind: frame.EOS, Omitted: 1}
+	if err := control(append([]byte{0, 0}, appendMetadata(nil, frame.Metadata{{Key: "k", Value: "v"}})...), 0, &f, 34); err != nil || f.Omitted != 0 || len(f.Metadata) != 1 {
+		t.Errorf("metadata as large as it may be: %+v, %v", f, err)
 	}
 }
 

@@ -36,6 +36,7 @@ var ErrNotSluice = errors.New("the peer does not speak this protocol")
 // has let the client in.
 func (Protocol) Handshake(ctx context.Context, rw io.ReadWriter, h *frame.Greeting) (frame.Session, error) {
 	s := New(int(h.Own.MaxFragment))
+	s.reader.maxMetadata = int(h.Own.MaxMetadata)
 	h.Own.Version = Version
 	if h.Client {
 		if err := s.hello(rw, &h.Own); err != nil {

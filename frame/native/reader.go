@@ -23,6 +23,7 @@ const (
 // cut into pieces.
 type reader struct {
 	maxFragment int
+	maxMetadata int // bytes, as Metadata.Size counts
 	checked     bool
 	offset      int64 // bytes consumed
 	begun       int64 // where the frame or record at hand starts
@@ -301,7 +302,7 @@ func (r *reader) emit(p []byte, f *frame.Frame) error {
 		return r.unknown(t, f)
 	}
 	r.skipped = 0
-	if err := control(p, r.typ, f); err != nil {
+	if err := control(p, r.typ, f, r.maxMetadata); err != nil {
 		f.Kind = frame.None
 		return fmt.Errorf("frame type %d: %w", t, err)
 	}

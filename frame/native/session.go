@@ -21,6 +21,7 @@ type Session struct {
 func New(maxFragment int) *Session {
 	s := &Session{}
 	s.reader.maxFragment = maxFragment
+	s.reader.maxMetadata = maxControl
 	return s
 }
 
@@ -39,7 +40,7 @@ func (s *Session) SetChecksum() {
 func (s *Session) Caps() frame.Caps {
 	return frame.Caps{
 		Name: "sluice", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true,
-		Early: true, Ping: true, MaxFragment: DefaultMaxFragment, MaxStream: maxStreamID,
+		Early: true, Ping: true, MaxFragment: DefaultMaxFragment, MaxInline: MaxInline, MaxStream: maxStreamID,
 	}
 }
 

@@ -27,6 +27,9 @@ const (
 
 	// DefaultMaxFragment is the largest Data payload that we take and send.
 	DefaultMaxFragment = 64 << 10
+
+	// MaxInline is the longest request or reply that an Open or Accept carries.
+	MaxInline = 16 << 10
 )
 
 // Types on the wire. Types from firstIgnorable on that a reader does not know

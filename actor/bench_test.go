@@ -25,6 +25,7 @@ func (l *idleLink) AwaitRoom()             {}
 func (l *idleLink) AwaitFull()             {}
 func (l *idleLink) Taken(int)              {}
 func (l *idleLink) Assemble(int) bool      { return true }
+func (l *idleLink) Keep(int)               {}
 func (l *idleLink) Grow(window, _ int) int { return window }
 func (l *idleLink) Shrink(int, int)        {}
 func (l *idleLink) Retire()                {}

@@ -22,6 +22,7 @@ type fakeLink struct {
 	full    bool // no room
 	reserve int  // memory reserved for fragments
 	budget  int
+	kept    int // bytes that came beside messages
 	given   int // window bytes granted beyond the first
 	spare   int
 	retired int
@@ -113,6 +114,12 @@ func (l *fakeLink) Assemble(n int) bool {
 		l.wrongf("more budget returned than taken: %d", l.reserve)
 	}
 	return true
+}
+
+func (l *fakeLink) Keep(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.kept += n
 }
 
 func (l *fakeLink) Grow(window, most int) int {

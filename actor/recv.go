@@ -116,7 +116,7 @@ func (s *Stream) giveBack(cost int) {
 // enqueue puts messages into the mailbox, or further if there is nothing before
 // them.
 func (s *Stream) enqueue(run *pool.Queue, now time.Time) {
-	if s.ends != nil && s.ends.onFirst != nil {
+	if s.ends != nil && s.ends.first != firstData {
 		s.divert(run)
 	}
 	s.in.Append(run)
@@ -128,24 +128,6 @@ func (s *Stream) enqueue(run *pool.Queue, now time.Time) {
 		f.idle.traffic(now)
 	}
 	s.offer(f)
-}
-
-// divert takes the first message out: it is a request or a reply that was too
-// long to travel with its frame.
-func (s *Stream) divert(run *pool.Queue) {
-	m, _ := run.Pop()
-	f := s.ends.onFirst
-	s.ends.onFirst = nil
-	s.took(m)
-	s.later().wake = func() { f(m) }
-}
-
-// OnFirst has the first message given to f instead of the mailbox. It is called
-// by the connection's reader, before any message can have come.
-func (s *Stream) OnFirst(f func(m pool.Message)) {
-	s.mu.Lock()
-	defer s.unlock()
-	s.more().onFirst = f
 }
 
 // offer hands the mailbox to whoever reads it.
@@ -391,14 +373,14 @@ func (s *Stream) recvOver() {
 	f.wakeReceiver()
 }
 
-// Accepted takes the peer's answer to our Open. With follows the reply is the
-// first message that comes.
-func (s *Stream) Accepted(reply pool.Message, header frame.Metadata, g frame.Grant, follows bool) {
+// Accepted takes the peer's answer to our Open, unless it has one or is over. With
+// follows the reply is the first message that comes.
+func (s *Stream) Accepted(reply pool.Message, header frame.Metadata, g frame.Grant, follows bool) bool {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.answered || s.st.done {
 		reply.Release()
-		return
+		return false
 	}
 	if !reply.IsZero() || len(header) > 0 {
 		m := s.more()
@@ -412,15 +394,16 @@ func (s *Stream) Accepted(reply pool.Message, header frame.Metadata, g frame.Gra
 		s.sendOver()
 	}
 	if follows {
-		s.more().onFirst = s.setReply
+		s.more().first = firstReply
 	} else {
 		s.answer()
 	}
 	if !s.cfg.granted() {
 		s.requeue() // data has waited for the answer
-		return
+		return true
 	}
 	s.grantSend(g.Credit)
+	return true
 }
 
 // Establish accepts the stream with its final configuration, and returns what
@@ -453,14 +436,6 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 	w.size, w.most = max(cfg.Window, MinWindow), max(cfg.MaxWindow, cfg.Window, MinWindow)
 	w.granted = max(w.granted, w.taken+uint64(w.size))
 	return w.granted
-}
-
-func (s *Stream) setReply(m pool.Message) {
-	s.mu.Lock()
-	defer s.unlock()
-	s.more().reply = m
-	s.answer()
-	s.requeue()
 }
 
 // limitWindow keeps the window within what the peer wants to have unread.
@@ -512,6 +487,9 @@ func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata)
 	}
 	if len(trailer) > 0 {
 		s.more().trailer = trailer
+	}
+	if n := trailer.Size() + len(reason); n > 0 {
+		s.link.Keep(n)
 	}
 	if code != frame.CodeOK {
 		e := s.fail(code, reason, true)
@@ -595,6 +573,9 @@ func (s *Stream) Evict(reason string) {
 	s.abort(s.fail(frame.CodeResourceExhausted, reason, false))
 	s.settleUp()
 	s.dropIn()
+	if e := s.ends; e != nil {
+		e.header, e.trailer = nil, nil
+	}
 	s.stopPump()     // which waits for a reader also when the stream is over
 	s.evicted = true // what the goroutine that feeds In has in hand goes when it ends
 }

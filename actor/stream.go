@@ -37,6 +37,9 @@ type Link interface {
 	// Assemble reserves (or, negative, returns) memory for a message that comes
 	// in fragments; false if the budget is used up. Any time.
 	Assemble(n int) bool
+	// Keep counts bytes that came beside messages, and that the stream keeps (or,
+	// negative, no longer does) until Retire. Any time.
+	Keep(n int)
 	// Grow returns the window to use instead of window, which its reader wants
 	// to be larger, at most most. Any time.
 	Grow(window, most int) int
@@ -134,7 +137,9 @@ type ends struct {
 	dropped  int  // messages that the peer did not read
 	resetErr *StreamError
 	faceErr  error
-	onFirst  func(pool.Message)
+
+	first     first  // what the first message is, until it has come
+	onRequest func() // see OnRequest
 
 	unanswered bool   // given up before the peer's answer
 	reported   uint64 // payload bytes that the peer says it has taken

@@ -12,6 +12,7 @@ type Balance struct {
 	Queued    int // bytes of credit accepted and not written
 	Assembled int // bytes reserved for messages in fragments
 	Given     int // bytes of windows beyond the initial ones
+	Brought   int // bytes that opens, answers and ends brought, and that streams keep
 }
 
 // Balance returns the connection's.
@@ -23,6 +24,7 @@ func (c *Conn) Balance() Balance {
 		Queued:    int(c.queued.Load()),
 		Assembled: c.assembled,
 		Given:     c.given,
+		Brought:   c.brought,
 	}
 	if c.pacing == frame.Granted {
 		b.Credit = int(int64(c.granted.Load() - c.sentCost.Load()))

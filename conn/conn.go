@@ -136,6 +136,7 @@ type Conn struct {
 	held      int    // see Hold
 	given     int    // window bytes beyond the initial ones
 	assembled int
+	brought   int // bytes: see Port.Keep
 	away      awayState
 	ended     bool // nothing new begins
 	cause     *Error

@@ -37,7 +37,7 @@ func (a *acceptor) Open(c *Conn, f *frame.Frame) *Refusal {
 	for i := range f.Grants {
 		m := &mortal{}
 		c.Prepare(&m.Port, m)
-		c.Attach(&m.Port, f.Stream+2*uint64(i))
+		c.Attach(&m.Port, f.Stream+2*uint64(i), 0)
 		a.streams = append(a.streams, m)
 	}
 	return nil

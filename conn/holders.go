@@ -42,16 +42,16 @@ func (c *Conn) evictStalled(now time.Time) {
 }
 
 // Held is how many bytes wait in this connection to be complete, to be taken by the
-// application, or to be written.
+// application, or to be written, and what its streams keep of what opened, answered
+// and ended them.
 func (c *Conn) Held() int {
 	unread := int64(c.arrived.Load()) - int64(c.taken.Load())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return int(max(unread, 0)+max(c.queued.Load(), 0)+c.kept.Load()) + c.assembled
+	return int(max(unread, 0)+max(c.queued.Load(), 0)+c.kept.Load()) + c.assembled + c.brought
 }
 
-// EvictLargest resets the stream that holds the most unread data, for want of
-// memory, or ends the connection if what has not come completely is more; it returns
+// EvictLargest resets the stream that holds the most, for want of memory, or ends the connection if what has not come completely is more; it returns
 // false if none holds any.
 func (c *Conn) EvictLargest() bool {
 	c.mu.Lock()
@@ -60,7 +60,7 @@ func (c *Conn) EvictLargest() bool {
 	var worst *Port
 	most := 0
 	for _, p := range ports {
-		if held, _ := p.s.Held(); held > most {
+		if held := p.holds(); held > most {
 			worst, most = p, held
 		}
 	}
@@ -69,7 +69,7 @@ func (c *Conn) EvictLargest() bool {
 		c.kept.Store(0)
 		c.Fail("read", frame.CodeResourceExhausted, errNoMemory)
 	case worst != nil:
-		worst.s.Evict("the server is out of memory for unread data")
+		worst.evict("the server is out of memory for what streams hold")
 	default:
 		return false
 	}
@@ -94,9 +94,9 @@ func (c *Conn) evictUnread() {
 	for _, p := range ports {
 		held, taken := p.s.Held()
 		if held > 0 {
-			hs = append(hs, holder{p, held, taken == p.readTaken})
+			hs = append(hs, holder{p, held, uint32(taken) == p.readTaken})
 		}
-		most, p.readTaken = max(most, held), taken
+		most, p.readTaken = max(most, held), uint32(taken)
 	}
 	var worst holder
 	for _, h := range hs {

@@ -420,7 +420,7 @@ func (c *Conn) open(f *frame.Frame) error {
 	refusal := c.refuse(f, int(n))
 	c.mu.Unlock()
 	if refusal == nil {
-		refusal = c.checkMetadata(f)
+		refusal = c.checkOpen(f)
 	}
 	if refusal == nil {
 		refusal = c.cfg.Handler.Open(c, f)
@@ -466,6 +466,8 @@ func (c *Conn) refuse(f *frame.Frame, n int) *Refusal {
 		return &Refusal{frame.CodeGoingAway, "server is shutting down", true}
 	case c.peer+n > c.mostStreams():
 		return &Refusal{frame.CodeRefused, fmt.Sprintf("%d streams are open", c.peer), true}
+	case c.brought >= c.lim.AssemblyBudget:
+		return &Refusal{frame.CodeResourceExhausted, "no memory left for what comes with opens", true}
 	}
 	return nil
 }
@@ -480,14 +482,11 @@ func (c *Conn) mostStreams() int {
 	return c.lim.MaxStreams
 }
 
-func (c *Conn) checkMetadata(f *frame.Frame) *Refusal {
-	size := f.Metadata.Size() + len(f.Method)
-	switch {
-	case size > c.lim.MaxMetadata || len(f.Metadata) > c.lim.MaxKeys:
-		return &Refusal{frame.CodeTooLarge, fmt.Sprintf("metadata of %d bytes in %d fields", size, len(f.Metadata)), true}
-	case len(f.Payload) > c.lim.MaxMessage:
-		return &Refusal{frame.CodeTooLarge, fmt.Sprintf("request of %d bytes", len(f.Payload)), true}
-	case !f.Metadata.Valid():
+func (c *Conn) checkOpen(f *frame.Frame) *Refusal {
+	if r := c.TooMuch(f); r != nil {
+		return r
+	}
+	if !f.Metadata.Valid() {
 		return &Refusal{frame.CodeProtocol, "metadata with an illegal key", true}
 	}
 	return nil

@@ -124,7 +124,7 @@ func (s *stage) talker(name string, size, turns int) *talker {
 	t := &talker{name: name, size: size, turns: turns, log: &s.log}
 	s.c.Prepare(&t.Port, t)
 	s.n += 2
-	s.c.Attach(&t.Port, s.n)
+	s.c.Attach(&t.Port, s.n, 0)
 	return t
 }
 

@@ -22,7 +22,8 @@ type Port struct {
 	peerOver atomic.Bool // the peer ended its half, or reset
 	mate     *Port       // the next that the same request opens
 
-	readTaken uint64 // what was taken when the reader last looked for a stream to evict
+	readTaken uint32 // what was taken, its lower half, when the reader last looked for a stream to evict
+	brought   int32  // bytes: see Keep; owned by the connection's lock
 	seenTaken uint64 // owned by the connection's timer
 	seenAt    int64  // nanoseconds since the connection began; 0: never
 
@@ -33,11 +34,13 @@ type Port struct {
 // place.
 func (c *Conn) Prepare(p *Port, s Stream) { p.c, p.s = c, s }
 
-// Attach gives p its number. It is called from Handler.Open.
-func (c *Conn) Attach(p *Port, id uint64) {
+// Attach gives p its number, and counts what it keeps of its open, in bytes: see
+// Keep. It is called from Handler.Open.
+func (c *Conn) Attach(p *Port, id uint64, brought int) {
 	p.id.Store(id)
 	c.mu.Lock()
 	c.table.add(p)
+	p.keep(brought)
 	c.peer++
 	c.streams.Add(1)
 	c.mu.Unlock()
@@ -211,6 +214,7 @@ func (p *Port) Retire() { p.c.retire(p) }
 func (c *Conn) retire(p *Port) {
 	c.mu.Lock()
 	p.gone = true
+	p.keep(-int(p.brought))
 	id := p.id.Load()
 	if id != 0 {
 		c.table.remove(id)

@@ -503,7 +503,8 @@ func TestBrpcStreamsAreLimited(t *testing.T) {
 // What the peer could not take at all fails where it is set.
 func TestBrpcLimitsOfMetadata(t *testing.T) {
 	const most = 48 << 10
-	w := overBrpc(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxMetadata: most}}, nil)
+	limits := kernel.Limits{MaxMetadata: most}
+	w := overBrpc(t, &kernel.ServerOptions{Limits: limits}, &kernel.ClientOptions{Limits: limits})
 	w.srv.Handle("m", func(ctx context.Context, s *kernel.Stream) error {
 		if err := s.SetHeader(md(most + 1)); !errors.Is(err, kernel.ErrMetadataTooLarge) {
 			t.Errorf("a header too large: %v", err)

@@ -445,10 +445,8 @@ func (l *link) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	}
 	o := c.offer(f)
 	if f.FollowsData {
-		o.streams[0].c.a.OnFirst(func(m Message) {
-			o.setRequest(m)
-			c.host.dispatch(o, h)
-		})
+		o.follows = true
+		o.streams[0].c.a.OnRequest(func() { c.host.dispatch(o, h) })
 		return nil
 	}
 	c.host.dispatch(o, h)
@@ -460,9 +458,11 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 	o := &Offer{conn: c, metadata: f.Metadata}
 	o.streams, o.grants = o.one[:0], append(o.oneGrant[:0], f.Grants...)
 	initial := c.c.FirstUnaccepted()
+	brought := len(f.Method) + f.Metadata.Size() + len(f.Payload)
 	for i, g := range f.Grants {
 		s := &Stream{}
 		s.c.conn, s.c.method, s.c.unary = c, f.Method, f.Unary
+		s.c.served.Store(isUnseen)
 		so := StreamOptions{InBuffer: defaultInBuffer, MaxBatch: defaultMaxBatch}
 		window := initial
 		if g.Limit > 0 {
@@ -473,7 +473,8 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 		if f.Deadline > 0 {
 			s.c.setDeadline(time.Now().Add(f.Deadline))
 		}
-		c.c.Attach(&s.c.Port, f.Stream+2*uint64(i))
+		c.c.Attach(&s.c.Port, f.Stream+2*uint64(i), brought)
+		brought = 0         // the first has it all
 		s.c.startDeadline() // its opener may have no way to tell when it has passed
 		o.streams = append(o.streams, s)
 	}

@@ -93,6 +93,12 @@ func (c *core) Lost(err error, refused bool) {
 
 // Control implements conn.Stream.
 func (c *core) Control(f *frame.Frame) error {
+	if f.Kind == frame.Accept || f.Kind == frame.EOS {
+		if r := c.conn.c.TooMuch(f); r != nil {
+			c.abort(r.Code, r.Reason, nil)
+			return frame.ErrFault
+		}
+	}
 	switch f.Kind {
 	case frame.Accept:
 		c.accepted(f)
@@ -129,6 +135,7 @@ func (c *core) accepted(f *frame.Frame) {
 	if len(f.Payload) > 0 {
 		reply = pool.Copy(f.Payload)
 	}
+	brought := reply.Len() + f.Metadata.Size()
 	for i, s := range c.mates() {
 		if i >= len(f.Grants) {
 			s.a.Refused(CodeFailedPrecondition, "the peer accepted fewer streams", true)
@@ -137,7 +144,9 @@ func (c *core) accepted(f *frame.Frame) {
 		if i > 0 {
 			reply = Message{}
 		}
-		s.a.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0)
+		if s.a.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) && i == 0 && brought > 0 {
+			c.Keep(brought)
+		}
 	}
 }
 

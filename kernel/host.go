@@ -127,8 +127,10 @@ func (h *host) run(o *Offer, e entry) {
 func (h *host) serve(o *Offer, e entry) {
 	switch {
 	case e.stream != nil:
+		o.see()
 		h.runStream(o, e)
 	case e.offer != nil:
+		o.see()
 		err := e.offer(o.streams[0].Context(), o)
 		h.unanswered(o, err)
 	default:
@@ -249,6 +251,7 @@ func (h *host) logPanic(text, what, name string, peer net.Addr, r any) {
 
 // queue puts an offer into Offers, or refuses it: nobody is waited for.
 func (h *host) queue(o *Offer) {
+	o.unseen()
 	select {
 	case h.offers <- o:
 	default:

@@ -89,6 +89,18 @@ func TestHostileStreams(t *testing.T) {
 		{name: "44 a key in capitals", do: opensWith(frame.Metadata{{Key: "Key"}}), ends: stream, code: frame.CodeProtocol},
 		{name: "44 an empty key", do: opensWith(frame.Metadata{{Key: ""}}), ends: stream, code: frame.CodeProtocol},
 		{name: "44 a value with NUL and line breaks", do: opensWith(frame.Metadata{{Key: "k", Value: "\x00\r\n\xff"}}), ends: nothing},
+		{name: "44 an end with 30,000 empty fields", do: after(opens("stuck"), sends(endWith(make(frame.Metadata, 30_000)))), ends: stream, code: frame.CodeTooLarge},
+		{name: "44 an end with 17 KiB of trailers", do: after(opens("stuck"), sends(endWith(md(17<<10)))), ends: stream, code: frame.CodeTooLarge},
+		{name: "44 an end with 129 fields", do: after(opens("stuck"), sends(endWith(keys(129)))), ends: stream, code: frame.CodeTooLarge},
+		{name: "44 an end with all that it may have", do: after(opens("stuck"), sends(endWith(bytes128())), opens("stuck"),
+			sends(frames(frame.Frame{Kind: frame.EOS, Stream: 3, Metadata: md(16 << 10)}))), ends: nothing},
+		{name: "44 a request as long as an open may carry", do: opensWithRequest(16 << 10), ends: nothing},
+		{name: "44 a byte more", do: opensWithRequest(16<<10 + 1), ends: stream, code: frame.CodeTooLarge, check: notProcessed},
+		{name: "44 a request of 60 KiB", do: opensWithRequest(60 << 10), ends: stream, code: frame.CodeTooLarge, check: notProcessed},
+		{name: "44 a request to follow, beyond the limit", do: after(opensToFollow, sends(first(1, 1<<20+1, hundred), more(1, hundred, false))),
+			ends: stream, code: frame.CodeTooLarge},
+		{name: "44 a request to follow, of which some never comes", do: after(opensToFollow, sends(first(1, 1<<20, hundred))), ends: nothing, alloc: 4 << 20},
+		{name: "44 a request to follow that never comes", do: after(opensToFollow, sends(frames(eos))), ends: nothing},
 		{name: "46 open and reset without a pause", do: openAndReset, ends: connection, code: frame.CodeCalm, alloc: 32 << 20},
 		{name: "47 resets that the server is made to send", do: madeToReset, ends: connection, code: frame.CodeCalm, alloc: 32 << 20},
 		{name: "48 streams that say nothing", do: manyOpens(100), ends: nothing, after: time.Second, alloc: 2 << 20},
@@ -140,6 +152,27 @@ func opensWith(md frame.Metadata) func(r *raw) {
 		f.Metadata = md
 		r.say(f)
 	}
+}
+
+// endWith is an end of stream 1 with trailers.
+func endWith(md frame.Metadata) []byte {
+	return frames(frame.Frame{Kind: frame.EOS, Stream: 1, Metadata: md})
+}
+
+func opensWithRequest(n int) func(r *raw) {
+	return func(r *raw) {
+		f := openFrame(r.next, "echo")
+		r.next += 2
+		f.Payload = make([]byte, n)
+		r.say(f)
+	}
+}
+
+func opensToFollow(r *raw) {
+	f := openFrame(r.next, "stuck")
+	r.next += 2
+	f.FollowsData = true
+	r.say(f)
 }
 
 func keys(n int) (md frame.Metadata) {

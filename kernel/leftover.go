@@ -19,6 +19,7 @@ const (
 	isServed  = 1 << iota // its handler runs
 	isLeft                // it is among the leftovers
 	wasServed             // its handler has returned
+	isUnseen              // it was offered, and nobody has looked at it
 )
 
 // beginServing says that a handler runs for the streams of an offer; endServing, that
@@ -37,9 +38,31 @@ func (o *Offer) endServing() {
 	}
 }
 
-// leave is called when the stream has been retired.
+// unseen says that nobody has looked at the offer: should its streams end before
+// somebody does, what they hold is nobody's. noticed says that somebody is about to.
+func (o *Offer) unseen() {
+	for _, s := range o.streams {
+		s.c.served.Or(isUnseen)
+		if s.Err() != nil { // meanwhile: it did not find us
+			s.c.a.Drop()
+		}
+	}
+}
+
+func (o *Offer) noticed() {
+	for _, s := range o.streams {
+		s.c.served.And(^uint32(isUnseen))
+	}
+}
+
+// leave is called when the stream has been retired. What nobody has looked at goes at
+// once: its offer may wait for long.
 func (l *leftovers) leave(c *core) {
-	if c.served.Load() != isServed {
+	switch served := c.served.Load(); {
+	case served&isUnseen != 0:
+		c.a.Drop()
+		return
+	case served != isServed:
 		return
 	}
 	n := c.a.Unread()

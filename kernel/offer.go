@@ -7,11 +7,12 @@ import (
 	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
 )
 
 // inlineMax is the longest request or reply that travels in the frame that opens
 // or accepts; a longer one is the stream's first message.
-const inlineMax = 16 << 10
+const inlineMax = native.MaxInline
 
 // An Offer is one stream, or several, that a peer asks for. It must be accepted
 // or rejected; a handler that returns without doing either has rejected it.
@@ -24,18 +25,40 @@ type Offer struct {
 	one      [1]*Stream
 	oneGrant [1]frame.Grant
 
+	look     sync.Once
 	lazily   sync.Once
 	mu       sync.Mutex
 	header   Metadata
 	answered bool
+	follows  bool // the request is the first stream's first message
 }
 
 // Method is the name that the peer asked for.
 func (o *Offer) Method() string { return o.streams[0].Method() }
 
 // Request is what came with the wish. It belongs to the stream: Share or Clone
-// it to keep it.
-func (o *Offer) Request() Message { return o.request }
+// it to keep it. It is empty if the peer has given the stream up before anybody
+// looked at the offer.
+func (o *Offer) Request() Message {
+	o.see()
+	return o.request
+}
+
+// see hands the offer over, to its handler or to whoever asks for its request or
+// accepts it: until then a long request waits unread. A short one counts as long as its
+// stream is open.
+func (o *Offer) see() {
+	o.look.Do(func() {
+		o.noticed()
+		first := &o.streams[0].c
+		switch n := o.request.Len(); {
+		case o.follows:
+			o.setRequest(first.a.Request())
+		case n > inlineMax:
+			first.Keep(-n)
+		}
+	})
+}
 
 // Metadata is what came with the wish.
 func (o *Offer) Metadata() Metadata { return o.metadata }
@@ -116,6 +139,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	if err != nil {
 		return nil, err
 	}
+	o.see()
 	first := o.streams[0]
 	if err := first.Err(); err != nil {
 		o.abandon()

@@ -1,0 +1,78 @@
+package conn
+
+import (
+	"fmt"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// What opens, answers and ends bring along beside the messages takes no credit.
+// Each has limits of its own, and what a stream keeps of it is counted while the
+// stream is open.
+
+// Keep implements actor.Link.
+func (p *Port) Keep(n int) {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	if !p.gone {
+		p.keep(n)
+	}
+}
+
+// keep is Keep with the lock held. What was evicted is not there any more to be let
+// go.
+func (p *Port) keep(n int) {
+	n = max(n, -int(p.brought))
+	p.brought += int32(n)
+	p.c.brought += n
+}
+
+// holds is how many bytes the stream holds: unread ones, and what it keeps.
+func (p *Port) holds() int {
+	n, _ := p.s.Held()
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	return n + int(p.brought)
+}
+
+// evict ends the stream for want of memory. What it holds counts no more from now
+// on, though it may take a while until the peer has been told.
+func (p *Port) evict(reason string) {
+	p.s.Evict(reason)
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	p.keep(-int(p.brought))
+}
+
+// TooMuch tells why we don't take what an open, an answer or an end brings along,
+// or returns nil.
+func (c *Conn) TooMuch(f *frame.Frame) *Refusal {
+	size, inline := f.Metadata.Size()+f.Omitted, 0
+	if f.Kind == frame.Open {
+		size += len(f.Method)
+	}
+	if f.Kind != frame.EOS {
+		inline = len(f.Payload)
+	}
+	text := ""
+	switch {
+	case size > c.lim.MaxMetadata:
+		text = fmt.Sprintf("metadata of %d bytes, at most %d are taken", size, c.lim.MaxMetadata)
+	case len(f.Metadata) > c.lim.MaxKeys:
+		text = fmt.Sprintf("metadata of %d fields, at most %d are taken", len(f.Metadata), c.lim.MaxKeys)
+	case inline > c.mostInline():
+		text = fmt.Sprintf("a request or reply of %d bytes, at most %d are taken", inline, c.mostInline())
+	default:
+		return nil
+	}
+	return &Refusal{frame.CodeTooLarge, text, true}
+}
+
+// mostInline is the longest request or reply that comes in the frame that opens or
+// accepts.
+func (c *Conn) mostInline() int {
+	if n := c.caps.MaxInline; n > 0 {
+		return min(n, c.lim.MaxMessage)
+	}
+	return c.lim.MaxMessage
+}

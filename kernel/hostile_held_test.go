@@ -1,0 +1,267 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// heldBy is what the server counts as held by all connections.
+func heldBy(srv *kernel.Server) (n int) {
+	for _, c := range srv.Conns() {
+		n += c.Held()
+	}
+	return n
+}
+
+// Row 44: what a server's answer may bring is limited like what an open may.
+func TestHostileAnswers(t *testing.T) {
+	accept := func(f frame.Frame) []byte {
+		f.Kind, f.Stream, f.Grants = frame.Accept, 1, []frame.Grant{{Credit: 100}}
+		return frames(f)
+	}
+	for _, row := range []struct {
+		name string
+		say  []byte
+		code frame.Code
+	}{
+		{"30,000 empty fields", accept(frame.Frame{Metadata: make(frame.Metadata, 30_000)}), frame.CodeTooLarge},
+		{"17 KiB of headers", accept(frame.Frame{Metadata: md(17 << 10)}), frame.CodeTooLarge},
+		{"129 fields", accept(frame.Frame{Metadata: keys(129)}), frame.CodeTooLarge},
+		{"a reply of 16 KiB and a byte", accept(frame.Frame{Payload: make([]byte, 16<<10+1)}), frame.CodeTooLarge},
+		{"all that it may have", accept(frame.Frame{Metadata: md(16 << 10), Payload: make([]byte, 16<<10)}), frame.CodeOK},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			fakeServer(t, func(r *raw, c *kernel.Client) {
+				s, err := c.Open(context.Background(), "m", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				_ = r.write(row.say)
+				_ = r.write(row.say) // a second answer is nothing
+				synctest.Wait()
+				if row.code == frame.CodeOK {
+					if _, header, err := s.Accepted(context.Background()); err != nil || header.Size() != 16<<10 {
+						t.Errorf("a header of %d bytes, %v", header.Size(), err)
+					}
+					if n := s.Conn().Balance().Brought; n != 32<<10 {
+						t.Errorf("%d bytes are counted", n)
+					}
+					return
+				}
+				if err := s.Err(); !errors.Is(err, &kernel.StreamError{Code: row.code}) {
+					t.Errorf("the stream: %v", err)
+				}
+				if h, ok := r.find(frame.Reset, 1); !ok || h.code != row.code {
+					t.Errorf("it was not reset: %s", r.tail())
+				}
+				if b := s.Conn().Balance(); b.Brought != 0 || b.Streams != 0 {
+					t.Errorf("left: %+v", b)
+				}
+			})
+		})
+	}
+}
+
+// M42: a reason that is too long is cut by whoever reads it.
+func TestHostileReasonsAreCut(t *testing.T) {
+	const most = 1 << 10
+	synctest.Test(t, func(t *testing.T) {
+		tg := newTarget(t, true, kernel.ServerOptions{})
+		got := make(chan error, 1)
+		tg.srv.Handle("m", func(ctx context.Context, s *kernel.Stream) error {
+			<-ctx.Done()
+			got <- s.Err()
+			return nil
+		})
+		r := tg.attack(hello())
+		r.open("m")
+		text := strings.Repeat("x", 60_000)
+		_ = r.write(join(head(2+3+len(text)-1, 7, 1), []byte{1, 0xe0, 0xd4, 0x03}, []byte(text))) // code, length
+		var se *kernel.StreamError
+		if err := <-got; !errors.As(err, &se) || len(se.Reason) != most {
+			t.Errorf("a reason of %d bytes: %.200v", len(se.Reason), err)
+		}
+	})
+}
+
+// What opens and ends bring is within the memory budget: streams are reset for it as
+// for what they have unread.
+func TestHostileOpensAndEndsStayWithinTheMemoryBudget(t *testing.T) {
+	const budget = 1 << 20
+	synctest.Test(t, func(t *testing.T) {
+		l := targetLimits()
+		l.Memory = budget
+		tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
+		tg.neighbour()
+		r := tg.attack(hello())
+		for range 50 {
+			f := openFrame(r.next, "stuck")
+			f.Metadata, f.Payload = md(15<<10), make([]byte, 16<<10)
+			r.say(f, frame.Frame{Kind: frame.EOS, Stream: r.next, Metadata: md(16 << 10)})
+			r.next += 2
+		}
+		synctest.Wait()
+		if n := heldBy(tg.srv); n < 2*budget {
+			t.Fatalf("%d bytes are held: too few for the test", n)
+		}
+		time.Sleep(time.Second)
+		n, evicted := heldBy(tg.srv), tg.srv.Stats().Evicted
+		if n > budget*95/100 || n < budget*90/100 {
+			t.Errorf("%d bytes are held of a budget of %d", n, budget)
+		}
+		if evicted < 25 || evicted > 35 {
+			t.Errorf("%d streams were evicted", evicted)
+		}
+		tg.unharmed()
+		r.settled()
+		if n := heldBy(tg.srv); n > 100 {
+			t.Errorf("%d bytes are held in the end", n)
+		}
+	})
+}
+
+// Where one connection's opens bring as much as it may assemble, it opens no more.
+func TestHostileOpensOfOneConnectionAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := targetLimits()
+		l.AssemblyBudget = 1 << 20
+		tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
+		tg.neighbour()
+		r := tg.attack(hello())
+		for range 100 {
+			f := openFrame(r.next, "stuck")
+			f.Metadata, f.Payload = md(15<<10), make([]byte, 16<<10)
+			r.next += 2
+			r.say(f)
+		}
+		synctest.Wait()
+		if n := r.count(frame.Reject); n < 60 || n > 70 {
+			t.Errorf("%d opens of 100 were refused", n)
+		}
+		if h, ok := r.find(frame.Reject, 199); !ok || h.code != frame.CodeResourceExhausted || !h.fresh {
+			t.Errorf("the last: %s", r.tail())
+		}
+		r.settled()
+		r.echoes()
+		tg.unharmed()
+	})
+}
+
+// A request that follows its open is unread until somebody looks at its offer: it
+// keeps its credit and its share of the assembly budget, and goes with its stream.
+func TestHostileRequestsThatWaitAreUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const request, budget = 1 << 20, 4 << 20
+		l := targetLimits()
+		l.AssemblyBudget = budget
+		tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
+		offers := tg.srv.Offers()
+		tg.neighbour()
+		r := tg.attack(hello())
+		piece := make([]byte, 32<<10)
+		for range 20 {
+			id := r.next
+			r.next += 2
+			f := openFrame(id, "nobody looks")
+			f.FollowsData = true
+			r.say(f)
+			// What a stream may send before it is accepted goes first; the rest as
+			// its credit comes.
+			_ = r.write(first(id, request, piece[:1000]))
+			for n := request - 1000; n > 0; n -= len(piece) {
+				synctest.Wait()
+				p := piece[:min(n, len(piece))]
+				for at := 0; at < len(p); at += 4000 {
+					q := p[at:min(at+4000, len(p))]
+					_ = r.write(more(id, q, n == len(p) && at+len(q) == len(p)))
+					synctest.Wait()
+				}
+			}
+		}
+		synctest.Wait()
+		if n := heldBy(tg.srv); n < budget || n > budget+1<<20 {
+			t.Errorf("%d bytes are held", n)
+		}
+		reset := 0
+		for id := uint64(1); id < r.next; id += 2 {
+			if h, ok := r.find(frame.Reset, id); ok && h.code == frame.CodeResourceExhausted {
+				reset++
+			}
+		}
+		if reset != 20-budget/request {
+			t.Errorf("%d streams of 20 were reset for want of memory: %s", reset, r.tail())
+		}
+		o := <-offers
+		if n := o.Request().Len(); n != request {
+			t.Errorf("a request of %d bytes", n)
+		}
+		o.Request().Release()
+		if n := heldBy(tg.srv); n > budget-request+100<<10 {
+			t.Errorf("%d bytes are held after one was looked at", n)
+		}
+		r.settled() // resets the others
+		if n := heldBy(tg.srv); n > 100 {
+			t.Errorf("%d bytes are held in the end", n)
+		}
+		o = <-offers
+		if n := o.Request().Len(); n != 0 {
+			t.Errorf("a request of %d bytes outlived its stream, which nobody had looked at", n)
+		}
+		if _, err := o.Accept(kernel.Message{}, nil); !errors.Is(err, &kernel.StreamError{Code: frame.CodeCancelled}) {
+			t.Errorf("accepting it: %v", err)
+		}
+		tg.unharmed()
+	})
+}
+
+// What is sent on a stream whose handler waits for another to return goes with the
+// stream: its handler will never run.
+func TestHostileStreamsThatWaitForHandlersKeepNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tg := newTarget(t, true, kernel.ServerOptions{})
+		done := make(chan struct{})
+		tg.srv.Handle("deaf", func(context.Context, *kernel.Stream) error {
+			<-done
+			return nil
+		})
+		tg.neighbour()
+		r := tg.attack(hello())
+		open := func(n int) (ids []frame.Frame) {
+			for range n {
+				id := r.open("deaf")
+				_ = r.write(data(id, make([]byte, 1000)))
+				ids = append(ids, frame.Frame{Kind: frame.Reset, Stream: id})
+			}
+			synctest.Wait()
+			return ids
+		}
+		r.say(open(100)...)
+		waiting := open(50)
+		wait := func() (n, unread int) {
+			for _, c := range tg.srv.Conns() {
+				k, u := c.Waiting()
+				n, unread = n+k, unread+u
+			}
+			return n, unread
+		}
+		if n, unread := wait(); n != 50 || unread != 50*1032 {
+			t.Errorf("%d wait, with %d bytes", n, unread)
+		}
+		r.say(waiting...)
+		synctest.Wait()
+		if n, unread := wait(); n != 50 || unread != 0 {
+			t.Errorf("%d wait, with %d bytes", n, unread)
+		}
+		close(done)
+		r.settled()
+		tg.unharmed()
+	})
+}

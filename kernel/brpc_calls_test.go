@@ -578,3 +578,73 @@ func TestBrpcManyHandlersFail(t *testing.T) {
 	w.send(good, "x")
 	w.want(good, "x")
 }
+
+// An answer with more metadata than the client takes fails its call, or its stream, and
+// nothing else.
+func TestBrpcAnswersWithTooMuchMetadata(t *testing.T) {
+	w := overBrpc(t, nil, nil)
+	w.srv.Handle("m", func(ctx context.Context, s *kernel.Stream) error {
+		if err := s.SetHeader(md(17 << 10)); err != nil {
+			t.Error(err)
+		}
+		return nil
+	})
+	w.srv.Handle("echo", echo)
+	s := w.open("echo")
+	w.send(s, "one")
+	w.want(s, "one")
+	m := text("x")
+	_, err := w.client.Call(w.ctx, "m", m, nil)
+	wantCode(t, err, kernel.CodeTooLarge)
+	m.Release()
+	_, _, err = w.open("m").Accepted(w.ctx)
+	wantCode(t, err, kernel.CodeTooLarge)
+	w.call("echo", "two", "two")
+	w.send(s, "three")
+	w.want(s, "three")
+	if n := s.Conn().Balance().Brought; n != 0 {
+		t.Errorf("%d bytes are kept", n)
+	}
+	w.cleanup(s)
+}
+
+// A request has the length of any message, and comes with its open: it is held until
+// somebody looks at it.
+func TestBrpcRequestsThatWaitAreHeld(t *testing.T) {
+	w := overBrpc(t, &kernel.ServerOptions{Limits: kernel.Limits{AssemblyBudget: 4 << 20}}, nil)
+	w.srv.Offers()
+	var streams []*kernel.Stream
+	for range 4 {
+		s, err := w.client.Open(w.ctx, "m", &kernel.OpenOptions{Request: sized(1<<20, 'r')})
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams = append(streams, s)
+	}
+	held := func() int { return heldBy(w.srv) }
+	w.eventually("the requests to be there", func() bool { return held() >= 4<<20 })
+	_, _, err := w.open("m").Accepted(w.ctx)
+	if se := wantCode(t, err, kernel.CodeResourceExhausted); !se.NotProcessed {
+		t.Errorf("%+v", se)
+	}
+	o := w.offer()
+	if n := o.Request().Len(); n != 1<<20 || held() > 3<<20+100 {
+		t.Errorf("a request of %d bytes; %d are held", n, held())
+	}
+	b, err := o.Accept(kernel.Message{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Request().Release()
+	for _, s := range streams[1:] {
+		o := w.offer()
+		o.Request().Release()
+		o.Reject(kernel.CodeUnavailable, "")
+		_, _, err := s.Accepted(w.ctx)
+		wantCode(t, err, kernel.CodeUnavailable)
+	}
+	for _, s := range streams {
+		s.Request().Release()
+	}
+	w.cleanup(streams[0], b)
+}

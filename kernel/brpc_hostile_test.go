@@ -316,6 +316,8 @@ func TestBrpcHostileStreams(t *testing.T) {
 			ends: nothing, check: wantAnswer(90)},
 		{name: "44 ten thousand keys", do: brpcSays(brpcAsk{method: "echo", id: 1, meta: bytes.Repeat(str(9, str(1, "k")), 10_000)}.bytes()),
 			ends: nothing, check: wantAnswer(90), alloc: 4 << 20},
+		{name: "44 thirty thousand empty fields", do: brpcSays(brpcAsk{method: "echo", id: 1, meta: bytes.Repeat(str(9, ""), 30_000)}.bytes()),
+			ends: nothing, check: wantAnswer(90)},
 		{name: "44 keys that are none", do: brpcSays(brpcAsk{method: "echo", id: 1, meta: str(9, join(str(1, "A\x00 b\xff"), str(2, "v")))}.bytes()),
 			ends: nothing, check: wantAnswer(0)},
 		{name: "46 opens and resets", do: opensAndResets, ends: connection, code: frame.CodeCalm, alloc: 64 << 20},

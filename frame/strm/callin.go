@@ -20,9 +20,12 @@ func (s *Session) packet(meta, payload []byte, via *stream) error {
 	case err != nil:
 		return err
 	case s.client:
-		return s.response(m, payload, via)
+		err = s.response(m, payload, via)
+	default:
+		err = s.request(m, payload)
 	}
-	return s.request(m, payload)
+	m.reset() // what a packet took is not kept for the next, which may never come
+	return err
 }
 
 func (s *Session) packetMeta(meta []byte) (*rpcMeta, error) {
@@ -52,11 +55,14 @@ func (s *Session) longPacket(meta []byte) error {
 	in.rest = in.body - in.meta
 	plain := m.compress == compressNone && m.checksum == checksumNone && !m.hasSettings &&
 		m.errno == 0 && m.attachment >= 0 && int(m.attachment) <= in.rest
+	in.st = nil
 	if plain {
-		if in.st = s.beginCall(m); in.st != nil {
-			in.state, in.first, in.call, in.fm = inPieces, true, true, frameMeta{}
-			return nil
-		}
+		in.st = s.beginCall(m)
+	}
+	m.reset()
+	if in.st != nil {
+		in.state, in.first, in.call, in.fm = inPieces, true, true, frameMeta{}
+		return nil
 	}
 	if err := collectable(in.body); err != nil {
 		return err
@@ -80,7 +86,7 @@ func (s *Session) beginCall(m *rpcMeta) *stream {
 		return nil
 	}
 	c.answered = true
-	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: m.metadata(), Grants: s.in.grant(1, false)})
+	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: m.metadata(), Omitted: m.omitted(), Grants: s.in.grant(1, false)})
 	return st
 }
 
@@ -208,7 +214,7 @@ func (s *Session) offer(m *rpcMeta, n int) *stream {
 	in.next += 2 * uint64(n)
 	s.emit(frame.Frame{
 		Kind: frame.Open, Stream: c.first, Unary: c.unary, Method: in.methodOf(m),
-		Metadata: m.metadata(), Deadline: time.Duration(max(m.timeout, 0)) * time.Millisecond,
+		Metadata: m.metadata(), Omitted: m.omitted(), Deadline: time.Duration(max(m.timeout, 0)) * time.Millisecond,
 		Grants: in.grant(n, !c.unary && !m.settings.writable),
 	})
 	return s.settle(m, c)
@@ -348,7 +354,7 @@ func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
 		}
 	}
 	md := m.metadata()
-	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: md, Grants: s.in.grant(1, false)})
+	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: md, Omitted: m.omitted(), Grants: s.in.grant(1, false)})
 	if code == frame.CodeOK {
 		s.emit(frame.Frame{Kind: frame.Data, Stream: st.id, Payload: msg, First: true, Last: true, Total: len(msg)})
 		reason, md = "", nil
@@ -396,7 +402,7 @@ func (s *Session) opened(m *rpcMeta, payload []byte, c *call) error {
 		return err
 	}
 	s.emit(frame.Frame{
-		Kind: frame.Accept, Stream: first, Payload: msg, Metadata: m.metadata(),
+		Kind: frame.Accept, Stream: first, Payload: msg, Metadata: m.metadata(), Omitted: m.omitted(),
 		Grants: s.in.grant(accepted, !m.settings.writable),
 	})
 	return s.replay(c)

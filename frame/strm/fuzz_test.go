@@ -168,7 +168,7 @@ func FuzzMeta(f *testing.F) {
 		} else if ok && ferr != nil && wholeTail(rest) {
 			t.Fatalf("in short there is no error, at length %v", ferr)
 		}
-		var m rpcMeta
+		m := rpcMeta{most: maxMetadata}
 		if err := m.parse(b); err != nil {
 			return
 		}

@@ -47,7 +47,7 @@ const testMaxMessage = 4 << 20
 // connect makes a session as a handshake does.
 func connect(t testing.TB, client bool, token string) *Session {
 	t.Helper()
-	g := &frame.Greeting{Client: client, Own: frame.Settings{MaxMessage: testMaxMessage, Token: []byte(token)}}
+	g := &frame.Greeting{Client: client, Own: frame.Settings{MaxMessage: testMaxMessage, MaxMetadata: maxMetadata, Token: []byte(token)}}
 	s, err := Protocol{}.Handshake(context.Background(), nil, g)
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,8 @@ type rpcMeta struct {
 	auth        []byte
 	hasSettings bool
 	settings    settings
-	fields      []userField
+	fields      []userField // all of them, or none if they are too many
+	size, most  int         // bytes of them, as frame.Metadata counts, and how many are kept
 	content     int32
 	checksum    int32
 	sum         []byte
@@ -84,9 +85,21 @@ const (
 	fExtra        = 4
 )
 
-// reset empties m and keeps its memory.
+// reset empties m and keeps a little of its memory.
 func (m *rpcMeta) reset() {
-	*m = rpcMeta{fields: m.fields[:0], settings: settings{extra: m.settings.extra[:0]}}
+	clear(m.fields)
+	*m = rpcMeta{
+		most: m.most, fields: kept(m.fields, keptFields),
+		settings: settings{extra: kept(m.settings.extra, keptFields)},
+	}
+}
+
+// omitted is how many bytes of user fields were too many to keep.
+func (m *rpcMeta) omitted() int {
+	if m.size > m.most {
+		return m.size
+	}
+	return 0
 }
 
 func (m *rpcMeta) parse(p []byte) error {
@@ -186,6 +199,11 @@ func (m *rpcMeta) userField(b []byte) error {
 		}
 		return nil
 	})
+	m.size += len(u.key) + len(u.value) + 32
+	if m.size > m.most { // counted before any more of them is kept
+		m.fields = m.fields[:0]
+		return err
+	}
 	m.fields = append(m.fields, u)
 	return err
 }

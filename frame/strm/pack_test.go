@@ -362,6 +362,30 @@ func TestUserFieldsBecomeKeysOfMetadata(t *testing.T) {
 	}
 }
 
+// User fields that are too many are counted, not kept; nor is the memory of those that
+// were not, when their packet has been taken.
+func TestUserFieldsBeyondTheLimitAreLeftOut(t *testing.T) {
+	request := func(fields int) []byte {
+		meta := appendBytes(appendBytes(nil, fService, []byte("a")), fMethod, []byte("b"))
+		meta = appendBytes(nil, fRequest, meta)
+		for range fields {
+			meta = appendBytes(meta, fUserFields, "")
+		}
+		return append(appendHeader(nil, magicRPC, len(meta), 0), meta...)
+	}
+	for fields, want := range map[int]int{maxMetadata / 32: 0, maxMetadata/32 + 1: maxMetadata + 32, 30_000: 32 * 30_000} {
+		_, s := pair(t)
+		s.feed(request(fields))
+		f := s.events[0].frame
+		if f.Kind != frame.Open || f.Omitted != want || (len(f.Metadata) == 0) != (want > 0) {
+			t.Errorf("%d fields: %d are kept, %d bytes are left out, want %d", fields, len(f.Metadata), f.Omitted, want)
+		}
+		if n := cap(s.in.rpc.fields); n > keptFields {
+			t.Errorf("%d fields: room for %d is kept", fields, n)
+		}
+	}
+}
+
 func TestAPacketThatThePeerWouldNotTakeIsNotWritten(t *testing.T) {
 	small := func(client bool) *side { return &side{Session: newSession(client, testMaxMessage, 4<<10)} }
 	big := strings.Repeat("x", 4<<10)

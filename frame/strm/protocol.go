@@ -66,6 +66,7 @@ func (p Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gree
 		}
 	}
 	s := newSession(g.Client, int(g.Own.MaxMessage), body)
+	s.in.rpc.most = int(g.Own.MaxMetadata)
 	if g.Client {
 		s.out.token = g.Own.Token
 	}

@@ -134,6 +134,7 @@ func (s *Session) pop(f *frame.Frame) bool {
 // should be small.
 const (
 	keptEvents = 8
+	keptFields = 8
 	keptBytes  = 4 << 10
 )
 

@@ -27,6 +27,7 @@ type Session struct {
 func newSession(client bool, maxMessage, peerBody int) *Session {
 	s := &Session{client: client, maxMessage: maxMessage, peerBody: peerBody}
 	s.in.next = 1
+	s.in.rpc.most = maxMetadata
 	s.table.streams = map[uint64]*stream{}
 	return s
 }

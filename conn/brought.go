@@ -27,12 +27,20 @@ func (p *Port) keep(n int) {
 	p.c.brought += n
 }
 
-// holds is how many bytes the stream holds: unread ones, and what it keeps.
+// worthEvicting is how many bytes a stream keeps, at least, for it to be ended for
+// them: every stream has its method.
+const worthEvicting = 1 << 10
+
+// holds is how many bytes would be free without the stream: unread ones, and what it
+// keeps.
 func (p *Port) holds() int {
 	n, _ := p.s.Held()
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	return n + int(p.brought)
+	if p.brought >= worthEvicting {
+		n += int(p.brought)
+	}
+	return n
 }
 
 // evict ends the stream for want of memory. What it holds counts no more from now

@@ -28,8 +28,8 @@ type Limits struct {
 	StreamWindow   int // bytes unread that a stream may grow to; default 1 MiB
 	ConnWindow     int // bytes unread on a connection; default 16 MiB
 	SenderWindow   int // bytes unread on a stream whose sender chooses its window itself (brpc), four times that on a connection; beyond either a stream is reset, rather one that nobody reads; default 16 MiB
-	AssemblyBudget int // bytes of messages in fragments on a connection beyond the windows; default 64 MiB, or MaxMessage if that is more
-	Memory         int // bytes held unread and unwritten, a server; default 70 % of GOMEMLIMIT where that is set, else Unlimited
+	AssemblyBudget int // bytes of messages in fragments on a connection beyond the windows, and as many of what comes with opens; default 64 MiB, or MaxMessage if that is more
+	Memory         int // bytes held unread and unwritten, and of opens, answers and ends, a server; default 70 % of GOMEMLIMIT where that is set, else Unlimited
 	OutQueue       int // bytes accepted and not written on a connection; default 1 MiB
 	InFlight       int // bytes written and not read by the peer's loop; default 256 KiB, at least 128 KiB, grown as the path needs; four times that for a stream that alone sends
 

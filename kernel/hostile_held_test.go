@@ -265,3 +265,27 @@ func TestHostileStreamsThatWaitForHandlersKeepNothing(t *testing.T) {
 		tg.unharmed()
 	})
 }
+
+// Streams that keep next to nothing are not reset for what waits to be written.
+func TestStreamsAreNotResetForWhatOthersHaveUnwritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := targetLimits()
+		l.Memory, l.OutQueue = 1<<20, 4<<20
+		tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
+		tg.neighbour()
+		r := tg.silent(hello())
+		for range 10 {
+			r.open("stuck")
+			r.open("source")
+		}
+		synctest.Wait()
+		if n := heldBy(tg.srv); n < l.Memory {
+			t.Fatalf("%d bytes are held: too few for the test", n)
+		}
+		time.Sleep(time.Second)
+		if n := tg.srv.Stats().Evicted; n != 0 {
+			t.Errorf("%d streams were evicted", n)
+		}
+		tg.unharmed()
+	})
+}

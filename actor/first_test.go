@@ -1,0 +1,105 @@
+package actor
+
+import (
+	"testing"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// receiver is a stream that a test has messages arrive on.
+func receiver() (*Stream, *fakeLink) {
+	s, l := &Stream{}, newFakeLink()
+	s.Init(l, &Config{Method: "m", Caps: nativeCaps, InBuffer: 16, MaxBatch: 8, MaxReceive: 1 << 20, Window: 1000, MaxWindow: 1000})
+	return s, l
+}
+
+func arrive(t *testing.T, s *Stream, sizes ...int) {
+	t.Helper()
+	var run pool.Queue
+	for _, n := range sizes {
+		run.Push(pool.New(n))
+	}
+	if err := s.Deliver(&run, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A request that came as a message has its credit until it is taken, and its share of
+// the budget if it came in fragments.
+func TestARequestIsUnreadUntilItIsTaken(t *testing.T) {
+	for name, come := range map[string]func(s *Stream){
+		"whole": func(s *Stream) { arrive(t, s, 500, 100) },
+		"in fragments": func(s *Stream) {
+			for i := range 5 {
+				if err := s.Fragment(make([]byte, 100), i == 0, i == 4, 500, time.Now()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			arrive(t, s, 100)
+		},
+	} {
+		s, l := receiver()
+		told := 0
+		s.OnRequest(func() { told++ })
+		come(s)
+		if held, _ := s.Held(); told != 1 || held < 600 {
+			t.Errorf("%s: told %d times, %d bytes are held", name, told, held)
+		}
+		m := s.Request()
+		if m.Len() != 500 {
+			t.Errorf("%s: a request of %d bytes", name, m.Len())
+		}
+		m.Release()
+		if held, _ := s.Held(); held != 132 {
+			t.Errorf("%s: %d bytes are held after the request was taken", name, held)
+		}
+		if taken, reserve := l.owed(); taken != 532 || reserve != 0 {
+			t.Errorf("%s: %d bytes of credit are back, %d reserved", name, taken, reserve)
+		}
+		s.PeerReset(frame.CodeCancelled, "")
+		s.Drop()
+		if n := s.Unread(); n != 0 {
+			t.Errorf("%s: %d bytes are unread in the end", name, n)
+		}
+	}
+}
+
+// Dropped before it was taken, it is not there any more, and nothing is owed.
+func TestARequestGoesWithItsStream(t *testing.T) {
+	s, l := receiver()
+	s.OnRequest(func() {})
+	arrive(t, s, 500)
+	s.PeerReset(frame.CodeCancelled, "")
+	s.Drop()
+	if m := s.Request(); !m.IsZero() {
+		t.Errorf("a request of %d bytes", m.Len())
+	}
+	if taken, reserve := l.owed(); taken != 532 || reserve != 0 {
+		t.Errorf("%d bytes of credit are back, %d reserved", taken, reserve)
+	}
+}
+
+// A reply that came as a message is out of the way of those behind it, and counts as
+// kept; so do trailers and the reason of an end.
+func TestRepliesAndEndsAreKept(t *testing.T) {
+	s, l := receiver()
+	s.Accepted(pool.Message{}, nil, frame.Grant{Credit: 100}, true)
+	arrive(t, s, 500, 100)
+	if held, _ := s.Held(); held != 132 || l.kept != 500 {
+		t.Errorf("%d bytes are held, %d kept", held, l.kept)
+	}
+	m, _, err := s.Answer(t.Context())
+	if err != nil || m.Len() != 500 {
+		t.Errorf("a reply of %d bytes, %v", m.Len(), err)
+	}
+	m.Release()
+	if err := s.PeerEnd(frame.CodeAborted, "reason", frame.Metadata{{Key: "k", Value: "v"}}); err != nil || l.kept != 500+6+34 {
+		t.Errorf("%d bytes are kept, %v", l.kept, err)
+	}
+	s.Evict("no memory")
+	if md := s.Trailer(); md != nil {
+		t.Errorf("evicted, it has trailers: %v", md)
+	}
+}

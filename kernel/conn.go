@@ -480,6 +480,7 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 	}
 	if len(f.Payload) > 0 {
 		o.setRequest(pool.Copy(f.Payload))
+		o.streams[0].c.more().offer.Store(o)
 	}
 	if f.Metadata != nil {
 		o.streams[0].c.more().metadata = f.Metadata

@@ -39,6 +39,7 @@ type extra struct {
 	timer    timers.Timer
 	stop     atomic.Pointer[func() bool] // of the watch on the parent
 	mates    []*core                     // opened by the same request
+	offer    atomic.Pointer[Offer]       // that has the request, until somebody looks at it
 }
 
 func (c *core) more() *extra {

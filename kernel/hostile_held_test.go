@@ -289,3 +289,37 @@ func TestStreamsAreNotResetForWhatOthersHaveUnwritten(t *testing.T) {
 		tg.unharmed()
 	})
 }
+
+// So does a request that came with the open.
+func TestHostileRequestsGoWithStreamsThatNobodyLookedAt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tg := newTarget(t, true, kernel.ServerOptions{})
+		offers := tg.srv.Offers()
+		tg.neighbour()
+		r := tg.attack(hello())
+		f := openFrame(1, "nobody looks")
+		f.Payload = make([]byte, 10_000)
+		again := f
+		again.Stream, r.next = 3, 5
+		r.say(f, again, frame.Frame{Kind: frame.Reset, Stream: 1})
+		synctest.Wait()
+		gone, here := <-offers, <-offers
+		if n, m := gone.Request().Len(), here.Request().Len(); n != 0 || m != 10_000 {
+			t.Errorf("requests of %d and %d bytes", n, m)
+		}
+		if n := heldBy(tg.srv); n < 10_000 || n > 10_100 {
+			t.Errorf("%d bytes are held", n)
+		}
+		s, err := here.Accept(kernel.Message{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.say(frame.Frame{Kind: frame.Reset, Stream: 3})
+		synctest.Wait()
+		if n := s.Request().Len(); n != 10_000 {
+			t.Errorf("somebody looked, and the request is of %d bytes", n)
+		}
+		s.Request().Release()
+		tg.unharmed()
+	})
+}

@@ -44,7 +44,7 @@ func (o *Offer) unseen() {
 	for _, s := range o.streams {
 		s.c.served.Or(isUnseen)
 		if s.Err() != nil { // meanwhile: it did not find us
-			s.c.a.Drop()
+			s.c.drop()
 		}
 	}
 }
@@ -55,12 +55,22 @@ func (o *Offer) noticed() {
 	}
 }
 
+// drop lets go what a stream holds that is over, and that nobody has looked at.
+func (c *core) drop() {
+	c.a.Drop()
+	if x := c.x.Load(); x != nil {
+		if o := x.offer.Load(); o != nil {
+			o.forget()
+		}
+	}
+}
+
 // leave is called when the stream has been retired. What nobody has looked at goes at
 // once: its offer may wait for long.
 func (l *leftovers) leave(c *core) {
 	switch served := c.served.Load(); {
 	case served&isUnseen != 0:
-		c.a.Drop()
+		c.drop()
 		return
 	case served != isServed:
 		return

@@ -51,12 +51,24 @@ func (o *Offer) see() {
 	o.look.Do(func() {
 		o.noticed()
 		first := &o.streams[0].c
-		switch n := o.request.Len(); {
-		case o.follows:
+		if o.follows {
 			o.setRequest(first.a.Request())
-		case n > inlineMax:
+			return
+		}
+		if n := o.request.Len(); n > inlineMax {
 			first.Keep(-n)
 		}
+		if !o.request.IsZero() {
+			first.more().offer.Store(nil)
+		}
+	})
+}
+
+// forget lets the request go, if nobody has looked at it.
+func (o *Offer) forget() {
+	o.look.Do(func() {
+		o.request.Release()
+		o.setRequest(Message{})
 	})
 }
 

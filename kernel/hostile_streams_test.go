@@ -206,7 +206,8 @@ func TestHostileLastNumber(t *testing.T) {
 	})
 }
 
-// openAndReset is CVE-2023-44487.
+// openAndReset is CVE-2023-44487. How many opens are refused depends on how soon
+// handlers return; half of the resets and all refusals count, each by themselves.
 func openAndReset(r *raw) {
 	for range 5000 {
 		id := r.next

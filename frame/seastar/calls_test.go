@@ -181,7 +181,10 @@ func TestTimesLeftAreBounded(t *testing.T) {
 			t.Errorf("%d ms is %v, want %v", ms, got, want)
 		}
 	}
-	for d, want := range map[time.Duration]uint64{1: 1, time.Millisecond: 1, time.Millisecond + 1: 2, 1500 * time.Millisecond: 1500} {
+	for d, want := range map[time.Duration]uint64{
+		1: 1, time.Millisecond: 1, time.Millisecond + 1: 2, 1500 * time.Millisecond: 1500,
+		math.MaxInt64: 365 * 24 * 3600 * 1000,
+	} {
 		if got := millis(d); got != want {
 			t.Errorf("%v is told as %d ms, want %d", d, got, want)
 		}

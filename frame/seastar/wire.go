@@ -73,16 +73,18 @@ var caps = frame.Caps{
 	MaxFragment: 1 << 30, MaxStream: 1 << 62,
 }
 
+// mostLeft is the longest time left that is told or heard, so that no sum with it
+// overflows.
+const mostLeft = 365 * 24 * time.Hour
+
 // millis is a time left as a request says it. It is never 0, which means none.
 func millis(d time.Duration) uint64 {
-	return uint64((d + time.Millisecond - 1) / time.Millisecond)
+	return uint64((min(d, mostLeft) + time.Millisecond - 1) / time.Millisecond)
 }
 
-// timeLeft is the way back. It bounds what a peer may say, so that no sum with
-// it overflows.
+// timeLeft is the way back.
 func timeLeft(ms uint64) time.Duration {
-	const most = 365 * 24 * time.Hour
-	return time.Duration(min(ms, uint64(most/time.Millisecond))) * time.Millisecond
+	return time.Duration(min(ms, uint64(mostLeft/time.Millisecond))) * time.Millisecond
 }
 
 // micros is a duration as a response says it.

@@ -25,6 +25,12 @@ func (c *call) wants(gs []frame.Grant) {
 	}
 }
 
+// millis is a time left as a request says it: rounded up, as 0 is none, and no more
+// than a timeout has room for.
+func millis(d time.Duration) int64 {
+	return int64((min(d, math.MaxInt32*time.Millisecond) + time.Millisecond - 1) / time.Millisecond)
+}
+
 // open begins a request. It is written when the message that belongs to it is
 // there.
 func (s *Session) open(o *frame.Out, f *frame.Frame) {
@@ -32,7 +38,7 @@ func (s *Session) open(o *frame.Out, f *frame.Frame) {
 		first: f.Stream, n: max(len(f.Grants), 1), unary: f.Unary,
 		method: f.Method, metadata: f.Metadata, waits: f.FollowsData,
 		correlation: int64(f.Stream),
-		timeout:     int64((f.Deadline + time.Millisecond - 1) / time.Millisecond),
+		timeout:     millis(f.Deadline),
 	}, asked)
 	c.wants(f.Grants)
 	if c.unary {
@@ -168,9 +174,8 @@ func appendRequest(b []byte, c *call, w *wishes) []byte {
 	if w.requestID != "" {
 		size += sizeBytes(len(w.requestID))
 	}
-	ms := uint64(min(c.timeout, math.MaxInt32))
 	if c.timeout > 0 {
-		size += 1 + protowire.SizeVarint(ms)
+		size += 1 + protowire.SizeVarint(uint64(c.timeout))
 	}
 	b = protowire.AppendTag(b, fRequest, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(size))
@@ -185,7 +190,7 @@ func appendRequest(b []byte, c *call, w *wishes) []byte {
 		b = appendBytes(b, fRequestID, w.requestID)
 	}
 	if c.timeout > 0 {
-		b = appendVarint(b, fTimeout, ms)
+		b = appendVarint(b, fTimeout, uint64(c.timeout))
 	}
 	return b
 }

@@ -3,8 +3,10 @@ package strm
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
@@ -580,16 +582,18 @@ func TestDeadlinesTravelInMilliseconds(t *testing.T) {
 			t.Errorf("%d ms came as %v", c.ms, got)
 		}
 	}
-	// Less than a millisecond is left: not none.
+	// Less than a millisecond is left: not none. And more than can be rounded up.
 	cl, s := pair(t)
-	f := opening(1, 1)
-	f.Deadline = 1
-	s.feed(control(cl.Session, f))
-	if got := s.events[0].frame.Deadline; got != msDuration(1) {
-		t.Errorf("came as %v", got)
+	for i, c := range []struct{ left, want time.Duration }{{1, msDuration(1)}, {math.MaxInt64, msDuration(1<<31 - 1)}} {
+		f := opening(uint64(1+2*i), 1)
+		f.Deadline = c.left
+		s.feed(control(cl.Session, f))
+		if got := s.events[i].frame.Deadline; got != c.want {
+			t.Errorf("%d ns came as %v", c.left, got)
+		}
 	}
 	s.feed(parseShown(t, `PRPC 1={ 1="a" 2="b" 8=-5 } 4=1`))
-	if got := s.events[1].frame.Deadline; got != 0 {
+	if got := s.events[2].frame.Deadline; got != 0 {
 		t.Errorf("a negative timeout is a deadline of %v", got)
 	}
 }

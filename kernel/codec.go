@@ -172,7 +172,8 @@ func (c *carrier[T]) drop(m Message) {
 	}
 }
 
-// decode reads m into v, which points to a zero T, and takes m over.
+// decode reads m into v, which points to a zero T, and takes m over. If it fails v may
+// hold a part.
 func (c *carrier[T]) decode(m Message, v *T) (err error) {
 	switch {
 	case c.fixed != nil:

@@ -139,7 +139,7 @@ func codecFor[T any](e *Encoding) (carrier[T], error) {
 	}
 	switch {
 	case e.kind == fixed:
-		c, err := layout.New[T](isArgument)
+		c, err := layout.New[T](isArgument, maxGroup)
 		if err != nil {
 			return none, fmt.Errorf("%w: %w", ErrNoCodec, err)
 		}

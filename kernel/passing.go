@@ -52,7 +52,8 @@ func isArgument(t reflect.Type) bool {
 	return t.Kind() == reflect.Pointer && t.Implements(argumentType)
 }
 
-// A finder finds the sinks and sources in values of a type. A nil one finds none.
+// A finder finds the sinks and sources in values of a type, nil where one is missing. A
+// nil finder finds none.
 type finder func(v reflect.Value, each func(argument) error) error
 
 var errNilArgument = errors.New("sluice: a sink or source in a call is nil")
@@ -105,7 +106,7 @@ func (w *walker) walk(t reflect.Type) finder {
 		}
 		return func(v reflect.Value, each func(argument) error) error {
 			if v.IsNil() {
-				return errNilArgument
+				return each(nil)
 			}
 			return each(v.Interface().(argument))
 		}
@@ -178,12 +179,35 @@ func elements(f finder) finder {
 	}
 }
 
-// each calls f with every sink and source in what v points to.
+// each calls f with every sink and source in what v points to, until one fails.
 func (a *arguments) each(v any, f func(argument) error) error {
 	if a.find == nil {
 		return nil
 	}
-	return a.find(reflect.ValueOf(v).Elem(), f)
+	return a.find(reflect.ValueOf(v).Elem(), func(x argument) error {
+		if x == nil {
+			return errNilArgument
+		}
+		return f(x)
+	})
+}
+
+// all is each, but goes on after one has failed. It returns the first error.
+func (a *arguments) all(v any, f func(argument) error) (first error) {
+	if a.find == nil {
+		return nil
+	}
+	_ = a.find(reflect.ValueOf(v).Elem(), func(x argument) error {
+		err := errNilArgument
+		if x != nil {
+			err = f(x)
+		}
+		if first == nil {
+			first = err
+		}
+		return nil
+	})
+	return first
 }
 
 // A passage is a call that passes streams, on the caller's side.

@@ -159,8 +159,10 @@ func readRequest[Req any](ctx context.Context, v *visit, method string, in *type
 	if err != nil {
 		return req, err
 	}
-	if err = in.c.decode(m, &req); err == nil {
-		err = in.in.each(&req, func(x argument) error { return v.bind(ctx, x) })
+	// Of a request that is no good the streams are taken too: they end with the call.
+	err = in.c.decode(m, &req)
+	if e := in.in.all(&req, func(x argument) error { return v.bind(ctx, x) }); err == nil {
+		err = e
 	}
 	if n := v.in.unnamed(); err == nil && n > 0 {
 		err = fmt.Errorf("%d of the streams that it opens have no place in it", n)

@@ -30,12 +30,18 @@ func (c *compiler) compile(t reflect.Type) (*program, error) {
 	return p.sum(), nil
 }
 
-// sum finds out how long the program's values are, and whether they are flat.
+// sum finds out how long the program's values are, and what is in all of them.
 func (p *program) sum() *program {
 	p.flat = true
 	for i := range p.ops {
 		o := &p.ops[i]
 		p.min += o.fixed()
+		switch o.kind {
+		case opRef:
+			p.refs++
+		case opArray:
+			p.refs += int(o.n) * o.elem.refs
+		}
 		p.flat = p.flat && o.kind <= opBool
 		varies := o.kind == opString || o.kind == opBytes || o.kind == opSlice || o.kind == opOptional ||
 			o.kind == opArray && o.elem.size < 0

@@ -26,16 +26,20 @@ type Error struct {
 func (e *Error) Error() string { return e.Reason }
 
 // A Codec carries values of one type.
-type Codec[T any] struct{ p *program }
+type Codec[T any] struct {
+	p    *program
+	refs int // that are read of a value at most
+}
 
 // New compiles T. A pointer type that isRef says yes to stands in the bytes as
-// the uint64 that its pointee begins with.
-func New[T any](isRef func(reflect.Type) bool) (*Codec[T], error) {
+// the uint64 that its pointee begins with. A value in which there are more than
+// mostRefs of them can't be read.
+func New[T any](isRef func(reflect.Type) bool, mostRefs int) (*Codec[T], error) {
 	p, err := compile(reflect.TypeFor[T](), isRef)
 	if err != nil {
 		return nil, err
 	}
-	return &Codec[T]{p}, nil
+	return &Codec[T]{p, mostRefs}, nil
 }
 
 // Size is how many bytes Append appends for v.
@@ -48,7 +52,9 @@ func (c *Codec[T]) Append(b []byte, v T) ([]byte, error) { return c.AppendOf(b, 
 // Decode reads a value from the start of b. Bytes behind it are ignored: a peer
 // that knows more fields has sent them. It fails with an *Error.
 func (c *Codec[T]) Decode(b []byte) (v T, err error) {
-	err = c.DecodeTo(b, &v)
+	if err = c.DecodeTo(b, &v); err != nil {
+		v = *new(T)
+	}
 	return v, err
 }
 
@@ -65,17 +71,14 @@ func (c *Codec[T]) AppendOf(b []byte, v *T) ([]byte, error) {
 	return c.p.append(b, unsafe.Pointer(v))
 }
 
-// DecodeTo is Decode into what v points to, a zero T, which is not kept.
+// DecodeTo is Decode into what v points to, a zero T, which is not kept. If it fails,
+// what was read before that is there.
 func (c *Codec[T]) DecodeTo(b []byte, v *T) error {
 	if c.p.flat && len(b) >= c.p.size && c.p.fill(unsafe.Pointer(v), b) {
 		return nil
 	}
-	r := reader{b: b}
-	err := r.decode(c.p, unsafe.Pointer(v))
-	if err != nil {
-		*v = *new(T)
-	}
-	return err
+	r := reader{b: b, refs: c.refs}
+	return r.decode(c.p, unsafe.Pointer(v))
 }
 
 // kind is what an op does.
@@ -110,11 +113,15 @@ type program struct {
 	ops  []op
 	size int  // bytes of every value; -1: it depends
 	min  int  // bytes of the shortest value
+	refs int  // references in every value
 	flat bool // numbers and bools only
 	row  bool // such values in a row look the same here and there
 }
 
-const tooLong = "longer than 4 GiB"
+const (
+	tooLong     = "longer than 4 GiB"
+	tooManyRefs = "too many references"
+)
 
 func (p *program) append(b []byte, v unsafe.Pointer) ([]byte, error) {
 	gap := false
@@ -259,8 +266,9 @@ func (o *op) fixed() int {
 
 // A reader takes a value's bytes from the front of b.
 type reader struct {
-	b  []byte
-	at int
+	b    []byte
+	at   int
+	refs int // that may still come
 }
 
 // take returns the next n bytes.
@@ -333,10 +341,10 @@ func (r *reader) decode(p *program, v unsafe.Pointer) error {
 				return nil // and so are all that follow
 			}
 			opt := reflect.New(o.typ).UnsafePointer()
+			*(*unsafe.Pointer)(at) = opt
 			if err := r.decode(o.elem, opt); err != nil {
 				return err
 			}
-			*(*unsafe.Pointer)(at) = opt
 		case opSlice:
 			if err := r.slice(o, (*slice)(at)); err != nil {
 				return err
@@ -376,6 +384,9 @@ func (r *reader) scalar(o *op, at unsafe.Pointer) error {
 	case op64:
 		*(*uint64)(at) = binary.LittleEndian.Uint64(b)
 	case opRef:
+		if r.refs--; r.refs < 0 {
+			return &Error{start, tooManyRefs}
+		}
 		ref := reflect.New(o.typ).UnsafePointer()
 		*(*uint64)(ref) = binary.LittleEndian.Uint64(b)
 		*(*unsafe.Pointer)(at) = ref
@@ -399,16 +410,16 @@ func (r *reader) text(o *op, at unsafe.Pointer) error {
 
 // slice makes a slice for as many elements as there are bytes for.
 func (r *reader) slice(o *op, s *slice) error {
+	at := r.at
 	n, err := r.taken(o.elem.min)
 	if err != nil {
 		return err
 	}
-	data := reflect.MakeSlice(o.typ, n, n).UnsafePointer()
-	if err := r.each(o, data, n); err != nil {
-		return err
+	if o.elem.refs > 0 && n > r.refs/o.elem.refs {
+		return &Error{at, tooManyRefs}
 	}
-	*s = slice{data, n, n}
-	return nil
+	*s = slice{reflect.MakeSlice(o.typ, n, n).UnsafePointer(), n, n}
+	return r.each(o, s.data, n)
 }
 
 func (r *reader) each(o *op, data unsafe.Pointer, n int) error {

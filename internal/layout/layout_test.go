@@ -12,7 +12,7 @@ import (
 
 func mustNew[T any](t testing.TB) *Codec[T] {
 	t.Helper()
-	c, err := New[T](nil)
+	c, err := New[T](nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func swapped[T any](t testing.TB) *Codec[T] {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Codec[T]{p}
+	return &Codec[T]{p: p}
 }
 
 type (
@@ -278,7 +278,7 @@ func TestTypesWithoutALayout(t *testing.T) {
 
 func refuse[T any](t *testing.T, text string) {
 	t.Helper()
-	_, err := New[T](nil)
+	_, err := New[T](nil, 0)
 	if !errors.Is(err, ErrType) || !strings.Contains(err.Error(), text) {
 		t.Errorf("%T: %v, want %q", *new(T), err, text)
 	}
@@ -289,6 +289,18 @@ type ref[T any] struct {
 	other T
 }
 
+// withRefs compiles a type in which pointers to refs are references.
+func withRefs[T any](t *testing.T, most int) *Codec[T] {
+	t.Helper()
+	c, err := New[T](func(t reflect.Type) bool {
+		return t == reflect.TypeFor[*ref[string]]() || t == reflect.TypeFor[*ref[int]]()
+	}, most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 func TestReferencesStandAsTheirNumber(t *testing.T) {
 	type args struct {
 		A int32
@@ -296,12 +308,7 @@ func TestReferencesStandAsTheirNumber(t *testing.T) {
 		S []*ref[int]
 		O *int16
 	}
-	c, err := New[args](func(t reflect.Type) bool {
-		return t == reflect.TypeFor[*ref[string]]() || t == reflect.TypeFor[*ref[int]]()
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := withRefs[args](t, 3)
 	v := args{1, &ref[string]{2, "x"}, []*ref[int]{{3, 0}, {4, 0}}, ptr(int16(5))}
 	b, err := c.Append(nil, v)
 	want := "\x01\x00\x00\x00" + "\x02\x00\x00\x00\x00\x00\x00\x00" +
@@ -315,6 +322,69 @@ func TestReferencesStandAsTheirNumber(t *testing.T) {
 	}
 	_, err = c.Append(nil, args{A: 1})
 	wantError(t, err, 4, "nil reference")
+}
+
+// A slice is not made for references that are too many, nor is one more read.
+func TestReferencesHaveABound(t *testing.T) {
+	type two struct {
+		A [2]*ref[int]
+		N int64
+	}
+	long := append([]byte{200, 0, 0, 0}, make([]byte, 200*24)...)
+	_, err := withRefs[[]two](t, 399).Decode(long)
+	wantError(t, err, 0, "too many references")
+	c := withRefs[[]two](t, 399)
+	if n := testing.AllocsPerRun(10, func() { _, _ = c.Decode(long) }); n > 3 {
+		t.Errorf("%v allocations to refuse too many", n)
+	}
+	if _, err = withRefs[[]two](t, 400).Decode(long); err != nil {
+		t.Error(err)
+	}
+	_, err = withRefs[[][]*ref[int]](t, 2).Decode([]byte("\x02\x00\x00\x00" +
+		"\x02\x00\x00\x001111111122222222" + "\x01\x00\x00\x0033333333"))
+	wantError(t, err, 24, "too many references")
+	_, err = withRefs[[3]*ref[int]](t, 2).Decode(make([]byte, 24))
+	wantError(t, err, 16, "too many references")
+}
+
+// Who decodes in place is left with the references in front of an error.
+func TestWhatWasReadBeforeAnErrorIsThere(t *testing.T) {
+	type args struct {
+		R *ref[string]
+		S []*ref[int]
+		O *struct {
+			R *ref[int]
+			N int64
+		}
+	}
+	c := withRefs[args](t, 10)
+	b := []byte("11111111" + "\x02\x00\x00\x002222222233333333" + "44444444" + "1234567")
+	for n, want := range map[int]string{len(b): "1234", 28: "123", 20: "1", 8: "1", 7: ""} {
+		var v args
+		if err := c.DecodeTo(b[:n], &v); (err == nil) != (n == 28) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+		var got []byte
+		refs := []*ref[int]{(*ref[int])(nil)}
+		if v.R != nil {
+			refs = append(refs, &ref[int]{id: v.R.id})
+		}
+		refs = append(refs, v.S...)
+		if v.O != nil {
+			refs = append(refs, v.O.R)
+		}
+		for _, r := range refs {
+			if r != nil {
+				got = append(got, byte(r.id))
+			}
+		}
+		if string(got) != want {
+			t.Errorf("%d bytes: references %q, want %q", n, got, want)
+		}
+		if v, err := c.Decode(b[:n]); err != nil && !reflect.ValueOf(v).IsZero() {
+			t.Errorf("%d bytes: Decode gives %+v beside an error", n, v)
+		}
+	}
 }
 
 // everything has each kind of part in it.

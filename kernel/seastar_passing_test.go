@@ -146,6 +146,38 @@ func TestSeastarSinksAreReleasedWithTheirClient(t *testing.T) {
 	eventually(t, "the server to be left alone", func() bool { return w.srv.Stats().Conns == 0 })
 }
 
+// Nobody would ever take the end of a sink that no call has.
+func TestSeastarASinkThatNoCallHasCanBeClosed(t *testing.T) {
+	seastarBubble(t, kernel.ServerOptions{}, kernel.ClientOptions{}, func(t *testing.T, w *world) {
+		registerVerbs(t, w, make(chan error, 8))
+		sink := newSink(t, w)
+		ok(t, sink.Send(w.ctx, 1))
+		_, err := kernel.Call[[]*intSink, struct{}](w.ctx, w.client, kernel.Verb(1), []*intSink{sink, sink}, nil)
+		isErr(t, "twice in one call, which was not made", err, kernel.ErrSinkUsed)
+		ctx, cancel := context.WithTimeout(w.ctx, time.Hour)
+		defer cancel()
+		for range 2 {
+			isErr(t, "Close", sink.Close(ctx), kernel.ErrSinkUnused)
+		}
+		if sink.Err() == nil {
+			t.Error("the values that it has sent are lost, and it has no error")
+		}
+		_, err = callVerb[[]*intSource](w, 1, sink)
+		isErr(t, "a call after Close", err, kernel.ErrClosed)
+		select {
+		case <-sink.Stream().Conn().Done():
+		case <-time.After(time.Second):
+			t.Error("its connection is left")
+		}
+
+		early := newSink(t, w) // the end may be sent before the call that takes it
+		ok(t, early.CloseSend())
+		src := must[[]*intSource](t)(callVerb[[]*intSource](w, 1, early))
+		endsInOrder(t, w, src[0])
+		ok(t, early.Close(w.ctx))
+	})
+}
+
 // A client that stops ends the streams of calls that are answered.
 func TestSeastarStreamsEndWithTheirClient(t *testing.T) {
 	w := overSeastar(t, nil, nil)

@@ -185,6 +185,20 @@ func (k *seat) abort(code Code, reason string) {
 	k.fail(ErrClosed)
 }
 
+// forsake ends a sink that has a stream and was passed to no call.
+func (k *seat) forsake() bool {
+	k.mu.Lock()
+	alone := k.parent != nil && !k.used
+	if alone {
+		k.err = ErrClosed
+	}
+	k.mu.Unlock()
+	if alone {
+		k.origin.Abort(CodeCancelled, "closed before a call had it")
+	}
+	return alone
+}
+
 // failure is why nothing can be sent for ever, nil if that is not so.
 func (k *seat) failure() error {
 	if s := k.known(); s != nil {

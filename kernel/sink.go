@@ -264,8 +264,12 @@ func (k *Sink[T]) CloseSend() error {
 
 // Close ends the stream in order, the other half too, and waits until the peer's
 // program was handed the end: see Stream.Close. A sink that was passed to no call
-// can't be from then on.
+// can't be from then on; if it has a stream nevertheless, that is aborted, for nobody
+// reads it, and Close returns ErrSinkUnused.
 func (k *Sink[T]) Close(ctx context.Context) error {
+	if k.forsake() {
+		return ErrSinkUnused
+	}
 	s := k.stream.Load()
 	if s == nil {
 		k.abort(CodeCancelled, "closed before the call was answered")

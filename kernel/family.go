@@ -29,6 +29,7 @@ type family struct {
 	draining bool // no call will come any more
 	children map[uint64]*Conn
 	kept     map[uint64]*kept // that no call has named yet; a server's
+	served   int              // streams that functions serve whose call is answered
 }
 
 // kept is a stream that waits for the call that names it.
@@ -138,6 +139,14 @@ func (f *family) forget(id uint64) {
 			close(k.here)
 		}
 	}
+}
+
+// serve counts n more streams as served by functions. Those are no handlers of the
+// connection with the calls: calls must not wait for streams that last.
+func (f *family) serve(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.served += n
 }
 
 func (f *family) adopt(c *Conn) error {
@@ -269,6 +278,9 @@ func (c *Conn) child(ctx context.Context, id uint64) (*Stream, error) {
 	defer f.mu.Unlock()
 	if f.kept[id] != k { // another call was faster, or the stream is gone
 		return nil, errNoChild
+	}
+	if most := c.host.limits.MaxStreams; f.served >= endingShare*most {
+		return nil, fmt.Errorf("%w: %d, or functions still serve those that have ended", ErrTooManyStreams, most)
 	}
 	delete(f.kept, id)
 	if s := f.children[id]; s != nil {

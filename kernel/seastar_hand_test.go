@@ -180,6 +180,54 @@ func TestSeastarACallThatFailsEndsItsStreams(t *testing.T) {
 	}
 }
 
+// Streams that last are no handlers that calls have to wait for. But functions that do
+// not return when their streams end can't become ever more.
+func TestSeastarCallsDoNotWaitForStreams(t *testing.T) {
+	const streams = 3
+	l := targetLimits()
+	l.MaxStreams = streams
+	inSeastarBubble(t, l, &seastar.Protocol{}, func(t *testing.T, tg *target, h *hand) {
+		release := make(chan struct{})
+		running := 0
+		ok(t, kernel.Register(tg.srv, kernel.Verb(1), func(_ context.Context, src *intSource) (bool, error) {
+			running++ // one call after the other
+			src.Go(func(context.Context) error {
+				<-release
+				return nil
+			})
+			return true, nil
+		}, nil))
+		ok(t, kernel.Register(tg.srv, kernel.Verb(2), func(_ context.Context, n int32) (int32, error) { return n, nil }, nil))
+		var last *hand
+		for range streams {
+			last = h.stream()
+			h.answered(h.call(1, last.id))
+		}
+		for range 3 * streams {
+			h.answered(h.call(2, "1234"))
+		}
+		for {
+			_ = last.Close()
+			synctest.Wait()
+			last = h.stream()
+			h.call(1, last.id)
+			if id, text := h.reply(); id < 0 {
+				if running < 2*streams || !strings.Contains(text, "too many") {
+					t.Errorf("after %d: %s", running, text)
+				}
+				break
+			}
+			if running > 10*streams {
+				t.Fatalf("%d functions run", running)
+			}
+		}
+		h.answered(h.call(2, "1234"))
+		close(release)
+		synctest.Wait()
+		h.answered(h.call(1, h.stream().id))
+	})
+}
+
 // More streams than a call can pass are refused before there is memory for them.
 func TestSeastarACallNamesSoManyStreams(t *testing.T) {
 	l := targetLimits()

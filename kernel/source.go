@@ -204,9 +204,9 @@ func (r *Source[T]) Stream() *Stream { return r.stream }
 //
 // In a handler it is where values are received and sent after the call was
 // answered: f starts when the handler has returned, without an error, and the
-// call's handler counts as running until f returns. With several, the stream
-// ends when all have returned, or with the first error. Elsewhere f starts at
-// once.
+// call's handler counts as running until f returns, except where every stream has
+// a connection of its own. With several, the stream ends when all have returned, or
+// with the first error. Elsewhere f starts at once.
 func (r *Source[T]) Go(f func(ctx context.Context) error) {
 	switch {
 	case r.of != nil:

@@ -27,7 +27,8 @@ type half struct {
 	id       uint64
 	made     *seat // its sink
 	returned bool  // and that is a part of the result
-	running  int   // functions that serve it
+	running  int   // functions that serve it, or will
+	busy     int   // those that have begun and not ended
 }
 
 // A work is a function that serves a stream.
@@ -48,6 +49,11 @@ type incoming interface {
 	answer(ctx context.Context, reply Message) error
 	// refuse says that the call has failed, if nobody else will.
 	refuse(code Code, reason string)
+	// outlived tells whether the functions that serve the call's streams go on without
+	// its handler; else that counts as running until they have returned.
+	outlived() bool
+	// serve counts n more streams that are served by functions.
+	serve(n int)
 }
 
 // bind gives a source of the request the stream that it stands for.
@@ -173,13 +179,30 @@ func (v *visit) later(h *half, f func(context.Context) error) {
 	h.running++
 }
 
+// count counts a function of h in. The lock is held.
 func (v *visit) count(h *half) {
 	if v.running++; v.running == 1 {
 		v.idle = make(chan struct{})
 	}
+	if h.busy++; h.busy == 1 {
+		v.in.serve(1)
+	}
 }
 
-// serve runs what was left for later, until all of it has returned.
+// uncount counts it out.
+func (v *visit) uncount(h *half) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if h.busy--; h.busy == 0 {
+		v.in.serve(-1)
+	}
+	if v.running--; v.running == 0 {
+		close(v.idle)
+	}
+}
+
+// serve runs what was left for later, until all of it has returned or, where that
+// outlives the handler, beside it.
 func (v *visit) serve() {
 	v.mu.Lock()
 	ws := v.waiting
@@ -188,8 +211,9 @@ func (v *visit) serve() {
 		v.count(w.h)
 	}
 	v.mu.Unlock()
+	apart := v.in.outlived()
 	for i, w := range ws {
-		if i < len(ws)-1 {
+		if apart || i < len(ws)-1 {
 			go v.run(w)
 		} else {
 			v.run(w)
@@ -198,20 +222,14 @@ func (v *visit) serve() {
 	v.mu.Lock()
 	idle, running := v.idle, v.running
 	v.mu.Unlock()
-	if running > 0 {
+	if running > 0 && !apart {
 		<-idle
 	}
 }
 
 // run runs one function, and ends its stream when it is the last or fails.
 func (v *visit) run(w work) {
-	defer func() {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		if v.running--; v.running == 0 {
-			close(v.idle)
-		}
-	}()
+	defer v.uncount(w.h)
 	w.h.stream.guard(func(ctx context.Context) {
 		err := w.f(ctx)
 		v.mu.Lock()
@@ -296,6 +314,10 @@ func (g *group) answer(_ context.Context, reply Message) error {
 
 func (g *group) refuse(code Code, reason string) { g.o.Reject(code, reason) }
 
+func (g *group) outlived() bool { return false }
+
+func (g *group) serve(int) {}
+
 // A reference is a call that names streams which are there already, each on a
 // connection of its own.
 type reference struct {
@@ -326,3 +348,7 @@ func (r *reference) answer(ctx context.Context, reply Message) error {
 }
 
 func (r *reference) refuse(Code, string) {} // the handler's error does it
+
+func (r *reference) outlived() bool { return true }
+
+func (r *reference) serve(n int) { r.o.conn.kin.family.serve(n) }

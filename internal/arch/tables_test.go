@@ -113,5 +113,5 @@ var spawns = []spawn{
 	{"kernel/source.go", "(*Source).C", "go", "the source", "the stream's end, or this side reading no more, or closing the connection; it closes C then"},
 	{"kernel/source.go", "(*Source).Go", "go", "the program's function", "its return"},
 	{"kernel/visit.go", "(*visit).later", "go", "the program's function", "its return; the call's handler waits for it if it runs still"},
-	{"kernel/visit.go", "(*visit).serve", "go", "the call's handler", "the program's function; serve waits for it"},
+	{"kernel/visit.go", "(*visit).serve", "go", "the call's handler, or its stream", "the program's function; serve waits for it if the handler counts until then"},
 }

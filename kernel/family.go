@@ -129,15 +129,19 @@ func (f *family) expect(id uint64, most int) error {
 	return nil
 }
 
-// forget drops a stream that nothing came of, or that no call can name any more.
+// forget drops a stream that nothing came of, or that has ended before a call has
+// named it: nobody will read what it holds.
 func (f *family) forget(id uint64) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if k := f.kept[id]; k != nil {
-		delete(f.kept, id)
-		if k.s == nil {
-			close(k.here)
-		}
+	k := f.kept[id]
+	delete(f.kept, id)
+	f.mu.Unlock()
+	switch {
+	case k == nil:
+	case k.s == nil:
+		close(k.here)
+	default:
+		k.s.drop()
 	}
 }
 

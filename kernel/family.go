@@ -30,6 +30,7 @@ type family struct {
 	children map[uint64]*Conn
 	kept     map[uint64]*kept // that no call has named yet; a server's
 	served   int              // streams that functions serve whose call is answered
+	opening  int              // streams that are about to be opened; a client's
 }
 
 // kept is a stream that waits for the call that names it.
@@ -44,6 +45,7 @@ type kin struct {
 	parent *Conn   // of a child
 	id     uint64  // of a child
 	holds  bool    // a child: it keeps its parent from being idle or drained; owned by the family's lock
+	opened bool    // a client's child: its stream was opened; owned by the family's lock
 }
 
 // joinFamily finds a connection's place. It is called before anything happens on it.
@@ -110,6 +112,38 @@ func (h *host) expect(ctx context.Context, parent, id uint64) (undo func(), err 
 			return func() {}, errNoParent
 		}
 	}
+}
+
+// begin makes room for one more stream, if there may be most. A connection whose stream
+// is over does not count.
+func (f *family) begin(most int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.children)+f.opening >= most && f.open()+f.opening >= most {
+		return fmt.Errorf("%w: %d", ErrTooManyStreams, most)
+	}
+	f.opening++
+	return nil
+}
+
+// begun follows begin: the stream is open on c, or nothing came of it and c is nil.
+func (f *family) begun(c *Conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opening--
+	if c != nil {
+		c.kin.opened = true
+	}
+}
+
+// open is how many streams are open. The lock is held.
+func (f *family) open() (n int) {
+	for _, k := range f.children {
+		if k.kin.opened && k.c.Streams() > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // endingShare is how many connections of streams there may be for each stream that
@@ -317,7 +351,19 @@ func (c *Client) openChildren(ctx context.Context, k *Conn, method string, opts 
 	return ss, nil
 }
 
-func (c *Client) openChild(ctx context.Context, k *Conn, opts *OpenOptions, each []StreamOptions, i int) (*Stream, error) {
+func (c *Client) openChild(ctx context.Context, k *Conn, opts *OpenOptions, each []StreamOptions, i int) (s *Stream, err error) {
+	f := k.kin.family
+	if err := f.begin(c.limits.MaxStreams); err != nil {
+		return nil, fmt.Errorf("sluice: open at %s: %w", c.target, err)
+	}
+	defer func() {
+		if err == nil {
+			f.begun(s.c.conn)
+			return
+		}
+		f.begun(nil)
+		c.changed()
+	}()
 	child, err := c.dialDedicated(ctx, k)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluicerpc/sluice/kernel"
@@ -175,6 +176,42 @@ func TestSeastarASinkThatNoCallHasCanBeClosed(t *testing.T) {
 		src := must[[]*intSource](t)(callVerb[[]*intSource](w, 1, early))
 		endsInOrder(t, w, src[0])
 		ok(t, early.Close(w.ctx))
+	})
+}
+
+// A client has as many streams open as it may, on connections of their own too.
+func TestSeastarAClientCountsItsStreams(t *testing.T) {
+	const streams = 2
+	co := kernel.ClientOptions{Limits: kernel.Limits{MaxStreams: streams}}
+	seastarBubble(t, kernel.ServerOptions{}, co, func(t *testing.T, w *world) {
+		handled := make(chan error, 8)
+		registerVerbs(t, w, handled)
+		var sinks []*intSink
+		for range streams {
+			sinks = append(sinks, newSink(t, w))
+		}
+		_, err := kernel.NewSink[int32](w.ctx, w.client, nil)
+		isErr(t, "one sink more", err, kernel.ErrTooManyStreams)
+		opened := make(chan *kernel.Stream)
+		go func() {
+			s, err := w.client.Open(w.ctx, "", nil)
+			if err != nil {
+				t.Error(err)
+			}
+			opened <- s
+		}()
+		synctest.Wait()
+		wantOpen(t, "Open beyond the limit", opened)
+		src := must[[]*intSource](t)(callVerb[[]*intSource](w, 1, sinks[0]))
+		ok(t, sinks[0].CloseSend())
+		endsInOrder(t, w, src[0])
+		ok(t, <-handled)
+		s := <-opened
+		s.Abort(kernel.CodeCancelled, "enough")
+		sinks[1].Abort(kernel.CodeCancelled, "enough")
+		for range 3 * streams {
+			newSink(t, w).Abort(kernel.CodeCancelled, "enough")
+		}
 	})
 }
 

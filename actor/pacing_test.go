@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,6 +34,28 @@ func newPaced(t *testing.T, p frame.Pacing, set func(*Config)) *paced {
 	x := &paced{t: t, s: &Stream{}, link: newFakeLink(), sess: &fakeSession{caps: cfg.Caps}}
 	x.s.Init(x.link, cfg)
 	return x
+}
+
+// An announced length is believed less where many may announce and nobody is held to
+// credit. What has come is worth more.
+func TestAnnouncedLengths(t *testing.T) {
+	for p, want := range map[frame.Pacing][]int{
+		frame.Unpaced: {64 << 10, 64 << 10, 1 << 20, 4 << 20}, frame.Granted: {1 << 20, 1 << 20, 1 << 20, 4 << 20},
+	} {
+		x := newPaced(t, p, func(c *Config) { c.MaxReceive, c.Window = 4<<20, 8<<20 })
+		var got []int
+		for i, n := range []int{1, 64<<10 - 1, 1, 1 << 20} {
+			if err := x.s.Fragment(make([]byte, n), i == 0, false, 4<<20, time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+			_, reserve := x.link.owed()
+			got = append(got, reserve)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("pacing %v: %d bytes are reserved, want %d", p, got, want)
+		}
+		x.s.Abort(frame.CodeCancelled, "enough", nil)
+	}
 }
 
 func (x *paced) trySend(n int) error {

@@ -281,14 +281,14 @@ func (s *Stream) lengthAllows(a *assembly, n int, last bool) error {
 	return nil
 }
 
-// fit makes room for n more bytes: what was announced up to reserveFirst, then
+// fit makes room for n more bytes: what was announced as far as that is believed, then
 // growFactor times as much each time. It resets the stream if the budget is used up.
 func (s *Stream) fit(a *assembly, n int) bool {
 	need := a.got + n
 	if need <= a.m.Len() && !a.m.IsZero() {
 		return true
 	}
-	size := min(a.total, max(growFactor*a.m.Len(), need, reserveFirst))
+	size := min(a.total, max(growFactor*a.m.Len(), need, s.believed()))
 	if a.total == frame.UnknownTotal {
 		size = min(s.cfg.MaxReceive, max(unknownGrowth*a.m.Len(), 2*need))
 	}

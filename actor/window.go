@@ -120,6 +120,17 @@ type assembly struct {
 // at once.
 const reserveFirst = 1 << 20
 
+// reserveUnpaced is that where the receiver grants no credit and can't tell its peer
+// how much it has room for: there are many such streams before one is not read.
+const reserveUnpaced = 64 << 10
+
+func (s *Stream) believed() int {
+	if s.cfg.Caps.Pacing == frame.Unpaced {
+		return reserveUnpaced
+	}
+	return reserveFirst
+}
+
 // growFactor is by how much the memory of a message grows whose bytes have
 // arrived so far. The copy that goes with it holds the event loop up, so it is
 // better done once: a message of 16 MiB is copied when it is 1 MiB.

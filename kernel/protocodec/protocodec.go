@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluicerpc/sluice/kernel"
@@ -40,7 +41,20 @@ func (codec) Append(b []byte, v any) ([]byte, error) {
 func (c codec) Decode(p []byte) (any, error) {
 	m := reflect.New(c.t).Interface().(proto.Message)
 	if err := proto.Unmarshal(p, m); err != nil {
-		return nil, err
+		return nil, &kernel.DecodeError{Offset: c.brokenAt(p), Err: err}
 	}
 	return m, nil
+}
+
+// brokenAt is where the first field of p begins that can't be read, -1 if each can be.
+func (c codec) brokenAt(p []byte) int {
+	one := proto.UnmarshalOptions{AllowPartial: true}
+	for at := 0; at < len(p); {
+		_, _, n := protowire.ConsumeField(p[at:])
+		if n < 0 || one.Unmarshal(p[at:at+n], reflect.New(c.t).Interface().(proto.Message)) != nil {
+			return at
+		}
+		at += n
+	}
+	return -1
 }

@@ -184,6 +184,25 @@ func TestWhatIsNoMessageIsRefused(t *testing.T) {
 func second[T any](_ T, err error) error { return err }
 
 // Programs that don't use it don't link protobuf.
+// The error for what is no message names the first field that can't be read, also where
+// it is the field's own message that can't.
+func TestErrorsNameTheField(t *testing.T) {
+	c, err := kernel.CodecOf[*structpb.ListValue](protocodec.Encoding)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := "\x0a\x05\x1a\x03abc" // a string among the values
+	for p, want := range map[string]int{
+		good + "\x0a": 7, good + "\x0a\x05\x1a\x03a": 7, good + good + "\x0a\x05\x1a\x04abc": 14, good + "\x0a\x03\x1a\x01\xff" + good: 7,
+		"\x07": 0,
+	} {
+		var de *kernel.DecodeError
+		if _, err := c.Decode([]byte(p)); !errors.As(err, &de) || de.Offset != want {
+			t.Errorf("% x: %v, want offset %d", p, err, want)
+		}
+	}
+}
+
 func TestTheKernelDoesNotLinkProtobuf(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "github.com/sluicerpc/sluice/kernel").Output()
 	if err != nil {

@@ -77,11 +77,20 @@ func offsetOf(err error) int {
 	case errors.As(err, &fixed):
 		return fixed.Offset
 	case errors.As(err, &syntax):
-		return int(syntax.Offset)
+		return syntaxOffset(syntax)
 	case errors.As(err, &kind):
 		return int(kind.Offset)
 	}
 	return -1
+}
+
+// syntaxOffset is where JSON is none. Its error counts the bytes that were read: with
+// the wrong one, unless it is one that is missing.
+func syntaxOffset(e *json.SyntaxError) int {
+	if e.Error() == "unexpected end of JSON input" {
+		return int(e.Offset)
+	}
+	return max(int(e.Offset)-1, 0)
 }
 
 // A carrier is a codec at work: it turns values into messages and back.

@@ -44,9 +44,11 @@ var (
 	// and arrays as their parts in a row: what Seastar's programs do. Pointers at
 	// the end of a struct are optional fields, there if there are bytes for them,
 	// and bytes beyond the last field are ignored, so that a struct can grow at
-	// its end. Not carried: int and uint, which say no width, maps, interfaces and
-	// unexported fields. Values without strings, slices and optional fields cost
-	// no allocation.
+	// its end. So are they behind a value that is no struct: Seastar's programs take
+	// it for the first of several. Nothing tells a value of one type from one of
+	// another that begins with as many bytes. Not carried: int and uint, which say
+	// no width, maps, interfaces and unexported fields. Values without strings,
+	// slices and optional fields cost no allocation.
 	Fixed = &Encoding{name: "the fixed layout", kind: fixed}
 
 	// JSON is encoding/json.
@@ -141,7 +143,7 @@ func codecFor[T any](e *Encoding) (carrier[T], error) {
 	case e.kind == fixed:
 		c, err := layout.New[T](isArgument, maxGroup)
 		if err != nil {
-			return none, fmt.Errorf("%w: %w", ErrNoCodec, err)
+			return none, fmt.Errorf("%w: %w (the encoding JSON carries more)", ErrNoCodec, err)
 		}
 		return carrierOf[T](c), nil
 	case e.kind == inJSON:

@@ -56,7 +56,7 @@ func isArgument(t reflect.Type) bool {
 // nil finder finds none.
 type finder func(v reflect.Value, each func(argument) error) error
 
-var errNilArgument = errors.New("sluice: a sink or source in a call is nil")
+var errNilArgument = errors.New("a sink or source is nil")
 
 // arguments is what is known of the sinks and sources in a type.
 type arguments struct {
@@ -225,12 +225,14 @@ func (p *passage) claim(a *arguments, v any) error {
 	err := a.each(v, func(x argument) error {
 		k := x.(sinkArgument).place()
 		if err := k.claim(p.caller); err != nil {
-			return fmt.Errorf("sluice: call %s: argument %d: %w", p.method, len(p.seats), err)
+			return err
 		}
 		p.seats = append(p.seats, k)
 		return nil
 	})
-	if err == nil {
+	if err != nil {
+		err = fmt.Errorf("sluice: call %s: sink %d of the request: %w", p.method, len(p.seats), err)
+	} else {
 		err = p.agree()
 	}
 	if err != nil {

@@ -161,7 +161,7 @@ func TestACallMayPassNoSinks(t *testing.T) {
 			}
 		}
 		_, err := kernel.Call[[]*intSink, int32](w.ctx, w.client, "count", []*intSink{nil}, nil)
-		if err == nil || !strings.Contains(err.Error(), "nil") {
+		if err == nil || !strings.Contains(err.Error(), "call count: sink 0 of the request: a sink or source is nil") {
 			t.Errorf("a nil sink: %v", err)
 		}
 		w.loose = true // handlers that close no source leave their streams open
@@ -286,7 +286,8 @@ func TestACallThatFailsFailsItsStreams(t *testing.T) {
 		"error": 400, "error after taking": 400, "panic": kernel.CodeInternal, "exit": kernel.CodeInternal,
 		"nil sink": kernel.CodeInternal, "another call's sink": kernel.CodeInternal,
 	}
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	j := &journal{}
+	overNative(t, &kernel.ServerOptions{Logger: j.logger()}, nil, func(t *testing.T, w *world) {
 		for name, h := range fails {
 			ok(t, kernel.Register(w.srv, name, h, nil))
 			sink := newSink(t, w)
@@ -302,6 +303,10 @@ func TestACallThatFailsFailsItsStreams(t *testing.T) {
 			}()
 			_, err := kernel.Call[*intSink, *intSource](w.ctx, w.client, name, sink, nil)
 			wantCode(t, err, codes[name])
+			if bad := "result: a sink or source is nil"; name == "nil sink" &&
+				(!strings.Contains(err.Error(), bad) || !strings.Contains(j.String(), `method="nil sink"`)) {
+				t.Errorf("a handler without its sink: %v; logged %s", err, j)
+			}
 			wantCode(t, <-sent, codes[name])
 			wantCode(t, sink.Err(), codes[name])
 			w.wantDone(sink.Stream())

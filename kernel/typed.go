@@ -113,7 +113,7 @@ func request[T any](ctx context.Context, s *Stream, c *carrier[T]) (T, error) {
 func reply[T any](ctx context.Context, s *Stream, c *carrier[T], v T) error {
 	m, err := c.encode(&v)
 	if err != nil {
-		return &HandlerError{Code: CodeInternal, Reason: err.Error()}
+		return s.c.conn.noResult(s.Method(), err)
 	}
 	if err := s.Send(ctx, m); err != nil {
 		m.Release()
@@ -142,7 +142,7 @@ func receive[Req, Resp any](ctx context.Context, o *Offer, e *Encoding, in *type
 	}
 	resp, err := h(ctx, req)
 	if err == nil {
-		err = result(ctx, v, out, resp)
+		err = result(ctx, o, v, out, resp)
 	}
 	if err != nil {
 		return err
@@ -173,19 +173,26 @@ func readRequest[Req any](ctx context.Context, v *visit, method string, in *type
 	return req, nil
 }
 
-func result[Resp any](ctx context.Context, v *visit, out *typeInfo[Resp], resp Resp) error {
+func result[Resp any](ctx context.Context, o *Offer, v *visit, out *typeInfo[Resp], resp Resp) error {
 	m, err := Message{}, out.in.each(&resp, v.give)
 	if err == nil {
 		m, err = out.c.encode(&resp)
 	}
 	if err != nil {
-		return &HandlerError{Code: CodeInternal, Reason: err.Error()}
+		return o.conn.noResult(o.Method(), err)
 	}
 	if err := v.in.answer(ctx, m); err != nil {
 		m.Release()
 		return err
 	}
 	return nil
+}
+
+// noResult logs that what a handler has returned can't be sent, and is what its call
+// ends with.
+func (c *Conn) noResult(method string, err error) error {
+	c.host.logger.Error("sluice: a handler's result can't be sent", "method", method, "peer", c.peer.Addr, "error", clip(err.Error()))
+	return &HandlerError{Code: CodeInternal, Reason: "the handler's result: " + err.Error()}
 }
 
 // Call makes a call with a value each way. Its errors are Client.Call's, ErrNoCodec

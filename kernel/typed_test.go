@@ -233,6 +233,9 @@ func TestTypesThatCannotBeCarriedAreRefusedAtOnce(t *testing.T) {
 
 	_, err := kernel.NewSink[int](w.ctx, w.client, nil)
 	refused("NewSink", err)
+	if !strings.Contains(err.Error(), "JSON") {
+		t.Errorf("%v does not say what else there is", err)
+	}
 	_, err = kernel.NewSink[*sink](w.ctx, w.client, nil)
 	refused("NewSink of sinks", err)
 	_, err = kernel.Call[int, int32](w.ctx, w.client, "x", 1, nil)
@@ -355,8 +358,10 @@ func TestDecodeErrorsOfEveryCodecNameTheByte(t *testing.T) {
 		offset int
 		read   func(ctx context.Context, s *kernel.Stream) error
 	}{
-		{"{\"X\": 1,}", 9, readOne[point](t, kernel.JSON)},
+		{"{\"X\": 1,}", 8, readOne[point](t, kernel.JSON)},
 		{"{\"X\": \"a\"}", 9, readOne[point](t, kernel.JSON)},
+		{"{\"X\": 1", 7, readOne[point](t, kernel.JSON)},
+		{"", 0, readOne[point](t, kernel.JSON)},
 		{"bad", 2, readOne[string](t, kernel.EncodingOf(fickle{}))},
 		{"short", -1, readOne[string](t, kernel.EncodingOf(fickle{}))},
 		{"x", -1, readOne[time.Duration](t, kernel.EncodingOf(minuteCodec{}))},

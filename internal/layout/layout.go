@@ -1,8 +1,9 @@
 // Package layout lays Go values out as bytes of fixed places: integers and
 // floats little-endian at their width, strings and byte slices behind a length,
 // structs as their fields in a row. A type is compiled once, to a flat program;
-// carrying a value then needs no reflection, and no memory but what strings,
-// slices and optional fields in it take.
+// writing a value then needs no reflection, and reading one needs it only to make
+// slices and what optional fields and references point to. That, and strings, is all
+// the memory that it takes.
 package layout
 
 import (

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/kernel"
@@ -244,4 +245,232 @@ func TestSeastarACallNamesSoManyStreams(t *testing.T) {
 			t.Errorf("%d bytes are allocated for a call of %d that is refused", held, len(req))
 		}
 	})
+}
+
+// A sum is what came through a stream, and how that ended.
+type sum struct {
+	of  int32
+	err error
+}
+
+// registerSum has calls of verb 1 add what comes through a stream, slowly, and send the
+// sum. It returns the sums, and the handler's end of each stream.
+func registerSum(t *testing.T, tg *target, pause time.Duration) (sums chan sum, sources chan *intSource) {
+	t.Helper()
+	sums, sources = make(chan sum, 8), make(chan *intSource, 8)
+	ok(t, kernel.Register(tg.srv, kernel.Verb(1), func(_ context.Context, src *intSource) (*intSink, error) {
+		out := kernel.MakeSink[int32](src)
+		src.Go(func(ctx context.Context) error {
+			var s sum
+			for n, err := range src.All(ctx) {
+				if err != nil {
+					s.err = err
+					break
+				}
+				s.of += n
+				time.Sleep(pause)
+			}
+			sums <- s
+			return errors.Join(s.err, out.Send(ctx, s.of))
+		})
+		sources <- src
+		return out, nil
+	}, nil))
+	return sums, sources
+}
+
+// When both directions have ended the server waits for a Seastar peer's FIN: that would
+// lose the end of its stream if it saw the connection close first.
+func TestSeastarAStreamsConnectionLingers(t *testing.T) {
+	const linger = 3 * time.Second
+	for name, fin := range map[string]bool{"the peer's FIN": true, "no FIN": false} {
+		t.Run(name, func(t *testing.T) {
+			inSeastarBubble(t, targetLimits(), &seastar.Protocol{Linger: linger}, func(t *testing.T, tg *target, h *hand) {
+				sums, sources := registerSum(t, tg, 0)
+				s := h.stream()
+				h.answered(h.call(1, s.id))
+				src := <-sources
+				s.say(rawFrame(rawNumber(20)) + rawFrame(rawNumber(22)) + rawEOS)
+				ok(t, (<-sums).err)
+				want := rawFrame(rawNumber(42)) + rawEOS
+				got := make([]byte, len(want))
+				if _, err := io.ReadFull(s, got); err != nil || string(got) != want {
+					t.Fatalf("%x, %v, want %x", got, err, want)
+				}
+				synctest.Wait()
+				start, after := time.Now(), linger
+				if fin {
+					after = linger / 2
+					time.AfterFunc(after, func() { _ = s.Close() })
+				}
+				<-src.Stream().Conn().Done()
+				if d := time.Since(start); d < after || d > after+time.Second/2 {
+					t.Errorf("the connection ends after %v, want %v", d, after)
+				}
+				var ce *kernel.ConnError
+				if err := src.Stream().Conn().Err(); !errors.As(err, &ce) || ce.Code != kernel.CodeOK {
+					t.Errorf("it ends with %v", err)
+				}
+				ok(t, src.Err())
+				ok(t, src.Stream().Err())
+			})
+		})
+	}
+}
+
+// The end of a stream is what its sender says, and not its connection's: what has come
+// is delivered in any case, however slowly it is read.
+func TestSeastarASlowReaderHasAllThatCame(t *testing.T) {
+	const values = 40_000 // more than waits unread before reading stops
+	for name, end := range map[string]struct {
+		say     string
+		half    bool
+		inOrder bool
+	}{
+		"EOS and FIN": {rawEOS, false, true}, "EOS and half a FIN": {rawEOS, true, true},
+		"FIN": {"", false, false}, "half a FIN": {"", true, false}, "FIN within a value": {rawNumber(4) + "12", false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inSeastarBubble(t, targetLimits(), &seastar.Protocol{}, func(t *testing.T, tg *target, h *hand) {
+				sums, sources := registerSum(t, tg, time.Millisecond)
+				s := h.stream()
+				h.answered(h.call(1, s.id))
+				s.say(strings.Repeat(rawFrame(rawNumber(1)), values) + end.say)
+				if end.half {
+					_ = s.Conn.(interface{ CloseWrite() error }).CloseWrite()
+				} else {
+					_ = s.Close()
+				}
+				got, src := <-sums, <-sources
+				if got.of != values || (got.err == nil) != end.inOrder || (src.Err() == nil) != end.inOrder {
+					t.Errorf("%d values of %d, then %v, %v", got.of, values, got.err, src.Err())
+				}
+			})
+		})
+	}
+}
+
+// A connection whose next request finds no memory is not read, until a call of another
+// connection is answered.
+func TestSeastarConnectionsShareTheirMemory(t *testing.T) {
+	inSeastarBubble(t, targetLimits(), &seastar.Protocol{MaxMemory: 1000}, func(t *testing.T, tg *target, a *hand) {
+		b := tg.hand()
+		begun, release := make(chan string, 8), make(chan struct{})
+		tg.srv.Handle("#1", func(ctx context.Context, s *kernel.Stream) error {
+			m, err := s.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			begun <- string(m.Bytes()[:1])
+			<-release
+			return s.Send(ctx, m)
+		})
+		first := a.call(1, strings.Repeat("a", 600))
+		synctest.Wait()
+		second := b.call(1, strings.Repeat("b", 600))
+		third := b.call(1, "c")
+		synctest.Wait()
+		if n := len(begun); n != 1 || <-begun != "a" {
+			t.Fatalf("%d calls have begun", n)
+		}
+		release <- struct{}{}
+		a.answered(first)
+		synctest.Wait()
+		if n := len(begun); n != 2 {
+			t.Errorf("%d calls have begun when there was memory", n)
+		}
+		close(release)
+		seen := map[int64]bool{}
+		for range 2 {
+			id, _ := b.reply()
+			seen[id] = true
+		}
+		if !seen[int64(second)] || !seen[int64(third)] {
+			t.Errorf("replies to %v", seen)
+		}
+	})
+}
+
+// A handler may end the connection that its call came by: nothing is answered then.
+func TestSeastarAHandlerMayEndItsConnection(t *testing.T) {
+	inSeastarBubble(t, targetLimits(), &seastar.Protocol{}, func(t *testing.T, tg *target, h *hand) {
+		ended := make(chan error, 8)
+		tg.srv.Handle("#1", func(ctx context.Context, s *kernel.Stream) error {
+			m, err := s.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			if string(m.Bytes()) == "end it" {
+				_ = s.Conn().Close()
+				ended <- s.Send(ctx, text("too late"))
+			}
+			return s.Send(ctx, m)
+		})
+		h.answered(h.call(1, "first"))
+		s := h.stream()
+		h.call(1, "end it")
+		h.closed("the calls")
+		s.closed("a stream that belongs to them")
+		wantCode(t, <-ended, kernel.CodeConnectionLost)
+		if _, err := h.Write([]byte(rawID(1) + rawID(3) + rawFrame("third"))); err == nil {
+			t.Error("a third call is taken")
+		}
+	})
+}
+
+// A call whose client still connects ends when its caller gives it up.
+func TestSeastarACallEndsWhileItsClientConnects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := conn.Pipe()
+		defer far.Close()
+		client := must[*kernel.Client](t)(kernel.NewClient("seastar://memory:0", &kernel.ClientOptions{
+			Protocols: []kernel.Protocol{&seastar.Protocol{}},
+			Limits:    kernel.Limits{Handshake: time.Minute},
+			Dial:      func(context.Context, string, string) (net.Conn, error) { return near, nil },
+		}))
+		call := func(ctx context.Context, o *kernel.CallOptions) (time.Duration, error) {
+			start := time.Now()
+			m := text("x")
+			_, err := client.Call(ctx, "#1", m, o)
+			m.Release()
+			return time.Since(start), err
+		}
+		d, err := call(t.Context(), &kernel.CallOptions{Timeout: time.Second})
+		isErr(t, "a call with a timeout", err, context.DeadlineExceeded)
+		if d != time.Second {
+			t.Errorf("it ended after %v", d)
+		}
+		why := errors.New("changed my mind")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(2*time.Second, func() { cancel(why) })
+		d, err = call(ctx, nil)
+		isErr(t, "a call that is cancelled", err, why)
+		if d != 2*time.Second {
+			t.Errorf("it ended after %v", d)
+		}
+		readRawHello(t, far) // the server is back: what was given up was never written
+		ok(t, second(far.Write(rawHello(rawConnectionID, rawID(1<<16)))))
+		_, err = call(t.Context(), &kernel.CallOptions{Timeout: time.Second})
+		wantCode(t, err, kernel.CodeDeadlineExceeded)
+		ok(t, client.Close())
+		rest := must[[]byte](t)(io.ReadAll(far))
+		if n := strings.Count(string(rest), rawFrame("x")); n != 1 {
+			t.Errorf("%d requests were written: %x", n, rest)
+		}
+	})
+}
+
+// A handler knows who its caller asks to be isolated as.
+func TestSeastarHandlersSeeTheCookie(t *testing.T) {
+	co := &kernel.ClientOptions{Protocols: []kernel.Protocol{&seastar.Protocol{Cookie: []byte("gold")}}}
+	w := overSeastar(t, nil, co)
+	ok(t, kernel.Register(w.srv, kernel.Verb(1), func(ctx context.Context, src *intSource) (string, error) {
+		defer src.Abort(kernel.CodeCancelled, "not needed")
+		call := kernel.FromContext(ctx).Conn().Peer().Token
+		return string(call) + " " + string(src.Stream().Conn().Peer().Token), nil
+	}, nil))
+	got := must[string](t)(kernel.Call[*intSink, string](w.ctx, w.client, kernel.Verb(1), newSink(t, w), nil))
+	if got != "gold gold" {
+		t.Errorf("the call's and the stream's cookie: %q", got)
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -689,41 +688,4 @@ func TestVerbsAreNumbersWithNames(t *testing.T) {
 	if v, err := kernel.Call[int32, string](w.ctx, w.client, "#7", 1, nil); v != "#7 1" || err != nil {
 		t.Errorf("%q, %v", v, err)
 	}
-}
-
-// A value of fixed size costs no allocation on its way, whichever the side.
-func TestValuesOfFixedSizeCostNoAllocation(t *testing.T) {
-	if raceEnabled {
-		t.Skip("checked builds don't use memory again")
-	}
-	w := newWorld(t, loops, nil, nil)
-	a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-	sink := must[*kernel.Sink[pairOfInts]](t)(kernel.SinkOf[pairOfInts](a, nil))
-	src := must[*kernel.Source[pairOfInts]](t)(kernel.SourceOf[pairOfInts](b, nil))
-	const warm, count = 20_000, 100_000
-	go func() {
-		for i := range int64(warm + count) {
-			if err := sink.Send(w.ctx, pairOfInts{1, i}); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-		_ = sink.CloseSend()
-	}()
-	var before, after runtime.MemStats
-	for i := range int64(warm + count) {
-		if i == warm {
-			runtime.ReadMemStats(&before)
-		}
-		if v, err := src.Receive(w.ctx); err != nil || v != (pairOfInts{1, i}) {
-			t.Fatal(v, err)
-		}
-	}
-	runtime.ReadMemStats(&after)
-	if n := float64(after.Mallocs-before.Mallocs) / count; n > 0.05 {
-		t.Errorf("%.3f allocations a message, at most 0.05", n)
-	}
-	endsInOrder(t, w, src)
-	ok(t, b.CloseSend())
-	w.wantEOF(a)
 }

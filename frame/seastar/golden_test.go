@@ -89,6 +89,87 @@ var answered = map[string]*Protocol{
 	"54-finloss":         {},
 }
 
+// different are those that end otherwise here, or whose client is refused, which has no
+// bytes to compare.
+var different = map[string]struct {
+	conn    int
+	p       *Protocol
+	refused bool       // in its hello, without a byte, as Seastar does
+	code    frame.Code // that the connection ends with
+	events  []string   // before that
+	silent  string     // what we answer to call 1, which Seastar leaves without an answer
+}{
+	"30-badmagic":       {refused: true, code: frame.CodeProtocol},
+	"32-unknownparent":  {refused: true, code: frame.CodeProtocol},
+	"33-invalidparent":  {refused: true, code: frame.CodeProtocol},
+	"34-shortparent":    {refused: true, code: frame.CodeFrameSize},
+	"35-badfeaturelen":  {refused: true, code: frame.CodeFrameSize},
+	"52-parentnostream": {refused: true, code: frame.CodeUnimplemented, p: &Protocol{NoStreams: true}},
+	"37-unknownstream": {silent: "INVALID_ARGUMENT: no such stream", events: []string{
+		`1 open "#2" unary=true value=0x0 left=0s grants=1`, "1 data 0000770000000000", "1 eos OK",
+		`3 open "#1" unary=true value=0x0 left=0s grants=1`, "3 data 050000006166746572", "3 eos OK",
+	}},
+	"38-badargs": {silent: "INVALID_ARGUMENT: two bytes", events: []string{
+		`1 open "#4" unary=true value=0x0 left=0s grants=1`, "1 data 0100", "1 eos OK",
+		`3 open "#4" unary=true value=0x0 left=0s grants=1`, "3 data 01000000020000000909", "3 eos OK",
+	}},
+	"39-negid": {code: frame.CodeProtocol}, // Seastar answers with the number as it is
+	"45-dataaftereos": {conn: 1, code: frame.CodeStreamState, events: []string{ // Seastar has stopped reading
+		`1 open "" unary=false value=0x20000 left=0s grants=1`, "1 data 0100000061", "1 eos OK",
+	}},
+}
+
+// TestWhereAServerDiffers replays what their clients said.
+func TestWhereAServerDiffers(t *testing.T) {
+	for name, c := range different {
+		t.Run(name, func(t *testing.T) {
+			p := &Protocol{}
+			if c.p != nil {
+				p = &Protocol{NoStreams: c.p.NoStreams}
+			}
+			if c.conn == 1 {
+				p.family.add(1 << idShift)
+				p.family.sequence = 1
+			}
+			lines := conversation(t, name)
+			s, out, g, err := serve(p, said(lines, c.conn, true), 0, 0)
+			if c.refused {
+				if codeOf(err) != c.code || len(out) > 0 || len(said(lines, c.conn, false)) > 0 {
+					t.Errorf("refused with %x, %v, want %v; Seastar said %x", out, err, c.code, said(lines, c.conn, false))
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := events(s, g.Early)
+			if codeOf(err) != c.code || (err == nil) != (c.code == 0) {
+				t.Errorf("it ends with %v, want %v", err, c.code)
+			}
+			equal(t, "events", got, c.events)
+			if code, reason, ok := strings.Cut(c.silent, ": "); ok {
+				end := frame.Frame{Kind: frame.EOS, Stream: 1, Code: frame.CodeInvalidArgument, Reason: reason}
+				equalBytes(t, "the answer to "+code, control(s, &end), user(1, c.silent))
+			}
+		})
+	}
+}
+
+// TestEveryConversationIsReplayed: each is in one of the lists.
+func TestEveryConversationIsReplayed(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("testdata", "*.txt"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		name := strings.TrimSuffix(filepath.Base(f), ".txt")
+		_, other := different[name]
+		if regular[name] == nil && answered[name] == nil && !other {
+			t.Errorf("%s is in no list", name)
+		}
+	}
+}
+
 // noWaitVerb is the verb in the conversations whose calls nobody waits for.
 const noWaitVerb = 6
 

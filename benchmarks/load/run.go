@@ -73,6 +73,7 @@ type run struct {
 	target     Target
 	opts       peer.Options
 	ctx        context.Context // of opens; cancelled when the run is over
+	cancel     context.CancelFunc
 	watch      func(Progress)
 
 	stop     atomic.Bool   // lanes: send nothing more
@@ -112,18 +113,24 @@ func Run(ctx context.Context, t Target, c Config, watch func(Progress)) (*report
 	if watch == nil {
 		watch = func(Progress) {}
 	}
-	opens, cancel := context.WithCancel(ctx)
-	defer cancel()
+	r := newRun(ctx, t, c, watch)
+	defer r.close()
+	return r.do(ctx)
+}
+
+func newRun(ctx context.Context, t Target, c Config, watch func(Progress)) *run {
+	// Streams are opened with a context of the run's own: in some libraries it
+	// is theirs for life, and a run that is interrupted lets them finish.
+	opens, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r := &run{
 		cfg: c, sampling: c.Sample > 0, sampleMask: uint64(max(c.Sample, 1) - 1), faulty: len(c.At) > 0,
-		start: time.Now(), target: t, opts: c.PeerOptions(), ctx: opens, watch: watch,
+		start: time.Now(), target: t, opts: c.PeerOptions(), ctx: opens, cancel: cancel, watch: watch,
 		stopped: make(chan struct{}), failC: make(chan struct{}), lateness: hist.NewRecorder(),
 	}
 	for i := range r.shards {
 		r.shards[i] = shard{hist.NewRecorder(), hist.NewRecorder()}
 	}
-	defer r.close()
-	return r.do(ctx)
+	return r
 }
 
 func (r *run) do(ctx context.Context) (*report.Run, error) {
@@ -382,10 +389,17 @@ func (r *run) drained(done <-chan struct{}) {
 			_ = (*s).Close() // to wake whoever waits in it
 		}
 	}
+	r.hangUp()
+	<-done
+}
+
+// hangUp ends the connections, and with them every call that waits for one:
+// not every library looks at a context.
+func (r *run) hangUp() {
+	r.cancel()
 	for _, k := range r.links {
 		k.close()
 	}
-	<-done
 }
 
 // close frees what is left.
@@ -397,9 +411,7 @@ func (r *run) close() {
 	for _, l := range r.bulk {
 		l.closeStream()
 	}
-	for _, k := range r.links {
-		k.close()
-	}
+	r.hangUp()
 	if r.relay != nil {
 		_ = r.relay.Close() // its listener is ours alone
 	}
@@ -471,7 +483,7 @@ func (r *run) openAll(ctx context.Context) (*report.Memory, error) {
 	}
 	r.watch(Progress{Phase: Opening, Length: r.cfg.Length()})
 	begin := time.Now()
-	if err := r.openLanes(ctx); err != nil {
+	if err := r.openInTime(ctx, openLimit); err != nil {
 		return nil, err
 	}
 	took := time.Since(begin)
@@ -497,6 +509,32 @@ func (r *run) openAll(ctx context.Context) (*report.Memory, error) {
 	return m, nil
 }
 
+// openLimit is how long opening may take beyond what OpenRate asks for.
+const openLimit = 30 * time.Second
+
+// openInTime opens every stream, or none if ctx ends or the limit is up before:
+// a library may wait for ever for a stream that the server does not allow.
+func (r *run) openInTime(ctx context.Context, limit time.Duration) error {
+	lanes := len(r.lanes) + len(r.bulk)
+	if r.cfg.OpenRate > 0 {
+		limit += time.Duration(float64(lanes) / float64(r.cfg.OpenRate) * 1e9)
+	}
+	var late atomic.Bool
+	t := time.AfterFunc(limit, func() {
+		late.Store(true)
+		r.hangUp()
+	})
+	defer t.Stop()
+	stop := context.AfterFunc(ctx, r.hangUp)
+	defer stop()
+	err := r.openLanes(ctx)
+	if late.Load() {
+		return fmt.Errorf("%s at %s: only %d of %d streams opened in %v: the server may allow no more (serve --max-streams, --max-conns)",
+			r.target.Peer.Name(), r.target.Addr, r.ids.Load(), lanes, limit)
+	}
+	return err
+}
+
 // openers is how many streams are being opened at a time.
 const openers = 16
 
@@ -508,7 +546,7 @@ func (r *run) openLanes(ctx context.Context) error {
 		}
 	}
 	if r.cfg.Workload == Churn { // its streams come and go
-		s, err := r.links[0].open(ctx, peer.Echo)
+		s, err := r.links[0].open(r.ctx, peer.Echo)
 		if err != nil {
 			return err
 		}
@@ -526,14 +564,21 @@ func (r *run) openLanes(ctx context.Context) error {
 				if n >= len(lanes) {
 					return
 				}
+				due := begin
 				if r.cfg.OpenRate > 0 {
-					time.Sleep(time.Until(begin.Add(time.Duration(float64(n) / float64(r.cfg.OpenRate) * 1e9))))
+					due = due.Add(time.Duration(float64(n) / float64(r.cfg.OpenRate) * 1e9))
 				}
-				errs[i] = lanes[n].open(ctx)
+				if !r.sleep(r.ctx, max(time.Until(due), 0)) {
+					return
+				}
+				errs[i] = lanes[n].open(r.ctx)
 			}
 		})
 	}
 	wg.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	return errors.Join(errs...)
 }
 

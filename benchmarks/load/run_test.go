@@ -14,7 +14,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// Libraries that a peer links start goroutines of their own.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) }
 
 // serve runs a server of p in this process until the test ends.
 func serve(t *testing.T, p peer.Peer, c Config) Target {

@@ -60,7 +60,8 @@ type Server interface {
 // A Conn is one connection, or what stands for it where streams can't share one.
 type Conn interface {
 	// Open opens a stream. Streams of one Conn share a connection if the
-	// library can do that.
+	// library can do that. An Open that waits ends with ctx or with Close. Let
+	// ctx live as long as the stream: in some libraries it bounds that.
 	Open(ctx context.Context, m Mode) (Stream, error)
 	Close() error
 }

@@ -89,8 +89,12 @@ func (r *run) stalled() {
 
 // culprit returns the fault to blame for a broken stream: the latest that
 // kills, for a stream may notice late; else the latest of any kind, for a
-// library may give up on a peer that is slow.
+// library may give up on a peer that is slow. What we break ourselves at the
+// end of the drain is no fault's doing.
 func (r *run) culprit() *fault {
+	if r.cut.Load() {
+		return nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range slices.Backward(r.faults) {
@@ -104,15 +108,15 @@ func (r *run) culprit() *fault {
 	return r.faults[len(r.faults)-1]
 }
 
-// blame charges the end of the lane's stream to f.
-func (l *lane) blame(f *fault) {
+// blame charges the end of the lane's stream, and what is missing on it, to f.
+func (l *lane) blame(f *fault, missing uint64) {
 	l.r.mu.Lock()
 	defer l.r.mu.Unlock()
 	f.report.Broken++
 	if l.mode == peer.Discard {
-		f.report.Unconfirmed += l.sent
-	} else if l.sent > l.got {
-		f.report.Lost += l.sent - l.got
+		f.report.Unconfirmed += missing
+	} else {
+		f.report.Lost += missing
 	}
 	l.broken = f
 }

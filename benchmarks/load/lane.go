@@ -119,8 +119,11 @@ func (l *lane) run() {
 	for {
 		err := l.work()
 		l.publish()
-		l.settle(err)
-		if err == nil || !l.recover(err) {
+		if err == nil {
+			l.settle()
+			return
+		}
+		if !l.recover(err) {
 			return
 		}
 	}

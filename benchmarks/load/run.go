@@ -79,6 +79,7 @@ type run struct {
 	stop     atomic.Bool   // lanes: send nothing more
 	stopped  chan struct{} // closed with stop
 	stopOnce sync.Once
+	cut      atomic.Bool // the drain is over: what breaks from now on, we broke
 
 	shards   [shards]shard
 	lateness *hist.Recorder
@@ -190,6 +191,7 @@ func addChecks(to *report.Checks, c report.Checks) {
 	to.Duplicated += c.Duplicated
 	to.Reordered += c.Reordered
 	to.Corrupted += c.Corrupted
+	to.Unconfirmed += c.Unconfirmed
 }
 
 // drop accounts for messages that will never be sent: what they have waited so
@@ -384,6 +386,7 @@ func (r *run) drained(done <-chan struct{}) {
 		return
 	case <-t.C:
 	}
+	r.cut.Store(true)
 	for _, l := range append(r.lanes[:len(r.lanes):len(r.lanes)], r.bulk...) {
 		if s := l.current.Load(); s != nil && !l.ended.Load() {
 			_ = (*s).Close() // to wake whoever waits in it
@@ -426,16 +429,33 @@ func (l *lane) closeStream() {
 	}
 }
 
-// settle takes the checks of the stream that ended with err.
-func (l *lane) settle(err error) {
-	if l.check == nil || l.mode != peer.Echo || l.r.cfg.Workload == Churn {
-		return
+// settle takes the checks of a stream that ended in order.
+func (l *lane) settle() {
+	if l.check != nil && l.mode == peer.Echo {
+		l.r.check(checksOf(l.check.Summary(), l.sent))
 	}
-	c := checksOf(l.check.Summary(), l.sent)
-	if err != nil && l.r.excused() {
-		c.Lost = 0 // counted with the fault, or with the failure
+}
+
+// abandon takes the checks of a stream that broke: what is missing counts with
+// the fault f, if that broke it.
+func (l *lane) abandon(f *fault) {
+	var c report.Checks
+	missing := l.sent
+	switch {
+	case l.r.cfg.Workload == Churn: // its check is one message's
+		missing -= l.got
+	case l.mode == peer.Echo:
+		c = checksOf(l.check.Summary(), l.sent)
+		missing, c.Lost = c.Lost, 0
 	}
-	l.check = nil
+	switch {
+	case f != nil:
+		l.blame(f, missing)
+	case l.mode == peer.Echo && l.check != nil && !l.r.excused():
+		c.Lost = missing
+	default:
+		c.Unconfirmed = missing
+	}
 	l.r.check(c)
 }
 
@@ -452,17 +472,15 @@ func (r *run) excused() bool {
 // Without a fault to blame the run is over.
 func (l *lane) recover(err error) bool {
 	r := l.r
-	if r.stop.Load() {
-		r.errors.Add(1)
-		return false
-	}
 	f := r.culprit()
+	l.abandon(f)
 	if f == nil {
 		r.errors.Add(1)
-		r.fail(err)
+		if !r.stop.Load() {
+			r.fail(err)
+		}
 		return false
 	}
-	l.blame(f)
 	if s := l.current.Swap(nil); s != nil {
 		_ = (*s).Close() // it is broken
 	}

@@ -143,36 +143,66 @@ func TestChurnSeesViolationsToo(t *testing.T) {
 // A server that keeps an echo to itself must not hang the run.
 func TestAMessageThatNeverComesEndsTheDrain(t *testing.T) {
 	c := short(t, "pingpong", func(c *Config) { c.Drain, c.Duration = 200*time.Millisecond, 50*time.Millisecond })
-	out := mustRun(t, stuck{raw.New()}, c)
+	out := mustRun(t, stuck{raw.New(), 10}, c)
 	if out.Checks.Lost != 1 || out.Errors != 1 {
 		t.Errorf("%+v, %d errors", out.Checks, out.Errors)
 	}
 }
 
-// stuck never receives after its tenth message.
-type stuck struct{ peer.Peer }
+// What nobody confirms is no success: streams that hang until the drain is
+// over, and echoes that a delay keeps until after it.
+func TestWhatNobodyConfirmsIsCounted(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"one way": func(c *Config) { c.Workload = OneWay },
+		"churn":   func(c *Config) { c.Workload = Churn },
+		"delayed": func(c *Config) {
+			c.At = []Fault{{At: 10 * time.Millisecond, Kind: DelayAll, Delay: time.Minute, For: time.Hour}}
+		},
+	} {
+		c := short(t, "pingpong", func(c *Config) { c.Drain, c.Duration = 100*time.Millisecond, 50*time.Millisecond })
+		change(&c)
+		var p peer.Peer = stuck{raw.New(), 0}
+		if len(c.At) > 0 {
+			p = raw.New()
+		}
+		out := mustRun(t, p, c)
+		if out.Checks.Unconfirmed == 0 || out.Checks.Violations() != 0 || out.Errors != 1 || out.Status() != "DELIVERY UNCONFIRMED" {
+			t.Errorf("%s: %+v, %d errors, %s", name, out.Checks, out.Errors, out.Status())
+		}
+	}
+}
+
+// stuck never receives after so many messages.
+type stuck struct {
+	peer.Peer
+	after int
+}
 
 func (s stuck) Dial(ctx context.Context, addr string, o peer.Options) (peer.Conn, error) {
 	c, err := s.Peer.Dial(ctx, addr, o)
-	return stuckConn{c}, err
+	return stuckConn{c, s.after}, err
 }
 
-type stuckConn struct{ peer.Conn }
+type stuckConn struct {
+	peer.Conn
+	after int
+}
 
 func (c stuckConn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
 	s, err := c.Conn.Open(ctx, m)
-	return &stuckStream{Stream: s, closed: make(chan struct{})}, err
+	return &stuckStream{Stream: s, after: c.after, closed: make(chan struct{})}, err
 }
 
 type stuckStream struct {
 	peer.Stream
 	n      int
+	after  int
 	done   atomic.Bool
 	closed chan struct{}
 }
 
 func (s *stuckStream) Recv() ([]byte, error) {
-	if s.n++; s.n > 10 {
+	if s.n++; s.n > s.after {
 		<-s.closed
 		return nil, context.Canceled
 	}

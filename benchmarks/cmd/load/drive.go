@@ -204,7 +204,29 @@ func verdictOf(r *report.Report, err error) error {
 	if err != nil {
 		return err
 	}
+	if err := unsettled(r); err != nil {
+		return err
+	}
 	return gates(r)
+}
+
+// unsettled says that it is not known whether every message arrived.
+func unsettled(r *report.Report) error {
+	var unconfirmed, errs uint64
+	away := 0
+	found := false
+	for _, run := range r.Runs {
+		found = found || run.Unsettled()
+		unconfirmed, errs = unconfirmed+run.Checks.Unconfirmed, errs+run.Errors
+		for _, f := range run.Faults {
+			away += f.Broken - f.Back
+		}
+	}
+	if !found {
+		return nil
+	}
+	return exit(exitUnconfirmed, fmt.Errorf("delivery unconfirmed: %d messages; %d streams ended with an error, %d did not come back after a fault",
+		unconfirmed, errs, away))
 }
 
 // gates are the conditions on figures.

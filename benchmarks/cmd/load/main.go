@@ -34,12 +34,14 @@ const (
 	exitGone        = 6
 	exitInvalid     = 7
 	exitWrite       = 8
+	exitUnconfirmed = 9
 	exitInterrupted = 130
 )
 
 const exitHelp = `Exit codes: 0 ok, 1 failed, 2 bad usage, 3 can't connect, 4 SLO missed or comparison worse,
 5 messages lost, duplicated, reordered or corrupted, 6 server gone in mid-run, 7 INVALID (the client
 was the bottleneck), 8 a report could not be written (its figures went to standard output),
+9 streams broke or hung, so that it is not known whether all messages arrived,
 130 interrupted (with a report).`
 
 // An exitError carries its exit code.

@@ -186,6 +186,19 @@ func TestAViolationHasItsOwnExitCode(t *testing.T) {
 	}
 }
 
+func TestUnconfirmedDeliveryHasItsOwnExitCode(t *testing.T) {
+	for name, run := range map[string]*report.Run{
+		"unconfirmed":   {Checks: report.Checks{Unconfirmed: 1}},
+		"errors":        {Errors: 1},
+		"not come back": {Faults: []report.Fault{{Broken: 2, Back: 1}}},
+	} {
+		e := env{stderr: new(bytes.Buffer)}
+		if code := e.fail(verdictOf(&report.Report{Runs: []*report.Run{run}}, nil)); code != exitUnconfirmed {
+			t.Errorf("%s: exit %d", name, code)
+		}
+	}
+}
+
 func TestFindKnee(t *testing.T) {
 	code, stdout, stderr := demo(t, "pingpong", "--in-flight=64", "--find-knee", "--knee-min=500", "--knee-max=1k", "--slo=p50<1s", "--max-lateness=1s")
 	if code != exitOK && code != exitInvalid {

@@ -20,6 +20,7 @@ type Relay struct {
 	mu    sync.Mutex
 	links map[*link]struct{}
 	done  bool
+	over  chan struct{}  // closed with done: nothing is held back any more
 	wg    sync.WaitGroup // the accept loop and all copiers; Close waits
 }
 
@@ -32,7 +33,7 @@ func New(target string) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{ln: ln, target: target, links: make(map[*link]struct{})}
+	r := &Relay{ln: ln, target: target, links: make(map[*link]struct{}), over: make(chan struct{})}
 	r.wg.Go(r.accept)
 	return r, nil
 }
@@ -63,7 +64,10 @@ func (r *Relay) Kill(share float64) int {
 // Close kills what is left and stops listening.
 func (r *Relay) Close() error {
 	r.mu.Lock()
-	r.done = true
+	if !r.done {
+		r.done = true
+		close(r.over)
+	}
 	for l := range r.links {
 		l.kill()
 	}
@@ -134,7 +138,7 @@ const ahead = 256
 func (r *Relay) copy(dst, src net.Conn) {
 	chunks := make(chan chunk, ahead)
 	var writer sync.WaitGroup
-	writer.Go(func() { write(dst, chunks) })
+	writer.Go(func() { r.write(dst, chunks) })
 	for {
 		p := make([]byte, 32<<10)
 		n, err := src.Read(p)
@@ -152,13 +156,18 @@ func (r *Relay) copy(dst, src net.Conn) {
 
 // write writes each chunk when it is due, and empties the channel whatever
 // happens, so that the reader never waits for it in vain.
-func write(dst net.Conn, chunks <-chan chunk) {
+func (r *Relay) write(dst net.Conn, chunks <-chan chunk) {
 	var err error
 	for c := range chunks {
 		if err != nil {
 			continue
 		}
-		time.Sleep(time.Until(c.due))
+		if wait := time.Until(c.due); wait > 0 {
+			select {
+			case <-time.After(wait):
+			case <-r.over:
+			}
+		}
 		_, err = dst.Write(c.p)
 	}
 }

@@ -58,6 +58,7 @@ var columns = []struct {
 	{"duplicated", func(i Interval) any { return i.Checks.Duplicated }},
 	{"reordered", func(i Interval) any { return i.Checks.Reordered }},
 	{"corrupted", func(i Interval) any { return i.Checks.Corrupted }},
+	{"unconfirmed", func(i Interval) any { return i.Checks.Unconfirmed }},
 	{"marks", func(i Interval) any { return strings.Join(i.Marks, " ") }},
 }
 

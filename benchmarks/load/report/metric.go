@@ -100,6 +100,7 @@ var metrics = slices.Concat(
 		counter("duplicated", func(r *Run) uint64 { return r.Checks.Duplicated }),
 		counter("reordered", func(r *Run) uint64 { return r.Checks.Reordered }),
 		counter("corrupted", func(r *Run) uint64 { return r.Checks.Corrupted }),
+		counter("unconfirmed", func(r *Run) uint64 { return r.Checks.Unconfirmed }),
 		counter("violations", func(r *Run) uint64 { return r.Checks.Violations() }),
 	},
 )

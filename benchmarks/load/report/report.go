@@ -182,13 +182,16 @@ func (d Deferred) Total() uint64 {
 }
 
 // Checks are the correctness counters of the whole run, warm-up and end
-// included. Anything but Messages is a violation.
+// included. Anything but Messages and Unconfirmed is a violation.
 type Checks struct {
 	Messages   uint64 `json:"messages"`
 	Lost       uint64 `json:"lost"`
 	Duplicated uint64 `json:"duplicated"`
 	Reordered  uint64 `json:"reordered"`
 	Corrupted  uint64 `json:"corrupted"` // damaged, or another stream's
+	// Unconfirmed were sent on streams that ended before anybody could say
+	// whether they arrived. Those that a fault broke are counted with that.
+	Unconfirmed uint64 `json:"unconfirmed"`
 }
 
 // Violations counts what must not happen.

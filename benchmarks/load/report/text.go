@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -81,12 +82,21 @@ func (r *Run) Status() string {
 		return "DELIVERY VIOLATED"
 	case r.Error != "":
 		return "BROKEN OFF"
-	case len(r.Invalid) > 0:
-		return "INVALID"
 	case r.Interrupted:
 		return "INTERRUPTED"
+	case r.Unsettled():
+		return "DELIVERY UNCONFIRMED"
+	case len(r.Invalid) > 0:
+		return "INVALID"
 	}
 	return "ok"
+}
+
+// Unsettled reports whether streams ended in a way that leaves open what
+// arrived, or did not come back after a fault.
+func (r *Run) Unsettled() bool {
+	away := func(f Fault) bool { return f.Back < f.Broken }
+	return r.Errors > 0 || r.Checks.Unconfirmed > 0 || slices.ContainsFunc(r.Faults, away)
 }
 
 func (r *Run) text(t *textWriter) {
@@ -102,8 +112,8 @@ func (r *Run) text(t *textWriter) {
 			d.Total(), r.Scheduled*r.Seconds, d.Credit, d.Mailbox, d.Socket, d.Blocked, d.InFlight, d.Dropped)
 	}
 	c := r.Checks
-	t.line("checks\t%d messages\tlost %d  duplicated %d  reordered %d  corrupted %d  errors %d",
-		c.Messages, c.Lost, c.Duplicated, c.Reordered, c.Corrupted, r.Errors)
+	t.line("checks\t%d messages\tlost %d  duplicated %d  reordered %d  corrupted %d  unconfirmed %d  errors %d",
+		c.Messages, c.Lost, c.Duplicated, c.Reordered, c.Corrupted, c.Unconfirmed, r.Errors)
 	if f := r.Fairness; f.Streams > 1 {
 		t.line("fairness\t%d streams\tJain %.4f, %d to %d messages each", f.Streams, f.Jain, f.Min, f.Max)
 	}

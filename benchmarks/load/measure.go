@@ -3,10 +3,12 @@ package load
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
 	"time"
 
 	"github.com/sluicerpc/sluice/benchmarks/load/hist"
+	"github.com/sluicerpc/sluice/benchmarks/load/pace"
 	"github.com/sluicerpc/sluice/benchmarks/load/report"
 )
 
@@ -29,7 +31,7 @@ type measurement struct {
 type counters struct {
 	at                                time.Time
 	sent, got, bytes, bulk, bulkBytes uint64
-	due                               uint64
+	released                          uint64
 	deferred                          [reasons]uint64
 }
 
@@ -48,7 +50,7 @@ func newMeasurement(r *run) *measurement {
 }
 
 func (m *measurement) count() counters {
-	c := counters{at: time.Now(), due: m.r.due.Load()}
+	c := counters{at: time.Now(), released: m.r.released.Load()}
 	for _, l := range m.r.lanes {
 		c.sent += l.pubSent.Load()
 		c.got += l.pubGot.Load()
@@ -203,7 +205,7 @@ func (m *measurement) finish() *report.Run {
 	}
 	if s := out.Seconds; s > 0 && m.r.cfg.Workload != Idle {
 		out.Rate, out.ByteRate = float64(out.Messages)/s, float64(out.Bytes)/s
-		out.Scheduled = float64(c.due-m.before.due) / s
+		out.Scheduled = (m.due(c.at) - m.due(m.began)) / s
 	}
 	out.Client = report.UsageOf(m.first.client, m.last.client, out.Messages)
 	out.Server = report.UsageOf(m.first.server, m.last.server, out.Messages)
@@ -218,6 +220,14 @@ func (m *measurement) finish() *report.Run {
 	out.Fairness = m.fairness()
 	out.Invalid = m.invalid()
 	return out
+}
+
+// due returns how many messages the schedule wants by then.
+func (m *measurement) due(by time.Time) float64 {
+	if !m.r.cfg.Open() {
+		return 0
+	}
+	return pace.Due(m.r.cfg.stages(), by.Sub(m.r.paced))
 }
 
 // fairness is that of the streams that were there to be served.
@@ -256,6 +266,19 @@ func (m *measurement) lateEnd() {
 // general-purpose kernel on a shared machine does not do better.
 const tolerable = 250 * time.Microsecond
 
+// onTime is the share of what is due in the window that must be released in it.
+const onTime = 0.99
+
+// odd is by how much the number released may fall short by chance, or because
+// of where the window's ends lie.
+func (m *measurement) odd(due float64) float64 {
+	n := float64(max(m.r.cfg.Arrival.Burst, 1))
+	if m.r.cfg.Arrival.Poisson {
+		n *= 5 * math.Sqrt(due)
+	}
+	return 2 + n
+}
+
 // busy is the share of all CPUs above which the client had none left.
 const busy = 0.9
 
@@ -274,6 +297,9 @@ func (m *measurement) invalid() (why []string) {
 	}
 	if late := time.Duration(out.Lateness.P99); late > limit {
 		why = append(why, fmt.Sprintf("the client's pacer was late: p99 %v, above %v", late, limit))
+	}
+	if due, released := out.Scheduled*out.Seconds, m.seen.released-m.before.released; float64(released) < onTime*due-m.odd(due) {
+		why = append(why, fmt.Sprintf("the client's pacer released %d of %.0f due messages", released, due))
 	}
 	if cpus := float64(runtime.NumCPU()); out.Client.Cores > busy*cpus {
 		why = append(why, fmt.Sprintf("the client used %.1f of %.0f CPUs", out.Client.Cores, cpus))

@@ -156,6 +156,21 @@ func TestALatePacerMakesARunInvalid(t *testing.T) {
 	}
 }
 
+// No machine releases that many: neither the rate nor the lateness of those
+// that were released may hide it.
+func TestAnImpossibleRateIsInvalid(t *testing.T) {
+	c := short(t, "pingpong", func(c *Config) {
+		c.Rate, c.MaxLateness, c.Duration, c.Warmup = 1e12, time.Hour, 50*time.Millisecond, 0
+	})
+	out := mustRun(t, raw.New(), c)
+	if len(out.Invalid) == 0 || !strings.Contains(out.Invalid[0], "due messages") {
+		t.Errorf("%v", out.Invalid)
+	}
+	if out.Scheduled < 1e11 {
+		t.Errorf("%v/s scheduled", out.Scheduled)
+	}
+}
+
 func TestFaults(t *testing.T) {
 	for _, w := range []Workload{Echo, OneWay} {
 		for _, rate := range []Rate{0, 2000} {

@@ -84,7 +84,8 @@ type run struct {
 	shards   [shards]shard
 	lateness *hist.Recorder
 	deferred [reasons]atomic.Uint64
-	due      atomic.Uint64 // scheduled so far
+	released atomic.Uint64 // so far
+	paced    time.Time     // when the schedule began
 	ids      atomic.Uint32
 	errors   atomic.Uint64
 
@@ -292,6 +293,7 @@ func (r *run) newLane(k *link, mode peer.Mode) *lane {
 // drive runs lanes and pacer through warm-up, window and drain.
 func (r *run) drive(ctx context.Context, m *measurement) {
 	begin := time.Now()
+	r.paced = begin
 	var lanes, others sync.WaitGroup
 	for _, l := range append(r.lanes[:len(r.lanes):len(r.lanes)], r.bulk...) {
 		lanes.Go(l.run)
@@ -352,7 +354,7 @@ func (r *run) pace(begin time.Time) {
 // release hands one due message to its lane, and counts it as deferred if the
 // lane is stuck.
 func (r *run) release(l *lane, due, now int64) {
-	r.due.Add(1)
+	r.released.Add(1)
 	why := reason(0)
 	switch st := l.state.Load(); {
 	case st < 0:

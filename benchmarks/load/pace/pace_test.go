@@ -122,6 +122,33 @@ func TestThePacerKeepsItsScheduleAfterAStall(t *testing.T) {
 	})
 }
 
+// A pacer that is slower than its schedule never catches up: it has to look at
+// the clock all the same.
+func TestAPacerThatCannotKeepUpSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := Pacer{Lateness: hist.NewRecorder(), Sleep: time.Sleep}
+		s := NewSchedule([]Stage{{10 * time.Millisecond, 1e6, 1e6}}, Arrival{})
+		var stop atomic.Bool
+		p.Run(s, time.Now(), &stop, func(_, _ time.Duration) { time.Sleep(10 * time.Microsecond) })
+		h := hist.New()
+		p.Lateness.Drain(h)
+		if worst := time.Duration(h.Max()); worst < 80*time.Millisecond {
+			t.Errorf("worst lateness reported is %v, want about 90ms", worst)
+		}
+	})
+}
+
+func TestDue(t *testing.T) {
+	stages := []Stage{{time.Second, 100, 100}, {2 * time.Second, 100, 500}}
+	for by, want := range map[time.Duration]float64{
+		-time.Second: 0, 0: 0, time.Second / 2: 50, time.Second: 100, 2 * time.Second: 300, 3 * time.Second: 700, time.Hour: 700,
+	} {
+		if got := Due(stages, by); math.Abs(got-want) > 1e-6 {
+			t.Errorf("by %v: %v due, want %v", by, got, want)
+		}
+	}
+}
+
 func TestThePacerStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := Pacer{Lateness: hist.NewRecorder(), Sleep: time.Sleep}

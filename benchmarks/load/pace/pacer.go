@@ -30,10 +30,13 @@ func (p *Pacer) Run(s *Schedule, start time.Time, stop *atomic.Bool, release fun
 		defer done()
 	}
 	now := time.Since(start)
-	for !stop.Load() {
+	for n := 1; !stop.Load(); n++ {
 		due, ok := s.Next()
 		if !ok {
 			return
+		}
+		if n%stale == 0 {
+			now = time.Since(start)
 		}
 		if now = p.wait(due, now, start, sleep, stop); stop.Load() {
 			return
@@ -42,6 +45,10 @@ func (p *Pacer) Run(s *Schedule, start time.Time, stop *atomic.Bool, release fun
 		release(due, now)
 	}
 }
+
+// stale is how many messages are released by one reading of the clock. A pacer
+// that can't keep up is behind ever more, and must not take itself for punctual.
+const stale = 1000
 
 // longest bounds a sleep, so that stop is seen soon.
 const longest = 100 * time.Millisecond

@@ -88,6 +88,19 @@ func (st Stage) when(x float64) time.Duration {
 	return st.For
 }
 
+// Due returns how many messages the stages want by a time since their begin.
+func Due(stages []Stage, by time.Duration) (n float64) {
+	for _, st := range stages {
+		if by < st.For {
+			t := max(by, 0).Seconds()
+			return n + t*st.From + t*t*(st.To-st.From)/(2*st.For.Seconds())
+		}
+		n += st.events()
+		by -= st.For
+	}
+	return n
+}
+
 // Length returns how long the stages take together.
 func Length(stages []Stage) (d time.Duration) {
 	for _, st := range stages {

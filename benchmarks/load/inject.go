@@ -1,6 +1,7 @@
 package load
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 type fault struct {
 	plan   Fault
 	at     int64 // when it struck, as run.now tells it
+	until  int64 // when it was over; far off as long as it is not
 	report report.Fault
 }
 
@@ -33,7 +35,7 @@ func (r *run) injectAll() {
 }
 
 func (r *run) inject(f Fault) {
-	st := &fault{plan: f, at: r.now()}
+	st := &fault{plan: f, at: r.now(), until: math.MaxInt64}
 	st.report = report.Fault{At: f.At.Seconds(), What: f.String(), Hit: len(r.lanes) + len(r.bulk), Recovery: -1}
 	r.mu.Lock()
 	r.faults = append(r.faults, st)
@@ -53,6 +55,9 @@ func (r *run) inject(f Fault) {
 		r.sleep(r.ctx, f.For)
 		r.openGate()
 	}
+	r.mu.Lock()
+	st.until = r.now()
+	r.mu.Unlock()
 }
 
 func (r *run) shutGate() {
@@ -87,42 +92,68 @@ func (r *run) stalled() {
 	}
 }
 
-// culprit returns the fault to blame for a broken stream: the latest that
-// kills, for a stream may notice late; else the latest of any kind, for a
-// library may give up on a peer that is slow. What we break ourselves at the
-// end of the drain is no fault's doing.
-func (r *run) culprit() *fault {
-	if r.cut.Load() {
+// culprit returns the fault to blame for the lane's broken stream: the one that
+// it has not got over yet; else the latest that kills, for a stream may notice
+// late; else the latest of any kind, for a library may give up on a peer that
+// is slow. A stream that was opened after a fault did not break by it, and what
+// we break ourselves at the end of the drain is no fault's doing.
+func (l *lane) culprit() (culprit *fault) {
+	if l.r.cut.Load() {
 		return nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, f := range slices.Backward(r.faults) {
-		if f.plan.Kind == KillConns {
-			return f
+	if l.broken != nil {
+		return l.broken
+	}
+	l.r.mu.Lock()
+	defer l.r.mu.Unlock()
+	for _, f := range l.r.faults {
+		kills := f.plan.Kind == KillConns
+		if l.opened <= f.until && (kills || culprit == nil || culprit.plan.Kind != KillConns) {
+			culprit = f
 		}
 	}
-	if len(r.faults) == 0 {
-		return nil
+	return culprit
+}
+
+// faultsEnd returns when the last of the faults so far was over.
+func (r *run) faultsEnd() (end int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.faults {
+		end = max(end, f.until)
 	}
-	return r.faults[len(r.faults)-1]
+	return end
 }
 
 // blame charges the end of the lane's stream, and what is missing on it, to f.
 func (l *lane) blame(f *fault, missing uint64) {
 	l.r.mu.Lock()
 	defer l.r.mu.Unlock()
-	f.report.Broken++
+	if l.broken == nil {
+		f.report.Broken++
+		l.broken, l.brokeAt = f, l.r.now()
+	}
 	if l.mode == peer.Discard {
 		f.report.Unconfirmed += missing
 	} else {
 		f.report.Lost += missing
 	}
-	l.broken = f
 }
 
-// madeGood notes that messages flow again on a lane that a fault broke.
+// madeGood notes that messages flow again on a lane that a fault broke, once
+// that has shown.
 func (l *lane) madeGood() {
+	switch {
+	case l.broken == nil:
+	case l.mode != peer.Discard:
+		l.mended(l.r.now())
+	case !l.young():
+		l.mended(l.opened)
+	}
+}
+
+// mended notes that messages have flowed again since then.
+func (l *lane) mended(since int64) {
 	if l.broken == nil {
 		return
 	}
@@ -130,7 +161,7 @@ func (l *lane) madeGood() {
 	defer l.r.mu.Unlock()
 	f := &l.broken.report
 	f.Back++
-	f.Recovery = max(f.Recovery, float64(l.r.now()-l.broken.at)/1e9)
+	f.Recovery = max(f.Recovery, float64(since-l.broken.at)/1e9)
 	l.broken = nil
 }
 
@@ -141,7 +172,10 @@ func (r *run) faultReports(series []report.Interval) (out []report.Fault) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range r.faults {
-		if f.plan.Kind != KillConns {
+		switch {
+		case f.report.Back < f.report.Broken:
+			f.report.Recovery = -1
+		case f.plan.Kind != KillConns:
 			f.report.Recovery = recovery(series, f.plan.At.Seconds(), (f.plan.At + f.plan.For).Seconds())
 		}
 		out = append(out, f.report)

@@ -56,7 +56,14 @@ type lane struct {
 	// waiting for a reason (< 0). For the pacer.
 	state atomic.Int64
 
-	broken  *fault // what ended the stream before this one; nil once it is made good
+	// The stream's standing between faults.
+	conn     peer.Conn          // that it was opened on
+	opened   int64              // when, as run.now tells it
+	reopened bool               // it is not the lane's first
+	cancel   context.CancelFunc // ends it, if it was reopened
+	broken   *fault             // what ended the stream before it; nil once that is made good
+	brokeAt  int64              // when that stream ended
+
 	current atomic.Pointer[peer.Stream]
 	ended   atomic.Bool // nothing more to wait for
 	_       [64]byte    // lanes are polled by the sampler: no shared cache lines
@@ -95,12 +102,13 @@ func reasonOf(wait string) reason {
 const patience = 100 * time.Microsecond
 
 // open opens the lane's first or next stream.
-func (l *lane) open(ctx context.Context) error {
-	s, err := l.link.open(ctx, l.mode)
+func (l *lane) open(ctx context.Context, c peer.Conn) error {
+	s, err := l.link.open(ctx, c, l.mode)
 	if err != nil {
 		return err
 	}
 	l.adopt(s)
+	l.conn, l.opened = c, l.r.now()
 	return s.Flush() // what opens the stream may have been kept back
 }
 
@@ -369,6 +377,7 @@ func (l *lane) finishOneWay() error {
 	}
 	l.r.check(checksOf(sum, l.sent))
 	l.check = nil // the server's word is in
+	l.mended(l.opened)
 	return nil
 }
 
@@ -397,7 +406,7 @@ func (l *lane) roundTrip(due int64) error {
 // have begun.
 func (l *lane) cycle(due int64) error {
 	start := l.r.now()
-	s, err := l.link.open(l.r.ctx, l.mode)
+	s, err := l.link.open(l.r.ctx, l.link.current(), l.mode)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/load/hist"
 	"github.com/sluicerpc/sluice/benchmarks/load/pace"
 	"github.com/sluicerpc/sluice/benchmarks/load/report"
+	"github.com/sluicerpc/sluice/benchmarks/peer"
 )
 
 // measurement is the measured window of a run. It belongs to one goroutine.
@@ -187,7 +188,27 @@ func deferredSince(a, b counters) report.Deferred {
 func (m *measurement) idle(ctx context.Context) {
 	m.begin(ctx)
 	m.window(ctx)
+	if ctx.Err() == nil {
+		m.r.probe()
+	}
 	m.r.end()
+}
+
+// probe makes sure that the server still answers: on idle streams nothing else
+// would tell. It takes the place of a connection, for the server may allow no
+// more of them, nor of streams.
+func (r *run) probe() {
+	t := time.AfterFunc(r.cfg.Drain, r.hangUp)
+	defer t.Stop()
+	k := r.links[0]
+	k.drop(k.current())
+	_, err := k.mend()
+	if err == nil {
+		err = r.newLane(k, peer.Echo).cycle(0)
+	}
+	if err != nil {
+		r.fail(err)
+	}
 }
 
 // finish fills in the report, once the lanes have ended.

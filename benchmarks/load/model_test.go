@@ -9,7 +9,9 @@ import (
 
 	"github.com/sluicerpc/sluice/benchmarks/load/report"
 	"github.com/sluicerpc/sluice/benchmarks/peer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/grpcpeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/raw"
+	"github.com/sluicerpc/sluice/benchmarks/peer/sluicepeer"
 )
 
 // pausing is a peer whose streams receive nothing for a while, once, as when
@@ -172,6 +174,13 @@ func TestAnImpossibleRateIsInvalid(t *testing.T) {
 }
 
 func TestFaults(t *testing.T) {
+	for _, p := range []peer.Peer{raw.New(), grpcpeer.New(), sluicepeer.Peers()[0]} {
+		t.Run(p.Name(), func(t *testing.T) { testFaults(t, p) })
+	}
+}
+
+func testFaults(t *testing.T, p peer.Peer) {
+	shared := p.Name() != "raw" // a connection: a kill hits all streams
 	for _, w := range []Workload{Echo, OneWay} {
 		for _, rate := range []Rate{0, 2000} {
 			c := short(t, "pingpong", func(c *Config) {
@@ -182,15 +191,19 @@ func TestFaults(t *testing.T) {
 					{At: 350 * time.Millisecond, Kind: StallReaders, For: 50 * time.Millisecond},
 				}
 			})
-			out := mustRun(t, raw.New(), c)
+			out := mustRun(t, p, c)
 			if len(out.Faults) != 3 || out.Checks.Violations() != 0 {
 				t.Fatalf("%s, rate %v: %+v, %+v", w, rate, out.Faults, out.Checks)
 			}
 			kill := out.Faults[0]
-			if kill.Hit != 2 || kill.Broken != 2 || kill.Back != 2 || kill.Recovery <= 0 || kill.Recovery > 1 {
+			hit, broken := 2, 2
+			if shared {
+				hit, broken = 1, 4
+			}
+			if kill.Hit != hit || kill.Broken != broken || kill.Back != broken || kill.Recovery <= 0 || kill.Recovery > 1 {
 				t.Errorf("%s, rate %v: %+v", w, rate, kill)
 			}
-			if w == Echo && rate == 0 && kill.Lost != 2 {
+			if w == Echo && rate == 0 && kill.Lost != uint64(broken) {
 				t.Errorf("%d messages unanswered, want the one of each stream", kill.Lost)
 			}
 			if w == OneWay && kill.Unconfirmed == 0 {
@@ -199,6 +212,51 @@ func TestFaults(t *testing.T) {
 			if w == Echo && out.Response.Max < int64(15*time.Millisecond) {
 				t.Errorf("the delay is not in the latency: max %v", time.Duration(out.Response.Max))
 			}
+		}
+	}
+}
+
+// A server that dies after a fault is gone, and the fault is not to blame.
+func TestAFaultDoesNotExplainALaterDeath(t *testing.T) {
+	for _, p := range []peer.Peer{raw.New(), grpcpeer.New()} {
+		c := short(t, "pingpong", func(c *Config) {
+			c.Streams, c.Duration = 2, time.Minute
+			c.At = []Fault{{At: 50 * time.Millisecond, Kind: KillConns, Share: 1}}
+		})
+		srv, err := p.Serve("127.0.0.1:0", c.PeerOptions())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer srv.Close()
+		out, err := Run(t.Context(), Target{Peer: p, Addr: srv.Addr()}, c, func(p Progress) {
+			if p.Phase == Measuring && p.Elapsed >= 300*time.Millisecond {
+				srv.Close()
+			}
+		})
+		if _, ok := errors.AsType[*GoneError](err); !ok || out.Status() != "BROKEN OFF" {
+			t.Errorf("%s: %v", p.Name(), err)
+		}
+	}
+}
+
+func TestIdleStreamsOfADeadServerAreNoSuccess(t *testing.T) {
+	for _, p := range []peer.Peer{raw.New(), grpcpeer.New(), sluicepeer.Peers()[0]} {
+		c := short(t, "idle", func(c *Config) { c.Conns, c.Streams, c.Drain = 2, 4, time.Second })
+		target := few(t, p, 4)
+		if _, err := Run(t.Context(), target, c, nil); err != nil {
+			t.Errorf("%s: %v", p.Name(), err)
+		}
+		srv, err := p.Serve("127.0.0.1:0", c.PeerOptions())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Run(t.Context(), Target{Peer: p, Addr: srv.Addr()}, c, func(p Progress) {
+			if p.Phase == Measuring {
+				srv.Close()
+			}
+		})
+		if _, ok := errors.AsType[*GoneError](err); !ok {
+			t.Errorf("%s: %v", p.Name(), err)
 		}
 	}
 }

@@ -471,10 +471,11 @@ func (r *run) excused() bool {
 }
 
 // recover gets the lane going again after a fault, and reports whether it did.
-// Without a fault to blame the run is over.
+// Without a fault to blame the run is over, and so it is if streams keep
+// breaking: then the server has gone.
 func (l *lane) recover(err error) bool {
 	r := l.r
-	f := r.culprit()
+	f := l.culprit()
 	l.abandon(f)
 	if f == nil {
 		r.errors.Add(1)
@@ -483,16 +484,51 @@ func (l *lane) recover(err error) bool {
 		}
 		return false
 	}
+	l.leave()
+	if l.reopened && l.young() { // the library does not notice by itself
+		l.link.drop(l.conn)
+		r.sleep(r.ctx, pause)
+	}
+	for !r.stop.Load() {
+		if r.now()-int64(goneAfter) > max(r.faultsEnd(), l.brokeAt) {
+			r.errors.Add(1)
+			r.fail(err)
+			return false
+		}
+		if err = l.link.reopen(l); err == nil {
+			return true
+		}
+		r.sleep(r.ctx, pause)
+	}
+	return false
+}
+
+// pause is between two tries to get a stream going again.
+const pause = 10 * time.Millisecond
+
+// goneAfter is how long a lane tries in vain, once all faults are over.
+const goneAfter = 3 * time.Second
+
+// proven is how long a stream that only sends must live to show that it works:
+// a library takes messages for a connection that is dead already.
+const proven = 100 * time.Millisecond
+
+// leave closes the stream that broke.
+func (l *lane) leave() {
 	if s := l.current.Swap(nil); s != nil {
 		_ = (*s).Close() // it is broken
 	}
-	for !r.stop.Load() {
-		if l.link.reopen(l) == nil {
-			return true
-		}
-		r.sleep(r.ctx, 10*time.Millisecond)
+	if l.cancel != nil {
+		l.cancel()
 	}
-	return false
+}
+
+// young reports whether the lane's stream has not shown yet that it works.
+func (l *lane) young() bool {
+	if l.mode == peer.Discard {
+		return l.r.now()-l.opened < int64(proven)
+	}
+	return l.got == 0
 }
 
 // openAll opens every stream, and measures what that took in memory.
@@ -566,7 +602,7 @@ func (r *run) openLanes(ctx context.Context) error {
 		}
 	}
 	if r.cfg.Workload == Churn { // its streams come and go
-		s, err := r.links[0].open(r.ctx, peer.Echo)
+		s, err := r.links[0].open(r.ctx, r.links[0].current(), peer.Echo)
 		if err != nil {
 			return err
 		}
@@ -591,7 +627,7 @@ func (r *run) openLanes(ctx context.Context) error {
 				if !r.sleep(r.ctx, max(time.Until(due), 0)) {
 					return
 				}
-				errs[i] = lanes[n].open(r.ctx)
+				errs[i] = lanes[n].open(r.ctx, lanes[n].link.current())
 			}
 		})
 	}
@@ -648,6 +684,8 @@ type link struct {
 	mu   sync.Mutex
 	conn peer.Conn
 	done bool
+
+	mending sync.Mutex // held while dialing again: one lane does that for all
 }
 
 func (k *link) dial(ctx context.Context) error {
@@ -665,10 +703,7 @@ func (k *link) dial(ctx context.Context) error {
 	return nil
 }
 
-func (k *link) open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
-	k.mu.Lock()
-	c := k.conn
-	k.mu.Unlock()
+func (k *link) open(ctx context.Context, c peer.Conn, m peer.Mode) (peer.Stream, error) {
 	if c == nil {
 		return nil, errors.New("no connection")
 	}
@@ -679,29 +714,61 @@ func (k *link) open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
 	return s, nil
 }
 
-// reopen opens l's next stream, on a new connection if the old one fails.
+// reopen opens l's next stream, on a new connection if there is none.
 func (k *link) reopen(l *lane) error {
+	c, err := k.mend()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(k.r.ctx) // the stream's: it outlives the opening
+	t := time.AfterFunc(time.Second, func() {
+		cancel()
+		k.drop(c)
+	})
+	if err = l.open(ctx, c); !t.Stop() && err == nil {
+		err = errors.New("the stream did not open in time")
+	}
+	if err != nil {
+		cancel()
+		k.drop(c)
+		return err
+	}
+	l.cancel, l.reopened = cancel, true
+	return nil
+}
+
+// mend returns the connection, a new one if there is none.
+func (k *link) mend() (peer.Conn, error) {
+	k.mending.Lock()
+	defer k.mending.Unlock()
+	if c := k.current(); c != nil {
+		return c, nil
+	}
 	ctx, cancel := context.WithTimeout(k.r.ctx, time.Second)
 	defer cancel()
-	k.mu.Lock()
-	old := k.conn
-	k.mu.Unlock()
-	if l.open(ctx) == nil {
-		return nil
+	if err := k.dial(ctx); err != nil {
+		return nil, err
 	}
+	return k.current(), nil
+}
+
+func (k *link) current() peer.Conn {
 	k.mu.Lock()
-	mended := k.conn != old
-	if !mended && old != nil {
+	defer k.mu.Unlock()
+	return k.conn
+}
+
+// drop gives up the connection c if it is still the link's.
+func (k *link) drop(c peer.Conn) {
+	k.mu.Lock()
+	mine := c != nil && k.conn == c
+	if mine {
 		k.conn = nil
-		_ = old.Close() // it is broken
 	}
 	k.mu.Unlock()
-	if !mended {
-		if err := k.dial(ctx); err != nil {
-			return err
-		}
+	if mine {
+		_ = c.Close() // it is broken
 	}
-	return l.open(ctx)
 }
 
 func (k *link) close() {

@@ -140,7 +140,7 @@ func TestCompareGate(t *testing.T) {
 	write := func(name string, rates ...float64) string {
 		r := report.Report{Schema: report.Schema, Preset: "fan"}
 		for _, rate := range rates {
-			r.Runs = append(r.Runs, &report.Run{Rate: rate})
+			r.Runs = append(r.Runs, &report.Run{Model: "closed", Workload: "echo", Rate: rate})
 		}
 		text, err := json.Marshal(r)
 		if err != nil {

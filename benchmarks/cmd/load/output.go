@@ -78,7 +78,7 @@ func (c *reportCmd) Run(e *env) error {
 type compareCmd struct {
 	A    string `arg:"" help:"JSON report before"`
 	B    string `arg:"" help:"JSON report after"`
-	Gate bool   `help:"exit with 4 if B is worse"`
+	Gate bool   `help:"exit with 4 if B is worse, or has runs that failed or lost messages"`
 	JSON bool   `help:"write the verdicts as JSON"`
 }
 
@@ -97,7 +97,7 @@ func (c *compareCmd) Run(e *env) error {
 		return exit(exitUsage, err)
 	}
 	if c.JSON {
-		err = report.CompareJSON(e.stdout, cs)
+		err = report.CompareJSON(e.stdout, a, b, cs)
 	} else {
 		err = report.CompareText(e.stdout, a, b, cs)
 	}

@@ -2,6 +2,7 @@ package report
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -40,14 +41,16 @@ const enough = 4
 var compared = []string{"rate", "bulk_rate", "mean", "p50", "p90", "p99", "p99.9", "cpu_per_m",
 	"client_bytes_per_stream", "server_bytes_per_stream", "client_rss", "server_rss"}
 
-// Compare says for each figure that both reports have whether b is better or
-// worse than a outside the noise: when the 95% bootstrap interval of the
-// ratio of their medians leaves out "no change".
+// Compare says for each figure that a has whether b is better or worse outside
+// the noise: when the 95% bootstrap interval of the ratio of their medians
+// leaves out "no change". A figure that b has not is worse, and so is any
+// message lost, duplicated, reordered or corrupted in b, and any of its runs
+// that failed.
 func Compare(a, b *Report) ([]Comparison, error) {
 	if a.Preset != b.Preset {
 		return nil, fmt.Errorf("different workloads: %s and %s", a.Preset, b.Preset)
 	}
-	var out []Comparison
+	out := outcomes(a.Runs, b.Runs)
 	for _, name := range compared {
 		m, err := findMetric(name)
 		if err != nil {
@@ -57,14 +60,55 @@ func Compare(a, b *Report) ([]Comparison, error) {
 			out = append(out, c)
 		}
 	}
+	if len(out) == 0 {
+		return nil, errors.New("there is nothing to compare: A measured no figure")
+	}
 	return out, nil
+}
+
+// outcomes compares what must not happen at all: it is worse however seldom.
+func outcomes(a, b []*Run) (out []Comparison) {
+	for _, o := range []struct {
+		name string
+		of   func(*Run) uint64
+	}{
+		{"violations", func(r *Run) uint64 { return r.Checks.Violations() }},
+		{"failed runs", func(r *Run) uint64 {
+			if r.Error != "" || r.Unsettled() {
+				return 1
+			}
+			return 0
+		}},
+	} {
+		var na, nb uint64
+		for _, r := range a {
+			na += o.of(r)
+		}
+		for _, r := range b {
+			nb += o.of(r)
+		}
+		if na == 0 && nb == 0 {
+			continue
+		}
+		c := Comparison{Figure: o.name, A: float64(na), B: float64(nb), Verdict: Better, textA: fmt.Sprint(na), textB: fmt.Sprint(nb)}
+		if nb > 0 {
+			c.Verdict = Worse
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 func compare(m metric, a, b []*Run) (c Comparison, ok bool) {
 	va, oka := m.over(a)
 	vb, okb := m.over(b)
-	if !oka || !okb || va <= 0 || vb <= 0 {
+	switch {
+	case !oka || va <= 0:
 		return c, false
+	case !okb, vb <= 0 && m.better > 0:
+		return Comparison{Figure: m.name, A: va, B: vb, Change: -1, Low: -1, High: -1, Verdict: Worse, textA: m.unit.format(va), textB: "none"}, true
+	case vb <= 0:
+		return c, false // so little that the heap shrank meanwhile
 	}
 	c = Comparison{Figure: m.name, A: va, B: vb, Change: vb/va - 1, textA: m.unit.format(va), textB: m.unit.format(vb)}
 	sa, sb := m.samples(a), m.samples(b)
@@ -99,7 +143,8 @@ func (m metric) samples(runs []*Run) (values []float64) {
 
 func (m metric) verdict(c Comparison) string {
 	noise := c.Low <= 0 && c.High >= 0
-	if noise || (c.Change < slight && c.Change > -slight) {
+	torn := (c.Change > 0) != (c.Low > 0) // the runs say one thing, their intervals another
+	if noise || torn || (c.Change < slight && c.Change > -slight) {
 		return Same
 	}
 	if (c.Change > 0) == (m.better > 0) {
@@ -187,11 +232,12 @@ func differences(a, b *Report) (notes []string) {
 }
 
 // CompareJSON writes the comparison as JSON.
-func CompareJSON(w io.Writer, cs []Comparison) error {
+func CompareJSON(w io.Writer, a, b *Report, cs []Comparison) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(struct {
 		Overall string       `json:"overall"`
+		Notes   []string     `json:"notes,omitempty"`
 		Figures []Comparison `json:"figures"`
-	}{Overall(cs), cs})
+	}{Overall(cs), differences(a, b), cs})
 }

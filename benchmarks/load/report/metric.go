@@ -83,8 +83,8 @@ var metrics = slices.Concat(
 			}},
 		figure("client_cores", plain, -1, func(r *Run) float64 { return r.Client.Cores }),
 		figure("server_cores", plain, -1, func(r *Run) float64 { return r.Server.Cores }),
-		figure("client_rss", bytesUnit, -1, func(r *Run) float64 { return float64(r.Client.RSS) }),
-		figure("server_rss", bytesUnit, -1, func(r *Run) float64 { return float64(r.Server.RSS) }),
+		rss("client_rss", func(r *Run) uint64 { return r.Client.RSS }),
+		rss("server_rss", func(r *Run) uint64 { return r.Server.RSS }),
 		figure("allocs", plain, -1, func(r *Run) float64 { return r.Client.AllocsPerMsg + r.Server.AllocsPerMsg }),
 		memory("client_bytes_per_stream", func(m *Memory) float64 { return m.ClientPerStream }),
 		memory("server_bytes_per_stream", func(m *Memory) float64 { return m.ServerPerStream }),
@@ -104,6 +104,12 @@ var metrics = slices.Concat(
 		counter("violations", func(r *Run) uint64 { return r.Checks.Violations() }),
 	},
 )
+
+func rss(name string, get func(*Run) uint64) metric {
+	return metric{name: name, unit: bytesUnit, better: -1, get: func(r *Run) (float64, bool) {
+		return float64(get(r)), get(r) > 0 // not every system tells
+	}}
+}
 
 func memory(name string, get func(*Memory) float64) metric {
 	return metric{name: name, unit: bytesUnit, better: -1, get: func(r *Run) (float64, bool) {

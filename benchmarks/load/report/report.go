@@ -377,5 +377,10 @@ func Read(path string) (*Report, error) {
 	if len(r.Runs) == 0 {
 		return nil, fmt.Errorf("%s: no run in it", path)
 	}
+	for i, run := range r.Runs {
+		if run == nil || run.Model == "" || run.Workload == "" {
+			return nil, fmt.Errorf("%s: run %d is empty", path, i+1)
+		}
+	}
 	return r, nil
 }

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,7 +122,8 @@ func TestJSONComesBack(t *testing.T) {
 	if again := written(t, func(b *bytes.Buffer) error { return back.JSON(b) }); again != text {
 		t.Error("it is not what was written")
 	}
-	for bad, content := range map[string]string{"not a report": "hello", "schema": `{"schema":"other/1"}`, "no run": `{"schema":"` + Schema + `"}`} {
+	for bad, content := range map[string]string{"not a report": "hello", "schema": `{"schema":"other/1"}`, "no run": `{"schema":"` + Schema + `"}`,
+		"run 1 is empty": `{"schema":"` + Schema + `","runs":[null]}`, "run 2 is empty": `{"schema":"` + Schema + `","runs":[{"model":"open","workload":"echo"},{}]}`} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -243,6 +245,54 @@ func TestCompareTakesIntervalsWhereRunsAreFew(t *testing.T) {
 	}
 }
 
+// The run and its intervals disagree: no verdict against either.
+func TestCompareTakesNoSide(t *testing.T) {
+	series := func(rate float64, received uint64) *Report {
+		r := &Report{Preset: "fan", Peer: "raw", Runs: []*Run{{Rate: rate}}}
+		for range 20 {
+			r.Runs[0].Series = append(r.Runs[0].Series, Interval{Seconds: 1, Received: received})
+		}
+		return r
+	}
+	cs, err := Compare(series(100, 1000), series(44, 1300))
+	if err != nil || cs[0].Verdict != Same {
+		t.Errorf("%+v, %v", cs, err)
+	}
+}
+
+func TestCompareFailsWhatBLacks(t *testing.T) {
+	whole := func(change func(*Run)) *Report {
+		r := &Report{Preset: "hol", Peer: "raw", Runs: []*Run{{
+			Rate: 100, Response: Latency{Count: 1, P50: 5, P99: 9}, Bulk: &Bulk{ByteRate: 7}, Client: Usage{RSS: 1 << 20},
+		}}}
+		change(r.Runs[0])
+		return r
+	}
+	a := whole(func(*Run) {})
+	for name, change := range map[string]func(*Run){
+		"rate":       func(r *Run) { r.Rate = 0 },
+		"p99":        func(r *Run) { r.Response = Latency{} },
+		"bulk_rate":  func(r *Run) { r.Bulk.ByteRate = 0 },
+		"client_rss": func(r *Run) { r.Client.RSS = 0 },
+		"violations": func(r *Run) { r.Checks.Corrupted = 1 },
+		"failed runs": func(r *Run) {
+			r.Error = "the server went away"
+		},
+	} {
+		cs, err := Compare(a, whole(change))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := slices.ContainsFunc(cs, func(c Comparison) bool { return c.Figure == name && c.Verdict == Worse })
+		if !found || Overall(cs) != Worse {
+			t.Errorf("%s: %+v", name, cs)
+		}
+	}
+	if cs, err := Compare(&Report{Runs: []*Run{{}}}, &Report{Runs: []*Run{{}}}); err == nil {
+		t.Errorf("nothing compared, and %+v found", cs)
+	}
+}
+
 func TestCompareText(t *testing.T) {
 	a, b := runsOf(100, 101, 99, 100), runsOf(80, 81, 79, 80)
 	b.Environment.Go = "go1.27"
@@ -251,7 +301,7 @@ func TestCompareText(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "compare.txt", written(t, func(w *bytes.Buffer) error { return CompareText(w, a, b, cs) }))
-	golden(t, "compare.json", written(t, func(w *bytes.Buffer) error { return CompareJSON(w, cs) }))
+	golden(t, "compare.json", written(t, func(w *bytes.Buffer) error { return CompareJSON(w, a, b, cs) }))
 }
 
 func TestFairness(t *testing.T) {

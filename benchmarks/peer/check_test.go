@@ -29,7 +29,7 @@ func TestCheckAcceptsWhatStampWrote(t *testing.T) {
 
 func TestCheckFindsDamage(t *testing.T) {
 	for _, n := range sizes {
-		for _, at := range []int{0, 4, 8, 16, n&^7 - 1} {
+		for _, at := range []int{0, 4, 8, 16, n&^7 - 1, n - 1} {
 			p := stamped(n, 1, 0)
 			p[at] ^= 0x40
 			var c Checker
@@ -40,6 +40,19 @@ func TestCheckFindsDamage(t *testing.T) {
 		var c Checker
 		if c.Check(stamped(n, 1, 0)[:n-1]) || c.Summary().Corrupt != 1 {
 			t.Errorf("size %d: missing last byte not seen", n)
+		}
+	}
+}
+
+func TestEveryByteOfASmallMessageCounts(t *testing.T) {
+	for _, n := range []int{24, 31, 64, 71, 1024, 4095, 4096} {
+		p := stamped(n, 1, 0)
+		for at := range p {
+			p[at] ^= 0x10
+			if new(Checker).Check(p) {
+				t.Errorf("size %d: damage at %d not seen", n, at)
+			}
+			p[at] ^= 0x10
 		}
 	}
 }

@@ -188,7 +188,9 @@ type Checks struct {
 	Lost       uint64 `json:"lost"`
 	Duplicated uint64 `json:"duplicated"`
 	Reordered  uint64 `json:"reordered"`
-	Corrupted  uint64 `json:"corrupted"` // damaged, or another stream's
+	// Corrupted were damaged, or another stream's. Every byte counts up to
+	// 4 KiB; of what is longer, 8 bytes of each 4,096 beyond that, and the last 8.
+	Corrupted uint64 `json:"corrupted"`
 	// Unconfirmed were sent on streams that ended before anybody could say
 	// whether they arrived. Those that a fault broke are counted with that.
 	Unconfirmed uint64 `json:"unconfirmed"`

@@ -253,14 +253,16 @@ func gates(r *report.Report) error {
 	return nil
 }
 
-// worst returns the error that counts: delivery violations and a lost server
-// before a report that could not be written, that before the rest.
+// worst returns both errors, with the exit code of the one that counts: delivery
+// violations and a lost server before a report that could not be written, that
+// before the rest.
 func worst(verdict, wrote error) error {
-	if wrote == nil {
-		return verdict
+	if wrote == nil || verdict == nil {
+		return errors.Join(verdict, wrote)
 	}
-	if x, ok := errors.AsType[*exitError](verdict); ok && (x.code == exitViolation || x.code == exitGone || x.code == exitInterrupted) {
-		return verdict
+	x, ok := errors.AsType[*exitError](verdict)
+	if ok && (x.code == exitViolation || x.code == exitGone || x.code == exitInterrupted || x.code == exitUnconfirmed) {
+		return exit(x.code, errors.Join(verdict, wrote))
 	}
-	return wrote
+	return errors.Join(wrote, verdict)
 }

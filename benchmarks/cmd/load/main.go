@@ -40,7 +40,7 @@ const (
 
 const exitHelp = `Exit codes: 0 ok, 1 failed, 2 bad usage, 3 can't connect, 4 SLO missed or comparison worse,
 5 messages lost, duplicated, reordered or corrupted, 6 server gone in mid-run, 7 INVALID (the client
-was the bottleneck), 8 a report could not be written (its figures went to standard output),
+was the bottleneck), 8 a report could not be written (its figures went to standard output or error),
 9 streams broke or hung, so that it is not known whether all messages arrived,
 130 interrupted (with a report).`
 

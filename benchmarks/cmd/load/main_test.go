@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -180,8 +183,15 @@ func TestAnInvalidRunHasItsOwnExitCode(t *testing.T) {
 
 func TestAViolationHasItsOwnExitCode(t *testing.T) {
 	r := &report.Report{Runs: []*report.Run{{Checks: report.Checks{Lost: 1}}, {Checks: report.Checks{Corrupted: 2}}}}
-	e := env{stderr: new(bytes.Buffer)}
+	said := new(bytes.Buffer)
+	e := env{stderr: said}
 	if code := e.fail(worst(verdictOf(r, nil), exit(exitWrite, os.ErrPermission))); code != exitViolation {
+		t.Errorf("exit %d", code)
+	}
+	if !strings.Contains(said.String(), "1 lost") || !strings.Contains(said.String(), os.ErrPermission.Error()) {
+		t.Errorf("not both errors are told: %s", said)
+	}
+	if code := e.fail(worst(exit(exitSLO, os.ErrInvalid), exit(exitWrite, os.ErrPermission))); code != exitWrite {
 		t.Errorf("exit %d", code)
 	}
 }
@@ -223,6 +233,53 @@ func TestAFullDiskLosesNoFigures(t *testing.T) {
 		if err := json.Unmarshal([]byte(stdout), &r); err != nil || len(r.Runs) != 1 || r.Runs[0].Messages == 0 {
 			t.Errorf("%s: the figures are not on standard output: %v\n%s", form, err, stdout)
 		}
+	}
+}
+
+// full is a disk that takes nothing more.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+func TestAReportGoesToStandardErrorAtLast(t *testing.T) {
+	r := &report.Report{Schema: report.Schema, Preset: "fan", Runs: []*report.Run{{Messages: 12345}}}
+	var stderr bytes.Buffer
+	err := (&outputs{JSON: filepath.Join(t.TempDir(), "no", "such", "dir.json")}).write(r, full{}, &stderr, true)
+	if x, ok := errors.AsType[*exitError](err); !ok || x.code != exitWrite {
+		t.Error(err)
+	}
+	if !strings.Contains(stderr.String(), `"messages": 12345`) || strings.Contains(stderr.String(), "on standard output as JSON") {
+		t.Error(stderr.String())
+	}
+}
+
+func TestAGoodReportOutlivesOneThatCannotBeWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.json")
+	if err := os.WriteFile(path, []byte("good"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	half := form{path, func(w io.Writer) error {
+		_, err := io.WriteString(w, "ha")
+		return errors.Join(err, syscall.ENOSPC)
+	}}
+	if err := half.to(nil); !errors.Is(err, syscall.ENOSPC) {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(path); string(text) != "good" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	whole := form{path, func(w io.Writer) error {
+		_, err := io.WriteString(w, "whole")
+		return err
+	}}
+	if err := whole.to(nil); err != nil {
+		t.Error(err)
+	}
+	if text, err := os.ReadFile(path); string(text) != "whole" {
+		t.Errorf("%q, %v", text, err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/sluicerpc/sluice/benchmarks/load/report"
 )
@@ -25,7 +26,7 @@ type form struct {
 }
 
 // write writes all forms, and text to stdout. What can't be written takes no
-// figures with it: they go to stdout as JSON.
+// figures with it: they go to stdout as JSON, or to stderr if that fails too.
 func (o *outputs) write(r *report.Report, stdout, stderr io.Writer, text bool) error {
 	forms := []form{{o.JSON, r.JSON}, {o.CSV, r.CSV}, {o.HLog, r.HLog}, {o.HTML, r.HTML}, {o.Bench, r.Bench}}
 	if text {
@@ -43,8 +44,12 @@ func (o *outputs) write(r *report.Report, stdout, stderr io.Writer, text bool) e
 	if len(errs) == 0 {
 		return nil
 	}
-	fmt.Fprintln(stderr, "load: a report could not be written; its figures follow on standard output as JSON")
-	errs = append(errs, r.JSON(stdout))
+	if err := r.JSON(stdout); err == nil {
+		fmt.Fprintln(stderr, "load: a report could not be written; its figures are on standard output as JSON")
+	} else {
+		fmt.Fprintln(stderr, "load: neither a report nor standard output could be written; the figures follow as JSON")
+		errs = append(errs, r.JSON(stderr))
+	}
 	return exit(exitWrite, errors.Join(errs...))
 }
 
@@ -52,7 +57,27 @@ func (f form) to(stdout io.Writer) error {
 	if f.path == "-" {
 		return f.write(stdout)
 	}
-	file, err := os.Create(f.path)
+	path := f.path
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return f.into(path) // a device or a pipe
+	}
+	// A report that is there already stays until this one is whole.
+	part := path + ".part"
+	err := f.into(part)
+	if err == nil {
+		err = os.Rename(part, path)
+	}
+	if err != nil {
+		_ = os.Remove(part) // it may not be there
+	}
+	return err
+}
+
+func (f form) into(path string) error {
+	file, err := os.Create(path)
 	if err != nil {
 		return err
 	}

@@ -67,11 +67,22 @@ func compare(ctx context.Context, args []string) int {
 	}
 	rep := newReport(s)
 	err = runAll(ctx, s, rep)
-	if werr := rep.write(os.Stdout, s); werr != nil {
+	werr := rep.write(os.Stdout, s)
+	if werr != nil {
 		fmt.Fprintln(os.Stderr, "versus:", werr)
-		return exitReport
 	}
+	return rep.outcome(ctx, err, werr)
+}
+
+// outcome returns the exit code of what matters most: messages that went wrong
+// before a report that could not be written.
+func (r *report) outcome(ctx context.Context, err, werr error) int {
+	code := r.exitCode()
 	switch {
+	case code == exitDelivery:
+		return code
+	case werr != nil:
+		return exitReport
 	case ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "versus: interrupted; the report holds what there is")
 		return exitInterrupt
@@ -79,5 +90,5 @@ func compare(ctx context.Context, args []string) int {
 		fmt.Fprintln(os.Stderr, "versus:", err)
 		return exitFailed
 	}
-	return rep.exitCode()
+	return code
 }

@@ -183,6 +183,12 @@ func TestDeliveryHasItsOwnExitCode(t *testing.T) {
 	if code := rep.exitCode(); code != exitDelivery {
 		t.Errorf("exit code %d, want %d", code, exitDelivery)
 	}
+	if code := rep.outcome(t.Context(), nil, os.ErrPermission); code != exitDelivery {
+		t.Errorf("exit code %d where the report can't be written, want %d", code, exitDelivery)
+	}
+	if code := new(report).outcome(t.Context(), nil, os.ErrPermission); code != exitReport {
+		t.Errorf("exit code %d, want %d", code, exitReport)
+	}
 }
 
 func results(rates ...int64) *row {

@@ -22,6 +22,7 @@ type measurement struct {
 	first, last readings
 	before      counters // at the window's begin
 	seen        counters // at the last interval's end
+	served      counters // at the server's last reading
 	perLane     []uint64
 
 	response, service, lateness *hist.H // of the window
@@ -99,7 +100,7 @@ func (m *measurement) begin(ctx context.Context) {
 	m.drain(hist.New(), hist.New(), hist.New())
 	m.perLane = m.laneCounts()
 	m.before = m.count()
-	m.seen, m.began = m.before, m.before.at
+	m.seen, m.served, m.began = m.before, m.before, m.before.at
 	m.report.Start = m.began
 }
 
@@ -145,9 +146,12 @@ func (m *measurement) sample(ctx context.Context) {
 	i.Checks = m.r.checks
 	m.r.mu.Unlock()
 	// An interrupted run wants its last figures too.
-	if rd, err := m.r.readings(context.WithoutCancel(ctx), false); err == nil {
-		i.Client, i.Server = report.GaugeOf(m.last.client, rd.client), report.GaugeOf(m.last.server, rd.server)
-		m.last = rd
+	rd, err := m.r.readings(context.WithoutCancel(ctx), false)
+	i.Client = report.GaugeOf(m.last.client, rd.client)
+	m.last.client = rd.client
+	if err == nil {
+		i.Server = report.GaugeOf(m.last.server, rd.server)
+		m.last.server, m.served = rd.server, c
 	} else {
 		m.r.lost(ctx, err)
 	}
@@ -229,9 +233,12 @@ func (m *measurement) finish() *report.Run {
 		out.Scheduled = (m.due(c.at) - m.due(m.began)) / s
 	}
 	out.Client = report.UsageOf(m.first.client, m.last.client, out.Messages)
-	out.Server = report.UsageOf(m.first.server, m.last.server, out.Messages)
-	cpu := m.last.client.CPU() - m.first.client.CPU() + m.last.server.CPU() - m.first.server.CPU()
-	out.CPUPerMillion = cpu / float64(max(out.Messages, 1)) * 1e6
+	served := out.Messages
+	if m.r.cfg.Workload != Idle {
+		served = m.served.got - m.before.got
+	}
+	out.Server = report.UsageOf(m.first.server, m.last.server, served)
+	out.CPUPerMillion = 1e6 * (out.Client.CPUPerMsg() + out.Server.CPUPerMsg())
 	out.Checks, out.Errors = m.r.checks, m.r.errors.Load()
 	out.Faults = m.r.faultReports(out.Series)
 	if len(m.r.bulk) > 0 && out.Seconds > 0 {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicerpc/sluice/benchmarks/load/proc"
 	"github.com/sluicerpc/sluice/benchmarks/load/report"
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/grpcpeer"
@@ -298,6 +299,29 @@ func TestAServerThatGoesAwayLeavesItsFigures(t *testing.T) {
 				t.Errorf("the server's end counts as a violation: %+v", out.Checks)
 			}
 		})
+	}
+}
+
+// The client's figures are there to the end, the server's to its last reading.
+func TestTheClientsCostSurvivesTheServer(t *testing.T) {
+	c := short(t, "pingpong", func(c *Config) { c.Duration = 10 * time.Second })
+	target := serve(t, raw.New(), c)
+	admin := new(proc.Admin)
+	if err := admin.Serve("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	target.Admin = admin.Addr()
+	out, err := Run(t.Context(), target, c, func(p Progress) {
+		if p.Phase == Measuring && p.Elapsed >= 100*time.Millisecond {
+			admin.Close()
+		}
+	})
+	if _, ok := errors.AsType[*GoneError](err); !ok {
+		t.Fatal(err)
+	}
+	last := out.Series[len(out.Series)-1]
+	if last.Client.Goroutines == 0 || out.Client.Messages != out.Messages || out.Server.Messages == 0 || out.Server.Messages >= out.Messages {
+		t.Errorf("client %+v, server's messages %d of %d", last.Client, out.Server.Messages, out.Messages)
 	}
 }
 

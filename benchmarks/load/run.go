@@ -664,15 +664,13 @@ func (r *run) readings(ctx context.Context, collect bool) (readings, error) {
 	var rd readings
 	var err error
 	if r.server != nil {
-		if rd.server, err = r.server.Fetch(ctx, collect); err != nil {
-			return rd, err
-		}
+		rd.server, err = r.server.Fetch(ctx, collect)
 	}
 	if collect {
 		proc.Collect()
 	}
-	rd.client = proc.Read()
-	return rd, nil
+	rd.client = proc.Read() // the client's is there even if the server is gone
+	return rd, err
 }
 
 // A link is one connection, which faults may break and lanes mend.

@@ -201,6 +201,9 @@ func (c Checks) Violations() uint64 { return c.Lost + c.Duplicated + c.Reordered
 
 // Usage is what one process used.
 type Usage struct {
+	// Messages is how many went through meanwhile: fewer than the run's if the
+	// process went away.
+	Messages      uint64             `json:"messages"`
 	UserCPU       float64            `json:"user_cpu_s"`
 	SystemCPU     float64            `json:"system_cpu_s"`
 	Cores         float64            `json:"cores"` // CPU seconds a second
@@ -225,7 +228,8 @@ func UsageOf(a, b proc.Stats, messages uint64) Usage {
 	seconds := max(b.At.Sub(a.At).Seconds(), 1e-9)
 	per := func(x, y uint64) float64 { return float64(y-x) / float64(max(messages, 1)) }
 	return Usage{
-		UserCPU: b.UserCPU - a.UserCPU, SystemCPU: b.SystemCPU - a.SystemCPU,
+		Messages: messages,
+		UserCPU:  b.UserCPU - a.UserCPU, SystemCPU: b.SystemCPU - a.SystemCPU,
 		Cores: (b.CPU() - a.CPU()) / seconds,
 		RSS:   b.RSS, PeakRSS: b.PeakRSS, LiveBytes: b.LiveBytes,
 		AllocsPerMsg: per(a.Allocs, b.Allocs), BytesPerMsg: per(a.AllocBytes, b.AllocBytes),
@@ -235,6 +239,9 @@ func UsageOf(a, b proc.Stats, messages uint64) Usage {
 		Library: b.Library,
 	}
 }
+
+// CPUPerMsg returns CPU seconds a message.
+func (u Usage) CPUPerMsg() float64 { return (u.UserCPU + u.SystemCPU) / float64(max(u.Messages, 1)) }
 
 // Fairness is how evenly the streams were served.
 type Fairness struct {

@@ -151,8 +151,10 @@ func (r *Run) latencies(t *textWriter) {
 func (r *Run) usage(t *textWriter) {
 	t.line("\tcores\tCPU us/msg\tRSS\tpeak\tlive\tallocs/msg\tGCs\tGC pause\tgoroutines\tswitches/msg\tread+write/msg")
 	row := func(name string, u Usage) {
-		each := (u.UserCPU + u.SystemCPU) / float64(max(r.Messages, 1)) * 1e6
-		t.line("%s\t%.2f\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s", name, u.Cores, Number(each), Bytes(float64(u.RSS)),
+		if u.Messages == 0 {
+			u.Messages = r.Messages // the report is of an earlier version
+		}
+		t.line("%s\t%.2f\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s", name, u.Cores, Number(1e6*u.CPUPerMsg()), Bytes(float64(u.RSS)),
 			Bytes(float64(u.PeakRSS)), Bytes(float64(u.LiveBytes)), Number(u.AllocsPerMsg), u.GCs,
 			Duration(int64(u.GCPause*1e9)), u.Goroutines, Number(u.SwitchesMsg), Number(u.ReadCallsMsg+u.WriteCallsMsg))
 	}

@@ -48,7 +48,7 @@ type Config struct {
 	Drain    time.Duration `help:"how long to wait for what is under way at the end" group:"Time"`
 	OpenRate Rate          `help:"streams opened a second before the run; 0: as fast as they open" group:"Time"`
 
-	Sample      int           `help:"measure the latency of every n-th message (a power of two), 0: of none" group:"Measuring"`
+	Sample      int           `help:"measure the latency of every n-th message (a power of two), 0: of none; with --rate, --stage or --find-knee of every one unless set" group:"Measuring"`
 	MaxLateness time.Duration `help:"open model: the run is INVALID if the pacer's p99 lateness is above this; 0: 10% of the response p99, but not below 250us" group:"Measuring"`
 	Checksum    bool          `help:"transport checksums, where there is a choice" group:"Transport" negatable:""`
 	MaxMessage  int           `help:"longest message that either side takes, in bytes; 0: what the sizes need" group:"Transport"`

@@ -108,18 +108,18 @@ func TestCheckNamesTheFlag(t *testing.T) {
 func TestQueue(t *testing.T) {
 	q := newQueue()
 	for i := range int64(5) {
-		if !q.push(newItem(i, i == 3)) {
+		if !q.push(newItem(i, reason(i))) {
 			t.Fatal("no room")
 		}
 	}
 	batch := q.take()
-	if len(batch) != 5 || batch[4].due() != 4 || !batch[3].deferred() || batch[4].deferred() {
+	if len(batch) != 5 || batch[4].due() != 4 || batch[0].why() != 0 || batch[3].why() != mailbox || batch[3].because(credit).why() != mailbox || batch[0].because(credit).why() != credit {
 		t.Errorf("took %v", batch)
 	}
 	for i := range int64(backlog) {
-		q.push(newItem(i, false))
+		q.push(newItem(i, 0))
 	}
-	if q.push(newItem(0, false)) {
+	if q.push(newItem(0, 0)) {
 		t.Error("the backlog has no bound")
 	}
 	q.close()

@@ -124,6 +124,9 @@ func (l *lane) adopt(s peer.Stream) {
 // run keeps the lane busy until the run stops; after a fault it reconnects.
 func (l *lane) run() {
 	defer l.ended.Store(true)
+	if l.q != nil {
+		defer l.dropRest()
+	}
 	for {
 		err := l.work()
 		l.publish()
@@ -135,6 +138,12 @@ func (l *lane) run() {
 			return
 		}
 	}
+}
+
+// dropRest accounts for what is due still when the lane ends.
+func (l *lane) dropRest() {
+	batch, _ := l.q.tryTake()
+	l.r.drop(l, batch)
 }
 
 func (l *lane) work() error {
@@ -216,7 +225,7 @@ func (l *lane) drip() error {
 				break
 			}
 			if err := l.putDue(it); err != nil {
-				l.r.drop(l, batch[i:])
+				l.r.drop(l, batch[i+1:])
 				return err
 			}
 		}
@@ -230,10 +239,10 @@ func (l *lane) drip() error {
 }
 
 func (l *lane) putDue(it item) error {
-	start := l.r.now()
+	start, measure := l.r.now(), l.sampled(l.sent)
 	p := l.next()
 	l.bytes += uint64(len(p))
-	if err := l.sendDue(p, it, start); err != nil {
+	if err := l.sendDue(p, it, start); err != nil || !measure {
 		return err
 	}
 	end := l.r.now()
@@ -247,9 +256,10 @@ func (l *lane) sendDue(p []byte, it item, now int64) error {
 	if l.try != nil {
 		wait, err := l.try.TrySend(p)
 		if wait == "" || err != nil {
+			l.r.deferredBy(it)
 			return err
 		}
-		l.deferred(it, reasonOf(wait))
+		l.r.deferredBy(it.because(reasonOf(wait)))
 		l.state.Store(-int64(reasonOf(wait)))
 		defer l.state.Store(0)
 		return l.s.Send(p)
@@ -257,16 +267,11 @@ func (l *lane) sendDue(p []byte, it item, now int64) error {
 	l.state.Store(max(now, 1))
 	err := l.s.Send(p)
 	l.state.Store(0)
-	if !it.deferred() && l.r.now()-now > int64(patience) {
-		l.r.deferred[blocked].Add(1)
+	if l.r.now()-now > int64(patience) {
+		it = it.because(blocked)
 	}
+	l.r.deferredBy(it)
 	return err
-}
-
-func (l *lane) deferred(it item, why reason) {
-	if !it.deferred() {
-		l.r.deferred[why].Add(1)
-	}
 }
 
 // flush sends what the library kept back, under the pacer's eyes.
@@ -424,7 +429,7 @@ func (l *lane) cycle(due int64) error {
 	if l.sampled(l.got) {
 		l.r.service(l, end-start)
 	}
-	if l.q != nil {
+	if l.q != nil && l.sampled(l.got) {
 		l.r.response(l, end-due)
 	}
 	return nil
@@ -482,8 +487,9 @@ func (l *lane) serveQueue(f func(due int64) error) error {
 				return nil
 			}
 			if i > 0 { // the one before it was still under way when it was due
-				l.deferred(it, inFlight)
+				it = it.because(inFlight)
 			}
+			l.r.deferredBy(it)
 			l.state.Store(-int64(inFlight))
 			err := f(it.due())
 			l.state.Store(0)
@@ -578,7 +584,7 @@ func (l *lane) sendOpen(dead <-chan struct{}) error {
 				break
 			}
 			if err := l.pingDue(it, dead); err != nil {
-				l.r.drop(l, batch[i:])
+				l.r.drop(l, batch[i+1:])
 				return err
 			}
 		}
@@ -594,7 +600,6 @@ func (l *lane) pingDue(it item, dead <-chan struct{}) error {
 	select {
 	case <-l.tokens:
 	default:
-		l.deferred(it, inFlight)
 		l.state.Store(-int64(inFlight))
 		ok, err := l.token(dead)
 		l.state.Store(0)
@@ -602,7 +607,7 @@ func (l *lane) pingDue(it item, dead <-chan struct{}) error {
 			l.r.drop(l, []item{it})
 			return err
 		}
-		it = newItem(it.due(), true)
+		it = it.because(inFlight)
 	}
 	l.stampTimes(it.due())
 	return l.sendDue(l.next(), it, l.r.now())

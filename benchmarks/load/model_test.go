@@ -159,6 +159,21 @@ func TestALatePacerMakesARunInvalid(t *testing.T) {
 	}
 }
 
+// Of messages that the end cuts off, each counts once, and as many are measured
+// as of those that went.
+func TestWhatIsNeverSentCountsOnce(t *testing.T) {
+	c := short(t, "pingpong", func(c *Config) {
+		c.Rate, c.InFlight, c.Sample, c.Warmup, c.Drain = 2000, 1, 16, 0, 50*time.Millisecond
+	})
+	out := mustRun(t, stuck{raw.New(), 10}, c) // 400 are due
+	if d := out.Deferred; d.Dropped == 0 || d.Total() > 400 {
+		t.Errorf("%+v: %d deferred of 400", d, d.Total())
+	}
+	if n := out.Response.Count; n == 0 || n > 400/16+2 {
+		t.Errorf("the response of %d messages was measured, want one in 16", n)
+	}
+}
+
 // No machine releases that many: neither the rate nor the lateness of those
 // that were released may hide it.
 func TestAnImpossibleRateIsInvalid(t *testing.T) {

@@ -2,19 +2,24 @@ package load
 
 import "sync"
 
-// An item is a message that is due: when, and whether it was counted as
-// deferred already.
+// An item is a message that is due: when, and what kept it from going then, if
+// that is known already.
 type item int64
 
-func newItem(due int64, deferred bool) item {
-	if deferred {
-		return item(due<<1 | 1)
-	}
-	return item(due << 1)
-}
+const reasonBits = 3
 
-func (i item) due() int64     { return int64(i) >> 1 }
-func (i item) deferred() bool { return i&1 != 0 }
+func newItem(due int64, why reason) item { return item(due<<reasonBits | int64(why)) }
+
+func (i item) due() int64  { return int64(i) >> reasonBits }
+func (i item) why() reason { return reason(i & (1<<reasonBits - 1)) }
+
+// because returns i with a reason, if it has none yet.
+func (i item) because(why reason) item {
+	if i.why() != 0 {
+		return i
+	}
+	return newItem(i.due(), why)
+}
 
 // backlog bounds what one stream may have due and unsent.
 const backlog = 1 << 18

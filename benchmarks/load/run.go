@@ -196,13 +196,24 @@ func addChecks(to *report.Checks, c report.Checks) {
 }
 
 // drop accounts for messages that will never be sent: what they have waited so
-// far is the least that their response would have taken.
+// far is the least that their response would have taken. It is measured of as
+// many as it is of those that are sent.
 func (r *run) drop(l *lane, items []item) {
 	now := r.now()
+	n := r.deferred[dropped].Add(uint64(len(items)))
 	for _, it := range items {
-		r.response(l, now-it.due())
+		if n--; l.sampled(n) {
+			r.response(l, now-it.due())
+		}
 	}
-	r.deferred[dropped].Add(uint64(len(items)))
+}
+
+// deferredBy counts a message that goes now if it could not when it was due.
+// That it goes is known by then: each counts once, here or in drop.
+func (r *run) deferredBy(it item) {
+	if why := it.why(); why != 0 {
+		r.deferred[why].Add(1)
+	}
 }
 
 // fail ends the run for err.
@@ -351,8 +362,7 @@ func (r *run) pace(begin time.Time) {
 	})
 }
 
-// release hands one due message to its lane, and counts it as deferred if the
-// lane is stuck.
+// release hands one due message to its lane, with the reason if that is stuck.
 func (r *run) release(l *lane, due, now int64) {
 	r.released.Add(1)
 	why := reason(0)
@@ -362,13 +372,8 @@ func (r *run) release(l *lane, due, now int64) {
 	case st > 0 && now-st > int64(patience):
 		why = blocked
 	}
-	it := newItem(due, why != 0)
-	if !l.q.push(it) {
+	if it := newItem(due, why); !l.q.push(it) {
 		r.drop(l, []item{it})
-		return
-	}
-	if why != 0 {
-		r.deferred[why].Add(1)
 	}
 }
 

@@ -89,8 +89,11 @@ func (d *driver) check() (err error) {
 		}
 	}
 	if d.FindKnee {
+		rated := d.Rate > 0
 		d.Rate = d.KneeMin
 		switch {
+		case rated:
+			return errors.New("--find-knee sets the rate: no --rate; say where to look with --knee-min and --knee-max")
 		case d.slo == nil:
 			return errors.New("--find-knee needs an --slo to keep")
 		case len(d.Stage) > 0 || d.Runs > 1:

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -23,9 +24,25 @@ var presetValues kong.ResolverFunc = func(ctx *kong.Context, _ *kong.Path, flag 
 		if err != nil {
 			return nil, err
 		}
-		return flagValue(preset.Config, flag.Name), nil
+		return flagValue(fitted(preset.Config, ctx), flag.Name), nil
 	}
 	return nil, nil
+}
+
+// fitted returns a preset's settings without those that the command line's take
+// the place of: a schedule of its own replaces the preset's rate, and in the open
+// model messages are too few to leave any unmeasured.
+func fitted(c load.Config, ctx *kong.Context) load.Config {
+	given := func(name string) bool {
+		return slices.ContainsFunc(ctx.Path, func(p *kong.Path) bool { return p.Flag != nil && p.Flag.Name == name })
+	}
+	if given("stage") || given("find-knee") {
+		c.Rate = 0
+	}
+	if given("stage") || given("find-knee") || given("rate") {
+		c.Sample = 1
+	}
+	return c
 }
 
 // flagValue returns a field of c as the text of its flag; nil if c has no such

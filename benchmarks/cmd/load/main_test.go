@@ -14,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"go.uber.org/goleak"
 
+	"github.com/sluicerpc/sluice/benchmarks/load"
 	"github.com/sluicerpc/sluice/benchmarks/load/report"
 )
 
@@ -70,6 +72,8 @@ func TestBadUsageIsSaidClearly(t *testing.T) {
 		{"run fan --find-knee", "needs an --slo"},
 		{"run fan --find-knee --slo=p99<1ms --runs=2", "no --runs"},
 		{"run fan --find-knee --slo=p99<1ms --knee-max=1", "--knee-max"},
+		{"run fan --find-knee --slo=p99<1ms --rate=5k", "no --rate"},
+		{"run hol --stage=1s@1k --rate=5", "leave --rate out"},
 		{"run fan --runs=0", "--runs must be"},
 		{"run fan --duration=0s", "--duration"},
 		{"run idle --rate=5", "no --rate"},
@@ -81,6 +85,46 @@ func TestBadUsageIsSaidClearly(t *testing.T) {
 		code, _, stderr := command(t.Context(), strings.Fields(tt.args)...)
 		if code != exitUsage || !strings.Contains(stderr, tt.want) {
 			t.Errorf("load %s: exit %d, %q; want %q", tt.args, code, stderr, tt.want)
+		}
+	}
+}
+
+// flagsOf returns what a command line comes to.
+func flagsOf(t *testing.T, args ...string) load.Config {
+	t.Helper()
+	var c cli
+	parser, err := kong.New(&c, kong.Resolvers(presetValues))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return c.Run.Config
+}
+
+func TestAScheduleReplacesThePresets(t *testing.T) {
+	for _, preset := range []string{"hol", "conns"} {
+		c := flagsOf(t, "run", preset, "--stage=1s@1k")
+		if c.Rate != 0 || len(c.Stage) != 1 {
+			t.Errorf("%s: rate %v beside stages %v", preset, c.Rate, c.Stage)
+		}
+		if c := flagsOf(t, "run", preset); c.Rate == 0 {
+			t.Errorf("%s has no rate", preset)
+		}
+	}
+}
+
+func TestTheOpenModelMeasuresEveryMessage(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"fan"}, 64}, {[]string{"fan", "--rate=500"}, 1}, {[]string{"fan", "--stage=1s@500"}, 1},
+		{[]string{"fan", "--rate=500", "--sample=8"}, 8}, {[]string{"firehose", "--rate=500"}, 1}, {[]string{"firehose"}, 0},
+	} {
+		if c := flagsOf(t, append([]string{"run"}, tt.args...)...); c.Sample != tt.want {
+			t.Errorf("%v: every %dth message is measured, want %d", tt.args, c.Sample, tt.want)
 		}
 	}
 }

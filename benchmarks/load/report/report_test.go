@@ -108,6 +108,15 @@ func TestSeveralRunsAreSummedUp(t *testing.T) {
 	}
 }
 
+func TestThePacersLatenessIsShownWithoutAnyLatency(t *testing.T) {
+	r := sample()
+	r.Runs[0].Response, r.Runs[0].Service = Latency{}, Latency{}
+	text := written(t, func(b *bytes.Buffer) error { return r.Text(b) })
+	if !strings.Contains(text, "pacer late") || strings.Contains(text, "service") {
+		t.Error(text)
+	}
+}
+
 func TestJSONComesBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.json")
 	r := sample()

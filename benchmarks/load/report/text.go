@@ -127,11 +127,14 @@ func (r *Run) text(t *textWriter) {
 }
 
 func (r *Run) latencies(t *textWriter) {
-	if r.Service.Count == 0 {
+	if r.Service.Count+r.Lateness.Count == 0 {
 		return
 	}
 	t.line("\tp50\tp90\tp99\tp99.9\tp99.99\tmax\tmean\tmeasured")
 	row := func(name string, l Latency) {
+		if l.Count == 0 {
+			return
+		}
 		t.line("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d", name, Duration(l.P50), Duration(l.P90), Duration(l.P99),
 			Duration(l.P999), Duration(l.P9999), Duration(l.Max), Duration(int64(l.Mean)), l.Count)
 	}
@@ -139,12 +142,11 @@ func (r *Run) latencies(t *textWriter) {
 		row("response", r.Response)
 	}
 	row("service", r.Service)
-	if r.Model == "open" {
-		a, b := r.Response, r.Service
+	if a, b := r.Response, r.Service; r.Model == "open" && a.Count > 0 && b.Count > 0 {
 		t.line("omission\t%s\t%s\t%s\t%s\t%s\t%s\t%s", Duration(a.P50-b.P50), Duration(a.P90-b.P90), Duration(a.P99-b.P99),
 			Duration(a.P999-b.P999), Duration(a.P9999-b.P9999), Duration(a.Max-b.Max), Duration(int64(a.Mean-b.Mean)))
-		row("pacer late", r.Lateness)
 	}
+	row("pacer late", r.Lateness)
 	t.section()
 }
 

@@ -159,6 +159,15 @@ func (c *Config) duplex() bool {
 	return c.Open() || limit*c.Size.Max() > oneGoroutine
 }
 
+// CheckPeer returns what c asks for that can't be had with p.
+func (c *Config) CheckPeer(p peer.Peer) error {
+	n, ok := p.(interface{ Network() string })
+	if ok && n.Network() != "tcp" && c.needsRelay() {
+		return fmt.Errorf("--at: kill-conns and delay go through a TCP relay, and %s runs over %s", p.Name(), n.Network())
+	}
+	return nil
+}
+
 // Check returns what is wrong with c, in the words of the command line.
 func (c *Config) Check() error {
 	var errs []error
@@ -184,11 +193,13 @@ func (c *Config) Check() error {
 	bad(c.Length() <= 0, "--duration must be above 0")
 	bad(c.Warmup < 0 || c.Drain <= 0, "--warmup is below 0, or --drain not above it")
 	bad(c.Interval < 10*time.Millisecond, "--interval must be 10ms or more")
+	bad(c.MaxLateness < 0, "--max-lateness is below 0")
 	bad(c.Sample < 0 || c.Sample&(c.Sample-1) != 0, "--sample must be 0 or a power of two")
 	bad(c.Workload == Idle && c.Open(), "idle streams send nothing: no --rate and no --stage")
 	bad(len(c.At) > 0 && (c.Workload == Idle || c.Workload == Churn), "--at needs the echo or the oneway workload")
 	for _, f := range c.At {
 		bad(f.At >= c.Length(), "--at %v is after the end of the run", f)
+		bad(f.Kind == StallReaders && c.Workload == OneWay, "--at %v: one way the client does not receive", f)
 	}
 	return errors.Join(errs...)
 }

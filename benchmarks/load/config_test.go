@@ -95,6 +95,8 @@ func TestCheckNamesTheFlag(t *testing.T) {
 		"--interval":     func(c *Config) { c.Interval = time.Microsecond },
 		"--sample":       func(c *Config) { c.Sample = 3 },
 		"--rate":         func(c *Config) { c.Workload, c.Rate = Idle, 5 },
+		"--max-lateness": func(c *Config) { c.MaxLateness = -1 },
+		"one way":        func(c *Config) { c.Workload, c.At = OneWay, []Fault{{Kind: StallReaders, For: 1}} },
 		"--at":           func(c *Config) { c.At = []Fault{{At: time.Hour, Kind: StallReaders, For: 1}} },
 	} {
 		c := base()

@@ -51,6 +51,9 @@ func (r *run) inject(f Fault) {
 		r.sleep(r.ctx, f.For)
 		r.relay.Delay(0)
 	case StallReaders:
+		r.mu.Lock()
+		st.report.Hit = len(r.lanes) // bulk streams receive nothing
+		r.mu.Unlock()
 		r.shutGate()
 		r.sleep(r.ctx, f.For)
 		r.openGate()

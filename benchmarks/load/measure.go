@@ -329,7 +329,7 @@ func (m *measurement) invalid() (why []string) {
 	if due, released := out.Scheduled*out.Seconds, m.seen.released-m.before.released; float64(released) < onTime*due-m.odd(due) {
 		why = append(why, fmt.Sprintf("the client's pacer released %d of %.0f due messages", released, due))
 	}
-	if cpus := float64(runtime.NumCPU()); out.Client.Cores > busy*cpus {
+	if cpus := float64(min(runtime.GOMAXPROCS(0), runtime.NumCPU())); out.Client.Cores > busy*cpus {
 		why = append(why, fmt.Sprintf("the client used %.1f of %.0f CPUs", out.Client.Cores, cpus))
 	}
 	return why

@@ -76,6 +76,9 @@ func TestBadUsageIsSaidClearly(t *testing.T) {
 		{"run hol --stage=1s@1k --rate=5", "leave --rate out"},
 		{"run fan --runs=0", "--runs must be"},
 		{"run fan --duration=0s", "--duration"},
+		{"run fan --peer=quic --at=5s=kill-conns:5%", "quic runs over udp"},
+		{"run fan --max-lateness=-1s", "--max-lateness"},
+		{"run fan --rate=1e308k", "want a number a second"},
 		{"run idle --rate=5", "no --rate"},
 		{"serve --peer=nosuch", "no peer"},
 		{"compare " + junk + " " + junk, "not a report"},
@@ -250,6 +253,19 @@ func TestUnconfirmedDeliveryHasItsOwnExitCode(t *testing.T) {
 		if code := e.fail(verdictOf(&report.Report{Runs: []*report.Run{run}}, nil)); code != exitUnconfirmed {
 			t.Errorf("%s: exit %d", name, code)
 		}
+	}
+}
+
+// A step that the client was too slow for says nothing about the SLO.
+func TestAnInvalidStepIsNoMissedSLO(t *testing.T) {
+	invalid := report.Probe{Rate: 1000, Invalid: []string{"the pacer was late"}}
+	r := &report.Report{Runs: []*report.Run{{Invalid: invalid.Invalid}}, Knee: []report.Probe{invalid}}
+	e := env{stderr: new(bytes.Buffer)}
+	if code := e.fail(verdictOf(r, nil)); code != exitInvalid {
+		t.Errorf("exit %d", code)
+	}
+	if got := invalid.Outcome(); got != "INVALID the pacer was late" {
+		t.Error(got)
 	}
 }
 

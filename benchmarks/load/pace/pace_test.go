@@ -187,7 +187,7 @@ func TestParsing(t *testing.T) {
 	if Length(got) != 70*time.Second {
 		t.Errorf("length %v", Length(got))
 	}
-	for _, bad := range []string{"", "10s", "10s@", "x@5", "10s@-5", "0s@5", "10s@0", "10s@5..x", "10s@NaN"} {
+	for _, bad := range []string{"", "10s", "10s@", "x@5", "10s@-5", "0s@5", "10s@0", "10s@5..x", "10s@NaN", "10s@1e308k"} {
 		if _, err := ParseStages(bad); err == nil {
 			t.Errorf("stages %q accepted", bad)
 		}

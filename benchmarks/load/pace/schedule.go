@@ -156,10 +156,11 @@ func ParseRate(text string) (float64, error) {
 		number, unit = text[:len(text)-1], 1e6
 	}
 	v, err := strconv.ParseFloat(number, 64)
+	v *= unit
 	if err != nil || v < 0 || math.IsInf(v, 0) || math.IsNaN(v) {
 		return 0, fmt.Errorf("rate %q: want a number a second, like 500, 20k or 1.5M", text)
 	}
-	return v * unit, nil
+	return v, nil
 }
 
 // ParseArrival reads "constant", "poisson" or "burst:N".

@@ -357,7 +357,18 @@ type Probe struct {
 	Got    float64  `json:"messages_per_s"`
 	P99    int64    `json:"p99_ns"`
 	Pass   bool     `json:"pass"`
-	Failed []string `json:"failed,omitempty"`
+	Failed []string `json:"failed,omitempty"` // conditions of the SLO
+	// Invalid is why the run tells nothing about the server.
+	Invalid []string `json:"invalid,omitempty"`
+}
+
+// Outcome is how the step ended.
+func (p Probe) Outcome() string {
+	words := append([]string{passed(p.Pass)}, p.Failed...)
+	if len(p.Invalid) > 0 {
+		words = append([]string{"INVALID"}, append(p.Invalid[:len(p.Invalid):len(p.Invalid)], p.Failed...)...)
+	}
+	return strings.Join(words, " ")
 }
 
 // KneeOf returns the highest rate that passed.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"text/tabwriter"
 )
 
@@ -228,8 +227,7 @@ func (r *Report) kneeText(t *textWriter) {
 	}
 	t.line("rate due\trate\tp99\tSLO")
 	for _, p := range r.Knee {
-		verdict := strings.Join(append([]string{passed(p.Pass)}, p.Failed...), " ")
-		t.line("%s/s\t%s/s\t%s\t%s", Number(p.Rate), Number(p.Got), Duration(p.P99), verdict)
+		t.line("%s/s\t%s/s\t%s\t%s", Number(p.Rate), Number(p.Got), Duration(p.P99), p.Outcome())
 	}
 	if rate, ok := KneeOf(r.Knee); ok {
 		t.line("knee: the SLO holds up to %s/s", Number(rate))

@@ -39,6 +39,9 @@ func New(batch bool) peer.Peer {
 
 func (q quicPeer) Name() string { return q.name }
 
+// Network tells that no TCP relay can stand between the two sides.
+func (q quicPeer) Network() string { return "udp" }
+
 func config(o peer.Options) *quic.Config {
 	return &quic.Config{MaxIncomingStreams: int64(o.Streams), KeepAlivePeriod: 10 * time.Second}
 }

@@ -139,6 +139,14 @@ func (c *Config) PeerOptions() peer.Options {
 	}
 }
 
+// longest returns the length of the longest message that is sent.
+func (c *Config) longest() int {
+	if c.BulkStreams > 0 {
+		return max(c.Size.Max(), c.BulkSize.Max())
+	}
+	return c.Size.Max()
+}
+
 // oneGoroutine is how many bytes a stream may have under way if its sender and
 // its receiver are one goroutine. What the peer holds unread must never keep
 // that goroutine in Send, for then nobody would receive.

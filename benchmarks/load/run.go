@@ -30,6 +30,13 @@ func (e *ConnectError) Error() string { return "can't connect: " + e.Err.Error()
 
 func (e *ConnectError) Unwrap() error { return e.Err }
 
+// A SetupError says that the server is not set up for what the run asks of it.
+type SetupError struct{ Err error }
+
+func (e *SetupError) Error() string { return e.Err.Error() }
+
+func (e *SetupError) Unwrap() error { return e.Err }
+
 // A GoneError says that the server went away in mid-run.
 type GoneError struct{ Err error }
 
@@ -105,7 +112,7 @@ type run struct {
 }
 
 // Run runs c against t. It returns what there is to report together with why
-// it ended before its time, if it did: a ConnectError comes without a report,
+// it ended before its time, if it did: a ConnectError and a SetupError come without a report,
 // a GoneError and an end of ctx with one. watch, if not nil, is told of every
 // interval.
 func Run(ctx context.Context, t Target, c Config, watch func(Progress)) (*report.Run, error) {
@@ -137,6 +144,9 @@ func newRun(ctx context.Context, t Target, c Config, watch func(Progress)) *run 
 
 func (r *run) do(ctx context.Context) (*report.Run, error) {
 	if err := r.prepare(ctx); err != nil {
+		if _, ok := errors.AsType[*SetupError](err); ok {
+			return nil, err
+		}
 		return nil, &ConnectError{err}
 	}
 	mem, err := r.openAll(ctx)
@@ -257,6 +267,10 @@ func (r *run) prepare(ctx context.Context) error {
 		}
 		if name := r.target.Peer.Name(); s.Peer != "" && s.Peer != name {
 			return fmt.Errorf("the server at %s serves %s, not %s", r.target.Addr, s.Peer, name)
+		}
+		if n := r.cfg.longest(); s.MaxMessage > 0 && n > s.MaxMessage {
+			return &SetupError{fmt.Errorf("--size: messages of up to %d bytes, and the server at %s takes %d: serve --max-message=%d",
+				n, r.target.Addr, s.MaxMessage, n)}
 		}
 	}
 	for i := range r.cfg.Conns {

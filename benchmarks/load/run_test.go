@@ -156,6 +156,38 @@ func TestAServerOfAnotherLibraryIsRefused(t *testing.T) {
 	}
 }
 
+func TestAMessageThatTheServerWouldNotTakeIsRefused(t *testing.T) {
+	admin := &proc.Admin{MaxMessage: 1 << 20}
+	if err := admin.Serve("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	for name, change := range map[string]func(*Config){
+		"pingpong": func(c *Config) { c.Size = sizes("2MiB") },
+		"hol":      func(c *Config) { c.BulkSize = sizes("2MiB") },
+	} {
+		_, err := Run(t.Context(), Target{Peer: raw.New(), Addr: "127.0.0.1:1", Admin: admin.Addr()}, short(t, name, change), nil)
+		if _, ok := errors.AsType[*SetupError](err); !ok || !strings.Contains(err.Error(), "--max-message=2097152") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAnInterruptInTheWarmupIsAnInterrupt(t *testing.T) {
+	c := short(t, "pingpong", func(c *Config) { c.Warmup = time.Hour })
+	target := serve(t, raw.New(), c)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, err := Run(ctx, target, c, func(p Progress) {
+		if p.Phase == Warmup {
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) || out == nil || out.Status() != "INTERRUPTED" {
+		t.Fatalf("%+v, %v", out, err)
+	}
+}
+
 func TestAnInterruptedRunReportsWhatThereIs(t *testing.T) {
 	c := short(t, "pingpong", func(c *Config) { c.Duration = time.Hour })
 	target := serve(t, raw.New(), c)

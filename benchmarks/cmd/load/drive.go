@@ -199,6 +199,9 @@ func verdictOf(r *report.Report, err error) error {
 	if _, ok := errors.AsType[*load.ConnectError](err); ok {
 		return exit(exitConnect, err)
 	}
+	if _, ok := errors.AsType[*load.SetupError](err); ok {
+		return exit(exitUsage, err)
+	}
 	if _, ok := errors.AsType[*load.GoneError](err); ok {
 		return exit(exitGone, err)
 	}

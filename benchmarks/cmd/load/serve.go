@@ -47,7 +47,7 @@ func (c *serveCmd) Run(e *env) (err error) {
 	if err != nil {
 		return exit(exitUsage, err)
 	}
-	admin := &proc.Admin{Peer: p.Name()}
+	admin := &proc.Admin{Peer: p.Name(), MaxMessage: c.MaxMessage}
 	srv, err := p.Serve(c.Addr, peer.Options{
 		MaxMessage: c.MaxMessage, Streams: c.MaxStreams, Conns: c.MaxConns, Checksum: c.Checksum, Duplex: c.Duplex,
 		Serving: &admin.Serving,

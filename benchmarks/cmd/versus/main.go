@@ -59,10 +59,13 @@ func child(err error) int {
 
 func compare(ctx context.Context, args []string) int {
 	s, err := parse(args, os.Stderr)
-	if err != nil {
-		if !errors.Is(err, errHelp) {
-			fmt.Fprintln(os.Stderr, "versus:", err)
-		}
+	switch {
+	case errors.Is(err, errHelp):
+		return 0
+	case errors.Is(err, errTold):
+		return exitUsage
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "versus:", err)
 		return exitUsage
 	}
 	rep := newReport(s)

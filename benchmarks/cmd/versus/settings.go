@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,7 +32,10 @@ type settings struct {
 	jsonFile, mdFile, profiles string
 }
 
-var errHelp = errors.New("help was asked for")
+var (
+	errHelp = errors.New("help was asked for")
+	errTold = errors.New("the flag package has told what is wrong")
+)
 
 func parse(args []string, out io.Writer) (*settings, error) {
 	s := &settings{Args: args}
@@ -51,7 +55,10 @@ func parse(args []string, out io.Writer) (*settings, error) {
 	fs.StringVar(&s.mdFile, "md", "", "write the tables to this `file` too")
 	fs.StringVar(&s.profiles, "profiles", "", "write CPU profiles of both processes into this `directory`")
 	if err := fs.Parse(args); err != nil {
-		return nil, errHelp // the flag package has told the rest
+		if errors.Is(err, flag.ErrHelp) {
+			return nil, errHelp
+		}
+		return nil, errTold
 	}
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
@@ -79,6 +86,9 @@ func (s *settings) choose(peers, loads string) error {
 			if err != nil {
 				return err
 			}
+			if slices.ContainsFunc(s.peers, func(q peer.Peer) bool { return q.Name() == p.Name() }) {
+				return fmt.Errorf("-peers names %s twice", p.Name())
+			}
 			s.peers = append(s.peers, p)
 		}
 	}
@@ -89,7 +99,12 @@ func (s *settings) choose(peers, loads string) error {
 			if err != nil {
 				return err
 			}
-			s.workloads = append(s.workloads, found...)
+			for _, w := range found {
+				if slices.ContainsFunc(s.workloads, func(v workload.Workload) bool { return v.Name == w.Name }) {
+					return fmt.Errorf("-workloads names %s twice", w.Name)
+				}
+				s.workloads = append(s.workloads, w)
+			}
 		}
 	}
 	return nil

@@ -168,6 +168,9 @@ func (t *table) markdown(b *strings.Builder) {
 	for _, c := range cols {
 		titles = append(titles, c.title)
 	}
+	if len(cols) == 0 { // every peer failed
+		titles = append(titles, "outcome")
+	}
 	head(b, titles)
 	rows := slices.Clone(t.Rows)
 	slices.SortStableFunc(rows, t.better)

@@ -135,6 +135,23 @@ func TestFailureDoesNotEndTheRun(t *testing.T) {
 	}
 }
 
+func TestATableOfFailuresHasItsColumns(t *testing.T) {
+	var b strings.Builder
+	(&table{Name: "w1", Rows: []*row{{Peer: "raw", Runs: []*workload.Result{nil}}}}).markdown(&b)
+	if want := "| peer | outcome |\n| --- | --- |\n| raw | failed |\n"; !strings.Contains(b.String(), want) {
+		t.Errorf("no %q in\n%s", want, b.String())
+	}
+}
+
+func TestHelpIsNoMistake(t *testing.T) {
+	if code := compare(t.Context(), []string{"-h"}); code != 0 {
+		t.Errorf("-h: exit code %d", code)
+	}
+	if code := compare(t.Context(), []string{"-nonsense"}); code != exitUsage {
+		t.Errorf("-nonsense: exit code %d", code)
+	}
+}
+
 func TestLimit(t *testing.T) {
 	s := must(t, "-peers", "raw", "-workloads", "w1", "-rounds", "1", "-messages", "1000000000000", "-warmup", "0s", "-time", "10ms", "-limit", "50ms")
 	rep := runs(t, s)
@@ -171,6 +188,7 @@ func TestBadFlags(t *testing.T) {
 	for _, args := range [][]string{
 		{"-peers", "none"}, {"-workloads", "w0"}, {"-rounds", "0"}, {"-time", "0s"}, {"-time", "-1s"},
 		{"-warmup", "-1s"}, {"-cap", "-1"}, {"-limit", "0s"}, {"-nonsense"}, {"extra"}, {"-peers", ""},
+		{"-peers", "raw,grpc,raw"}, {"-workloads", "w3,w3-64"},
 	} {
 		if _, err := parse(args, io.Discard); err == nil {
 			t.Errorf("%v: no error", args)

@@ -17,6 +17,8 @@ type Admin struct {
 	Serving atomic.Int64
 	// Peer names the library that serves. Set it before Serve.
 	Peer string
+	// MaxMessage is the longest message that it takes. Set it before Serve.
+	MaxMessage int
 	// Library, if set, asks the library under test. Set it before Serve.
 	Library func() map[string]float64
 
@@ -48,7 +50,7 @@ func (a *Admin) stats(w http.ResponseWriter, r *http.Request) {
 		Collect()
 	}
 	s := Read()
-	s.Peer, s.Streams = a.Peer, a.Serving.Load()
+	s.Peer, s.MaxMessage, s.Streams = a.Peer, a.MaxMessage, a.Serving.Load()
 	if a.Library != nil {
 		s.Library = a.Library()
 	}

@@ -30,6 +30,8 @@ type Stats struct {
 	WriteCalls uint64 `json:"write_calls"`
 	// Peer is the library that a server serves with.
 	Peer string `json:"peer,omitempty"`
+	// MaxMessage is the longest message that a server takes, 0 if it doesn't tell.
+	MaxMessage int `json:"max_message,omitempty"`
 	// Streams is how many streams a server is serving.
 	Streams int64 `json:"streams"`
 	// Library is what the library under test tells about itself.

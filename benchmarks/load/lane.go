@@ -519,13 +519,13 @@ func (l *lane) duplex() error {
 	var sender sync.WaitGroup
 	sender.Go(func() {
 		if sendErr = l.sendAll(dead); sendErr != nil {
-			_ = l.s.Close() // so that the receiver learns of it
+			peer.Break(l.s) // so that the receiver learns of it
 		}
 	})
 	err := l.receiveAll()
 	if err != nil {
 		close(dead)
-		_ = l.s.Close() // so that a sender inside Send learns of it
+		peer.Break(l.s) // so that a sender inside Send learns of it
 	}
 	sender.Wait()
 	return errors.Join(sendErr, err)

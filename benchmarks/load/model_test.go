@@ -376,6 +376,16 @@ func TestTheKneeIsFound(t *testing.T) {
 	}
 }
 
+func TestAFaultIsOverWhenEveryStreamIsBack(t *testing.T) {
+	r := &run{faults: []*fault{
+		{plan: Fault{Kind: KillConns}, report: report.Fault{Broken: 2, Back: 1, Recovery: 0.5}},
+		{plan: Fault{Kind: KillConns}, report: report.Fault{Broken: 2, Back: 2, Recovery: 0.5}},
+	}}
+	if got := r.faultReports(nil); got[0].Recovery != -1 || got[1].Recovery != 0.5 {
+		t.Errorf("recovered after %v s and %v s, want never and 0.5", got[0].Recovery, got[1].Recovery)
+	}
+}
+
 func TestRecovery(t *testing.T) {
 	row := func(t, rate float64, p99 int64) report.Interval {
 		return report.Interval{T: t, Seconds: 1, Received: uint64(rate), Response: report.Latency{P99: p99}}

@@ -410,7 +410,7 @@ func (r *run) drained(done <-chan struct{}) {
 	r.cut.Store(true)
 	for _, l := range append(r.lanes[:len(r.lanes):len(r.lanes)], r.bulk...) {
 		if s := l.current.Load(); s != nil && !l.ended.Load() {
-			_ = (*s).Close() // to wake whoever waits in it
+			peer.Break(*s) // to wake whoever waits in it
 		}
 	}
 	r.hangUp()

@@ -87,3 +87,20 @@ type Stream interface {
 	// Close frees the stream.
 	Close() error
 }
+
+// A Breaker is a Stream whose Close must not be called while another goroutine
+// is in Send or Recv.
+type Breaker interface {
+	// Break makes them fail.
+	Break()
+}
+
+// Break makes what waits in s fail, from any goroutine. Close is still due
+// where s is a Breaker.
+func Break(s Stream) {
+	if b, ok := s.(Breaker); ok {
+		b.Break()
+		return
+	}
+	_ = s.Close() // it is not needed any more
+}

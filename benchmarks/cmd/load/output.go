@@ -130,7 +130,7 @@ func (c *compareCmd) Run(e *env) error {
 		return exit(exitWrite, err)
 	}
 	if c.Gate && report.Overall(cs) == report.Worse {
-		return exit(exitSLO, errors.New("B is worse than A"))
+		return exit(exitSLO, errors.New("report B is worse than A"))
 	}
 	return nil
 }

@@ -62,6 +62,7 @@ type stream struct {
 	in, out   []byte
 	sent, got bool // the ends of the halves
 	free      func(clean bool) error
+	conn      *drpcconn.Conn // a client's
 }
 
 func (s *stream) Buf(n int) []byte {
@@ -92,6 +93,9 @@ func (s *stream) CloseSend() error {
 	s.sent = true
 	return s.Stream.CloseSend()
 }
+
+// Break closes the connection, which is the stream's alone.
+func (s *stream) Break() { _ = s.conn.Close() }
 
 func (s *stream) Close() error { return s.free(s.sent && s.got) }
 
@@ -184,7 +188,7 @@ func (c *conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
 	if err != nil {
 		return nil, errors.Join(err, dc.Close())
 	}
-	s := &stream{Stream: ds}
+	s := &stream{Stream: ds, conn: dc}
 	s.free = func(clean bool) error {
 		if !clean {
 			return dc.Close()

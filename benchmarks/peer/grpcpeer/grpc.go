@@ -113,6 +113,9 @@ func (s *stream) Recv() ([]byte, error) {
 
 func (s *stream) CloseSend() error { return s.end() }
 
+// Break ends the stream, and frees nothing that is in use.
+func (s *stream) Break() { s.cancel() }
+
 func (s *stream) Close() error {
 	s.cancel()
 	s.in.free()

@@ -409,6 +409,9 @@ func (s *stream) free() {
 	}
 }
 
+// Break ends both halves, and frees nothing that is in use.
+func (s *stream) Break() { s.s.Abort(kernel.CodeCancelled, "broken off") }
+
 func (s *stream) Close() error {
 	s.free()
 	if s.face.proto == brpc { // both halves at once

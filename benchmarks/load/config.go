@@ -6,6 +6,7 @@ package load
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sluicerpc/sluice/benchmarks/load/pace"
@@ -114,12 +115,15 @@ func (c *Config) Length() time.Duration {
 	return c.Duration
 }
 
-// stages returns the schedule of the whole run, warm-up included.
+// stages returns the schedule of the whole run, warm-up included. It goes on at
+// the end: the window begins, and ends, a little late.
 func (c *Config) stages() []pace.Stage {
-	st := c.Stage
+	st := slices.Clone(c.Stage)
 	if len(st) == 0 {
 		st = []pace.Stage{{For: c.Duration, From: float64(c.Rate), To: float64(c.Rate)}}
 	}
+	last := st[len(st)-1].To
+	st = append(st, pace.Stage{For: time.Hour, From: last, To: last})
 	if c.Warmup == 0 {
 		return st
 	}

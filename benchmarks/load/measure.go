@@ -102,6 +102,7 @@ func (m *measurement) begin(ctx context.Context) {
 	m.before = m.count()
 	m.seen, m.served, m.began = m.before, m.before, m.before.at
 	m.report.Start = m.began
+	m.r.until.Store(int64(m.began.Add(m.r.cfg.Length()).Sub(m.r.start)))
 }
 
 // lost ends the run because the server's figures can't be had any more.
@@ -250,10 +251,14 @@ func (m *measurement) finish() *report.Run {
 	return out
 }
 
-// due returns how many messages the schedule wants by then.
+// due returns how many messages the schedule wants by then, in the window at most.
 func (m *measurement) due(by time.Time) float64 {
 	if !m.r.cfg.Open() {
 		return 0
+	}
+	end := m.r.start.Add(time.Duration(m.r.until.Load()))
+	if by.After(end) {
+		by = end
 	}
 	return pace.Due(m.r.cfg.stages(), by.Sub(m.r.paced))
 }
@@ -314,10 +319,10 @@ const busy = 0.9
 func (m *measurement) invalid() (why []string) {
 	out, c := m.report, &m.r.cfg
 	if c.Workload != Idle && out.Messages == 0 {
-		return []string{"no message in the measured window"}
+		why = append(why, "no message in the measured window")
 	}
 	if !c.Open() {
-		return nil // the client sends when it can: there is no schedule to miss
+		return why // the client sends when it can: there is no schedule to miss
 	}
 	limit := c.MaxLateness
 	if limit == 0 {

@@ -165,12 +165,13 @@ func TestWhatIsNeverSentCountsOnce(t *testing.T) {
 	c := short(t, "pingpong", func(c *Config) {
 		c.Rate, c.InFlight, c.Sample, c.Warmup, c.Drain = 2000, 1, 16, 0, 50*time.Millisecond
 	})
-	out := mustRun(t, stuck{raw.New(), 10}, c) // 400 are due
-	if d := out.Deferred; d.Dropped == 0 || d.Total() > 400 {
-		t.Errorf("%+v: %d deferred of 400", d, d.Total())
+	out := mustRun(t, stuck{raw.New(), 10}, c)
+	d := out.Deferred
+	if d.Dropped == 0 || d.Total()-d.Dropped > 11 { // no more than that have gone
+		t.Errorf("%+v", d)
 	}
-	if n := out.Response.Count; n == 0 || n > 400/16+2 {
-		t.Errorf("the response of %d messages was measured, want one in 16", n)
+	if n := out.Response.Count; n == 0 || n > d.Dropped/16+2 {
+		t.Errorf("the response of %d messages was measured, want one in 16 of %d", n, d.Dropped)
 	}
 }
 
@@ -181,11 +182,11 @@ func TestAnImpossibleRateIsInvalid(t *testing.T) {
 		c.Rate, c.MaxLateness, c.Duration, c.Warmup = 1e12, time.Hour, 50*time.Millisecond, 0
 	})
 	out := mustRun(t, raw.New(), c)
-	if len(out.Invalid) == 0 || !strings.Contains(out.Invalid[0], "due messages") {
+	if !strings.Contains(strings.Join(out.Invalid, "; "), "due messages") {
 		t.Errorf("%v", out.Invalid)
 	}
-	if out.Scheduled < 1e11 {
-		t.Errorf("%v/s scheduled", out.Scheduled)
+	if due := out.Scheduled * out.Seconds; due < 4.9e10 || due > 5.1e10 {
+		t.Errorf("%v due, want 50 ms of them", due)
 	}
 }
 

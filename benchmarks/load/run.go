@@ -93,6 +93,7 @@ type run struct {
 	deferred [reasons]atomic.Uint64
 	released atomic.Uint64 // so far
 	paced    time.Time     // when the schedule began
+	until    atomic.Int64  // when the window ends, as now tells it; 0: not known yet
 	ids      atomic.Uint32
 	errors   atomic.Uint64
 
@@ -377,7 +378,11 @@ func (r *run) pace(begin time.Time) {
 }
 
 // release hands one due message to its lane, with the reason if that is stuck.
+// What is due after the window is no part of the run.
 func (r *run) release(l *lane, due, now int64) {
+	if end := r.until.Load(); end > 0 && due > end {
+		return
+	}
 	r.released.Add(1)
 	why := reason(0)
 	switch st := l.state.Load(); {

@@ -156,10 +156,10 @@ func TestWhatNobodyConfirmsIsCounted(t *testing.T) {
 		"one way": func(c *Config) { c.Workload = OneWay },
 		"churn":   func(c *Config) { c.Workload = Churn },
 		"delayed": func(c *Config) {
-			c.At = []Fault{{At: 10 * time.Millisecond, Kind: DelayAll, Delay: time.Minute, For: time.Hour}}
+			c.At = []Fault{{At: 0, Kind: DelayAll, Delay: time.Minute, For: time.Hour}}
 		},
 	} {
-		c := short(t, "pingpong", func(c *Config) { c.Drain, c.Duration = 100*time.Millisecond, 50*time.Millisecond })
+		c := short(t, "pingpong", func(c *Config) { c.Drain = 100 * time.Millisecond })
 		change(&c)
 		var p peer.Peer = stuck{raw.New(), 0}
 		if len(c.At) > 0 {

@@ -245,8 +245,7 @@ func (s *Stream) Idle() <-chan time.Time {
 func (s *Stream) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closeSend(frame.CodeOK, "", nil)
-	s.apply(s.st.closeReceive())
-	s.stopPump()
+	s.closeReceive()
 	done := s.doneLocked()
 	s.unlock()
 	select {

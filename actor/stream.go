@@ -467,7 +467,16 @@ func (s *Stream) Finish(code frame.Code, reason string, trailer frame.Metadata) 
 	s.mu.Lock()
 	defer s.unlock()
 	s.closeSend(code, reason, trailer)
+	s.closeReceive()
+}
+
+// closeReceive ends the receiving half, also of a stream that has failed: nobody will
+// read what came before that.
+func (s *Stream) closeReceive() {
 	s.apply(s.st.closeReceive())
+	if s.st.recv == recvDead {
+		s.dropIn()
+	}
 	s.stopPump()
 }
 
@@ -486,8 +495,7 @@ func (s *Stream) CloseReceive(code frame.Code) {
 	if s.st.recv == recvOpen {
 		s.more().stop = code
 	}
-	s.apply(s.st.closeReceive())
-	s.stopPump()
+	s.closeReceive()
 }
 
 // Abort ends both halves now and tells the peer why. cause, if not nil, is what

@@ -51,8 +51,9 @@ func (c *Conn) Held() int {
 	return int(max(unread, 0)+max(c.queued.Load(), 0)+c.kept.Load()) + c.assembled + c.brought
 }
 
-// EvictLargest resets the stream that holds the most, for want of memory, or ends the connection if what has not come completely is more; it returns
-// false if none holds any.
+// EvictLargest resets the stream that holds the most, for want of memory, or ends
+// the connection if what has not come completely is more; it returns false if none
+// holds any.
 func (c *Conn) EvictLargest() bool {
 	c.mu.Lock()
 	ports := c.table.all()

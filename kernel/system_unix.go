@@ -26,7 +26,7 @@ func descriptorBound(most int, named bool) int {
 	if named {
 		share = namedShare
 	}
-	return max(int(min(r.Cur, 1<<30)*share/100), 1)
+	return max(int(min(uint64(r.Cur), 1<<30)*share/100), 1) // signed on some systems
 }
 
 // temporary tells whether accepting can go on after err.

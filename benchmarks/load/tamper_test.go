@@ -108,11 +108,11 @@ func TestEveryViolationIsSeen(t *testing.T) {
 		for _, w := range []Workload{Echo, OneWay} {
 			for _, rate := range []Rate{0, 2000} {
 				c := short(t, "pingpong", func(c *Config) {
-					c.Workload, c.Outstanding, c.Rate, c.Duration = w, 8, rate, 50*time.Millisecond
+					c.Workload, c.Outstanding, c.Rate, c.Duration = w, 8, rate, 150*time.Millisecond
 				})
 				out := mustRun(t, tamper{raw.New(), tt.change}, c)
 				got := out.Checks
-				if got.Messages < 20 {
+				if got.Messages < 12 {
 					t.Errorf("%s, %s, rate %v: only %d messages", name, w, rate, got.Messages)
 				}
 				got.Messages = 0

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -259,6 +260,29 @@ func scaled(ctx context.Context, c kernel.Caller, factor int32) (*kernel.Sink[in
 	return sink, source, err
 }
 
+func follow(ctx context.Context, c *kernel.Client, from func() kernel.Metadata, handle func(kernel.Message)) error {
+	for {
+		s, err := c.Open(ctx, "feed", &kernel.OpenOptions{Metadata: from()})
+		if err == nil {
+			for m := range s.In() {
+				handle(m)
+			}
+			err = s.Err()
+		}
+		var lost *kernel.ConnError // there is no connection, or none any more
+		var no *kernel.StreamError
+		switch {
+		case err == nil:
+			return nil // the feed has ended
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.As(err, &lost), errors.As(err, &no) && no.NotProcessed:
+			continue // Open makes the pause that ClientOptions.Backoff asks for
+		}
+		return err
+	}
+}
+
 func doubleBySelect(ctx context.Context, d *kernel.Duplex[int32, int32]) error {
 	in, out := d.In(), (chan<- int32)(nil)
 	var held int32
@@ -319,6 +343,37 @@ func TestEchoBySelect(t *testing.T) {
 		_ = a.CloseSend()
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+func TestFollowGoesOnWhereItWas(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		w.loose = true
+		opens := 0
+		w.srv.Handle("feed", func(ctx context.Context, s *kernel.Stream) error {
+			opens++
+			from, err := strconv.Atoi(s.Metadata().Get("from"))
+			for i := from; err == nil && i < 100; i++ {
+				if i == from+30 {
+					return s.Conn().Close()
+				}
+				err = sendOrRelease(ctx, s, text("%d", i))
+			}
+			return err
+		})
+		n := 0
+		err := follow(w.ctx, w.client, func() kernel.Metadata {
+			return kernel.Metadata{{Key: "from", Value: strconv.Itoa(n)}}
+		}, func(m kernel.Message) {
+			if got := string(m.Bytes()); got != strconv.Itoa(n) {
+				t.Errorf("got %s, want %d", got, n)
+			}
+			m.Release()
+			n++
+		})
+		if err != nil || n != 100 || opens < 4 {
+			t.Errorf("%v after %d values and %d opens", err, n, opens)
 		}
 	})
 }

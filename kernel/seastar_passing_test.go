@@ -210,6 +210,7 @@ func TestSeastarAClientCountsItsStreams(t *testing.T) {
 		s.Abort(kernel.CodeCancelled, "enough")
 		sinks[1].Abort(kernel.CodeCancelled, "enough")
 		for range 3 * streams {
+			synctest.Wait() // its connection ends behind it
 			newSink(t, w).Abort(kernel.CodeCancelled, "enough")
 		}
 	})

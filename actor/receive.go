@@ -106,8 +106,9 @@ func (f *faces) passOn() {
 	}
 }
 
-// gaveUp is the error of a Receive whose context ended. A word that was meant
-// for it goes to the next.
+// gaveUp is the error of a Receive whose context ended: the stream's, if it has failed,
+// for that ends the stream's own context too. A word that was meant for it goes to the
+// next.
 func (s *Stream) gaveUp(ctx context.Context, waited bool) error {
 	s.mu.Lock()
 	if waited {
@@ -116,7 +117,14 @@ func (s *Stream) gaveUp(ctx context.Context, waited bool) error {
 			s.f.wakeReceiver()
 		}
 	}
+	var failure error
+	if s.st.recv == recvDead && s.in.Len() == 0 {
+		failure = s.endErr()
+	}
 	s.unlock()
+	if failure != nil {
+		return failure
+	}
 	cause := context.Cause(ctx)
 	if errors.Is(cause, io.EOF) { // that would look like the stream's end
 		cause = ctx.Err()

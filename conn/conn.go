@@ -339,11 +339,11 @@ func (c *Conn) end(e *Error, goodbye bool) {
 		served = c.away.peerLimit
 	}
 	c.mu.Unlock()
-	c.out.stopOpens()
+	unborn := c.out.takeUnborn()
 	for _, p := range ports {
 		p.s.Lost(e, p.own && p.id.Load() > served)
 	}
-	for _, p := range c.out.takeUnborn() {
+	for _, p := range unborn {
 		p.s.Lost(e, true)
 	}
 	if goodbye && c.tr != nil {

@@ -105,6 +105,23 @@ func TestStreamsOpenedWhileTheConnectionEndsAreLost(t *testing.T) {
 	}
 }
 
+// Streams without a number hear of the end too, also where a flush comes by while the
+// others are told: it gives them none any more.
+func TestUnopenedStreamsAreLostWithTheConnection(t *testing.T) {
+	a := &acceptor{}
+	c, _ := newMeeting(t, a)
+	c.Input(opening(1, 1))
+	unborn := &mortal{}
+	c.Begin(&unborn.Port, unborn, nil)
+	c.out.hold()
+	unborn.Ready(true)
+	a.streams[0].onLost = func() { c.out.release(c, 0) }
+	c.Close()
+	if len(unborn.lost) != 1 || unborn.ID() != 0 {
+		t.Errorf("told %v, number %d", unborn.lost, unborn.ID())
+	}
+}
+
 // What comes once the connection ends is refused, and its goodbye, which may be
 // the last that the peer reads, does not name it as served.
 func TestTheGoodbyeNamesNoStreamThatWasRefused(t *testing.T) {

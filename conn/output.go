@@ -224,15 +224,8 @@ func (o *output) wakeRoom(c *Conn) {
 	}
 }
 
-// stopOpens keeps streams that have no number yet from getting one.
-func (o *output) stopOpens() {
-	o.mu.Lock()
-	o.closed = true
-	o.mu.Unlock()
-}
-
-// takeUnborn removes and returns the streams that have no number yet, and will
-// get none.
+// takeUnborn returns the streams that have no number yet, and sees to it that they
+// get none: whoever calls it has to tell them. What comes later is told by ready.
 func (o *output) takeUnborn() []*Port {
 	o.mu.Lock()
 	defer o.mu.Unlock()

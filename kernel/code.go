@@ -9,7 +9,8 @@ type Code = frame.Code
 
 // Metadata is an ordered list of keys and values that travels with an open, an
 // answer or an end: Get, Values, Add. Keys are lower-case ASCII letters, digits,
-// '-', '_' and '.'; values are any bytes. What is none is refused where it is used.
+// '-', '_' and '.'; values are any bytes. Other keys fail with
+// ErrMetadataKey where they are to be sent.
 type Metadata = frame.Metadata
 
 // A Field is one key and value of Metadata.

@@ -114,8 +114,7 @@ func (r *Source[T]) All(ctx context.Context) iter.Seq2[T, error] {
 //
 // The first call starts a goroutine, which ends when it has closed C: at the
 // stream's end, or when this side reads no more, which closing the connection means
-// too. A value that it has in hand then
-// is dropped.
+// too. A value that it has in hand then is dropped.
 func (r *Source[T]) C() <-chan T {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -271,7 +271,7 @@ func (f *callFlags) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case f.timeout > 0 && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, &kernel.StreamError{Code: kernel.CodeDeadlineExceeded})):
+	case f.timeout > 0 && errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("gave up after %v", f.timeout)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("nobody listens on %s; start a server there with: echo serve -addr %s", f.addr, f.addr)

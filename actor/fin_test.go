@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"testing/synctest"
 
 	"github.com/sluicerpc/sluice/frame"
 )
@@ -63,6 +64,43 @@ func TestAPeerThatClosesAfterBothEnds(t *testing.T) {
 				t.Error("it takes messages")
 			}
 			x.end()
+		})
+	}
+}
+
+// Who was handed a batch may end the stream before the goroutine that feeds Batches
+// has accounted for it. The peer hears that it was read.
+func TestWhatWasHandedOverWasRead(t *testing.T) {
+	for range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			const n = 20
+			a, b := newPair(1<<16, 1<<16, 1<<20, 1000)
+			for range n {
+				a.trySend(t, []byte("x"))
+			}
+			if err := a.s.CloseSend(frame.CodeOK, "", nil); err != nil {
+				t.Fatal(err)
+			}
+			run(t, a, b, false)
+			batches := b.s.Batches()
+			synctest.Wait()
+			b.s.mu.Lock() // the goroutine can't account for it before the end
+			batch := <-batches
+			read := batch.Len()
+			batch.Release()
+			b.s.closeSend(frame.CodeOK, "", nil)
+			b.s.closeReceive()
+			b.s.unlock()
+			b.fill(true, 0)
+			synctest.Wait()
+			run(t, a, b, false)
+			a.s.CloseReceive(frame.CodeOK)
+			run(t, a, b, false)
+			<-a.s.Done()
+			<-b.s.Done()
+			if d := a.s.Discarded(); d != n-read {
+				t.Fatalf("%d messages discarded, %d of %d were read", d, read, n)
+			}
 		})
 	}
 }

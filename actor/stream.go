@@ -242,8 +242,8 @@ func (s *Stream) apply(fx effect) {
 	if fx&fxRecvOver != 0 {
 		s.recvOver()
 	}
-	if s.st.handed && !s.st.toldHanded && s.want&wantEnded == 0 && !s.st.done {
-		s.ask(wantEnded)
+	if s.st.handed && !s.st.toldHanded && s.want&wantEnded == 0 && !s.st.done && !s.pumping {
+		s.ask(wantEnded) // the goroutine that feeds a channel accounts for what it handed over first
 	}
 	if fx&fxDone != 0 {
 		s.over()

@@ -118,7 +118,7 @@ func scarce(t *testing.T) {
 			if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
 				t.Fatal(err)
 			}
-			r.Cur = uint64(len(fds) + 8)
+			limitTo(&r.Cur, len(fds)+8)
 			if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
 				t.Fatal(err)
 			}
@@ -139,3 +139,6 @@ func scarce(t *testing.T) {
 		t.Errorf("Serve returned %v", err)
 	}
 }
+
+// limitTo is for a field that is of different types on different systems.
+func limitTo[T int64 | uint64](limit *T, n int) { *limit = T(n) }

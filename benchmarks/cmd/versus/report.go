@@ -120,7 +120,7 @@ func (r *report) markdown() string {
 	if e.GOMAXPROCS != "" || r.Settings.GOMAXPROCS > 0 {
 		fmt.Fprintf(&b, ", GOMAXPROCS %s", or(r.Settings.GOMAXPROCS, e.GOMAXPROCS))
 	}
-	fmt.Fprintf(&b, ".\n\nCommand: `versus %s`. Medians of %d rounds, of rates with (minimum..maximum); CPU, allocations and context switches are of both processes; RSS and bytes are client / server.\n",
+	fmt.Fprintf(&b, ".\n\nCommand: `versus %s`. Medians of %d rounds with (minimum..maximum); CPU, allocations and context switches are of both processes.\n",
 		strings.Join(r.Settings.Args, " "), r.Settings.Rounds)
 	for _, t := range r.Tables {
 		t.markdown(&b)

@@ -110,20 +110,24 @@ func (r *row) ratio(to *row, f figure) float64 {
 // out.
 func (t *table) columns() []column {
 	cols := []column{
-		{"rate/s", func(r *row) string { return spread(r.values(rate)) }, rate},
-		{"GB/s", one(gbps), t.figureIf(t.bytes(), gbps)},
-		{"p50 / p99 us", two(p50, p99), p50},
-		{"CPU us " + t.each(), one(cpu), cpu},
-		{"user %", one(share), share},
-		{"cores", one(cores), cores},
-		{"allocs", one(allocs), allocs},
-		{"switches", one(switches), switches},
-		{"RSS MB", two(clientMB, serverMB), clientMB},
-		{"bytes each", two(client, server), client},
-		{"RSS bytes each", two(clientRSS, serverRSS), clientRSS},
+		{"rate/s", rate, si},
+		{"GB/s", t.figureIf(t.bytes(), gbps), digits},
+		{"p50 us", p50, digits},
+		{"p99 us", p99, digits},
+		{"CPU us " + t.each(), cpu, digits},
+		{"user %", share, digits},
+		{"cores", cores, digits},
+		{"allocs", allocs, digits},
+		{"switches", switches, digits},
+		{"client RSS MB", clientMB, digits},
+		{"server RSS MB", serverMB, digits},
+		{"client bytes each", client, digits},
+		{"server bytes each", server, digits},
+		{"client RSS bytes each", clientRSS, digits},
+		{"server RSS bytes each", serverRSS, digits},
 	}
 	return slices.DeleteFunc(cols, func(c column) bool {
-		return !slices.ContainsFunc(t.Rows, func(r *row) bool { return len(r.values(c.has)) > 0 })
+		return !slices.ContainsFunc(t.Rows, func(r *row) bool { return len(r.values(c.figure)) > 0 })
 	})
 }
 
@@ -148,17 +152,22 @@ func (t *table) figureIf(ok bool, f figure) figure {
 }
 
 type column struct {
-	title string
-	text  func(*row) string
-	has   figure
+	title  string
+	figure figure
+	digits func(float64) string
 }
 
-func one(f figure) func(*row) string {
-	return func(r *row) string { return digits(r.median(f)) }
-}
-
-func two(f, g figure) func(*row) string {
-	return func(r *row) string { return digits(r.median(f)) + " / " + digits(r.median(g)) }
+// text is the median, with minimum and maximum where they look different.
+func (c *column) text(r *row) string {
+	vs := r.values(c.figure)
+	text := c.digits(median(vs))
+	if len(vs) == 0 {
+		return text
+	}
+	if low, high := c.digits(vs[0]), c.digits(vs[len(vs)-1]); low != high {
+		text += " (" + low + ".." + high + ")"
+	}
+	return text
 }
 
 func (t *table) markdown(b *strings.Builder) {
@@ -251,16 +260,6 @@ func (t *table) ratios(x *row) []string {
 		}
 	}
 	return cells
-}
-
-func spread(sorted []float64) string {
-	switch len(sorted) {
-	case 0:
-		return ""
-	case 1:
-		return si(sorted[0])
-	}
-	return fmt.Sprintf("%s (%s..%s)", si(median(sorted)), si(sorted[0]), si(sorted[len(sorted)-1]))
 }
 
 // si writes a rate with a suffix and three digits.

@@ -240,6 +240,21 @@ func TestMedianAndRatio(t *testing.T) {
 	}
 }
 
+func TestCells(t *testing.T) {
+	c := column{"rate/s", rate, si}
+	for want, r := range map[string]*row{
+		"2k (1k..3.5k)": results(3500, 1000, 2000),
+		"1.5k (1k..2k)": results(2000, 0, 1000),
+		"7":             results(7, 7, 7),
+		"44.1k":         results(44101, 44102), // which look the same
+		"-":             results(0),
+	} {
+		if got := c.text(r); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestDigits(t *testing.T) {
 	for f, want := range map[float64]string{
 		0: "0", 1: "1", 1.2345: "1.23", 0.0012345: "0.00123", 99.94: "99.9", 12345.6: "12346", math.NaN(): "-",

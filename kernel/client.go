@@ -29,7 +29,9 @@ type Client struct {
 	conns     []*Conn
 	dedicated map[*Conn]struct{}
 	dialing   *dialing
-	failures  int
+	failures  int           // attempts to dial, in a row
+	brief     int           // connections that did not last, in a row
+	made      time.Time     // the last connection, unless it is known whether it lasted
 	next      time.Time     // no dial before
 	free      chan struct{} // closed when a stream has ended or a connection changed; nil if nobody waits
 	closed    bool
@@ -176,6 +178,7 @@ func (c *Client) dialLocked() *dialing {
 	}
 	d := &dialing{done: make(chan struct{})}
 	c.dialing = d
+	c.judge()
 	wait := time.Until(c.next)
 	c.wg.Add(1)
 	go func() {
@@ -185,25 +188,47 @@ func (c *Client) dialLocked() *dialing {
 		defer c.connMu.Unlock()
 		c.dialing = nil
 		d.err = err
-		c.failed(err)
+		c.tried(err)
 		close(d.done)
 	}()
 	return d
 }
 
-// failed sets when to dial next.
-func (c *Client) failed(err error) {
+// judge looks at the last connection when another is dialled. One that was lost
+// sooner than Backoff.First after it was made is no success, or a server that accepts
+// and then fails would be dialled without a pause. The first in a row may be chance.
+func (c *Client) judge() {
+	switch {
+	case c.made.IsZero():
+	case time.Since(c.made) >= c.opts.Backoff.First:
+		c.brief = 0
+	case c.usableLocked() == 0:
+		if c.brief > 0 {
+			c.delay(c.brief - 1)
+		}
+		c.brief++
+	}
+	c.made = time.Time{}
+}
+
+// tried notes how an attempt to dial went.
+func (c *Client) tried(err error) {
 	if err == nil {
-		c.failures, c.next = 0, time.Time{}
+		c.failures, c.next, c.made = 0, time.Time{}, time.Now()
 		return
 	}
+	c.delay(c.failures)
+	c.failures++
+}
+
+// delay sets when to dial next, after n+1 failures.
+func (c *Client) delay(n int) {
 	b := c.opts.Backoff
 	d := float64(b.First)
-	for range c.failures {
+	for range n {
 		d = min(d*b.Factor, float64(b.Most))
 	}
 	d *= 1 + b.Jitter*(2*rand.Float64()-1)
-	c.failures++
 	c.next = time.Now().Add(time.Duration(d))
 }
 

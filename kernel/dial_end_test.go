@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sluicerpc/sluice/kernel"
 )
@@ -22,6 +23,7 @@ func TestConnectionsThatEndWhileTheyAreMadeAreForgotten(t *testing.T) {
 	})
 	var dials atomic.Int32
 	client := must[*kernel.Client](t)(kernel.NewClient(ln.Addr().String(), quietClient(&kernel.ClientOptions{
+		Backoff: kernel.Backoff{First: time.Nanosecond, Most: time.Nanosecond},
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			dials.Add(1)
 			return (&net.Dialer{}).DialContext(ctx, network, addr)

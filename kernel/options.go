@@ -181,8 +181,9 @@ type ClientOptions struct {
 	NoChecksum bool
 	// Token is sent in the hello, for the server's Authenticate.
 	Token []byte
-	// Backoff is how long to wait before dialling again after a failure. The
-	// zero value is 1 s, growing by 1.6 to 120 s, all with 20 % of jitter.
+	// Backoff is how long to wait before dialling again after a failure, or after
+	// the second connection in a row that was lost within Backoff.First of being
+	// made. The zero value is 1 s, growing by 1.6 to 120 s, all with 20 % of jitter.
 	Backoff Backoff
 	// Logger hears of panics in handlers. Nil is slog.Default.
 	Logger *slog.Logger
@@ -195,7 +196,7 @@ type ClientOptions struct {
 
 // Backoff is how the time between attempts to dial grows.
 type Backoff struct {
-	First  time.Duration // before the second attempt
+	First  time.Duration // before the second attempt; a connection that lasts as long is a success
 	Most   time.Duration
 	Factor float64
 	Jitter float64 // part of the time by which it varies both ways, below 1

@@ -367,6 +367,42 @@ func TestAPeerThatDoesNotRead(t *testing.T) {
 
 // After a failure the client waits before it dials again, longer each time, with
 // jitter; success starts over.
+// A server that takes connections and ends them soon is dialled with pauses too,
+// from the second such on; one that lasted makes up for all before.
+func TestConnectionsThatDoNotLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := kerneltest.Listen()
+		srv, good := serve(t, nil, &kernel.ClientOptions{
+			Dial:    ln.Dial,
+			Backoff: kernel.Backoff{First: time.Second, Most: 5 * time.Second, Factor: 2, Jitter: 1e-9},
+		}, memoryListener{ln})
+		srv.Handle("die", func(_ context.Context, s *kernel.Stream) error { return s.Conn().Close() })
+		w := &world{t: t, ctx: t.Context(), srv: srv, client: good}
+		lose := func() time.Duration {
+			start := time.Now()
+			s := w.open("die")
+			if _, err := s.Receive(w.ctx); err == nil {
+				t.Fatal("it lives")
+			}
+			return time.Since(start).Round(time.Millisecond)
+		}
+		for i, want := range []time.Duration{0, 0, 1, 2, 4, 5, 5} {
+			if d := lose(); d != want*time.Second {
+				t.Errorf("connection %d after %v, want %v s", i, d, int(want))
+			}
+		}
+		if _, err := good.Conn(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		for i, want := range []time.Duration{0, 0, 0, 1} { // the first is on the one that has lasted
+			if d := lose(); d != want*time.Second {
+				t.Errorf("after one that lasted, connection %d after %v, want %v s", i, d, int(want))
+			}
+		}
+	})
+}
+
 func TestRedialBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dials []time.Time

@@ -112,11 +112,13 @@ func (s *Stream) fixFace(f *faces, face face) {
 func (s *Stream) push(f *faces) {
 	for s.in.Len() > 0 && f.in.room(s.in.Head().Len()) {
 		m, _ := s.in.Pop()
+		var h handed
+		h.add(m.Len(), s.isPaid(m)) // once it is handed over it is not ours to ask
 		if !f.in.try(m) {
 			s.in.PushFront(m)
 			return
 		}
-		s.took(m)
+		s.settle(&h)
 	}
 }
 
@@ -158,9 +160,12 @@ type handed struct {
 func (s *Stream) settle(h *handed) {
 	s.messages += uint64(h.n)
 	if h.paid && s.asm != nil {
+		if s.win.settled {
+			s.win.gathered -= int32(s.asm.owed)
+		}
 		s.tookPaid(s.asm)
 	}
-	if h.cost > 0 {
+	if h.n > 0 {
 		s.credit(h.cost, h.n)
 	}
 	*h = handed{}

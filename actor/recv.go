@@ -314,7 +314,7 @@ func (s *Stream) complete(a *assembly, now time.Time) {
 	}
 	a.active, a.m = false, pool.Message{}
 	if a.paying {
-		a.paid = m
+		a.paid, a.owed = m, frame.Cost(m.Len())
 	} else { // within the window, like any other message
 		s.link.Assemble(-full)
 		a.reserve -= full
@@ -485,6 +485,9 @@ func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata)
 		s.abort(s.fail(frame.CodeStreamState, "a second end", false))
 		return frame.ErrFault
 	}
+	if s.st.recv == recvDead { // it was on its way: nothing changes any more
+		return nil
+	}
 	if len(trailer) > 0 {
 		s.more().trailer = trailer
 	}
@@ -570,7 +573,11 @@ func (s *Stream) Unread() int {
 func (s *Stream) Evict(reason string) {
 	s.mu.Lock()
 	defer s.unlock()
-	s.abort(s.fail(frame.CodeResourceExhausted, reason, false))
+	e := s.fail(frame.CodeResourceExhausted, reason, false)
+	if s.st.recv == recvEnded && (s.in.Len() > 0 || s.pumping) && s.more().recvErr == nil {
+		s.more().recvErr = e // what was before the peer's end is not complete any more
+	}
+	s.abort(e)
 	s.settleUp()
 	s.dropIn()
 	if e := s.ends; e != nil {

@@ -284,6 +284,10 @@ func (s *Stream) settleUp() {
 	if a := s.asm; a != nil {
 		s.link.Assemble(-a.reserve)
 		a.reserve = 0
+		if !a.paid.IsZero() { // from now on it is unread like any other
+			w.gathered += int32(a.owed)
+			a.paid = pool.Message{}
+		}
 	}
 }
 
@@ -476,6 +480,7 @@ func (s *Stream) closeReceive() {
 	s.apply(s.st.closeReceive())
 	if s.st.recv == recvDead {
 		s.dropIn()
+		s.evicted = true // what the goroutine that feeds a channel has in hand goes as well
 	}
 	s.stopPump()
 }

@@ -114,6 +114,7 @@ type assembly struct {
 	active  bool         // a message is arriving
 	reserve int          // taken of the budget
 	paid    pool.Message // complete in the mailbox, its credit returned
+	owed    int          // what that would be
 }
 
 // reserveFirst is how much memory a message's announced length is believed for

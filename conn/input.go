@@ -48,6 +48,12 @@ func (c *Conn) Input(p []byte) bool {
 	pool.PutArena(in.arena)
 	in.arena, in.port = nil, nil
 	c.arrived.Store(in.recvd)
+	if c.pacing == frame.Granted { // what was taken during this input was measured without it
+		told := c.told.Load()
+		if n := c.taken.Load() - told; n > 0 && n >= c.peerHas(told) {
+			c.out.say(c, func(o *output) { o.credit = true })
+		}
+	}
 	if c.keep != nil {
 		c.kept.Store(int64(c.keep.Held()))
 	}
@@ -394,10 +400,9 @@ func (c *Conn) connFrame(f *frame.Frame) error {
 		}
 		return c.out.answer(c, f.Value)
 	case frame.Pong:
-		if f.Value != c.keeper.pinged.Load() {
+		if !c.keeper.pong(c, f.Value) {
 			return c.useless()
 		}
-		c.keeper.pong(c, f.Value)
 	case frame.GoAway:
 		return c.goneAway(f)
 	}

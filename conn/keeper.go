@@ -39,11 +39,19 @@ type keeper struct {
 	dead     atomic.Bool  // the goodbye has had its time
 	lingers  atomic.Int64 // how long that is
 	writeErr atomic.Pointer[error]
-	pongFn   atomic.Pointer[func()]
+	drain    atomic.Pointer[onPong]
+	bidden   atomic.Bool  // the goodbye is written
+	graces   int          // how often it was given more time; owned by the timer
 	partAt   atomic.Int64 // when the frame began that is arriving, since start; 0: none
 	part     int64        // where it begins; owned by the reader
 
 	fullAt, fullRead int64 // since when 64 KiB and more are unread, and what was read then; owned by the timer
+}
+
+// onPong is what waits for the answer to one ping.
+type onPong struct {
+	v uint64
+	f func()
 }
 
 func (k *keeper) begin(c *Conn) {
@@ -122,6 +130,10 @@ func (c *Conn) unreadFor(t int64) int64 {
 // quiet notes that there are no streams.
 func (k *keeper) quiet(*Conn) { k.quietAt.Store(k.since(time.Now())) }
 
+// mostGraces is how often a goodbye that nobody has begun to write gets as much time
+// again.
+const mostGraces = 9
+
 // linger gives a goodbye d to be written.
 func (k *keeper) linger(c *Conn, d time.Duration) {
 	k.lingers.Store(int64(d))
@@ -156,6 +168,12 @@ func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
 	switch {
 	case k.dead.Load() && c.Err() == nil: // the peer has had its time to end it
 		c.Close()
+		return
+	case k.dead.Load() && k.graces < mostGraces && c.pacing != frame.Unpaced && !k.waiting.Load() && c.out.isDying() && !k.bidden.Load():
+		// Who is to write the goodbye has not got to it: it is this machine that is
+		// busy, and not the peer.
+		k.graces++
+		c.cfg.Timers.Set(&k.timer, c, time.Now().Add(lingerTime))
 		return
 	case k.dead.Load():
 		c.tr.sever()
@@ -238,18 +256,21 @@ func (c *Conn) ping(v uint64) {
 	c.out.say(c, func(o *output) { o.pings = append(o.pings, v) })
 }
 
-// pong takes the answer.
-func (k *keeper) pong(c *Conn, v uint64) {
-	if v != k.pinged.Load() {
-		return
+// pong takes the answer; false if nobody has asked.
+func (k *keeper) pong(c *Conn, v uint64) bool {
+	asked := v != 0 && k.pinged.CompareAndSwap(v, 0)
+	if d := k.drain.Load(); d != nil && d.v == v && k.drain.CompareAndSwap(d, nil) {
+		d.f()
+		return true
 	}
-	if f := k.pongFn.Swap(nil); f != nil {
-		(*f)()
+	if !asked {
+		return false
 	}
 	d := k.since(c.in.now) - k.sent.Load()
 	if old := k.rtt.Load(); d > 0 && (old == 0 || d < old) {
 		k.rtt.Store(d)
 	}
+	return true
 }
 
 // Drain ends the connection in order, in two steps: the peer is told to open no
@@ -267,9 +288,8 @@ func (c *Conn) Drain() {
 		c.drainSecond()
 		return
 	}
-	second := func() { c.drainSecond() }
-	c.keeper.pongFn.Store(&second)
 	v := uint64(time.Now().UnixNano())
+	c.keeper.drain.Store(&onPong{v, c.drainSecond})
 	c.keeper.pinged.Store(v)
 	c.keeper.sent.Store(c.keeper.since(time.Now()))
 	c.out.say(c, func(o *output) {

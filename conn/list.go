@@ -14,7 +14,7 @@ func (l *list) pushControl(p *Port) {
 }
 
 func (l *list) pushData(p *Port) {
-	p.nextData = nil
+	p.inData, p.nextData = true, nil
 	if l.head == nil {
 		l.head = p
 	} else {
@@ -24,6 +24,7 @@ func (l *list) pushData(p *Port) {
 }
 
 func (l *list) pushFront(p *Port) {
+	p.inData = true
 	if p.nextData = l.head; l.head == nil {
 		l.tail = p
 	}
@@ -33,7 +34,7 @@ func (l *list) pushFront(p *Port) {
 func (l *list) popData() *Port {
 	p := l.head
 	if p != nil {
-		l.head, p.nextData = p.nextData, nil
+		l.head, p.nextData, p.inData = p.nextData, nil, false
 	}
 	return p
 }
@@ -81,13 +82,20 @@ func (l *list) cut(p *Port, link func(*Port) **Port) {
 	}
 }
 
-// leave takes a stream that was given up before it had a number out of line: it has
-// nothing to write, and it can be long until the flush would find that out.
-func (o *output) leave(p *Port) {
+// leave takes a stream that is over out of line: it has nothing to write, and it can be
+// long until a flush would find that out. One that is unborn was given up before it had
+// a number.
+func (o *output) leave(p *Port, unborn bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.control.cut(p, controlLink)
-	o.data.cut(p, dataLink)
-	o.waiting.cut(p, roomLink)
-	p.inRoom = false
+	if unborn {
+		o.control.cut(p, controlLink)
+	}
+	if p.inData {
+		o.data.cut(p, dataLink)
+	}
+	if p.inRoom {
+		o.waiting.cut(p, roomLink)
+	}
+	p.inData, p.inRoom, p.left = false, false, true
 }

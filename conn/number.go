@@ -64,6 +64,6 @@ func (o *output) turns(ps []*Port) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range ps {
-		o.data.pushData(p)
+		o.pushData(p)
 	}
 }

@@ -78,7 +78,7 @@ func (o *output) ready(c *Conn, p *Port, urgent, here bool) {
 	if urgent {
 		o.control.pushControl(p)
 	} else {
-		o.data.pushData(p)
+		o.pushData(p)
 	}
 	if !here {
 		o.tokens = 0
@@ -195,10 +195,17 @@ func (o *output) reply(c *Conn, f *frame.Frame) error {
 	return nil
 }
 
+// pushData puts p in line for data, unless it is over. The lock is held.
+func (o *output) pushData(p *Port) {
+	if !p.left {
+		o.data.pushData(p)
+	}
+}
+
 // awaitRoom puts p in line for room in the queue.
 func (o *output) awaitRoom(c *Conn, p *Port) {
 	o.mu.Lock()
-	if !p.inRoom {
+	if !p.inRoom && !p.left {
 		p.inRoom = true
 		o.waiting.pushRoom(p)
 	}
@@ -266,6 +273,7 @@ func (c *Conn) flushOnce() bool {
 		if o.bye {
 			// The peer answers by closing; should it not, the timer does. To
 			// close now could reset the connection before the goodbye is read.
+			c.keeper.bidden.Store(true)
 			if !c.tr.closeWrite() {
 				c.finish()
 			}
@@ -505,7 +513,7 @@ func (c *Conn) gatherData() {
 		c.sentCost.Add(uint64(used))
 		if again {
 			o.mu.Lock()
-			o.data.pushData(p)
+			o.pushData(p)
 			o.mu.Unlock()
 		}
 	}
@@ -515,6 +523,12 @@ func (o *output) isStalled() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.stalled
+}
+
+func (o *output) isDying() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.dying
 }
 
 func (o *output) isClosed() bool {

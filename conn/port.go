@@ -14,8 +14,10 @@ type Port struct {
 	c        *Conn
 	s        Stream
 	id       atomic.Uint64
-	own      bool        // we opened it
-	inRoom   bool        // owned by output's lock
+	own      bool // we opened it
+	inRoom   bool // these three are owned by output's lock
+	inData   bool
+	left     bool        // over: no line takes it any more
 	gone     bool        // retired; owned by the connection's lock
 	led      bool        // the request of another one opens it
 	waits    bool        // with data, for that; owned by the connection's lock
@@ -228,9 +230,7 @@ func (c *Conn) retire(p *Port) {
 	last := c.bare()
 	free := c.onFree
 	c.mu.Unlock()
-	if id == 0 {
-		c.out.leave(p)
-	}
+	c.out.leave(p, id == 0)
 	if c.out.slots.n.Load() > 0 {
 		c.out.noSlot(p)
 	}

@@ -373,9 +373,7 @@ func TestBrpcPooledConnectionsAreUsedAgain(t *testing.T) {
 	if a[0].Conn() == b[0].Conn() {
 		t.Error("two requests share a connection")
 	}
-	ctx, cancel := context.WithTimeout(w.ctx, 20*time.Millisecond)
-	defer cancel()
-	if _, err := w.client.Open(ctx, "echo", nil); !errors.Is(err, kernel.ErrTooManyStreams) {
+	if err := w.openWithin(); !errors.Is(err, kernel.ErrTooManyStreams) {
 		t.Errorf("a third: %v", err)
 	}
 	third := make(chan *kernel.Stream)

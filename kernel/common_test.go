@@ -33,7 +33,7 @@ func TestMain(m *testing.M) { leak.Main(m) }
 
 // patience is how long a test over real sockets may take, and how long what
 // follows a test may need to settle.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // A world is a server and a client that are connected.
 type world struct {
@@ -93,7 +93,7 @@ func newWorld(t testing.TB, start starter, so *kernel.ServerOptions, co *kernel.
 	messages := pool.Outstanding()
 	t.Cleanup(func() {
 		// Messages on their way when the connection was cut are let go last.
-		for end := time.Now().Add(2 * time.Second); pool.Outstanding() > messages && time.Now().Before(end); {
+		for end := time.Now().Add(patience / 2); pool.Outstanding() > messages && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
 		if n := pool.Outstanding() - messages; n > 0 {

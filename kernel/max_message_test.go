@@ -53,6 +53,7 @@ func TestALargeCallThatIsRefusedEndsNothingElse(t *testing.T) {
 				}
 			}
 			w.call(k.known, "after", "after")
+			w.eventually("the connection to be counted", func() bool { return w.srv.Stats().Accepted > 0 })
 			if n := w.srv.Stats().Accepted; n != 1 {
 				t.Errorf("%d connections were made", n)
 			}

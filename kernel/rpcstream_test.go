@@ -414,7 +414,7 @@ func tryGlitch(t *testing.T, g *glitch, atServer bool, ln net.Listener, dial fun
 	if dialed == nil {
 		p.run(ctx, t, client)
 		if p.seastar { // nobody tells when the server's program was handed the end
-			p.letServerFinish()
+			p.letServerFinish(g)
 		}
 		ok(t, client.Close())
 	}
@@ -426,10 +426,12 @@ func tryGlitch(t *testing.T, g *glitch, atServer bool, ln net.Listener, dial fun
 	return dialed
 }
 
-// letServerFinish gives the handler's functions a moment, should nothing be in
-// their way.
-func (p *traffic) letServerFinish() {
-	for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+// letServerFinish gives the handler's functions a moment, and more where nothing was
+// in their way.
+func (p *traffic) letServerFinish(g *glitch) {
+	start := time.Now()
+	for d := time.Duration(0); d < 300*time.Millisecond || !g.happened() && d < patience; d = time.Since(start) {
+		time.Sleep(time.Millisecond)
 		p.mu.Lock()
 		over := p.running == 0 && (p.started == 2 || p.call != nil)
 		p.mu.Unlock()

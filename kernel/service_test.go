@@ -289,8 +289,10 @@ func TestAuthenticationRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			so := &kernel.ServerOptions{
-				Limits:       kernel.Limits{Authenticate: 50 * time.Millisecond},
 				Authenticate: func(ctx context.Context, _ kernel.Peer) (kernel.Identity, error) { return nil, hook(ctx) },
+			}
+			if name == "hangs" || name == "waits for its context" { // the others must be in time
+				so.Limits.Authenticate = 50 * time.Millisecond
 			}
 			srv, err := kernel.NewServer(quietServer(so))
 			if err != nil {
@@ -325,7 +327,6 @@ func TestAuthorization(t *testing.T) {
 	overAllBut(t, func(t *testing.T, start starter) {
 		hang := make(chan struct{})
 		so := &kernel.ServerOptions{
-			Limits: kernel.Limits{Authenticate: 50 * time.Millisecond},
 			Authorize: func(_ context.Context, id kernel.Identity, method string, md kernel.Metadata) error {
 				switch {
 				case id != nil:
@@ -362,7 +363,15 @@ func TestAuthorization(t *testing.T) {
 		}
 		_, _, err := w.open("panics").Accepted(w.ctx)
 		wantCode(t, err, kernel.CodeInternal)
-		_, _, err = hung.Accepted(w.ctx)
+		hung.Abort(kernel.CodeCancelled, "long enough") // whose limit is far off
+		brief := *so
+		brief.Limits.Authenticate = 50 * time.Millisecond
+		other := newWorld(t, start, &brief, nil)
+		other.srv.Handle("hangs", func(context.Context, *kernel.Stream) error {
+			ran <- "hangs"
+			return nil
+		})
+		_, _, err = other.open("hangs").Accepted(w.ctx)
 		if se := wantCode(t, err, kernel.CodeUnavailable); se.NotProcessed != w.untouched(kernel.CodeUnavailable) {
 			t.Errorf("%+v", se)
 		}
@@ -408,7 +417,12 @@ func TestCalls(t *testing.T) {
 		req := text("mine")
 		_, err := w.client.Call(w.ctx, "fails", req, nil)
 		wantCode(t, err, kernel.CodeDataLoss)
-		_, err = w.client.Call(context.Background(), "slow", req, &kernel.CallOptions{Timeout: 20 * time.Millisecond})
+		for d := 20 * time.Millisecond; d < patience; d *= 10 {
+			_, err = w.client.Call(context.Background(), "slow", req, &kernel.CallOptions{Timeout: d})
+			if se := (*kernel.StreamError)(nil); errors.As(err, &se) {
+				break // else its time was over before it had a stream
+			}
+		}
 		wantCode(t, err, kernel.CodeDeadlineExceeded)
 		_, err = w.client.Call(w.ctx, "unknown", req, nil)
 		wantCode(t, err, kernel.CodeUnimplemented)
@@ -576,9 +590,7 @@ func TestStreamsAreLimited(t *testing.T) {
 		if _, err := ss[0].Conn().Open(w.ctx, "echo", nil); !errors.Is(err, kernel.ErrTooManyStreams) {
 			t.Errorf("a ninth on a connection: %v", err)
 		}
-		ctx, cancel := context.WithTimeout(w.ctx, 20*time.Millisecond)
-		defer cancel()
-		if _, err := w.client.Open(ctx, "echo", nil); !errors.Is(err, kernel.ErrTooManyStreams) || !errors.Is(err, context.DeadlineExceeded) {
+		if err := w.openWithin(); !errors.Is(err, kernel.ErrTooManyStreams) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a ninth: %v", err)
 		}
 		var wg sync.WaitGroup
@@ -599,6 +611,20 @@ func TestStreamsAreLimited(t *testing.T) {
 		}
 		wg.Wait()
 	})
+}
+
+// openWithin returns why there is no room for a stream within a short time: one in
+// which the client has found that out.
+func (w *world) openWithin() (err error) {
+	for d := 20 * time.Millisecond; d < patience; d *= 10 {
+		ctx, cancel := context.WithTimeout(w.ctx, d)
+		_, err = w.client.Open(ctx, "echo", nil)
+		cancel()
+		if err == nil || errors.Is(err, kernel.ErrTooManyStreams) && errors.Is(err, context.DeadlineExceeded) {
+			break
+		}
+	}
+	return err
 }
 
 // Offers holds a bounded backlog; beyond it opens are refused at once.
@@ -662,6 +688,7 @@ func TestTheClientConnectsAgain(t *testing.T) {
 			s := w.open("echo")
 			w.send(s, "x")
 			w.want(s, "x")
+			w.eventually("the last one to be gone", func() bool { return len(w.srv.Conns()) == 1 })
 			_ = w.srv.Conns()[0].Close()
 			w.wantErr(s, kernel.CodeConnectionLost)
 			w.call("echo", "again", "again")
@@ -866,6 +893,7 @@ func TestManyCallsSideBySide(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		w.eventually("the connection to be counted", func() bool { return w.srv.Stats().Accepted > 0 })
 		if n := w.srv.Stats().Accepted; n != 1 {
 			t.Errorf("%d connections", n)
 		}

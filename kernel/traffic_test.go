@@ -46,6 +46,7 @@ func TestTrafficOfEveryKind(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		w.eventually("the connection to be counted", func() bool { return w.srv.Stats().Accepted > 0 })
 		if n := w.srv.Stats().Accepted; n != 1 {
 			t.Errorf("%d connections", n)
 		}

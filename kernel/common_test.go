@@ -132,6 +132,9 @@ func quietClient(o *kernel.ClientOptions) *kernel.ClientOptions {
 	if r.Logger == nil {
 		r.Logger = slog.New(slog.DiscardHandler)
 	}
+	if r.Backoff == (kernel.Backoff{}) { // connections are lost on purpose, again and again
+		r.Backoff = kernel.Backoff{First: time.Millisecond, Most: 10 * time.Millisecond}
+	}
 	return &r
 }
 

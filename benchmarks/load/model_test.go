@@ -254,7 +254,7 @@ func tryFaults(t *testing.T, p peer.Peer, w Workload, rate Rate, slow time.Durat
 	if shared {
 		hit, broken = 1, 4
 	}
-	if kill.Hit != hit || kill.Broken != broken || kill.Back != broken || kill.Recovery <= 0 || kill.Recovery > slow.Seconds()*1e9 {
+	if kill.Hit != hit || kill.Broken != broken || kill.Back != broken || kill.Recovery <= 0 || kill.Recovery > float64(slow) {
 		note("%+v", kill)
 	}
 	if w == Echo && rate == 0 && kill.Lost < uint64(broken) {

@@ -52,11 +52,12 @@ func TestEveryWorkloadOverEveryPeer(t *testing.T) {
 				if testing.Short() && max(w.Bulk, w.Size) >= 1<<20 {
 					continue
 				}
-				n := int64(200)
+				w := quick(w)
+				n := int64(max(200, 2*w.Streams*w.Outstanding)) // one of Outstanding is timed
 				if w.Bulk > 0 {
 					n = 20
 				}
-				res, err := drive(t, p, quick(w), n)
+				res, err := drive(t, p, w, n)
 				if err != nil {
 					t.Errorf("%s: %v", w.Name, err)
 					continue

@@ -25,10 +25,10 @@ type faces struct {
 	receive  chan struct{} // wakes a Receive; holds one word
 
 	face                           face
-	watched                        bool        // somebody has asked for GivenUp, and feeds a channel
-	slotKnown                      bool        // RoomGone will be called
-	rest                           *pool.Queue // of a batch that Receive took; nil: none ever
-	feed                           *func()     // feeds in or batches
+	watched                        bool    // somebody has asked for GivenUp, and feeds a channel
+	slotKnown                      bool    // RoomGone will be called
+	rest                           *rest   // of batches that Receive took; nil: none ever
+	feed                           *func() // feeds in or batches
 	inClosed, slotsClosed, ctxOver bool
 	outRuns, endAsked              bool // the goroutine of out; CloseSend while it runs
 	sendOver                       bool

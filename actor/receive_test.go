@@ -1,0 +1,121 @@
+package actor
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// A batch may hold messages for several who receive, and only one of them takes it:
+// the others have theirs without another batch.
+func TestABatchServesEveryReceive(t *testing.T) {
+	for _, readers := range []int{2, 3, 5} {
+		synctest.Test(t, func(t *testing.T) {
+			s, _ := receiver()
+			s.Batches()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			errs := make(chan error, readers)
+			for range readers {
+				go func() {
+					m, err := s.Receive(ctx)
+					m.Release()
+					errs <- err
+				}()
+			}
+			synctest.Wait()
+			gone, leave := context.WithCancel(t.Context())
+			go func() { _, _ = s.Receive(gone) }() // who does not wait any more keeps nobody waiting
+			synctest.Wait()
+			leave()
+			synctest.Wait()
+			sizes := make([]int, readers)
+			arrive(t, s, sizes...)
+			for range readers {
+				if err := <-errs; err != nil {
+					t.Errorf("one of %d: %v, with %d messages there", readers, err, s.f.rest.msgs.Len())
+				}
+			}
+		})
+	}
+}
+
+// What is left of a batch comes before what is in the next, whoever took that.
+func TestBatchesAreReceivedInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := receiver()
+		s.Batches()
+		sizes := []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20} // batches of 8
+		arrive(t, s, sizes...)
+		for _, want := range sizes {
+			m, err := s.Receive(t.Context())
+			if err != nil || m.Len() != want {
+				t.Fatalf("a message of %d bytes, %v; want %d", m.Len(), err, want)
+			}
+			m.Release()
+		}
+	})
+}
+
+// An end in order says that all was read. A stream that lost messages for want of
+// memory has none, though the peer's end was here.
+func TestAnEvictedStreamHasNoCleanEnd(t *testing.T) {
+	a, b := newPair(1<<16, 1<<16, 1<<20, 1000)
+	for range 10 {
+		a.trySend(t, []byte("x"))
+	}
+	if err := a.s.CloseSend(frame.CodeOK, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	run(t, a, b, false)
+	if !b.receive(t) {
+		t.Fatal("no message")
+	}
+	b.s.Evict("no memory")
+	m, err := b.s.Receive(noWait)
+	if m.Release(); !errors.Is(err, &StreamError{Code: frame.CodeResourceExhausted}) {
+		t.Errorf("1 of 10 messages read, then %v", err)
+	}
+	if err := b.s.Err(); !errors.Is(err, &StreamError{Code: frame.CodeResourceExhausted}) {
+		t.Errorf("its error is %v", err)
+	}
+}
+
+// The same where nothing was lost: then the end is what it was.
+func TestAStreamThatWasReadBeforeItsEvictionEndsInOrder(t *testing.T) {
+	a, b := newPair(1<<16, 1<<16, 1<<20, 1000)
+	a.trySend(t, []byte("x"))
+	if err := a.s.CloseSend(frame.CodeOK, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	run(t, a, b, false)
+	if !b.receive(t) {
+		t.Fatal("no message")
+	}
+	b.s.Evict("no memory")
+	if _, err := b.s.Receive(noWait); err != io.EOF { //nolint:errorlint // never wrapped
+		t.Errorf("all was read, then %v", err)
+	}
+}
+
+// When Done is closed nothing changes again: the peer's end can have been on its way.
+func TestTheErrorOfAStreamThatIsDoneStays(t *testing.T) {
+	s, _ := receiver()
+	s.Abort(frame.CodeDeadlineExceeded, "deadline", context.DeadlineExceeded)
+	<-s.Done()
+	before := s.Err()
+	if err := s.PeerEnd(frame.CodeNotFound, "no", frame.Metadata{{Key: "k", Value: "v"}}); err != nil {
+		t.Fatal(err)
+	}
+	if after := s.Err(); after != before || s.Trailer() != nil {
+		t.Errorf("done, it had the error %v; now it is %v, with trailers %v", before, after, s.Trailer())
+	}
+	if _, err := s.Receive(noWait); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("received: %v", err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -306,6 +307,16 @@ func (c *Conn) Fail(op string, code frame.Code, err error) {
 // lost.
 func (c *Conn) Close() { c.Fail("close", frame.CodeOK, net.ErrClosed) }
 
+var errPanic = errors.New("panic")
+
+// panicked ends the connection after a panic in what its reader had called. The reader
+// held the output back, and writes what is left: a goodbye, that does not say what the
+// panic was of.
+func (c *Conn) panicked(r any) {
+	c.Fail("read", frame.CodeInternal, fmt.Errorf("%w: %v\n%s", errPanic, r, debug.Stack()))
+	c.out.release(c, 0)
+}
+
 // lost is called by the transport when the connection is gone. A socket's io.EOF
 // is not passed on: to a stream's reader it would mean that all is well.
 func (c *Conn) lost(op string, err error) {
@@ -358,7 +369,11 @@ const lingerTime = 100 * time.Millisecond
 
 func (c *Conn) goodbye(e *Error) {
 	reason := ""
-	if e.Code != frame.CodeOK && e.Err != nil {
+	switch {
+	case e.Code == frame.CodeOK || e.Err == nil:
+	case errors.Is(e.Err, errPanic):
+		reason = errPanic.Error()
+	default:
 		reason = clip(e.Err.Error())
 	}
 	c.keeper.linger(c, lingerTime)

@@ -1,11 +1,15 @@
 package conn
 
 import (
+	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // mortal is a stream that notes its end.
@@ -158,5 +162,120 @@ func TestADrainDoesNotReplaceTheLastWord(t *testing.T) {
 	last := l.heard[len(l.heard)-1]
 	if last.Kind != frame.GoAway || last.Code != frame.CodeKeepalive {
 		t.Errorf("the goodbye: %+v", last)
+	}
+}
+
+// faulty is a stream whose code panics.
+type faulty struct{ talker }
+
+func (*faulty) Deliver(*pool.Queue, time.Time) error { panic("a secret") }
+
+// A panic on the reader ends the connection while the output is held back. The peer is
+// told all the same, but not what of.
+func TestAPanicOnTheReaderIsTold(t *testing.T) {
+	wantPanicTold(t, func(c *Conn, p []byte) bool { return (&netConn{c: c}).input(p) })
+}
+
+// wantPanicTold has a transport hand on a message on which the program panics.
+func wantPanicTold(t *testing.T, input func(c *Conn, p []byte) bool) {
+	t.Helper()
+	c, l := newMeeting(t, &acceptor{})
+	st := &faulty{}
+	c.Prepare(&st.Port, st)
+	c.Attach(&st.Port, 1, 0)
+	if input(c, saying(1, 5)) {
+		t.Error("the reader goes on")
+	}
+	if len(l.heard) != 1 {
+		t.Fatalf("heard %+v", l.heard)
+	}
+	if f := l.heard[0]; f.Kind != frame.GoAway || f.Code != frame.CodeInternal || strings.Contains(f.Reason, "secret") {
+		t.Errorf("the goodbye: %+v", f)
+	}
+	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "a secret") {
+		t.Errorf("this side is told %v", err)
+	}
+}
+
+// saying is a message of n bytes on stream id.
+func saying(id uint64, n int) []byte {
+	var o frame.Out
+	var run pool.Queue
+	run.Push(pool.New(n))
+	native.New(native.DefaultMaxFragment).Messages(&o, id, run)
+	return o.Buf
+}
+
+// A drain's second step waits for the answer to the drain's own ping: an answer to
+// another one, that came while the drain began, says nothing of its first step.
+func TestADrainWaitsForItsOwnPong(t *testing.T) {
+	c, l := newMeeting(t, &acceptor{})
+	c.Input(opening(1, 1))
+	c.ping(1)
+	c.Drain()
+	pong := func(v uint64) bool {
+		c.in.now = time.Now()
+		if err := c.connFrame(&frame.Frame{Kind: frame.Pong, Value: v}); err != nil {
+			t.Fatal(err)
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.away.final
+	}
+	if pong(1) {
+		t.Error("the second step was taken by the answer to another ping")
+	}
+	own := l.heard[len(l.heard)-1]
+	if own.Kind != frame.Ping || own.Value == 1 {
+		t.Fatalf("heard %+v", l.heard)
+	}
+	if !pong(own.Value) {
+		t.Error("the answer to the drain's ping was not taken")
+	}
+}
+
+// The same where the other answer comes at the very moment.
+func TestADrainBeginsAsAnotherPongComes(t *testing.T) {
+	for i := range 300 {
+		c, l := newMeeting(t, &acceptor{})
+		c.Input(opening(1, 1))
+		c.ping(1)
+		start, done := make(chan struct{}), make(chan struct{})
+		go func() { // the reader
+			defer close(done)
+			c.in.now = time.Now()
+			close(start)
+			for c.keeper.pinged.Load() == 1 {
+				_ = c.connFrame(&frame.Frame{Kind: frame.Pong, Value: 1})
+			}
+		}()
+		<-start
+		for range i % 64 {
+			runtime.Gosched()
+		}
+		c.Drain()
+		<-done
+		c.mu.Lock()
+		final := c.away.final
+		c.mu.Unlock()
+		if final {
+			t.Fatalf("run %d: the second step was taken by the answer to another ping: %+v", i, l.heard)
+		}
+		c.finish()
+	}
+}
+
+// One ping has one answer: others are counted as what changes nothing.
+func TestPongsThatNobodyAskedForAreCounted(t *testing.T) {
+	c, _ := newMeeting(t, &acceptor{})
+	c.ping(1)
+	c.in.now = time.Now()
+	n := 0
+	var err error
+	for ; err == nil && n < 2*uselessSpare; n++ {
+		err = c.connFrame(&frame.Frame{Kind: frame.Pong, Value: 1})
+	}
+	if err == nil || n <= uselessSpare {
+		t.Errorf("%d answers to one ping, then %v", n, err)
 	}
 }

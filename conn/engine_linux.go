@@ -189,7 +189,7 @@ func (t *loopConn) input(p []byte) (ok bool) {
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			t.c.Fail("read", internalCode, fmt.Errorf("panic: %v\n%s", r, stack()))
+			t.c.panicked(r)
 			ok = false
 		}
 		t.over = !ok

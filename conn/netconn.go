@@ -2,18 +2,12 @@ package conn
 
 import (
 	"crypto/tls"
-	"fmt"
 	"net"
-	"runtime/debug"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
 )
-
-const internalCode = frame.CodeInternal
-
-func stack() []byte { return debug.Stack() }
 
 // netReadBuffer is what a net.Conn is read with, bytes.
 const netReadBuffer = 32 << 10
@@ -81,7 +75,7 @@ func (t *netConn) drain() {
 func (t *netConn) input(p []byte) (ok bool) {
 	defer func() {
 		if r := recover(); r != nil {
-			t.c.Fail("read", internalCode, fmt.Errorf("panic: %v\n%s", r, stack()))
+			t.c.panicked(r)
 			ok = false
 		}
 	}()

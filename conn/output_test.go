@@ -470,6 +470,78 @@ func TestStreamsThatAreGivenUpUnbornLeaveTheirLines(t *testing.T) {
 	}
 }
 
+// Streams that are over wait for nothing any more, also where that never comes.
+func TestStreamsThatAreOverLeaveTheirLines(t *testing.T) {
+	s := newStage(Limits{}, 0) // the peer grants nothing
+	o := &s.c.out
+	lines := func() [2]int { return [2]int{count(&o.data, dataLink), count(&o.waiting, roomLink)} }
+	var ts []*talker
+	for range 10 {
+		p := s.talker("t", 10, 1)
+		if p.Room() {
+			t.Fatal("there is room")
+		}
+		p.Ready(false)
+		p.AwaitRoom()
+		ts = append(ts, p)
+	}
+	for i, p := range ts {
+		p.Retire()
+		p.Ready(false) // it was about to ask
+		p.AwaitRoom()
+		if left := len(ts) - i - 1; lines() != [2]int{left, left} {
+			t.Errorf("%v are left in line for data and for room, want %d each", lines(), left)
+		}
+	}
+	if len(s.log) > 0 {
+		t.Errorf("turns were given: %v", s.log)
+	}
+}
+
+// taker is a stream whose messages are taken as they are delivered, as by In's buffer.
+type taker struct{ talker }
+
+func (k *taker) Deliver(run *pool.Queue, _ time.Time) error {
+	n := run.Bytes() + run.Len()*frame.MessageOverhead
+	run.Release()
+	k.Taken(n)
+	return nil
+}
+
+// Credit that is taken during the input that it came by is measured against what the
+// peer has left after it. Should that be too little for a message, nothing more comes,
+// and it is told now or never.
+func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
+	const window = 4 << 10
+	c, l := newMeeting(t, &acceptor{})
+	c.lim = limits(Limits{ConnWindow: window})
+	c.in.limit = window
+	unread := &talker{} // its messages are never returned
+	c.Prepare(&unread.Port, unread)
+	c.Attach(&unread.Port, 1, 0)
+	read := &taker{}
+	c.Prepare(&read.Port, read)
+	c.Attach(&read.Port, 3, 0)
+	left := window
+	send := func(id uint64, n int) {
+		left -= frame.Cost(n)
+		if !c.Input(saying(id, n)) {
+			t.Fatal(c.Err())
+		}
+	}
+	for range 30 {
+		send(1, 128-frame.MessageOverhead)
+	}
+	send(3, left-frame.MessageOverhead-20)
+	for _, f := range l.heard {
+		if f.Kind == frame.Credit && f.Stream == 0 {
+			return
+		}
+	}
+	t.Errorf("%d of %d bytes are left to the peer, which can begin no message; %d were taken, and it was told %d",
+		left, window, c.taken.Load(), c.told.Load())
+}
+
 func count(l *list, link func(*Port) **Port) (n int) {
 	for p := l.head; p != nil; p = *link(p) {
 		n++

@@ -77,8 +77,8 @@ func (s *Stream) controls(sess frame.Session, o *frame.Out) {
 		}
 		sess.Control(o, f)
 	}
-	if w&wantEnd != 0 {
-		sess.Control(o, o.Scratch(frame.EOS, id))
+	if w&wantAgain != 0 {
+		writeEnd(sess, o, id, nil)
 	}
 	if w&wantEnded != 0 {
 		f := o.Scratch(frame.Ended, id)
@@ -87,6 +87,26 @@ func (s *Stream) controls(sess frame.Session, o *frame.Out) {
 		s.st.toldHanded = true
 		s.apply(s.st.settle())
 	}
+	if w&wantEnd != 0 && s.endDue() { // it may have gone with the last of the data
+		writeEnd(sess, o, id, s.status())
+		s.apply(s.st.endWritten())
+	}
+}
+
+// status is what our end says, nil if it is in order.
+func (s *Stream) status() *frame.Frame {
+	if s.ends == nil {
+		return nil
+	}
+	return s.ends.status
+}
+
+func writeEnd(sess frame.Session, o *frame.Out, id uint64, status *frame.Frame) {
+	f := o.Scratch(frame.EOS, id)
+	if status != nil {
+		f.Code, f.Reason, f.Metadata = status.Code, status.Reason, status.Metadata
+	}
+	sess.Control(o, f)
 }
 
 // A burst is what one turn writes.
@@ -121,10 +141,7 @@ func (s *Stream) gather(most int) (b burst) {
 	}
 	s.recount()
 	if s.endDue() {
-		b.end = true
-		if s.ends != nil {
-			b.status = s.ends.status
-		}
+		b.end, b.status = true, s.status()
 	}
 	return b
 }
@@ -176,11 +193,7 @@ func (b *burst) write(sess frame.Session, o *frame.Out, id uint64) {
 		sess.Fragment(o, id, b.piece, b.off, b.n)
 	}
 	if b.end {
-		f := o.Scratch(frame.EOS, id)
-		if b.status != nil {
-			f.Code, f.Reason, f.Metadata = b.status.Code, b.status.Reason, b.status.Metadata
-		}
-		sess.Control(o, f)
+		writeEnd(sess, o, id, b.status)
 	}
 }
 

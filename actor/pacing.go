@@ -171,7 +171,7 @@ func (r *repeat) Expire(_ *timers.Timer, now time.Time) {
 		return
 	}
 	r.left--
-	s.ask(wantEnd)
+	s.ask(wantAgain)
 	s.link.Timers().Set(&r.timer, r, now.Add(nudgeAfter<<(nudges-r.left)))
 }
 

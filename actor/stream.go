@@ -81,7 +81,8 @@ const (
 	wantStop                    // we read no more
 	wantEnded                   // the application was handed the end
 	wantReset
-	wantEnd // our end, once more
+	wantEnd   // our end, that nothing is before
+	wantAgain // our end, once more
 )
 
 // A Stream is one stream. Its methods may be called from any goroutine, except
@@ -183,9 +184,14 @@ func (s *Stream) ask(w want) {
 	}
 }
 
-// turn has Fill called for data, if there is some that could be written.
+// turn has Fill called for data, if there is some that could be written. An end that
+// no data is before takes no credit, and must not wait for others to get some.
 func (s *Stream) turn() {
-	if !s.inData && !s.st.retired && s.hasData() {
+	switch {
+	case s.inData && s.st.send != sendEnding, s.st.retired, !s.hasData():
+	case s.cfg.granted() && s.endDue():
+		s.ask(wantEnd)
+	case !s.inData:
 		s.inData, s.later().ready = true, true
 	}
 }

@@ -433,3 +433,41 @@ type memoryAddr struct{}
 
 func (memoryAddr) Network() string { return "memory" }
 func (memoryAddr) String() string  { return kerneltest.Target }
+
+// An end takes no credit. On a connection whose window is full of messages of other
+// streams that nobody reads, a stream can still be closed, and a handler's status comes.
+func TestEndsWaitForNoCredit(t *testing.T) {
+	small := kernel.Limits{MaxStreams: 100, ConnWindow: 4 << 10, MaxMessage: 1 << 20}
+	for name, fromServer := range map[string]bool{"client's": false, "server's": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, &kernel.ServerOptions{Limits: small}, &kernel.ClientOptions{Limits: small}, func(t *testing.T, w *world) {
+				w.loose = true
+				var cancel func()
+				w.ctx, cancel = context.WithTimeout(w.ctx, time.Hour)
+				defer cancel()
+				w.srv.Handle("fails", func(context.Context, *kernel.Stream) error {
+					return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "not here"}
+				})
+				pair := func() (from, to *kernel.Stream) {
+					from, to = w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+					if fromServer {
+						from, to = to, from
+					}
+					return from, to
+				}
+				empty, reader := pair()
+				for sent := 1; sent > 0; w.quiesce() {
+					from, _ := pair()
+					sent = tryAll(t, from, 96)
+				}
+				if err := empty.CloseSend(); err != nil {
+					t.Fatal(err)
+				}
+				w.wantEOF(reader)
+				s := must[*kernel.Stream](t)(w.client.Open(w.ctx, "fails", nil))
+				w.cleanup(s)
+				w.wantErr(s, kernel.CodeNotFound)
+			})
+		})
+	}
+}

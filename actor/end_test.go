@@ -1,0 +1,111 @@
+package actor
+
+import (
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// An end takes no credit: it comes also where other streams have used up all that the
+// connection has. What was sent before it goes first, and may wait.
+func TestAnEndWaitsForNoCredit(t *testing.T) {
+	closeSend := func(a, _ *end) { _ = a.s.CloseSend(frame.CodeOK, "", nil) }
+	fail := func(a, _ *end) { _ = a.s.CloseSend(frame.CodeNotFound, "no", frame.Metadata{{Key: "k", Value: "v"}}) }
+	for name, c := range map[string]struct {
+		before int // messages
+		end    func(a, b *end)
+		want   error
+	}{
+		"alone":               {0, closeSend, io.EOF},
+		"with a status":       {0, fail, &StreamError{Code: frame.CodeNotFound}},
+		"the reader wants it": {3, func(_, b *end) { b.s.CloseReceive(frame.CodeOK) }, ErrClosed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := newPair(1<<16, 1<<16, 1<<20, 1000)
+			a.granted, b.window = 0, 0 // the connection has none
+			for range c.before {
+				a.trySend(t, []byte("x"))
+			}
+			c.end(a, b)
+			run(t, a, b, false)
+			if !b.s.peerOver() {
+				t.Fatal("the end has not come")
+			}
+			if _, err := b.s.Receive(noWait); !errors.Is(err, c.want) {
+				t.Errorf("it ended with %v", err)
+			}
+			a.s.CloseReceive(frame.CodeOK)
+			_ = b.s.CloseSend(frame.CodeOK, "", nil)
+			run(t, a, b, false)
+			if !a.s.st.retired || !b.s.st.retired {
+				t.Errorf("closed both ways, they stay at %v and %v", a.s.st, b.s.st)
+			}
+		})
+	}
+}
+
+// What was sent before it goes first, however it has to wait.
+func TestAnEndComesAfterTheData(t *testing.T) {
+	a, b := newPair(1<<16, 1<<16, 1<<20, 16)
+	a.granted, b.window = 0, 0
+	for _, n := range []int{10, 100, 10} { // the second in fragments
+		a.trySend(t, make([]byte, n))
+	}
+	a.model.closed = true
+	_ = a.s.CloseSend(frame.CodeOK, "", nil)
+	for granted := 0; granted <= 3*frame.MessageOverhead+120; granted += 7 {
+		a.granted, b.window = granted, granted
+		run(t, a, b, true) // which checks that the end comes after all of it
+		if over := a.model.received == 3; b.s.peerOver() != over {
+			t.Fatalf("with a credit of %d, %d of 3 messages have come; the end has: %v", granted, a.model.received, b.s.peerOver())
+		}
+	}
+	a.granted, b.window = 1<<10, 1<<10
+	run(t, a, b, true)
+	if a.model.received != 3 || a.model.ends != 1 {
+		t.Errorf("%d messages have come, %d ends", a.model.received, a.model.ends)
+	}
+}
+
+// An end that was asked for while the last of the data is encoded is written once.
+func TestAnEndBehindTheLastPieceIsWrittenOnce(t *testing.T) {
+	for name, meanwhile := range map[string]func(a *end){
+		"close send":          func(a *end) { _ = a.s.CloseSend(frame.CodeOK, "", nil) },
+		"closed before":       func(a *end) { _ = a.s.PeerGrant(1 << 17) },
+		"stopped, and closed": func(a *end) { a.s.PeerStopped(frame.CodeOK); _ = a.s.CloseSend(frame.CodeOK, "", nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, _ := newPair(1<<16, 1<<16, 1<<20, 16)
+			a.trySend(t, make([]byte, 40))
+			if name == "closed before" {
+				_ = a.s.CloseSend(frame.CodeOK, "", nil)
+			}
+			for range 3 {
+				a.fill(false, frame.MessageOverhead+16)
+				a.sess.during = func() { meanwhile(a) }
+			}
+			a.sess.during = nil
+			for range 3 {
+				a.fill(true, 0)
+				a.fill(false, 1000)
+			}
+			ends := 0
+			for i, f := range a.wire {
+				if f.Kind != frame.EOS {
+					continue
+				}
+				if ends++; i != len(a.wire)-1 {
+					t.Errorf("frame %d of %d is the end", i+1, len(a.wire))
+				}
+			}
+			if ends != 1 || a.s.st.send != sendEnded {
+				t.Errorf("%d ends were written, it is at %v", ends, a.s.st)
+			}
+			if err := a.link.broken(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -8,6 +8,7 @@ func (s *Stream) GivenUp() <-chan struct{} {
 	defer s.unlock()
 	f := s.face()
 	f.watched = true
+	s.fed()
 	if f.givenUp {
 		return closed
 	}
@@ -35,9 +36,9 @@ func (s *Stream) Feeding() bool {
 
 func (s *Stream) feeding() bool { return s.pumping || s.f != nil && s.f.watched }
 
-// fed tells the connection, after one of those goroutines has ended.
+// fed tells the connection, after one of those goroutines has begun or ended.
 func (s *Stream) fed() {
-	if s.st.retired && !s.feeding() {
+	if s.st.retired {
 		s.later().fed = true
 	}
 }

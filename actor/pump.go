@@ -129,6 +129,7 @@ func (s *Stream) startPump(f *faces) {
 		return
 	}
 	s.pumping = true
+	s.fed()
 	if f.stop == nil {
 		f.stop = make(chan struct{})
 	}

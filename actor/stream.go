@@ -47,7 +47,8 @@ type Link interface {
 	Shrink(from, to int)
 	// Retire takes the stream out of the connection.
 	Retire()
-	// Fed says that nobody feeds a channel any more, after Retire has found Feeding.
+	// Fed says that somebody has begun to feed a channel, or has ended, after Retire:
+	// Feeding tells which.
 	Fed()
 	// Timers is the queue for the stream's timers. Any time.
 	Timers() *timers.Queue

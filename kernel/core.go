@@ -172,18 +172,17 @@ func (c *core) Retire() {
 	unborn := c.opener && c.ID() == 0
 	c.Port.Retire()
 	c.conn.left.leave(c)
-	fed := c.a.Feeding()
-	if fed {
-		c.conn.feeding.add(c)
+	if x != nil {
+		x.unfollow()
+	}
+	if c.a.Feeding() {
+		c.Fed()
 	}
 	if unborn && c.conn.kin.parent != nil {
 		c.conn.c.Close() // it was there for this stream alone
 	}
 	if x == nil {
 		return
-	}
-	if !fed {
-		x.unfollow()
 	}
 	if !x.deadline.IsZero() {
 		c.Timers().Stop(&x.timer)
@@ -193,12 +192,31 @@ func (c *core) Retire() {
 	}
 }
 
-// Fed implements actor.Link: what fed the stream's channel after it was retired, and
-// was to end with the parent, has ended.
+// Fed implements actor.Link: a channel of the stream, which is over, is fed by a
+// goroutine that the end of its context is to end, and of its connection on this side;
+// or is no longer. Whoever is last to look has seen how it is.
 func (c *core) Fed() {
-	c.conn.feeding.remove(c)
-	if x := c.x.Load(); x != nil {
-		x.unfollow()
+	for {
+		fed := c.a.Feeding()
+		c.conn.feeding.note(c, fed)
+		switch x := c.x.Load(); {
+		case x == nil || x.stop.Load() == nil:
+		case fed:
+			c.watch(x)
+		default:
+			x.unfollow()
+		}
+		if c.a.Feeding() == fed {
+			return
+		}
+	}
+}
+
+// watch has the end of the parent end the stream, and what feeds its channel.
+func (c *core) watch(x *extra) {
+	stop := context.AfterFunc(x.parent, c.orphaned)
+	if old := x.stop.Swap(&stop); old != nil {
+		(*old)()
 	}
 }
 
@@ -261,21 +279,24 @@ func (c *core) follow(ctx context.Context) {
 	}
 	x := c.more()
 	x.parent = ctx
-	stop := context.AfterFunc(ctx, func() {
-		if c.a.Finished() { // a caller's context mostly ends right behind its stream
-			return
-		}
-		code := CodeCancelled
-		if context.Cause(ctx) == context.DeadlineExceeded { //nolint:errorlint // the context's own value
-			code = CodeDeadlineExceeded
-		}
-		c.abort(code, context.Cause(ctx).Error(), context.Cause(ctx))
-		c.a.GiveUp() // it may have ended before, and be read on
-	})
-	x.stop.Store(&stop)
+	c.watch(x)
 	if c.a.Err() != nil { // it has ended already, and did not find stop
-		stop()
+		x.unfollow()
 	}
+}
+
+// orphaned ends the stream, for its parent has ended.
+func (c *core) orphaned() {
+	if c.a.Finished() { // a caller's context mostly ends right behind its stream
+		return
+	}
+	cause := context.Cause(c.x.Load().parent)
+	code := CodeCancelled
+	if cause == context.DeadlineExceeded { //nolint:errorlint // the context's own value
+		code = CodeDeadlineExceeded
+	}
+	c.abort(code, cause.Error(), cause)
+	c.a.GiveUp() // it may have ended before, and be read on
 }
 
 // config makes the configuration of the stream's actor. Streams of a kind share

@@ -36,27 +36,21 @@ func (f *feeding) isShut() bool {
 	return f.shut
 }
 
-// add is called when c has been retired and found to be fed.
-func (f *feeding) add(c *core) {
+// note notes whether a channel of c is fed, which has been retired.
+func (f *feeding) note(c *core, fed bool) {
 	f.mu.Lock()
 	shut := f.shut
-	if !shut {
+	switch {
+	case !fed:
+		delete(f.of, c)
+	case !shut:
 		if f.of == nil {
 			f.of = map[*core]struct{}{}
 		}
 		f.of[c] = struct{}{}
 	}
 	f.mu.Unlock()
-	switch {
-	case shut:
+	if fed && shut {
 		c.a.GiveUp()
-	case !c.a.Feeding(): // meanwhile: it did not find c
-		f.remove(c)
 	}
-}
-
-func (f *feeding) remove(c *core) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.of, c)
 }

@@ -93,7 +93,11 @@ func (w *world) wantRest(readers []*kernel.Stream) {
 func feeders() int {
 	stacks := make([]byte, 4<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
-	return strings.Count(string(stacks), "actor.(*Stream).pumpIn(") + strings.Count(string(stacks), "]).feed(")
+	n := 0
+	for _, f := range []string{"actor.(*Stream).pumpIn(", "actor.(*Stream).pumpBatches(", "]).feed("} {
+		n += strings.Count(string(stacks), f)
+	}
+	return n
 }
 
 // A source's channel waits no longer either, nor when its stream was over already; the
@@ -136,4 +140,92 @@ func TestCloseWaitsForNoReaderOfC(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Who asks for a channel of a stream that is over is fed like others, and waited for no
+// longer than others, whatever comes first: the question, or what ends the wait.
+func TestAChannelAskedForLateWaitsForNoReader(t *testing.T) {
+	for name, ask := range map[string]func(w *world, s *kernel.Stream) (taken int, closed func()){
+		"In": func(w *world, s *kernel.Stream) (int, func()) {
+			in := s.In()
+			m := <-in
+			m.Release()
+			return 1, func() { wantClosed(w.t, "In", in) }
+		},
+		"Batches": func(w *world, s *kernel.Stream) (int, func()) {
+			batches := s.Batches()
+			n := 0
+			if b, ok := <-batches; ok {
+				n = b.Len()
+				b.Release()
+			}
+			return n, func() { wantClosed(w.t, "Batches", batches) }
+		},
+		"C": func(w *world, s *kernel.Stream) (int, func()) {
+			src := must[*kernel.Source[kernel.Message]](w.t)(kernel.SourceOf[kernel.Message](s, nil))
+			if m, ok := <-src.C(); ok {
+				m.Release()
+			}
+			return unknown, func() { wantClosed(w.t, "C", src.C()) } // it lets go what it has in hand
+		},
+	} {
+		for _, end := range []string{"close", "context"} {
+			for _, before := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, before %v", name, end, before), func(t *testing.T) {
+					inBubble(t, nil, nil, func(t *testing.T, w *world) { w.askLate(ask, end, before) })
+				})
+			}
+		}
+	}
+}
+
+// unknown is how many messages were taken where nobody can say.
+const unknown = -1000
+
+// askLate has a stream end with messages unread, and asks for a channel then; what ends
+// the wait comes after that, or before.
+func (w *world) askLate(ask func(*world, *kernel.Stream) (int, func()), end string, before bool) {
+	w.loose = true
+	w.offers = w.srv.Offers()
+	ctx, cancel := context.WithCancel(w.ctx)
+	defer cancel()
+	a := must[*kernel.Stream](w.t)(w.client.Open(ctx, "late", &kernel.OpenOptions{Stream: kernel.StreamOptions{InBuffer: 8, MaxBatch: 8}}))
+	b := must[*kernel.Stream](w.t)(w.offer().Accept(kernel.Message{}, nil))
+	w.cleanup(a, b)
+	for range unreadMessages {
+		w.send(b, "message")
+	}
+	synctest.Wait()
+	b.Abort(kernel.CodeAborted, "enough")
+	w.wantDone(a)
+	synctest.Wait()
+	stop := func() {
+		if end == "close" {
+			_ = w.client.Close()
+		}
+		cancel()
+		synctest.Wait()
+	}
+	if before {
+		stop()
+	}
+	got, closed := ask(w, a)
+	synctest.Wait()
+	if !before {
+		if f := feeders(); f != 1 {
+			w.t.Fatalf("%d goroutines feed one channel", f)
+		}
+		stop()
+	}
+	if f := feeders(); f > 0 {
+		w.t.Errorf("%d goroutines wait for readers", f)
+	}
+	for m, err := a.Receive(w.ctx); err == nil; m, err = a.Receive(w.ctx) {
+		m.Release()
+		got++
+	}
+	if got >= 0 && got != unreadMessages {
+		w.t.Errorf("%d of %d messages could be taken", got, unreadMessages)
+	}
+	closed()
 }

@@ -74,7 +74,28 @@ func (l Limits) WithDefaults() Limits {
 	def(&l.WriteStall, 30*time.Second)
 	def(&l.IdleConn, 10*time.Minute)
 	def(&l.Drain, 30*time.Second)
+	for _, d := range l.durations() {
+		*d.v = min(*d.v, forever)
+	}
 	return l
+}
+
+// forever is what Unlimited is as a duration: with it times can be added up.
+const forever = time.Duration(1 << 60)
+
+// A span is one of the limits that are durations.
+type span struct {
+	name string
+	v    *time.Duration
+}
+
+func (l *Limits) durations() []span {
+	return []span{
+		{"Handshake", &l.Handshake}, {"Authenticate", &l.Authenticate},
+		{"KeepaliveInterval", &l.KeepaliveInterval}, {"KeepaliveTimeout", &l.KeepaliveTimeout},
+		{"KeepaliveMinimum", &l.KeepaliveMinimum}, {"ReadStall", &l.ReadStall}, {"WriteStall", &l.WriteStall},
+		{"IdleConn", &l.IdleConn}, {"Drain", &l.Drain},
+	}
 }
 
 // memoryShare is the part of GOMEMLIMIT, in percent, that messages may take.
@@ -119,6 +140,11 @@ func (l Limits) Validate() error {
 	} {
 		if c.v < c.min || c.v > c.max {
 			return fmt.Errorf("%w: %s is %d, must be %d to %d", ErrLimits, c.name, c.v, c.min, c.max)
+		}
+	}
+	for _, d := range l.durations() {
+		if *d.v < 0 {
+			return fmt.Errorf("%w: %s is %v, must be 0 or more", ErrLimits, d.name, *d.v)
 		}
 	}
 	return nil

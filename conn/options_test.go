@@ -3,6 +3,7 @@ package conn
 import (
 	"errors"
 	"testing"
+	"time"
 )
 
 func TestDefaultLimitsAreInRange(t *testing.T) {
@@ -18,6 +19,24 @@ func TestBytesInFlightMustReachAnAcknowledgement(t *testing.T) {
 		err := Limits{InFlight: bound}.WithDefaults().Validate()
 		if ok != (err == nil) || !ok && !errors.Is(err, ErrLimits) {
 			t.Errorf("InFlight of %d: %v", bound, err)
+		}
+	}
+}
+
+// Durations are added up: with several that are Unlimited the sum is still one. What is
+// below zero is none.
+func TestDurationsCanBeAddedUp(t *testing.T) {
+	for i := range (&Limits{}).durations() {
+		var l Limits
+		*l.durations()[i].v = Unlimited
+		l = l.WithDefaults()
+		d := l.durations()[i]
+		if err := l.Validate(); err != nil || 4**d.v < *d.v || *d.v < 30*365*24*time.Hour {
+			t.Errorf("an unlimited %s is %v: %v", d.name, *d.v, err)
+		}
+		*d.v = -1
+		if err := l.Validate(); !errors.Is(err, ErrLimits) {
+			t.Errorf("a %s of -1: %v", d.name, err)
 		}
 	}
 }

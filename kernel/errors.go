@@ -79,8 +79,8 @@ type ConnError = conn.Error
 type ProtocolError = frame.ProtocolError
 
 // A HandlerError is what a handler returns to end its stream with a status of
-// its choice. Any other error is CodeUnknown with the error's text. What a program is
-// to know beside the code goes into Stream.SetTrailer before that: the peer has it in
+// its choice; CodeOK is no status of a failure, and becomes CodeUnknown. Any other error
+// is CodeUnknown with the error's text. What a program is to know beside the code goes into Stream.SetTrailer before that: the peer has it in
 // StreamError.Details, also where it made a call.
 type HandlerError struct {
 	Code   Code
@@ -93,11 +93,19 @@ func (e *HandlerError) Error() string { return "sluice: " + e.Code.String() + ":
 func statusOf(err error) (Code, string) {
 	var he *HandlerError
 	if errors.As(err, &he) {
-		return he.Code, he.Reason
+		return failing(he.Code), he.Reason
 	}
 	var se *StreamError
 	if errors.As(err, &se) {
-		return se.Code, se.Reason
+		return failing(se.Code), se.Reason
 	}
 	return CodeUnknown, err.Error()
+}
+
+// failing is the code of a failure: CodeOK, which may just be no code, is none.
+func failing(c Code) Code {
+	if c == CodeOK {
+		return CodeUnknown
+	}
+	return c
 }

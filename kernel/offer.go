@@ -218,8 +218,10 @@ func (c *core) firstWindow(want int, limit uint64) (window, most int) {
 }
 
 // Reject refuses the stream, or all of them. The peer gets ErrRefused with the
-// code and the reason.
-func (o *Offer) Reject(code Code, reason string) { o.reject(&conn.Refusal{Code: code, Reason: reason}) }
+// code and the reason; CodeOK is no refusal, and becomes CodeUnknown.
+func (o *Offer) Reject(code Code, reason string) {
+	o.reject(&conn.Refusal{Code: failing(code), Reason: reason})
+}
 
 func (o *Offer) reject(r *conn.Refusal) {
 	if _, err := o.claim(); err != nil {

@@ -433,7 +433,7 @@ func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, erro
 	}
 	id, err := ask(s, nc, "Authenticate", func(ctx context.Context) (Identity, error) { return s.opts.Authenticate(ctx, p) })
 	var he *HandlerError
-	if errors.As(err, &he) {
+	if errors.As(err, &he) && he.Code != CodeOK {
 		return nil, &frame.Refused{Code: he.Code, Reason: he.Reason}
 	}
 	return id, err

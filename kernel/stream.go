@@ -247,9 +247,9 @@ func (s *Stream) Close(ctx context.Context) error {
 
 // Abort ends both halves now and tells the peer why. Messages that have arrived
 // can still be taken, those in the mailbox by Receive; messages not yet written
-// are dropped.
+// are dropped. CodeOK is no failure, and becomes CodeUnknown.
 func (s *Stream) Abort(code Code, reason string) {
-	s.c.abort(code, reason, nil)
+	s.c.abort(failing(code), reason, nil)
 	s.c.a.GiveUp()
 }
 

@@ -1,0 +1,73 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// A failure whose code is CodeOK, which may just have been forgotten, is a failure for
+// the peer all the same, with CodeUnknown where the protocol has codes.
+func TestAFailureWithoutACodeIsNoSuccess(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		half := func(ctx context.Context, s *kernel.Stream) {
+			m := text("half an answer")
+			if s.Send(ctx, m) != nil {
+				m.Release()
+			}
+		}
+		w.srv.Handle("handler", func(ctx context.Context, s *kernel.Stream) error {
+			half(ctx, s)
+			return &kernel.HandlerError{Reason: "no code"}
+		})
+		w.srv.Handle("stream", func(ctx context.Context, s *kernel.Stream) error {
+			half(ctx, s)
+			return &kernel.StreamError{Reason: "no code"}
+		})
+		w.srv.Handle("abort", func(_ context.Context, s *kernel.Stream) error {
+			s.Abort(kernel.CodeOK, "no code")
+			return nil
+		})
+		w.srv.HandleOffer("offer", func(context.Context, *kernel.Offer) error {
+			return &kernel.HandlerError{Reason: "no code"}
+		})
+		w.srv.HandleOffer("reject", func(_ context.Context, o *kernel.Offer) error {
+			o.Reject(kernel.CodeOK, "no code")
+			return nil
+		})
+		for _, method := range []string{"handler", "stream", "abort", "offer", "reject"} {
+			s, err := w.client.Open(w.ctx, method, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for err == nil {
+				var m kernel.Message
+				m, err = s.Receive(w.ctx)
+				m.Release()
+			}
+			var se *kernel.StreamError
+			if !errors.As(err, &se) || w.other == nil && (se.Code != kernel.CodeUnknown || se.Reason != "no code") {
+				t.Errorf("%s: %v", method, err)
+			}
+			s.Abort(kernel.CodeCancelled, "over")
+			w.wantDone(s)
+		}
+	})
+}
+
+// Who is let in by nobody's code is not let in.
+func TestARefusalWithoutACodeIsARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		err := callOnce(t, &kernel.ServerOptions{Authenticate: func(context.Context, kernel.Peer) (kernel.Identity, error) {
+			return "nobody", &kernel.HandlerError{Reason: "who is that"}
+		}}, nil)
+		isErr(t, "Authenticate", err, &kernel.ConnError{Code: kernel.CodeUnauthenticated})
+		err = callOnce(t, &kernel.ServerOptions{Authorize: func(context.Context, kernel.Identity, string, kernel.Metadata) error {
+			return &kernel.HandlerError{Reason: "not you"}
+		}}, nil)
+		wantCode(t, err, kernel.CodePermissionDenied)
+	})
+}

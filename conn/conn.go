@@ -282,14 +282,6 @@ func (c *Conn) Reserve(n int, alone bool) error {
 	return nil
 }
 
-// Unreserve takes a Reserve back.
-func (c *Conn) Unreserve(n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.own -= n
-	c.streams.Add(int32(-n))
-}
-
 // OnFree has f called, under no lock, whenever a stream of ours has ended.
 func (c *Conn) OnFree(f func()) {
 	c.mu.Lock()

@@ -98,6 +98,10 @@ func (c *Conn) OpenN(ctx context.Context, method string, opts *OpenOptions, each
 // maxGroup is how many streams one request may open.
 const maxGroup = 256
 
+func errGroup(n int) error {
+	return fmt.Errorf("%w: %d streams in one request, must be 1 to %d", ErrLimits, n, maxGroup)
+}
+
 func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
 	if opts == nil {
 		opts = &OpenOptions{}
@@ -112,20 +116,21 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 		return nil, fmt.Errorf("sluice: open %s: %w: over %s a server opens no streams", method, ErrNotSupported, c.protocol)
 	}
 	if n < 1 || n > maxGroup {
-		return nil, fmt.Errorf("%w: %d streams in one request, must be 1 to %d", ErrLimits, n, maxGroup)
+		return nil, errGroup(n)
 	}
 	if err := c.checkOpen(method, opts); err != nil {
 		return nil, err
+	}
+	for i := range n { // all of it, before a place is taken that others would wait for
+		if _, err := c.wishes(opts, each, i); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.c.Reserve(n, opts.alone); err != nil {
 		return nil, fmt.Errorf("sluice: open %s: %w", method, err)
 	}
 	f := frame.GetFrame(frame.Open)
-	ss, err := c.makeStreams(method, opts, n, each, f)
-	if err != nil {
-		c.c.Unreserve(n)
-		return nil, err
-	}
+	ss := c.makeStreams(method, opts, n, each, f)
 	return ss, c.sendOpen(ctx, ss, f, method, opts)
 }
 
@@ -178,13 +183,9 @@ func (c *Conn) wishes(opts *OpenOptions, each []StreamOptions, i int) (StreamOpt
 }
 
 // makeStreams makes the streams of one request, that are still unknown to
-// everybody, and writes their grants to f.
-func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []StreamOptions, f *frame.Frame) ([]*Stream, error) {
-	for i := range n { // all of it, before anything is given to one
-		if _, err := c.wishes(opts, each, i); err != nil {
-			return nil, err
-		}
-	}
+// everybody, and writes their grants to f. Their wishes have been looked at, and there
+// is a place for each.
+func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []StreamOptions, f *frame.Frame) []*Stream {
 	ss := make([]*Stream, n)
 	var mate *conn.Port
 	for i := range ss {
@@ -208,7 +209,7 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []Strea
 			s.c.more().mates = cores
 		}
 	}
-	return ss, nil
+	return ss
 }
 
 // over completes o with what it leaves zero from base.

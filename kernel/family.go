@@ -114,26 +114,31 @@ func (h *host) expect(ctx context.Context, parent, id uint64) (undo func(), err 
 	}
 }
 
-// begin makes room for one more stream, if there may be most. A connection whose stream
-// is over does not count.
-func (f *family) begin(most int) error {
+// begin makes room for n more streams, or for none, if there may be most. A connection
+// whose stream is over does not count.
+func (f *family) begin(n, most int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.children)+f.opening >= most && f.open()+f.opening >= most {
+	if len(f.children)+f.opening+n > most && f.open()+f.opening+n > most {
 		return fmt.Errorf("%w: %d", ErrTooManyStreams, most)
 	}
-	f.opening++
+	f.opening += n
 	return nil
 }
 
-// begun follows begin: the stream is open on c, or nothing came of it and c is nil.
+// begun follows begin, for one of the n: its stream is open on c.
 func (f *family) begun(c *Conn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.opening--
-	if c != nil {
-		c.kin.opened = true
-	}
+	c.kin.opened = true
+}
+
+// unbegun follows begin, for n of them that nothing came of.
+func (f *family) unbegun(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opening -= n
 }
 
 // open is how many streams are open. The lock is held.
@@ -336,34 +341,31 @@ func (c *Client) openChildren(ctx context.Context, k *Conn, method string, opts 
 			method, ErrNotSupported, k.protocol)
 	case k.kin.family.id == 0:
 		return nil, fmt.Errorf("sluice: open at %s: %w: the server serves no streams", c.target, ErrNotSupported)
+	case n < 1 || n > maxGroup:
+		return nil, errGroup(n)
 	}
-	var ss []*Stream
+	f := k.kin.family
+	if err := f.begin(n, c.limits.MaxStreams); err != nil {
+		return nil, fmt.Errorf("sluice: open at %s: %w", c.target, err)
+	}
+	ss := make([]*Stream, 0, n)
 	for i := range n {
 		s, err := c.openChild(ctx, k, opts, each, i)
 		if err != nil {
+			f.unbegun(n - i)
+			c.changed()
 			for _, s := range ss {
 				s.Abort(CodeCancelled, "opened with a stream that could not be")
 			}
 			return nil, err
 		}
+		f.begun(s.c.conn)
 		ss = append(ss, s)
 	}
 	return ss, nil
 }
 
-func (c *Client) openChild(ctx context.Context, k *Conn, opts *OpenOptions, each []StreamOptions, i int) (s *Stream, err error) {
-	f := k.kin.family
-	if err := f.begin(c.limits.MaxStreams); err != nil {
-		return nil, fmt.Errorf("sluice: open at %s: %w", c.target, err)
-	}
-	defer func() {
-		if err == nil {
-			f.begun(s.c.conn)
-			return
-		}
-		f.begun(nil)
-		c.changed()
-	}()
+func (c *Client) openChild(ctx context.Context, k *Conn, opts *OpenOptions, each []StreamOptions, i int) (*Stream, error) {
 	child, err := c.dialDedicated(ctx, k)
 	if err != nil {
 		return nil, err

@@ -260,3 +260,35 @@ func TestSeastarACallMayPassNoSinks(t *testing.T) {
 		t.Errorf("an unknown verb: %v", err)
 	}
 }
+
+// Streams that are opened together take their places together: nothing is dialled for
+// some of them while there is no room for all.
+func TestSeastarStreamsOpenedTogetherTakeTheirPlacesTogether(t *testing.T) {
+	w := overSeastar(t, nil, &kernel.ClientOptions{Limits: kernel.Limits{MaxStreams: 2}})
+	both := make([]kernel.StreamOptions, 2)
+	first := must[*kernel.Stream](t)(w.client.Open(w.ctx, "", nil))
+	w.eventually("the stream's connection", func() bool { return w.srv.Stats().Accepted == 2 })
+	ctx, cancel := context.WithTimeout(w.ctx, 50*time.Millisecond)
+	defer cancel()
+	_, err := w.client.OpenN(ctx, "", nil, both...)
+	isErr(t, "two where there is room for one", err, kernel.ErrTooManyStreams)
+	_, err = w.client.OpenN(w.ctx, "", nil, make([]kernel.StreamOptions, 3)...)
+	isErr(t, "three where there may be two", err, kernel.ErrTooManyStreams)
+	_, err = w.client.OpenN(w.ctx, "", nil)
+	isErr(t, "none", err, kernel.ErrLimits)
+	if n := w.srv.Stats().Accepted; n != 2 {
+		t.Errorf("%d connections, want that of calls and that of the stream", n)
+	}
+	opened := make(chan []*kernel.Stream, 1)
+	go func() {
+		ss, err := w.client.OpenN(w.ctx, "", nil, both...)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- ss
+	}()
+	first.Abort(kernel.CodeCancelled, "enough")
+	for _, s := range <-opened {
+		s.Abort(kernel.CodeCancelled, "enough")
+	}
+}

@@ -314,6 +314,7 @@ func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error)
 	}
 	if e != nil && conn.Loops(j.nc) && c.caps.Pacing != frame.Unpaced {
 		if _, err := e.Attach(j.nc, cfg, j.g.Early, made); err != nil {
+			c.leaveFamily()
 			neverBegan(j.sess)
 			return c, err
 		}

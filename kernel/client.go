@@ -29,8 +29,10 @@ type Client struct {
 	dialing   *dialing
 	failures  int           // attempts to dial, in a row
 	brief     int           // connections that did not last, in a row
-	made      time.Time     // the last connection, unless it is known whether it lasted
+	newest    *Conn         // unless it is known whether it lasted
+	made      time.Time     // when newest was
 	next      time.Time     // no dial before
+	last      error         // why not
 	free      chan struct{} // closed when a stream has ended or a connection changed; nil if nobody waits
 	closed    bool
 	wg        sync.WaitGroup // connections and dials
@@ -39,7 +41,7 @@ type Client struct {
 // Dial returns a client for target: "host:port", or "protocol://host:port" for a
 // protocol of the options other than the first. It makes a first connection, so
 // that an error tells what is wrong: a ConnError whose Op is "dial" or
-// "handshake". ctx bounds that only.
+// "handshake", also where ctx ends first. ctx bounds that only.
 func Dial(ctx context.Context, target string, opts *ClientOptions) (*Client, error) {
 	c, err := NewClient(target, opts)
 	if err != nil {
@@ -112,44 +114,89 @@ func (c *Client) waitLocked() <-chan struct{} {
 
 // Conn returns a connection that takes streams, making one if there is none.
 func (c *Client) Conn(ctx context.Context) (*Conn, error) {
-	k, _, err := c.pick(ctx, nil, false)
-	return k, err
+	return c.pick(ctx, &search{})
 }
 
-// pick returns a usable connection other than those that are full. With watch it
-// also returns what is closed when trying again makes sense.
-func (c *Client) pick(ctx context.Context, full map[*Conn]bool, watch bool) (*Conn, <-chan struct{}, error) {
+// A search is what one Open knows of the client's connections.
+type search struct {
+	watch   bool            // what changes is noted: there was no stream to be had
+	changed <-chan struct{} // closed when something has, since before the first of full was
+	full    map[*Conn]bool  // those without a stream for us
+	made    *Conn           // what its one attempt to connect gave
+}
+
+// freed is closed when one of those that are full may take a stream again; nil if there
+// are none.
+func (s *search) freed() <-chan struct{} {
+	if len(s.full) == 0 {
+		return nil
+	}
+	return s.changed
+}
+
+// pick returns a usable connection other than those that are full, nil if there is
+// none and there may be no more. While some are full, they are waited for too: then to
+// dial may fail, or take its time.
+func (c *Client) pick(ctx context.Context, s *search) (*Conn, error) {
 	for {
 		c.connMu.Lock()
 		if c.closed {
 			c.connMu.Unlock()
-			return nil, nil, fmt.Errorf("sluice: open at %s: %w", c.target, ErrClosed)
+			return nil, c.errClosed()
 		}
-		var wait <-chan struct{}
-		if watch {
-			wait = c.waitLocked()
+		if s.watch && len(s.full) == 0 {
+			s.changed = c.waitLocked()
 		}
-		for _, k := range c.conns {
-			if !full[k] && k.c.Usable() {
-				c.connMu.Unlock()
-				return k, wait, nil
-			}
-		}
-		if c.usableLocked() >= c.opts.Conns {
+		k, made := c.otherLocked(s.full), s.made
+		switch {
+		case k != nil || c.usableLocked() >= c.opts.Conns:
 			c.connMu.Unlock()
-			return nil, wait, nil
+			return k, nil
+		case made != nil && len(s.full) == 0:
+			c.connMu.Unlock()
+			return nil, c.unused(made)
 		}
 		d := c.dialLocked()
 		c.connMu.Unlock()
 		select {
 		case <-d.done:
+		case <-s.freed():
+			return nil, nil
 		case <-ctx.Done():
-			return nil, nil, fmt.Errorf("sluice: dial %s: %w", c.target, context.Cause(ctx))
+			if len(s.full) > 0 {
+				return nil, nil // there are connections: what is wanted is a stream
+			}
+			return nil, c.givenUp(ctx, d.turn)
 		}
-		if d.err != nil {
-			return nil, nil, d.err
+		switch {
+		case d.err == nil:
+			s.made = d.conn
+		case len(s.full) == 0 || errors.Is(d.err, ErrClosed):
+			return nil, d.err
 		}
 	}
+}
+
+// otherLocked returns a usable connection that is not full. The lock is held.
+func (c *Client) otherLocked(full map[*Conn]bool) *Conn {
+	for _, k := range c.conns {
+		if !full[k] && k.c.Usable() {
+			return k
+		}
+	}
+	return nil
+}
+
+// unused is why a connection could not be used that was made for an Open.
+func (c *Client) unused(k *Conn) error {
+	if err := k.c.Err(); err != nil {
+		return err
+	}
+	return &ConnError{Addr: stringAddr(c.target), Op: "dial", Code: CodeGoingAway, Remote: true, Err: ErrGoingAway}
+}
+
+func (c *Client) errClosed() error {
+	return fmt.Errorf("sluice: open at %s: %w", c.target, ErrClosed)
 }
 
 func (c *Client) usableLocked() int {
@@ -182,6 +229,7 @@ func (c *Client) join(j *joint) (*Conn, error) {
 	})
 	if err != nil {
 		c.wg.Done()
+		_ = j.nc.Close()
 		return nil, err
 	}
 	return k, nil
@@ -192,7 +240,7 @@ func (c *Client) count(n int) error {
 	c.connMu.Lock()
 	defer c.connMu.Unlock()
 	if c.closed {
-		return fmt.Errorf("sluice: open at %s: %w", c.target, ErrClosed)
+		return c.errClosed()
 	}
 	c.wg.Add(n)
 	return nil
@@ -233,8 +281,10 @@ func (c *Client) gone(k *Conn) {
 
 // Open opens a stream on one of the client's connections: see Conn.Open. Where
 // there is none it makes one attempt to connect, after the pause of
-// ClientOptions.Backoff if the last one failed, and gives its ConnError; it waits,
-// as long as ctx lets it, for one of the streams that the server allows to be free.
+// ClientOptions.Backoff if the last one failed, and gives its ConnError, also where
+// the connection is made and ends at once. It waits, as long as ctx lets it, for one of
+// the streams that the server allows to be free, or for a further connection where
+// ClientOptions.Conns allows one: while there are some, to make one more may fail.
 // To bound the connecting and not the stream, call Conn first, with another context.
 func (c *Client) Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error) {
 	ss, err := c.open(ctx, method, opts, 1, nil)
@@ -246,7 +296,8 @@ func (c *Client) Open(ctx context.Context, method string, opts *OpenOptions) (*S
 
 // OpenN opens several streams with one request, which are accepted or refused
 // together: one for each of each. Their answer comes by the first: who gives that up
-// before it gives them all up.
+// before it gives them all up. More than may ever be open at once are
+// ErrTooManyStreams, and not waited for.
 func (c *Client) OpenN(ctx context.Context, method string, opts *OpenOptions, each ...StreamOptions) ([]*Stream, error) {
 	return c.open(ctx, method, opts, len(each), each)
 }
@@ -261,46 +312,51 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 	if c.opts.ConnType == ConnPooled {
 		opts = opts.onItsOwn()
 	}
-	var full map[*Conn]bool
-	var changed <-chan struct{} // since before the first of full was found full
-	watch := false
+	var se search
 	for {
-		k, wait, err := c.pick(ctx, full, watch)
-		if full == nil {
-			changed = wait
-		}
+		k, err := c.pick(ctx, &se)
 		switch {
 		case err != nil:
 			return nil, err
-		case k == nil && changed == nil:
-			watch = true
+		case k == nil && se.changed == nil:
+			se.watch = true
 			continue
 		case k == nil:
 			select {
-			case <-changed:
+			case <-se.changed:
 			case <-ctx.Done():
 				return nil, fmt.Errorf("sluice: open %s at %s: %w: %w", method, c.target, ErrTooManyStreams, context.Cause(ctx))
 			}
-			full = nil
+			se.full, se.made = nil, nil
 			continue
 		}
 		ss, err := c.openOn(ctx, k, method, opts, n, each)
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return ss, err
-		case errors.Is(err, ErrTooManyStreams) && !watch:
-			watch = true // from now on: what ends meanwhile must not be missed
+		case errors.Is(err, ErrTooManyStreams) && n > k.most():
+			return nil, err // however long we wait
+		case errors.Is(err, ErrTooManyStreams) && !se.watch:
+			se.watch = true // from now on: what ends meanwhile must not be missed
 		case errors.Is(err, ErrTooManyStreams):
-			if full == nil {
-				full = map[*Conn]bool{}
+			if se.full == nil {
+				se.full = map[*Conn]bool{}
 			}
-			full[k] = true
+			se.full[k] = true
 		case errors.Is(err, ErrGoingAway) || k.c.Err() != nil:
 			// Another connection will do.
 		default:
 			return nil, err
 		}
 	}
+}
+
+// most is how many streams of ours there may be at once.
+func (c *Conn) most() int {
+	if c.kin.family != nil {
+		return c.host.limits.MaxStreams
+	}
+	return int(min(c.c.PeerSettings().MaxStreams, 1<<30))
 }
 
 func (c *Client) openOn(ctx context.Context, k *Conn, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {

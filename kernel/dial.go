@@ -12,9 +12,18 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
+// A turn is when somebody may dial.
+type turn struct {
+	at       time.Time
+	last     error // what the pause until then is for
+	failures int   // attempts before that
+}
+
 // dialing is one attempt that several may wait for.
 type dialing struct {
+	turn turn
 	done chan struct{}
+	conn *Conn
 	err  error
 }
 
@@ -24,91 +33,120 @@ func (c *Client) dialLocked() *dialing {
 	if c.dialing != nil {
 		return c.dialing
 	}
-	d := &dialing{done: make(chan struct{})}
-	c.dialing = d
 	c.judge()
-	wait := time.Until(c.next)
+	d := &dialing{turn: c.turnLocked(), done: make(chan struct{})}
+	c.dialing = d
 	c.wg.Add(1)
 	go func() {
 		defer c.wg.Done()
-		err := c.dial(wait)
+		k, err := c.dial(context.Background(), d.turn, nil, false)
 		c.connMu.Lock()
 		defer c.connMu.Unlock()
 		c.dialing = nil
-		d.err = err
-		c.tried(err)
+		d.conn, d.err = k, err
 		close(d.done)
 	}()
 	return d
 }
+
+func (c *Client) turnLocked() turn { return turn{at: c.next, last: c.last, failures: c.failures} }
 
 // judge looks at the last connection when another is dialled. One that was lost
 // sooner than Backoff.First after it was made is no success, or a server that accepts
 // and then fails would be dialled without a pause. The first in a row may be chance.
 func (c *Client) judge() {
 	switch {
-	case c.made.IsZero():
+	case c.newest == nil:
 	case time.Since(c.made) >= c.opts.Backoff.First:
 		c.brief = 0
-	case c.usableLocked() == 0:
+	case !c.newest.c.Usable():
 		if c.brief > 0 {
-			c.delay(c.brief - 1)
+			c.delay(c.brief-1, c.unused(c.newest))
 		}
 		c.brief++
 	}
-	c.made = time.Time{}
+	c.newest = nil
 }
 
-// tried notes how an attempt to dial went.
-func (c *Client) tried(err error) {
-	if err == nil {
-		c.failures, c.next, c.made = 0, time.Time{}, time.Now()
-		return
+// tried notes how an attempt to dial went. Of several at once only one counts.
+func (c *Client) tried(t turn, err error) {
+	switch {
+	case err == nil:
+		c.failures, c.next, c.last = 0, time.Time{}, nil
+	case t.failures == c.failures:
+		c.delay(c.failures, err)
+		c.failures++
 	}
-	c.delay(c.failures)
-	c.failures++
 }
 
-// delay sets when to dial next, after n+1 failures.
-func (c *Client) delay(n int) {
+// delay sets when to dial next, after n+1 failures, the last of which was err.
+func (c *Client) delay(n int, err error) {
 	b := c.opts.Backoff
-	d := float64(b.First)
-	for range n {
-		d = min(d*b.Factor, float64(b.Most))
+	d, most := float64(b.First), float64(b.Most)
+	for i := 0; i < n && d < most && b.Factor > 1; i++ {
+		d *= b.Factor
 	}
-	d *= 1 + b.Jitter*(2*rand.Float64()-1)
-	c.next = time.Now().Add(time.Duration(d))
+	d = min(d, most) * (1 + b.Jitter*(2*rand.Float64()-1))
+	c.next, c.last = time.Now().Add(time.Duration(d)), err
 }
 
-// dial makes a connection, after wait.
-func (c *Client) dial(wait time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), max(wait, 0)+2*c.limits.Handshake)
-	defer cancel()
-	defer c.onClose(cancel)()
-	if wait > 0 {
-		t := time.NewTimer(wait)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return &ConnError{Addr: stringAddr(c.target), Op: "dial", Err: context.Cause(ctx)}
-		}
-	}
-	k, err := c.connect(ctx, nil)
-	if err != nil {
-		return err
-	}
+// dial makes a connection when its turn has come: one of the client's, or a dedicated
+// one. An attempt that ctx ended says nothing of the server.
+func (c *Client) dial(ctx context.Context, t turn, parent *Conn, dedicated bool) (*Conn, error) {
+	k, err := c.attempt(ctx, t, parent)
 	c.connMu.Lock()
 	closed := c.closed
-	if !closed && k.Err() == nil { // else it has been forgotten already
-		c.conns = append(c.conns, k)
+	if err == nil || ctx.Err() == nil {
+		c.tried(t, err)
+	}
+	switch {
+	case err != nil || closed:
+	case dedicated:
+		if k.Err() == nil { // else it has been forgotten already
+			c.dedicated[k] = struct{}{}
+		}
+	default:
+		c.newest, c.made = k, time.Now()
+		if k.Err() == nil {
+			c.conns = append(c.conns, k)
+		}
 	}
 	c.connMu.Unlock()
 	if closed {
-		k.shut()
-		return fmt.Errorf("sluice: dial %s: %w", c.target, ErrClosed)
+		if k != nil {
+			k.shut()
+		}
+		return nil, c.errClosed()
 	}
-	return nil
+	return k, err
+}
+
+// attempt connects, after the pause that there may be.
+func (c *Client) attempt(ctx context.Context, t turn, parent *Conn) (*Conn, error) {
+	wait := max(time.Until(t.at), 0)
+	ctx, cancel := context.WithTimeout(ctx, wait+2*c.limits.Handshake+c.limits.Authenticate)
+	defer cancel()
+	defer c.onClose(cancel)()
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil, c.givenUp(ctx, t)
+		}
+	}
+	return c.connect(ctx, parent)
+}
+
+// givenUp is the error of who did not wait for an attempt, for ctx has ended. Where that
+// was in the pause, it tells of the failure before too.
+func (c *Client) givenUp(ctx context.Context, t turn) error {
+	err := context.Cause(ctx)
+	if t.last != nil && time.Now().Before(t.at) {
+		err = fmt.Errorf("%w, in the pause after: %w", err, t.last)
+	}
+	return &ConnError{Addr: stringAddr(c.target), Op: "dial", Err: err}
 }
 
 // onClose has f called when the client is closed, until the returned function
@@ -147,6 +185,9 @@ func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 	}
 	nc, err := c.opts.Dial(ctx, "tcp", c.target)
 	if err != nil {
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+			err = errors.Join(err, cause)
+		}
 		return fail("dial", err)
 	}
 	raw := nc
@@ -166,6 +207,7 @@ func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 	}
 	start := time.Now()
 	if err := nc.SetDeadline(start.Add(c.limits.Handshake + c.limits.Authenticate)); err != nil {
+		_ = nc.Close()
 		return fail("handshake", err)
 	}
 	sess, err := c.proto.Handshake(ctx, nc, g)
@@ -191,25 +233,11 @@ func (c *Client) tlsConfig() *tls.Config {
 // dialDedicated makes a connection that is nobody's but its streams'; with a
 // parent it belongs to that. It ends with the client at the latest.
 func (c *Client) dialDedicated(ctx context.Context, parent *Conn) (*Conn, error) {
-	if err := c.count(0); err != nil {
-		return nil, err
-	}
-	dctx, cancel := context.WithTimeout(ctx, 2*c.limits.Handshake)
-	defer cancel()
-	defer c.onClose(cancel)()
-	k, err := c.connect(dctx, parent)
-	if err != nil {
-		return nil, err
-	}
 	c.connMu.Lock()
-	closed := c.closed
-	if k.Err() == nil { // else it has been forgotten already
-		c.dedicated[k] = struct{}{}
-	}
+	closed, t := c.closed, c.turnLocked()
 	c.connMu.Unlock()
 	if closed {
-		_ = k.Close()
-		return nil, fmt.Errorf("sluice: open at %s: %w", c.target, ErrClosed)
+		return nil, c.errClosed()
 	}
-	return k, nil
+	return c.dial(ctx, t, parent, true)
 }

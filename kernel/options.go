@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"time"
 
@@ -89,7 +90,7 @@ type ServerOptions struct {
 	// TLS 1.3 where it is zero.
 	TLS *tls.Config
 	// Protocols are the wires that the server tells apart by the first bytes.
-	// Nil is the native one.
+	// None is the native one.
 	Protocols []Protocol
 	// Limits bound what peers can make the server do.
 	Limits Limits
@@ -106,8 +107,8 @@ type ServerOptions struct {
 	Logger *slog.Logger
 	// Authenticate decides who a client is, before it can open any stream, off
 	// the event loops and within Limits.Authenticate. An error refuses it: a
-	// HandlerError's code and reason go to the peer, of any other only
-	// CodeUnauthenticated; the log has the rest.
+	// HandlerError's code and reason go to the peer, of any other, and where the code is
+	// CodeOK, only CodeUnauthenticated; the log has the rest.
 	Authenticate func(ctx context.Context, p Peer) (Identity, error)
 	// Authorize decides on each open, before a handler runs, off the event loops
 	// and within Limits.Authenticate. An error refuses the stream with
@@ -127,7 +128,7 @@ func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 	if r.Logger == nil {
 		r.Logger = slog.Default()
 	}
-	if r.Protocols == nil {
+	if len(r.Protocols) == 0 {
 		r.Protocols = []Protocol{native.Protocol{}}
 	}
 	r.TLS = secure(r.TLS)
@@ -161,8 +162,8 @@ type ClientOptions struct {
 	// TLS, if set, is what connections are secured with. ServerName is taken
 	// from the target where it is empty.
 	TLS *tls.Config
-	// Protocols are the wires that a target's scheme can name. Nil is the native
-	// one, which is also used without a scheme.
+	// Protocols are the wires that a target's scheme can name; without a scheme it is
+	// the first. None is the native one.
 	Protocols []Protocol
 	// ConnType is how streams share connections. Zero is ConnSingle.
 	ConnType ConnType
@@ -184,6 +185,7 @@ type ClientOptions struct {
 	// Backoff is how long to wait before dialling again after a failure, or after
 	// the second connection in a row that was lost within Backoff.First of being
 	// made. The zero value is 1 s, growing by 1.6 to 120 s, all with 20 % of jitter.
+	// Connections of ConnShort and dedicated ones wait too, where the last attempt failed.
 	Backoff Backoff
 	// Logger hears of panics in handlers. Nil is slog.Default.
 	Logger *slog.Logger
@@ -194,28 +196,46 @@ type ClientOptions struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// Backoff is how the time between attempts to dial grows.
+// Backoff is how the time between attempts to dial grows. Zero is the default of each,
+// None says zero by name.
 type Backoff struct {
 	First  time.Duration // before the second attempt; a connection that lasts as long is a success
-	Most   time.Duration
-	Factor float64
-	Jitter float64 // part of the time by which it varies both ways, below 1
+	Most   time.Duration // before jitter; it holds for First too
+	Factor float64       // 1 or more; with None the time does not grow
+	Jitter float64       // part of the time by which it varies both ways, below 1
 }
 
 func (b Backoff) withDefaults() Backoff {
-	if b.First == 0 {
-		b.First = time.Second
-	}
-	if b.Most == 0 {
-		b.Most = 120 * time.Second
-	}
+	b.First = orDefault(b.First, time.Second)
+	b.Most = orDefault(b.Most, 120*time.Second)
+	b.Factor = orDefault(b.Factor, 1.6)
+	b.Jitter = orDefault(b.Jitter, 0.2)
 	if b.Factor == 0 {
-		b.Factor = 1.6
+		b.Factor = 1
 	}
-	if b.Jitter == 0 {
-		b.Jitter = 0.2
-	}
+	b.First, b.Most = min(b.First, mostPause), min(b.Most, mostPause)
 	return b
+}
+
+// mostPause is what Unlimited is as a pause: with it times can be added up.
+const mostPause = time.Duration(1 << 60)
+
+func orDefault[T time.Duration | float64](v, d T) T {
+	switch v {
+	case 0:
+		return d
+	case None:
+		return 0
+	}
+	return v
+}
+
+// validate checks what withDefaults has completed; NaN is in no range.
+func (b Backoff) validate() error {
+	if b.First >= 0 && b.Most >= 0 && b.Factor >= 1 && b.Factor <= math.MaxFloat64 && b.Jitter >= 0 && b.Jitter < 1 {
+		return nil
+	}
+	return fmt.Errorf("%w: backoff %+v", ErrLimits, b)
 }
 
 func (o *ClientOptions) withDefaults() (ClientOptions, error) {
@@ -228,7 +248,7 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 	if r.Logger == nil {
 		r.Logger = slog.Default()
 	}
-	if r.Protocols == nil {
+	if len(r.Protocols) == 0 {
 		r.Protocols = []Protocol{native.Protocol{}}
 	}
 	switch {
@@ -248,6 +268,9 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 	_, err := r.Stream.withDefaults()
 	if err == nil {
 		err = r.Limits.Validate()
+	}
+	if err == nil {
+		err = r.Backoff.validate()
 	}
 	return r, err
 }

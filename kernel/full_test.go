@@ -1,0 +1,141 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/kernel/kerneltest"
+)
+
+// What is wrong with an open is said at once, also where no stream is free: it takes no
+// place, not even for a moment, that others would wait for.
+func TestAnOpenThatCanNotBeTakesNoPlace(t *testing.T) {
+	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}}, nil, func(t *testing.T, w *world) {
+		w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+		defer cancel()
+		start := time.Now()
+		_, err := w.client.Open(ctx, "x", &kernel.OpenOptions{Stream: kernel.StreamOptions{Window: -1}})
+		isErr(t, "a window below zero", err, kernel.ErrLimits)
+		if d := time.Since(start); d != 0 {
+			t.Errorf("said after %v", d)
+		}
+	})
+}
+
+// More streams than there may ever be are not waited for.
+func TestMoreStreamsThanThereMayBeAreNotWaitedFor(t *testing.T) {
+	for _, kind := range []kernel.ConnType{kernel.ConnSingle, kernel.ConnPooled, kernel.ConnShort} {
+		so := &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 2}}
+		inBubble(t, so, &kernel.ClientOptions{ConnType: kind}, func(t *testing.T, w *world) {
+			ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+			defer cancel()
+			_, err := w.client.OpenN(ctx, "x", nil, make([]kernel.StreamOptions, 3)...)
+			if !errors.Is(err, kernel.ErrTooManyStreams) || ctx.Err() != nil {
+				t.Errorf("kind %d: %v", kind, err)
+			}
+		})
+	}
+}
+
+// callTwice makes two calls at once that take a second each, of a server that takes one
+// stream a connection and of a client that may have two, and dials the second so.
+func callTwice(t *testing.T, kind kernel.ConnType, second func(ctx context.Context) error) time.Duration {
+	t.Helper()
+	srv, ln := serverOnly(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}})
+	srv.Handle("second", func(ctx context.Context, s *kernel.Stream) error {
+		time.Sleep(time.Second)
+		return s.Send(ctx, text("reply"))
+	})
+	var dials atomic.Int32
+	c, err := kernel.Dial(t.Context(), kerneltest.Target, quietClient(&kernel.ClientOptions{
+		Conns: 2, ConnType: kind, Backoff: kernel.Backoff{First: time.Hour},
+		Dial: func(ctx context.Context, n, a string) (net.Conn, error) {
+			if dials.Add(1) > 1 {
+				if err := second(ctx); err != nil {
+					return nil, err
+				}
+			}
+			return ln.Dial(ctx, n, a)
+		},
+	}))
+	ok(t, err)
+	defer func() { _ = c.Close() }()
+	start := time.Now()
+	errs := make(chan error)
+	for range 2 {
+		go func() {
+			reply, err := c.Call(t.Context(), "second", kernel.Message{}, nil)
+			reply.Release()
+			errs <- err
+		}()
+	}
+	for range 2 {
+		if err := <-errs; err != nil {
+			t.Errorf("kind %d: %v", kind, err)
+		}
+	}
+	return time.Since(start)
+}
+
+// A further connection is a help. Where it can't be made, or takes its time, the stream
+// that is free meanwhile will do.
+func TestAFullConnectionIsWaitedForWhileAnotherIsDialled(t *testing.T) {
+	for name, second := range map[string]func(context.Context) error{
+		"fails": func(context.Context) error { return errors.New("no more") },
+		"takes its time": func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		},
+	} {
+		for _, kind := range []kernel.ConnType{kernel.ConnSingle, kernel.ConnPooled} {
+			synctest.Test(t, func(t *testing.T) {
+				if d := callTwice(t, kind, second); d != 2*time.Second {
+					t.Errorf("a second that %s: two calls took %v, want 2s", name, d)
+				}
+			})
+		}
+	}
+}
+
+// Who waits for a full connection goes on trying to make another, with pauses.
+func TestAFurtherConnectionIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, ln := serverOnly(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}})
+		srv.Handle("stays", func(ctx context.Context, _ *kernel.Stream) error {
+			<-ctx.Done()
+			return nil
+		})
+		var dials atomic.Int32
+		c, err := kernel.Dial(t.Context(), kerneltest.Target, quietClient(&kernel.ClientOptions{
+			Conns: 2, Backoff: kernel.Backoff{First: time.Second, Factor: 2, Jitter: kernel.None},
+			Dial: func(ctx context.Context, n, a string) (net.Conn, error) {
+				if n := dials.Add(1); n > 1 && n < 4 {
+					return nil, errors.New("not yet")
+				}
+				return ln.Dial(ctx, n, a)
+			},
+		}))
+		ok(t, err)
+		_, err = c.Open(t.Context(), "stays", nil)
+		ok(t, err)
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		_, err = c.Open(ctx, "stays", nil)
+		isErr(t, "who gives up", err, kernel.ErrTooManyStreams)
+		isErr(t, "who gives up", err, context.DeadlineExceeded)
+		_, err = c.Open(t.Context(), "stays", nil)
+		ok(t, err)
+		if d := time.Since(start); d != 3*time.Second || dials.Load() != 4 {
+			t.Errorf("opened after %v and %d dials, want 3s and 4", d, dials.Load())
+		}
+		_ = c.Close()
+	})
+}

@@ -31,7 +31,9 @@ func TestConnectionsThatEndWhileTheyAreMadeAreForgotten(t *testing.T) {
 	})))
 	t.Cleanup(func() { _ = client.Close() })
 	for dials.Load() < 500 {
-		_, _ = client.Conn(t.Context())
+		if k, err := client.Conn(t.Context()); err == nil {
+			<-k.Done()
+		}
 	}
 	eventually(t, "the connections that have ended to be forgotten", func() bool { return len(client.Conns()) == 0 })
 }

@@ -187,36 +187,43 @@ func TestAConnectionThatTakesNoStreamsIsNotMadeAgain(t *testing.T) {
 	})
 }
 
-// One Open is one attempt, also where the connection is made and then ends.
+// One Open is one attempt, also where the connection is made and ends before the stream
+// is opened, or just then.
 func TestAnOpenMakesOneAttempt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dials := 0
-		c, err := kernel.NewClient("brpc://a:1", quietClient(&kernel.ClientOptions{
-			Protocols: []kernel.Protocol{strm.Protocol{}}, Backoff: doubling,
-			Dial: func(context.Context, string, string) (net.Conn, error) {
-				dials++
-				mine, theirs := net.Pipe()
-				_ = theirs.Close()
-				return mine, nil
-			},
-		}))
-		ok(t, err)
-		for range 100 {
-			dials = 0
-			s, err := c.Open(t.Context(), "x", nil)
-			var ce *kernel.ConnError
-			switch {
-			case dials != 1:
-				t.Fatalf("%d dials for one Open: %v", dials, err)
-			case err == nil:
-				<-s.Done() // it was opened before the end was seen
-			case !errors.As(err, &ce):
-				t.Fatalf("Open: %v, want a ConnError", err)
-			}
-			synctest.Wait()
+	ln := listen(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for nc, err := ln.Accept(); err == nil; nc, err = ln.Accept() {
+			_ = nc.Close()
 		}
-		_ = c.Close()
-	})
+	}()
+	var dials atomic.Int32
+	c, err := kernel.NewClient("brpc://"+ln.Addr().String(), quietClient(&kernel.ClientOptions{
+		Protocols: []kernel.Protocol{strm.Protocol{}},
+		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			dials.Add(1)
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		},
+	}))
+	ok(t, err)
+	for range 20 {
+		dials.Store(0)
+		s, err := c.Open(t.Context(), "x", nil)
+		var ce *kernel.ConnError
+		switch {
+		case err == nil:
+			wantClosed(t, "Done", s.Done())
+		case !errors.As(err, &ce):
+			t.Errorf("Open: %v, want a ConnError", err)
+		}
+		if n := dials.Load(); n > 1 {
+			t.Fatalf("%d dials for one Open: %v", n, err)
+		}
+	}
+	ok(t, c.Close())
+	_ = ln.Close()
+	<-done
 }
 
 // Close is told from a failure to dial, also while somebody dials or waits for that.

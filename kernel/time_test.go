@@ -365,8 +365,6 @@ func TestAPeerThatDoesNotRead(t *testing.T) {
 	})
 }
 
-// After a failure the client waits before it dials again, longer each time, with
-// jitter; success starts over.
 // A server that takes connections and ends them soon is dialled with pauses too,
 // from the second such on; one that lasted makes up for all before.
 func TestConnectionsThatDoNotLast(t *testing.T) {
@@ -403,6 +401,8 @@ func TestConnectionsThatDoNotLast(t *testing.T) {
 	})
 }
 
+// After a failure the client waits before it dials again, longer each time, with
+// jitter; success starts over.
 func TestRedialBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dials []time.Time

@@ -62,6 +62,8 @@ func (s *Stream) peerReport(total uint64) {
 		return
 	}
 	s.cred.granted += total - e.reported
+	s.cred.granted -= e.nudged // what it was let through for is reported now, or will be
+	e.nudged = 0
 	e.reported = total
 	s.admitWaiting()
 	s.requeue()
@@ -133,6 +135,7 @@ func (n *nudge) Expire(_ *timers.Timer, now time.Time) {
 		n.left--
 		wait <<= nudges - n.left
 		s.cred.granted += uint64(over) + 1
+		s.ends.nudged += uint64(over) + 1
 		s.admitWaiting()
 		s.requeue()
 	}

@@ -145,6 +145,7 @@ type ends struct {
 
 	unanswered bool   // given up before the peer's answer
 	reported   uint64 // payload bytes that the peer says it has taken
+	nudged     uint64 // of the window's credit, what nudges have added
 	nudge      *nudge
 	repeat     *repeat
 }

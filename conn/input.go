@@ -293,8 +293,10 @@ func (c *Conn) control(f *frame.Frame) error {
 	case frame.Skip:
 		return nil
 	case frame.Answer:
-		if err := c.useless(); err != nil {
-			return err
+		if f.Reason == "" { // a request that is refused is work, and no frame in vain
+			if err := c.useless(); err != nil {
+				return err
+			}
 		}
 		return c.out.reply(c, f)
 	case frame.Hello:

@@ -132,7 +132,7 @@ func (l Limits) Validate() error {
 		{"MaxOffers", l.MaxOffers, 1, 1 << 24},
 		{"StreamWindow", l.StreamWindow, 64, maxLimit},
 		{"ConnWindow", l.ConnWindow, 4 << 10, maxLimit},
-		{"SenderWindow", l.SenderWindow, l.MaxMessage, 2 * maxLimit},
+		{"SenderWindow", l.SenderWindow, l.MaxMessage, math.MaxInt32},
 		{"AssemblyBudget", l.AssemblyBudget, l.MaxMessage, Unlimited},
 		{"Memory", l.Memory, 1 << 20, Unlimited},
 		{"OutQueue", l.OutQueue, 1, Unlimited},

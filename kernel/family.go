@@ -16,6 +16,7 @@ import (
 
 var (
 	errNoParent = errors.New("the connection that the stream belongs to is gone")
+	errTwice    = errors.New("the number of its stream is another one's already")
 	// errNoChild is why a call can't have the stream that it names.
 	errNoChild = errors.New("no such stream, or another call has it")
 )
@@ -198,6 +199,9 @@ func (f *family) adopt(c *Conn) error {
 	if f.over {
 		return errNoParent
 	}
+	if f.children[c.kin.id] != nil { // a server that gives a number twice
+		return errTwice
+	}
 	f.children[c.kin.id] = c
 	if !f.draining { // else no call can name its stream
 		c.kin.hold()
@@ -251,7 +255,9 @@ func (c *Conn) leaveFamily() {
 		f := p.kin.family
 		f.forget(c.kin.id)
 		f.mu.Lock()
-		delete(f.children, c.kin.id)
+		if f.children[c.kin.id] == c {
+			delete(f.children, c.kin.id)
+		}
 		unhold := c.kin.unhold()
 		f.mu.Unlock()
 		unhold()

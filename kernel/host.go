@@ -298,6 +298,9 @@ func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error)
 		host: h, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(), done: make(chan struct{}),
 		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token},
 	}
+	if most := j.g.Peer.MaxFragment; most > 0 { // what the peer takes, if it says
+		c.caps.MaxFragment = int(min(uint64(c.caps.MaxFragment), most))
+	}
 	if tc, ok := j.nc.(*tls.Conn); ok {
 		st := tc.ConnectionState()
 		c.peer.TLS = &st

@@ -48,6 +48,11 @@ func (s *sender) compressed(o *frame.Out, n int, put func(dst []byte) int) {
 		o.Buf = o.Buf[:at+put(o.Buf[at:at+n])]
 		return
 	}
+	if n > pool.MaxLen { // what does not compress can be longer than any message
+		b := make([]byte, n)
+		o.Payload(b[:put(b)])
+		return
+	}
 	m := pool.New(n)
 	m.Truncate(put(m.Bytes()))
 	o.Payload(m.Bytes())

@@ -250,7 +250,7 @@ func (s *Session) giveUp(st *stream) bool {
 	case !st.canceled:
 		st.canceled = true
 		if c.givenUp++; c.givenUp == c.n {
-			s.each(c, func(_ int, st *stream) { s.await(st, asked) })
+			s.each(c, func(_ int, st *stream) { s.tellEnd(s.await(st, asked)) })
 		}
 	}
 	return true

@@ -221,8 +221,7 @@ func (r *run) err() error {
 
 func (r *run) close() error {
 	r.mu.Lock()
-	conns := r.conns
-	r.conns = nil
+	conns := r.conns // which workers may still begin to use
 	r.mu.Unlock()
 	var err error
 	for _, c := range conns {

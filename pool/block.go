@@ -37,21 +37,12 @@ type block struct {
 // that it sees, and throws large buffers away once small ones are the rule. A
 // pool that sees one size only is calibrated for it.
 var (
-	classes    = makeClasses()
+	classes    [maxClassBits - minClassBits + 1]bytebufferpool.Pool
 	blocks     bytebufferpool.Pool
 	sharedPool = sync.Pool{New: func() any { return &block{class: shared, spans: make([]span, blockSpans)} }}
 	largePool  = sync.Pool{New: func() any { return &block{spans: make([]span, 1)} }}
 	arenaPool  = sync.Pool{New: func() any { return new(Arena) }}
 )
-
-// makeClasses makes each pool by itself: its counters are 64 bits wide, and in an array
-// they would not be aligned on 32-bit systems.
-func makeClasses() (ps [maxClassBits - minClassBits + 1]*bytebufferpool.Pool) {
-	for i := range ps {
-		ps[i] = new(bytebufferpool.Pool)
-	}
-	return ps
-}
 
 // adopt makes s the handle of n bytes of b at off. The caller has counted it.
 func (b *block) adopt(s *span, off, n int) Message {
@@ -99,7 +90,7 @@ func newLarge(n int) Message {
 	}
 	b := largePool.Get().(*block)
 	b.class = int8(c - minClassBits)
-	b.take(classes[b.class], 1<<c)
+	b.take(&classes[b.class], 1<<c)
 	b.refs.Store(1)
 	return b.adopt(&b.spans[0], 0, n)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"math"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
@@ -212,7 +211,7 @@ func (r *reader) start(h []byte) (int, error) {
 
 func (r *reader) total(h []byte, n int) {
 	if len(h) == maxHeader {
-		n = int(min(binary.LittleEndian.Uint32(h[headerLen:]), math.MaxInt32)) // that is too much already
+		n = int(binary.LittleEndian.Uint32(h[headerLen:]))
 	}
 	r.msgTotal = n
 }

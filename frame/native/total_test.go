@@ -7,7 +7,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// No length on the wire means that there is none, on 32-bit systems either.
+// Every length on the wire is one: none means that there is none.
 func TestATotalIsNeverUnknown(t *testing.T) {
 	s := New(DefaultMaxFragment)
 	b := binary.LittleEndian.AppendUint64(nil, header(totalLen+1, tData|fMore, 1))

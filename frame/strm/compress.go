@@ -123,7 +123,7 @@ func unsnappy(p []byte, most, spare int) ([]byte, error) {
 		return nil, err
 	case n > most:
 		return nil, errTooLong
-	case int64(n) > snappyRatio*int64(len(p)):
+	case n > snappyRatio*len(p):
 		return nil, snappy.ErrCorrupt
 	}
 	b, err := snappy.Decode(make([]byte, n, n+spare), p)
@@ -136,7 +136,7 @@ const snappyRatio = 64
 
 // inflate reads all of r into memory that grows with what there is.
 func inflate(r io.ReadCloser, hint, most, spare int) ([]byte, error) {
-	b := make([]byte, 0, int(min(4*int64(hint)+64, int64(most)+1))+spare)
+	b := make([]byte, 0, min(4*hint+64, most+1)+spare)
 	for {
 		if len(b) == cap(b) {
 			b = append(make([]byte, 0, min(2*cap(b), most+1+spare)), b...)

@@ -153,8 +153,8 @@ func TestAPeerTakesWhatBrpcsProgramsTake(t *testing.T) {
 		if _, err := (Protocol{MaxBody: 1 << 20}).Handshake(context.Background(), nil, g); err != nil || g.Peer.MaxMessage != 1<<20-64 {
 			t.Errorf("%+v, %v", g.Peer, err)
 		}
-		for _, n := range []int64{-1, 4<<10 - 1, 1 << 31} {
-			if _, err := (Protocol{MaxBody: int(n)}).Handshake(context.Background(), nil, g); err == nil {
+		for _, n := range []int{-1, 4<<10 - 1, 1 << 31} {
+			if _, err := (Protocol{MaxBody: n}).Handshake(context.Background(), nil, g); err == nil {
 				t.Errorf("a body of %d bytes is taken", n)
 			}
 		}

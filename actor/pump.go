@@ -161,7 +161,7 @@ type handed struct {
 func (s *Stream) settle(h *handed) {
 	s.messages += uint64(h.n)
 	if h.paid && s.asm != nil {
-		if s.win.settled {
+		if s.win.settled { // which made it unread like any other
 			s.win.gathered -= int32(s.asm.owed)
 		}
 		s.tookPaid(s.asm)

@@ -62,11 +62,11 @@ func TestBatchesAreReceivedInOrder(t *testing.T) {
 	})
 }
 
-// An end in order says that all was read. A stream that lost messages for want of
-// memory has none, though the peer's end was here.
-func TestAnEvictedStreamHasNoCleanEnd(t *testing.T) {
+// ended returns the side to which n messages and the end came, the first of them read.
+func ended(t *testing.T, n int) *end {
+	t.Helper()
 	a, b := newPair(1<<16, 1<<16, 1<<20, 1000)
-	for range 10 {
+	for range n {
 		a.trySend(t, []byte("x"))
 	}
 	if err := a.s.CloseSend(frame.CodeOK, "", nil); err != nil {
@@ -76,6 +76,13 @@ func TestAnEvictedStreamHasNoCleanEnd(t *testing.T) {
 	if !b.receive(t) {
 		t.Fatal("no message")
 	}
+	return b
+}
+
+// An end in order says that all was read. A stream that lost messages for want of
+// memory has none, though the peer's end was here.
+func TestAnEvictedStreamHasNoCleanEnd(t *testing.T) {
+	b := ended(t, 10)
 	b.s.Evict("no memory")
 	m, err := b.s.Receive(noWait)
 	if m.Release(); !errors.Is(err, &StreamError{Code: frame.CodeResourceExhausted}) {
@@ -88,15 +95,7 @@ func TestAnEvictedStreamHasNoCleanEnd(t *testing.T) {
 
 // The same where nothing was lost: then the end is what it was.
 func TestAStreamThatWasReadBeforeItsEvictionEndsInOrder(t *testing.T) {
-	a, b := newPair(1<<16, 1<<16, 1<<20, 1000)
-	a.trySend(t, []byte("x"))
-	if err := a.s.CloseSend(frame.CodeOK, "", nil); err != nil {
-		t.Fatal(err)
-	}
-	run(t, a, b, false)
-	if !b.receive(t) {
-		t.Fatal("no message")
-	}
+	b := ended(t, 1)
 	b.s.Evict("no memory")
 	if _, err := b.s.Receive(noWait); err != io.EOF { //nolint:errorlint // never wrapped
 		t.Errorf("all was read, then %v", err)

@@ -148,13 +148,9 @@ func (s *Stream) offer(f *faces) {
 
 // took counts a message as taken by the application.
 func (s *Stream) took(m pool.Message) {
-	s.messages++
-	cost := frame.Cost(m.Len())
-	if a := s.asm; a != nil && m == a.paid {
-		s.tookPaid(a)
-		cost = 0
-	}
-	s.credit(cost, 1)
+	var h handed
+	h.add(m.Len(), s.isPaid(m))
+	s.settle(&h)
 }
 
 func (s *Stream) tookPaid(a *assembly) {

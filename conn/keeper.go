@@ -134,6 +134,14 @@ func (k *keeper) quiet(*Conn) { k.quietAt.Store(k.since(time.Now())) }
 // again.
 const mostGraces = 9
 
+// unbidden tells whether who is to write the goodbye has not got to it: then it is this
+// machine that is busy, and not the peer. Where nobody says when a write waits, it may
+// always be the peer.
+func (c *Conn) unbidden() bool {
+	k := &c.keeper
+	return c.pacing != frame.Unpaced && !k.waiting.Load() && !k.bidden.Load() && c.out.isDying()
+}
+
 // linger gives a goodbye d to be written.
 func (k *keeper) linger(c *Conn, d time.Duration) {
 	k.lingers.Store(int64(d))
@@ -169,9 +177,7 @@ func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
 	case k.dead.Load() && c.Err() == nil: // the peer has had its time to end it
 		c.Close()
 		return
-	case k.dead.Load() && k.graces < mostGraces && c.pacing != frame.Unpaced && !k.waiting.Load() && c.out.isDying() && !k.bidden.Load():
-		// Who is to write the goodbye has not got to it: it is this machine that is
-		// busy, and not the peer.
+	case k.dead.Load() && k.graces < mostGraces && c.unbidden():
 		k.graces++
 		c.cfg.Timers.Set(&k.timer, c, time.Now().Add(lingerTime))
 		return

@@ -80,8 +80,9 @@ type ProtocolError = frame.ProtocolError
 
 // A HandlerError is what a handler returns to end its stream with a status of
 // its choice; CodeOK is no status of a failure, and becomes CodeUnknown. Any other error
-// is CodeUnknown with the error's text. What a program is to know beside the code goes into Stream.SetTrailer before that: the peer has it in
-// StreamError.Details, also where it made a call.
+// is CodeUnknown with the error's text. What a program is to know beside the code goes
+// into Stream.SetTrailer before that: the peer has it in StreamError.Details, also where
+// it made a call.
 type HandlerError struct {
 	Code   Code
 	Reason string // goes to the peer

@@ -76,13 +76,14 @@ func (c *Conn) awaitRoom() bool {
 	if c.unread() >= unpacedMost {
 		c.wait(func() bool { return c.unread() < unpacedMost/2 }, nil)
 	}
-	for p := c.also.pauser; p != nil; {
+	for p := c.also.pauser; p != nil && c.Err() == nil; {
 		full := p.Full()
 		if full == nil {
 			break
 		}
 		c.wait(func() bool { return closed(full) }, full)
-		if !c.Input(nil) {
+		// After the connection's end the session stays full: nothing is handed to it.
+		if c.Err() != nil || !c.Input(nil) {
 			return false
 		}
 	}

@@ -148,15 +148,26 @@ func (a *Arena) retire() {
 	}
 }
 
-// scratches are for output under construction: they hold what one write takes.
-var scratches bytebufferpool.Pool
+// scratches are for output under construction: they hold what one write takes. They
+// are not a bytebufferpool.Pool: that throws away what is larger than most writes of
+// late, and where most are small nearly each one would allocate.
+var scratches = sync.Pool{New: func() any { return new(Scratch) }}
+
+// scratchMost is the largest buffer that is kept, bytes: twice what is gathered for
+// one write, with a last message.
+const scratchMost = 256 << 10
 
 // A Scratch is a buffer that is lent out for a while.
 type Scratch = bytebufferpool.ByteBuffer
 
-// GetScratch returns an empty buffer; PutScratch takes it back, whatever it has
-// grown to.
-func GetScratch() *Scratch { return scratches.Get() }
+// GetScratch returns an empty buffer; PutScratch takes it back.
+func GetScratch() *Scratch { return scratches.Get().(*Scratch) }
 
 // PutScratch takes a buffer back.
-func PutScratch(s *Scratch) { scratches.Put(s) }
+func PutScratch(s *Scratch) {
+	if cap(s.B) > scratchMost {
+		return
+	}
+	s.B = s.B[:0]
+	scratches.Put(s)
+}

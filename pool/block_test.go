@@ -156,3 +156,27 @@ func TestOneGoroutineMayReleaseWhatAnotherCarves(t *testing.T) {
 	close(ms)
 	wg.Wait()
 }
+
+// A buffer is used again whatever most writes are like: here one of fifty is large.
+func TestScratchIsUsedAgain(t *testing.T) {
+	if !recycle {
+		t.Skip("checked builds don't use memory again")
+	}
+	small, large := make([]byte, 12), make([]byte, 64<<10)
+	writes := func() {
+		for i := range 1000 {
+			s := GetScratch()
+			if i%50 == 0 {
+				s.B = append(s.B, large...)
+			}
+			s.B = append(s.B, small...)
+			PutScratch(s)
+		}
+	}
+	for range 100 {
+		writes()
+	}
+	if n := testing.AllocsPerRun(100, writes); n > 5 {
+		t.Errorf("%v allocations in 1,000 writes", n)
+	}
+}

@@ -1,0 +1,68 @@
+package conn
+
+import (
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/internal/timers"
+)
+
+// fullSession is a session that can take no more, for good.
+type fullSession struct {
+	*native.Session
+	asked chan struct{} // one word for each question
+}
+
+func (s *fullSession) Caps() frame.Caps {
+	caps := s.Session.Caps()
+	caps.Pacing, caps.Ping = frame.Unpaced, false
+	return caps
+}
+
+func (s *fullSession) Full() <-chan struct{} {
+	select {
+	case s.asked <- struct{}{}:
+	default:
+	}
+	return make(chan struct{})
+}
+
+// However a connection ends while its reader waits for room, the reader ends too. In a
+// bubble a reader that spins is a test that never ends, and one that waits a deadlock.
+func TestAReaderThatWaitsForRoomEndsWithItsConnection(t *testing.T) {
+	for name, end := range map[string]func(c *Conn, peer net.Conn){
+		"Close":      func(c *Conn, _ net.Conn) { c.Close() },
+		"Fail":       func(c *Conn, _ net.Conn) { c.Fail("read", frame.CodeProtocol, errPartial) },
+		"Drain":      func(c *Conn, _ net.Conn) { c.Drain() },
+		"EndSoon":    func(c *Conn, _ net.Conn) { c.EndSoon() },
+		"lost":       func(c *Conn, _ net.Conn) { c.lost("write", net.ErrClosed) },
+		"peer gone":  func(c *Conn, peer net.Conn) { _ = peer.Close(); c.Close() },
+		"idle":       func(*Conn, net.Conn) {}, // until IdleConn
+		"a panic":    func(c *Conn, _ net.Conn) { c.panicked("of another") },
+		"a violator": func(c *Conn, _ net.Conn) { c.violated(&frame.Violation{Code: frame.CodeCalm}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, peer := Pipe()
+				defer peer.Close()
+				h := &nobody{closed: make(chan error, 1)}
+				sess := &fullSession{native.New(native.DefaultMaxFragment), make(chan struct{}, 1)}
+				c := Serve(ours, Config{
+					Session: sess, Limits: limits(Limits{IdleConn: time.Minute}), Handler: h,
+					Timers: &timers.Queue{}, Remote: ours.RemoteAddr(), Peer: frame.Settings{ConnCredit: 1 << 20},
+				}, nil, func(*Conn) {})
+				if _, err := peer.Write([]byte{0}); err != nil {
+					t.Fatal(err)
+				}
+				<-sess.asked
+				synctest.Wait()
+				end(c, peer)
+				<-h.closed
+			})
+		})
+	}
+}

@@ -23,6 +23,7 @@ func (l *idleLink) Queued(int)             {}
 func (l *idleLink) Room() bool             { return true }
 func (l *idleLink) AwaitRoom()             {}
 func (l *idleLink) AwaitFull()             {}
+func (l *idleLink) ParentErr() error       { return nil }
 func (l *idleLink) Taken(int)              {}
 func (l *idleLink) Assemble(int) bool      { return true }
 func (l *idleLink) Keep(int)               {}

@@ -91,6 +91,8 @@ func (l *fakeLink) AwaitRoom() {
 
 func (l *fakeLink) AwaitFull() {}
 
+func (l *fakeLink) ParentErr() error { return nil }
+
 // owed is what was returned to the connection, and what is still reserved.
 func (l *fakeLink) owed() (taken, reserve int) {
 	l.mu.Lock()

@@ -1,5 +1,11 @@
 package actor
 
+import (
+	"context"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
 // GivenUp is closed when this side reads no more: after CloseReceive, Close or
 // Abort here, the handler's end, or GiveUp. A stream that the peer has ended is read
 // on. Who asks feeds a channel, and calls Watched when that is over.
@@ -50,12 +56,10 @@ func (s *Stream) Unanswered() bool {
 	return s.ends != nil && s.ends.unanswered
 }
 
-// Finished tells whether this side has nothing left to do: it was handed the peer's
+// finished tells whether this side has nothing left to do: it was handed the peer's
 // end, and all that it sent is written, or its end alone is not. What is missing is
 // that the peer says the same.
-func (s *Stream) Finished() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *Stream) finished() bool {
 	ended := s.st.recv == recvEnded || s.st.recv == recvStopEnd
 	return s.st.handed && ended && (s.st.send == sendEnded || s.endDue())
 }
@@ -66,4 +70,28 @@ func (s *Stream) GiveUp() {
 	s.mu.Lock()
 	defer s.unlock()
 	s.stopPump()
+}
+
+// Orphan ends the stream because the context that bounds its life has ended, unless
+// this side has nothing left to do: a caller's context mostly ends right behind its
+// stream.
+func (s *Stream) Orphan() {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.finished() {
+		return
+	}
+	s.abort(s.orphaned(s.link.ParentErr()))
+	s.stopPump() // it may have ended before, and be read on
+}
+
+// orphaned is the error of a stream whose parent has ended.
+func (s *Stream) orphaned(cause error) *StreamError {
+	code := frame.CodeCancelled
+	if cause == context.DeadlineExceeded { //nolint:errorlint // the context's own value
+		code = frame.CodeDeadlineExceeded
+	}
+	e := s.fail(code, cause.Error(), false)
+	e.Cause = NoEnd(cause)
+	return e
 }

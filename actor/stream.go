@@ -50,6 +50,9 @@ type Link interface {
 	// Fed says that somebody has begun to feed a channel, or has ended, after Retire:
 	// Feeding tells which.
 	Fed()
+	// ParentErr is why the context that bounds the stream's life has ended, nil while it
+	// has not. Any time.
+	ParentErr() error
 	// Timers is the queue for the stream's timers. Any time.
 	Timers() *timers.Queue
 }
@@ -459,6 +462,12 @@ func (s *Stream) CloseSend(code frame.Code, reason string, trailer frame.Metadat
 
 func (s *Stream) closeSend(code frame.Code, reason string, trailer frame.Metadata) {
 	if s.st.send != sendOpen || s.f != nil && s.f.endAsked {
+		return
+	}
+	// The end of the parent is on its way, in a goroutine of its own: an end in order
+	// must not overtake it, or the peer would take what it has for all there is.
+	if cause := s.link.ParentErr(); cause != nil {
+		s.abort(s.orphaned(cause))
 		return
 	}
 	if code != frame.CodeOK || reason != "" || len(trailer) > 0 {

@@ -183,10 +183,16 @@ func eventually(t testing.TB, what string, cond func() bool, detail ...func() st
 // pair opens a stream and accepts it, each side with its options.
 func (w *world) pair(opener, acceptor kernel.StreamOptions) (a, b *kernel.Stream) {
 	w.t.Helper()
+	return w.pairIn(w.ctx, opener, acceptor)
+}
+
+// pairIn is pair with the context that bounds the life of the opener's stream.
+func (w *world) pairIn(ctx context.Context, opener, acceptor kernel.StreamOptions) (a, b *kernel.Stream) {
+	w.t.Helper()
 	if w.offers == nil {
 		w.offers = w.srv.Offers()
 	}
-	a, err := w.client.Open(w.ctx, "pair", &kernel.OpenOptions{Stream: opener})
+	a, err := w.client.Open(ctx, "pair", &kernel.OpenOptions{Stream: opener})
 	if err != nil {
 		w.t.Fatal(err)
 	}

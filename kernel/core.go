@@ -287,16 +287,16 @@ func (c *core) follow(ctx context.Context) {
 
 // orphaned ends the stream, for its parent has ended.
 func (c *core) orphaned() {
-	if c.a.Finished() { // a caller's context mostly ends right behind its stream
-		return
+	c.a.Orphan()
+	c.hurry()
+}
+
+// ParentErr implements actor.Link.
+func (c *core) ParentErr() error {
+	if x := c.x.Load(); x != nil && x.parent != nil && x.parent.Err() != nil {
+		return context.Cause(x.parent)
 	}
-	cause := context.Cause(c.x.Load().parent)
-	code := CodeCancelled
-	if cause == context.DeadlineExceeded { //nolint:errorlint // the context's own value
-		code = CodeDeadlineExceeded
-	}
-	c.abort(code, cause.Error(), cause)
-	c.a.GiveUp() // it may have ended before, and be read on
+	return nil
 }
 
 // config makes the configuration of the stream's actor. Streams of a kind share

@@ -1,0 +1,49 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// A stream whose context has ended is no stream that has ended in order, however soon
+// its program ends the sending half: "send until it fails, then CloseSend" must not make
+// what was cut short look complete.
+func TestAnEndDoesNotOvertakeTheContexts(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		for name, end := range map[string]func(s *kernel.Stream){
+			"CloseSend": func(s *kernel.Stream) { _ = s.CloseSend() },
+			"Close":     func(s *kernel.Stream) { _ = s.Close(w.ctx) },
+			"Out":       func(s *kernel.Stream) { close(s.Out()) },
+		} {
+			if name != "Close" && !w.caps.HalfClose {
+				continue
+			}
+			for range 50 {
+				ctx, cancel := context.WithCancel(w.ctx)
+				a, b := w.pairIn(ctx, kernel.StreamOptions{}, kernel.StreamOptions{})
+				for range 3 {
+					w.send(a, "a part")
+				}
+				cancel()
+				end(a)
+				var err error
+				for err == nil {
+					var m kernel.Message
+					m, err = b.Receive(w.ctx)
+					m.Release()
+				}
+				if errors.Is(err, io.EOF) || b.Err() == nil {
+					t.Fatalf("%s: the peer was told %v, its stream %v", name, err, b.Err())
+				}
+				<-a.Done()
+				if !errors.Is(a.Err(), context.Canceled) {
+					t.Fatalf("%s: here it failed with %v", name, a.Err())
+				}
+			}
+		}
+	})
+}

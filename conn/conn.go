@@ -114,8 +114,6 @@ type Config struct {
 type Conn struct {
 	cfg  Config
 	sess frame.Session
-	runs runner       // sess, if it is one
-	keep frame.Holder // as well
 	lim  *Limits
 	tr   transport
 
@@ -123,7 +121,7 @@ type Conn struct {
 	pacing    frame.Pacing
 	maxStream uint64 // the last number that a stream can have
 	pause     pause
-	also      also
+	events    events
 
 	// Owned by the reader.
 	in       input
@@ -172,10 +170,7 @@ type awayState struct {
 func newConn(cfg Config) *Conn {
 	c := &Conn{cfg: cfg, sess: cfg.Session}
 	c.lim = cfg.Limits
-	c.runs, _ = c.sess.(runner)
-	c.keep, _ = c.sess.(frame.Holder)
 	c.caps = c.sess.Caps()
-	c.also.init(c.sess)
 	c.pacing, c.maxStream = c.caps.Pacing, c.caps.MaxStream
 	if c.pacing == frame.Unpaced {
 		c.pause.resume = make(chan struct{}, 1)
@@ -319,7 +314,7 @@ func (c *Conn) lost(op string, err error) {
 	case op == "write" && errors.Is(err, os.ErrDeadlineExceeded):
 		code, err = frame.CodeWriteStall, errStalled
 	}
-	c.end(c.over(&Error{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}), false)
+	c.end(c.endOf(&Error{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}), false)
 }
 
 // end is the one way in which a connection ends. Streams hear of it first, each
@@ -410,8 +405,7 @@ func (c *Conn) finish() {
 	if c.tr != nil {
 		c.tr.close()
 	}
-	if c.also.ender != nil {
-		c.also.ender.Closed()
-	}
+	c.cfg.Timers.Stop(&c.events.timer)
+	c.sess.Closed()
 	c.cfg.Handler.Closed(c, e)
 }

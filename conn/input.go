@@ -54,8 +54,8 @@ func (c *Conn) Input(p []byte) bool {
 			c.out.say(c, func(o *output) { o.credit = true })
 		}
 	}
-	if c.keep != nil {
-		c.kept.Store(int64(c.keep.Held()))
+	if n := int64(c.sess.Buffered()); n != c.kept.Load() {
+		c.kept.Store(n)
 	}
 	c.keeper.received(c)
 	c.acknowledge()
@@ -99,7 +99,7 @@ func (c *Conn) decode(p []byte) error {
 		case f.Kind == frame.None:
 			return nil
 		case f.Kind == frame.Data:
-			if err = c.data(f); err == nil && c.runs != nil && c.in.run.Len() > 0 {
+			if err = c.data(f); err == nil && c.in.run.Len() > 0 {
 				n, err = c.moreOf(f.Stream, p)
 				p = p[n:]
 			}
@@ -193,19 +193,12 @@ func (c *Conn) data(f *frame.Frame) error {
 	return c.judge(p.s.Fragment(f.Payload, f.First, f.Last, f.Total, in.now))
 }
 
-// A runner is a session that can take many small messages of one stream at once.
-type runner interface {
-	// Run appends whole messages of stream id to q, as many as come next in p, and
-	// returns how many bytes of p they were.
-	Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) int
-}
-
 // moreOf takes what follows in p of the messages of the stream at hand, as data
 // would one by one, and returns how many bytes of p that was.
 func (c *Conn) moreOf(id uint64, p []byte) (int, error) {
 	in := &c.in
 	had, bytes := in.run.Len(), in.run.Bytes()
-	n := c.runs.Run(p, id, in.arena, &in.run)
+	n := c.sess.Run(p, id, in.arena, &in.run)
 	had, bytes = in.run.Len()-had, in.run.Bytes()-bytes
 	in.data += had
 	if in.recvd += uint64(bytes + had*frame.MessageOverhead); in.recvd > in.limit {
@@ -292,7 +285,7 @@ func (c *Conn) control(f *frame.Frame) error {
 	switch f.Kind {
 	case frame.Skip:
 		return nil
-	case frame.Answer:
+	case frame.Reply:
 		if f.Reason == "" { // a request that is refused is work, and no frame in vain
 			if err := c.useless(); err != nil {
 				return err

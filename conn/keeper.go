@@ -86,21 +86,11 @@ func (k *keeper) wrote() {
 	}
 }
 
-// A beginner is a session that can tell where a frame begins that has not come
-// completely.
-type beginner interface {
-	Begun() (at int64, ok bool)
-}
-
 // received looks, after each input, whether a frame has begun that is not
 // complete. Only the start of each is noted: a frame that trickles in gets no
 // more time by that.
 func (k *keeper) received(c *Conn) {
-	b, ok := c.sess.(beginner)
-	if !ok {
-		return
-	}
-	at, begun := b.Begun()
+	at, begun := c.sess.Begun()
 	switch {
 	case !begun:
 		if k.partAt.Load() != 0 {

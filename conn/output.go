@@ -42,6 +42,7 @@ type output struct {
 	tokens   int8 // flushes that may be done in place
 
 	credit  bool
+	tick    bool   // the session's timer has fired
 	read    uint64 // bytes read, to be told; 0 if not
 	pongs   []uint64
 	pings   []uint64
@@ -375,12 +376,12 @@ func (c *Conn) gather() bool {
 	c.gatherControl()
 	c.gatherData()
 	if o.o.Len() == 0 {
-		c.locals()
+		c.sessionEvents()
 		c.written()
 		return false
 	}
 	c.sess.Flush(&o.o)
-	c.locals()
+	c.sessionEvents()
 	c.keeper.mark(o.wrote.Add(uint64(o.o.Len())))
 	o.pieces = o.o.Vec(o.pieces[:0])
 	o.vec = o.pieces
@@ -431,6 +432,7 @@ func (c *Conn) gatherOwn() (ports *Port, closed bool, last *frame.Frame) {
 // said is the connection's own frames to write.
 type said struct {
 	credit, dying bool
+	tick          bool
 	read          uint64
 	pongs, pings  []uint64
 	away          *frame.Frame
@@ -441,8 +443,8 @@ func (o *output) take() said {
 	if !o.pending {
 		return said{}
 	}
-	s := said{o.credit, o.dying, o.read, o.pongs, o.pings, o.away, o.replies}
-	o.credit, o.read, o.pongs, o.pings, o.away, o.replies, o.pending = false, 0, nil, nil, nil, nil, false
+	s := said{o.credit, o.dying, o.tick, o.read, o.pongs, o.pings, o.away, o.replies}
+	o.credit, o.tick, o.read, o.pongs, o.pings, o.away, o.replies, o.pending = false, false, 0, nil, nil, nil, nil, false
 	return s
 }
 
@@ -470,6 +472,9 @@ func (c *Conn) ownFrames(s *said) {
 	}
 	for i := range s.replies {
 		c.sess.Control(out, &s.replies[i])
+	}
+	if s.tick {
+		c.tick()
 	}
 }
 

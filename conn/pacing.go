@@ -76,8 +76,8 @@ func (c *Conn) awaitRoom() bool {
 	if c.unread() >= unpacedMost {
 		c.wait(func() bool { return c.unread() < unpacedMost/2 }, nil)
 	}
-	for p := c.also.pauser; p != nil && c.Err() == nil; {
-		full := p.Full()
+	for c.Err() == nil {
+		full := c.sess.Full()
 		if full == nil {
 			break
 		}

@@ -29,7 +29,11 @@ const (
 	Pong
 	GoAway // Value: last stream of the peer's that will be served; Code, Reason
 	Skip   // a frame of no interest that a newer peer may send
-	Answer // the session's own: what Next returns is given back to Control, to be written
+	Reply  // the session's own: what Next returns is given back to Control, to be written
+	// Finished is an event of the session's own: nothing is left to do. The connection ends
+	// when what was flushed is written: at once if Deadline is 0, else with the peer's FIN,
+	// which is then an end in order, or after Deadline.
+	Finished
 )
 
 // A Grant is what one stream of an Open or Accept tells about its reader.

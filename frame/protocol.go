@@ -32,20 +32,26 @@ type Protocol interface {
 // A Greeting is what a handshake works with, and what it finds out.
 type Greeting struct {
 	Client bool
-	Parent uint64 // client: the connection that a stream's own connection belongs to; 0: none
-	// Adopt is called by a server before it welcomes a connection that carries a
-	// stream of another one: whoever hears of the welcome may name the stream there
-	// at once. It may wait. A handshake that fails takes it back.
+	// Parent is the ID of the connection that this one belongs to, where a stream has a
+	// connection of its own (Caps.StreamConns); 0: none. A client's is given, a server's
+	// handshake finds it out.
+	Parent uint64
+	// Adopt is called by a server before it answers a connection that has a Parent: the
+	// client may name its stream on the parent as soon as it has the answer. It may wait.
+	// A handshake that fails takes it back.
 	Adopt func(ctx context.Context, parent, id uint64) error
 	First []byte   // what a server has read to detect the protocol
 	Own   Settings // what to say
 	// Authenticate is called by a server with what the client said, before it
 	// is told that it is welcome.
 	Authenticate func(ctx context.Context, peer *Settings) error
-	// Ask is how a server calls any other function of the program's: one that panics,
+	// Guard is how a server calls any other function of the program's: one that panics,
 	// or does not return in time, is an error. nil: as it is.
-	Ask func(ctx context.Context, hook func(ctx context.Context) error) error
+	Guard func(ctx context.Context, hook func(ctx context.Context) error) error
+
+	// What follows is what the handshake has found out.
 
 	Peer  Settings // what the peer said
 	Early []byte   // bytes read beyond the handshake
+	ID    uint64   // the connection's number, which both sides know; 0: it has none
 }

@@ -1,27 +1,86 @@
 package frame
 
-import "github.com/sluicerpc/sluice/pool"
+import (
+	"time"
 
-// A Session is one connection's protocol. Next belongs to whoever reads the
-// connection, everything else to whoever writes it; the two may run at once.
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// A Session is one connection's protocol: bytes in and frames out, frames in and bytes
+// out. Its methods belong to the reader of the connection, to its writer, or to anyone,
+// as they say; reader and writer may run at once. Base has the methods that few protocols
+// need.
 type Session interface {
-	// Next cuts the first frame off p, fills f and returns how many bytes it
-	// consumed. If p holds no complete frame it keeps what it needs of p,
+	// Next belongs to the reader. It cuts the first frame off p, fills f and returns how
+	// many bytes it consumed. If p holds no complete frame it keeps what it needs of p,
 	// consumes all of it and sets f.Kind to None. An error ends the connection.
 	Next(p []byte, f *Frame) (int, error)
+	// Run belongs to the reader. It appends to q what Next would return one by one: the
+	// whole messages of stream id that come next in p. It returns how many bytes of p
+	// they were; 0 leaves them to Next.
+	Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) int
+	// Begun belongs to the reader. It is the position in the input of a frame that has
+	// begun and is not complete; ok is false if there is none.
+	Begun() (at int64, ok bool)
+	// Buffered belongs to the reader. It is how many bytes of input the session keeps
+	// until it can hand them on.
+	Buffered() int
+	// Full belongs to the reader, who calls it after each input. It is nil when reading
+	// may go on. Else reading waits until the channel is closed; then Next is called with
+	// nothing until it returns None, and Full again.
+	Full() (wait <-chan struct{})
+
+	// The following belong to the writer.
 
 	// Messages appends whole messages, and takes them over.
 	Messages(o *Out, id uint64, run pool.Queue)
-	// Fragment appends m's bytes from off to off+n as one piece of m.
+	// Fragment appends m's bytes from off to off+n as one piece of m. It takes m over
+	// with the last piece.
 	Fragment(o *Out, id uint64, m pool.Message, off, n int)
 	// Control appends any other frame.
 	Control(o *Out, f *Frame)
+	// Tick appends what is due by now. It is called when the time of Wake has passed.
+	Tick(o *Out)
 	// Flush completes what was appended: after it, o can be written.
 	Flush(o *Out)
+	// Event fills f with an event that the peer did not send, and that writing or time
+	// has caused, as Next does. It is called after each Flush, until it returns false.
+	Event(f *Frame) bool
+	// Wake is after how long Tick is to be called; 0 is not at all. It is asked after the
+	// events of each Flush.
+	Wake() time.Duration
 
-	// Caps tells what the protocol can carry.
+	// Closed is called once, when the connection has ended or has never begun: any time
+	// after the handshake, by anyone.
+	Closed()
+	// Caps tells what the protocol can carry. It is constant, and may be called by anyone.
 	Caps() Caps
 }
+
+// Base is a part of a Session without the events, timers and pauses that few protocols
+// need.
+type Base struct{}
+
+// Run leaves all messages to Next.
+func (Base) Run([]byte, uint64, *pool.Arena, *pool.Queue) int { return 0 }
+
+// Full never pauses the reader.
+func (Base) Full() <-chan struct{} { return nil }
+
+// Tick has nothing due.
+func (Base) Tick(*Out) {}
+
+// Flush has nothing to complete.
+func (Base) Flush(*Out) {}
+
+// Event has none.
+func (Base) Event(*Frame) bool { return false }
+
+// Wake asks for no Tick.
+func (Base) Wake() time.Duration { return 0 }
+
+// Closed has nothing to give back.
+func (Base) Closed() {}
 
 // Pacing is what bounds the bytes that were sent and that the peer's application
 // has not taken.
@@ -53,6 +112,7 @@ type Caps struct {
 	ServerOpens bool   // the accepting side of the connection may open streams
 	Early       bool   // data may follow an open at once; else it waits for the answer
 	Ping        bool   // a side can ask whether the other is there
+	StreamConns bool   // a stream has a connection of its own; calls are made on that one's parent
 	Outlives    bool   // an open's deadline is that of its answer: the stream outlives it
 	MaxFragment int    // largest piece of a message, bytes
 	MaxInline   int    // longest request or reply in an Open or Accept, bytes; 0: as long as any message

@@ -11,7 +11,7 @@ import (
 )
 
 // What is here serves protocols on which a stream has a connection of its own,
-// and calls are made on another, its parent (frame.Parent, frame.Child): the
+// and calls are made on another, its parent (frame.Caps.StreamConns): the
 // parent's end ends its children, and a call on it names a stream by number.
 
 var (
@@ -30,6 +30,7 @@ type family struct {
 	draining bool // no call will come any more
 	children map[uint64]*Conn
 	kept     map[uint64]*kept // that no call has named yet; a server's
+	coming   int              // of them, those whose connection is not there yet
 	served   int              // streams that functions serve whose call is answered
 	opening  int              // streams that are about to be opened; a client's
 }
@@ -50,24 +51,24 @@ type kin struct {
 }
 
 // joinFamily finds a connection's place. It is called before anything happens on it.
-func (c *Conn) joinFamily(sess frame.Session, parent *Conn) error {
-	switch s := sess.(type) {
-	case frame.Child: // which has a ConnID too
-		if parent == nil {
-			parent, _ = c.host.parentOf(s.ParentID())
-		}
-		if parent == nil {
-			return errNoParent
-		}
-		c.kin.parent, c.kin.id = parent, s.ConnID()
-		return parent.kin.family.adopt(c)
-	case frame.Parent:
-		c.kin.family = &family{id: s.ConnID(), children: map[uint64]*Conn{}, kept: map[uint64]*kept{}}
-		if !c.client && s.ConnID() != 0 {
+func (c *Conn) joinFamily(g *frame.Greeting, parent *Conn) error {
+	switch {
+	case !c.caps.StreamConns:
+		return nil
+	case g.Parent == 0:
+		c.kin.family = &family{id: g.ID, children: map[uint64]*Conn{}, kept: map[uint64]*kept{}}
+		if !c.client && g.ID != 0 {
 			c.host.addParent(c)
 		}
+		return nil
+	case parent == nil:
+		parent, _ = c.host.parentOf(g.Parent)
 	}
-	return nil
+	if parent == nil {
+		return errNoParent
+	}
+	c.kin.parent, c.kin.id = parent, g.ID
+	return parent.kin.family.adopt(c)
 }
 
 func (h *host) addParent(c *Conn) {
@@ -162,10 +163,11 @@ func (f *family) expect(id uint64, most int) error {
 	switch {
 	case f.over:
 		return errNoParent
-	case len(f.children)+len(f.kept) >= endingShare*most:
-		return fmt.Errorf("%w: %d", ErrTooManyStreams, most)
+	case len(f.children)+f.coming >= endingShare*most:
+		return &frame.Refused{Code: CodeRefused, Reason: fmt.Sprintf("%d streams are open", len(f.children)), Cause: ErrTooManyStreams}
 	}
 	f.kept[id] = &kept{here: make(chan struct{})}
+	f.coming++
 	return nil
 }
 
@@ -175,6 +177,9 @@ func (f *family) forget(id uint64) {
 	f.mu.Lock()
 	k := f.kept[id]
 	delete(f.kept, id)
+	if k != nil && f.children[id] == nil {
+		f.coming--
+	}
 	f.mu.Unlock()
 	switch {
 	case k == nil:
@@ -203,6 +208,9 @@ func (f *family) adopt(c *Conn) error {
 		return errTwice
 	}
 	f.children[c.kin.id] = c
+	if f.kept[c.kin.id] != nil {
+		f.coming--
+	}
 	if !f.draining { // else no call can name its stream
 		c.kin.hold()
 	}

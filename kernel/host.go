@@ -287,8 +287,8 @@ type joint struct {
 
 // neverBegan tells a session whose handshake is done that nothing comes of it.
 func neverBegan(sess frame.Session) {
-	if e, ok := sess.(frame.Ender); ok {
-		e.Closed()
+	if sess != nil {
+		sess.Closed()
 	}
 }
 
@@ -313,7 +313,7 @@ func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error)
 	made := func(k *conn.Conn) {
 		c.c = k
 		fill(c)
-		orphan = c.joinFamily(j.sess, j.parent)
+		orphan = c.joinFamily(j.g, j.parent)
 	}
 	if e != nil && conn.Loops(j.nc) && c.caps.Pacing != frame.Unpaced {
 		if _, err := e.Attach(j.nc, cfg, j.g.Early, made); err != nil {

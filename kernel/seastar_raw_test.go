@@ -168,6 +168,44 @@ func TestSeastarStreamsThatNeverBeginTakeNoPlace(t *testing.T) {
 	})
 }
 
+// A connection has so many streams, from before their clients hear of them until their
+// connections have ended; a few more than are allowed, for those that are about to end.
+func TestSeastarStreamsOfAConnectionAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const streams = 2
+		tg := newTarget(t, true, kernel.ServerOptions{
+			Protocols: []kernel.Protocol{native.Protocol{}, &seastar.Protocol{}},
+			Limits:    kernel.Limits{MaxStreams: streams},
+		})
+		parent := tg.connect()
+		defer parent.Close()
+		ok(t, second(parent.Write(rawHello())))
+		id := readRawHello(t, parent)[rawConnectionID]
+		stream := func() net.Conn {
+			nc := tg.connect()
+			t.Cleanup(func() { _ = nc.Close() })
+			ok(t, second(nc.Write(rawHello(rawStreamParent, id))))
+			return nc
+		}
+		var last net.Conn
+		for range 4 * streams {
+			last = stream()
+			readRawHello(t, last)
+		}
+		refused := func() {
+			t.Helper()
+			if n, err := stream().Read(make([]byte, 1)); n > 0 || err != io.EOF {
+				t.Errorf("one more reads %d bytes, %v", n, err)
+			}
+		}
+		refused()
+		_ = last.Close()
+		synctest.Wait()
+		readRawHello(t, stream())
+		refused()
+	})
+}
+
 // second is the second of two values.
 func second[A, B any](_ A, b B) B { return b }
 

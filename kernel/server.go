@@ -368,7 +368,7 @@ func (s *Server) welcome(guest *guest) (*Conn, error) {
 		}
 	}
 	forget := func() {}
-	g.Ask = func(_ context.Context, hook func(context.Context) error) error {
+	g.Guard = func(_ context.Context, hook func(context.Context) error) error {
 		_, err := ask(s, nc, "handshake", func(ctx context.Context) (struct{}, error) { return struct{}{}, hook(ctx) })
 		return err
 	}

@@ -22,6 +22,7 @@ const (
 // they are cut into calls makes no difference, but to how a large payload is
 // cut into pieces.
 type reader struct {
+	frame.Base  // what the native protocol has no need for
 	maxFragment int
 	maxMetadata int // bytes, as Metadata.Size counts
 	checked     bool
@@ -90,14 +91,14 @@ func (r *reader) next(p []byte, f *frame.Frame) (int, error) {
 			n, err = r.step(p[used:], f)
 		}
 		used += n
-		if err != nil || f.Kind != frame.None || used == len(p) && !r.buffered() {
+		if err != nil || f.Kind != frame.None || used == len(p) && !r.pending() {
 			return used, err
 		}
 	}
 }
 
-// buffered tells whether a verified record has frames left that need no input.
-func (r *reader) buffered() bool { return r.record > 0 && !r.whole.IsZero() }
+// pending tells whether a verified record has frames left that need no input.
+func (r *reader) pending() bool { return r.record > 0 && !r.whole.IsZero() }
 
 // A codeError gives a framing error its code.
 type codeError struct {

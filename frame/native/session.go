@@ -29,6 +29,9 @@ func New(maxFragment int) *Session {
 // is not complete; ok is false if there is none. It belongs to the reader.
 func (s *Session) Begun() (at int64, ok bool) { return s.reader.begun, !s.reader.between() }
 
+// Buffered implements frame.Session.
+func (s *Session) Buffered() int { return s.reader.whole.Len() }
+
 // SetChecksum switches to records, after both Hellos asked for it. It must not
 // be called while a frame is half read.
 func (s *Session) SetChecksum() {

@@ -111,7 +111,7 @@ func TestASessionIsReadAndWrittenAtOnce(t *testing.T) {
 	}
 	over.Wait()
 	answering.Wait()
-	server.s.(frame.Ender).Closed()
+	server.s.Closed()
 	_ = a.Close()
 	_ = b.Close()
 	readers.Wait()

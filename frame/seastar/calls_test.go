@@ -228,7 +228,7 @@ func TestCallsWaitForMemory(t *testing.T) {
 	if lines, err := events(a, plainRequest(1, 1, make([]byte, 60))); err != nil || len(lines) != 3 {
 		t.Fatal(lines, err)
 	}
-	if a.(frame.Pauser).Full() != nil {
+	if a.Full() != nil {
 		t.Fatal("a reader waits though nothing else has come")
 	}
 	// b's first call fits, its second does not; what follows it is not looked at.
@@ -238,11 +238,11 @@ func TestCallsWaitForMemory(t *testing.T) {
 	if err := l.feed(in); err != nil || len(l.lines) != 3 {
 		t.Fatal(l.lines, err)
 	}
-	wait := b.(frame.Pauser).Full()
+	wait := b.Full()
 	if wait == nil || closed(wait) {
 		t.Fatal("the second call has room")
 	}
-	if _, ok := b.(interface{ Begun() (int64, bool) }).Begun(); ok {
+	if _, ok := b.Begun(); ok {
 		t.Error("the peer is to complete a frame that we let wait")
 	}
 	control(b, &frame.Frame{Kind: frame.EOS, Stream: 1})
@@ -254,18 +254,18 @@ func TestCallsWaitForMemory(t *testing.T) {
 		t.Fatal(lines, err)
 	}
 	control(a, &frame.Frame{Kind: frame.EOS, Stream: 1})
-	if !closed(wait) || !closed(a.(frame.Pauser).Full()) {
+	if !closed(wait) || !closed(a.Full()) {
 		t.Fatal("100 bytes free are not enough")
 	}
 	if err := l.feed(nil); err != nil || len(l.lines) != 9 {
 		t.Fatal(l.lines, err)
 	}
-	if b.(frame.Pauser).Full() != nil {
+	if b.Full() != nil {
 		t.Fatal("reading still waits")
 	}
 	for _, s := range []frame.Session{a, b} {
-		s.(frame.Ender).Closed()
-		s.(frame.Ender).Closed()
+		s.Closed()
+		s.Closed()
 	}
 	if p.budget.used != 0 || len(p.budget.line) != 0 {
 		t.Errorf("%d bytes in use, %d in line after the end of all", p.budget.used, len(p.budget.line))
@@ -296,7 +296,7 @@ func TestAPlaceInLineIsGivenUpWithItsConnection(t *testing.T) {
 			if first != "waiting" {
 				control(a, &frame.Frame{Kind: frame.EOS, Stream: 1}) // lets b in
 			}
-			b.(frame.Ender).Closed()
+			b.Closed()
 			if first == "let in" {
 				if _, err := events(b, nil); err != nil {
 					t.Fatal(err)
@@ -305,11 +305,11 @@ func TestAPlaceInLineIsGivenUpWithItsConnection(t *testing.T) {
 			if first == "waiting" {
 				control(a, &frame.Frame{Kind: frame.EOS, Stream: 1})
 			}
-			if !closed(c.(frame.Pauser).Full()) {
+			if !closed(c.Full()) {
 				t.Error("the next in line is not let in")
 			}
-			c.(frame.Ender).Closed()
-			a.(frame.Ender).Closed()
+			c.Closed()
+			a.Closed()
 			if p.budget.used != 0 {
 				t.Errorf("%d bytes are in use", p.budget.used)
 			}
@@ -346,7 +346,7 @@ func TestTimeInLineIsTakenOffACallsTime(t *testing.T) {
 		if got != want {
 			t.Errorf("after %v: %q, want %q", waited, got, want)
 		}
-		b.(frame.Ender).Closed()
+		b.Closed()
 		if p.budget.used != 0 {
 			t.Errorf("%d bytes are in use", p.budget.used)
 		}

@@ -13,6 +13,7 @@ import (
 
 // client is a client's connection for calls. Each is a unary stream.
 type client struct {
+	frame.Base
 	reader
 	sender
 	agreed
@@ -67,9 +68,6 @@ func newClient(p *Protocol, a agreed) *client {
 
 // Caps tells what the protocol can carry.
 func (s *client) Caps() frame.Caps { return caps }
-
-// ConnID implements frame.Parent.
-func (s *client) ConnID() uint64 { return s.id }
 
 // begin implements kind.
 func (s *client) begin(h []byte) (v verdict, err error) {
@@ -298,8 +296,8 @@ func (s *client) forget(id uint64) {
 	}
 }
 
-// Local implements frame.Local.
-func (s *client) Local(f *frame.Frame) bool {
+// Event implements frame.Session.
+func (s *client) Event(f *frame.Frame) bool {
 	if len(s.local) == 0 {
 		return false
 	}
@@ -315,6 +313,3 @@ func (s *client) Local(f *frame.Frame) bool {
 	}
 	return true
 }
-
-// Flush implements frame.Session.
-func (s *client) Flush(*frame.Out) {}

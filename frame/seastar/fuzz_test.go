@@ -72,9 +72,7 @@ func check(t *testing.T, p []byte, make func() frame.Session) {
 		if fmt.Sprint(err) != fmt.Sprint(firstErr) {
 			t.Errorf("in parts of %d it ends with %v, not %v", n, err, firstErr)
 		}
-		if x, ok := s.(frame.Ender); ok {
-			x.Closed()
-		}
+		s.Closed()
 	}
 	// A compressed frame that is cut short leaves what it was put into to the garbage
 	// collector.
@@ -137,8 +135,8 @@ func FuzzHello(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, first uint8) {
 		run := func(first, each int) ([]byte, []byte, error) {
 			p := &Protocol{Compress: algorithms}
-			p.family.add(1 << idShift)
-			p.family.sequence = 1
+			p.parents.add(1 << idShift)
+			p.parents.sequence = 1
 			s, out, g, err := serve(p, in, first, each)
 			if (s == nil) != (err != nil) || (len(out) == 0) != (err != nil) {
 				t.Fatalf("session %v, %d bytes, %v", s, len(out), err)

@@ -128,8 +128,8 @@ func TestWhereAServerDiffers(t *testing.T) {
 				p = &Protocol{NoStreams: c.p.NoStreams}
 			}
 			if c.conn == 1 {
-				p.family.add(1 << idShift)
-				p.family.sequence = 1
+				p.parents.add(1 << idShift)
+				p.parents.sequence = 1
 			}
 			lines := conversation(t, name)
 			s, out, g, err := serve(p, said(lines, c.conn, true), 0, 0)
@@ -401,7 +401,7 @@ func (x *side) respond(one []byte) []byte {
 	}
 	f := frame.Frame{Kind: frame.EOS, Stream: x.find(-id).stream, Code: frame.CodeUnknown, Reason: string(payload[min(8, len(payload)):])}
 	for _, a := range x.l.frames {
-		if a.Kind == frame.Answer && int64(a.Value) == -id {
+		if a.Kind == frame.Reply && int64(a.Value) == -id {
 			f = a
 		}
 	}
@@ -422,7 +422,7 @@ func sayStream(s frame.Session, one []byte) []byte {
 func (x *side) serverHeard(n int) {
 	var want []string
 	if s, ok := x.s.(*stream); ok {
-		want = append(want, fmt.Sprintf("1 open %q unary=false value=%#x left=0s grants=1", "", s.ConnID()))
+		want = append(want, fmt.Sprintf("1 open %q unary=false value=%#x left=0s grants=1", "", s.id))
 		want = append(want, x.streamLines(x.in)...)
 		equal(x.t, fmt.Sprintf("events of connection %d", n), x.l.lines, want)
 		return
@@ -436,7 +436,7 @@ func (x *side) serverHeard(n int) {
 				x.t.Errorf("%s, want %s", got, want)
 			}
 		}
-		if f.Kind == frame.Open || f.Kind == frame.Answer {
+		if f.Kind == frame.Open || f.Kind == frame.Reply {
 			opened++
 		}
 	}
@@ -525,7 +525,7 @@ func (x *side) clientHello(p *Protocol, answer []byte) {
 	x.features(x.t, answer)
 	if parent != 0 {
 		control(s, &frame.Frame{Kind: frame.Open, Stream: streamNumber, Grants: make([]frame.Grant, 1)})
-		equal(x.t, "local", locals(s), []string{fmt.Sprintf("1 accept value=%#x grants=1", s.(frame.Child).ConnID())})
+		equal(x.t, "local", locals(s), []string{fmt.Sprintf("1 accept value=%#x grants=1", connID(s))})
 	}
 }
 
@@ -636,8 +636,8 @@ func cutServer(t *testing.T, options *Protocol, p []byte) {
 	}
 	run := func(first, each int, cuts ...int) (lines []string, out []byte) {
 		o := &Protocol{Compress: options.Compress, NoStreams: options.NoStreams, MaxMemory: options.MaxMemory}
-		o.family.add(1 << idShift)
-		o.family.sequence = 1
+		o.parents.add(1 << idShift)
+		o.parents.sequence = 1
 		s, out, g, err := serve(o, p, first, each)
 		if err != nil {
 			t.Fatal(err)

@@ -76,8 +76,8 @@ func TestAServersAnswerToAHello(t *testing.T) {
 				if c.p != nil {
 					p.Compress, p.NoStreams = c.p.Compress, c.p.NoStreams
 				}
-				p.family.add(1 << idShift)
-				p.family.sequence = 1
+				p.parents.add(1 << idShift)
+				p.parents.sequence = 1
 				s, out, _, err := serve(p, c.in, each*5, each)
 				switch {
 				case err != nil && len(out) > 0:
@@ -146,8 +146,8 @@ func TestWhatAClientTakesOfAnAnswer(t *testing.T) {
 			case codeOf(err) != c.code || (err == nil) != (c.code == 0):
 				t.Errorf("it ends with %v, want %v", err, c.code)
 			case err == nil && c.parent != 0:
-				if child := s.(frame.Child); child.ParentID() != c.parent || child.ConnID() != 5<<idShift {
-					t.Errorf("stream %#x of %#x", child.ConnID(), child.ParentID())
+				if child := s; parentID(child) != c.parent || connID(child) != 5<<idShift {
+					t.Errorf("stream %#x of %#x", connID(child), parentID(child))
 				}
 			}
 		})
@@ -196,7 +196,7 @@ func TestACookieIsLookedAtBeforeTheAnswer(t *testing.T) {
 				token = string(peer.Token)
 				return c.auth
 			}}
-			p.family.add(1 << idShift)
+			p.parents.add(1 << idShift)
 			w := &wire{in: hello(c.rs...)}
 			_, err := p.Handshake(context.Background(), w, g)
 			if codeOf(err) != c.code || (err == nil) != (w.out.Len() > 0) {
@@ -211,7 +211,7 @@ func TestACookieIsLookedAtBeforeTheAnswer(t *testing.T) {
 }
 
 // A stream needs a parent that is there, from before the parent's client hears of
-// its number until the parent's end, and counts against it until its own.
+// its number until the parent's end.
 func TestStreamsBelongToConnectionsThatAreThere(t *testing.T) {
 	p := &Protocol{}
 	of := func(id uint64) (frame.Session, error) {
@@ -220,7 +220,7 @@ func TestStreamsBelongToConnectionsThatAreThere(t *testing.T) {
 		return p.Handshake(context.Background(), &wire{in: in}, g)
 	}
 	parent := mustServe(t, p)
-	id := parent.(frame.Parent).ConnID()
+	id := connID(parent)
 	if id != 1<<idShift {
 		t.Fatalf("the first connection is %#x", id)
 	}
@@ -228,34 +228,14 @@ func TestStreamsBelongToConnectionsThatAreThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := one.(frame.Child); c.ParentID() != id || c.ConnID() != 2<<idShift {
-		t.Fatalf("stream %#x of %#x", c.ConnID(), c.ParentID())
+	if c := one; parentID(c) != id || connID(c) != 2<<idShift {
+		t.Fatalf("stream %#x of %#x", connID(c), parentID(c))
 	}
-	two, err := of(id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 2 * (endingShare - 1) { // for two that are about to end
-		if _, err := of(id); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := of(id); codeOf(err) != frame.CodeRefused {
-		t.Fatalf("one more: %v", err)
-	}
-	one.(frame.Ender).Closed()
-	one.(frame.Ender).Closed()
-	if _, err := of(id); err != nil {
-		t.Fatalf("the second again: %v", err)
-	}
-	if _, err := of(id); codeOf(err) != frame.CodeRefused {
-		t.Fatalf("a stream was counted out twice: %v", err)
-	}
-	parent.(frame.Ender).Closed()
+	parent.Closed()
 	if _, err := of(id); codeOf(err) != frame.CodeProtocol {
 		t.Fatalf("a stream of a connection that is gone: %v", err)
 	}
-	two.(frame.Ender).Closed()
+	one.Closed()
 }
 
 // A hello that can't be answered leaves nothing behind.
@@ -266,7 +246,7 @@ func TestAClientThatLeavesDuringTheHelloIsForgotten(t *testing.T) {
 	if _, err := p.Handshake(context.Background(), &wire{in: hello(), fail: gone}, g()); !errors.Is(err, gone) {
 		t.Fatal(err)
 	}
-	if len(p.family.parents) != 0 {
+	if len(p.parents.ids) != 0 {
 		t.Error("its connection is still there")
 	}
 	mustServe(t, p)
@@ -283,8 +263,8 @@ func TestAClientThatLeavesDuringTheHelloIsForgotten(t *testing.T) {
 // it; then it leaves nothing behind.
 func TestAStreamIsAdoptedBeforeItIsWelcome(t *testing.T) {
 	p := &Protocol{}
-	p.family.add(1 << idShift)
-	p.family.sequence = 1
+	p.parents.add(1 << idShift)
+	p.parents.sequence = 1
 	no := errors.New("no")
 	for i, refusal := range []error{no, nil, no} {
 		w := &wire{in: hello(record{featStreamParent, idData(1 << idShift)})}
@@ -300,9 +280,6 @@ func TestAStreamIsAdoptedBeforeItIsWelcome(t *testing.T) {
 		if !errors.Is(err, refusal) || asked != 1 || (w.out.Len() == 0) != (refusal != nil) {
 			t.Errorf("it ends with %v after %d bytes and %d questions", err, w.out.Len(), asked)
 		}
-	}
-	if n := p.family.parents[1<<idShift].children; n != 1 {
-		t.Errorf("%d streams count, of the one that was adopted", n)
 	}
 	w := &wire{in: hello()}
 	g := &frame.Greeting{Adopt: func(context.Context, uint64, uint64) error { return no }}

@@ -107,7 +107,7 @@ func describe(f *frame.Frame) string {
 		return strings.TrimSpace(fmt.Sprintf("%d eos %v %s %s", f.Stream, f.Code, f.Reason, f.Metadata.Get(HandlerMicros)))
 	case frame.Reject:
 		return fmt.Sprintf("%d reject %v %s notprocessed=%v", f.Stream, f.Code, f.Reason, f.NotProcessed)
-	case frame.Answer:
+	case frame.Reply:
 		return fmt.Sprintf("%d answer %d %v %s", f.Stream, int64(f.Value), f.Code, f.Reason)
 	}
 	return fmt.Sprintf("%d kind %d", f.Stream, f.Kind)
@@ -115,16 +115,39 @@ func describe(f *frame.Frame) string {
 
 // locals are the events that writing has caused.
 func locals(s frame.Session) (lines []string) {
-	l, ok := s.(frame.Local)
-	for ok {
-		var f frame.Frame
-		if !l.Local(&f) {
-			break
-		}
+	for f := (frame.Frame{}); s.Event(&f); {
 		lines = append(lines, describe(&f))
 	}
 	return lines
 }
+
+// over tells whether the session has nothing left to do, and how long its connection
+// waits for the peer then.
+func over(s frame.Session) (linger time.Duration, yes bool) {
+	for f := (frame.Frame{}); s.Event(&f); {
+		if f.Kind == frame.Finished {
+			linger, yes = f.Deadline, true
+		}
+	}
+	return linger, yes
+}
+
+// settled is what the hellos of a session's connection have settled.
+func settled(s frame.Session) *agreed {
+	switch s := s.(type) {
+	case *stream:
+		return &s.agreed
+	case *client:
+		return &s.agreed
+	case *server:
+		return &s.agreed
+	}
+	return nil
+}
+
+func connID(s frame.Session) uint64 { return settled(s).id }
+
+func parentID(s frame.Session) uint64 { return settled(s).parent }
 
 // written is what put appends.
 func written(put func(o *frame.Out)) []byte {

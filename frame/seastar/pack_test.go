@@ -324,7 +324,7 @@ func TestCaps(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	if _, over := mustServe(t, p).(frame.Ender).Over(); over {
+	if _, yes := over(mustServe(t, p)); yes {
 		t.Error("a connection for calls is over at once")
 	}
 }
@@ -340,21 +340,21 @@ func TestWhatIsKeptOfCompressedFramesCounts(t *testing.T) {
 	for algorithm, least := range map[string]int{LZ4: n / 2, LZ4Fragmented: windowLen} {
 		from, to := packedStream(t, algorithm), packedStream(t, algorithm)
 		l := listener{s: to}
-		holder := to.(frame.Holder)
+		holder := to
 		b := send(from, 1, p)
 		for _, part := range [][]byte{b[:n/2+100], b[n/2+100 : n/2+200], b[n/2+200:]} {
-			before := holder.Held()
+			before := holder.Buffered()
 			if len(part) < n/4 && before < least {
 				t.Errorf("%s: %d bytes are held of half of it, want %d", algorithm, before, least)
 			}
 			if err := l.feed(part); err != nil {
 				t.Fatal(err)
 			}
-			if algorithm == LZ4 && len(part) == 100 && holder.Held() != before+100 {
-				t.Errorf("%s: %d bytes are held, and %d with 100 more", algorithm, before, holder.Held())
+			if algorithm == LZ4 && len(part) == 100 && holder.Buffered() != before+100 {
+				t.Errorf("%s: %d bytes are held, and %d with 100 more", algorithm, before, holder.Buffered())
 			}
 		}
-		if h := holder.Held(); h != 0 {
+		if h := holder.Buffered(); h != 0 {
 			t.Errorf("%s: %d bytes are held of what is complete", algorithm, h)
 		}
 	}
@@ -369,14 +369,14 @@ func TestWhatWaitsCounts(t *testing.T) {
 	if err := l.feed(b[:504]); err != nil {
 		t.Fatal(err)
 	}
-	holder := to.(frame.Holder)
-	if h := holder.Held(); h != 500 {
+	holder := to
+	if h := holder.Buffered(); h != 500 {
 		t.Errorf("%d bytes are held of 500", h)
 	}
 	if err := l.feed(b[504:]); err != nil {
 		t.Fatal(err)
 	}
-	if h := holder.Held(); h != 0 {
+	if h := holder.Buffered(); h != 0 {
 		t.Errorf("%d bytes are held of what is complete", h)
 	}
 }

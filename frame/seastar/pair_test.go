@@ -52,13 +52,11 @@ func (x rw) Write(p []byte) (int, error) { return x.w.Write(p) }
 
 // hear lets up to n bytes arrive, unless the reader waits.
 func (p *pair) hear(e *end, n int) {
-	if f, ok := e.s.(frame.Pauser); ok {
-		if wait := f.Full(); wait != nil {
-			if !closed(wait) {
-				return
-			}
-			n = 0
+	if wait := e.s.Full(); wait != nil {
+		if !closed(wait) {
+			return
 		}
+		n = 0
 	}
 	if err := e.feed(e.to.Next(n)); err != nil {
 		p.t.Fatal(err)
@@ -121,7 +119,7 @@ func TestCallsEndAsTheirHandlersSay(t *testing.T) {
 		})
 		m.settle(t)
 		m.check(t)
-		m.server.s.(frame.Ender).Closed()
+		m.server.s.Closed()
 		if sp.budget.used != 0 {
 			t.Errorf("%d bytes of memory are in use", sp.budget.used)
 		}
@@ -208,7 +206,7 @@ func (m *model) settle(t *rapid.T) {
 		m.hear(m.server, 1<<20)
 		m.look()
 		m.hear(m.client, 1<<20)
-		if m.answer(t); len(m.pending)+m.server.to.Len()+m.client.to.Len() == 0 && m.server.s.(frame.Pauser).Full() == nil {
+		if m.answer(t); len(m.pending)+m.server.to.Len()+m.client.to.Len() == 0 && m.server.s.Full() == nil {
 			return
 		}
 	}
@@ -240,14 +238,14 @@ func TestStreamsCarryWhatIsSent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		sp, cp := &Protocol{Compress: algorithms}, &Protocol{Compress: compression(t)}
 		calls := connected(t, cp, sp, 0)
-		p := connected(t, cp, sp, calls.server.s.(frame.Parent).ConnID())
-		child := p.client.s.(frame.Child)
-		if other := p.server.s.(frame.Child); child.ConnID() != other.ConnID() || child.ParentID() != calls.client.s.(frame.Parent).ConnID() {
-			t.Fatalf("stream %#x of %#x is %#x of %#x", child.ConnID(), child.ParentID(), other.ConnID(), other.ParentID())
+		p := connected(t, cp, sp, connID(calls.server.s))
+		child := p.client.s
+		if other := p.server.s; connID(child) != connID(other) || parentID(child) != connID(calls.client.s) {
+			t.Fatalf("stream %#x of %#x is %#x of %#x", connID(child), parentID(child), connID(other), parentID(other))
 		}
-		want := map[*end][]string{p.server: {fmt.Sprintf("1 open %q unary=false value=%#x left=0s grants=1", "", child.ConnID())}}
+		want := map[*end][]string{p.server: {fmt.Sprintf("1 open %q unary=false value=%#x left=0s grants=1", "", connID(child))}}
 		control(p.client.s, &frame.Frame{Kind: frame.Open, Stream: 1, Grants: make([]frame.Grant, 1)})
-		equal(t, "local", locals(p.client.s), []string{fmt.Sprintf("1 accept value=%#x grants=1", child.ConnID())})
+		equal(t, "local", locals(p.client.s), []string{fmt.Sprintf("1 accept value=%#x grants=1", connID(child))})
 		over := map[*end]bool{}
 		other := map[*end]*end{p.client: p.server, p.server: p.client}
 		ends := []*end{p.client, p.server}

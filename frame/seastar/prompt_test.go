@@ -21,7 +21,7 @@ func TestAFellowIsNotWaitedFor(t *testing.T) {
 		"a Seastar server": {&Protocol{}, &Protocol{}, false, DefaultLinger},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.server.family.add(1 << idShift)
+			c.server.parents.add(1 << idShift)
 			answer := hello(record{featConnectionID, idData(2 << idShift)})
 			_, said, _, err := dial(c.client, 1<<idShift, answer)
 			if err != nil {
@@ -66,7 +66,7 @@ func lingerOf(t *testing.T, s frame.Session) time.Duration {
 		s.Control(&o, &frame.Frame{Kind: k, Stream: 1, Grants: []frame.Grant{{}}})
 	}
 	s.Flush(&o)
-	linger, over := s.(frame.Ender).Over()
+	linger, over := over(s)
 	if !over {
 		t.Fatal("both directions have ended, and the connection has not")
 	}

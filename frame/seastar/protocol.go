@@ -62,9 +62,9 @@ type Protocol struct {
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 
-	family family
-	once   sync.Once
-	budget budget
+	parents parents
+	once    sync.Once
+	budget  budget
 }
 
 // Name returns "seastar".
@@ -136,7 +136,7 @@ func (p *Protocol) call(rw io.ReadWriter, g *frame.Greeting, a agreed) (frame.Se
 	if err := p.accept(rs, g, &a); err != nil {
 		return nil, err
 	}
-	g.Early = rest
+	g.Early, g.ID = rest, a.id
 	if g.Parent != 0 {
 		g.Peer.MaxStreams = 1
 		return newStream(p, a, true), nil
@@ -219,7 +219,7 @@ func (p *Protocol) answer(ctx context.Context, rw io.ReadWriter, g *frame.Greeti
 		s.Closed()
 		return nil, err
 	}
-	g.Early = rest
+	g.Early, g.ID, g.Parent = rest, a.id, a.parent
 	return s, nil
 }
 
@@ -229,10 +229,10 @@ func (p *Protocol) isolate(ctx context.Context, g *frame.Greeting, cookie string
 	switch {
 	case p.Isolate == nil:
 		return nil
-	case g.Ask == nil:
+	case g.Guard == nil:
 		return hook(ctx)
 	}
-	return g.Ask(ctx, hook)
+	return g.Guard(ctx, hook)
 }
 
 // choose settles what a client's hello asks for, and makes the answer to it.
@@ -261,7 +261,7 @@ func (p *Protocol) choose(rs []record, a *agreed) (reply []record, err error) {
 		}
 	}
 	if !p.NoStreams {
-		a.id = p.family.number()
+		a.id = p.parents.number()
 		reply = append(reply, record{featConnectionID, idData(a.id)})
 	}
 	if cookie, ok := find(rs, featIsolation); ok {
@@ -276,32 +276,23 @@ func (p *Protocol) choose(rs []record, a *agreed) (reply []record, err error) {
 	return reply, nil
 }
 
-// A session is what a handshake makes.
-type session interface {
-	frame.Session
-	frame.Ender
-}
-
 // join gives a server's connection its place before its client hears of it.
-func (p *Protocol) join(ctx context.Context, a agreed, g *frame.Greeting) (session, error) {
+func (p *Protocol) join(ctx context.Context, a agreed, g *frame.Greeting) (frame.Session, error) {
 	if a.parent == 0 {
 		if a.id != 0 {
-			p.family.add(a.id)
+			p.parents.add(a.id)
 		}
 		return newServer(p, a), nil
 	}
-	if err := p.family.adopt(a.parent, g.Own.MaxStreams); err != nil {
-		return nil, err
+	if !p.parents.has(a.parent) {
+		return nil, failf(frame.CodeProtocol, "a stream of connection %#x, which is not there", a.parent)
 	}
-	s := newStream(p, a, false)
-	if g.Adopt == nil {
-		return s, nil
+	if g.Adopt != nil {
+		if err := g.Adopt(ctx, a.parent, a.id); err != nil {
+			return nil, err
+		}
 	}
-	if err := g.Adopt(ctx, a.parent, a.id); err != nil {
-		s.Closed()
-		return nil, err
-	}
-	return s, nil
+	return newStream(p, a, false), nil
 }
 
 func (p *Protocol) now() time.Time {

@@ -83,8 +83,8 @@ func (r *reader) between() bool { return r.boundary() && r.pack.idle() }
 // boundary is between, within what was compressed.
 func (r *reader) boundary() bool { return r.at == atHead && r.nhead == 0 }
 
-// Held implements frame.Holder.
-func (r *reader) Held() int {
+// Buffered implements frame.Session.
+func (r *reader) Buffered() int {
 	n := len(r.small) + len(r.held) - r.heldAt
 	if r.pack != nil {
 		n += r.pack.held()

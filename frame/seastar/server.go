@@ -13,6 +13,7 @@ import (
 
 // server is a server's connection that calls come in on. Each is a unary stream.
 type server struct {
+	frame.Base
 	reader
 	sender
 	agreed
@@ -70,17 +71,11 @@ func newServer(p *Protocol, a agreed) *server {
 // Caps tells what the protocol can carry.
 func (s *server) Caps() frame.Caps { return caps }
 
-// ConnID implements frame.Parent.
-func (s *server) ConnID() uint64 { return s.id }
-
-// Over implements frame.Ender: calls end no connection.
-func (s *server) Over() (time.Duration, bool) { return 0, false }
-
-// Closed implements frame.Ender: no stream can belong to the connection any
+// Closed implements frame.Session: no stream can belong to the connection any
 // more, and its calls cost nothing.
 func (s *server) Closed() {
 	if s.id != 0 {
-		s.p.family.remove(s.id)
+		s.p.parents.remove(s.id)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,7 +94,7 @@ func (s *server) Closed() {
 	}
 }
 
-// Full implements frame.Pauser: the next request costs more than there is left.
+// Full implements frame.Session: the next request costs more than there is left.
 func (s *server) Full() <-chan struct{} {
 	if !s.paused {
 		return nil
@@ -247,7 +242,7 @@ func (s *server) after(f *frame.Frame) bool {
 	s.outcome.said = true
 	f.Metadata = nil
 	if s.outcome.refusal != "" {
-		f.Kind, f.Stream, f.Value = frame.Answer, 0, uint64(s.cur.id)
+		f.Kind, f.Stream, f.Value = frame.Reply, 0, uint64(s.cur.id)
 		f.Code, f.Reason = s.outcome.code, s.outcome.refusal
 		return true
 	}
@@ -294,7 +289,7 @@ func (s *server) Control(o *frame.Out, f *frame.Frame) {
 			s.end(o, c, f)
 			s.p.budget.give(c.cost)
 		}
-	case frame.Answer:
+	case frame.Reply:
 		s.throw(o, &call{id: int64(f.Value)}, exceptionUser, f.Reason, notMeasured)
 	}
 }
@@ -376,6 +371,3 @@ func (s *server) respond(o *frame.Out, id int64, m pool.Message, took uint32) {
 	}
 	s.sender.frame(o, head[:n], m)
 }
-
-// Flush implements frame.Session.
-func (s *server) Flush(*frame.Out) {}

@@ -2,8 +2,6 @@ package seastar
 
 import (
 	"encoding/binary"
-	"sync"
-	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
@@ -15,6 +13,7 @@ const streamNumber = 1
 // stream is a connection that is one stream. Both sides of it are the same but
 // for how it begins.
 type stream struct {
+	frame.Base
 	reader
 	sender
 	agreed
@@ -33,13 +32,12 @@ type stream struct {
 
 	// Owned by the writer.
 	opened  bool
-	answers bool          // an Accept is to be returned by Local
+	answers bool          // an Accept is to be returned by Event
 	reject  []frame.Frame // other opens are refused
 	sentEnd bool
 	handed  bool // the application was handed the peer's end
 	broken  bool // nothing is written any more, and the connection is to end
-
-	once sync.Once
+	over    bool // Event has returned Finished
 }
 
 func newStream(p *Protocol, a agreed, isClient bool) *stream {
@@ -53,19 +51,6 @@ func newStream(p *Protocol, a agreed, isClient bool) *stream {
 
 // Caps tells what the protocol can carry.
 func (s *stream) Caps() frame.Caps { return caps }
-
-// ConnID implements frame.Child.
-func (s *stream) ConnID() uint64 { return s.id }
-
-// ParentID implements frame.Child.
-func (s *stream) ParentID() uint64 { return s.parent }
-
-// Closed implements frame.Ender: the stream does not count any more.
-func (s *stream) Closed() {
-	if !s.isClient {
-		s.once.Do(func() { s.p.family.leave(s.parent) })
-	}
-}
 
 // Next implements frame.Session. A server's stream begins with its Open, before
 // anything was read.
@@ -101,7 +86,7 @@ func (s *stream) short(p []byte, f *frame.Frame) int {
 	return streamLen + int(n)
 }
 
-// Full implements frame.Pauser: a client has nobody yet to give to what has come.
+// Full implements frame.Session: a client has nobody yet to give to what has come.
 func (s *stream) Full() <-chan struct{} {
 	if !s.paused {
 		return nil
@@ -242,8 +227,8 @@ func (s *stream) finish(o *frame.Out, c frame.Code) {
 	}
 }
 
-// Local implements frame.Local.
-func (s *stream) Local(f *frame.Frame) bool {
+// Event implements frame.Session.
+func (s *stream) Event(f *frame.Frame) bool {
 	switch {
 	case s.answers:
 		s.answers = false
@@ -257,7 +242,7 @@ func (s *stream) Local(f *frame.Frame) bool {
 	case s.opened:
 		s.resumeReader()
 	}
-	return false
+	return s.finished(f)
 }
 
 // resumeReader has the reader go on: the stream has heard that it is accepted.
@@ -269,18 +254,16 @@ func (s *stream) resumeReader() {
 	}
 }
 
-// Over implements frame.Ender.
-func (s *stream) Over() (time.Duration, bool) {
-	switch {
-	case s.broken:
-		return 0, true
-	case s.sentEnd && s.handed && s.prompt:
-		return 0, true
-	case s.sentEnd && s.handed:
-		return s.p.linger(), true
+// finished fills f with the end of the connection, when it is time for that. A peer that
+// may lose an end with a FIN behind it is given the time to close first.
+func (s *stream) finished(f *frame.Frame) bool {
+	if s.over || !s.broken && !(s.sentEnd && s.handed) {
+		return false
 	}
-	return 0, false
+	s.over = true
+	f.Kind, f.Stream, f.Deadline = frame.Finished, 0, 0
+	if !s.broken && !s.prompt {
+		f.Deadline = s.p.linger()
+	}
+	return true
 }
-
-// Flush implements frame.Session.
-func (s *stream) Flush(*frame.Out) {}

@@ -13,8 +13,8 @@ import (
 // their connections have begun.
 func serverStream(t testing.TB, p *Protocol, rs ...record) frame.Session {
 	t.Helper()
-	id := p.family.number()
-	p.family.add(id)
+	id := p.parents.number()
+	p.parents.add(id)
 	s := mustServe(t, p, append(rs, record{featStreamParent, idData(id)})...)
 	lines, err := events(s, nil)
 	if err != nil || len(lines) != 1 {
@@ -41,15 +41,15 @@ func both(t *testing.T, f func(t *testing.T, s frame.Session)) {
 
 func TestAServersStreamIsThereBeforeItsData(t *testing.T) {
 	p := &Protocol{}
-	p.family.add(7 << idShift)
+	p.parents.add(7 << idShift)
 	s := mustServe(t, p, record{featStreamParent, idData(7 << idShift)})
 	lines, err := events(s, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	equal(t, "at the start", lines, []string{`1 open "" unary=false value=0x10000 left=0s grants=1`})
-	if c := s.(frame.Child); c.ParentID() != 7<<idShift || c.ConnID() != 1<<idShift {
-		t.Errorf("stream %#x of %#x", c.ConnID(), c.ParentID())
+	if c := s; parentID(c) != 7<<idShift || connID(c) != 1<<idShift {
+		t.Errorf("stream %#x of %#x", connID(c), parentID(c))
 	}
 	for _, k := range []frame.Kind{frame.Accept, frame.Credit, frame.Stop, frame.Read, frame.GoAway, frame.Ended} {
 		if got := control(s, &frame.Frame{Kind: k, Stream: 1}); len(got) > 0 {
@@ -65,7 +65,7 @@ func TestAClientsStreamIsThereBeforeItsData(t *testing.T) {
 	if err := l.feed(append(streamFrame([]byte("early")), 3, 0)); err != nil || l.lines != nil {
 		t.Fatal(l.lines, err)
 	}
-	wait := s.(frame.Pauser).Full()
+	wait := s.Full()
 	if wait == nil || closed(wait) {
 		t.Fatal("reading goes on")
 	}
@@ -80,7 +80,7 @@ func TestAClientsStreamIsThereBeforeItsData(t *testing.T) {
 	if err := l.feed(nil); err != nil {
 		t.Fatal(err)
 	}
-	if s.(frame.Pauser).Full() != nil {
+	if s.Full() != nil {
 		t.Fatal("reading waits again")
 	}
 	if err := l.feed(append([]byte{0, 0}, "abc"...)); err != nil {
@@ -190,7 +190,7 @@ func TestWhenAStreamsConnectionIsOver(t *testing.T) {
 					want = endFrame
 				}
 				equalBytes(t, "written", got, want)
-				linger, over := s.(frame.Ender).Over()
+				linger, over := over(s)
 				if over != (c.over != no) || over && linger != c.over {
 					t.Errorf("over %v after %v, want after %v", over, linger, c.over)
 				}
@@ -204,7 +204,7 @@ func TestWhenAStreamsConnectionIsOver(t *testing.T) {
 
 func TestBegunTellsWhereAFrameIsIncomplete(t *testing.T) {
 	s := serverStream(t, &Protocol{})
-	begun := s.(interface{ Begun() (int64, bool) }).Begun
+	begun := s.Begun
 	for _, c := range []struct {
 		in string
 		at int64

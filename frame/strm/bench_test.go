@@ -245,7 +245,7 @@ func (k *talk) deliver(from, to *Session) {
 				k.deliver(to, from)
 			}
 			return
-		case frame.Answer:
+		case frame.Reply:
 			to.Control(&k.o, &k.f)
 		}
 	}

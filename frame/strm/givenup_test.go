@@ -22,7 +22,7 @@ func TestAStreamThatLosesItsPlaceToARequestGivenUpHasEnded(t *testing.T) {
 		st.phase.Store(uint32(live))
 		s.mu.Unlock()
 		control(s, frame.Frame{Kind: frame.EOS, Stream: id})
-		if s.Local(&in) {
+		if s.Event(&in) {
 			t.Fatalf("stream %d: %v", id, describe(&in))
 		}
 		id += 2
@@ -32,7 +32,7 @@ func TestAStreamThatLosesItsPlaceToARequestGivenUpHasEnded(t *testing.T) {
 	if s.find(1) != nil {
 		t.Fatal("stream 1 has kept its place")
 	}
-	if !s.Local(&in) || in.Kind != frame.EOS || in.Stream != 1 {
+	if !s.Event(&in) || in.Kind != frame.EOS || in.Stream != 1 {
 		t.Fatalf("nobody was told of the end of stream 1: %s", describe(&in))
 	}
 }

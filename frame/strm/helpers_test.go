@@ -129,7 +129,7 @@ func eventOf(f *frame.Frame) event {
 
 var kindNames = map[frame.Kind]string{
 	frame.Open: "open", frame.Accept: "accept", frame.Reject: "reject", frame.Data: "data", frame.EOS: "eos",
-	frame.Reset: "reset", frame.Stop: "stop", frame.Credit: "credit", frame.Answer: "answer", frame.Skip: "skip", frame.GoAway: "goaway",
+	frame.Reset: "reset", frame.Stop: "stop", frame.Credit: "credit", frame.Reply: "answer", frame.Skip: "skip", frame.GoAway: "goaway",
 }
 
 // describe tells what a frame says.
@@ -223,7 +223,7 @@ func (s *side) feed(p []byte) {
 			}
 			clear(in)
 			return
-		case frame.Answer:
+		case frame.Reply:
 			s.out = append(s.out, control(s.Session, f)...)
 		default:
 			s.events = add(s.events, eventOf(&f))
@@ -250,7 +250,7 @@ func (s *side) run(p []byte, id uint64) int {
 
 // local takes the events that writing has caused, as a connection does.
 func (s *side) local() {
-	for f := (frame.Frame{}); s.Local(&f); {
+	for f := (frame.Frame{}); s.Event(&f); {
 		s.events = add(s.events, eventOf(&f))
 	}
 }

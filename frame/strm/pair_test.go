@@ -8,7 +8,6 @@ import (
 
 var (
 	_ frame.Session  = (*Session)(nil)
-	_ frame.Local    = (*Session)(nil)
 	_ frame.Protocol = Protocol{}
 )
 

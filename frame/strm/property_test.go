@@ -54,7 +54,7 @@ const (
 
 func (m *model) control(f frame.Frame) {
 	m.out = append(m.out, written(m.s, func(o *frame.Out) { m.s.Control(o, &f) })...)
-	for f := (frame.Frame{}); m.s.Local(&f); {
+	for f := (frame.Frame{}); m.s.Event(&f); {
 		m.event(&f)
 	}
 }
@@ -244,7 +244,7 @@ func (m *model) take(p []byte) {
 
 func (m *model) event(f *frame.Frame) {
 	switch f.Kind {
-	case frame.Answer:
+	case frame.Reply:
 		m.control(*f)
 		return
 	case frame.Open:

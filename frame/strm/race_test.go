@@ -31,7 +31,7 @@ func (r *run) read(in pipe) error {
 			if rest = rest[n:]; f.Kind == frame.None {
 				break
 			}
-			if f.Kind == frame.Answer {
+			if f.Kind == frame.Reply {
 				a := f
 				r.todo <- func(o *frame.Out) { r.s.Control(o, &a) }
 				continue
@@ -51,7 +51,7 @@ func (r *run) write(out pipe) {
 		if b := flatten(r.s, &o); len(b) > 0 {
 			out <- b
 		}
-		for r.s.Local(&l) {
+		for r.s.Event(&l) {
 			r.events(&l)
 		}
 	}

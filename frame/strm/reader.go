@@ -66,8 +66,8 @@ type input struct {
 // between tells whether nothing has begun that is not complete.
 func (in *input) between() bool { return in.state == atHeader && in.nhead == 0 }
 
-// Held implements frame.Holder.
-func (s *Session) Held() int { return s.in.got.Len() }
+// Buffered implements frame.Session.
+func (s *Session) Buffered() int { return s.in.got.Len() }
 
 // Next implements frame.Session. Payloads of events that come of one packet alias
 // the input that ended it.
@@ -428,7 +428,7 @@ func (s *Session) reply(b func(b []byte) []byte) error {
 		return codef(frame.CodeCalm, "too many answers wait to be read")
 	}
 	if first {
-		s.emit(frame.Frame{Kind: frame.Answer})
+		s.emit(frame.Frame{Kind: frame.Reply})
 	}
 	return nil
 }

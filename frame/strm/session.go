@@ -11,6 +11,7 @@ import (
 
 // Session is the protocol of one connection. It implements frame.Session.
 type Session struct {
+	frame.Base
 	client     bool
 	maxMessage int // longest message that we take, bytes
 	peerBody   int // longest body that the peer takes, bytes

@@ -235,14 +235,14 @@ func TestABurstOfStrayFramesGetsOneAnswer(t *testing.T) {
 		if rest = rest[n:]; f.Kind == frame.None {
 			break
 		}
-		if f.Kind == frame.Answer {
+		if f.Kind == frame.Reply {
 			answers++
 		}
 	}
 	if out := packets(t, control(s.Session, f)); answers != 1 || len(out) != 0 {
 		t.Errorf("%d answers, and %d packets for what is none", answers, len(out))
 	}
-	if out := packets(t, control(s.Session, frame.Frame{Kind: frame.Answer})); len(out) != 1000 {
+	if out := packets(t, control(s.Session, frame.Frame{Kind: frame.Reply})); len(out) != 1000 {
 		t.Errorf("%d packets", len(out))
 	}
 }

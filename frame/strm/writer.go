@@ -163,9 +163,9 @@ func (c *call) take(run *pool.Queue) {
 	run.Release()
 }
 
-// Local implements frame.Local: a request or an answer that could not be written
+// Event implements frame.Session: a request or an answer that could not be written
 // ends its streams, and a stream that loses its place has ended.
-func (s *Session) Local(f *frame.Frame) bool {
+func (s *Session) Event(f *frame.Frame) bool {
 	w := &s.out
 	if w.told == len(w.local) {
 		return false
@@ -178,7 +178,7 @@ func (s *Session) Local(f *frame.Frame) bool {
 	return true
 }
 
-// tell has Local return f.
+// tell has Event return f.
 func (s *Session) tell(f frame.Frame) { s.out.local = append(s.out.local, f) }
 
 // tellEnd has it return the end of a stream, if id is not 0.
@@ -188,16 +188,13 @@ func (s *Session) tellEnd(id uint64) {
 	}
 }
 
-// Flush does nothing: every frame is complete when it is appended.
-func (s *Session) Flush(*frame.Out) {}
-
 // Control appends any other frame. What brpc can't carry writes nothing.
 func (s *Session) Control(o *frame.Out, f *frame.Frame) {
 	switch f.Kind {
 	case frame.Open:
 		s.open(o, f)
 		return
-	case frame.Answer:
+	case frame.Reply:
 		s.mu.Lock()
 		o.Buf = append(o.Buf, s.pending...)
 		s.pending = kept(s.pending, keptBytes)

@@ -30,7 +30,7 @@ func TestAnEndWaitsForNoCredit(t *testing.T) {
 			}
 			c.end(a, b)
 			run(t, a, b, false)
-			if !b.s.peerOver() {
+			if !(b.s.st.recv != recvOpen && b.s.st.recv != recvStopped) {
 				t.Fatal("the end has not come")
 			}
 			if _, err := b.s.Receive(noWait); !errors.Is(err, c.want) {
@@ -58,8 +58,8 @@ func TestAnEndComesAfterTheData(t *testing.T) {
 	for granted := 0; granted <= 3*frame.MessageOverhead+120; granted += 7 {
 		a.granted, b.window = granted, granted
 		run(t, a, b, true) // which checks that the end comes after all of it
-		if over := a.model.received == 3; b.s.peerOver() != over {
-			t.Fatalf("with a credit of %d, %d of 3 messages have come; the end has: %v", granted, a.model.received, b.s.peerOver())
+		if over := a.model.received == 3; (b.s.st.recv != recvOpen && b.s.st.recv != recvStopped) != over {
+			t.Fatalf("with a credit of %d, %d of 3 messages have come; the end has: %v", granted, a.model.received, (b.s.st.recv != recvOpen && b.s.st.recv != recvStopped))
 		}
 	}
 	a.granted, b.window = 1<<10, 1<<10

@@ -185,6 +185,7 @@ func (l *fakeLink) broken() error {
 
 // fakeSession keeps frames as they are.
 type fakeSession struct {
+	frame.Base
 	caps   frame.Caps
 	wrote  []frame.Frame
 	during func() // called once, while data is encoded: the stream is not locked then
@@ -193,7 +194,8 @@ type fakeSession struct {
 var errNoInput = errors.New("a fake session does not read")
 
 func (s *fakeSession) Next([]byte, *frame.Frame) (int, error) { return 0, errNoInput }
-func (s *fakeSession) Flush(*frame.Out)                       {}
+func (s *fakeSession) Begun() (int64, bool)                   { return 0, false }
+func (s *fakeSession) Buffered() int                          { return 0 }
 func (s *fakeSession) Caps() frame.Caps                       { return s.caps }
 
 func (s *fakeSession) Messages(o *frame.Out, id uint64, run pool.Queue) {

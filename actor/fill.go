@@ -77,9 +77,6 @@ func (s *Stream) controls(sess frame.Session, o *frame.Out) {
 		}
 		sess.Control(o, f)
 	}
-	if w&wantAgain != 0 {
-		writeEnd(sess, o, id, nil)
-	}
 	if w&wantEnded != 0 {
 		f := o.Scratch(frame.Ended, id)
 		f.Value = s.messages
@@ -209,6 +206,5 @@ func (s *Stream) filled(end bool) {
 	}
 	if end {
 		s.apply(s.st.endWritten())
-		s.awaitEnd()
 	}
 }

@@ -81,7 +81,7 @@ func newPair(aWindow, bWindow, connWindow, fragment int) (a, b *end) {
 
 // reportedCaps are those of a protocol whose receiver reports what it took.
 var reportedCaps = frame.Caps{
-	Name: "fake", Pacing: frame.Reported, HalfClose: true, Status: true, Stop: true, Early: true, MaxStream: 1 << 62,
+	Name: "fake", Pacing: frame.Reported, HalfClose: true, Status: true, Stop: true, Early: true, SendWindow: 2 << 20, MaxStream: 1 << 62,
 }
 
 // newPairOf makes two streams of a protocol. Where it has no windows of the

@@ -72,7 +72,6 @@ func (s *Stream) hasCredit() bool {
 
 func (s *Stream) canAccept() bool {
 	if s.cred.left() <= 0 {
-		s.awaitReport()
 		return false
 	}
 	if !s.link.Room() {

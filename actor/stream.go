@@ -85,8 +85,7 @@ const (
 	wantStop                    // we read no more
 	wantEnded                   // the application was handed the end
 	wantReset
-	wantEnd   // our end, that nothing is before
-	wantAgain // our end, once more
+	wantEnd // our end, that nothing is before
 )
 
 // A Stream is one stream. Its methods may be called from any goroutine, except
@@ -148,9 +147,6 @@ type ends struct {
 
 	unanswered bool   // given up before the peer's answer
 	reported   uint64 // payload bytes that the peer says it has taken
-	nudged     uint64 // of the window's credit, what nudges have added
-	nudge      *nudge
-	repeat     *repeat
 }
 
 // Init makes s a stream on link. It must be called once, before anything else.
@@ -304,14 +300,6 @@ func (s *Stream) settleUp() {
 
 // over tells everybody that nothing will change any more.
 func (s *Stream) over() {
-	if e := s.ends; e != nil {
-		if e.nudge != nil {
-			s.link.Timers().Stop(&e.nudge.timer)
-		}
-		if e.repeat != nil {
-			s.link.Timers().Stop(&e.repeat.timer)
-		}
-	}
 	f := s.f
 	if f == nil {
 		return

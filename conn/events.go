@@ -15,7 +15,7 @@ import (
 type events struct {
 	f        frame.Frame
 	timer    timers.Timer
-	armed    bool          // the timer is set
+	wake     time.Time     // what the timer is set to; zero: it is not; it may fire early
 	finished bool          // the connection is to end when all is written
 	linger   time.Duration // in which the peer may end it
 	lingers  atomic.Bool   // nothing is left to do but wait for the peer's FIN
@@ -35,9 +35,9 @@ func (c *Conn) sessionEvents() {
 			return
 		}
 	}
-	if d := c.sess.Wake(); d > 0 && !e.armed {
-		e.armed = true
-		c.cfg.Timers.Set(&e.timer, (*sessionTimer)(c), time.Now().Add(d))
+	if at := c.sess.Wake(); !at.IsZero() && (e.wake.IsZero() || at.Before(e.wake)) {
+		e.wake = at
+		c.cfg.Timers.Set(&e.timer, (*sessionTimer)(c), at)
 		if c.keeper.over.Load() { // the end did not find it
 			c.cfg.Timers.Stop(&e.timer)
 		}
@@ -66,7 +66,7 @@ func (t *sessionTimer) Expire(*timers.Timer, time.Time) {
 
 // tick has the session write what is due.
 func (c *Conn) tick() {
-	c.events.armed = false
+	c.events.wake = time.Time{}
 	c.sess.Tick(&c.out.o)
 }
 

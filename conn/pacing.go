@@ -17,17 +17,13 @@ const senderWindows = 4
 // stops reading.
 const unpacedMost = 256 << 10
 
-// longerMost is by how much a call's message may be longer than MaxMessage, in bytes,
-// before its protocol refuses it: brpc's has its limit together with its headers.
-const longerMost = 128 << 10
-
 // onItsWay is how many bytes of credit a peer can have sent on a stream that ended
 // meanwhile: a window where it needs credit, else also the message of a call.
 func (c *Conn) onItsWay() uint64 {
 	if c.pacing == frame.Granted {
 		return uint64(c.lim.ConnWindow)
 	}
-	return uint64(max(c.lim.ConnWindow, c.lim.MaxMessage+longerMost))
+	return uint64(max(c.lim.ConnWindow, frame.Cost(c.lim.MaxMessage+c.caps.MaxOverrun)))
 }
 
 // MostUnread is how many bytes of credit the peer can have unread here.

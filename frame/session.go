@@ -39,16 +39,16 @@ type Session interface {
 	Fragment(o *Out, id uint64, m pool.Message, off, n int)
 	// Control appends any other frame.
 	Control(o *Out, f *Frame)
-	// Tick appends what is due by now. It is called when the time of Wake has passed.
+	// Tick appends what is due by now. It is called when it is time for what Wake said.
 	Tick(o *Out)
 	// Flush completes what was appended: after it, o can be written.
 	Flush(o *Out)
 	// Event fills f with an event that the peer did not send, and that writing or time
 	// has caused, as Next does. It is called after each Flush, until it returns false.
 	Event(f *Frame) bool
-	// Wake is after how long Tick is to be called; 0 is not at all. It is asked after the
+	// Wake is when Tick is to be called; the zero Time is not at all. It is asked after the
 	// events of each Flush.
-	Wake() time.Duration
+	Wake() time.Time
 
 	// Closed is called once, when the connection has ended or has never begun: any time
 	// after the handshake, by anyone.
@@ -77,7 +77,7 @@ func (Base) Flush(*Out) {}
 func (Base) Event(*Frame) bool { return false }
 
 // Wake asks for no Tick.
-func (Base) Wake() time.Duration { return 0 }
+func (Base) Wake() time.Time { return time.Time{} }
 
 // Closed has nothing to give back.
 func (Base) Closed() {}
@@ -114,6 +114,8 @@ type Caps struct {
 	Ping        bool   // a side can ask whether the other is there
 	StreamConns bool   // a stream has a connection of its own; calls are made on that one's parent
 	Outlives    bool   // an open's deadline is that of its answer: the stream outlives it
+	SendWindow  int    // where the receiver grants no credit: what a stream may have unread, bytes
+	MaxOverrun  int    // by how much a message may be longer than MaxMessage before it is refused, bytes
 	MaxFragment int    // largest piece of a message, bytes
 	MaxInline   int    // longest request or reply in an Open or Accept, bytes; 0: as long as any message
 	MaxStream   uint64 // the last number that a stream can have
@@ -132,6 +134,21 @@ type Out struct {
 	refd int // bytes by reference
 	held pool.Queue
 	f    *Frame // what Scratch returns; nil: not asked for since Reset
+
+	// Clock is what Now asks; nil is time.Now.
+	Clock func() time.Time
+	now   time.Time
+}
+
+// Now is the time of this output, for sessions that wait for something: it is looked at
+// once, when the first of them asks.
+func (o *Out) Now() time.Time {
+	if o.now.IsZero() {
+		if o.now = time.Now(); o.Clock != nil {
+			o.now = o.Clock()
+		}
+	}
+	return o.now
 }
 
 // Scratch returns an empty frame of a kind, to be filled and passed to Control
@@ -231,6 +248,7 @@ func (o *Out) Vec(v [][]byte) [][]byte {
 func (o *Out) Reset() {
 	o.held.Release()
 	clear(o.refs)
+	o.now = time.Time{}
 	if o.f != nil {
 		PutFrame(o.f)
 		o.f = nil

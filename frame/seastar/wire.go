@@ -41,6 +41,9 @@ const (
 	maxText  = 16 << 10 // of an exception; the rest is dropped
 )
 
+// sendWindow is what one of Seastar's sinks may have on its way, bytes.
+const sendWindow = 100 << 10
+
 const (
 	endOfStream = 0xffffffff // the length that says so
 	notMeasured = 0xffffffff // a handler's duration
@@ -70,7 +73,7 @@ func failf(c frame.Code, format string, args ...any) error {
 // caps is what both sorts of connections carry.
 var caps = frame.Caps{
 	Name: name, Pacing: frame.Unpaced, HalfClose: true, Early: true, StreamConns: true,
-	MaxFragment: 1 << 30, MaxStream: 1 << 62,
+	SendWindow: sendWindow, MaxFragment: 1 << 30, MaxStream: 1 << 62,
 }
 
 // mostLeft is the longest time left that is told or heard, so that no sum with it

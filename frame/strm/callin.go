@@ -210,7 +210,7 @@ func (s *Session) offer(m *rpcMeta, n int) *stream {
 	c := s.newCall(call{
 		first: in.next, n: n, unary: !m.hasSettings, correlation: m.correlation,
 		dotless: bytes.IndexByte(m.service, '.') < 0,
-	}, offered)
+	}, offered, nil)
 	in.next += 2 * uint64(n)
 	s.emit(frame.Frame{
 		Kind: frame.Open, Stream: c.first, Unary: c.unary, Method: in.methodOf(m),

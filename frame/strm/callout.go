@@ -25,6 +25,19 @@ func (c *call) wants(gs []frame.Grant) {
 	}
 }
 
+// windows keeps what the handler says of each stream's window, if it says anything.
+func (c *call) windows(gs []frame.Grant) {
+	for i := range gs {
+		if gs[i].Limit > 0 {
+			c.limits = append([]frame.Grant(nil), gs...)
+			return
+		}
+	}
+}
+
+// window is that of stream i.
+func (c *call) window(i int) uint64 { return window(c.limits, i) }
+
 // millis is a time left as a request says it: rounded up, as 0 is none, and no more
 // than a timeout has room for.
 func millis(d time.Duration) int64 {
@@ -39,7 +52,7 @@ func (s *Session) open(o *frame.Out, f *frame.Frame) {
 		method: f.Method, metadata: f.Metadata, waits: f.FollowsData,
 		correlation: int64(f.Stream),
 		timeout:     millis(f.Deadline),
-	}, asked)
+	}, asked, f.Grants)
 	c.wants(f.Grants)
 	if c.unary {
 		c.keep(f.Payload)
@@ -271,6 +284,7 @@ func (s *Session) accept(o *frame.Out, st *stream, f *frame.Frame) {
 	}
 	c.settled = min(max(len(f.Grants), 1), c.n)
 	c.wants(f.Grants)
+	c.windows(f.Grants)
 	if c.waits = f.FollowsData; c.waits {
 		return
 	}
@@ -323,8 +337,11 @@ func (s *Session) grant(o *frame.Out, c *call) {
 			s.tellEnd(s.await(st, dropped))
 		case st.ended:
 			s.tellEnd(s.await(st, closing))
+			s.out.retries.add(0, st, o.Now(), true)
 		default:
 			st.phase.Store(uint32(live))
+			st.setWindow(c.window(i))
+			s.sent(o, st, 0) // what was deferred may have filled it
 		}
 	})
 }

@@ -224,7 +224,7 @@ func TestARepeatedCloseMayBeAnsweredByAnRST(t *testing.T) {
 				c.events = nil
 			}
 			if k.again {
-				wrote(t, control(c.Session, eos(1)), "STRM 1=1 2=1 3=2")
+				wrote(t, tick(c.Session, c.Wake()), "STRM 1=1 2=1 3=2")
 			}
 			c.feed(appendRST(nil, 1))
 			c.expect(t, k.want)

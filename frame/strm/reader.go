@@ -193,7 +193,7 @@ func (s *Session) fast(p []byte, f *frame.Frame) int {
 			return 0
 		}
 		in.useless = 0
-		f.Kind, f.Stream, f.Value = frame.Credit, st.id, st.reported
+		f.Kind, f.Stream, f.Value = frame.Credit, st.id, st.reported.Load()
 	default:
 		return 0
 	}

@@ -35,7 +35,10 @@ func newSession(client bool, maxMessage, peerBody int) *Session {
 
 // Caps tells what the protocol can carry.
 func (s *Session) Caps() frame.Caps {
-	return frame.Caps{Name: Name, Pacing: frame.Reported, Outlives: true, MaxFragment: maxFragment, MaxStream: maxStream}
+	return frame.Caps{
+		Name: Name, Pacing: frame.Reported, Outlives: true,
+		SendWindow: sendWindow, MaxOverrun: headerLen + maxRPCMeta + maxFrameMeta, MaxFragment: maxFragment, MaxStream: maxStream,
+	}
 }
 
 // maxStream is the last number of a stream. A number is also the id that the peer
@@ -85,11 +88,15 @@ type stream struct {
 	again    bool // our CLOSE was repeated, so that an RST may be all the peer can say; under the lock
 	ended    bool // ended before the answer, behind which that is written; the writer's
 
-	sent atomic.Uint64 // payload bytes
+	sent     atomic.Uint64 // payload bytes
+	reported atomic.Uint64 // payload bytes that the peer says it has taken; set by the reader
 
-	// The reader's.
-	reported uint64 // payload bytes that the peer says it has taken
-	within   bool   // a message that is not complete yet
+	// The writer's: see retry.go.
+	window  uint64 // bytes that may be unread at the peer; 0: no bound
+	probeAt uint64 // of sent, when the window is full and has not been probed
+	probes  uint8
+
+	within bool // a message that is not complete yet; the reader's
 
 	older, newer *stream // of those that wait for the peer; under the lock
 }
@@ -115,6 +122,7 @@ type call struct {
 	feedback bool           // we want to hear what the peer takes
 	writable bool           // we read
 	settled  int            // a server's: streams that were accepted
+	limits   []frame.Grant  // and their windows; nil: by default
 	waits    bool           // for the message that belongs to it
 	accept   bool           // a server's: the handler has accepted
 	payload  []byte         // what came with the frame that asks or accepts
@@ -128,9 +136,10 @@ type call struct {
 	earlySize int
 }
 
-// newCall enters a request and its streams into the table. The stream of a call
+// newCall enters a request and its streams, with what this side grants on them, into the
+// table. The stream of a call
 // lives as long as the call, so they are made together.
-func (s *Session) newCall(v call, p phase) *call {
+func (s *Session) newCall(v call, p phase, gs []frame.Grant) *call {
 	var c *call
 	var one *stream
 	if v.unary {
@@ -150,11 +159,19 @@ func (s *Session) newCall(v call, p phase) *call {
 			st = new(stream)
 		}
 		st.id = c.first + 2*uint64(i)
+		st.setWindow(window(gs, i))
 		st.call.Store(c)
 		st.phase.Store(uint32(p))
 		s.table.add(st)
 	}
 	return c
+}
+
+// setWindow is called before anything is written to the stream.
+func (st *stream) setWindow(n uint64) {
+	if st.window, st.probeAt = n, n; n == 0 {
+		st.probeAt = never
+	}
 }
 
 // earlyFrame is a frame for a stream whose request has no answer yet.

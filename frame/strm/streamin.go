@@ -174,18 +174,18 @@ func (s *Session) controlFrame(st *stream, fm *frameMeta) error {
 
 // feedback takes a report.
 func (s *Session) feedback(st *stream, consumed int64) error {
-	before := st.reported
+	before := st.reported.Load()
 	if !st.takeReport(consumed) {
 		return codef(frame.CodeFlowControl, "stream %d: %d bytes consumed, %d were sent", st.id, consumed, st.sent.Load())
 	}
 	switch {
 	case st.is(live):
-	case st.reported > before:
+	case st.reported.Load() > before:
 		return nil // nothing more is sent
 	default:
 		return s.uselessFrame()
 	}
-	s.emit(frame.Frame{Kind: frame.Credit, Stream: st.id, Value: st.reported})
+	s.emit(frame.Frame{Kind: frame.Credit, Stream: st.id, Value: st.reported.Load()})
 	return nil
 }
 
@@ -195,7 +195,9 @@ func (st *stream) takeReport(consumed int64) bool {
 	if consumed < 0 || uint64(consumed) > st.sent.Load() {
 		return false
 	}
-	st.reported = max(st.reported, uint64(consumed))
+	if uint64(consumed) > st.reported.Load() {
+		st.reported.Store(uint64(consumed))
+	}
 	return true
 }
 

@@ -15,6 +15,8 @@ type output struct {
 	local []frame.Frame // events that writing has caused
 	told  int           // of them, those that were passed on
 
+	retries retries
+
 	meta []byte // of a packet, while it is made
 	body []byte // of a packet, compressed
 }
@@ -52,7 +54,7 @@ func (s *Session) dataRun(o *frame.Out, st *stream, run pool.Queue) {
 		run.Release()
 		return
 	}
-	st.sent.Add(uint64(run.Bytes()))
+	s.sent(o, st, run.Bytes())
 	if run.Len() == 1 {
 		m, _ := run.Pop()
 		o.Buf = appendDataHead(o.Buf, st.peer, int64(st.id), m.Len(), false)
@@ -85,7 +87,7 @@ func (s *Session) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) 
 	switch {
 	case st == nil:
 	case st.is(live) && !st.deaf:
-		st.sent.Add(uint64(n))
+		s.sent(o, st, n)
 		o.Buf = appendDataHead(o.Buf, st.peer, int64(st.id), n, !last)
 		o.Payload(m.Bytes()[off : off+n])
 		if last {
@@ -287,13 +289,12 @@ func (s *Session) close(o *frame.Out, st *stream, f *frame.Frame) {
 			next = dropped
 		}
 		s.tellEnd(s.await(st, next))
+		if next == closing {
+			s.out.retries.add(0, st, o.Now(), true)
+		}
 	case closing:
-		switch f.Kind {
-		case frame.Reset:
+		if f.Kind == frame.Reset {
 			st.phase.Store(uint32(dropped))
-		case frame.EOS: // the peer has not answered for long
-			st.again = true
-			o.Buf = s.appendOurClose(o.Buf, st)
 		}
 	}
 }

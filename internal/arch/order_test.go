@@ -30,7 +30,7 @@ func TestReadingOrder(t *testing.T) {
 			order := g.order()
 			report(t, checkOrder(dir, g.share(order), backward))
 			if testing.Verbose() {
-				t.Log(g.describe(dir, order))
+				t.Log(g.describe(order))
 			}
 		})
 	}
@@ -142,10 +142,10 @@ func (g *graph) at(pos token.Pos) int {
 }
 
 func (g *graph) use(from, to int, name string) {
-	if d := &g.decls[to]; !strings.HasSuffix(d.name, name) {
-		name = d.name + "." + name
-	} else {
-		name = d.name
+	if d := g.decls[to].name; d == name || strings.HasSuffix(d, "."+name) {
+		name = d
+	} else { // a field, a method of an interface, a constant of a group
+		name = d + "." + name
 	}
 	if names := g.decls[from].uses[to]; !slices.Contains(names, name) {
 		g.decls[from].uses[to] = append(names, name)
@@ -218,10 +218,15 @@ func improve(order []int, cost [][]int) (moved bool) {
 				best, to = change, i
 			}
 		}
-		if to != from {
-			slices.Insert(slices.Delete(order, from, from+1), to, file)
-			moved = true
+		switch {
+		case to < from:
+			copy(order[to+1:from+1], order[to:from])
+		case to > from:
+			copy(order[from:to], order[from+1:to+1])
+		default:
+			continue
 		}
+		order[to], moved = file, true
 	}
 	return moved
 }
@@ -256,13 +261,12 @@ func (g *graph) share(order []int) float64 {
 	return 100 * float64(back) / float64(max(all, 1))
 }
 
-func (g *graph) describe(dir string, order []int) string {
+// describe says what an order is like, and what would make it better.
+func (g *graph) describe(order []int) string {
 	var text strings.Builder
 	back, all := g.back(order)
-	fmt.Fprintf(&text, "%s: %d files, %d arrows, %d run back: %.1f %%, at most %.1f\n",
-		dir, len(g.files), all, back, g.share(order), backward[dir])
+	fmt.Fprintf(&text, "%d files, %d arrows, %d run back: %.1f %%\n", len(g.files), all, back, g.share(order))
 	text.WriteString("in reading order, with the arrows back from the file and to it:\n")
-	names := g.backNames(order)
 	for i, a := range order {
 		var from, to int
 		for j, b := range order {
@@ -276,7 +280,7 @@ func (g *graph) describe(dir string, order []int) string {
 		fmt.Fprintf(&text, "  %-20s %3d from %3d to\n", g.files[a], from, to)
 	}
 	text.WriteString("arrows back, with the names used:\n")
-	for _, line := range names {
+	for _, line := range g.backNames(order) {
 		text.WriteString("  " + line + "\n")
 	}
 	text.WriteString("declarations that would save arrows back in another file:\n")
@@ -301,42 +305,53 @@ func (g *graph) backNames(order []int) (lines []string) {
 	}
 	for a, used := range names {
 		slices.Sort(used)
-		names[a] = slices.Compact(used)
-		lines = append(lines, fmt.Sprintf("%2d names: %s -> %s: %s",
-			len(names[a]), g.files[a.from], g.files[a.to], strings.Join(names[a], ", ")))
+		used = slices.Compact(used)
+		text := strings.Join(used[:min(len(used), 10)], ", ")
+		if len(used) > 10 {
+			text += ", …"
+		}
+		lines = append(lines, fmt.Sprintf("%2d names: %s -> %s: %s", len(used), g.files[a.from], g.files[a.to], text))
 	}
 	slices.Sort(lines)
 	return lines
 }
 
 // moves tries every declaration, and every type with its methods, in every
-// other file, and lists the 20 moves that save the most arrows back in this
-// order.
+// other file, and lists the 20 that save the most arrows back in this order,
+// with the files where they do.
 func (g *graph) moves(order []int) (lines []string) {
 	before, _ := g.back(order)
 	type move struct {
+		what  string
 		saved int
-		text  string
+		to    []string
 	}
 	var moves []move
 	for i := range g.decls {
-		name, from, group := g.decls[i].name, g.decls[i].file, []int{i}
-		if methods := g.methods(i); len(methods) > 0 {
-			name += " with its methods"
-			group = append(group, methods...)
+		from, group := g.decls[i].file, append([]int{i}, g.methods(i)...)
+		best := move{what: g.decls[i].name, saved: 1}
+		if len(group) > 1 {
+			best.what += " with its methods"
 		}
-		for to := range g.files {
+		best.what += " from " + g.files[from]
+		for to, name := range g.files {
 			g.move(group, to)
 			after, _ := g.back(order)
-			if after < before {
-				moves = append(moves, move{before - after, fmt.Sprintf("%s from %s to %s", name, g.files[from], g.files[to])})
+			switch saved := before - after; {
+			case saved > best.saved:
+				best.saved, best.to = saved, []string{name}
+			case saved == best.saved:
+				best.to = append(best.to, name)
 			}
 		}
 		g.move(group, from)
+		if len(best.to) > 0 {
+			moves = append(moves, best)
+		}
 	}
-	slices.SortFunc(moves, func(a, b move) int { return cmp.Or(b.saved-a.saved, cmp.Compare(a.text, b.text)) })
+	slices.SortStableFunc(moves, func(a, b move) int { return b.saved - a.saved })
 	for _, m := range moves[:min(len(moves), 20)] {
-		lines = append(lines, fmt.Sprintf("%2d saved: %s", m.saved, m.text))
+		lines = append(lines, fmt.Sprintf("%2d saved: %s to %s", m.saved, m.what, strings.Join(m.to, ", ")))
 	}
 	return lines
 }

@@ -166,7 +166,7 @@ func (g *graph) count(decl, sign int) {
 // search starts at random, many times, with a fixed seed: it always finds the
 // same.
 func (g *graph) order() []int {
-	const starts = 500
+	const starts = 100
 	cost := g.costs()
 	random := rand.New(rand.NewPCG(1, 2))
 	var best []int

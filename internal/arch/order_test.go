@@ -162,15 +162,15 @@ func (g *graph) count(decl, sign int) {
 }
 
 // order finds an order of the files with as few backward arrows as possible.
-// Among the best the one wins that has the exported names further up. The
-// search starts at random, many times, with a fixed seed: it always finds the
-// same.
+// Among the best the one wins with the fewest uses behind these arrows, then the
+// one with the exported names further up. The search starts at random, many
+// times, with a fixed seed: it always finds the same.
 func (g *graph) order() []int {
 	const starts = 100
 	cost := g.costs()
 	random := rand.New(rand.NewPCG(1, 2))
 	var best []int
-	least := 0
+	var least int64
 	for range starts {
 		order := random.Perm(len(g.files))
 		for improve(order, cost) {
@@ -183,16 +183,17 @@ func (g *graph) order() []int {
 }
 
 // costs says for each two files what it costs to have the first before the
-// second: the arrow back, if there is one, and far less than one arrow for each
-// exported name that comes later for it.
-func (g *graph) costs() [][]int {
-	const arrow = 1 << 20
-	cost := make([][]int, len(g.files))
+// second: the arrow back, if there is one, far less for each use behind it, and
+// far less again for each exported name that comes later for it.
+func (g *graph) costs() [][]int64 {
+	const arrow, use = 1 << 40, 1 << 20
+	cost := make([][]int64, len(g.files))
 	for a := range cost {
-		cost[a] = make([]int, len(g.files))
+		cost[a] = make([]int64, len(g.files))
 		for b := range cost[a] {
-			cost[a][b] = g.public[b]
-			if g.arrows[b][a] > 0 {
+			uses := g.arrows[b][a]
+			cost[a][b] = int64(g.public[b]) + use*int64(uses)
+			if uses > 0 {
 				cost[a][b] += arrow
 			}
 		}
@@ -202,17 +203,17 @@ func (g *graph) costs() [][]int {
 
 // improve moves one file after the other to its best place, and reports
 // whether any moved.
-func improve(order []int, cost [][]int) (moved bool) {
+func improve(order []int, cost [][]int64) (moved bool) {
 	for from := range order {
 		file := order[from]
-		best, to := 0, from
-		for change, i := 0, from-1; i >= 0; i-- {
+		best, to := int64(0), from
+		for change, i := int64(0), from-1; i >= 0; i-- {
 			change += cost[file][order[i]] - cost[order[i]][file]
 			if change < best {
 				best, to = change, i
 			}
 		}
-		for change, i := 0, from+1; i < len(order); i++ {
+		for change, i := int64(0), from+1; i < len(order); i++ {
 			change += cost[order[i]][file] - cost[file][order[i]]
 			if change < best {
 				best, to = change, i
@@ -231,7 +232,7 @@ func improve(order []int, cost [][]int) (moved bool) {
 	return moved
 }
 
-func total(order []int, cost [][]int) (sum int) {
+func total(order []int, cost [][]int64) (sum int64) {
 	for i, a := range order {
 		for _, b := range order[i+1:] {
 			sum += cost[a][b]
@@ -306,14 +307,18 @@ func (g *graph) backNames(order []int) (lines []string) {
 	for a, used := range names {
 		slices.Sort(used)
 		used = slices.Compact(used)
-		text := strings.Join(used[:min(len(used), 10)], ", ")
-		if len(used) > 10 {
-			text += ", …"
-		}
-		lines = append(lines, fmt.Sprintf("%2d names: %s -> %s: %s", len(used), g.files[a.from], g.files[a.to], text))
+		lines = append(lines, fmt.Sprintf("%2d names: %s -> %s: %s", len(used), g.files[a.from], g.files[a.to], first(10, used)))
 	}
 	slices.Sort(lines)
 	return lines
+}
+
+// first joins at most n of the names.
+func first(n int, names []string) string {
+	if len(names) > n {
+		return strings.Join(names[:n], ", ") + ", …"
+	}
+	return strings.Join(names, ", ")
 }
 
 // moves tries every declaration, and every type with its methods, in every
@@ -351,7 +356,7 @@ func (g *graph) moves(order []int) (lines []string) {
 	}
 	slices.SortStableFunc(moves, func(a, b move) int { return b.saved - a.saved })
 	for _, m := range moves[:min(len(moves), 20)] {
-		lines = append(lines, fmt.Sprintf("%2d saved: %s to %s", m.saved, m.what, strings.Join(m.to, ", ")))
+		lines = append(lines, fmt.Sprintf("%2d saved: %s to %s", m.saved, m.what, first(6, m.to)))
 	}
 	return lines
 }

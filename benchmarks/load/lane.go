@@ -2,10 +2,6 @@ package load
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
-	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -140,6 +136,12 @@ func (l *lane) run() {
 	}
 }
 
+func (l *lane) closeStream() {
+	if s := l.current.Swap(nil); s != nil && l.r.cfg.Workload != Churn {
+		_ = (*s).Close() // the figures are in
+	}
+}
+
 // dropRest accounts for what is due still when the lane ends.
 func (l *lane) dropRest() {
 	batch, _ := l.q.tryTake()
@@ -185,72 +187,6 @@ func (l *lane) sampled(seq uint64) bool {
 	return l.r.sampling && seq&l.r.sampleMask == 0
 }
 
-// pour sends one way as fast as it goes. The stop flag and the counters are
-// looked after once a burst: beside 64 bytes they would cost more than the
-// message.
-func (l *lane) pour() error {
-	burst := min(max(64<<10/int(l.size.Mean()), 1), 64)
-	for !l.r.stop.Load() {
-		for range burst {
-			if err := l.put(); err != nil {
-				return err
-			}
-		}
-		l.publish()
-		l.madeGood()
-	}
-	return l.finishOneWay()
-}
-
-// put sends the next message one way.
-func (l *lane) put() error {
-	measure := !l.bulk && l.sampled(l.sent)
-	p := l.next()
-	l.bytes += uint64(len(p))
-	if !measure {
-		return l.s.Send(p)
-	}
-	start := l.r.now()
-	err := l.s.Send(p)
-	l.r.service(l, l.r.now()-start)
-	return err
-}
-
-// drip sends one way what is due.
-func (l *lane) drip() error {
-	for batch := l.q.take(); len(batch) > 0; batch = l.q.take() {
-		for i, it := range batch {
-			if l.r.stop.Load() {
-				l.r.drop(l, batch[i:])
-				break
-			}
-			if err := l.putDue(it); err != nil {
-				l.r.drop(l, batch[i+1:])
-				return err
-			}
-		}
-		if err := l.flush(); err != nil {
-			return err
-		}
-		l.publish()
-		l.madeGood()
-	}
-	return l.finishOneWay()
-}
-
-func (l *lane) putDue(it item) error {
-	start, measure := l.r.now(), l.sampled(l.sent)
-	p := l.next()
-	l.bytes += uint64(len(p))
-	if err := l.sendDue(p, it, start); err != nil || !measure {
-		return err
-	}
-	end := l.r.now()
-	l.r.service(l, end-start)
-	l.r.response(l, end-it.due())
-	return nil
-}
-
 // sendDue sends p, counting it as deferred if it has to wait.
 func (l *lane) sendDue(p []byte, it item, now int64) error {
 	if l.try != nil {
@@ -281,111 +217,6 @@ func (l *lane) flush() error {
 	return l.s.Flush()
 }
 
-// echo keeps Outstanding echoes under way, with one goroutine: what is kept
-// back goes out when Recv would wait.
-func (l *lane) echo() error {
-	outstanding := uint64(l.r.cfg.Outstanding)
-	for range outstanding {
-		if err := l.ping(0); err != nil {
-			return err
-		}
-	}
-	every := max(outstanding/4, 1)
-	for !l.r.stop.Load() {
-		if err := l.pong(); err != nil {
-			return err
-		}
-		if err := l.ping(0); err != nil {
-			return err
-		}
-		if l.got%every == 0 {
-			l.publish()
-		}
-	}
-	return nil
-}
-
-// ping sends the next message of an echo.
-func (l *lane) ping(due int64) error {
-	l.stampTimes(due)
-	return l.s.Send(l.next())
-}
-
-func (l *lane) stampTimes(due int64) {
-	if l.sampled(l.sent) {
-		t := &l.times[l.sent&uint64(len(l.times)-1)]
-		t.due.Store(due)
-		t.sent.Store(l.r.now())
-	}
-}
-
-// pong receives one message and checks it.
-func (l *lane) pong() error {
-	p, err := l.s.Recv()
-	if err != nil {
-		return err
-	}
-	l.receive(p)
-	return nil
-}
-
-func (l *lane) receive(p []byte) {
-	if l.r.faulty {
-		l.r.stalled()
-		l.madeGood()
-	}
-	l.got++
-	l.bytes += uint64(len(p))
-	if !l.check.Check(p) {
-		return
-	}
-	if seq := binary.LittleEndian.Uint64(p[8:]); l.sampled(seq) {
-		t := &l.times[seq&uint64(len(l.times)-1)]
-		now := l.r.now()
-		l.r.service(l, now-t.sent.Load())
-		if due := t.due.Load(); l.q != nil {
-			l.r.response(l, now-due)
-		}
-	}
-}
-
-// finishEcho ends our half and receives to the end of the other.
-func (l *lane) finishEcho(err error) error {
-	if err != nil {
-		return err
-	}
-	if err := l.s.CloseSend(); err != nil {
-		return err
-	}
-	for {
-		switch err := l.pong(); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-	}
-}
-
-// finishOneWay ends our half and takes the server's word for what came.
-func (l *lane) finishOneWay() error {
-	if err := errors.Join(l.s.Flush(), l.s.CloseSend()); err != nil {
-		return err
-	}
-	p, err := l.s.Recv()
-	if err != nil {
-		return err
-	}
-	sum, err := peer.ParseSummary(p)
-	if err != nil {
-		return err
-	}
-	l.r.check(checksOf(sum, l.sent))
-	l.check = nil // the server's word is in
-	l.mended(l.opened)
-	return nil
-}
-
 // checksOf turns a receiver's findings into the report's. What never came
 // intact is lost, unless it came damaged: that counts once.
 func checksOf(s peer.Summary, sent uint64) report.Checks {
@@ -397,74 +228,6 @@ func checksOf(s peer.Summary, sent uint64) report.Checks {
 		c.Lost -= min(c.Lost, s.Corrupt)
 	}
 	return c
-}
-
-// roundTrip is one due echo, with nothing else under way.
-func (l *lane) roundTrip(due int64) error {
-	if err := l.ping(due); err != nil {
-		return err
-	}
-	return l.pong()
-}
-
-// cycle opens a stream, gets one echo and closes it. due is when it should
-// have begun.
-func (l *lane) cycle(due int64) error {
-	start := l.r.now()
-	s, err := l.link.open(l.r.ctx, l.link.current(), l.mode)
-	if err != nil {
-		return err
-	}
-	l.current.Store(&s)
-	l.sent++
-	if err := l.echoOnce(s); err != nil {
-		_ = s.Close() // it broke already
-		return err
-	}
-	if err := s.Close(); err != nil {
-		return err
-	}
-	l.got++
-	end := l.r.now()
-	if l.sampled(l.got) {
-		l.r.service(l, end-start)
-	}
-	if l.q != nil && l.sampled(l.got) {
-		l.r.response(l, end-due)
-	}
-	return nil
-}
-
-func (l *lane) echoOnce(s peer.Stream) error {
-	p := s.Buf(l.size.At(l.sent))
-	peer.Stamp(p, l.r.ids.Add(1), 0)
-	l.want = append(l.want[:0], p...)
-	if err := s.Send(p); err != nil {
-		return err
-	}
-	if err := errors.Join(s.Flush(), s.CloseSend()); err != nil {
-		return err
-	}
-	checks := report.Checks{Messages: 1}
-	for n := 0; ; n++ {
-		p, err := s.Recv()
-		if errors.Is(err, io.EOF) {
-			if n == 0 {
-				checks.Lost++
-			}
-			l.r.check(checks)
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		l.bytes += uint64(len(p))
-		if string(p) != string(l.want) {
-			checks.Corrupted++
-		} else if n > 0 {
-			checks.Duplicated++
-		}
-	}
 }
 
 // repeat does f until the run stops.
@@ -502,136 +265,3 @@ func (l *lane) serveQueue(f func(due int64) error) error {
 	}
 	return nil
 }
-
-// duplex sends from a goroutine of its own, so that the two directions can't
-// wait for each other.
-func (l *lane) duplex() error {
-	limit := l.r.cfg.Outstanding
-	if l.q != nil {
-		limit = l.r.cfg.InFlight
-	}
-	l.tokens = make(chan struct{}, limit)
-	for range limit {
-		l.tokens <- struct{}{}
-	}
-	dead := make(chan struct{}) // receiver -> sender: the stream failed
-	var sendErr error
-	var sender sync.WaitGroup
-	sender.Go(func() {
-		if sendErr = l.sendAll(dead); sendErr != nil {
-			peer.Break(l.s) // so that the receiver learns of it
-		}
-	})
-	err := l.receiveAll()
-	if err != nil {
-		close(dead)
-		peer.Break(l.s) // so that a sender inside Send learns of it
-	}
-	sender.Wait()
-	return errors.Join(sendErr, err)
-}
-
-func (l *lane) receiveAll() error {
-	for {
-		err := l.pong()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		l.pubGot.Store(l.gotBefore + l.got)
-		l.pubBytes.Store(l.bytes)
-		select {
-		case l.tokens <- struct{}{}:
-		default: // a message that came twice: nobody waits for this token
-		}
-	}
-}
-
-// sendAll sends what the model asks for until the run stops, then ends our
-// half.
-func (l *lane) sendAll(dead <-chan struct{}) (err error) {
-	if l.q == nil {
-		err = l.sendClosed(dead)
-	} else {
-		err = l.sendOpen(dead)
-	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(l.s.Flush(), l.s.CloseSend())
-}
-
-func (l *lane) sendClosed(dead <-chan struct{}) error {
-	for !l.r.stop.Load() {
-		if ok, err := l.token(dead); !ok || err != nil {
-			return err
-		}
-		if err := l.ping(0); err != nil {
-			return err
-		}
-		l.pubSent.Store(l.sentBefore + l.sent)
-	}
-	return nil
-}
-
-func (l *lane) sendOpen(dead <-chan struct{}) error {
-	for batch := l.q.take(); len(batch) > 0; batch = l.q.take() {
-		for i, it := range batch {
-			if l.r.stop.Load() {
-				l.r.drop(l, batch[i:])
-				break
-			}
-			if err := l.pingDue(it, dead); err != nil {
-				l.r.drop(l, batch[i+1:])
-				return err
-			}
-		}
-		if err := l.flush(); err != nil {
-			return err
-		}
-		l.pubSent.Store(l.sentBefore + l.sent)
-	}
-	return nil
-}
-
-func (l *lane) pingDue(it item, dead <-chan struct{}) error {
-	select {
-	case <-l.tokens:
-	default:
-		l.state.Store(-int64(inFlight))
-		ok, err := l.token(dead)
-		l.state.Store(0)
-		if !ok || err != nil {
-			l.r.drop(l, []item{it})
-			return err
-		}
-		it = it.because(inFlight)
-	}
-	l.stampTimes(it.due())
-	return l.sendDue(l.next(), it, l.r.now())
-}
-
-// token waits for the right to send one more; ok is false if the run stops
-// first.
-func (l *lane) token(dead <-chan struct{}) (ok bool, err error) {
-	select {
-	case <-l.tokens:
-		return true, nil
-	default:
-	}
-	if err := l.s.Flush(); err != nil {
-		return false, err
-	}
-	select {
-	case <-l.tokens:
-		return true, nil
-	case <-l.r.stopped:
-		return false, nil
-	case <-dead:
-		return false, errDead
-	}
-}
-
-var errDead = errors.New("the receiving side of the stream failed")

@@ -19,10 +19,15 @@ func TestImports(t *testing.T)   { report(t, checkImports(load(t))) }
 func TestDocs(t *testing.T)      { report(t, checkDocs(load(t))) }
 func TestState(t *testing.T)     { report(t, checkState(load(t))) }
 func TestBans(t *testing.T)      { report(t, checkBans(load(t))) }
-func TestSizes(t *testing.T)     { report(t, checkSizes(load(t))) }
 func TestTestShare(t *testing.T) { report(t, checkTestShare(load(t))) }
 func TestLeaks(t *testing.T)     { report(t, checkLeaks(load(t))) }
 func TestSpawns(t *testing.T)    { report(t, checkSpawns(load(t), spawns)) }
+
+// TestSizes looks at the modules inside the root module too.
+func TestSizes(t *testing.T) {
+	report(t, checkSizes(loadAll(t)))
+	report(t, checkPercentiles(functionSizes(load(t))))
+}
 
 // TestWords reads what is tracked, and has nothing to say about a tree that
 // did not come out of version control.

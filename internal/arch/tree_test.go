@@ -26,7 +26,16 @@ type source struct {
 // helper reports whether the file is there for tests only.
 func (s *source) helper() bool { return s.test || s.dir == "internal/leak" }
 
-// A tree is a module's Go files.
+func (s *source) functions() (found []*ast.FuncDecl) {
+	for _, d := range s.ast.Decls {
+		if fd, ok := d.(*ast.FuncDecl); ok {
+			found = append(found, fd)
+		}
+	}
+	return found
+}
+
+// A tree is a module's Go files, or those of several modules.
 type tree struct {
 	fset  *token.FileSet
 	files []*source
@@ -94,8 +103,19 @@ func root(t *testing.T) string {
 	return dir
 }
 
-// load reads the root module; modules inside it are others' business.
+// load reads the root module.
 func load(t *testing.T) *tree {
+	t.Helper()
+	return read(t, false)
+}
+
+// loadAll reads the root module and the modules inside it.
+func loadAll(t *testing.T) *tree {
+	t.Helper()
+	return read(t, true)
+}
+
+func read(t *testing.T, nested bool) *tree {
 	t.Helper()
 	base := root(t)
 	tr := newTree()
@@ -104,7 +124,7 @@ func load(t *testing.T) *tree {
 			return err
 		}
 		if d.IsDir() {
-			return enter(base, p, d.Name())
+			return enter(base, p, d.Name(), nested)
 		}
 		if !strings.HasSuffix(p, ".go") {
 			return nil
@@ -125,15 +145,15 @@ func load(t *testing.T) *tree {
 	return tr
 }
 
-// enter decides whether a directory belongs to the root module.
-func enter(base, p, name string) error {
+// enter decides whether the files of a directory are read.
+func enter(base, p, name string, nested bool) error {
 	if p == base {
 		return nil
 	}
 	if name == "testdata" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") {
 		return filepath.SkipDir
 	}
-	if _, err := os.Stat(filepath.Join(p, "go.mod")); err == nil {
+	if _, err := os.Stat(filepath.Join(p, "go.mod")); err == nil && !nested {
 		return filepath.SkipDir
 	}
 	return nil

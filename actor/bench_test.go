@@ -37,7 +37,7 @@ type dropSession struct{ fakeSession }
 
 func (*dropSession) Messages(_ *frame.Out, _ uint64, run pool.Queue) { run.Release() }
 func (*dropSession) Fragment(_ *frame.Out, _ uint64, m pool.Message, off, n int) {
-	if off+n == m.Len() {
+	if off+n == pool.Cost(m) {
 		m.Release()
 	}
 }
@@ -73,7 +73,7 @@ func bursts(b *testing.B, n int, f func(run *pool.Queue)) {
 		a := pool.GetArena()
 		var run pool.Queue
 		for range benchBurst {
-			run.Push(a.Copy(p))
+			run.Push(arriving(a.Copy(p)))
 		}
 		pool.PutArena(a)
 		f(&run)
@@ -148,7 +148,7 @@ func BenchmarkFragments(b *testing.B) {
 	b.SetBytes(8 * piece)
 	for b.Loop() {
 		for i := range 8 {
-			if err := s.Fragment(p, i == 0, i == 7, 8*piece, time.Time{}); err != nil {
+			if err := fragment(s, p, i == 0, i == 7, 8*piece, time.Time{}); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -227,7 +227,7 @@ func BenchmarkLife(b *testing.B) {
 		_ = s.CloseSend(frame.CodeOK, "", nil)
 		s.Fill(sess, o, endless, true)
 		var run pool.Queue
-		run.Push(pool.New(64))
+		run.Push(arriving(pool.New(64)))
 		_ = s.Deliver(&run, time.Time{})
 		_ = s.PeerEnd(frame.CodeOK, "", nil)
 		m, _ := s.Receive(ctx)

@@ -55,7 +55,7 @@ func TestAnEndComesAfterTheData(t *testing.T) {
 	}
 	a.model.closed = true
 	_ = a.s.CloseSend(frame.CodeOK, "", nil)
-	for granted := 0; granted <= 3*frame.MessageOverhead+120; granted += 7 {
+	for granted := 0; granted <= 3*overhead+120; granted += 7 {
 		a.granted, b.window = granted, granted
 		run(t, a, b, true) // which checks that the end comes after all of it
 		if over := a.model.received == 3; (b.s.st.recv != recvOpen && b.s.st.recv != recvStopped) != over {
@@ -83,7 +83,7 @@ func TestAnEndBehindTheLastPieceIsWrittenOnce(t *testing.T) {
 				_ = a.s.CloseSend(frame.CodeOK, "", nil)
 			}
 			for range 3 {
-				a.fill(false, frame.MessageOverhead+16)
+				a.fill(false, overhead+16)
 				a.sess.during = func() { meanwhile(a) }
 			}
 			a.sess.during = nil

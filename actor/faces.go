@@ -255,3 +255,18 @@ func (s *Stream) Close(ctx context.Context) error {
 	}
 	return s.Err()
 }
+
+// stopPump ends the goroutine that feeds In or Batches.
+func (s *Stream) stopPump() {
+	f := s.f
+	if f == nil || f.givenUp {
+		return
+	}
+	f.givenUp = true
+	if f.stop != nil {
+		close(f.stop)
+	}
+	if s.st.recv != recvOpen {
+		s.closeFaces(f)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
@@ -210,8 +211,9 @@ func (s *fakeSession) Message(o *frame.Out, id uint64, m pool.Message) {
 }
 
 func (s *fakeSession) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
-	s.piece(id, m, off, n)
-	if off+n == m.Len() {
+	off, to := frame.Part(overhead, off, n)
+	s.piece(id, m, off, to-off)
+	if to == m.Len() {
 		m.Release()
 	}
 }
@@ -221,10 +223,12 @@ func (s *fakeSession) piece(id uint64, m pool.Message, off, n int) {
 		s.during = nil
 		f()
 	}
-	s.wrote = append(s.wrote, frame.Frame{
+	d := frame.Frame{
 		Kind: frame.Data, Stream: id, Payload: append([]byte(nil), m.Bytes()[off:off+n]...),
 		First: off == 0, Last: off+n == m.Len(), Total: m.Len(),
-	})
+	}
+	d.SetCost(overhead)
+	s.wrote = append(s.wrote, d)
 }
 
 func (s *fakeSession) Control(o *frame.Out, f *frame.Frame) {
@@ -237,13 +241,14 @@ func (s *fakeSession) Control(o *frame.Out, f *frame.Frame) {
 func cost(f *frame.Frame) int {
 	n := len(f.Payload)
 	if f.First {
-		n += frame.MessageOverhead
+		n += overhead
 	}
 	return n
 }
 
 var nativeCaps = frame.Caps{
-	Name: "fake", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true, Early: true, Ping: true, MaxFragment: 64, MaxStream: 1<<31 - 1,
+	Name: "fake", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true, Early: true, Ping: true,
+	Overhead: overhead, LeastPiece: overhead + 1, MaxFragment: 64, MaxStream: 1<<31 - 1,
 }
 
 // gone tells whether the stream has left.
@@ -251,4 +256,23 @@ func (l *fakeLink) gone() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.retired > 0
+}
+
+// overhead is that of the fake protocols.
+const overhead = 32
+
+// fragment gives s a piece of a message.
+func fragment(s *Stream, p []byte, first, last bool, total int, now time.Time) error {
+	f := frame.Frame{Kind: frame.Data, Payload: p, First: first, Last: last, Total: total}
+	f.SetCost(overhead)
+	return s.Fragment(&f, now)
+}
+
+// arriving makes m one that came over the wire.
+func arriving(m pool.Message) pool.Message {
+	if m.IsZero() {
+		m = pool.MessageOf(nil)
+	}
+	pool.SetCost(m, m.Len()+overhead)
+	return m
 }

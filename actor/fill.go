@@ -109,8 +109,8 @@ func writeEnd(sess frame.Session, o *frame.Out, id uint64, status *frame.Frame) 
 // A burst is what one turn writes.
 type burst struct {
 	run    pool.Queue   // whole messages
-	piece  pool.Message // a fragment of this one
-	off, n int
+	piece  pool.Message // a fragment of this one,
+	off, n int          // from off to off+n of its cost
 	used   int
 	end    bool
 	status *frame.Frame
@@ -123,7 +123,6 @@ func (s *Stream) gather(most int) (b burst) {
 	if s.cur.IsZero() && !lead {
 		s.gatherWhole(&b, room)
 	}
-	first := s.cur.IsZero()
 	if room-b.used >= s.firstCost() {
 		s.gatherPiece(&b, room-b.used)
 	}
@@ -134,7 +133,7 @@ func (s *Stream) gather(most int) (b burst) {
 		s.cred.granted += uint64(b.used)
 		s.lead = !s.cur.IsZero() || b.piece.IsZero()
 	default:
-		s.freed(&b, first && !b.piece.IsZero())
+		s.freed(&b)
 	}
 	s.recount()
 	if s.endDue() {
@@ -145,21 +144,17 @@ func (s *Stream) gather(most int) (b burst) {
 
 // gatherWhole takes messages that fit as they are; all at once if they do.
 func (s *Stream) gatherWhole(b *burst, room int) {
-	cost := s.out.Bytes() + frame.MessageOverhead*s.out.Len()
-	if s.large == 0 && cost <= room {
+	if s.large == 0 && s.out.Cost() <= room {
 		b.run, s.out = s.out, pool.Queue{}
-		b.used = cost
-		return
+	} else {
+		b.run = s.out.Take(room, s.cfg.Caps.MaxFragment)
 	}
-	b.run = s.out.Take(room, frame.MessageOverhead, s.cfg.Caps.MaxFragment)
-	b.used = b.run.Bytes() + frame.MessageOverhead*b.run.Len()
+	b.used = b.run.Cost()
 }
 
 // gatherPiece takes a fragment of the message whose turn it is.
 func (s *Stream) gatherPiece(b *burst, room int) {
 	if s.cur.IsZero() {
-		room -= frame.MessageOverhead
-		b.used += frame.MessageOverhead
 		s.cur, _ = s.out.Pop()
 		s.curOff = 0
 		if s.cur.Len() > s.cfg.Caps.MaxFragment {
@@ -167,10 +162,11 @@ func (s *Stream) gatherPiece(b *burst, room int) {
 		}
 	}
 	b.piece, b.off = s.cur, int(s.curOff)
-	b.n = min(room, s.cur.Len()-b.off, s.cfg.Caps.MaxFragment)
+	caps := &s.cfg.Caps
+	b.n = min(room, pool.Cost(s.cur)-b.off, caps.MaxFragment+max(caps.Overhead-b.off, 0))
 	b.used += b.n
 	s.curOff += int32(b.n)
-	if b.off+b.n == s.cur.Len() {
+	if b.off+b.n == pool.Cost(s.cur) {
 		s.cur = pool.Message{}
 	}
 }
@@ -183,7 +179,7 @@ func (b *burst) write(sess frame.Session, o *frame.Out, id uint64) {
 	}
 	switch {
 	case b.piece.IsZero():
-	case b.off == 0 && b.n == b.piece.Len():
+	case b.off == 0 && b.n == pool.Cost(b.piece):
 		b.run.Push(b.piece)
 		sess.Messages(o, id, b.run)
 	default:

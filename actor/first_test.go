@@ -19,7 +19,7 @@ func arrive(t *testing.T, s *Stream, sizes ...int) {
 	t.Helper()
 	var run pool.Queue
 	for _, n := range sizes {
-		run.Push(pool.New(n))
+		run.Push(arriving(pool.New(n)))
 	}
 	if err := s.Deliver(&run, time.Now()); err != nil {
 		t.Fatal(err)
@@ -33,7 +33,7 @@ func TestARequestIsUnreadUntilItIsTaken(t *testing.T) {
 		"whole": func(s *Stream) { arrive(t, s, 500, 100) },
 		"in fragments": func(s *Stream) {
 			for i := range 5 {
-				if err := s.Fragment(make([]byte, 100), i == 0, i == 4, 500, time.Now()); err != nil {
+				if err := fragment(s, make([]byte, 100), i == 0, i == 4, 500, time.Now()); err != nil {
 					t.Fatal(err)
 				}
 			}

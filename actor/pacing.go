@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // What is different where the receiver does not grant credit (frame.Pacing): the
@@ -31,14 +32,11 @@ func (c *Config) granted() bool { return c.Caps.Pacing == frame.Granted }
 // freed gives back what a burst needs no more of the sender's own window: where
 // the receiver reports the payload that it has taken, the messages' overhead;
 // where it says nothing, all of it.
-func (s *Stream) freed(b *burst, first bool) {
+func (s *Stream) freed(b *burst) {
 	switch s.cfg.Caps.Pacing {
 	case frame.Reported:
-		n := b.run.Len()
-		if first {
-			n++
-		}
-		s.cred.granted += uint64(n * frame.MessageOverhead)
+		from, to := frame.Part(s.cfg.Caps.Overhead, b.off, b.n)
+		s.cred.granted += uint64(b.used - b.run.Bytes() - (to - from))
 	case frame.Unpaced:
 		s.cred.granted += uint64(b.used)
 	}
@@ -88,9 +86,9 @@ func (s *Stream) leading() int {
 	case !s.lead:
 		return 0
 	case s.cur.IsZero():
-		return frame.Cost(s.out.Head().Len())
+		return pool.Cost(s.out.Head())
 	}
-	return s.cur.Len() - int(s.curOff)
+	return pool.Cost(s.cur) - int(s.curOff)
 }
 
 // unanswered tells whether data must wait for the answer to our open.

@@ -25,7 +25,7 @@ type paced struct {
 func newPaced(t *testing.T, p frame.Pacing, set func(*Config)) *paced {
 	t.Helper()
 	cfg := &Config{
-		Method: "m", Caps: frame.Caps{Name: "fake", Pacing: p, Early: true, SendWindow: 2 << 20, MaxFragment: 64, MaxStream: 1 << 62},
+		Method: "m", Caps: frame.Caps{Name: "fake", Pacing: p, Early: true, Overhead: overhead, LeastPiece: overhead + 1, SendWindow: 2 << 20, MaxFragment: 64, MaxStream: 1 << 62},
 		InBuffer: 16, MaxBatch: 8, MaxReceive: 1000, MaxSend: 1 << 20, Window: 2000,
 	}
 	if set != nil {
@@ -45,7 +45,7 @@ func TestAnnouncedLengths(t *testing.T) {
 		x := newPaced(t, p, func(c *Config) { c.MaxReceive, c.Window = 4<<20, 8<<20 })
 		var got []int
 		for i, n := range []int{1, 64<<10 - 1, 1, 1 << 20} {
-			if err := x.s.Fragment(make([]byte, n), i == 0, false, 4<<20, time.Time{}); err != nil {
+			if err := fragment(x.s, make([]byte, n), i == 0, false, 4<<20, time.Time{}); err != nil {
 				t.Fatal(err)
 			}
 			_, reserve := x.link.owed()
@@ -91,7 +91,7 @@ func (x *paced) arrive(sizes ...int) error {
 	x.t.Helper()
 	var q pool.Queue
 	for _, n := range sizes {
-		q.Push(pool.New(n))
+		q.Push(arriving(pool.New(n)))
 	}
 	return x.s.Deliver(&q, time.Now())
 }
@@ -182,7 +182,7 @@ func TestMessageBeyondOwnWindowIsWrittenWhole(t *testing.T) {
 func TestEmptyMessagesNeedNoReport(t *testing.T) {
 	x := newPaced(t, frame.Reported, func(c *Config) { c.SendLimit = 100 })
 	defer x.end()
-	for i := range 10 * 100 / frame.MessageOverhead {
+	for i := range 10 * 100 / overhead {
 		if err := x.trySend(0); err != nil {
 			t.Fatalf("message %d: %v", i, err)
 		}
@@ -251,7 +251,7 @@ func TestDroppedDataIsReported(t *testing.T) {
 	if err := x.arrive(5); err != nil {
 		t.Fatal(err)
 	}
-	if err := x.s.Fragment(make([]byte, 64), true, false, frame.UnknownTotal, time.Now()); err != nil {
+	if err := fragment(x.s, make([]byte, 64), true, false, frame.UnknownTotal, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if r := reports(x.write()); len(r) != 1 || r[0] != 79 {
@@ -296,7 +296,7 @@ func TestMessageOfUnknownLength(t *testing.T) {
 		var err error
 		for i, n := range c.pieces {
 			last := i == len(c.pieces)-1
-			err = x.s.Fragment(bytes.Repeat([]byte{byte(i + 1)}, n), i == 0, last, frame.UnknownTotal, time.Now())
+			err = fragment(x.s, bytes.Repeat([]byte{byte(i + 1)}, n), i == 0, last, frame.UnknownTotal, time.Now())
 			total += n
 		}
 		if !errors.Is(err, c.want) {

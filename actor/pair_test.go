@@ -81,7 +81,7 @@ func newPair(aWindow, bWindow, connWindow, fragment int) (a, b *end) {
 
 // reportedCaps are those of a protocol whose receiver reports what it took.
 var reportedCaps = frame.Caps{
-	Name: "fake", Pacing: frame.Reported, HalfClose: true, Status: true, Stop: true, Early: true, SendWindow: 2 << 20, MaxStream: 1 << 62,
+	Name: "fake", Pacing: frame.Reported, HalfClose: true, Status: true, Stop: true, Early: true, Overhead: overhead, LeastPiece: overhead + 1, SendWindow: 2 << 20, MaxStream: 1 << 62,
 }
 
 // newPairOf makes two streams of a protocol. Where it has no windows of the
@@ -97,7 +97,7 @@ func newPairOf(caps frame.Caps, aWindow, bWindow, connWindow, fragment int) (a, 
 		e.link.spare = 4 * own
 		e.s.Init(e.link, &Config{
 			Method: "m", Caps: caps, InBuffer: 16, MaxBatch: 8, MaxReceive: 1 << 20, MaxSend: 1 << 20,
-			Window: own, MaxWindow: 4 * own, SendCredit: uint64(max(peer, MinWindow)), SendLimit: limit,
+			Window: own, MaxWindow: 4 * own, SendCredit: uint64(max(peer, caps.MinWindow())), SendLimit: limit,
 		})
 		return e
 	}
@@ -115,7 +115,7 @@ func (e *end) fill(urgent bool, most int) bool {
 		e.s.Fill(e.sess, &e.out, 0, false)
 	} else {
 		room := min(most, e.granted-e.sent)
-		if room < frame.MessageOverhead+1 {
+		if room < overhead+1 {
 			e.link.put()
 			return false
 		}
@@ -161,10 +161,10 @@ func (e *end) take(f *frame.Frame) error {
 	switch f.Kind {
 	case frame.Data:
 		if !f.First || !f.Last {
-			return s.Fragment(f.Payload, f.First, f.Last, f.Total, time.Time{})
+			return s.Fragment(f, time.Time{})
 		}
 		var q pool.Queue
-		q.Push(pool.Copy(f.Payload))
+		q.Push(arriving(pool.Copy(f.Payload)))
 		return s.Deliver(&q, time.Time{})
 	case frame.Credit:
 		return s.PeerGrant(f.Value)

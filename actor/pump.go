@@ -3,7 +3,6 @@ package actor
 import (
 	"sync"
 
-	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
 )
 
@@ -113,7 +112,7 @@ func (s *Stream) push(f *faces) {
 	for s.in.Len() > 0 && f.in.room(s.in.Head().Len()) {
 		m, _ := s.in.Pop()
 		var h handed
-		h.add(m.Len(), s.isPaid(m)) // once it is handed over it is not ours to ask
+		h.add(m.Len(), pool.Cost(m), s.isPaid(m)) // once it is handed over it is not ours to ask
 		if !f.in.try(m) {
 			s.in.PushFront(m)
 			return
@@ -136,24 +135,10 @@ func (s *Stream) startPump(f *faces) {
 	go (*f.feed)()
 }
 
-// stopPump ends it.
-func (s *Stream) stopPump() {
-	f := s.f
-	if f == nil || f.givenUp {
-		return
-	}
-	f.givenUp = true
-	if f.stop != nil {
-		close(f.stop)
-	}
-	if s.st.recv != recvOpen {
-		s.closeFaces(f)
-	}
-}
-
 // A handed is what was handed over and is not accounted for yet.
 type handed struct {
 	n, cost int
+	bytes   int  // what cost is for
 	paid    bool // with the message whose credit was returned as it came
 }
 
@@ -167,7 +152,7 @@ func (s *Stream) settle(h *handed) {
 		s.tookPaid(s.asm)
 	}
 	if h.n > 0 {
-		s.credit(h.cost, h.n)
+		s.credit(h.cost, h.bytes)
 	}
 	*h = handed{}
 }
@@ -176,13 +161,15 @@ func (s *Stream) settle(h *handed) {
 func (s *Stream) isPaid(m pool.Message) bool { return s.asm != nil && s.asm.paid == m }
 
 // add counts a message of n bytes.
-func (h *handed) add(n int, paid bool) {
+func (h *handed) add(n, cost int, paid bool) {
 	h.n++
 	if paid {
 		h.paid = true
 		return
 	}
-	h.cost += frame.Cost(n)
+	h.cost += cost
+
+	h.bytes += n
 }
 
 // pumpIn is the actor's goroutine for In. It ends when the mailbox is empty or
@@ -201,12 +188,12 @@ func (s *Stream) pumpIn() {
 		paid := s.grab(&run)
 		s.unlock()
 		for m, ok := run.Pop(); ok; m, ok = run.Pop() {
-			n := m.Len() // once it is handed over it is not ours to ask
+			n, cost := m.Len(), pool.Cost(m) // once it is handed over it is not ours to ask
 			if !s.give(f, m, &h) {
 				s.putBack(f, m, &run)
 				return
 			}
-			if h.add(n, paid); h.n == settleEvery {
+			if h.add(n, cost, paid); h.n == settleEvery {
 				s.mu.Lock()
 				s.settle(&h)
 				s.unlock()
@@ -320,7 +307,7 @@ func (s *Stream) batch() (*Batch, handed) {
 		if !ok {
 			break
 		}
-		h.add(m.Len(), s.isPaid(m))
+		h.add(m.Len(), pool.Cost(m), s.isPaid(m))
 		b.msgs = append(b.msgs, m)
 	}
 	return b, h

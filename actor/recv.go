@@ -18,7 +18,8 @@ func violation(c frame.Code, format string, args ...any) error {
 func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
 	s.mu.Lock()
 	defer s.unlock()
-	cost := run.Bytes() + frame.MessageOverhead*run.Len()
+	cost := run.Cost()
+
 	if keep, err := s.admit(cost); !keep {
 		s.discard(cost, run.Bytes())
 		run.Release()
@@ -149,7 +150,7 @@ func (s *Stream) offer(f *faces) {
 // took counts a message as taken by the application.
 func (s *Stream) took(m pool.Message) {
 	var h handed
-	h.add(m.Len(), s.isPaid(m))
+	h.add(m.Len(), pool.Cost(m), s.isPaid(m))
 	s.settle(&h)
 }
 
@@ -176,12 +177,12 @@ func (s *Stream) returnBudget(a *assembly) {
 	a.reserve = keep
 }
 
-// credit returns cost, of n messages, to the connection and, at half the window,
-// to the peer.
+// credit returns cost, of n bytes of messages, to the connection and, at half the
+// window, to the peer.
 func (s *Stream) credit(cost, n int) {
 	w := &s.win
 	s.giveBack(cost)
-	s.consumed(cost - n*frame.MessageOverhead)
+	s.consumed(n)
 	if w.due() && s.st.recv == recvOpen {
 		s.grow()
 		w.granted = w.taken + uint64(w.size)
@@ -199,25 +200,22 @@ func (s *Stream) grow() {
 	}
 }
 
-// Fragment takes a piece of a message. It is called by the connection's reader
-// only. total is the message's length, known with the first piece; p is copied.
-func (s *Stream) Fragment(p []byte, first, last bool, total int, now time.Time) error {
+// Fragment takes a piece of a message, a Data frame. It is called by the connection's
+// reader only. The payload is copied.
+func (s *Stream) Fragment(f *frame.Frame, now time.Time) error {
 	s.mu.Lock()
 	defer s.unlock()
-	cost := len(p)
-	if first {
-		cost += frame.MessageOverhead
-	}
+	p, cost := f.Payload, f.Cost
 	keep, err := s.admit(cost)
 	if err == nil && keep {
-		keep, err = s.begin(first, total)
+		keep, err = s.begin(f.First, f.Total)
 	}
 	if !keep || err != nil {
 		s.discard(cost, len(p))
 		return err
 	}
 	a := s.asm
-	if err := s.lengthAllows(a, len(p), last); err != nil {
+	if err := s.lengthAllows(a, len(p), f.Last); err != nil {
 		return err
 	}
 	if a.total == frame.UnknownTotal && a.got+len(p) > s.cfg.MaxReceive {
@@ -229,12 +227,13 @@ func (s *Stream) Fragment(p []byte, first, last bool, total int, now time.Time) 
 		return frame.ErrFault
 	}
 	a.got += copy(a.m.Bytes()[a.got:], p)
+	a.whole += cost
 	if a.paying {
-		s.credit(cost, 0)
+		s.credit(cost, len(p))
 	} else {
 		a.cost += cost
 	}
-	if last {
+	if f.Last {
 		s.complete(a, now)
 	}
 	return nil
@@ -257,7 +256,7 @@ func (s *Stream) begin(first bool, total int) (bool, error) {
 		a = &assembly{}
 		s.asm = a
 	}
-	a.active, a.total, a.got, a.cost = true, total, 0, 0
+	a.active, a.total, a.got, a.cost, a.whole = true, total, 0, 0, 0
 	a.paying = a.paid.IsZero() && s.cfg.Caps.Pacing != frame.Reported
 	a.m = pool.Message{}
 	return true, nil
@@ -308,9 +307,10 @@ func (s *Stream) complete(a *assembly, now time.Time) {
 	if full > a.got { // its length was not known
 		m.Truncate(a.got)
 	}
+	pool.SetCost(m, a.whole)
 	a.active, a.m = false, pool.Message{}
 	if a.paying {
-		a.paid, a.owed = m, frame.Cost(m.Len())
+		a.paid, a.owed = m, a.whole
 	} else { // within the window, like any other message
 		s.link.Assemble(-full)
 		a.reserve -= full
@@ -343,7 +343,7 @@ func (s *Stream) dropAssembly() {
 // dropIn lets go what has arrived and was not taken.
 func (s *Stream) dropIn() {
 	for m, ok := s.in.Pop(); ok; m, ok = s.in.Pop() {
-		cost := frame.Cost(m.Len())
+		cost := pool.Cost(m)
 		if a := s.asm; a != nil && m == a.paid {
 			s.tookPaid(a)
 			cost = 0
@@ -420,7 +420,7 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 		}
 		return 0
 	case s.st.retired:
-		w.size = max(cfg.Window, MinWindow)
+		w.size = max(cfg.Window, cfg.Caps.MinWindow())
 		s.shrink(0)
 		return w.granted
 	case cfg.NoReceive:
@@ -429,14 +429,14 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 		s.apply(s.st.closeReceive())
 		return w.granted
 	}
-	w.size, w.most = max(cfg.Window, MinWindow), max(cfg.MaxWindow, cfg.Window, MinWindow)
+	w.size, w.most = max(cfg.Window, cfg.Caps.MinWindow()), max(cfg.MaxWindow, cfg.Window, cfg.Caps.MinWindow())
 	w.granted = max(w.granted, w.taken+uint64(w.size))
 	return w.granted
 }
 
 // limitWindow keeps the window within what the peer wants to have unread.
 func (s *Stream) limitWindow(n int) {
-	n = max(n, MinWindow)
+	n = max(n, s.cfg.Caps.MinWindow())
 	w := &s.win
 	w.most = min(w.most, n)
 	if w.size > n {

@@ -86,9 +86,14 @@ func (s *Stream) accept(m pool.Message) {
 	if m.Len() > s.cfg.Caps.MaxFragment {
 		s.large++
 	}
+	if m.IsZero() {
+		m = pool.MessageOf(nil) // which can have a cost
+	}
+	cost := s.cfg.Caps.Cost(m.Len())
+	pool.SetCost(m, cost)
 	s.out.Push(m)
 	s.accepted++
-	s.cred.admitted += uint64(frame.Cost(m.Len()))
+	s.cred.admitted += uint64(cost)
 	s.requeue()
 	if s.f != nil {
 		s.f.withdrawSlot(s)

@@ -118,8 +118,8 @@ type Stream struct {
 
 	out      pool.Queue   // accepted to be sent
 	cur      pool.Message // of which some fragments were written
-	curOff   int32
-	large    int32 // messages in out that are longer than a fragment
+	curOff   int32        // and how much of its cost they took
+	large    int32        // messages in out that are longer than a fragment
 	cred     credit
 	accepted uint64 // messages
 
@@ -217,7 +217,7 @@ func (s *Stream) firstCost() int {
 	case s.out.Len() == 0:
 		return math.MaxInt
 	}
-	return frame.MessageOverhead + min(s.out.Head().Len(), 1)
+	return min(pool.Cost(s.out.Head()), s.cfg.Caps.LeastPiece)
 }
 
 // endDue tells whether our end is the next thing to write.

@@ -485,7 +485,7 @@ func (x *script) peer(name string, n []int, args []string) (string, bool) {
 		var q pool.Queue
 		for _, size := range n {
 			x.arrived++
-			q.Push(stamped(size, x.arrived))
+			q.Push(arriving(stamped(size, x.arrived)))
 		}
 		return said(s.Deliver(&q, now)), true
 	case "fragment": // N of TOTAL [first] [last]
@@ -497,7 +497,7 @@ func (x *script) peer(name string, n []int, args []string) (string, bool) {
 		for i := range p {
 			p[i] = byte(x.arrived)
 		}
-		return said(s.Fragment(p, first, last, n[2], now)), true
+		return said(fragment(s, p, first, last, n[2], now)), true
 	case "grant":
 		return said(s.PeerGrant(uint64(n[0]))), true
 	case "eos":

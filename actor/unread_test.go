@@ -91,7 +91,7 @@ func TestAMessageInFragmentsIsUnreadWhenItsStreamIsOver(t *testing.T) {
 				s, l := receiver()
 				s.cfg.InBuffer = 0
 				for at := 0; at < n; at += piece {
-					if err := s.Fragment(make([]byte, piece), at == 0, at+piece == n, n, time.Now()); err != nil {
+					if err := fragment(s, make([]byte, piece), at == 0, at+piece == n, n, time.Now()); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -101,13 +101,13 @@ func TestAMessageInFragmentsIsUnreadWhenItsStreamIsOver(t *testing.T) {
 				c.before(s)
 				synctest.Wait()
 				s.PeerReset(frame.CodeCancelled, "")
-				if _, reserve := l.owed(); reserve != 0 || s.Unread() != frame.Cost(n) {
+				if _, reserve := l.owed(); reserve != 0 || s.Unread() != (n+overhead) {
 					t.Errorf("%d bytes wait to be read: %d are reserved, %d count as unread", n, reserve, s.Unread())
 				}
 				c.take(s)
 				synctest.Wait()
 				taken, reserve := l.owed()
-				if got := fmt.Sprint(s.Unread(), reserve, taken); got != fmt.Sprint(0, 0, frame.Cost(n)) {
+				if got := fmt.Sprint(s.Unread(), reserve, taken); got != fmt.Sprint(0, 0, (n+overhead)) {
 					t.Errorf("unread, reserved and returned in the end: %s", got)
 				}
 			})

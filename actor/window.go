@@ -5,10 +5,6 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// MinWindow is the smallest window: a window must admit one message's overhead
-// after at most half of it is owed.
-const MinWindow = 2 * frame.MessageOverhead
-
 // window is the receiver's side of a stream's credit. All totals are absolute
 // and count from the stream's start.
 type window struct {
@@ -23,7 +19,7 @@ type window struct {
 }
 
 func (w *window) init(c *Config) {
-	w.size = max(c.Window, MinWindow)
+	w.size = max(c.Window, c.Caps.MinWindow())
 	w.most = max(c.MaxWindow, w.size)
 	if c.NoReceive || !c.granted() {
 		w.size, w.most = 0, 0
@@ -67,7 +63,7 @@ func (c *credit) relimit(cfg *Config) {
 	case !cfg.granted():
 		c.granted = max(ownWindow(cfg), c.admitted)
 	case cfg.SendLimit > 0:
-		c.granted = min(c.granted, uint64(max(cfg.SendLimit, MinWindow)))
+		c.granted = min(c.granted, uint64(max(cfg.SendLimit, cfg.Caps.MinWindow())))
 	}
 }
 
@@ -110,6 +106,7 @@ type assembly struct {
 	total   int
 	got     int
 	cost    int          // of it that has not been returned
+	whole   int          // cost of all that has arrived
 	paying  bool         // fragments return their credit as they arrive
 	active  bool         // a message is arriving
 	reserve int          // taken of the budget

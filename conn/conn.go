@@ -21,8 +21,8 @@ import (
 type Stream interface {
 	// Deliver takes over whole messages in order.
 	Deliver(run *pool.Queue, now time.Time) error
-	// Fragment takes a piece of a message; p is valid during the call.
-	Fragment(p []byte, first, last bool, total int, now time.Time) error
+	// Fragment takes a piece of a message, a Data frame that is valid during the call.
+	Fragment(f *frame.Frame, now time.Time) error
 	// Control takes any other frame of the stream, valid during the call.
 	Control(f *frame.Frame) error
 	// Fill writes what is due, data for at most most bytes of credit.

@@ -159,11 +159,7 @@ func violation(c frame.Code, format string, args ...any) error {
 // data takes a message or a piece of one.
 func (c *Conn) data(f *frame.Frame) error {
 	in := &c.in
-	cost := len(f.Payload)
-	if f.First {
-		cost += frame.MessageOverhead
-	}
-	if in.recvd += uint64(cost); in.recvd > in.limit {
+	if in.recvd += uint64(f.Cost); in.recvd > in.limit {
 		if err := c.beyond(); err != nil {
 			return err
 		}
@@ -174,7 +170,7 @@ func (c *Conn) data(f *frame.Frame) error {
 			return err
 		}
 		if p = c.find(f.Stream); p == nil {
-			return c.strayData(f, cost)
+			return c.strayData(f)
 		}
 		in.port = p
 		if p != in.lone {
@@ -183,25 +179,26 @@ func (c *Conn) data(f *frame.Frame) error {
 	}
 	if f.First && f.Last {
 		in.data++
-		in.run.Push(in.arena.Copy(f.Payload))
+		m := in.arena.Copy(f.Payload)
+		pool.SetCost(m, f.Cost)
+		in.run.Push(m)
 		return nil
 	}
 	if err := c.deliver(); err != nil {
 		return err
 	}
 	in.port = p
-	return c.judge(p.s.Fragment(f.Payload, f.First, f.Last, f.Total, in.now))
+	return c.judge(p.s.Fragment(f, in.now))
 }
 
 // moreOf takes what follows in p of the messages of the stream at hand, as data
 // would one by one, and returns how many bytes of p that was.
 func (c *Conn) moreOf(id uint64, p []byte) (int, error) {
 	in := &c.in
-	had, bytes := in.run.Len(), in.run.Bytes()
+	had, cost := in.run.Len(), in.run.Cost()
 	n := c.sess.Run(p, id, in.arena, &in.run)
-	had, bytes = in.run.Len()-had, in.run.Bytes()-bytes
-	in.data += had
-	if in.recvd += uint64(bytes + had*frame.MessageOverhead); in.recvd > in.limit {
+	in.data += in.run.Len() - had
+	if in.recvd += uint64(in.run.Cost() - cost); in.recvd > in.limit {
 		return n, c.beyond()
 	}
 	return n, nil
@@ -238,18 +235,18 @@ func (c *Conn) judge(err error) error {
 
 // strayData drops data for a stream that is gone. Its credit goes back. A peer
 // can have had so much on its way when it heard of a stream's end, once for each.
-func (c *Conn) strayData(f *frame.Frame, cost int) error {
+func (c *Conn) strayData(f *frame.Frame) error {
 	if err := c.strange(f); err != nil {
 		return err
 	}
-	c.abuse.strays += uint64(cost)
+	c.abuse.strays += uint64(f.Cost)
 	c.mu.Lock()
 	most := c.table.cut * c.onItsWay()
 	c.mu.Unlock()
 	if c.abuse.strays > most {
 		return violation(frame.CodeStreamState, "too much data for streams that have ended")
 	}
-	c.returned(cost)
+	c.returned(f.Cost)
 	return nil
 }
 

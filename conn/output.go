@@ -489,12 +489,12 @@ func (c *Conn) gatherData() {
 			return
 		}
 		most := c.allowance()
-		if most < frame.MessageOverhead+1 {
+		if most < c.caps.LeastPiece {
 			o.data.pushFront(p)
 			// Set under the lock, and looked at again: what frees it takes the
 			// lock too, after it changed the figures.
 			o.stalled = true
-			again := c.allowance() >= frame.MessageOverhead+1
+			again := c.allowance() >= c.caps.LeastPiece
 			o.stalled = !again
 			o.mu.Unlock()
 			if again {

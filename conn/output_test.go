@@ -72,14 +72,14 @@ func (t *talker) Fill(sess frame.Session, o *frame.Out, most int, data bool) (in
 		}
 		return 0, false
 	}
-	n := min(t.size, most-frame.MessageOverhead)
+	n := min(t.size, most-overhead)
 	var run pool.Queue
 	run.Push(pool.New(n))
 	sess.Messages(o, t.ID(), run)
 	t.turns--
-	t.used += frame.Cost(n)
+	t.used += (n + overhead)
 	*t.log = append(*t.log, t.name)
-	return frame.Cost(n), t.turns > 0
+	return (n + overhead), t.turns > 0
 }
 
 func (t *talker) RoomFree() {
@@ -88,13 +88,13 @@ func (t *talker) RoomFree() {
 		t.onRoom()
 	}
 }
-func (t *talker) RoomGone()                                         { t.full++ }
-func (t *talker) Deliver(run *pool.Queue, _ time.Time) error        { run.Release(); return nil }
-func (t *talker) Fragment([]byte, bool, bool, int, time.Time) error { return nil }
-func (t *talker) Control(*frame.Frame) error                        { return nil }
-func (t *talker) Held() (int, uint64)                               { return 0, 0 }
-func (t *talker) Evict(string)                                      {}
-func (t *talker) Lost(error, bool)                                  {}
+func (t *talker) RoomGone()                                  { t.full++ }
+func (t *talker) Deliver(run *pool.Queue, _ time.Time) error { run.Release(); return nil }
+func (t *talker) Fragment(*frame.Frame, time.Time) error     { return nil }
+func (t *talker) Control(*frame.Frame) error                 { return nil }
+func (t *talker) Held() (int, uint64)                        { return 0, 0 }
+func (t *talker) Evict(string)                               {}
+func (t *talker) Lost(error, bool)                           {}
 
 // stage is a connection that writes into a sink, with streams that talk.
 type stage struct {
@@ -359,13 +359,13 @@ func TestDataStaysWithinTheConnectionsCredit(t *testing.T) {
 	a, b := s.talker("a", 300, 100), s.talker("b", 300, 100)
 	a.Ready(false)
 	b.Ready(false)
-	if a.used+b.used > 1000 || a.used+b.used < 1000-frame.MessageOverhead {
+	if a.used+b.used > 1000 || a.used+b.used < 1000-overhead {
 		t.Fatalf("used %d and %d of a credit of 1000", a.used, b.used)
 	}
 	if err := s.c.connCredit(5000); err != nil {
 		t.Fatal(err)
 	}
-	if got := a.used + b.used; got > 5000 || got < 5000-frame.MessageOverhead {
+	if got := a.used + b.used; got > 5000 || got < 5000-overhead {
 		t.Errorf("used %d of a credit of 5000", got)
 	}
 	if d := a.used - b.used; d > 1000 || d < -1000 {
@@ -502,7 +502,7 @@ func TestStreamsThatAreOverLeaveTheirLines(t *testing.T) {
 type taker struct{ talker }
 
 func (k *taker) Deliver(run *pool.Queue, _ time.Time) error {
-	n := run.Bytes() + run.Len()*frame.MessageOverhead
+	n := run.Bytes() + run.Len()*overhead
 	run.Release()
 	k.Taken(n)
 	return nil
@@ -524,15 +524,15 @@ func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
 	c.Attach(&read.Port, 3, 0)
 	left := window
 	send := func(id uint64, n int) {
-		left -= frame.Cost(n)
+		left -= (n + overhead)
 		if !c.Input(saying(id, n)) {
 			t.Fatal(c.Err())
 		}
 	}
 	for range 30 {
-		send(1, 128-frame.MessageOverhead)
+		send(1, 128-overhead)
 	}
-	send(3, left-frame.MessageOverhead-20)
+	send(3, left-overhead-20)
 	for _, f := range l.heard {
 		if f.Kind == frame.Credit && f.Stream == 0 {
 			return
@@ -548,3 +548,6 @@ func count(l *list, link func(*Port) **Port) (n int) {
 	}
 	return n
 }
+
+// overhead is the native protocol's.
+const overhead = 32

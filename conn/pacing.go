@@ -23,7 +23,7 @@ func (c *Conn) onItsWay() uint64 {
 	if c.pacing == frame.Granted {
 		return uint64(c.lim.ConnWindow)
 	}
-	return uint64(max(c.lim.ConnWindow, frame.Cost(c.lim.MaxMessage+c.caps.MaxOverrun)))
+	return uint64(max(c.lim.ConnWindow, c.caps.Cost(c.lim.MaxMessage+c.caps.MaxOverrun)))
 }
 
 // MostUnread is how many bytes of credit the peer can have unread here.

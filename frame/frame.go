@@ -56,10 +56,12 @@ type Frame struct {
 
 	// Data: Payload is a piece of a message. First is set on its first piece,
 	// Last on its last; Total is the whole length and known from the first
-	// piece on, or UnknownTotal. A frame's payload may come in several pieces.
+	// piece on, or UnknownTotal. A frame's payload may come in several pieces. Cost is
+	// what the piece takes of the credit of its stream and connection, as the wire counts.
 	Payload     []byte
 	First, Last bool
 	Total       int
+	Cost        int
 
 	Value        uint64
 	Code         Code
@@ -74,6 +76,14 @@ type Frame struct {
 	Deadline time.Duration // time left; 0 is none
 	Grants   []Grant
 	Settings Settings
+}
+
+// SetCost sets the Cost of a Data frame: its bytes, and overhead with the first of them.
+func (f *Frame) SetCost(overhead int) {
+	f.Cost = len(f.Payload)
+	if f.First {
+		f.Cost += overhead
+	}
 }
 
 // frames are those that wait to be written: one for each open and answer.
@@ -101,13 +111,6 @@ type Settings struct {
 	ConnCredit    uint64 // bytes on the connection
 	Token         []byte // for the other side's Authenticate
 }
-
-// MessageOverhead is what a message costs of the credit beside its length, so
-// that a peer can't have us hold empty messages without bound.
-const MessageOverhead = 32
-
-// Cost is what a message of n bytes takes of stream and connection credit.
-func Cost(n int) int { return n + MessageOverhead }
 
 // A ProtocolError is the cause when a peer broke the rules of the wire. It ends
 // the connection.

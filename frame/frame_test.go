@@ -134,3 +134,21 @@ func TestRunsAreReleasedAtOnceUnlessReferredTo(t *testing.T) {
 		t.Errorf("%d messages are held after Reset", n)
 	}
 }
+
+// The pieces of a message, cut anywhere in its cost, hold its bytes once and in order.
+func TestPiecesHoldAMessageOnce(t *testing.T) {
+	const overhead, length = 5, 9
+	for cut := 1; cut <= overhead+length; cut++ {
+		at := 0
+		for off := 0; off < overhead+length; off += cut {
+			from, to := Part(overhead, off, min(cut, overhead+length-off))
+			if from != at || to < from || to > length {
+				t.Errorf("in pieces of %d: at %d comes %d to %d", cut, at, from, to)
+			}
+			at = to
+		}
+		if at != length {
+			t.Errorf("in pieces of %d: %d of %d bytes", cut, at, length)
+		}
+	}
+}

@@ -34,8 +34,8 @@ type Session interface {
 
 	// Messages appends whole messages, and takes them over.
 	Messages(o *Out, id uint64, run pool.Queue)
-	// Fragment appends m's bytes from off to off+n as one piece of m. It takes m over
-	// with the last piece.
+	// Fragment appends a piece of m, from off to off+n of its cost: first comes
+	// Caps.Overhead, then its bytes. It takes m over with the last piece.
 	Fragment(o *Out, id uint64, m pool.Message, off, n int)
 	// Control appends any other frame.
 	Control(o *Out, f *Frame)
@@ -88,8 +88,7 @@ type Pacing uint8
 
 // The ways of pacing.
 const (
-	// Granted: the receiver grants credit, MessageOverhead for each message among
-	// it. Credit frames carry what may be sent in all.
+	// Granted: the receiver grants credit. Credit frames carry what may be sent in all.
 	Granted Pacing = iota
 	// Reported: the receiver reports what its application has taken, and the
 	// sender keeps to a window of its own. Credit frames carry the payload bytes
@@ -114,11 +113,25 @@ type Caps struct {
 	Ping        bool   // a side can ask whether the other is there
 	StreamConns bool   // a stream has a connection of its own; calls are made on that one's parent
 	Outlives    bool   // an open's deadline is that of its answer: the stream outlives it
+	Overhead    int    // what a message costs of the credit beside its length: nobody can have us hold empty ones for free
+	LeastPiece  int    // of a message's cost, what its first piece takes at least, or all of it
 	SendWindow  int    // where the receiver grants no credit: what a stream may have unread, bytes
 	MaxOverrun  int    // by how much a message may be longer than MaxMessage before it is refused, bytes
 	MaxFragment int    // largest piece of a message, bytes
 	MaxInline   int    // longest request or reply in an Open or Accept, bytes; 0: as long as any message
 	MaxStream   uint64 // the last number that a stream can have
+}
+
+// Cost is what a message of n bytes takes of the credit.
+func (c *Caps) Cost(n int) int { return n + c.Overhead }
+
+// MinWindow is the smallest window of a stream: it must admit a message's overhead when
+// half of it is owed.
+func (c *Caps) MinWindow() int { return 2 * c.Overhead }
+
+// Part is what of a message's bytes is in the piece from off to off+n of its cost.
+func Part(overhead, off, n int) (from, to int) {
+	return max(off-overhead, 0), max(off+n-overhead, 0)
 }
 
 // inlineMax is the longest payload that is copied into the output. A longer one

@@ -467,7 +467,7 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 		so := StreamOptions{InBuffer: defaultInBuffer, MaxBatch: defaultMaxBatch}
 		window := initial
 		if g.Limit > 0 {
-			window = min(window, max(int(min(g.Limit, 1<<30)), actor.MinWindow))
+			window = min(window, max(int(min(g.Limit, 1<<30)), c.caps.MinWindow()))
 		}
 		c.c.Prepare(&s.c.Port, &s.c)
 		s.c.a.Init(&s.c, s.c.config(&so, window, window, g))

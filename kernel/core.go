@@ -54,9 +54,7 @@ func (c *core) more() *extra {
 func (c *core) Deliver(run *pool.Queue, now time.Time) error { return c.a.Deliver(run, now) }
 
 // Fragment implements conn.Stream.
-func (c *core) Fragment(p []byte, first, last bool, total int, now time.Time) error {
-	return c.a.Fragment(p, first, last, total, now)
-}
+func (c *core) Fragment(f *frame.Frame, now time.Time) error { return c.a.Fragment(f, now) }
 
 // Fill implements conn.Stream.
 func (c *core) Fill(sess frame.Session, o *frame.Out, most int, data bool) (int, bool) {

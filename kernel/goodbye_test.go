@@ -343,7 +343,7 @@ func (r *raw) got() (n uint64) {
 			continue
 		}
 		if n += uint64(len(h.data)); !begun[h.stream] {
-			n += frame.MessageOverhead
+			n += messageOverhead
 		}
 		begun[h.stream] = !h.last
 	}
@@ -575,7 +575,7 @@ func TestOpensNotYetWrittenAtTheGoodbye(t *testing.T) {
 				if n := r.count(frame.Open); n != 1 {
 					t.Errorf("%d opens were written", n)
 				}
-				if got, want := r.got(), uint64(10*frame.Cost(60_000)); got != want {
+				if got, want := r.got(), uint64(10*(60_000+messageOverhead)); got != want {
 					t.Errorf("%d bytes of credit were used, stream 1 sent %d", got, want)
 				}
 				r.repay(k, 1)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
@@ -209,7 +208,7 @@ func (c *core) firstWindow(want int, limit uint64) (window, most int) {
 	if limit == 0 {
 		return c.conn.c.FirstWindow(want)
 	}
-	n := max(int(min(limit, 1<<30)), actor.MinWindow)
+	n := max(int(min(limit, 1<<30)), c.conn.caps.MinWindow())
 	if want != 0 {
 		want = min(want, n)
 	}

@@ -326,7 +326,7 @@ func (r *raw) book(b []byte) {
 		if f.Kind == frame.Data {
 			n := len(f.Payload)
 			if f.First {
-				n += frame.MessageOverhead
+				n += messageOverhead
 			}
 			r.mu.Lock()
 			r.spent += uint64(n)
@@ -462,3 +462,7 @@ func allocated(f func()) uint64 {
 	runtime.ReadMemStats(&after)
 	return after.TotalAlloc - before.TotalAlloc
 }
+
+// messageOverhead is what a message costs of the native protocol's credit beside its
+// length.
+const messageOverhead = 32

@@ -23,6 +23,7 @@ type span struct {
 	off   uint32
 	n     uint32
 	live  uint32 // 1 until released; atomic once the message is handed out
+	cost  uint32 // see SetCost
 	touch atomic.Pointer[Notice]
 }
 
@@ -103,6 +104,23 @@ func (m Message) Len() int {
 		return 0
 	}
 	return int(m.s.n)
+}
+
+// SetCost notes what m takes of its stream's and connection's credit. The cost
+// travels with the message: it is what the wire counts, whatever becomes of the bytes. A
+// zero Message has none.
+func SetCost(m Message, n int) {
+	if m.s != nil {
+		m.s.cost = uint32(n)
+	}
+}
+
+// Cost is what SetCost noted, 0 if nothing.
+func Cost(m Message) int {
+	if m.s == nil {
+		return 0
+	}
+	return int(m.s.cost)
 }
 
 // Clone returns a copy that shares no memory with m. Use it for a small message

@@ -8,6 +8,7 @@ import "sync/atomic"
 type Queue struct {
 	head, tail *span
 	n, bytes   int
+	cost       int
 }
 
 // Push appends m, which belongs to the queue from now on.
@@ -25,6 +26,7 @@ func (q *Queue) Push(m Message) {
 	q.tail = s
 	q.n++
 	q.bytes += int(s.n)
+	q.cost += int(s.cost)
 }
 
 // PushFront puts m before everything else.
@@ -48,6 +50,7 @@ func (q *Queue) Pop() (m Message, ok bool) {
 	s.next = nil
 	q.n--
 	q.bytes -= int(s.n)
+	q.cost -= int(s.cost)
 	return Message{s}, true
 }
 
@@ -67,6 +70,7 @@ func (q *Queue) Append(r *Queue) {
 	q.tail = r.tail
 	q.n += r.n
 	q.bytes += r.bytes
+	q.cost += r.cost
 	*r = Queue{}
 }
 
@@ -75,6 +79,9 @@ func (q *Queue) Len() int { return q.n }
 
 // Bytes is the sum of their lengths.
 func (q *Queue) Bytes() int { return q.bytes }
+
+// Cost is the sum of their costs.
+func (q *Queue) Cost() int { return q.cost }
 
 // Release releases and removes every message. Messages of one block in a row
 // give it up together.
@@ -108,17 +115,17 @@ func (q *Queue) Release() {
 }
 
 // Take moves messages from the front of q to a queue of their own: as many as
-// cost, each with overhead bytes more than its length, at most room together,
-// and none longer than most.
-func (q *Queue) Take(room, overhead, most int) (r Queue) {
+// cost at most room together, and none longer than most.
+func (q *Queue) Take(room, most int) (r Queue) {
 	for s := q.head; s != nil; s = s.next {
 		n := int(s.n)
-		if room -= n + overhead; room < 0 || n > most {
+		if room -= int(s.cost); room < 0 || n > most {
 			break
 		}
 		r.tail = s
 		r.n++
 		r.bytes += n
+		r.cost += int(s.cost)
 	}
 	if r.n == 0 {
 		return r
@@ -130,6 +137,7 @@ func (q *Queue) Take(room, overhead, most int) (r Queue) {
 	}
 	q.n -= r.n
 	q.bytes -= r.bytes
+	q.cost -= r.cost
 	return r
 }
 

@@ -159,3 +159,41 @@ func pattern(n int, seed uint32) []byte {
 	}
 	return p
 }
+
+// A queue knows what its messages cost, however they come and go; a message used again
+// costs nothing.
+func TestAQueueSumsCosts(t *testing.T) {
+	var q Queue
+	want := 0
+	for i := range 10 {
+		m := New(i)
+		if Cost(m) != 0 {
+			t.Fatalf("a new message costs %d", Cost(m))
+		}
+		SetCost(m, 100+i)
+		q.Push(m)
+		want += 100 + i
+	}
+	check := func(what string, q *Queue, want int) {
+		t.Helper()
+		if q.Cost() != want {
+			t.Errorf("%s: the queue costs %d, want %d", what, q.Cost(), want)
+		}
+	}
+	check("ten", &q, want)
+	m, _ := q.Pop()
+	check("nine", &q, want-100)
+	q.PushFront(m)
+	check("ten again", &q, want)
+	r := q.Take(350, 1<<20) // three of 100, 101 and 102
+	check("taken", &r, 303)
+	check("left", &q, want-303)
+	r.Append(&q)
+	check("together", &r, want)
+	check("empty", &q, 0)
+	r.Release()
+	check("released", &r, 0)
+	if Cost(Message{}) != 0 {
+		t.Error("a zero Message costs something")
+	}
+}

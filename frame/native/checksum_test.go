@@ -32,8 +32,8 @@ func recordSession(t *testing.T) (b []byte, rs []recorded, es []event) {
 		},
 		func(o *frame.Out) { w.Message(o, 1, filled(5000)) },
 		func(o *frame.Out) { w.Message(o, 1, filled(33_000)) }, // read in pieces
-		func(o *frame.Out) { w.Fragment(o, 1, big, 0, DefaultMaxFragment) },
-		func(o *frame.Out) { w.Fragment(o, 1, big, DefaultMaxFragment, 70_000-DefaultMaxFragment) },
+		func(o *frame.Out) { fragment(w, o, 1, big, 0, DefaultMaxFragment) },
+		func(o *frame.Out) { fragment(w, o, 1, big, DefaultMaxFragment, 70_000-DefaultMaxFragment) },
 		func(o *frame.Out) { w.Control(o, &frame.Frame{Kind: frame.EOS, Stream: 1}) },
 		func(o *frame.Out) { w.Control(o, &frame.Frame{Kind: frame.Credit, Value: 1 << 20}) },
 	} {

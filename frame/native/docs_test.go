@@ -26,7 +26,7 @@ func examples() map[string]string {
 	w, _ := pair(false)
 	data := hexLines(written(w, func(o *frame.Out) { w.Message(o, 1, messageOf("abcdef")) }))
 	for _, cut := range [][2]int{{0, 2}, {2, 3}, {5, 1}} {
-		data += "\n" + hexLines(written(w, func(o *frame.Out) { w.Fragment(o, 1, messageOf("abcdef"), cut[0], cut[1]) }))
+		data += "\n" + hexLines(written(w, func(o *frame.Out) { fragment(w, o, 1, messageOf("abcdef"), cut[0], cut[1]) }))
 	}
 	m["data"] = data
 	c, _ := pair(true)

@@ -122,10 +122,10 @@ func TestDataFramesHaveTheirBytes(t *testing.T) {
 	}{
 		{"whole", func(w *Session, o *frame.Out) { w.Message(o, 1, m.Share()) }, `06 00 00 04 01 00 00 00  61 62 63 64 65 66`},
 		{"empty", func(w *Session, o *frame.Out) { w.Message(o, 2, pool.MessageOf(nil)) }, `00 00 00 04 02 00 00 00`},
-		{"first fragment", func(w *Session, o *frame.Out) { w.Fragment(o, 1, m, 0, 2) },
+		{"first fragment", func(w *Session, o *frame.Out) { fragment(w, o, 1, m, 0, 2) },
 			`06 00 00 24 01 00 00 00  06 00 00 00  61 62`},
-		{"middle fragment", func(w *Session, o *frame.Out) { w.Fragment(o, 1, m, 2, 3) }, `03 00 00 64 01 00 00 00  63 64 65`},
-		{"last fragment", func(w *Session, o *frame.Out) { w.Fragment(o, 1, m.Share(), 5, 1) }, `01 00 00 44 01 00 00 00  66`},
+		{"middle fragment", func(w *Session, o *frame.Out) { fragment(w, o, 1, m, 2, 3) }, `03 00 00 64 01 00 00 00  63 64 65`},
+		{"last fragment", func(w *Session, o *frame.Out) { fragment(w, o, 1, m.Share(), 5, 1) }, `01 00 00 44 01 00 00 00  66`},
 	} {
 		w, _ := pair(false)
 		if got, want := written(w, func(o *frame.Out) { c.put(w, o) }), unhex(t, c.hex); !reflect.DeepEqual(got, want) {
@@ -384,13 +384,13 @@ func TestTinyFragmentsEndTheConnection(t *testing.T) {
 		_, r := pair(false)
 		w, _ := pair(false)
 		m := filled(4 << 20)
-		b := written(w, func(o *frame.Out) { w.Fragment(o, 1, m, 0, 100) })
+		b := written(w, func(o *frame.Out) { fragment(w, o, 1, m, 0, 100) })
 		if _, err := read(r, b, whole); err != nil {
 			t.Fatal(err)
 		}
 		off := 100
 		next := func() error {
-			b := written(w, func(o *frame.Out) { w.Fragment(o, 1, m, off, c.size) })
+			b := written(w, func(o *frame.Out) { fragment(w, o, 1, m, off, c.size) })
 			off += c.size
 			_, err := read(r, b, whole)
 			return err

@@ -47,10 +47,10 @@ func session(checked bool) []byte {
 			w.Message(o, 1, filled(n))
 		}
 		one, two := filled(100_000), filled(5)
-		w.Fragment(o, 1, one, 0, DefaultMaxFragment)
-		w.Fragment(o, 3, two, 0, 0)
-		w.Fragment(o, 1, one, DefaultMaxFragment, 100_000-DefaultMaxFragment)
-		w.Fragment(o, 3, two, 0, 0)
+		fragment(w, o, 1, one, 0, DefaultMaxFragment)
+		fragment(w, o, 3, two, 0, 0)
+		fragment(w, o, 1, one, DefaultMaxFragment, 100_000-DefaultMaxFragment)
+		fragment(w, o, 3, two, 0, 0)
 		w.Control(o, &frame.Frame{Kind: frame.EOS, Stream: 1})
 	})...)
 }
@@ -180,7 +180,7 @@ func fragments(w *Session, o *frame.Out, rnd *rand.Rand, id uint64, want []event
 			n = min(n, m.Len()-1)
 		}
 		want = merge(want, dataEvent(id, m.Bytes()[off:off+n], off == 0, off+n == m.Len(), m.Len()))
-		w.Fragment(o, id, m, off, n)
+		fragment(w, o, id, m, off, n)
 		off += n
 	}
 	return want

@@ -90,10 +90,10 @@ var conversations = []struct {
 	{"fragments", []step{
 		{false, func(s *Session, o *frame.Out) {
 			m := messageOf("a message in three pieces")
-			s.Fragment(o, 1, m, 0, 9)
+			fragment(s, o, 1, m, 0, 9)
 			s.Message(o, 3, messageOf("another stream's"))
-			s.Fragment(o, 1, m, 9, 9)
-			s.Fragment(o, 1, m, 18, m.Len()-18)
+			fragment(s, o, 1, m, 9, 9)
+			fragment(s, o, 1, m, 18, m.Len()-18)
 		}},
 		{true, all(say(frame.Frame{Kind: frame.Credit, Stream: 1, Value: 8388 + 57}),
 			say(frame.Frame{Kind: frame.Read, Value: 65536}))},

@@ -246,3 +246,13 @@ func filled(n int) pool.Message {
 }
 
 func messageOf(text string) pool.Message { return pool.MessageOf([]byte(text)) }
+
+// fragment has s append n of m's bytes from off: the first piece comes with the
+// message's overhead.
+func fragment(s frame.Session, o *frame.Out, id uint64, m pool.Message, off, n int) {
+	if off == 0 {
+		s.Fragment(o, id, m, 0, overhead+n)
+		return
+	}
+	s.Fragment(o, id, m, overhead+off, n)
+}

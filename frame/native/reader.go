@@ -264,9 +264,7 @@ func (r *reader) piece(p []byte, f *frame.Frame) (int, error) {
 		return 0, nil
 	}
 	r.want -= n
-	r.data(p[:n], f)
-	f.First = f.First && r.first
-	f.Last = f.Last && r.want == 0
+	r.data(p[:n], f, r.first, r.want == 0)
 	r.first = false
 	return n, nil
 }
@@ -283,18 +281,20 @@ func (r *reader) fill(p []byte, f *frame.Frame) (int, error) {
 	return n, r.emit(b, f)
 }
 
-func (r *reader) data(p []byte, f *frame.Frame) {
+// data makes f a piece of a Data frame's payload, the first and the last of it or not.
+func (r *reader) data(p []byte, f *frame.Frame, first, last bool) {
 	f.Kind, f.Stream, f.Payload = frame.Data, r.id, p
-	f.First = r.typ&fCont == 0
-	f.Last = r.typ&fMore == 0
+	f.First = first && r.typ&fCont == 0
+	f.Last = last && r.typ&fMore == 0
 	f.Total = r.msgTotal
+	f.SetCost(overhead)
 }
 
 // emit hands a complete frame on.
 func (r *reader) emit(p []byte, f *frame.Frame) error {
 	t := r.typ & typeMask
 	if t == tData {
-		r.data(p, f)
+		r.data(p, f, true, true)
 		return nil
 	}
 	f.Stream = r.id
@@ -474,7 +474,9 @@ func (r *reader) Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) (used in
 		if w>>24 != tData|id<<8 || n > most || end > len(p) {
 			break
 		}
-		q.Push(a.Copy(p[used+headerLen : end]))
+		m := a.Copy(p[used+headerLen : end])
+		pool.SetCost(m, n+overhead)
+		q.Push(m)
 		used = end
 	}
 	if used == 0 {

@@ -43,7 +43,8 @@ func (s *Session) SetChecksum() {
 func (s *Session) Caps() frame.Caps {
 	return frame.Caps{
 		Name: "sluice", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true,
-		Early: true, Ping: true, MaxFragment: DefaultMaxFragment, MaxInline: MaxInline, MaxStream: maxStreamID,
+		Early: true, Ping: true, MaxFragment: DefaultMaxFragment, MaxInline: MaxInline,
+		Overhead: overhead, LeastPiece: overhead + 1, MaxStream: maxStreamID,
 	}
 }
 
@@ -77,13 +78,14 @@ func (w *writer) Messages(o *frame.Out, id uint64, run pool.Queue) {
 // Fragment appends n bytes of m from off as one frame. The whole message in one
 // frame must go through Messages.
 func (w *writer) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
-	typ, length, total := byte(tData), n, m.Len()
+	off, to := frame.Part(overhead, off, n)
+	typ, length, total := byte(tData), to-off, m.Len()
 	if off > 0 {
 		typ |= fCont
 	} else {
 		length += totalLen
 	}
-	last := off+n == total
+	last := to == total
 	if !last {
 		typ |= fMore
 	}
@@ -94,7 +96,7 @@ func (w *writer) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
 	if off == 0 {
 		o.Buf = binary.LittleEndian.AppendUint32(o.Buf, uint32(total))
 	}
-	o.Payload(m.Bytes()[off : off+n])
+	o.Payload(m.Bytes()[off:to])
 	if last {
 		o.Hold(m)
 	}

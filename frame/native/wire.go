@@ -13,6 +13,10 @@ const Magic = "SLUICE\r\n"
 // Version is the wire's version, in Hello.
 const Version = 1
 
+// overhead is what a message costs of the credit beside its length, so that nobody can
+// have us hold empty messages without bound.
+const overhead = 32
+
 const (
 	headerLen   = 8
 	totalLen    = 4  // the whole length, in front of a first fragment's bytes

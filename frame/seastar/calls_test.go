@@ -485,7 +485,7 @@ func TestALongRequestIsWrittenWhole(t *testing.T) {
 	long := bytes.Repeat([]byte("0123456789"), 10_000)
 	m := pool.Copy(long)
 	part := func(off, n int) []byte {
-		return written(func(o *frame.Out) { s.Fragment(o, 1, m, off, n) })
+		return written(func(o *frame.Out) { fragment(s, o, 1, m, off, n) })
 	}
 	equalBytes(t, "the first piece", part(0, 50_000), nil)
 	equalBytes(t, "the other call", send(s, 3, []byte("ask")), plainRequest(3, 1, []byte("ask")))

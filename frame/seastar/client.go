@@ -178,7 +178,7 @@ func (s *client) Messages(o *frame.Out, id uint64, run pool.Queue) {
 // Fragment implements frame.Session: a request is written in one piece, when its
 // last one comes.
 func (s *client) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
-	if off+n == m.Len() {
+	if _, to := frame.Part(overhead, off, n); to == m.Len() {
 		s.request(o, id, m)
 	}
 }

@@ -181,7 +181,7 @@ func pieces(s frame.Session, id uint64, p []byte, n int) []byte {
 		}
 		m := pool.Copy(p)
 		for off := 0; off < len(p); off += n {
-			s.Fragment(o, id, m, off, min(n, len(p)-off))
+			fragment(s, o, id, m, off, min(n, len(p)-off))
 		}
 		s.Flush(o)
 	})
@@ -303,4 +303,14 @@ func equalBytes(t fatal, what string, got, want []byte) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("%s:\n%x\nwant:\n%x", what, got, want)
 	}
+}
+
+// fragment has s append n of m's bytes from off: the first piece comes with the
+// message's overhead.
+func fragment(s frame.Session, o *frame.Out, id uint64, m pool.Message, off, n int) {
+	if off == 0 {
+		s.Fragment(o, id, m, 0, overhead+n)
+		return
+	}
+	s.Fragment(o, id, m, overhead+off, n)
 }

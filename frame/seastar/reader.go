@@ -238,6 +238,7 @@ func (r *reader) data(p []byte, f *frame.Frame) (n int, done bool) {
 	r.left -= int64(n)
 	f.Kind, f.Stream, f.Payload = frame.Data, r.stream, p[:n]
 	f.First, f.Last, f.Total = first, r.left == 0, int(r.size)
+	f.SetCost(overhead)
 	return n, r.left == 0
 }
 
@@ -255,7 +256,7 @@ func (r *reader) collect(p []byte, f *frame.Frame) (int, bool) {
 		return len(p), false
 	}
 	f.Kind, f.Stream, f.Payload = frame.Data, r.stream, r.small
-	f.First, f.Last, f.Total = true, true, len(r.small)
+	f.First, f.Last, f.Total, f.Cost = true, true, len(r.small), len(r.small)+overhead
 	r.small = nil
 	return len(p), true
 }

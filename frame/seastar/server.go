@@ -259,7 +259,7 @@ func (s *server) Messages(_ *frame.Out, id uint64, run pool.Queue) {
 
 // Fragment implements frame.Session: a reply is written in one piece, at its end.
 func (s *server) Fragment(_ *frame.Out, id uint64, m pool.Message, off, n int) {
-	if off+n == m.Len() {
+	if _, to := frame.Part(overhead, off, n); to == m.Len() {
 		s.reply(id, m)
 	}
 }

@@ -80,7 +80,7 @@ func (s *stream) short(p []byte, f *frame.Frame) int {
 		return 0
 	}
 	f.Kind, f.Stream, f.Payload = frame.Data, streamNumber, p[streamLen:streamLen+n]
-	f.First, f.Last, f.Total = true, true, int(n)
+	f.First, f.Last, f.Total, f.Cost = true, true, int(n), int(n)+overhead
 	s.offset += streamLen + n
 	s.reader.begun = s.offset
 	return streamLen + int(n)
@@ -166,7 +166,8 @@ func (s *stream) message(o *frame.Out, length uint32, m pool.Message) {
 // Fragment implements frame.Session: nothing else is on the connection, so pieces
 // can follow each other under one length. What is compressed waits for the last.
 func (s *stream) Fragment(o *frame.Out, _ uint64, m pool.Message, off, n int) {
-	last := off+n == m.Len()
+	off, to := frame.Part(overhead, off, n)
+	last := to == m.Len()
 	switch {
 	case s.sentEnd || s.broken:
 		if last {
@@ -181,7 +182,7 @@ func (s *stream) Fragment(o *frame.Out, _ uint64, m pool.Message, off, n int) {
 	case off == 0:
 		o.Buf = binary.LittleEndian.AppendUint32(o.Buf, uint32(m.Len()))
 	}
-	o.Payload(m.Bytes()[off : off+n])
+	o.Payload(m.Bytes()[off:to])
 	if last {
 		o.Hold(m)
 	}

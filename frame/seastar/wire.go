@@ -41,6 +41,10 @@ const (
 	maxText  = 16 << 10 // of an exception; the rest is dropped
 )
 
+// overhead is what a message costs of what a connection may have unread, beside its
+// length.
+const overhead = 32
+
 // sendWindow is what one of Seastar's sinks may have on its way, bytes.
 const sendWindow = 100 << 10
 
@@ -73,7 +77,7 @@ func failf(c frame.Code, format string, args ...any) error {
 // caps is what both sorts of connections carry.
 var caps = frame.Caps{
 	Name: name, Pacing: frame.Unpaced, HalfClose: true, Early: true, StreamConns: true,
-	SendWindow: sendWindow, MaxFragment: 1 << 30, MaxStream: 1 << 62,
+	Overhead: overhead, LeastPiece: overhead + 1, SendWindow: sendWindow, MaxFragment: 1 << 30, MaxStream: 1 << 62,
 }
 
 // mostLeft is the longest time left that is told or heard, so that no sum with it

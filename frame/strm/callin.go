@@ -198,7 +198,7 @@ func (s *Session) request(m *rpcMeta, payload []byte) error {
 		in.queue[len(in.queue)-1].Payload = msg
 		return nil
 	}
-	s.emit(frame.Frame{Kind: frame.Data, Stream: st.id, Payload: msg, First: true, Last: true, Total: len(msg)})
+	s.emit(frame.Frame{Kind: frame.Data, Stream: st.id, Payload: msg, First: true, Last: true, Total: len(msg), Cost: len(msg) + overhead})
 	s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id})
 	return nil
 }
@@ -356,7 +356,7 @@ func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
 	md := m.metadata()
 	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: md, Omitted: m.omitted(), Grants: s.in.grant(1, false)})
 	if code == frame.CodeOK {
-		s.emit(frame.Frame{Kind: frame.Data, Stream: st.id, Payload: msg, First: true, Last: true, Total: len(msg)})
+		s.emit(frame.Frame{Kind: frame.Data, Stream: st.id, Payload: msg, First: true, Last: true, Total: len(msg), Cost: len(msg) + overhead})
 		reason, md = "", nil
 	}
 	s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id, Code: code, Reason: reason, Metadata: md})

@@ -163,7 +163,7 @@ func TestManyStreamsThatEndAtOnceAreNoFlood(t *testing.T) {
 			var b []byte
 			ids(func(id uint64) {
 				m := pool.New(80)
-				b = append(b, written(c.Session, func(o *frame.Out) { c.Fragment(o, id, m, 0, 40) })...)
+				b = append(b, written(c.Session, func(o *frame.Out) { fragment(c, o, id, m, 0, 40) })...)
 				b = append(b, control(c.Session, eos(id))...)
 			})
 			s.feed(b)
@@ -220,7 +220,7 @@ func TestARepeatedCloseMayBeAnsweredByAnRST(t *testing.T) {
 			c, s := established(t, 1, 1)
 			wrote(t, control(c.Session, eos(1)), "STRM 1=1 2=1 3=2")
 			if k.piece {
-				c.feed(written(s.Session, func(o *frame.Out) { s.Fragment(o, 1, pool.New(80), 0, 40) }))
+				c.feed(written(s.Session, func(o *frame.Out) { fragment(s, o, 1, pool.New(80), 0, 40) }))
 				c.events = nil
 			}
 			if k.again {

@@ -89,7 +89,7 @@ func send(s *Session, id uint64, msgs ...string) []byte {
 func sendPieces(s *Session, id uint64, m pool.Message, n int) []byte {
 	return written(s, func(o *frame.Out) {
 		for off, total := 0, m.Len(); off < total; off += n {
-			s.Fragment(o, id, m, off, min(n, total-off))
+			fragment(s, o, id, m, off, min(n, total-off))
 		}
 	})
 }
@@ -499,4 +499,14 @@ func allocated() uint64 {
 	s := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(s)
 	return s[0].Value.Uint64()
+}
+
+// fragment has s append n of m's bytes from off: the first piece comes with the
+// message's overhead.
+func fragment(s frame.Session, o *frame.Out, id uint64, m pool.Message, off, n int) {
+	if off == 0 {
+		s.Fragment(o, id, m, 0, overhead+n)
+		return
+	}
+	s.Fragment(o, id, m, overhead+off, n)
 }

@@ -205,7 +205,7 @@ func (s *Session) message(f *frame.Frame, st *stream, p []byte) {
 	in := &s.in
 	in.useless, in.tiny, in.empty = 0, 0, 0
 	f.Kind, f.Stream, f.Payload = frame.Data, st.id, p
-	f.First, f.Last, f.Total = true, true, len(p)
+	f.First, f.Last, f.Total, f.Cost = true, true, len(p), len(p)+overhead
 }
 
 // pattern is the meta of the last frame that was a whole message. Those of its
@@ -249,7 +249,9 @@ func (s *Session) Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) (used i
 			n < 0 || n > most || n > len(b)-from || string(b[headerLen:from]) != string(meta) {
 			break
 		}
-		q.Push(a.Copy(b[from : from+n]))
+		m := a.Copy(b[from : from+n])
+		pool.SetCost(m, n+overhead)
+		q.Push(m)
 		used += from + n
 	}
 	if used > 0 {

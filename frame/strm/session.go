@@ -37,7 +37,7 @@ func newSession(client bool, maxMessage, peerBody int) *Session {
 func (s *Session) Caps() frame.Caps {
 	return frame.Caps{
 		Name: Name, Pacing: frame.Reported, Outlives: true,
-		SendWindow: sendWindow, MaxOverrun: headerLen + maxRPCMeta + maxFrameMeta, MaxFragment: maxFragment, MaxStream: maxStream,
+		Overhead: overhead, LeastPiece: overhead + 1, SendWindow: sendWindow, MaxOverrun: headerLen + maxRPCMeta + maxFrameMeta, MaxFragment: maxFragment, MaxStream: maxStream,
 	}
 }
 

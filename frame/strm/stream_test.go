@@ -316,7 +316,7 @@ func TestLongMessagesTravelInSegmentsThatOthersMayComeBetween(t *testing.T) {
 	var b []byte
 	for off := 0; off < len(long); off += maxFragment {
 		n := min(maxFragment, len(long)-off)
-		b = append(b, written(c.Session, func(o *frame.Out) { c.Fragment(o, 1, m, off, n) })...)
+		b = append(b, written(c.Session, func(o *frame.Out) { fragment(c, o, 1, m, off, n) })...)
 		b = append(b, send(c.Session, 3, "between")...)
 	}
 	for _, cut := range []func(int) int{whole, func(int) int { return 1000 }, func(int) int { return 70_000 }} {

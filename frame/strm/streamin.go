@@ -157,6 +157,7 @@ func (s *Session) put(f *frame.Frame, st *stream, fm *frameMeta, p []byte, first
 	if end {
 		st.within = fm.more
 	}
+	f.SetCost(overhead)
 }
 
 // controlFrame takes a frame without data.
@@ -329,6 +330,7 @@ func (e *earlyFrame) fm() int32 { return e.meta.typ }
 
 func (s *Session) replayData(e *earlyFrame, p []byte) {
 	f := frame.Frame{Kind: frame.Data, Stream: e.st.id, Payload: p, First: !e.st.within, Last: !e.meta.more}
+	f.SetCost(overhead)
 	f.Total = frame.UnknownTotal
 	if f.First && f.Last {
 		f.Total = len(p)

@@ -21,6 +21,7 @@ const (
 	bodySpare    = 64       // of it, what a message leaves for the rest of its frame
 
 	maxFragment = 64 << 10 // of a message that we send
+	overhead    = 32       // what a message costs of what a peer may have unread, beside its length
 	sendWindow  = 2 << 20  // brpc's default of max_buf_size: what a stream may have unread at the peer
 	wholeMax    = 4 << 10  // data up to here is handed on in one piece
 	maxReason   = 1 << 10  // of an error's text; a longer one is cut

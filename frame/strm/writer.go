@@ -79,24 +79,25 @@ func putBodySize(head []byte, n int) {
 	head[4], head[5], head[6], head[7] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n)
 }
 
-// Fragment appends n bytes of m from off as a segment. m belongs to the session
-// with its last piece.
+// Fragment appends a piece of m as a segment. m belongs to the session with its last
+// piece.
 func (s *Session) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
-	last := off+n == m.Len()
+	off, to := frame.Part(overhead, off, n)
+	last := to == m.Len()
 	st := s.stream(id)
 	switch {
 	case st == nil:
 	case st.is(live) && !st.deaf:
-		s.sent(o, st, n)
-		o.Buf = appendDataHead(o.Buf, st.peer, int64(st.id), n, !last)
-		o.Payload(m.Bytes()[off : off+n])
+		s.sent(o, st, to-off)
+		o.Buf = appendDataHead(o.Buf, st.peer, int64(st.id), to-off, !last)
+		o.Payload(m.Bytes()[off:to])
 		if last {
 			o.Hold(m)
 		}
 		return
 	case st.is(offered) && !st.isFirst():
 		c := st.call.Load()
-		c.deferred = appendData(c.deferred, st, m.Bytes()[off:off+n], !last)
+		c.deferred = appendData(c.deferred, st, m.Bytes()[off:to], !last)
 	case last && (st.is(asked) || st.is(offered)):
 		var run pool.Queue
 		run.Push(m)

@@ -469,6 +469,19 @@ func (s *Stream) grantSend(total uint64) {
 	s.requeue()
 }
 
+// AddCredit changes what may be sent by delta, up or down: the peer has changed the
+// credit that streams begin with.
+func (s *Stream) AddCredit(delta int64) {
+	s.mu.Lock()
+	defer s.unlock()
+	if !s.cfg.granted() {
+		return
+	}
+	s.cred.granted = uint64(max(int64(s.cred.granted)+delta, 0))
+	s.admitWaiting()
+	s.requeue()
+}
+
 // PeerEnd takes the end of the peer's half: code OK is the end in order.
 func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata) error {
 	s.mu.Lock()

@@ -25,11 +25,14 @@ const (
 	readSpare     = 1000 // reports of bytes read beyond one for every leastRead bytes written
 	leastRead     = 1 << 10
 	maxGoodbyes   = 16
+	settingsBurst = 100 // changes of settings at once,
+	settingsRate  = 10  // and a second after that
 )
 
 // abuse counts. It is owned by the reader.
 type abuse struct {
 	lastPing time.Time
+	pingSent uint64 // credit that we had used by then
 	strikes  int
 	strays   uint64 // bytes of credit used on streams that had ended
 	credits  uint64
@@ -37,15 +40,22 @@ type abuse struct {
 	vain     uint64
 	goodbyes int
 	resets   *rate.Limiter
+	settings *rate.Limiter
 	unreset  uint64 // streams opened that no reset was counted against, up to a bound
 	refusals int
 	since    time.Time
 }
 
-func (a *abuse) ping(now time.Time, least time.Duration, withData bool) error {
+// ping counts one that comes too soon. One beside data, either way, is none of them:
+// whoever sends or reads much may well measure the path (grpc-go's bandwidth estimator
+// sends one beside each window update, and forgives whatever comes between two of its
+// own writes). data is the messages that came with it, sent the credit that we have used
+// so far.
+func (a *abuse) ping(now time.Time, least time.Duration, data int, sent uint64) error {
 	early := !a.lastPing.IsZero() && now.Sub(a.lastPing) < least
-	a.lastPing = now
-	if !early || withData {
+	busy := data > 0 || sent != a.pingSent
+	a.lastPing, a.pingSent = now, sent
+	if !early || busy {
 		a.strikes = 0
 		return nil
 	}
@@ -87,6 +97,17 @@ func (a *abuse) credit(sent uint64) error {
 func (a *abuse) read(wrote uint64) error {
 	if a.reads++; a.reads > wrote/leastRead+readSpare {
 		return violation(frame.CodeCalm, "too many reports of what was read")
+	}
+	return nil
+}
+
+// newSettings counts a change of settings, each of which may reach every stream.
+func (a *abuse) newSettings(now time.Time) error {
+	if a.settings == nil {
+		a.settings = rate.NewLimiter(settingsRate, settingsBurst)
+	}
+	if !a.settings.AllowN(now, 1) {
+		return violation(frame.CodeCalm, "the settings change too often")
 	}
 	return nil
 }

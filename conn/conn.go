@@ -120,6 +120,7 @@ type Conn struct {
 	caps      frame.Caps
 	pacing    frame.Pacing
 	maxStream uint64 // the last number that a stream can have
+	window    int    // bytes of credit that the peer may have unread
 	pause     pause
 	events    events
 
@@ -143,6 +144,8 @@ type Conn struct {
 	onFree    func()
 
 	out output
+
+	peerSettings atomic.Pointer[frame.Settings] // changed by the reader, with mu held
 
 	arrived  atomic.Uint64 // credit that the peer used, as of the last input
 	kept     atomic.Int64  // bytes that the session keeps, as of then
@@ -172,14 +175,16 @@ func newConn(cfg Config) *Conn {
 	c.lim = cfg.Limits
 	c.caps = c.sess.Caps()
 	c.pacing, c.maxStream = c.caps.Pacing, c.caps.MaxStream
+	c.window = max(c.lim.ConnWindow, c.caps.ConnWindow)
 	if c.pacing == frame.Unpaced {
 		c.pause.resume = make(chan struct{}, 1)
 	}
 	c.flusher = c.flushSoon
 	c.keeper.start = time.Now()
 	c.out.init(c.lim.InFlight)
+	c.peerSettings.Store(&c.cfg.Peer)
 	c.granted.Store(cfg.Peer.ConnCredit)
-	c.in.limit = uint64(c.lim.ConnWindow)
+	c.in.limit = uint64(c.window)
 	if c.pacing != frame.Granted { // what there is instead of it is looked up when it is needed
 		c.in.limit = 0
 	}
@@ -199,9 +204,6 @@ func (c *Conn) Caps() frame.Caps { return c.caps }
 
 // Limits are the limits in force.
 func (c *Conn) Limits() *Limits { return c.lim }
-
-// PeerSettings is what the peer said in its Hello.
-func (c *Conn) PeerSettings() *frame.Settings { return &c.cfg.Peer }
 
 // Timers is the queue that the connection and its streams use.
 func (c *Conn) Timers() *timers.Queue { return c.cfg.Timers }
@@ -230,7 +232,7 @@ func (c *Conn) usable(n int) error {
 		return c.cause
 	case c.away.remote || c.away.announced || c.ended:
 		return ErrGoingAway
-	case c.own+n > int(c.cfg.Peer.MaxStreams):
+	case c.own+n > int(c.peerSettings.Load().MaxStreams):
 		return ErrTooManyStreams
 	case !c.numbers(n):
 		return ErrGoingAway
@@ -385,7 +387,7 @@ func (c *Conn) begin() {
 	if c.cfg.RTT > 0 {
 		c.keeper.rtt.Store(int64(c.cfg.RTT))
 	}
-	if rtt := int64(c.cfg.RTT); c.pacing == frame.Granted && (rtt == 0 || rtt > shortPath) {
+	if rtt := int64(c.cfg.RTT); c.caps.ReadReports && (rtt == 0 || rtt > shortPath) {
 		c.ping(1) // the handshake's time is not the path's alone
 	}
 }

@@ -10,8 +10,6 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
-
-	"github.com/sluicerpc/sluice/frame"
 )
 
 // Engine is the event loops that a program's connections share, and the watcher
@@ -91,7 +89,7 @@ func (e *Engine) Attach(nc net.Conn, cfg Config, early []byte, made func(*Conn))
 	}
 	c := newConn(cfg)
 	t := &loopConn{c: c, fd: fd, watch: e.watch, early: early}
-	if c.pacing != frame.Granted { // without it all is as well, only later
+	if !c.caps.ReadReports { // best effort: without it small messages only wait longer
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLow)
 	}
 	c.tr = t

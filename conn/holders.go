@@ -18,7 +18,7 @@ var errNoMemory = errors.New("the server is out of memory for what has not come 
 // resort, after grants have shrunk.
 func (c *Conn) evictStalled(now time.Time) {
 	c.mu.Lock()
-	if c.spare() >= c.lim.ConnWindow/32 {
+	if c.spare() >= c.window/32 {
 		c.mu.Unlock()
 		return
 	}

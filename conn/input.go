@@ -70,7 +70,7 @@ func (c *Conn) Input(p []byte) bool {
 // flight few: what delays a small message is what was sent before it and not
 // read yet.
 func (c *Conn) acknowledge() {
-	if c.pacing != frame.Granted {
+	if !c.caps.ReadReports {
 		return
 	}
 	in := &c.in
@@ -291,6 +291,8 @@ func (c *Conn) control(f *frame.Frame) error {
 		return c.out.reply(c, f)
 	case frame.Hello:
 		return violation(frame.CodeProtocol, "a second hello")
+	case frame.NewSettings:
+		return c.newSettings(f)
 	case frame.Read, frame.Ping, frame.Pong, frame.GoAway:
 		if f.Stream != 0 {
 			return violation(frame.CodeProtocol, "frame of the connection on stream %d", f.Stream)
@@ -387,7 +389,7 @@ func (c *Conn) connFrame(f *frame.Frame) error {
 			c.out.unstall(c)
 		}
 	case frame.Ping:
-		if err := c.abuse.ping(c.in.now, c.lim.KeepaliveMinimum, c.in.data > 0); err != nil {
+		if err := c.abuse.ping(c.in.now, c.lim.KeepaliveMinimum, c.in.data, c.sentCost.Load()); err != nil {
 			return err
 		}
 		return c.out.answer(c, f.Value)

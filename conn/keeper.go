@@ -107,7 +107,7 @@ func (k *keeper) received(c *Conn) {
 func (c *Conn) unreadFor(t int64) int64 {
 	k := &c.keeper
 	read := int64(c.peerRead.Load())
-	if c.pacing != frame.Granted || int64(c.out.wrote.Load())-read < ackEvery {
+	if !c.caps.ReadReports || int64(c.out.wrote.Load())-read < ackEvery {
 		k.fullAt = 0
 		return 0
 	}
@@ -206,16 +206,33 @@ func (c *Conn) nextLook(t int64) time.Duration {
 		due = min(due, t+int64(l.ReadStall))
 	}
 	switch {
-	case !c.caps.Ping:
+	case !c.mayPing():
 	case k.asked.Load():
 		due = min(due, k.askedAt.Load()+int64(l.KeepaliveTimeout))
 	default:
-		due = min(due, k.heardAt.Load()+int64(l.KeepaliveInterval))
+		due = min(due, k.heardAt.Load()+int64(c.keepalive()))
 	}
 	if !c.cfg.Client && c.isBare() {
 		due = min(due, k.quietAt.Load()+int64(l.IdleConn))
 	}
 	return max(time.Duration(due-t), time.Millisecond)
+}
+
+// mayPing tells whether a silent peer may be asked now.
+func (c *Conn) mayPing() bool { return c.caps.Ping && (c.caps.PingIdle || !c.isBare()) }
+
+// defaultKeepalive is the interval where neither the program nor the protocol has one.
+const defaultKeepalive = 30 * time.Second
+
+// keepalive is after how long a silent peer is asked.
+func (c *Conn) keepalive() time.Duration {
+	switch {
+	case c.lim.KeepaliveInterval > 0:
+		return c.lim.KeepaliveInterval
+	case c.caps.Keepalive > 0:
+		return c.caps.Keepalive
+	}
+	return defaultKeepalive
 }
 
 func (c *Conn) look(t int64) (string, frame.Code, error) {
@@ -235,7 +252,7 @@ func (c *Conn) look(t int64) (string, frame.Code, error) {
 	}
 	silent := t - k.heardAt.Load()
 	switch {
-	case silent < int64(l.KeepaliveInterval), !c.caps.Ping:
+	case silent < int64(c.keepalive()), !c.mayPing():
 	case !k.asked.Swap(true):
 		k.askedAt.Store(t)
 		c.ping(uint64(t))

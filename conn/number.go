@@ -22,7 +22,7 @@ func (c *Conn) number(p *Port, closed bool) bool {
 		return false
 	}
 	var gone []uint64
-	var ready []*Port
+	var ready, outdated []*Port
 	c.mu.Lock()
 	if p.led && p.id.Load() == 0 {
 		p.waits = true
@@ -43,12 +43,19 @@ func (c *Conn) number(p *Port, closed bool) bool {
 			continue
 		}
 		c.table.add(q)
+		if c.outdated(q) != 0 {
+			outdated = append(outdated, q)
+		}
 		if q.waits {
 			q.waits = false
 			ready = append(ready, q)
 		}
 	}
+	initial := c.peerSettings.Load().InitialCredit
 	c.mu.Unlock()
+	for _, q := range outdated {
+		_ = q.addCredit(int64(initial) - int64(q.initial))
+	}
 	c.out.turns(ready)
 	for _, id := range gone {
 		_ = c.out.reply(c, &frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})

@@ -33,7 +33,7 @@ type Limits struct {
 	OutQueue       int // bytes accepted and not written on a connection; default 1 MiB
 	InFlight       int // bytes written and not read by the peer's loop; default 256 KiB, at least 128 KiB, grown as the path needs; four times that for a stream that alone sends
 
-	KeepaliveInterval time.Duration // a silent peer is asked after this; default 30 s
+	KeepaliveInterval time.Duration // a silent peer is asked after this; default 30 s, or what its protocol says
 	KeepaliveTimeout  time.Duration // and given up after this; default 20 s
 	KeepaliveMinimum  time.Duration // a peer may ask no more often; default 10 s
 	ReadStall         time.Duration // a frame that has begun must be complete after this; default 30 s
@@ -48,7 +48,8 @@ func def[T int | time.Duration](v *T, d T) {
 	}
 }
 
-// WithDefaults returns l with every zero field set.
+// WithDefaults returns l with every zero field set, but KeepaliveInterval: its default is
+// the protocol's.
 func (l Limits) WithDefaults() Limits {
 	def(&l.MaxConns, 65_536)
 	def(&l.MaxConnsPerAddr, 1024)
@@ -67,7 +68,6 @@ func (l Limits) WithDefaults() Limits {
 	def(&l.Memory, memoryDefault())
 	def(&l.OutQueue, 1<<20)
 	def(&l.InFlight, 256<<10)
-	def(&l.KeepaliveInterval, 30*time.Second)
 	def(&l.KeepaliveTimeout, 20*time.Second)
 	def(&l.KeepaliveMinimum, 10*time.Second)
 	def(&l.ReadStall, 30*time.Second)

@@ -462,7 +462,7 @@ func (c *Conn) ownFrames(s *said) {
 	if s.credit {
 		n := c.taken.Load()
 		c.told.Store(n)
-		put(frame.Credit, n+uint64(c.lim.ConnWindow))
+		put(frame.Credit, n+uint64(c.window))
 	}
 	for _, v := range s.pongs {
 		put(frame.Pong, v)
@@ -550,8 +550,11 @@ func (o *output) isLone() bool { return o.wrote.Load()-o.loneFrom >= loneAfter }
 func (c *Conn) allowance() int {
 	o := &c.out
 	credit := int64(c.granted.Load() - c.sentCost.Load())
-	if c.pacing != frame.Granted {
+	switch {
+	case c.pacing != frame.Granted:
 		return gatherBytes
+	case !c.caps.ReadReports: // the system bounds what waits unsent
+		return int(credit)
 	}
 	wrote, bound := o.wrote.Load(), o.inFlight.Load()
 	if o.isLone() && bound < maxInFlight {

@@ -515,7 +515,7 @@ func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
 	const window = 4 << 10
 	c, l := newMeeting(t, &acceptor{})
 	c.lim = limits(Limits{ConnWindow: window})
-	c.in.limit = window
+	c.window, c.in.limit = window, window
 	unread := &talker{} // its messages are never returned
 	c.Prepare(&unread.Port, unread)
 	c.Attach(&unread.Port, 1, 0)

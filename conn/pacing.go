@@ -21,9 +21,9 @@ const unpacedMost = 256 << 10
 // meanwhile: a window where it needs credit, else also the message of a call.
 func (c *Conn) onItsWay() uint64 {
 	if c.pacing == frame.Granted {
-		return uint64(c.lim.ConnWindow)
+		return uint64(c.window)
 	}
-	return uint64(max(c.lim.ConnWindow, c.caps.Cost(c.lim.MaxMessage+c.caps.MaxOverrun)))
+	return uint64(max(c.window, c.caps.Cost(c.lim.MaxMessage+c.caps.MaxOverrun)))
 }
 
 // MostUnread is how many bytes of credit the peer can have unread here.
@@ -31,7 +31,7 @@ func (c *Conn) MostUnread() int {
 	if c.pacing == frame.Reported {
 		return senderWindows * c.lim.SenderWindow
 	}
-	return c.lim.ConnWindow
+	return c.window
 }
 
 // beyond is called when more is unread than in.limit says, as far as is known. It
@@ -40,7 +40,7 @@ func (c *Conn) beyond() error {
 	in := &c.in
 	switch c.pacing {
 	case frame.Granted:
-		if in.limit = c.told.Load() + uint64(c.lim.ConnWindow); in.recvd > in.limit {
+		if in.limit = c.told.Load() + uint64(c.window); in.recvd > in.limit {
 			return violation(frame.CodeFlowControl, "%d bytes beyond the connection's credit", in.recvd-in.limit)
 		}
 	case frame.Reported:

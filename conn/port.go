@@ -23,6 +23,7 @@ type Port struct {
 	waits    bool        // with data, for that; owned by the connection's lock
 	peerOver atomic.Bool // the peer ended its half, or reset
 	mate     *Port       // the next that the same request opens
+	initial  uint64      // credit that our stream began with
 
 	readTaken uint32 // what was taken, its lower half, when the reader last looked for a stream to evict
 	brought   int32  // bytes: see Keep; owned by the connection's lock
@@ -50,12 +51,15 @@ func (c *Conn) Attach(p *Port, id uint64, brought int) {
 
 // Begin makes p the port of stream s, which we open: it was reserved, and gets
 // its number when its first frame is written. mate, if not nil, is the one
-// before it in a request that opens several.
-func (c *Conn) Begin(p *Port, s Stream, mate *Port) {
+// before it in a request that opens several. It returns what may be sent
+// on the stream at first.
+func (c *Conn) Begin(p *Port, s Stream, mate *Port) (credit uint64) {
 	p.c, p.s, p.own = c, s, true
 	if mate != nil {
 		mate.mate, p.led = p, true
 	}
+	p.initial = c.peerSettings.Load().InitialCredit
+	return p.initial
 }
 
 // Conn is the connection.
@@ -115,7 +119,7 @@ func (c *Conn) returned(cost int) {
 		return
 	}
 	told := c.told.Load()
-	if n-told >= uint64(c.lim.ConnWindow/2) || c.streams.Load() == 0 || n-told >= c.peerHas(told) {
+	if n-told >= uint64(c.window/2) || c.streams.Load() == 0 || n-told >= c.peerHas(told) {
 		c.out.say(c, func(o *output) { o.credit = true })
 	}
 }
@@ -124,7 +128,7 @@ func (c *Conn) returned(cost int) {
 // uses. Where streams that nobody reads hold most of the window, half a window
 // would never come back.
 func (c *Conn) peerHas(told uint64) uint64 {
-	total, used := told+uint64(c.lim.ConnWindow), c.arrived.Load()
+	total, used := told+uint64(c.window), c.arrived.Load()
 	if used > total {
 		return 0
 	}
@@ -159,7 +163,7 @@ func (p *Port) Grow(window, most int) int {
 
 // spare is what may still be given to windows: the half of the connection's
 // window that the initial credits do not take.
-func (c *Conn) spare() int { return max(c.lim.ConnWindow/2-c.given, 0) }
+func (c *Conn) spare() int { return max(c.window/2-c.given, 0) }
 
 // FirstWindow is the window for a stream whose user asked for want bytes; 0 asks
 // for the default. What is beyond the initial credit is at most half of what the

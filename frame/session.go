@@ -111,6 +111,9 @@ type Caps struct {
 	ServerOpens bool   // the accepting side of the connection may open streams
 	Early       bool   // data may follow an open at once; else it waits for the answer
 	Ping        bool   // a side can ask whether the other is there
+	PingIdle    bool   // and may do so while no stream is open
+	ReadReports bool   // the peer reports how many bytes of the connection it has read
+	FixedWindow bool   // every stream begins with the window of the Settings, whatever its options
 	StreamConns bool   // a stream has a connection of its own; calls are made on that one's parent
 	Outlives    bool   // an open's deadline is that of its answer: the stream outlives it
 	Overhead    int    // what a message costs of the credit beside its length: nobody can have us hold empty ones for free
@@ -120,6 +123,11 @@ type Caps struct {
 	MaxFragment int    // largest piece of a message, bytes
 	MaxInline   int    // longest request or reply in an Open or Accept, bytes; 0: as long as any message
 	MaxStream   uint64 // the last number that a stream can have
+	ConnWindow  int    // the smallest window of a connection, bytes
+
+	// Keepalive is after how long a silent peer is asked whether it is there, unless the
+	// program says otherwise; 0 leaves that to the kernel.
+	Keepalive time.Duration
 }
 
 // Cost is what a message of n bytes takes of the credit.

@@ -193,13 +193,13 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []Strea
 		s := &Stream{}
 		ss[i] = s
 		s.c.conn, s.c.method, s.c.opener, s.c.unary = c, method, true, opts.unary
-		c.c.Begin(&s.c.Port, &s.c, mate)
+		credit := c.c.Begin(&s.c.Port, &s.c, mate)
 		mate = &s.c.Port
 		window, most := 0, 0
 		if !so.NoReceive {
 			window, most = c.c.FirstWindow(so.Window)
 		}
-		s.c.a.Init(&s.c, s.c.config(&so, window, most, frame.Grant{Credit: c.c.PeerSettings().InitialCredit}))
+		s.c.a.Init(&s.c, s.c.config(&so, window, most, frame.Grant{Credit: credit}))
 		f.Grants = append(f.Grants, frame.Grant{Credit: s.c.a.Granted(), Limit: uint64(so.SendLimit), NoReceive: so.NoReceive})
 	}
 	if n > 1 {

@@ -107,6 +107,8 @@ func (c *core) Control(f *frame.Frame) error {
 		}
 	case frame.Credit:
 		return c.a.PeerGrant(f.Value)
+	case frame.NewSettings:
+		c.a.AddCredit(int64(f.Value))
 	case frame.EOS:
 		return c.a.PeerEnd(f.Code, f.Reason, f.Metadata)
 	case frame.Ended:

@@ -43,7 +43,7 @@ func (s *Session) SetChecksum() {
 func (s *Session) Caps() frame.Caps {
 	return frame.Caps{
 		Name: "sluice", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true,
-		Early: true, Ping: true, MaxFragment: DefaultMaxFragment, MaxInline: MaxInline,
+		Early: true, Ping: true, PingIdle: true, ReadReports: true, MaxFragment: DefaultMaxFragment, MaxInline: MaxInline,
 		Overhead: overhead, LeastPiece: overhead + 1, MaxStream: maxStreamID,
 	}
 }

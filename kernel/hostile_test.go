@@ -215,7 +215,7 @@ func TestHostileFraming(t *testing.T) {
 		{name: "11 a type that must be known", do: says(head(0, 15, 0)), ends: connection, code: frame.CodeProtocol},
 		{name: "12 unknown flags", do: says(append(head(8, 9|0xe0, 1), 0, 0, 16, 0, 0, 0, 0, 0)), ends: nothing},
 		{name: "14 a second hello", do: says(frames(frame.Frame{Kind: frame.Hello, Settings: hello()})), ends: connection, code: frame.CodeProtocol},
-		{name: "18 no credit to begin with", own: func(s *frame.Settings) { s.ConnCredit, s.InitialCredit = 0, 0 },
+		{name: "18 hardly any credit to begin with", own: func(s *frame.Settings) { s.ConnCredit, s.InitialCredit = 1, 1 },
 			do: noCreditThenSome, ends: nothing},
 		{name: "22 numbers beyond the end", do: says(frames(frame.Frame{
 			Kind: frame.Open, Stream: 1<<31 - 1, Method: "echo", Grants: make([]frame.Grant, 2)})), ends: connection, code: frame.CodeProtocol},

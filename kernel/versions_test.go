@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,16 +30,16 @@ const (
 
 var draftSetting = []byte{99, 1, 16}
 
-// versioned is the native protocol up to a version.
+// versioned is the native protocol in a range of versions.
 type versioned struct {
 	native.Protocol
-	highest uint64
-	used    *atomic.Uint64 // the version of the last connection
+	lowest, highest uint64
+	used            *atomic.Uint64 // the version of the last connection
 }
 
 // Handshake implements kernel.Protocol.
 func (v versioned) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Greeting) (frame.Session, error) {
-	g.Own.MinVersion, g.Own.MaxVersion = native.Version, v.highest
+	g.Own.MinVersion, g.Own.MaxVersion = v.lowest, v.highest
 	if v.highest == nextVersion {
 		rw = &drafted{rw}
 	}
@@ -90,6 +91,34 @@ func (s *nextSession) Next(p []byte, f *frame.Frame) (int, error) {
 	return n, err
 }
 
+// A pair without a common version fails at once, on both sides with both ranges.
+func TestNoCommonVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var used atomic.Uint64
+		log := &journal{}
+		srv, err := kernel.NewServer(&kernel.ServerOptions{
+			Protocols: []kernel.Protocol{versioned{lowest: 2, highest: 2, used: &used}}, Logger: log.logger(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln, served := kerneltest.Listen(), make(chan error, 1)
+		go func() { served <- srv.Serve(context.Background(), ln) }()
+		_, err = kernel.Dial(context.Background(), kerneltest.Target, quietClient(&kernel.ClientOptions{Dial: ln.Dial}))
+		const why = "VERSION: no common version: the client speaks 1 to 1, the server 2 to 2"
+		var ce *kernel.ConnError
+		if !errors.As(err, &ce) || ce.Code != kernel.CodeVersion || !ce.Remote || !strings.Contains(err.Error(), why) {
+			t.Errorf("the client is told: %v", err)
+		}
+		synctest.Wait()
+		if !strings.Contains(log.String(), why) {
+			t.Errorf("the server says: %s", log)
+		}
+		_ = srv.Close()
+		<-served
+	})
+}
+
 // rollingLimits are small, so that much CREDIT is sent.
 func rollingLimits() kernel.Limits { return kernel.Limits{ConnWindow: 32 << 10, MaxStreams: 16} }
 
@@ -109,7 +138,7 @@ type rolledServer struct {
 func (r *rolledServer) start(highest uint64) {
 	r.t.Helper()
 	srv, err := kernel.NewServer(quietServer(&kernel.ServerOptions{
-		Protocols: []kernel.Protocol{versioned{highest: highest, used: &r.used}}, Limits: rollingLimits(),
+		Protocols: []kernel.Protocol{versioned{lowest: native.Version, highest: highest, used: &r.used}}, Limits: rollingLimits(),
 	}))
 	if err != nil {
 		r.t.Fatal(err)
@@ -182,7 +211,7 @@ type rolledClient struct {
 func (r *rolledClient) start(highest uint64) {
 	r.highest, r.halt = highest, make(chan struct{})
 	client, err := kernel.Dial(context.Background(), kerneltest.Target, quietClient(&kernel.ClientOptions{
-		Protocols: []kernel.Protocol{versioned{highest: highest, used: &r.used}}, Dial: r.server.dial, Limits: rollingLimits(),
+		Protocols: []kernel.Protocol{versioned{lowest: native.Version, highest: highest, used: &r.used}}, Dial: r.server.dial, Limits: rollingLimits(),
 	}))
 	if err != nil {
 		r.t.Fatal(err)

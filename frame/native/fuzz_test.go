@@ -244,17 +244,22 @@ func randomFrame(rnd *rand.Rand, op byte, id uint64) *frame.Frame {
 }
 
 // FuzzHello: a handshake reads what a stranger sends without a panic, takes no
-// settings that are out of range, and leaves what follows the hello alone.
+// settings that are out of range, and leaves what follows the hello alone. What is a
+// frame gets the magic and a record with the right checks, which no fuzzer finds.
 func FuzzHello(f *testing.F) {
 	hello := greet(&controls[0].frame)
-	f.Add(hello, uint64(1))
-	for _, c := range bad { // the checks of a record are nothing that a fuzzer finds
-		f.Add(append([]byte(Magic), sealed(unhex(f, c.hex))...), uint64(5))
+	f.Add(false, hello, uint64(1))
+	f.Add(false, append(append([]byte(nil), hello...), "and more"...), uint64(2))
+	f.Add(false, []byte("GET / HTTP/1.1\r\n\r\n"), uint64(3))
+	f.Add(false, []byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), uint64(4))
+	f.Add(true, unhex(f, controls[0].hex), uint64(5))
+	for _, c := range bad {
+		f.Add(true, unhex(f, c.hex), uint64(6))
 	}
-	f.Add(append(append([]byte(nil), hello...), "and more"...), uint64(2))
-	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), uint64(3))
-	f.Add([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), uint64(4))
-	f.Fuzz(func(t *testing.T, in []byte, seed uint64) {
+	f.Fuzz(func(t *testing.T, isFrame bool, in []byte, seed uint64) {
+		if isFrame {
+			in = append([]byte(Magic), sealed(in[:min(len(in), maxControl)])...)
+		}
 		one, two := &script{in: in, next: whole}, &script{in: in, next: cutter(seed)}
 		a, b := greeting(), greeting()
 		_, aerr := Protocol{}.Handshake(t.Context(), one, a)
@@ -267,6 +272,9 @@ func FuzzHello(f *testing.F) {
 		}
 		if err := checkSettings(&a.Peer); err != nil || !reflect.DeepEqual(a.Peer, b.Peer) {
 			t.Fatalf("accepted %+v and %+v: %v", a.Peer, b.Peer, err)
+		}
+		if p := a.Peer; p.MinVersion > Version || p.MaxVersion < Version {
+			t.Fatalf("accepted versions %d to %d", p.MinVersion, p.MaxVersion)
 		}
 		if !bytes.Equal(append(a.Early, one.in...), append(b.Early, two.in...)) {
 			t.Error("what follows the hello differs")

@@ -294,7 +294,7 @@ func (r *rolledClient) echo(ctx context.Context) (numbers []uint64, err error) {
 		}
 		got := binary.LittleEndian.Uint64(m.Bytes())
 		m.Release()
-		time.Sleep(100 * time.Microsecond) // of the bubble, where else no time would pass
+		time.Sleep(500 * time.Microsecond) // of the bubble, where else no time would pass
 		if got != n {
 			return numbers, fmt.Errorf("message %d came back as %d", n, got)
 		}

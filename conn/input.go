@@ -506,6 +506,10 @@ func (c *Conn) goneAway(f *frame.Frame) error {
 		return violation(frame.CodeProtocol, "a goodbye that takes the last one back")
 	}
 	c.away.remote, c.away.peerLimit = true, f.Value
+	if f.Code != frame.CodeOK { // the end tells every stream why
+		c.mu.Unlock()
+		return &peerGone{f.Code, f.Reason}
+	}
 	var unserved []*Port
 	for _, p := range c.table.all() {
 		if p.own && p.id.Load() > f.Value {
@@ -516,9 +520,6 @@ func (c *Conn) goneAway(f *frame.Frame) error {
 	c.mu.Unlock()
 	for _, p := range append(unserved, c.out.takeUnborn()...) {
 		p.s.Lost(c.goingAway(), true)
-	}
-	if f.Code != frame.CodeOK {
-		return &peerGone{f.Code, f.Reason}
 	}
 	c.cfg.Handler.GoAway(c)
 	if idle && f.Value < c.maxStream {

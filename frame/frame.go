@@ -102,7 +102,8 @@ func PutFrame(f *Frame) { frames.Put(f) }
 
 // Settings is what a side tells about itself in its Hello.
 type Settings struct {
-	Version       uint64
+	MinVersion    uint64 // of the wire that it speaks, with MaxVersion; both 0: what the protocol has
+	MaxVersion    uint64
 	Checksum      bool
 	MaxFragment   uint64 // largest payload of one Data frame, bytes
 	MaxMessage    uint64 // bytes

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -160,15 +161,22 @@ func hears(_ string, want ...string) func(r *raw) {
 // to be gentle with. What a stranger sends costs a few KiB, and is answered by a
 // goodbye at most.
 func TestHostileHandshake(t *testing.T) {
-	magic := []byte("SLUICE\r\n")
-	settings := func(f func(s *frame.Settings)) []byte {
+	payload := func(f func(s *frame.Settings)) []byte {
 		s := hello()
-		s.Version = 1
+		s.MinVersion, s.MaxVersion = 1, 1
 		f(&s)
-		return join(magic, frames(frame.Frame{Kind: frame.Hello, Settings: s}))
+		return frames(frame.Frame{Kind: frame.Hello, Settings: s})[8:]
 	}
-	pairs := func(n int) []byte { // settings that nobody knows
-		return join(magic, head(3*n, 13, 0), bytes.Repeat([]byte{99, 1, 0}, n))
+	with := func(settings ...[]byte) []byte { // a hello of settings, encoded
+		p := join(settings...)
+		return greeting(head(len(p), 13, 0), p)
+	}
+	settings := func(f func(s *frame.Settings)) []byte { return with(payload(f)) }
+	usual := payload(func(*frame.Settings) {})
+	unknown := func(n int) []byte { return bytes.Repeat([]byte{99, 1, 0}, n) } // settings that nobody knows
+	changed := func(b []byte, at int) []byte {
+		b[at] ^= 1
+		return b
 	}
 	for _, row := range []struct {
 		name  string
@@ -184,21 +192,27 @@ func TestHostileHandshake(t *testing.T) {
 		{name: "02 TLS on a plain port", say: []byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), ends: dropped},
 		{name: "03 a byte a second", say: settings(func(*frame.Settings) {}), ends: dropped, drip: true},
 		{name: "03 half a hello and silence", say: settings(func(*frame.Settings) {})[:20], ends: dropped, after: 5 * time.Second},
-		{name: "08 a hello beyond 64 KiB", say: join(magic, head(64<<10+1, 13, 0)), ends: connection, code: frame.CodeFrameSize},
-		{name: "13 a version of the future", say: settings(func(s *frame.Settings) { s.Version = 2 }), ends: connection, code: frame.CodeVersion},
-		{name: "15 data before the hello", say: join(magic, data(1, []byte("x"))), ends: connection, code: frame.CodeProtocol},
-		{name: "15 an open before the hello", say: join(magic, frames(openFrame(1, "echo"))), ends: connection, code: frame.CodeProtocol},
-		{name: "16 settings nobody knows", say: join(pairs(20)[:8], head(3*20+len(settings(func(*frame.Settings) {}))-16, 13, 0),
-			settings(func(*frame.Settings) {})[16:], bytes.Repeat([]byte{99, 1, 0}, 20)), ends: nothing},
-		{name: "16 33 settings", say: pairs(33), ends: connection, code: frame.CodeCalm},
+		{name: "08 a hello beyond 64 KiB", say: join([]byte(native.Magic), recordHead(64<<10+9), make([]byte, 4), head(64<<10+1, 13, 0)), ends: connection, code: frame.CodeFrameSize},
+		{name: "13 versions of the future", say: settings(func(s *frame.Settings) { s.MinVersion, s.MaxVersion = 2, 3 }), ends: connection, code: frame.CodeVersion},
+		{name: "13 this version and those of the future", say: settings(func(s *frame.Settings) { s.MaxVersion = 1 << 40 }), ends: nothing},
+		{name: "13 no version", say: settings(func(s *frame.Settings) { s.MinVersion, s.MaxVersion = 0, 0 }), ends: connection, code: frame.CodeProtocol},
+		{name: "13 versions from the highest to the lowest", say: settings(func(s *frame.Settings) { s.MinVersion = 2 }), ends: connection, code: frame.CodeProtocol},
+		{name: "15 data before the hello", say: greeting(data(1, []byte("x"))), ends: connection, code: frame.CodeProtocol},
+		{name: "15 an open before the hello", say: greeting(frames(openFrame(1, "echo"))), ends: connection, code: frame.CodeProtocol},
+		{name: "15 an open in the record of the hello", say: greeting(head(len(usual), 13, 0), usual, frames(openFrame(1, "echo"))), ends: connection, code: frame.CodeProtocol},
+		{name: "15 a hello without a record", say: join([]byte(native.Magic), head(len(usual), 13, 0), usual), ends: connection, code: frame.CodeChecksum},
+		{name: "16 settings nobody knows", say: with(usual, unknown(20)), ends: nothing},
+		{name: "16 33 settings", say: with(unknown(33)), ends: connection, code: frame.CodeCalm},
 		{name: "16 fragments of 0 bytes", say: settings(func(s *frame.Settings) { s.MaxFragment = 0 }), ends: connection, code: frame.CodeProtocol},
 		{name: "16 messages of 4 GiB", say: settings(func(s *frame.Settings) { s.MaxMessage = 1 << 32 }), ends: connection, code: frame.CodeProtocol},
-		{name: "16 a number twice", say: func() []byte {
-			b := settings(func(*frame.Settings) {})
-			b = append(b, 1, 1, 1) // the version again
-			b[8] += 3
-			return b
-		}(), ends: nothing},
+		{name: "16 a number twice", say: with(usual, []byte{5, 1, 9}), ends: nothing},
+		{name: "16 bytes after a number", say: with(usual, []byte{5, 2, 9, 0}), ends: connection, code: frame.CodeProtocol},
+		{name: "16 checksums of an unknown kind", say: with(usual, []byte{2, 1, 2}), ends: connection, code: frame.CodeProtocol},
+		{name: "19 no initial credit", say: settings(func(s *frame.Settings) { s.InitialCredit = 0 }), ends: connection, code: frame.CodeFlowControl},
+		{name: "19 no connection credit", say: settings(func(s *frame.Settings) { s.ConnCredit = 0 }), ends: connection, code: frame.CodeFlowControl},
+		{name: "20 a length that was changed", say: changed(settings(func(*frame.Settings) {}), 9), ends: connection, code: frame.CodeChecksum},
+		{name: "20 a sum that was changed", say: changed(settings(func(*frame.Settings) {}), 12), ends: connection, code: frame.CodeChecksum},
+		{name: "20 a setting that was changed", say: changed(settings(func(*frame.Settings) {}), 30), ends: connection, code: frame.CodeChecksum},
 		{name: "19 initial credit beyond 2^31", say: settings(func(s *frame.Settings) { s.InitialCredit = 1 << 31 }), ends: connection, code: frame.CodeFlowControl},
 		{name: "19 connection credit beyond 2^31", say: settings(func(s *frame.Settings) { s.ConnCredit = 1 << 31 }), ends: connection, code: frame.CodeFlowControl},
 		{name: "102 HTTP/2", say: []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), ends: dropped},

@@ -197,8 +197,8 @@ func TestHostileIdentity(t *testing.T) {
 		for token, code := range map[string]frame.Code{"": frame.CodeUnauthenticated, "slow": frame.CodeUnauthenticated} {
 			r := tg.stranger()
 			s := hello()
-			s.Version, s.Token = 1, []byte(token)
-			_ = r.write(join([]byte("SLUICE\r\n"), frames(frame.Frame{Kind: frame.Hello, Settings: s}, openFrame(1, "open"))))
+			s.MinVersion, s.MaxVersion, s.Token = 1, 1, []byte(token)
+			_ = r.write(join(greeting(frames(frame.Frame{Kind: frame.Hello, Settings: s})), frames(openFrame(1, "open"))))
 			time.Sleep(6 * time.Second)
 			synctest.Wait()
 			r.handshakeEnded(connection, code)

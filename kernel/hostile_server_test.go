@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,6 +86,33 @@ func TestHostileServersGoodbye(t *testing.T) {
 			t.Errorf("the last goes on with %q, %v", m.Bytes(), err)
 		}
 		m.Release()
+	})
+}
+
+// A GOAWAY with a code that serves none of a connection's streams refuses them, and is
+// the reason of the connection's end and of theirs.
+func TestAnEndWithACodeBeforeAnyStreamWasServed(t *testing.T) {
+	fakeServer(t, func(r *raw, c *kernel.Client) {
+		ctx := context.Background()
+		k, err := c.Conn(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := k.Open(ctx, "m", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		r.say(frame.Frame{Kind: frame.GoAway, Code: frame.CodeChecksum, Reason: "a bit was changed"})
+		synctest.Wait()
+		var ce *kernel.ConnError
+		if err := k.Err(); !errors.As(err, &ce) || ce.Code != kernel.CodeChecksum || !ce.Remote {
+			t.Errorf("the connection ended with %v", err)
+		}
+		var se *kernel.StreamError
+		if err := s.Err(); !errors.As(err, &se) || !se.NotProcessed || !strings.Contains(err.Error(), "CHECKSUM: a bit was changed") {
+			t.Errorf("the stream ended with %v", err)
+		}
 	})
 }
 

@@ -67,7 +67,7 @@ func TestHostileResetWhileTheServerWrites(t *testing.T) {
 	tg.unharmed()
 }
 
-// Rows 20 and 21: whichever part of a record is damaged, its mark, length, sum,
+// Rows 20 and 21: whichever part of a record is damaged, its length, the check of it, its sum,
 // a frame's header or a payload, the connection ends and nothing of the record is
 // processed.
 func TestHostileChecksums(t *testing.T) {
@@ -76,7 +76,7 @@ func TestHostileChecksums(t *testing.T) {
 		at   int
 		code frame.Code
 	}{
-		{"20 mark", 3, frame.CodeProtocol},
+		{"20 check of the length", 3, frame.CodeChecksum},
 		{"21 length of the record", 0, frame.CodeChecksum},
 		{"20 sum", 5, frame.CodeChecksum},
 		{"21 length of a frame", 8, frame.CodeChecksum},

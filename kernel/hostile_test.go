@@ -215,8 +215,9 @@ func TestHostileFraming(t *testing.T) {
 		{name: "11 a type that must be known", do: says(head(0, 15, 0)), ends: connection, code: frame.CodeProtocol},
 		{name: "12 unknown flags", do: says(append(head(8, 9|0xe0, 1), 0, 0, 16, 0, 0, 0, 0, 0)), ends: nothing},
 		{name: "14 a second hello", do: says(frames(frame.Frame{Kind: frame.Hello, Settings: hello()})), ends: connection, code: frame.CodeProtocol},
-		{name: "18 no credit to begin with", own: func(s *frame.Settings) { s.ConnCredit, s.InitialCredit = 0, 0 },
+		{name: "18 hardly any credit to begin with", own: func(s *frame.Settings) { s.ConnCredit, s.InitialCredit = 1, 1 },
 			do: noCreditThenSome, ends: nothing},
+		{name: "18 a stream without credit", do: noCreditOnAStream, ends: nothing},
 		{name: "22 numbers beyond the end", do: says(frames(frame.Frame{
 			Kind: frame.Open, Stream: 1<<31 - 1, Method: "echo", Grants: make([]frame.Grant, 2)})), ends: connection, code: frame.CodeProtocol},
 		{name: "22 a total of 4 GiB", do: says(first(1, 1<<32-1, big)), ends: stream, code: frame.CodeTooLarge},
@@ -247,6 +248,22 @@ func noCreditThenSome(r *raw) {
 	r.say(frame.Frame{Kind: frame.Credit, Value: 1000})
 	r.tg.settle(func() bool { return true })
 	if h, ok := r.find(frame.Data, 1); !ok || string(h.data) != "waits" {
+		r.t.Errorf("credit came and no data: %s", r.tail())
+	}
+}
+
+func noCreditOnAStream(r *raw) {
+	id := r.next
+	r.next += 2
+	r.say(frame.Frame{Kind: frame.Open, Stream: id, Method: "echo", Grants: []frame.Grant{{}}})
+	says(data(id, []byte("waits")))(r)
+	r.tg.settle(func() bool { return true })
+	if _, ok := r.find(frame.Data, id); ok {
+		r.t.Error("data came without credit")
+	}
+	r.say(frame.Frame{Kind: frame.Credit, Stream: id, Value: 1000})
+	r.tg.settle(func() bool { return true })
+	if h, ok := r.find(frame.Data, id); !ok || string(h.data) != "waits" {
 		r.t.Errorf("credit came and no data: %s", r.tail())
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"runtime"
@@ -210,7 +211,9 @@ func (tg *target) unheard() *raw {
 	tg.t.Helper()
 	// The server's side of a handshake starts with the magic, as ours does: it is
 	// taken off before frames are read.
-	return &raw{tg: tg, t: tg.t, nc: tg.connect(), next: 1, cost: native.New(1 << 20), sess: native.New(1 << 20), magic: len(native.Magic)}
+	r := &raw{tg: tg, t: tg.t, nc: tg.connect(), next: 1, cost: native.New(1 << 20), sess: native.New(1 << 20), magic: len(native.Magic)}
+	r.sess.SetChecksum(true) // until the HELLO
+	return r
 }
 
 func (r *raw) bytesRead() uint64 {
@@ -272,6 +275,9 @@ func (r *raw) take(p []byte) {
 		}
 		if f.Kind == frame.Credit && f.Stream == 0 {
 			r.credit = max(r.credit, f.Value)
+		}
+		if f.Kind == frame.Hello {
+			r.sess.SetChecksum(false) // strangers don't ask for it
 		}
 		r.heard = append(r.heard, h)
 	}
@@ -353,6 +359,31 @@ func wire(f *frame.Frame) []byte {
 	native.New(0).Control(&o, f)
 	return o.Buf
 }
+
+// record is a record of frames.
+func record(frames []byte) []byte {
+	head := recordHead(len(frames))
+	crc := crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	_, _ = crc.Write(head)
+	_, _ = crc.Write(frames)
+	return append(binary.LittleEndian.AppendUint32(head, crc.Sum32()), frames...)
+}
+
+// recordHead is the length of a record and its CRC-8.
+func recordHead(n int) []byte {
+	head := []byte{byte(n), byte(n >> 8), byte(n >> 16)}
+	crc := byte(0xff)
+	for _, b := range head {
+		crc ^= b
+		for range 8 {
+			crc = crc>>1 ^ 0xe0&-(crc&1)
+		}
+	}
+	return append(head, crc)
+}
+
+// greeting is the start of a connection: magic, and a record of frames.
+func greeting(frames ...[]byte) []byte { return join([]byte(native.Magic), record(join(frames...))) }
 
 // The types and flags that data frames are made of by hand.
 const (

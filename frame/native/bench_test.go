@@ -16,7 +16,7 @@ func plainAndChecked(b *testing.B, f func(b *testing.B, s *Session)) {
 		b.Run(fmt.Sprintf("checked=%v", checked), func(b *testing.B) {
 			s := New(DefaultMaxFragment)
 			if checked {
-				s.SetChecksum()
+				s.SetChecksum(true)
 			}
 			b.ReportAllocs()
 			f(b, s)
@@ -94,6 +94,29 @@ func BenchmarkOpenFrame(b *testing.B) {
 		var f frame.Frame
 		for b.Loop() {
 			s.Control(&o, open)
+			s.Flush(&o)
+			for p := o.Buf; len(p) > 0 || f.Kind != frame.None; {
+				n, err := s.Next(p, &f)
+				if err != nil {
+					b.Fatal(err)
+				}
+				p = p[n:]
+			}
+			o.Reset()
+		}
+	})
+}
+
+// One small message in a record of its own, there and back.
+func BenchmarkLoneMessage(b *testing.B) {
+	plainAndChecked(b, func(b *testing.B, s *Session) {
+		var o frame.Out
+		var f frame.Frame
+		m := pool.New(64)
+		for b.Loop() {
+			var run pool.Queue
+			run.Push(m.Share())
+			s.Messages(&o, 1, run)
 			s.Flush(&o)
 			for p := o.Buf; len(p) > 0 || f.Kind != frame.None; {
 				n, err := s.Next(p, &f)

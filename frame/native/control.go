@@ -19,7 +19,7 @@ const (
 
 // Keys of the settings in a Hello.
 const (
-	setVersion = iota + 1
+	setVersions = iota + 1
 	setChecksum
 	setMaxFragment
 	setMaxMessage
@@ -29,6 +29,9 @@ const (
 	setConnCredit
 	setToken
 )
+
+// checksumCRC32C is the kind of checksum that there is; 0 is none.
+const checksumCRC32C = 1
 
 func appendControl(b []byte, f *frame.Frame) (_ []byte, flags byte) {
 	switch f.Kind {
@@ -116,9 +119,9 @@ func appendString(b []byte, s string) []byte {
 }
 
 func appendSettings(b []byte, s *frame.Settings) []byte {
-	b = appendSetting(b, setVersion, s.Version)
+	b = appendSetting(b, setVersions, s.MinVersion, s.MaxVersion)
 	if s.Checksum {
-		b = appendSetting(b, setChecksum, 1)
+		b = appendSetting(b, setChecksum, checksumCRC32C)
 	}
 	b = appendSetting(b, setMaxFragment, s.MaxFragment)
 	b = appendSetting(b, setMaxMessage, s.MaxMessage)
@@ -133,12 +136,14 @@ func appendSettings(b []byte, s *frame.Settings) []byte {
 	return b
 }
 
-func appendSetting(b []byte, key, value uint64) []byte {
-	var v [binary.MaxVarintLen64]byte
-	n := binary.PutUvarint(v[:], value)
+func appendSetting(b []byte, key uint64, values ...uint64) []byte {
+	var v []byte
+	for _, value := range values {
+		v = binary.AppendUvarint(v, value)
+	}
 	b = binary.AppendUvarint(b, key)
-	b = append(b, byte(n))
-	return append(b, v[:n]...)
+	b = append(b, byte(len(v)))
+	return append(b, v...)
 }
 
 var (
@@ -315,48 +320,45 @@ func settings(c *cursor, s *frame.Settings) {
 	}
 }
 
-// number is where the value of a setting that is a number goes, nil if it is
-// none.
-func number(s *frame.Settings, key uint64) *uint64 {
-	switch key {
-	case setVersion:
-		return &s.Version
-	case setMaxFragment:
-		return &s.MaxFragment
-	case setMaxMessage:
-		return &s.MaxMessage
-	case setMaxStreams:
-		return &s.MaxStreams
-	case setMaxMetadata:
-		return &s.MaxMetadata
-	case setInitialCredit:
-		return &s.InitialCredit
-	case setConnCredit:
-		return &s.ConnCredit
-	}
-	return nil
-}
-
+// setting reads one setting. It ignores one that it does not know: a newer peer's.
 func setting(c *cursor, s *frame.Settings) {
 	key := c.uint()
-	raw := c.bytes()
-	if key == setToken {
-		s.Token = append([]byte(nil), raw...)
-		return
+	v := cursor{p: c.bytes(), err: c.err}
+	switch key {
+	case setVersions:
+		s.MinVersion, s.MaxVersion = v.uint(), v.uint()
+	case setChecksum:
+		s.Checksum = v.checksum()
+	case setMaxFragment:
+		s.MaxFragment = v.uint()
+	case setMaxMessage:
+		s.MaxMessage = v.uint()
+	case setMaxStreams:
+		s.MaxStreams = v.uint()
+	case setMaxMetadata:
+		s.MaxMetadata = v.uint()
+	case setInitialCredit:
+		s.InitialCredit = v.uint()
+	case setConnCredit:
+		s.ConnCredit = v.uint()
+	case setToken:
+		s.Token = append([]byte(nil), v.rest()...)
+	default:
+		v.rest()
 	}
-	dst := number(s, key)
-	if dst == nil && key != setChecksum || c.err != nil {
-		return // unknown: a newer peer's
+	if v.err == nil && len(v.p) > 0 {
+		v.err = errTrailing
 	}
-	v := cursor{p: raw}
-	n := v.uint()
-	if v.err != nil {
-		c.err = v.err
-		return
+	if c.err == nil && v.err != nil {
+		c.err = fmt.Errorf("setting %d: %w", key, v.err)
 	}
-	if key == setChecksum {
-		s.Checksum = n != 0
-		return
+}
+
+// checksum reads a kind of checksum.
+func (c *cursor) checksum() bool {
+	kind := c.uint()
+	if c.err == nil && kind > checksumCRC32C {
+		c.err = fmt.Errorf("unknown kind of checksum %d", kind)
 	}
-	*dst = n
+	return kind == checksumCRC32C
 }

@@ -19,10 +19,10 @@ var controls = []struct {
 	hex   string
 }{
 	{"hello", frame.Frame{Kind: frame.Hello, Settings: frame.Settings{
-		Version: 1, Checksum: true, MaxFragment: 64 << 10, MaxMessage: 4 << 20, MaxStreams: 1000,
+		MinVersion: 1, MaxVersion: 1, Checksum: true, MaxFragment: 64 << 10, MaxMessage: 4 << 20, MaxStreams: 1000,
 		MaxMetadata: 16 << 10, InitialCredit: 8388, ConnCredit: 16 << 20, Token: []byte("key"),
-	}}, `29 00 00 0d 00 00 00 00
-		01 01 01  02 01 01  03 03 80 80 04  04 04 80 80 80 02  05 02 e8 07
+	}}, `2a 00 00 0d 00 00 00 00
+		01 02 01 01  02 01 01  03 03 80 80 04  04 04 80 80 80 02  05 02 e8 07
 		06 03 80 80 01  07 02 c4 41  08 04 80 80 80 08  09 03 6b 65 79`},
 	{"open", frame.Frame{
 		Kind: frame.Open, Stream: 1, Method: "chat.Room/Join", Deadline: 1500 * time.Millisecond,
@@ -77,9 +77,6 @@ func TestEveryControlFrameHasItsBytesAndComesBack(t *testing.T) {
 	for _, c := range controls {
 		t.Run(c.name, func(t *testing.T) {
 			for _, checked := range []bool{false, true} {
-				if checked && c.frame.Kind == frame.Hello {
-					continue // before records begin
-				}
 				w, r := pair(checked)
 				got := written(w, func(o *frame.Out) { w.Control(o, &c.frame) })
 				want := unhex(t, c.hex)
@@ -137,7 +134,7 @@ func TestDataFramesHaveTheirBytes(t *testing.T) {
 func TestARecordCarriesCRC32COfItsLengthAndFrames(t *testing.T) {
 	w, _ := pair(true)
 	got := written(w, func(o *frame.Out) { w.Message(o, 1, pool.MessageOf([]byte("123456789"))) })
-	want := unhex(t, `11 00 00 c5  00 00 00 00  09 00 00 04 01 00 00 00  31 32 33 34 35 36 37 38 39`)
+	want := unhex(t, `11 00 00 8e  00 00 00 00  09 00 00 04 01 00 00 00  31 32 33 34 35 36 37 38 39`)
 	if !reflect.DeepEqual(got[:4], want[:4]) || !reflect.DeepEqual(got[8:], want[8:]) {
 		t.Fatalf("%x", got)
 	}
@@ -147,6 +144,46 @@ func TestARecordCarriesCRC32COfItsLengthAndFrames(t *testing.T) {
 	if crc := crcBitwise([]byte("123456789")); crc != 0xe3069283 {
 		t.Errorf("the check value of CRC32C is e3069283, not %08x", crc)
 	}
+}
+
+func TestALengthCarriesItsCRC8(t *testing.T) {
+	for _, n := range []int{0, 1, 8, 17, 255, 256, 32 << 10, 64 << 10, 1<<24 - 1} {
+		if got, want := lengthCheck(n), crc8Bitwise([]byte{byte(n), byte(n >> 8), byte(n >> 16)}); got != want {
+			t.Errorf("the check of length %d is %02x, by its definition %02x", n, got, want)
+		}
+	}
+	if crc := crc8Bitwise([]byte("123456789")); crc != 0xd0 {
+		t.Errorf("the check value of CRC-8/ROHC is d0, not %02x", crc)
+	}
+}
+
+// Up to three bits of a record's length and its check that change are noticed.
+func TestThreeFlippedBitsOfALengthAreNoticed(t *testing.T) {
+	for _, n := range []uint32{8, 100, 32 << 10, 1 << 20} {
+		word := n | uint32(lengthCheck(int(n)))<<24
+		for i := range 32 {
+			for j := range 32 {
+				for k := range 32 {
+					w := word ^ (1<<i | 1<<j | 1<<k)
+					if byte(w>>24) == lengthCheck(int(w&0xffffff)) {
+						t.Fatalf("length %d: bits %d, %d and %d change unnoticed", n, i, j, k)
+					}
+				}
+			}
+		}
+	}
+}
+
+// crc8Bitwise is CRC-8/ROHC by its definition.
+func crc8Bitwise(p []byte) byte {
+	crc := byte(0xff)
+	for _, b := range p {
+		crc ^= b
+		for range 8 {
+			crc = crc>>1 ^ 0xe0&-(crc&1)
+		}
+	}
+	return crc
 }
 
 func le32(p []byte) uint32 {
@@ -283,7 +320,13 @@ var bad = []struct {
 	{"open of 257 streams", `02 00 00 01 01 00 00 00 81 02`, frame.CodeProtocol},
 	{"open with credit beyond 2^31", `07 00 00 01 01 00 00 00 01 82 80 80 80 10 00`, frame.CodeFlowControl},
 	{"more fields of metadata than bytes", `07 00 00 01 01 00 00 00 01 00 00 00 00 7f 00`, frame.CodeProtocol},
-	{"setting with a value that is no varint", `03 00 00 0d 00 00 00 00 01 01 80`, frame.CodeProtocol},
+	{"setting with a value that is no varint", `03 00 00 0d 00 00 00 00 03 01 80`, frame.CodeProtocol},
+	{"setting without a value", `02 00 00 0d 00 00 00 00 03 00`, frame.CodeProtocol},
+	{"setting with bytes after its value", `04 00 00 0d 00 00 00 00 08 02 01 00`, frame.CodeProtocol},
+	{"setting that is longer than its frame", `03 00 00 0d 00 00 00 00 08 7f 01`, frame.CodeProtocol},
+	{"versions with one end", `03 00 00 0d 00 00 00 00 01 01 01`, frame.CodeProtocol},
+	{"versions with three ends", `05 00 00 0d 00 00 00 00 01 03 01 01 01`, frame.CodeProtocol},
+	{"checksum of an unknown kind", `03 00 00 0d 00 00 00 00 02 01 02`, frame.CodeProtocol},
 }
 
 func TestBadFramesEndTheConnection(t *testing.T) {
@@ -305,25 +348,20 @@ func TestBadRecordsEndTheConnection(t *testing.T) {
 		w, _ := pair(true)
 		return written(w, func(o *frame.Out) { w.Message(o, 1, filled(20)) })
 	}
-	seal := func(frames []byte) []byte {
-		w, _ := pair(true)
-		return written(w, func(o *frame.Out) {
-			w.room(o, 0)
-			o.Buf = append(o.Buf, frames...)
-		})
-	}
 	for _, c := range []struct {
 		name string
 		wire []byte
 		code frame.Code
 	}{
-		{"no mark", append([]byte{20, 0, 0, 0xC4}, good()[4:]...), frame.CodeProtocol},
-		{"shorter than a frame", []byte{7, 0, 0, recordMark, 0, 0, 0, 0}, frame.CodeFrameSize},
-		{"longer than any frame", []byte{0, 0, 2, recordMark, 0, 0, 0, 0}, frame.CodeFrameSize},
+		{"wrong check of its length", append([]byte{20, 0, 0, lengthCheck(20) ^ 1}, good()[4:]...), frame.CodeChecksum},
+		{"wrong length", append([]byte{20, 0, 1, lengthCheck(20)}, good()[4:]...), frame.CodeChecksum},
+		{"all zeros", make([]byte, 8), frame.CodeChecksum},
+		{"shorter than a frame", []byte{7, 0, 0, lengthCheck(7), 0, 0, 0, 0}, frame.CodeFrameSize},
+		{"longer than any frame", []byte{0, 0, 2, lengthCheck(2 << 16), 0, 0, 0, 0}, frame.CodeFrameSize},
 		{"wrong sum", append(append(append([]byte(nil), good()[:4]...), 0, 0, 0, 0), good()[8:]...), frame.CodeChecksum},
-		{"frame beyond its record", seal(unhex(t, `05 00 00 04 01 00 00 00 61`)), frame.CodeProtocol},
-		{"half a header at the end", seal(unhex(t, `01 00 00 04 01 00 00 00 61 00 00 00`)), frame.CodeProtocol},
-		{"several frames in more than 32 KiB", seal(append(make([]byte, 0), manyFrames(5)...)), frame.CodeProtocol},
+		{"frame beyond its record", sealed(unhex(t, `05 00 00 04 01 00 00 00 61`)), frame.CodeProtocol},
+		{"half a header at the end", sealed(unhex(t, `01 00 00 04 01 00 00 00 61 00 00 00`)), frame.CodeProtocol},
+		{"several frames in more than 32 KiB", sealed(append(make([]byte, 0), manyFrames(5)...)), frame.CodeProtocol},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for name, cut := range map[string]func() int{"whole": whole, "byte by byte": bytewise} {

@@ -33,19 +33,34 @@ func (Protocol) Detect(first []byte) frame.Verdict {
 var ErrNotSluice = errors.New("the peer does not speak this protocol")
 
 // Handshake exchanges magic and Hello: the client's first, the server's when it
-// has let the client in.
+// has let the client in. It offers Version, unless h.Own has a range of versions: that
+// of a protocol that wraps this one, and does what the other versions ask for.
 func (Protocol) Handshake(ctx context.Context, rw io.ReadWriter, h *frame.Greeting) (frame.Session, error) {
 	s := New(int(h.Own.MaxFragment))
 	s.reader.maxMetadata = int(h.Own.MaxMetadata)
-	h.Own.Version = Version
+	s.SetChecksum(true) // a side's first frame always travels in a record
+	if h.Own.MaxVersion == 0 {
+		h.Own.MinVersion, h.Own.MaxVersion = Version, Version
+	}
 	if h.Client {
 		if err := s.hello(rw, &h.Own); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.greet(rw, h); err != nil {
+	var f frame.Frame
+	switch err := s.first(rw, h, &f); {
+	case err != nil && h.Client:
+		return nil, err // and no answer: it can't tell whether the server expects records
+	case err != nil:
+		return nil, s.refuse(rw, h, err)
+	case h.Client: // the server sends and expects from here on what was agreed on
+		s.SetChecksum(h.Own.Checksum && f.Settings.Checksum)
+	}
+	version, err := welcome(&f, h)
+	if err != nil {
 		return nil, s.refuse(rw, h, err)
 	}
+	s.version = version
 	if !h.Client {
 		if h.Authenticate != nil {
 			if err := h.Authenticate(ctx, &h.Peer); err != nil {
@@ -56,9 +71,7 @@ func (Protocol) Handshake(ctx context.Context, rw io.ReadWriter, h *frame.Greeti
 			return nil, err
 		}
 	}
-	if h.Own.Checksum && h.Peer.Checksum {
-		s.SetChecksum()
-	}
+	s.SetChecksum(h.Own.Checksum && h.Peer.Checksum)
 	return s, nil
 }
 
@@ -66,6 +79,7 @@ func (Protocol) Handshake(ctx context.Context, rw io.ReadWriter, h *frame.Greeti
 func (s *Session) hello(w io.Writer, own *frame.Settings) error {
 	o := frame.Out{Buf: []byte(Magic)}
 	s.Control(&o, &frame.Frame{Kind: frame.Hello, Settings: *own})
+	s.Flush(&o)
 	_, err := w.Write(o.Buf)
 	return err
 }
@@ -80,18 +94,19 @@ func denial(err error) error {
 	return &frame.Refused{Code: frame.CodeUnauthenticated, Reason: "not authenticated", Cause: err}
 }
 
-// refuse says why there will be no connection, as far as the client's side of
-// the handshake lets the server say anything, and returns err.
+// refuse tells the peer why there will be no connection, and returns err: a server
+// in place of its Hello, a client after both.
 func (s *Session) refuse(w io.Writer, h *frame.Greeting, err error) error {
 	var (
 		pe *frame.ProtocolError
 		no *frame.Refused
 		f  = frame.Frame{Kind: frame.GoAway}
+		o  frame.Out
 	)
 	switch {
-	case h.Client:
-		return err
-	case errors.As(err, &no):
+	case errors.As(err, &no) && h.Client:
+		return err // the server's own word
+	case no != nil:
 		f.Code, f.Reason = no.Code, no.Reason
 	case errors.As(err, &pe):
 		f.Code, f.Reason = pe.Code, pe.Detail
@@ -99,14 +114,17 @@ func (s *Session) refuse(w io.Writer, h *frame.Greeting, err error) error {
 		return err
 	}
 	f.Reason = f.Reason[:min(len(f.Reason), 256)]
-	o := frame.Out{Buf: []byte(Magic)}
+	if !h.Client {
+		o.Buf = []byte(Magic)
+	}
 	s.Control(&o, &f)
+	s.Flush(&o)
 	_, _ = w.Write(o.Buf)
 	return err
 }
 
-// greet reads the peer's magic and Hello into h.Peer.
-func (s *Session) greet(r io.Reader, h *frame.Greeting) error {
+// first reads the peer's magic and first frame, which has a record of its own.
+func (s *Session) first(r io.Reader, h *frame.Greeting, f *frame.Frame) error {
 	buf := append(make([]byte, 0, 4<<10), h.First...)
 	for len(buf) < len(Magic) {
 		if err := readSome(r, &buf); err != nil {
@@ -120,9 +138,8 @@ func (s *Session) greet(r io.Reader, h *frame.Greeting) error {
 		return fmt.Errorf("%w: it sent %q", ErrNotSluice, buf[:min(len(buf), len(Magic))])
 	}
 	buf = buf[len(Magic):]
-	var f frame.Frame
 	for {
-		n, err := s.Next(buf, &f)
+		n, err := s.Next(buf, f)
 		if err != nil {
 			return err
 		}
@@ -134,9 +151,19 @@ func (s *Session) greet(r io.Reader, h *frame.Greeting) error {
 			return err
 		}
 	}
-	h.Early = append([]byte(nil), buf...)
 	defer s.letGo() // nothing more may ever come
-	return s.welcome(&f, h)
+	if f.Kind != frame.Hello && f.Kind != frame.GoAway {
+		return protocolError(frame.CodeProtocol, "the first frame is not a HELLO")
+	}
+	if !s.between() {
+		return protocolError(frame.CodeProtocol, "the record of the HELLO holds more than the HELLO")
+	}
+	h.Early = append([]byte(nil), buf...)
+	return nil
+}
+
+func protocolError(c frame.Code, format string, args ...any) error {
+	return &frame.ProtocolError{Proto: "sluice", Code: c, Detail: fmt.Sprintf(format, args...)}
 }
 
 func readSome(r io.Reader, buf *[]byte) error {
@@ -152,28 +179,33 @@ func readSome(r io.Reader, buf *[]byte) error {
 	return err
 }
 
-// welcome checks the peer's first frame.
-func (s *Session) welcome(f *frame.Frame, h *frame.Greeting) error {
-	switch f.Kind {
-	case frame.Hello:
-	case frame.GoAway:
-		return &frame.Refused{Code: f.Code, Reason: f.Reason}
-	default:
-		return &frame.ProtocolError{Proto: "sluice", Code: frame.CodeProtocol, Detail: "the first frame is no hello"}
+// welcome judges the peer's first frame, and returns the version to be used: the
+// highest that both sides speak.
+func welcome(f *frame.Frame, h *frame.Greeting) (version uint64, err error) {
+	if f.Kind == frame.GoAway {
+		return 0, &frame.Refused{Code: f.Code, Reason: f.Reason}
 	}
 	p := &f.Settings
-	if p.Version != Version {
-		return &frame.ProtocolError{Proto: "sluice", Code: frame.CodeVersion,
-			Detail: fmt.Sprintf("version %d, supported is %d", p.Version, Version)}
+	if p.MinVersion < 1 || p.MaxVersion < p.MinVersion {
+		return 0, protocolError(frame.CodeProtocol, "HELLO: versions %d to %d are no range", p.MinVersion, p.MaxVersion)
+	}
+	version = min(p.MaxVersion, h.Own.MaxVersion)
+	if version < max(p.MinVersion, h.Own.MinVersion) {
+		client, server := p, &h.Own
+		if h.Client {
+			client, server = server, client
+		}
+		return 0, protocolError(frame.CodeVersion, "no common version: the client speaks %d to %d, the server %d to %d",
+			client.MinVersion, client.MaxVersion, server.MinVersion, server.MaxVersion)
 	}
 	if err := checkSettings(p); err != nil {
-		return err
+		return 0, err
 	}
 	h.Peer = *p
-	return nil
+	return version, nil
 }
 
-// checkSettings refuses values that no peer can mean.
+// checkSettings refuses values that no peer can mean. A setting that is missing is 0.
 func checkSettings(p *frame.Settings) error {
 	for _, c := range []struct {
 		name     string
@@ -185,12 +217,11 @@ func checkSettings(p *frame.Settings) error {
 		{"largest message", frame.CodeProtocol, p.MaxMessage, 1, pool.MaxLen},
 		{"streams", frame.CodeProtocol, p.MaxStreams, 0, maxStreamID},
 		{"metadata", frame.CodeProtocol, p.MaxMetadata, 0, math.MaxUint32},
-		{"initial credit", frame.CodeFlowControl, p.InitialCredit, 0, math.MaxInt32},
-		{"connection credit", frame.CodeFlowControl, p.ConnCredit, 0, math.MaxInt32},
+		{"initial credit", frame.CodeFlowControl, p.InitialCredit, 1, math.MaxInt32},
+		{"connection credit", frame.CodeFlowControl, p.ConnCredit, 1, math.MaxInt32},
 	} {
 		if c.v < c.min || c.v > c.max {
-			return &frame.ProtocolError{Proto: "sluice", Code: c.code,
-				Detail: fmt.Sprintf("hello: %s of %d, must be %d to %d", c.name, c.v, c.min, c.max)}
+			return protocolError(c.code, "HELLO: %s of %d, must be %d to %d", c.name, c.v, c.min, c.max)
 		}
 	}
 	return nil

@@ -53,10 +53,25 @@ func written(s *Session, f func(o *frame.Out)) []byte {
 func pair(checked bool) (w, r *Session) {
 	w, r = New(DefaultMaxFragment), New(DefaultMaxFragment)
 	if checked {
-		w.SetChecksum()
-		r.SetChecksum()
+		w.SetChecksum(true)
+		r.SetChecksum(true)
 	}
 	return w, r
+}
+
+// sealed is a record of the bytes of frames, whatever they are.
+func sealed(frames []byte) []byte {
+	w, _ := pair(true)
+	return written(w, func(o *frame.Out) {
+		w.room(o, 0)
+		o.Buf = append(o.Buf, frames...)
+	})
+}
+
+// greet is the magic and a side's first frame, as Handshake writes them.
+func greet(f *frame.Frame) []byte {
+	w, _ := pair(true)
+	return append([]byte(Magic), written(w, func(o *frame.Out) { w.Control(o, f) })...)
 }
 
 // An event is a frame as the tests compare it: pieces of one message that came

@@ -350,8 +350,8 @@ func (r *reader) startRecord(p []byte) (int, error) {
 	r.nhead = 0
 	w := binary.LittleEndian.Uint32(r.head[:])
 	size := int(w & 0xffffff)
-	if w>>24 != recordMark {
-		return n, failf(frame.CodeProtocol, "no record where one must start")
+	if byte(w>>24) != lengthCheck(size) {
+		return n, failf(frame.CodeChecksum, "a record's length of %d has check %02x, must be %02x", size, w>>24, lengthCheck(size))
 	}
 	if size < headerLen || size > max(maxRecord, r.maxFragment+maxHeader, maxControl+headerLen) {
 		return n, failf(frame.CodeFrameSize, "record of %d bytes", size)

@@ -56,7 +56,7 @@ func TestARunIsWhatNextWouldGive(t *testing.T) {
 		for i := range sessions {
 			sessions[i] = New(rapid.SampledFrom([]int{1 << 10, DefaultMaxFragment}).Draw(t, "largest"))
 			if checked {
-				sessions[i].SetChecksum()
+				sessions[i].SetChecksum(true)
 			}
 		}
 		var o frame.Out

@@ -13,13 +13,14 @@ import (
 type Session struct {
 	reader
 	writer
+	version uint64
 }
 
 // New returns a session that exchanges frames without records until
 // SetChecksum. maxFragment is what we announced: the largest Data payload that
 // the peer may send, in bytes.
 func New(maxFragment int) *Session {
-	s := &Session{}
+	s := &Session{version: Version}
 	s.reader.maxFragment = maxFragment
 	s.reader.maxMetadata = maxControl
 	return s
@@ -32,12 +33,15 @@ func (s *Session) Begun() (at int64, ok bool) { return s.reader.begun, !s.reader
 // Buffered implements frame.Session.
 func (s *Session) Buffered() int { return s.reader.whole.Len() }
 
-// SetChecksum switches to records, after both Hellos asked for it. It must not
-// be called while a frame is half read.
-func (s *Session) SetChecksum() {
-	s.reader.checked = true
-	s.writer.checked = true
+// SetChecksum tells whether frames travel in records. It must not be called while
+// a frame or a record is half read or half written.
+func (s *Session) SetChecksum(on bool) {
+	s.reader.checked = on
+	s.writer.checked = on
 }
+
+// Version is the version of the wire that the handshake has chosen.
+func (s *Session) Version() uint64 { return s.version }
 
 // Caps tells what the native protocol can carry: everything.
 func (s *Session) Caps() frame.Caps {
@@ -104,7 +108,7 @@ func (w *writer) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
 
 // Control appends a frame that is not Data.
 func (w *writer) Control(o *frame.Out, f *frame.Frame) {
-	if !w.checked || f.Kind == frame.Hello {
+	if !w.checked {
 		at := len(o.Buf)
 		o.Buf = binary.LittleEndian.AppendUint64(o.Buf, 0)
 		var flags byte
@@ -146,7 +150,7 @@ func (w *writer) seal(o *frame.Out) {
 	w.open = false
 	n := o.LenSince(w.mark) - recordLen
 	head := o.Buf[o.At(w.mark):]
-	binary.LittleEndian.PutUint32(head, uint32(n)|recordMark<<24)
+	binary.LittleEndian.PutUint32(head, uint32(n)|uint32(lengthCheck(n))<<24)
 	crc := crc32.Update(0, castagnoli, head[:4])
 	skip := recordLen
 	o.Since(w.mark, func(p []byte) {

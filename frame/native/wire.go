@@ -1,16 +1,12 @@
 package native
 
-import (
-	"hash/crc32"
-
-	"github.com/sluicerpc/sluice/frame"
-)
+import "github.com/sluicerpc/sluice/frame"
 
 // Magic is what each side sends first. The carriage return shows a channel that
 // is not clean for binary data.
 const Magic = "SLUICE\r\n"
 
-// Version is the wire's version, in Hello.
+// Version is the version of the wire that this package speaks.
 const Version = 1
 
 // overhead is what a message costs of the credit beside its length, so that nobody can
@@ -26,7 +22,6 @@ const (
 	maxRecord   = 32 << 10 // of several frames
 	sealRecord  = 16 << 10 // a writer ends a record when it holds this much
 	wholeMax    = 4 << 10  // Data payloads up to here are handed on in one piece
-	recordMark  = 0xC5
 	maxStreamID = 1<<31 - 1
 
 	// DefaultMaxFragment is the largest Data payload that we take and send.
@@ -65,8 +60,6 @@ const (
 	fUntouched = 0x20 // Reject: not processed
 	fFollows   = 0x20 // Open, Accept: the first message is the request or reply
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // kinds maps wire types to frame kinds; 0 is unknown.
 var kinds = [typeMask + 1]frame.Kind{

@@ -76,7 +76,7 @@ func (s *Stream) admit(cost int) (bool, error) {
 		return false, violation(frame.CodeFlowControl, "stream %d: %d bytes beyond its credit",
 			s.link.ID(), s.win.recvd-s.win.granted)
 	}
-	return s.st.wantsData(), nil
+	return s.st.wantsData() && !s.cfg.NoReceive, nil
 }
 
 // discard returns the connection's credit of what arrives and is dropped, n bytes

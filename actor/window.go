@@ -21,7 +21,7 @@ type window struct {
 func (w *window) init(c *Config) {
 	w.size = max(c.Window, c.Caps.MinWindow())
 	w.most = max(c.MaxWindow, w.size)
-	if c.NoReceive || !c.granted() {
+	if c.NoReceive && !c.Caps.FixedWindow || !c.granted() {
 		w.size, w.most = 0, 0
 	}
 	w.granted = uint64(w.size)

@@ -176,6 +176,8 @@ func (c *Conn) FirstWindow(want int) (window, most int) {
 	switch {
 	case want == 0:
 		return first, c.lim.StreamWindow
+	case want <= first && c.caps.FixedWindow: // what was announced can't be taken back
+		return first, first
 	case want <= first:
 		return want, want
 	case want == Unlimited:

@@ -13,24 +13,26 @@ type Kind uint8
 
 // The kinds of frames.
 const (
-	None        Kind = iota // nothing is complete yet: more bytes are needed
-	Hello                   // Settings, of the handshake
-	NewSettings             // Settings: what the peer has changed since, all of it; for a stream, Value: how much its credit changes
-	Open                    // opens Streams(): Method, Metadata, Deadline, Payload, Grants
-	Accept                  // answers an Open: Metadata, Payload, Grants
-	Reject                  // refuses an Open: Code, Reason, NotProcessed
-	Data                    // Payload, First, Last
-	EOS                     // one direction's end: Code, Reason, Metadata
-	Ended                   // the application was handed the end; Value: messages that it took
-	Reset                   // both directions end now: Code, Reason
-	Stop                    // nothing more will be read: Code
-	Credit                  // Value: bytes that may be sent in all; stream 0 is the connection
-	Read                    // Value: bytes of this connection read in all
-	Ping                    // Value is to come back in a Pong
+	None   Kind = iota // nothing is complete yet: more bytes are needed
+	Hello              // Settings, of the handshake
+	Open               // opens Streams(): Method, Metadata, Deadline, Payload, Grants
+	Accept             // answers an Open: Metadata, Payload, Grants
+	Reject             // refuses an Open: Code, Reason, NotProcessed
+	Data               // Payload, First, Last
+	EOS                // one direction's end: Code, Reason, Metadata
+	Ended              // the application was handed the end; Value: messages that it took
+	Reset              // both directions end now: Code, Reason
+	Stop               // nothing more will be read: Code
+	Credit             // Value: bytes that may be sent in all; stream 0 is the connection
+	Read               // Value: bytes of this connection read in all
+	Ping               // Value is to come back in a Pong
 	Pong
 	GoAway // Value: last stream of the peer's that will be served; Code, Reason
 	Skip   // a frame of no interest that a newer peer may send
 	Reply  // the session's own: what Next returns is given back to Control, to be written
+	// NewSettings has Settings, all of what the peer says about itself by now. To a stream
+	// it is by how much its credit changes with that, in Value, up or down.
+	NewSettings
 	// Finished is an event of the session's own: nothing is left to do. The connection ends
 	// when what was flushed is written: at once if Deadline is 0, else with the peer's FIN,
 	// which is then an end in order, or after Deadline.

@@ -196,7 +196,7 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []Strea
 		credit := c.c.Begin(&s.c.Port, &s.c, mate)
 		mate = &s.c.Port
 		window, most := 0, 0
-		if !so.NoReceive {
+		if !so.NoReceive || c.caps.FixedWindow { // what comes nevertheless is let go
 			window, most = c.c.FirstWindow(so.Window)
 		}
 		s.c.a.Init(&s.c, s.c.config(&so, window, most, frame.Grant{Credit: credit}))

@@ -20,7 +20,7 @@ const (
 // only goes down; a package that does not exist is not looked at.
 var backward = map[string]float64{
 	"actor":  21.6,
-	"conn":   27.7,
+	"conn":   26.2,
 	"kernel": 20,
 	"rpc":    20,
 }

@@ -24,6 +24,8 @@ type Protocol interface {
 	Name() string
 	// Detect looks at the first bytes that a client sent, SniffLen at most.
 	Detect(first []byte) Verdict
+	// Caps tells what connections of this protocol can carry, before there is one.
+	Caps() Caps
 	// Handshake does what comes before the first frame of a stream. It may
 	// wait: it runs in a goroutine of its own, and rw has a deadline.
 	Handshake(ctx context.Context, rw io.ReadWriter, h *Greeting) (Session, error)

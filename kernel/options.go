@@ -46,6 +46,11 @@ type StreamOptions struct {
 	// NoReceive makes the stream write-only on this side: the peer's sends get
 	// ErrNotReadable.
 	NoReceive bool
+	// Context bounds the life of a stream that is opened, and is the parent of its
+	// Context. Nil is the context given to Open; where it is another, that one bounds
+	// the opening alone. Only the side that opens can set it: Accept, and a server's
+	// options, fail with ErrLimits.
+	Context context.Context
 }
 
 const (
@@ -119,6 +124,8 @@ type ServerOptions struct {
 	OnConn func(*Conn)
 }
 
+var errOpensOnly = fmt.Errorf("%w: StreamOptions.Context is for streams that are opened", ErrLimits)
+
 func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 	var r ServerOptions
 	if o != nil {
@@ -133,6 +140,9 @@ func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 	}
 	r.TLS = secure(r.TLS)
 	_, err := r.Stream.withDefaults()
+	if err == nil && r.Stream.Context != nil {
+		err = errOpensOnly
+	}
 	if err == nil {
 		err = r.Limits.Validate()
 	}
@@ -296,9 +306,8 @@ type OpenOptions struct {
 	// client's.
 	Encoding *Encoding
 
-	unary bool              // one message each way
-	alone bool              // no other streams on the connection
-	lives []context.Context // what bounds each stream's life; nil: all by that of Open
+	unary bool // one message each way
+	alone bool // no other streams on the connection
 }
 
 // A ConnType says how streams share a client's connections.

@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"strconv"
 
-	"github.com/sluicerpc/sluice/frame/native"
 )
 
 // A ref is a sink's or a source's place in the arguments of a call: the number
@@ -265,13 +264,7 @@ func (p *passage) call(ctx context.Context, request func() (Message, error)) (Me
 		return p.callOn(ctx, p.seats[0].parent, request)
 	}
 	if len(p.seats) == 0 {
-		ctx, cancel := p.opts.bound(ctx)
-		defer cancel()
-		apart, err := p.caller.apart(ctx)
-		if err != nil {
-			return Message{}, err
-		}
-		if apart {
+		if p.caller.Caps().StreamsByID {
 			return p.callOn(ctx, p.caller, request)
 		}
 	}
@@ -281,7 +274,7 @@ func (p *passage) call(ctx context.Context, request func() (Message, error)) (Me
 		k.id = uint64(i)
 		each[i] = k.opts
 		o.Dedicated = k.alone
-		o.lives = append(o.lives, k.ctx)
+		each[i].Context = k.ctx
 	}
 	if p.opts != nil {
 		o.Metadata = p.opts.Metadata
@@ -308,10 +301,10 @@ func (p *passage) callOn(ctx context.Context, c Caller, request func() (Message,
 }
 
 func (p *passage) open(ctx context.Context, o *OpenOptions, each []StreamOptions) (Message, error) {
-	ctx, cancel := p.opts.bound(ctx)
+	ctx, cancel := p.opts.Bound(ctx)
 	defer cancel()
-	if o.lives == nil {
-		o.lives = []context.Context{context.WithoutCancel(ctx)}
+	if len(p.seats) == 0 {
+		each[0].Context = context.WithoutCancel(ctx)
 	}
 	ss, err := p.caller.OpenN(ctx, p.method, o, each...)
 	if err != nil {
@@ -375,49 +368,21 @@ func (p *passage) fail(code Code, err error) {
 	}
 }
 
-// begin implements Caller: streams are opened by the call, unless the protocol
-// wants them to be there before.
-func (c *Client) begin(k *seat) error {
-	if c.isNative() {
+// begin opens the stream, where that comes before the call that names it.
+func (k *seat) begin() error {
+	if !k.caller.Caps().StreamsByID {
 		return nil
 	}
-	conn, err := c.Conn(k.ctx)
-	if err != nil || conn.kin.family == nil {
-		return err
-	}
-	ss, err := c.openChildren(k.ctx, conn, "", &OpenOptions{Stream: k.opts}, 1, nil)
+	conn, err := k.caller.Conn(k.ctx)
 	if err != nil {
 		return err
 	}
-	k.parent, k.id, k.origin = conn, ss[0].c.conn.kin.id, ss[0]
-	k.stream.Store(ss[0])
-	return nil
-}
-
-// begin implements Caller.
-func (c *Conn) begin(*seat) error {
-	if c.kin.family != nil || c.kin.parent != nil {
-		return fmt.Errorf("%w: over %s sinks are made by the client", ErrNotSupported, c.protocol)
-	}
-	return nil
-}
-
-func (c *Client) isNative() bool {
-	_, ok := c.proto.(native.Protocol)
-	return ok
-}
-
-// apart implements Caller.
-func (c *Client) apart(ctx context.Context) (bool, error) {
-	if c.isNative() {
-		return false, nil
-	}
-	conn, err := c.Conn(ctx)
+	s, err := conn.Open(k.ctx, "", &OpenOptions{Stream: k.opts})
 	if err != nil {
-		return false, err
+		return err
 	}
-	return conn.apart(ctx)
+	k.parent, k.id = s.CallRef()
+	k.origin = s
+	k.stream.Store(s)
+	return nil
 }
-
-// apart implements Caller.
-func (c *Conn) apart(context.Context) (bool, error) { return c.kin.family != nil, nil }

@@ -109,7 +109,7 @@ func TestSeastarSinksThatCanNotBeUsed(t *testing.T) {
 	isErr(t, "a connection that carries one stream", err, kernel.ErrNotSupported)
 
 	// A number that stands for no stream, and one that another call has.
-	for _, id := range []uint64{4711 << 16, used.Stream().ChildID()} {
+	for _, id := range []uint64{4711 << 16, callID(used.Stream())} {
 		req := binary.LittleEndian.AppendUint64([]byte{1, 0, 0, 0}, id)
 		m := kernel.MessageOf(req)
 		_, err := w.client.Call(w.ctx, kernel.Verb(1), m, nil)

@@ -89,11 +89,11 @@ func TestSeastarStream(t *testing.T) {
 		}
 		id := binary.LittleEndian.Uint64(m.Bytes())
 		m.Release()
-		child, err := s.Conn().Child(ctx, id)
+		child, err := s.Conn().TakeStream(ctx, id)
 		if err != nil {
 			return err
 		}
-		if _, err := s.Conn().Child(ctx, id); err == nil {
+		if _, err := s.Conn().TakeStream(ctx, id); err == nil {
 			return errors.New("one stream for two")
 		}
 		go func() {
@@ -117,7 +117,7 @@ func TestSeastarStream(t *testing.T) {
 	for i := range 10 {
 		w.send(s, "early %d", i)
 	}
-	req := kernel.MessageOf(binary.LittleEndian.AppendUint64(nil, s.ChildID()))
+	req := kernel.MessageOf(binary.LittleEndian.AppendUint64(nil, callID(s)))
 	reply, err := w.client.Call(w.ctx, "#1", req, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -238,7 +238,7 @@ func TestSeastarPausedConnectionNoticesAReset(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		child, err := s.Conn().Child(ctx, binary.LittleEndian.Uint64(m.Bytes()))
+		child, err := s.Conn().TakeStream(ctx, binary.LittleEndian.Uint64(m.Bytes()))
 		m.Release()
 		if err == nil {
 			got <- child
@@ -250,7 +250,7 @@ func TestSeastarPausedConnectionNoticesAReset(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reply, err := w.client.Call(w.ctx, "#1", kernel.MessageOf(binary.LittleEndian.AppendUint64(nil, s.ChildID())), nil)
+	reply, err := w.client.Call(w.ctx, "#1", kernel.MessageOf(binary.LittleEndian.AppendUint64(nil, callID(s))), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,4 +277,10 @@ func TestSeastarPausedConnectionNoticesAReset(t *testing.T) {
 	_ = tc.Close()
 	w.eventually("the unread stream to fail", func() bool { return child.Err() != nil })
 	drain(child)
+}
+
+// callID is what a call names s by.
+func callID(s *kernel.Stream) uint64 {
+	_, id := s.CallRef()
+	return id
 }

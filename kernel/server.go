@@ -120,6 +120,20 @@ func (s *Server) Stats() Stats {
 	}
 }
 
+// Conns returns the connections that there are.
+func (s *Server) Conns() []*Conn {
+	s.connMu.Lock()
+	defer s.connMu.Unlock()
+	return s.connsLocked()
+}
+
+func (s *Server) connsLocked() (cs []*Conn) {
+	for c := range s.conns {
+		cs = append(cs, c)
+	}
+	return cs
+}
+
 // ListenAndServe listens on the TCP address addr and serves until ctx ends or
 // the server is shut down: see Serve.
 func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
@@ -572,9 +586,5 @@ func (s *Server) stopListening(cut bool) []*Conn {
 	}
 	clear(s.listeners)
 	s.settle()
-	cs := make([]*Conn, 0, len(s.conns))
-	for c := range s.conns {
-		cs = append(cs, c)
-	}
-	return cs
+	return s.connsLocked()
 }

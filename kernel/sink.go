@@ -49,7 +49,7 @@ func NewSink[T any](ctx context.Context, c Caller, opts *SinkOptions) (*Sink[T],
 	if opts != nil {
 		o = *opts
 	}
-	r, err := infoOf[T](o.Encoding.or(c.speaks())).element()
+	r, err := infoOf[T](o.Encoding.or(speaksOf(c))).element()
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func NewSink[T any](ctx context.Context, c Caller, opts *SinkOptions) (*Sink[T],
 	}
 	k := &Sink[T]{c: r}
 	k.caller, k.ctx, k.opts, k.alone = c, ctx, o.Stream, o.Dedicated
-	if err := c.begin(&k.seat); err != nil {
+	if err := k.begin(); err != nil {
 		return nil, err
 	}
 	return k, nil

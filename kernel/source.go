@@ -88,8 +88,8 @@ func (r *Source[T]) spoilt(n int, err error) error {
 	if !r.end.CompareAndSwap(nil, &e) {
 		return *r.end.Load()
 	}
-	r.stream.c.abort(CodeInvalidArgument, clip(e.Error()), e)
-	r.stream.drop()
+	r.stream.AbortCause(CodeInvalidArgument, clip(e.Error()), e)
+	r.stream.discard()
 	return e
 }
 
@@ -131,8 +131,11 @@ func (r *Source[T]) C() <-chan T {
 
 func (r *Source[T]) feed() {
 	defer close(r.ch)
-	over := r.stream.c.a.GivenUp()
-	defer r.stream.c.a.Watched()
+	r.stream.Feed(r.feedUntil)
+}
+
+// feedUntil sends values on C until there are no more or over is closed.
+func (r *Source[T]) feedUntil(over <-chan struct{}) {
 	for {
 		v, err := r.Receive(context.Background())
 		if err != nil {
@@ -211,7 +214,7 @@ func (r *Source[T]) Go(f func(ctx context.Context) error) {
 	case r.of != nil:
 		r.of.visit.later(r.of, f)
 	case r.stream != nil:
-		go r.stream.serve(f)
+		go r.stream.Serve(func(ctx context.Context) { r.stream.Finish(f(ctx)) })
 	}
 }
 

@@ -253,6 +253,13 @@ func (s *Stream) Abort(code Code, reason string) {
 	s.c.a.GiveUp()
 }
 
+// AbortCause aborts the stream because of a failure that was found on this side: the
+// StreamError that Err returns has cause as its Cause. The peer is told code and reason
+// alone. It differs from Abort in that In and Batches still bring what has arrived.
+func (s *Stream) AbortCause(code Code, reason string, cause error) {
+	s.c.abort(failing(code), reason, cause)
+}
+
 // streamContext is a stream seen as a context. It is made of the stream itself,
 // so that an idle stream's context costs nothing.
 type streamContext Stream

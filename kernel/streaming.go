@@ -220,7 +220,7 @@ func CallSource[Req, Out any](ctx context.Context, c Caller, method string, req 
 
 func (o *OpenOptions) encoding(c Caller) *Encoding {
 	if o == nil {
-		return c.speaks()
+		return speaksOf(c)
 	}
-	return o.Encoding.or(c.speaks())
+	return o.Encoding.or(speaksOf(c))
 }

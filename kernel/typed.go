@@ -5,31 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 )
 
-// A Caller makes calls and opens streams: a *Client or a *Conn.
-type Caller interface {
-	Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error)
-	OpenN(ctx context.Context, method string, opts *OpenOptions, each ...StreamOptions) ([]*Stream, error)
-	Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error)
-
-	// speaks is the encoding where no other is asked for.
-	speaks() *Encoding
-	// begin opens the stream of a sink, if that comes before the call.
-	begin(k *seat) error
-	// apart tells whether streams are opened apart from the calls that they are
-	// passed to.
-	apart(ctx context.Context) (bool, error)
+// speaksOf is the encoding where no other is asked for.
+func speaksOf(c Caller) *Encoding {
+	switch c := c.(type) {
+	case *Client:
+		return c.host.encoding.or(Fixed)
+	case *Conn:
+		return c.speaks()
+	}
+	return Fixed
 }
 
-func (c *Client) speaks() *Encoding { return c.host.encoding.or(Fixed) }
-
 func (c *Conn) speaks() *Encoding { return c.host.encoding.or(Fixed) }
-
-// Verb is the method that number n stands for, where a protocol has numbers for
-// names, as Seastar has: "#7".
-func Verb(n uint64) string { return "#" + strconv.FormatUint(n, 10) }
 
 // RegisterOptions are what a typed handler is registered with. Nil, and the zero
 // value, are the defaults.
@@ -126,7 +115,7 @@ func reply[T any](ctx context.Context, s *Stream, c *carrier[T], v T) error {
 func receive[Req, Resp any](ctx context.Context, o *Offer, e *Encoding, in *typeInfo[Req], out *typeInfo[Resp],
 	h func(ctx context.Context, req Req) (Resp, error)) error {
 	v := &visit{e: e, in: &group{o: o}}
-	if o.conn.kin.family != nil {
+	if o.conn.caps.StreamsByID {
 		v.in = &reference{o: o}
 	}
 	var err error
@@ -208,7 +197,7 @@ func (c *Conn) noResult(method string, err error) error {
 // call is never tried again by itself.
 func Call[Req, Resp any](ctx context.Context, c Caller, method string, req Req, opts *CallOptions) (Resp, error) {
 	var none Resp
-	e := c.speaks()
+	e := speaksOf(c)
 	if opts != nil {
 		e = opts.Encoding.or(e)
 	}

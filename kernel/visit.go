@@ -28,7 +28,6 @@ type half struct {
 	made     *seat // its sink
 	returned bool  // and that is a part of the result
 	running  int   // functions that serve it, or will
-	busy     int   // those that have begun and not ended
 }
 
 // A work is a function that serves a stream.
@@ -52,8 +51,6 @@ type incoming interface {
 	// outlived tells whether the functions that serve the call's streams go on without
 	// its handler; else that counts as running until they have returned.
 	outlived() bool
-	// serve counts n more streams that are served by functions.
-	serve(n int)
 }
 
 // bind gives a source of the request the stream that it stands for.
@@ -130,7 +127,7 @@ func (v *visit) begin() {
 func (v *visit) abandon(err error) {
 	code, reason := CodeInternal, "the handler panicked"
 	if err != nil {
-		code, reason = statusOf(err)
+		code, reason = StatusOf(err)
 		v.in.refuse(code, reason)
 	} else {
 		err = ErrClosed
@@ -141,7 +138,7 @@ func (v *visit) abandon(err error) {
 	v.mu.Unlock()
 	for _, h := range halves {
 		h.stream.Abort(code, reason)
-		h.stream.drop()
+		h.stream.discard()
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -149,17 +146,6 @@ func (v *visit) abandon(err error) {
 		if h.made != nil {
 			h.made.fail(err)
 		}
-	}
-}
-
-// drop releases what a stream that has failed still holds.
-func (s *Stream) drop() {
-	for {
-		m, err := s.Receive(context.Background())
-		if err != nil {
-			return
-		}
-		m.Release()
 	}
 }
 
@@ -173,29 +159,23 @@ func (v *visit) later(h *half, f func(context.Context) error) {
 	case !v.answered:
 		v.waiting = append(v.waiting, work{h, f})
 	default:
-		v.count(h)
+		v.count()
 		go v.run(work{h, f})
 	}
 	h.running++
 }
 
-// count counts a function of h in. The lock is held.
-func (v *visit) count(h *half) {
+// count counts a function in. The lock is held.
+func (v *visit) count() {
 	if v.running++; v.running == 1 {
 		v.idle = make(chan struct{})
-	}
-	if h.busy++; h.busy == 1 {
-		v.in.serve(1)
 	}
 }
 
 // uncount counts it out.
-func (v *visit) uncount(h *half) {
+func (v *visit) uncount() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if h.busy--; h.busy == 0 {
-		v.in.serve(-1)
-	}
 	if v.running--; v.running == 0 {
 		close(v.idle)
 	}
@@ -207,8 +187,8 @@ func (v *visit) serve() {
 	v.mu.Lock()
 	ws := v.waiting
 	v.waiting = nil
-	for _, w := range ws {
-		v.count(w.h)
+	for range ws {
+		v.count()
 	}
 	v.mu.Unlock()
 	apart := v.in.outlived()
@@ -229,8 +209,8 @@ func (v *visit) serve() {
 
 // run runs one function, and ends its stream when it is the last or fails.
 func (v *visit) run(w work) {
-	defer v.uncount(w.h)
-	w.h.stream.guard(func(ctx context.Context) {
+	defer v.uncount()
+	w.h.stream.Serve(func(ctx context.Context) {
 		err := w.f(ctx)
 		v.mu.Lock()
 		w.h.running--
@@ -246,28 +226,6 @@ func (v *visit) run(w work) {
 			w.h.stream.finish(nil)
 		}
 	})
-}
-
-// serve runs f and ends the stream as it ends.
-func (s *Stream) serve(f func(ctx context.Context) error) {
-	s.guard(func(ctx context.Context) { s.finish(f(ctx)) })
-}
-
-// guard runs f, and turns its panic, or its goroutine's exit, into the end of the
-// stream.
-func (s *Stream) guard(f func(ctx context.Context)) {
-	returned := false
-	defer func() {
-		r := recover()
-		if returned {
-			return
-		}
-		s.c.conn.host.panicked(s.Method(), s.c.conn.peer.Addr, r)
-		s.Abort(CodeInternal, "the handler panicked")
-		s.drop()
-	}()
-	f(s.Context())
-	returned = true
 }
 
 // A group is a call whose request opens its streams: they stand in it by their
@@ -316,8 +274,6 @@ func (g *group) refuse(code Code, reason string) { g.o.Reject(code, reason) }
 
 func (g *group) outlived() bool { return false }
 
-func (g *group) serve(int) {}
-
 // A reference is a call that names streams which are there already, each on a
 // connection of its own.
 type reference struct {
@@ -334,7 +290,7 @@ func (r *reference) request(ctx context.Context) (Message, error) {
 }
 
 func (r *reference) stream(ctx context.Context, id uint64) (*Stream, error) {
-	return r.o.conn.child(ctx, id)
+	return r.o.conn.TakeStream(ctx, id)
 }
 
 func (r *reference) unnamed() int { return 0 }
@@ -350,5 +306,3 @@ func (r *reference) answer(ctx context.Context, reply Message) error {
 func (r *reference) refuse(Code, string) {} // the handler's error does it
 
 func (r *reference) outlived() bool { return true }
-
-func (r *reference) serve(n int) { r.o.conn.kin.family.serve(n) }

@@ -37,12 +37,7 @@ func (s *Session) SetChecksum() {
 }
 
 // Caps tells what the native protocol can carry: everything.
-func (s *Session) Caps() frame.Caps {
-	return frame.Caps{
-		Name: "sluice", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true,
-		Early: true, Ping: true, MaxFragment: DefaultMaxFragment, MaxInline: MaxInline, MaxStream: maxStreamID,
-	}
-}
+func (s *Session) Caps() frame.Caps { return Protocol{}.Caps() }
 
 // writer is the half that encodes.
 type writer struct {

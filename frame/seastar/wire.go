@@ -69,7 +69,7 @@ func failf(c frame.Code, format string, args ...any) error {
 
 // caps is what both sorts of connections carry.
 var caps = frame.Caps{
-	Name: name, Pacing: frame.Unpaced, HalfClose: true, Early: true,
+	Name: name, Pacing: frame.Unpaced, HalfClose: true, Early: true, StreamsByID: true,
 	MaxFragment: 1 << 30, MaxStream: 1 << 62,
 }
 

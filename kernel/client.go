@@ -67,7 +67,6 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	}
 	c.host.limits, c.host.stream, c.host.protocols = o.Limits, o.Stream, o.Protocols
 	c.host.checksum, c.host.logger, c.host.token = !o.NoChecksum, o.Logger, o.Token
-	c.host.encoding = o.Encoding
 	c.host.away = func(*Conn) { c.changed() }
 	for m, h := range o.Handlers {
 		c.handle(m, entry{stream: h})

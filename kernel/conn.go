@@ -60,7 +60,11 @@ func (c *Conn) Logger() *slog.Logger { return c.host.logger }
 
 // Balance is what the connection owes and is owed now, for tests and for a look at a
 // program that stands still.
-func (c *Conn) Balance() conn.Balance { return c.c.Balance() }
+func (c *Conn) Balance() conn.Balance {
+	b := c.c.Balance()
+	b.Held += int(c.left.bytes.Load())
+	return b
+}
 
 // Streams is how many streams are open.
 func (c *Conn) Streams() int { return c.c.Streams() }

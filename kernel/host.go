@@ -30,7 +30,6 @@ type host struct {
 	protocols []Protocol
 	checksum  bool
 	token     []byte
-	encoding  *Encoding
 	logger    *slog.Logger
 	timers    timers.Queue
 	panics    atomic.Uint64

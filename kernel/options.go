@@ -59,6 +59,12 @@ const (
 	maxInBuffer     = 1 << 16
 )
 
+// Validate tells whether an option is out of range: ErrLimits.
+func (o *StreamOptions) Validate() error {
+	_, err := o.withDefaults()
+	return err
+}
+
 func (o *StreamOptions) withDefaults() (StreamOptions, error) {
 	var r StreamOptions
 	if o != nil {
@@ -101,9 +107,6 @@ type ServerOptions struct {
 	Limits Limits
 	// Stream is what streams are accepted with unless Accept says otherwise.
 	Stream StreamOptions
-	// Encoding is what typed handlers' values are carried by unless their
-	// registration says otherwise. Nil is Fixed.
-	Encoding *Encoding
 	// NoChecksum leaves out the CRC32C of frames, which clients ask for in plain
 	// text. Under TLS there is none.
 	NoChecksum bool
@@ -185,9 +188,6 @@ type ClientOptions struct {
 	Limits Limits
 	// Stream is what streams are opened with unless OpenOptions say otherwise.
 	Stream StreamOptions
-	// Encoding is what values of typed calls, sinks and sources are carried by
-	// unless they say otherwise. Nil is Fixed.
-	Encoding *Encoding
 	// NoChecksum leaves out the CRC32C of frames in plain text.
 	NoChecksum bool
 	// Token is sent in the hello, for the server's Authenticate.
@@ -302,9 +302,6 @@ type OpenOptions struct {
 	// any connection, and as many as Limits.MaxStreams may belong to one. It ends
 	// with its streams, which does not touch the others.
 	Dedicated bool
-	// Encoding is what values of typed streams are carried by. Nil is the
-	// client's.
-	Encoding *Encoding
 
 	unary bool // one message each way
 	alone bool // no other streams on the connection
@@ -334,9 +331,6 @@ type CallOptions struct {
 	// Timeout bounds the call, beside its context. Zero is 60 s where the context has
 	// no deadline; Unlimited leaves it to the context.
 	Timeout time.Duration
-	// Encoding is what the values of a typed call are carried by. Nil is the
-	// client's.
-	Encoding *Encoding
 }
 
 const defaultCallTimeout = 60 * time.Second

@@ -70,7 +70,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	named := opts != nil && opts.Limits.MaxConns != 0
 	s.opts.Limits.MaxConns = min(o.Limits.MaxConns, descriptorBound(o.Limits.MaxConns, named))
 	s.host.limits, s.host.stream, s.host.protocols = o.Limits, o.Stream, o.Protocols
-	s.host.checksum, s.host.logger, s.host.encoding = !o.NoChecksum, o.Logger, o.Encoding
+	s.host.checksum, s.host.logger = !o.NoChecksum, o.Logger
 	s.host.authorize, s.host.onConn = o.Authorize, o.OnConn
 	s.host.away = func(*Conn) {}
 	return s, nil

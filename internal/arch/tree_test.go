@@ -24,7 +24,10 @@ type source struct {
 }
 
 // helper reports whether the file is there for tests only.
-func (s *source) helper() bool { return s.test || s.dir == "internal/leak" }
+func (s *source) helper() bool {
+	_, ok := helpers[s.dir]
+	return s.test || ok
+}
 
 // A tree is a module's Go files.
 type tree struct {

@@ -37,6 +37,7 @@ var testImports = []string{"frame/native", "frame/strm", "frame/seastar", "kerne
 
 // testImportsOf is what the tests of one package may import besides that.
 var testImportsOf = map[string][]string{
+	"rpc/codec":      {"pool"},
 	"rpc/protocodec": {"kernel", "rpc"},
 }
 

@@ -66,27 +66,23 @@ func argumentsOf[T any](m *codec.Marshaler[T], e *codec.Encoding) (as arguments,
 var errNilArgument = errors.New("a sink or source is nil")
 
 // eachArgument calls f with every sink and source in what v points to, until one fails.
-func eachArgument[T any](m *codec.Marshaler[T], v *T, f func(argument) error) (err error) {
-	m.EachRef(v, func(ref any) {
-		if err == nil {
-			err = with(ref, f)
-		}
-	})
-	return err
+func eachArgument[T any](m *codec.Marshaler[T], v *T, f func(argument) error) error {
+	return m.EachRef(v, func(ref any) error { return withArgument(ref, f) })
 }
 
 // allArguments calls f with every sink and source in what v points to, also after one
 // has failed, and returns the first error.
 func allArguments[T any](m *codec.Marshaler[T], v *T, f func(argument) error) (first error) {
-	m.EachRef(v, func(ref any) {
-		if err := with(ref, f); first == nil {
+	_ = m.EachRef(v, func(ref any) error {
+		if err := withArgument(ref, f); first == nil {
 			first = err
 		}
+		return nil
 	})
 	return first
 }
 
-func with(ref any, f func(argument) error) error {
+func withArgument(ref any, f func(argument) error) error {
 	if ref == nil {
 		return errNilArgument
 	}

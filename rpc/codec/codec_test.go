@@ -99,7 +99,7 @@ func TestReferencesTravelAsNumbers(t *testing.T) {
 			t.Errorf("%s: references of types %v", name, m.RefTypes())
 		}
 		n := uint64(0)
-		m.EachRef(&v, func(ref any) { n++; ref.(*stream).ref.ID = 1000 * n })
+		_ = m.EachRef(&v, func(ref any) error { n++; ref.(*stream).ref.ID = 1000 * n; return nil })
 		msg, err := m.Marshal(&v)
 		if err != nil {
 			t.Fatal(err)
@@ -109,20 +109,25 @@ func TestReferencesTravelAsNumbers(t *testing.T) {
 			t.Fatal(err)
 		}
 		var ids []uint64
-		m.EachRef(&got, func(ref any) { ids = append(ids, ref.(*stream).ref.ID) })
+		_ = m.EachRef(&got, func(ref any) error { ids = append(ids, ref.(*stream).ref.ID); return nil })
 		if want := []uint64{1000, 2000, 3000, 4000, 5000}; !reflect.DeepEqual(ids, want) {
 			t.Errorf("%s: %v, want %v", name, ids, want)
 		}
 	}
 	m := marshaler[request](t, codec.Fixed)
 	nils := 0
-	m.EachRef(&request{More: []*stream{nil}}, func(ref any) {
+	_ = m.EachRef(&request{More: []*stream{nil}}, func(ref any) error {
 		if ref == nil {
 			nils++
 		}
+		return nil
 	})
 	if nils != 3 {
 		t.Errorf("%d references are nil, want 3: behind Opt there is none", nils)
+	}
+	stop := errors.New("stop")
+	if err := m.EachRef(&v, func(any) error { nils++; return stop }); err != stop || nils != 4 {
+		t.Errorf("%v after %d", err, nils-3)
 	}
 	if n := len(marshaler[*struct{ A int32 }](t, codec.JSON).RefTypes()); n != 0 {
 		t.Errorf("%d references in a pointer to something else", n)

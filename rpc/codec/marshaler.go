@@ -31,10 +31,12 @@ func NewMarshaler[T any](c Codec[T]) *Marshaler[T] {
 func (m *Marshaler[T]) RefTypes() []reflect.Type { return m.refs.types }
 
 // EachRef calls f with each reference in what v points to, with nil for one that is nil.
-func (m *Marshaler[T]) EachRef(v *T, f func(ref any)) {
-	if m.refs.find != nil {
-		m.refs.find(reflect.ValueOf(v).Elem(), f)
+// It stops when f fails, and returns that error.
+func (m *Marshaler[T]) EachRef(v *T, f func(ref any) error) error {
+	if m.refs.find == nil {
+		return nil
 	}
+	return m.refs.find(reflect.ValueOf(v).Elem(), f)
 }
 
 // Marshal makes a message of what v points to. Where T is kernel.Message that is the

@@ -26,9 +26,9 @@ func isRef(t reflect.Type) bool {
 	return false
 }
 
-// A finder calls f with each reference in v, with nil for one that is nil. A nil
-// finder finds none.
-type finder func(v reflect.Value, f func(ref any))
+// A finder calls f with each reference in v, with nil for one that is nil, until f
+// fails. A nil finder finds none.
+type finder func(v reflect.Value, f func(ref any) error) error
 
 // refs is what is known of the references in a type.
 type refs struct {
@@ -51,12 +51,11 @@ type walker struct {
 func (w *walker) walk(t reflect.Type) finder {
 	if isRef(t) {
 		w.types = append(w.types, t)
-		return func(v reflect.Value, f func(ref any)) {
+		return func(v reflect.Value, f func(ref any) error) error {
 			if v.IsNil() {
-				f(nil)
-				return
+				return f(nil)
 			}
-			f(v.Interface())
+			return f(v.Interface())
 		}
 	}
 	for _, outer := range w.within {
@@ -81,10 +80,11 @@ func pointee(find finder) finder {
 	if find == nil {
 		return nil
 	}
-	return func(v reflect.Value, f func(ref any)) {
-		if !v.IsNil() {
-			find(v.Elem(), f)
+	return func(v reflect.Value, f func(ref any) error) error {
+		if v.IsNil() {
+			return nil
 		}
+		return find(v.Elem(), f)
 	}
 }
 
@@ -102,10 +102,13 @@ func (w *walker) fields(t reflect.Type) finder {
 	if finds == nil {
 		return nil
 	}
-	return func(v reflect.Value, f func(ref any)) {
+	return func(v reflect.Value, f func(ref any) error) error {
 		for i, find := range finds {
-			find(v.Field(at[i]), f)
+			if err := find(v.Field(at[i]), f); err != nil {
+				return err
+			}
 		}
+		return nil
 	}
 }
 
@@ -113,9 +116,12 @@ func elements(find finder) finder {
 	if find == nil {
 		return nil
 	}
-	return func(v reflect.Value, f func(ref any)) {
+	return func(v reflect.Value, f func(ref any) error) error {
 		for i := range v.Len() {
-			find(v.Index(i), f)
+			if err := find(v.Index(i), f); err != nil {
+				return err
+			}
 		}
+		return nil
 	}
 }

@@ -303,6 +303,8 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 // life is what bounds the life of stream i of a request.
 func (c *Conn) life(ctx context.Context, opts *OpenOptions, each []StreamOptions, i int) context.Context {
 	switch {
+	case opts.unary:
+		return ctx
 	case each != nil && each[i].Context != nil:
 		return each[i].Context
 	case opts.Stream.Context != nil:

@@ -168,6 +168,12 @@ func TestOnlyWhoOpensSetsAStreamsContext(t *testing.T) {
 			w.want(s, "x")
 			end()
 		}
+		m := text("a call has a life of its own")
+		if reply, err := w.client.Call(w.ctx, "echo", m, nil); err != nil {
+			t.Errorf("a call: %v", err)
+		} else {
+			reply.Release()
+		}
 		w.wantErr(s, kernel.CodeCancelled)
 	})
 }

@@ -49,7 +49,7 @@ type StreamOptions struct {
 	// Context bounds the life of a stream that is opened, and is the parent of its
 	// Context. Nil is the context given to Open; where it is another, that one bounds
 	// the opening alone. Only the side that opens can set it: Accept, and a server's
-	// options, fail with ErrLimits.
+	// options, fail with ErrLimits. It has no effect on a Call.
 	Context context.Context
 }
 

@@ -8,11 +8,6 @@ import "context"
 // does not wait.
 func (s *Stream) Finish(err error) {
 	s.accept()
-	s.finish(err)
-}
-
-// finish is Finish for a stream that has been accepted.
-func (s *Stream) finish(err error) {
 	code, reason := StatusOf(err)
 	s.c.a.Finish(code, reason, s.c.trailer())
 }

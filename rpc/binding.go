@@ -12,11 +12,10 @@ import (
 )
 
 var (
-	// ErrSinkUnused: the sink was not passed to a call yet, so there is nobody
-	// that it could send to.
+	// ErrSinkUnused: the sink was not passed to a call yet, so it has no peer.
 	ErrSinkUnused = errors.New("sluice: sink was passed to no call")
-	// ErrSinkUsed: a sink can be passed to one call, once, and a source has one
-	// other half.
+	// ErrSinkUsed: the sink was passed to a call before, or it is the second that
+	// MakeSink has made of one source.
 	ErrSinkUsed = errors.New("sluice: sink was used before")
 	// ErrSinkForeign: the sink belongs to another client or connection than the
 	// call, or, in a handler's result, to another call.

@@ -23,7 +23,7 @@ type clientCall struct {
 // pass makes the call.
 func pass[Req, Resp any](ctx context.Context, c *clientCall, in *codec.Marshaler[Req], out *codec.Marshaler[Resp], req Req) (Resp, error) {
 	var none Resp
-	if err := c.claim(eachArgument(in, &req, c.claimSink)); err != nil {
+	if err := claimSinks(c, in, &req); err != nil {
 		return none, err
 	}
 	m, err := c.call(ctx, func() (kernel.Message, error) { return in.Marshal(&req) })
@@ -44,19 +44,10 @@ func pass[Req, Resp any](ctx context.Context, c *clientCall, in *codec.Marshaler
 	return resp, nil
 }
 
-// claimSink takes a sink of the request.
-func (c *clientCall) claimSink(x argument) error {
-	k := x.(sinkArgument).binding()
-	if err := k.claim(c.caller); err != nil {
-		return err
-	}
-	c.sinks = append(c.sinks, k)
-	return nil
-}
-
-// claim gives the sinks of the request back if err says that one could not be taken, or
-// if they can't go through one call.
-func (c *clientCall) claim(err error) error {
+// claimSinks takes the sinks of the request; none if one can't be taken, or if they can't
+// go through one call.
+func claimSinks[Req any](c *clientCall, in *codec.Marshaler[Req], req *Req) error {
+	err := eachArgument(in, req, c.claim)
 	if err != nil {
 		err = fmt.Errorf("sluice: call %s: sink %d of the request: %w", c.method, len(c.sinks), err)
 	} else {
@@ -69,6 +60,15 @@ func (c *clientCall) claim(err error) error {
 	}
 	c.bound = make([]bool, len(c.sinks))
 	return err
+}
+
+func (c *clientCall) claim(x argument) error {
+	k := x.(sinkArgument).binding()
+	if err := k.claim(c.caller); err != nil {
+		return err
+	}
+	c.sinks = append(c.sinks, k)
+	return nil
 }
 
 // agree checks that the sinks can go through one call.

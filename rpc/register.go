@@ -35,8 +35,8 @@ func (o *RegisterOptions) encoding() *codec.Encoding {
 // call that passes streams is answered when h returns; what is to be received and
 // sent after that, h leaves to Source.Go. Before that, sources can be read, with
 // little credit. If h fails, so do the streams, with its error. A stream whose
-// sink h does not return has no way back; a source that h neither reads nor
-// leaves to Go it should close.
+// sink h does not return has no way back. A source that h neither reads nor gives
+// to Go should be closed.
 //
 // Register fails with codec.ErrNoCodec if a type can't be carried. It may be called at
 // any time; the last registration of a method counts. It panics if h is nil.

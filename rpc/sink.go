@@ -32,7 +32,7 @@ type Sink[T any] struct {
 type SinkOptions struct {
 	// Encoding is what its values are sent by. Nil is codec.Fixed.
 	Encoding *codec.Encoding
-	// Stream is this side's wishes for its stream. NewSink sets Context.
+	// Stream are this side's options of its stream. NewSink sets Context.
 	Stream kernel.StreamOptions
 	// Dedicated gives the stream a connection of its own: see
 	// kernel.OpenOptions.Dedicated. The sinks of one call are all dedicated, and share
@@ -102,8 +102,8 @@ func (k *Sink[T]) MarshalJSON() ([]byte, error) {
 	return strconv.AppendUint(nil, k.ref.ID, 10), nil
 }
 
-// Send sends v, waiting for credit, and, where its call is not answered yet, for
-// that. A ctx that ends gives up this wait, not the stream. Errors: ErrSinkUnused,
+// Send sends v. It waits for credit, and until a call that is under way has a stream
+// for the sink. A ctx that ends gives up this wait, not the stream. Errors: ErrSinkUnused,
 // the codec's, those of kernel.Stream.Send, or ctx's. If it fails nothing of v was sent;
 // a kernel.Message still belongs to the caller.
 func (k *Sink[T]) Send(ctx context.Context, v T) error {
@@ -161,8 +161,8 @@ func (k *Sink[T]) CloseSend() error {
 
 // Close ends the stream in order, the other half too, and waits until the peer's
 // program was handed the end: see kernel.Stream.Close. A sink that was passed to no call
-// can't be from then on; if it has a stream nevertheless, that is aborted, for nobody
-// reads it, and Close returns ErrSinkUnused.
+// can't be passed to one any more. If it has a stream nevertheless, Close aborts that, for
+// nobody reads it, and returns ErrSinkUnused.
 func (k *Sink[T]) Close(ctx context.Context) error {
 	if k.closeUnused() {
 		return ErrSinkUnused
@@ -177,7 +177,7 @@ func (k *Sink[T]) Close(ctx context.Context) error {
 }
 
 // Abort ends the stream now, both halves, and tells the peer why: see
-// kernel.Stream.Abort. A sink that was passed to no call can't be from then on.
+// kernel.Stream.Abort. A sink that was passed to no call can't be passed to one any more.
 func (k *Sink[T]) Abort(code kernel.Code, reason string) { k.abort(code, reason) }
 
 // Err returns why the stream failed, or nil while it has not: see kernel.Stream.Err. It

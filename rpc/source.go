@@ -147,8 +147,8 @@ func (r *Source[T]) feed() {
 	r.stream.Feed(r.feedUntil)
 }
 
-// feedUntil sends values on C until there are no more or over is closed.
-func (r *Source[T]) feedUntil(over <-chan struct{}) {
+// feedUntil sends values on C until there are no more or done is closed.
+func (r *Source[T]) feedUntil(done <-chan struct{}) {
 	for {
 		v, err := r.Receive(context.Background())
 		if err != nil {
@@ -156,7 +156,7 @@ func (r *Source[T]) feedUntil(over <-chan struct{}) {
 		}
 		select {
 		case r.ch <- v:
-		case <-over:
+		case <-done:
 			if m, ok := any(v).(kernel.Message); ok {
 				m.Release()
 			}
@@ -213,15 +213,16 @@ func (r *Source[T]) Abort(code kernel.Code, reason string) {
 // Stream returns the untyped stream.
 func (r *Source[T]) Stream() *kernel.Stream { return r.stream }
 
-// Go runs f in the service of the source's stream, and ends the stream as f ends:
-// with nil in order, both halves, after everything sent; with an error by a
-// status, as kernel.Server.Handle does; a panic is INTERNAL. f's context is the stream's.
+// Go runs f, which serves the source's stream, and ends the stream as f ends: nil ends
+// both halves in order, after everything sent; an error ends it with a status, as in
+// kernel.Server.Handle; a panic ends it with kernel.CodeInternal. f's context is the
+// stream's.
 //
-// In a handler it is where values are received and sent after the call was
-// answered: f starts when the handler has returned, without an error, and the
-// call's handler counts as running until f returns, except where every stream has
-// a connection of its own. With several, the stream ends when all have returned, or
-// with the first error. Elsewhere f starts at once.
+// A handler receives and sends in f what comes after the answer to its call: f starts
+// when the handler has returned without an error. The handler counts as running until f
+// returns, except where every stream has a connection of its own. If Go is called
+// several times, the stream ends when all functions have returned, or with the first
+// error. Outside of a handler f starts at once.
 func (r *Source[T]) Go(f func(ctx context.Context) error) {
 	switch {
 	case r.of != nil:
@@ -234,8 +235,8 @@ func (r *Source[T]) Go(f func(ctx context.Context) error) {
 // MakeSink makes the other half of a source's stream: a sink of values of another
 // type, back to where the source's come from. A handler returns it in its result,
 // and the client finds it there as a source. Send on it waits until the handler
-// has returned. A source has one such half; a second, and one that the client
-// holds already, give a sink that says ErrSinkUsed to everything.
+// has returned. A source has one other half. If there is one already, also on the
+// client, the methods of the sink that MakeSink returns fail with ErrSinkUsed.
 func MakeSink[U, T any](src *Source[T]) *Sink[U] {
 	k := &Sink[U]{}
 	switch {

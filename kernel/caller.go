@@ -8,7 +8,8 @@ import (
 )
 
 // A Caller makes calls and opens streams. A *Client and a *Conn are Callers, and a
-// program can wrap one.
+// program can wrap one, in a type that == compares, such as a pointer: a sink of package
+// rpc belongs to the Caller that it was made for.
 type Caller interface {
 	// Open opens a stream: see Conn.Open.
 	Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error)

@@ -21,20 +21,19 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// patience is how long a test over real sockets may take.
-const patience = testkit.Patience
+const (
+	patience    = testkit.Patience
+	raceEnabled = testkit.RaceEnabled
+)
 
 type (
-	starter       = testkit.Starter
-	journal       = testkit.Journal
-	plainConn     = testkit.PlainConn
-	plainListener = testkit.PlainListener
+	starter   = testkit.Starter
+	journal   = testkit.Journal
+	plainConn = testkit.PlainConn
 )
 
 var (
 	loops        = testkit.Loops
-	netConn      = testkit.NetConn
-	mutualTLS    = testkit.MutualTLS
 	certificates = testkit.Certificates
 	certificate  = testkit.Certificate
 	serve        = testkit.Serve

@@ -12,7 +12,10 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-const patience = testkit.Patience
+const (
+	patience    = testkit.Patience
+	raceEnabled = testkit.RaceEnabled
+)
 
 type (
 	world   = testkit.World

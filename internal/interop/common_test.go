@@ -2,7 +2,6 @@ package interop
 
 import (
 	"io"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,14 +60,6 @@ type (
 func newSink(t testing.TB, w *world) *intSink {
 	t.Helper()
 	return testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, w.Client, nil))
-}
-
-// takes receives the next value, which must be want.
-func takes[T any](t testing.TB, w *world, src *rpc.Source[T], want T) {
-	t.Helper()
-	if v, err := src.Receive(w.Ctx); err != nil || !reflect.DeepEqual(v, want) {
-		t.Fatalf("received %v, %v; want %v", v, err, want)
-	}
 }
 
 // endsInOrder checks that src has ended in order, and stays so.

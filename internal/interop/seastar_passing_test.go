@@ -294,3 +294,29 @@ func TestSeastarStreamsOpenedTogetherTakeTheirPlacesTogether(t *testing.T) {
 		s.Abort(kernel.CodeCancelled, "enough")
 	}
 }
+
+// A connection opens streams as its client does, on connections that belong to it, and a
+// sink made for it goes through a call on it. The server's side opens none.
+func TestSeastarAConnectionIsACallerToo(t *testing.T) {
+	conns := make(chan *kernel.Conn, 8)
+	w := overSeastar(t, &kernel.ServerOptions{OnConn: func(c *kernel.Conn) { conns <- c }}, nil)
+	handled := make(chan error, 8)
+	registerVerbs(t, w, handled)
+	_, err := (<-conns).Open(w.Ctx, "", nil)
+	isErr(t, "the server's side", err, kernel.ErrNotSupported)
+
+	k := testkit.Must[*kernel.Conn](t)(w.Client.Conn(w.Ctx))
+	s := testkit.Must[*kernel.Stream](t)(k.Open(w.Ctx, "", nil))
+	if on, id := s.CallRef(); on != k || id == 0 || s.Conn() == k {
+		t.Errorf("a call names the stream as %d, on %v", id, on)
+	}
+	s.Abort(kernel.CodeCancelled, "enough")
+	_, err = k.Open(w.Ctx, "#1", nil)
+	isErr(t, "an open with a method", err, kernel.ErrNotSupported)
+
+	sink := testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, k, nil))
+	srcs := testkit.Must[[]*intSource](t)(rpc.Call[[]*intSink, []*intSource](w.Ctx, k, kernel.Verb(1), []*intSink{sink}, nil))
+	ok(t, sink.CloseSend())
+	endsInOrder(t, w, srcs[0])
+	ok(t, <-handled)
+}

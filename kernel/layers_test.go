@@ -36,7 +36,9 @@ func TestFinishEndsAStreamAsAHandlersReturnDoes(t *testing.T) {
 		})
 		w.want(s, "last")
 		w.wantEOF(s)
-		isErr(t, "a send", s.Send(w.ctx, text("nobody reads")), kernel.ErrStopped)
+		m := text("nobody reads")
+		isErr(t, "a send", s.Send(w.ctx, m), kernel.ErrStopped)
+		m.Release()
 
 		s = served(t, w, func(s *kernel.Stream) {
 			w.send(s, "last")

@@ -91,8 +91,9 @@ func (o *Offer) Unary() bool { return o.streams[0].c.unary }
 // Streams is how many streams the peer asks for with this one request.
 func (o *Offer) Streams() int { return len(o.streams) }
 
-// Stream returns stream i of the offer, from 0 on. It can be read before it is
-// accepted, with little credit; whatever else is done with it fails until then.
+// Stream returns stream i of the offer, from 0 on. Before it is accepted it can be
+// received from, with little credit, closed for receiving, and aborted; nothing may be
+// sent on it.
 func (o *Offer) Stream(i int) *Stream { return o.streams[i] }
 
 // Accept establishes the stream and answers the request. Where the peer asked

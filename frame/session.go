@@ -54,6 +54,7 @@ type Caps struct {
 	Early       bool   // data may follow an open at once; else it waits for the answer
 	Ping        bool   // a side can ask whether the other is there
 	Outlives    bool   // an open's deadline is that of its answer: the stream outlives it
+	ALPN        string // the protocol's name in TLS, which clients must give; "": they give none
 	StreamsByID bool   // a stream has a connection of its own, and a call names it by a number
 	MaxFragment int    // largest piece of a message, bytes
 	MaxInline   int    // longest request or reply in an Open or Accept, bytes; 0: as long as any message

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
@@ -141,7 +142,7 @@ func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 	if len(r.Protocols) == 0 {
 		r.Protocols = []Protocol{native.Protocol{}}
 	}
-	r.TLS = secure(r.TLS)
+	r.TLS = secure(r.TLS, r.Protocols)
 	_, err := r.Stream.withDefaults()
 	if err == nil && r.Stream.Context != nil {
 		err = errOpensOnly
@@ -152,8 +153,8 @@ func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 	return r, err
 }
 
-// secure completes a TLS configuration.
-func secure(c *tls.Config) *tls.Config {
+// secure completes a TLS configuration for some protocols.
+func secure(c *tls.Config, ps []Protocol) *tls.Config {
 	if c == nil {
 		return nil
 	}
@@ -162,13 +163,14 @@ func secure(c *tls.Config) *tls.Config {
 		c.MinVersion = tls.VersionTLS13
 	}
 	if len(c.NextProtos) == 0 {
-		c.NextProtos = []string{alpn}
+		for _, p := range ps {
+			if name := p.Caps().ALPN; name != "" && !slices.Contains(c.NextProtos, name) {
+				c.NextProtos = append(c.NextProtos, name)
+			}
+		}
 	}
 	return c
 }
-
-// alpn is the native protocol's name in TLS.
-const alpn = "sluice/1"
 
 // ClientOptions configure a client. Nil, and the zero value, are the defaults.
 type ClientOptions struct {
@@ -271,7 +273,7 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 	if r.Dial == nil {
 		r.Dial = (&net.Dialer{}).DialContext
 	}
-	r.TLS = secure(r.TLS)
+	r.TLS = secure(r.TLS, r.Protocols)
 	if r.Conns < 1 || r.ConnType > ConnShort {
 		return r, fmt.Errorf("%w: Conns is %d, ConnType %d", ErrLimits, r.Conns, r.ConnType)
 	}

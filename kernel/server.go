@@ -12,7 +12,6 @@ import (
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
-	"github.com/sluicerpc/sluice/frame/native"
 )
 
 // A Server serves streams on the connections that it accepts.
@@ -365,7 +364,7 @@ func (s *Server) welcome(guest *guest) (*Conn, error) {
 			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 		}
 		nc = tc
-		if tc.ConnectionState().NegotiatedProtocol == "" && s.onlyNative() {
+		if tc.ConnectionState().NegotiatedProtocol == "" && s.namedInTLS() {
 			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: errALPN}
 		}
 	}
@@ -402,11 +401,14 @@ func (s *Server) welcome(guest *guest) (*Conn, error) {
 	return s.join(guest, &joint{nc: nc, proto: p, sess: sess, g: g}, id)
 }
 
-// onlyNative tells whether a client under TLS must name the protocol: those of
-// others don't.
-func (s *Server) onlyNative() bool {
-	_, ok := s.protocols[0].(native.Protocol)
-	return ok && len(s.protocols) == 1
+// namedInTLS tells whether every client under TLS must name its protocol.
+func (s *Server) namedInTLS() bool {
+	for _, p := range s.protocols {
+		if p.Caps().ALPN == "" {
+			return false
+		}
+	}
+	return true
 }
 
 // join makes the connection one of the server's.

@@ -20,7 +20,7 @@ func (Protocol) Name() string { return "sluice" }
 // Caps tells what the native protocol can carry: everything.
 func (Protocol) Caps() frame.Caps {
 	return frame.Caps{
-		Name: "sluice", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true,
+		Name: "sluice", ALPN: "sluice/1", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true,
 		Early: true, Ping: true, MaxFragment: DefaultMaxFragment, MaxInline: MaxInline, MaxStream: maxStreamID,
 	}
 }

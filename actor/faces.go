@@ -25,7 +25,6 @@ type faces struct {
 	receive  chan struct{} // wakes a Receive; holds one word
 
 	face                           face
-	watched                        bool    // somebody has asked for GivenUp, and feeds a channel
 	slotKnown                      bool    // RoomGone will be called
 	rest                           *rest   // of batches that Receive took; nil: none ever
 	feed                           *func() // feeds in or batches
@@ -36,6 +35,7 @@ type faces struct {
 	slotOut                        bool // a slot is in slots, or somebody has it
 	slotGen                        uint32
 	receivers                      int32
+	watchers                       int32 // who have asked for GivenUp, and feed a channel
 
 	waitHead, waitTail *waiter
 	spare              *waiter // to wait with again

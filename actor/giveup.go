@@ -13,7 +13,7 @@ func (s *Stream) GivenUp() <-chan struct{} {
 	s.mu.Lock()
 	defer s.unlock()
 	f := s.face()
-	f.watched = true
+	f.watchers++
 	s.fed()
 	if f.givenUp {
 		return closed
@@ -28,7 +28,7 @@ func (s *Stream) GivenUp() <-chan struct{} {
 func (s *Stream) Watched() {
 	s.mu.Lock()
 	defer s.unlock()
-	s.f.watched = false
+	s.f.watchers--
 	s.fed()
 }
 
@@ -40,7 +40,7 @@ func (s *Stream) Feeding() bool {
 	return s.feeding()
 }
 
-func (s *Stream) feeding() bool { return s.pumping || s.f != nil && s.f.watched }
+func (s *Stream) feeding() bool { return s.pumping || s.f != nil && s.f.watchers > 0 }
 
 // fed tells the connection, after one of those goroutines has begun or ended.
 func (s *Stream) fed() {

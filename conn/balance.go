@@ -13,13 +13,16 @@ type Balance struct {
 	Assembled int // bytes reserved for messages in fragments
 	Given     int // bytes of windows beyond the initial ones
 	Brought   int // bytes that opens, answers and ends brought, and that streams keep
+	Held      int // bytes that count against the memory budget, Brought among them
 }
 
 // Balance returns the connection's.
 func (c *Conn) Balance() Balance {
+	held := c.Held()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b := Balance{
+		Held:      held,
 		Streams:   c.own + c.peer,
 		Queued:    int(c.queued.Load()),
 		Assembled: c.assembled,

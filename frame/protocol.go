@@ -24,6 +24,8 @@ type Protocol interface {
 	Name() string
 	// Detect looks at the first bytes that a client sent, SniffLen at most.
 	Detect(first []byte) Verdict
+	// Caps tells what connections of this protocol can carry, before there is one.
+	Caps() Caps
 	// Handshake does what comes before the first frame of a stream. It may
 	// wait: it runs in a goroutine of its own, and rw has a deadline.
 	Handshake(ctx context.Context, rw io.ReadWriter, h *Greeting) (Session, error)
@@ -33,7 +35,7 @@ type Protocol interface {
 type Greeting struct {
 	Client bool
 	// Parent is the ID of the connection that this one belongs to, where a stream has a
-	// connection of its own (Caps.StreamConns); 0: none. A client's is given, a server's
+	// connection of its own (Caps.StreamsByID); 0: none. A client's is given, a server's
 	// handshake finds it out.
 	Parent uint64
 	// Adopt is called by a server before it answers a connection that has a Parent: the

@@ -114,12 +114,13 @@ type Caps struct {
 	PingIdle    bool   // and may do so while no stream is open
 	ReadReports bool   // the peer reports how many bytes of the connection it has read
 	FixedWindow bool   // every stream begins with the window of the Settings, whatever its options
-	StreamConns bool   // a stream has a connection of its own; calls are made on that one's parent
 	Outlives    bool   // an open's deadline is that of its answer: the stream outlives it
 	Overhead    int    // what a message costs of the credit beside its length: nobody can have us hold empty ones for free
 	LeastPiece  int    // of a message's cost, what its first piece takes at least, or all of it
 	SendWindow  int    // where the receiver grants no credit: what a stream may have unread, bytes
 	MaxOverrun  int    // by how much a message may be longer than MaxMessage before it is refused, bytes
+	ALPN        string // the protocol's name in TLS, which clients must give; "": they give none
+	StreamsByID bool   // a stream has a connection of its own, and calls on its parent name it by a number
 	MaxFragment int    // largest piece of a message, bytes
 	MaxInline   int    // longest request or reply in an Open or Accept, bytes; 0: as long as any message
 	MaxStream   uint64 // the last number that a stream can have

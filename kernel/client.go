@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
 )
 
 // A Client is an address that streams are opened at. It makes connections as it
@@ -66,7 +67,6 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	}
 	c.host.limits, c.host.stream, c.host.protocols = o.Limits, o.Stream, o.Protocols
 	c.host.checksum, c.host.logger, c.host.token = !o.NoChecksum, o.Logger, o.Token
-	c.host.encoding = o.Encoding
 	c.host.away = func(*Conn) { c.changed() }
 	for m, h := range o.Handlers {
 		c.handle(m, entry{stream: h})
@@ -116,6 +116,20 @@ func (c *Client) waitLocked() <-chan struct{} {
 func (c *Client) Conn(ctx context.Context) (*Conn, error) {
 	return c.pick(ctx, &search{})
 }
+
+// Conns returns the connections that there are, dedicated ones among them.
+func (c *Client) Conns() []*Conn {
+	c.connMu.Lock()
+	defer c.connMu.Unlock()
+	cs := append([]*Conn(nil), c.conns...)
+	for k := range c.dedicated {
+		cs = append(cs, k)
+	}
+	return cs
+}
+
+// Caps tells what connections of the target's protocol can carry. It makes none.
+func (c *Client) Caps() frame.Caps { return c.proto.Caps() }
 
 // A search is what one Open knows of the client's connections.
 type search struct {
@@ -294,10 +308,8 @@ func (c *Client) Open(ctx context.Context, method string, opts *OpenOptions) (*S
 	return ss[0], nil
 }
 
-// OpenN opens several streams with one request, which are accepted or refused
-// together: one for each of each. Their answer comes by the first: who gives that up
-// before it gives them all up. More than may ever be open at once are
-// ErrTooManyStreams, and not waited for.
+// OpenN opens len(each) streams with one request: see Conn.OpenN. More than may ever be
+// open at once are ErrTooManyStreams, and not waited for.
 func (c *Client) OpenN(ctx context.Context, method string, opts *OpenOptions, each ...StreamOptions) ([]*Stream, error) {
 	return c.open(ctx, method, opts, len(each), each)
 }
@@ -330,7 +342,7 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 			se.full, se.made = nil, nil
 			continue
 		}
-		ss, err := c.openOn(ctx, k, method, opts, n, each)
+		ss, err := k.openAny(ctx, method, opts, n, each)
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return ss, err
@@ -359,13 +371,6 @@ func (c *Conn) most() int {
 	return int(min(c.c.PeerSettings().MaxStreams, 1<<30))
 }
 
-func (c *Client) openOn(ctx context.Context, k *Conn, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
-	if k.kin.family != nil && (opts == nil || !opts.unary) {
-		return c.openChildren(ctx, k, method, opts, n, each)
-	}
-	return k.open(ctx, method, opts, n, each)
-}
-
 // onItsOwn is o with a connection that nobody else uses meanwhile.
 func (o *OpenOptions) onItsOwn() *OpenOptions {
 	r := OpenOptions{}
@@ -386,7 +391,7 @@ func (c *Client) openShort(ctx context.Context, parent *Conn, method string, opt
 	k.c.EndWithStreams()
 	var ss []*Stream
 	if err = parent.tie(k); err == nil {
-		ss, err = c.openOn(ctx, k, method, opts, n, each)
+		ss, err = k.openAny(ctx, method, opts, n, each)
 	}
 	if err != nil {
 		_ = k.Close()
@@ -402,7 +407,7 @@ const callTries = 3
 // the server refused unprocessed is made again, a few times; nothing else is.
 // Errors: what Open gives, a StreamError with the handler's status, ErrNoReply.
 func (c *Client) Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error) {
-	ctx, cancel := opts.bound(ctx)
+	ctx, cancel := opts.Bound(ctx)
 	defer cancel()
 	for try := 1; ; try++ {
 		s, err := c.Open(ctx, method, opts.open())

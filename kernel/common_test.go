@@ -1,29 +1,19 @@
 package kernel_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"math/big"
-	"net"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/leak"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 	"github.com/sluicerpc/sluice/pool"
@@ -31,9 +21,34 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// patience is how long a test over real sockets may take, and how long what
-// follows a test may need to settle.
-const patience = time.Minute
+const (
+	patience    = testkit.Patience
+	raceEnabled = testkit.RaceEnabled
+)
+
+type (
+	starter   = testkit.Starter
+	journal   = testkit.Journal
+	plainConn = testkit.PlainConn
+)
+
+var (
+	loops        = testkit.Loops
+	certificates = testkit.Certificates
+	certificate  = testkit.Certificate
+	serve        = testkit.Serve
+	listen       = testkit.Listen
+	quietServer  = testkit.QuietServer
+	quietClient  = testkit.QuietClient
+	eventually   = testkit.Eventually
+	wantCode     = testkit.WantCode
+	text         = testkit.Text
+	sized        = testkit.Sized
+	echo         = testkit.Echo
+	drain        = testkit.Drain
+	ok           = testkit.OK
+	isErr        = testkit.IsErr
+)
 
 // A world is a server and a client that are connected.
 type world struct {
@@ -48,23 +63,13 @@ type world struct {
 	other  *foreign   // the protocol, where it is not sluice's own
 }
 
-// A starter connects a server and a client by one transport.
-type starter func(testing.TB, *kernel.ServerOptions, *kernel.ClientOptions) (*kernel.Server, *kernel.Client)
-
-// transports is the one suite's list: event loops, any net.Conn, TLS with
-// certificates on both sides, memory.
-var transports = []struct {
-	name  string
-	start starter
-}{{"loops", loops}, {"netconn", netConn}, {"tls", mutualTLS}, {"pipe", kerneltest.Start}}
-
 // overAll runs f over every transport, and over every foreign protocol that can
 // carry it.
 func overAll(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, f func(t *testing.T, w *world)) {
 	t.Helper()
-	for _, tr := range transports {
-		t.Run(tr.name, func(t *testing.T) {
-			f(t, newWorld(t, tr.start, so, co))
+	for _, tr := range testkit.Transports {
+		t.Run(tr.Name, func(t *testing.T) {
+			f(t, newWorld(t, tr.Start, so, co))
 		})
 	}
 	for _, p := range foreigns {
@@ -113,31 +118,6 @@ func newWorld(t testing.TB, start starter, so *kernel.ServerOptions, co *kernel.
 	return w
 }
 
-func quietServer(o *kernel.ServerOptions) *kernel.ServerOptions {
-	var r kernel.ServerOptions
-	if o != nil {
-		r = *o
-	}
-	if r.Logger == nil {
-		r.Logger = slog.New(slog.DiscardHandler)
-	}
-	return &r
-}
-
-func quietClient(o *kernel.ClientOptions) *kernel.ClientOptions {
-	var r kernel.ClientOptions
-	if o != nil {
-		r = *o
-	}
-	if r.Logger == nil {
-		r.Logger = slog.New(slog.DiscardHandler)
-	}
-	if r.Backoff == (kernel.Backoff{}) { // connections are lost on purpose, again and again
-		r.Backoff = kernel.Backoff{First: time.Millisecond, Most: 10 * time.Millisecond}
-	}
-	return &r
-}
-
 // settle checks, when a test's streams are over, that on both sides no stream
 // is left and all credit is back where it came from.
 func (w *world) settle() {
@@ -166,18 +146,6 @@ func (w *world) owed() string {
 func (w *world) eventually(what string, cond func() bool, detail ...func() string) {
 	w.t.Helper()
 	eventually(w.t, what, cond, detail...)
-}
-
-func eventually(t testing.TB, what string, cond func() bool, detail ...func() string) {
-	t.Helper()
-	for end := time.Now().Add(patience / 2); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			for _, d := range detail {
-				what += ": " + d()
-			}
-			t.Fatalf("gave up waiting for %s", what)
-		}
-	}
 }
 
 // pair opens a stream and accepts it, each side with its options.
@@ -217,19 +185,6 @@ func (w *world) cleanup(ss ...*kernel.Stream) {
 	})
 }
 
-// drain releases what a stream that is over still holds.
-func drain(s *kernel.Stream) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	for {
-		m, err := s.Receive(ctx)
-		if err != nil {
-			return
-		}
-		m.Release()
-	}
-}
-
 func (w *world) offer() *kernel.Offer {
 	w.t.Helper()
 	if w.offers == nil {
@@ -249,16 +204,6 @@ func (w *world) quiesce() {
 	if w.bubble {
 		synctest.Wait()
 	}
-}
-
-func text(format string, args ...any) kernel.Message {
-	return kernel.CopyMessage(fmt.Appendf(nil, format, args...))
-}
-
-func sized(n int, fill byte) kernel.Message {
-	m := kernel.NewMessage(n)
-	copy(m.Bytes(), bytes.Repeat([]byte{fill}, n))
-	return m
 }
 
 func (w *world) send(s *kernel.Stream, format string, args ...any) {
@@ -309,15 +254,6 @@ func (w *world) wantErr(s *kernel.Stream, c kernel.Code) *kernel.StreamError {
 	return wantCode(w.t, err, c)
 }
 
-func wantCode(t testing.TB, err error, c kernel.Code) *kernel.StreamError {
-	t.Helper()
-	var se *kernel.StreamError
-	if !errors.As(err, &se) || se.Code != c {
-		t.Fatalf("got %v, want a StreamError of code %v", err, c)
-	}
-	return se
-}
-
 // wantDone waits until s is over for good.
 func (w *world) wantDone(s *kernel.Stream) {
 	w.t.Helper()
@@ -328,183 +264,27 @@ func (w *world) wantDone(s *kernel.Stream) {
 	}
 }
 
+func decimal(i int) string { return strconv.Itoa(i) }
+
+// overNative runs f over every transport of sluice's own protocol.
+func overNative(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, f func(t *testing.T, w *world)) {
+	t.Helper()
+	for _, tr := range testkit.Transports {
+		t.Run(tr.Name, func(t *testing.T) {
+			f(t, newWorld(t, tr.Start, so, co))
+		})
+	}
+}
+
+// must is v, where nothing may go wrong.
+func must[T any](t testing.TB) func(v T, err error) T { return testkit.Must[T](t) }
+
 func wantClosed[T any](t testing.TB, what string, c <-chan T) {
 	t.Helper()
-	select {
-	case v, ok := <-c:
-		if ok {
-			t.Fatalf("%s gave %v, want it closed", what, v)
-		}
-	case <-time.After(patience):
-		t.Fatalf("%s was not closed", what)
-	}
+	testkit.WantClosed(t, what, c)
 }
 
 func wantOpen[T any](t testing.TB, what string, c <-chan T) {
 	t.Helper()
-	select {
-	case v, ok := <-c:
-		t.Fatalf("%s gave %v, %v", what, v, ok)
-	default:
-	}
+	testkit.WantOpen(t, what, c)
 }
-
-func echo(ctx context.Context, s *kernel.Stream) error {
-	for m, err := range s.All(ctx) {
-		if err != nil {
-			return err
-		}
-		if err := s.Send(ctx, m); err != nil {
-			m.Release()
-			return err
-		}
-	}
-	return nil
-}
-
-// serve starts srv on ln and has both sides gone when the test is.
-func serve(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions, ln net.Listener) (*kernel.Server, *kernel.Client) {
-	t.Helper()
-	srv, err := kernel.NewServer(so)
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(context.Background(), ln) }()
-	t.Cleanup(func() {
-		_ = srv.Close()
-		if err := <-served; !errors.Is(err, kernel.ErrServerClosed) {
-			t.Errorf("Serve returned %v", err)
-		}
-	})
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	client, err := kernel.Dial(ctx, ln.Addr().String(), co)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Close() })
-	return srv, client
-}
-
-func listen(t testing.TB) net.Listener {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ln
-}
-
-// loops is plain TCP: both sides are on event loops.
-func loops(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (*kernel.Server, *kernel.Client) {
-	t.Helper()
-	return serve(t, so, co, listen(t))
-}
-
-// A plainListener and its connections hide what they are made of.
-type (
-	plainListener struct{ net.Listener }
-	plainConn     struct{ net.Conn }
-)
-
-func (l plainListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return plainConn{c}, nil
-}
-
-// netConn is a listener and a dialer of the program's own: no event loop can
-// take their connections.
-func netConn(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (*kernel.Server, *kernel.Client) {
-	t.Helper()
-	var o kernel.ClientOptions
-	if co != nil {
-		o = *co
-	}
-	o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		return plainConn{c}, nil
-	}
-	return serve(t, so, &o, plainListener{listen(t)})
-}
-
-// mutualTLS is TLS with certificates on both sides.
-func mutualTLS(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (*kernel.Server, *kernel.Client) {
-	t.Helper()
-	var s kernel.ServerOptions
-	if so != nil {
-		s = *so
-	}
-	var c kernel.ClientOptions
-	if co != nil {
-		c = *co
-	}
-	s.TLS, c.TLS = certificates()
-	return serve(t, &s, &c, listen(t))
-}
-
-// certificates returns the configurations of a server and a client that know
-// each other by an authority made for this run.
-var certificates = sync.OnceValues(func() (srv, client *tls.Config) {
-	authority, key := certificate("authority", nil, nil)
-	roots := x509.NewCertPool()
-	roots.AddCert(authority.Leaf)
-	own, _ := certificate("server", authority.Leaf, key)
-	theirs, _ := certificate("client", authority.Leaf, key)
-	return &tls.Config{Certificates: []tls.Certificate{own}, ClientCAs: roots, ClientAuth: tls.RequireAndVerifyClientCert},
-		&tls.Config{Certificates: []tls.Certificate{theirs}, RootCAs: roots}
-})
-
-func certificate(name string, parent *x509.Certificate, signer *ecdsa.PrivateKey) (tls.Certificate, *ecdsa.PrivateKey) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	c := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true, IsCA: parent == nil,
-	}
-	if parent == nil {
-		parent, signer = c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
-	if err != nil {
-		panic(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, key
-}
-
-// A journal keeps what is logged.
-type journal struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.buf.String()
-}
-
-func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
-
-func decimal(i int) string { return strconv.Itoa(i) }

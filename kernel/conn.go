@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -48,6 +49,23 @@ func (c *Conn) Identity() Identity { return c.identity }
 // Protocol is the name of the wire.
 func (c *Conn) Protocol() string { return c.protocol }
 
+// Caps tells what the connection can carry.
+func (c *Conn) Caps() frame.Caps { return c.caps }
+
+// Conn returns c. It makes a connection a Caller; ctx has no effect.
+func (c *Conn) Conn(context.Context) (*Conn, error) { return c, nil }
+
+// Logger is that of the options of the server or client that c belongs to.
+func (c *Conn) Logger() *slog.Logger { return c.host.logger }
+
+// Balance is what the connection owes and is owed now, for tests and for a look at a
+// program that stands still.
+func (c *Conn) Balance() conn.Balance {
+	b := c.c.Balance()
+	b.Held += int(c.left.bytes.Load())
+	return b
+}
+
 // Streams is how many streams are open.
 func (c *Conn) Streams() int { return c.c.Streams() }
 
@@ -76,23 +94,37 @@ func (c *Conn) Close() error {
 // Open opens a stream. It returns at once: data may follow before the peer has
 // accepted; Stream.Accepted waits for that. ctx bounds the stream's life: when it
 // ends the stream is aborted, unless this side has written all and read the peer's
-// end, and its deadline travels to the peer as time left.
+// end, and its deadline travels to the peer as time left. Where Caps.StreamsByID holds,
+// the client's side makes a connection for the stream, without a method, and a call
+// then names it.
 // A nil opts means the defaults. Errors: ErrTooManyStreams, ErrGoingAway, the
 // connection's ConnError, ErrMetadataTooLarge, ErrMetadataKey, ErrTooLarge,
 // ErrLimits.
 func (c *Conn) Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error) {
-	ss, err := c.open(ctx, method, opts, 1, nil)
+	ss, err := c.openAny(ctx, method, opts, 1, nil)
 	if err != nil {
 		return nil, err
 	}
 	return ss[0], nil
 }
 
-// OpenN opens several streams with one request, which are accepted or refused
-// together: one for each of each. Their answer comes by the first: who gives that up
-// before it gives them all up.
+// OpenN opens len(each) streams with one request; the peer accepts or refuses them
+// together. Aborting the first before it is answered aborts all.
 func (c *Conn) OpenN(ctx context.Context, method string, opts *OpenOptions, each ...StreamOptions) ([]*Stream, error) {
-	return c.open(ctx, method, opts, len(each), each)
+	return c.openAny(ctx, method, opts, len(each), each)
+}
+
+// openAny opens streams on c, or, where each has a connection of its own, on some that
+// belong to c.
+func (c *Conn) openAny(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
+	call := opts != nil && opts.unary
+	switch {
+	case c.kin.parent != nil:
+		return nil, fmt.Errorf("sluice: open %s: %w: over %s a stream's own connection carries nothing else", method, ErrNotSupported, c.protocol)
+	case c.kin.family != nil && c.owner != nil && !call:
+		return c.owner.openChildren(ctx, c, method, opts, n, each)
+	}
+	return c.open(ctx, method, opts, n, each)
 }
 
 // maxGroup is how many streams one request may open.
@@ -131,7 +163,7 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 	}
 	f := frame.GetFrame(frame.Open)
 	ss := c.makeStreams(method, opts, n, each, f)
-	return ss, c.sendOpen(ctx, ss, f, method, opts)
+	return ss, c.sendOpen(ctx, ss, f, method, opts, each)
 }
 
 // frameMetadata is how much metadata a frame has room for beside a request or
@@ -223,6 +255,9 @@ func (o StreamOptions) over(base *StreamOptions) StreamOptions {
 	pick(&o.MaxBatch, base.MaxBatch)
 	pick(&o.IdleTimeout, base.IdleTimeout)
 	o.NoReceive = o.NoReceive || base.NoReceive
+	if o.Context == nil {
+		o.Context = base.Context
+	}
 	return o
 }
 
@@ -232,7 +267,7 @@ func pick[T int | time.Duration](v *T, base T) {
 	}
 }
 
-func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, method string, opts *OpenOptions) error {
+func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, method string, opts *OpenOptions, each []StreamOptions) error {
 	f.Method, f.Metadata, f.Unary = method, opts.Metadata, opts.unary
 	first := ss[0]
 	if !opts.Request.IsZero() || opts.Metadata != nil {
@@ -245,9 +280,9 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 	} else {
 		f.FollowsData = true
 	}
-	f.Deadline = opts.timeLeft(ctx, len(ss))
+	f.Deadline = c.timeLeft(ctx, opts, each, len(ss))
 	for i, s := range ss {
-		life := opts.life(ctx, i)
+		life := c.life(ctx, opts, each, i)
 		if d, ok := life.Deadline(); ok {
 			s.c.setDeadline(d)
 			s.c.startDeadline()
@@ -265,20 +300,27 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 	return nil
 }
 
-// life is what bounds the life of stream i.
-func (o *OpenOptions) life(ctx context.Context, i int) context.Context {
-	if o.lives == nil {
+// life is what bounds the life of stream i of a request.
+func (c *Conn) life(ctx context.Context, opts *OpenOptions, each []StreamOptions, i int) context.Context {
+	switch {
+	case opts.unary:
 		return ctx
+	case each != nil && each[i].Context != nil:
+		return each[i].Context
+	case opts.Stream.Context != nil:
+		return opts.Stream.Context
+	case c.host.stream.Context != nil:
+		return c.host.stream.Context
 	}
-	return o.lives[i]
+	return ctx
 }
 
 // timeLeft is how long n streams live at the longest, for the peer; 0 if one has
 // no deadline.
-func (o *OpenOptions) timeLeft(ctx context.Context, n int) time.Duration {
+func (c *Conn) timeLeft(ctx context.Context, opts *OpenOptions, each []StreamOptions, n int) time.Duration {
 	most := time.Duration(0)
 	for i := range n {
-		d, ok := o.life(ctx, i).Deadline()
+		d, ok := c.life(ctx, opts, each, i).Deadline()
 		if !ok {
 			return 0
 		}
@@ -291,7 +333,7 @@ func (o *OpenOptions) timeLeft(ctx context.Context, n int) time.Duration {
 // belongs to the call if it succeeds; the reply belongs to the caller.
 // Errors: what Open gives, a StreamError with the handler's status, ErrNoReply.
 func (c *Conn) Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error) {
-	ctx, cancel := opts.bound(ctx)
+	ctx, cancel := opts.Bound(ctx)
 	defer cancel()
 	s, err := c.Open(ctx, method, opts.open())
 	if err != nil {
@@ -307,9 +349,9 @@ func (o *CallOptions) open() *OpenOptions {
 	return &OpenOptions{Metadata: o.Metadata, unary: true}
 }
 
-// bound gives ctx the deadline that the options ask for, or one by default if it
-// has none.
-func (o *CallOptions) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+// Bound returns ctx with the time limit that a call with these options has: Timeout,
+// or 60 s if that is zero and ctx has no deadline.
+func (o *CallOptions) Bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	d := time.Duration(defaultCallTimeout)
 	if o != nil && o.Timeout != 0 {
 		d = o.Timeout

@@ -26,7 +26,7 @@ func (c *Client) openDedicated(ctx context.Context, parent *Conn, method string,
 		}
 	}
 	if parent.kin.family != nil { // every stream has a connection of its own
-		return c.openOn(ctx, parent, method, opts.shared(), n, each)
+		return parent.openAny(ctx, method, opts.shared(), n, each)
 	}
 	return c.openShort(ctx, parent, method, opts.shared(), n, each)
 }

@@ -68,7 +68,7 @@ func (d *severed) dial(ctx context.Context, network, addr string) (net.Conn, err
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.conns = append(d.conns, c)
-	return plainConn{c}, nil
+	return plainConn{Conn: c}, nil
 }
 
 func TestADedicatedConnectionIsCutWithItsParent(t *testing.T) {
@@ -189,29 +189,5 @@ func TestAConnectionOpensDedicatedStreams(t *testing.T) {
 		w.want(s, "x")
 		ok(t, conn.Close())
 		w.wantErr(s, kernel.CodeConnectionLost)
-	})
-}
-
-func TestDedicatedSinks(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		sumUp(t, w.srv)
-		own := &kernel.SinkOptions{Dedicated: true}
-		conn := must[*kernel.Conn](t)(w.client.Conn(w.ctx))
-		for _, c := range []kernel.Caller{w.client, conn} {
-			sink := must[*intSink](t)(kernel.NewSink[int32](w.ctx, c, own))
-			src := must[*intSource](t)(kernel.Call[*intSink, *intSource](w.ctx, c, "sum", sink, nil))
-			if sink.Stream().Conn() == conn || sink.Stream() != src.Stream() {
-				t.Error("the sink has no connection of its own")
-			}
-			finish(t, w, sink, src)
-			<-sink.Stream().Conn().Done()
-		}
-		sink := must[*intSink](t)(kernel.NewSink[int32](w.ctx, w.client, own))
-		_, err := kernel.Call[[]*intSink, int32](w.ctx, w.client, "sum", []*intSink{sink, newSink(t, w)}, nil)
-		isErr(t, "together with one that has none", err, kernel.ErrLimits)
-		src := must[*intSource](t)(callSum(w, sink))
-		ok(t, conn.Close())
-		_, err = src.Receive(w.ctx)
-		wantCode(t, err, kernel.CodeConnectionLost)
 	})
 }

@@ -25,7 +25,5 @@
 // holds it. A clean end is In closed with a nil Err, or io.EOF from Receive;
 // nothing else ever looks like it.
 //
-// Sinks and sources are streams with types: Register and Call, RegisterDuplex and
-// OpenDuplex, and others carry values instead of messages, by an Encoding, and pass
-// streams as arguments and results of calls (NewSink, MakeSink).
+// Package rpc, which stands on this one, carries values instead of messages.
 package kernel

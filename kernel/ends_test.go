@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
 
 // Each half ends on its own, after everything before it, and both sides are
@@ -623,7 +624,7 @@ func TestTheEndIsToldOnceAfterAllData(t *testing.T) {
 
 func newWorldInMemory(t *testing.T) *world {
 	t.Helper()
-	w := newWorld(t, transports[3].start, nil, nil)
+	w := newWorld(t, kerneltest.Start, nil, nil)
 	w.bubble, w.ctx = true, context.Background()
 	return w
 }

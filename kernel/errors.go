@@ -90,8 +90,13 @@ type HandlerError struct {
 
 func (e *HandlerError) Error() string { return "sluice: " + e.Code.String() + ": " + e.Reason }
 
-// statusOf is what the peer is told of a handler's error.
-func statusOf(err error) (Code, string) {
+// StatusOf is the status that a handler's error ends its stream with: the code and
+// reason of a HandlerError or StreamError; of any other, CodeUnknown and its text; of
+// nil, CodeOK.
+func StatusOf(err error) (Code, string) {
+	if err == nil {
+		return CodeOK, ""
+	}
 	var he *HandlerError
 	if errors.As(err, &he) {
 		return failing(he.Code), he.Reason

@@ -11,7 +11,7 @@ import (
 )
 
 // What is here serves protocols on which a stream has a connection of its own,
-// and calls are made on another, its parent (frame.Caps.StreamConns): the
+// and calls are made on another, its parent (frame.Caps.StreamsByID): the
 // parent's end ends its children, and a call on it names a stream by number.
 
 var (
@@ -31,7 +31,7 @@ type family struct {
 	children map[uint64]*Conn
 	kept     map[uint64]*kept // that no call has named yet; a server's
 	coming   int              // of them, those whose connection is not there yet
-	served   int              // streams that functions serve whose call is answered
+	served   int              // streams that functions serve
 	opening  int              // streams that are about to be opened; a client's
 }
 
@@ -48,12 +48,14 @@ type kin struct {
 	id     uint64  // of a child
 	holds  bool    // a child: it keeps its parent from being idle or drained; owned by the family's lock
 	opened bool    // a client's child: its stream was opened; owned by the family's lock
+
+	serving int // a child: functions that serve its stream; owned by the family's lock
 }
 
 // joinFamily finds a connection's place. It is called before anything happens on it.
 func (c *Conn) joinFamily(g *frame.Greeting, parent *Conn) error {
 	switch {
-	case !c.caps.StreamConns:
+	case !c.caps.StreamsByID:
 		return nil
 	case g.Parent == 0:
 		c.kin.family = &family{id: g.ID, children: map[uint64]*Conn{}, kept: map[uint64]*kept{}}
@@ -186,16 +188,27 @@ func (f *family) forget(id uint64) {
 	case k.s == nil:
 		close(k.here)
 	default:
-		k.s.drop()
+		k.s.discard()
 	}
 }
 
-// serve counts n more streams as served by functions. Those are no handlers of the
-// connection with the calls: calls must not wait for streams that last.
-func (f *family) serve(n int) {
+// serving counts n more functions that serve the stream of a child. They are no
+// handlers of the parent: calls must not wait for streams that last.
+func (c *Conn) serving(n int) {
+	if c.kin.parent == nil {
+		return
+	}
+	f := c.kin.parent.kin.family
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.served += n
+	before := c.kin.serving
+	c.kin.serving += n
+	switch {
+	case before == 0:
+		f.served++
+	case c.kin.serving == 0:
+		f.served--
+	}
 }
 
 func (f *family) adopt(c *Conn) error {
@@ -313,9 +326,15 @@ func (c *Conn) keep(f *frame.Frame) *conn.Refusal {
 	return nil
 }
 
-// child takes the stream that a call on c names. It can be had once. A stream
-// whose connection was welcomed and has not begun is waited for.
-func (c *Conn) child(ctx context.Context, id uint64) (*Stream, error) {
+// CallRef is how a call names the stream where Caps.StreamsByID says that calls do:
+// by the number id, in a call on the connection on. Elsewhere on is nil.
+func (s *Stream) CallRef() (on *Conn, id uint64) { return s.c.conn.kin.parent, s.c.conn.kin.id }
+
+// TakeStream takes the stream that a call on c names as id: what CallRef gives on the
+// other side. Each can be taken once. A stream whose connection is still being set up
+// is waited for, until ctx ends. It fails with ErrTooManyStreams where four times
+// Limits.MaxStreams are being served, and if there is no such stream.
+func (c *Conn) TakeStream(ctx context.Context, id uint64) (*Stream, error) {
 	f := c.kin.family
 	if f == nil {
 		return nil, errNoChild

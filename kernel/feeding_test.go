@@ -94,17 +94,38 @@ func feeders() int {
 	stacks := make([]byte, 4<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	n := 0
-	for _, f := range []string{"actor.(*Stream).pumpIn(", "actor.(*Stream).pumpBatches(", "]).feed("} {
+	for _, f := range []string{"actor.(*Stream).pumpIn(", "actor.(*Stream).pumpBatches(", "kernel.(*Stream).Feed("} {
 		n += strings.Count(string(stacks), f)
 	}
 	return n
 }
 
-// A source's channel waits no longer either, nor when its stream was over already; the
-// context that the stream was opened with ends such a wait too.
-func TestCloseWaitsForNoReaderOfC(t *testing.T) {
+// feed feeds a channel with what it receives from s, by Feed.
+func feed(s *kernel.Stream) <-chan kernel.Message {
+	c := make(chan kernel.Message)
+	go s.Feed(func(done <-chan struct{}) {
+		defer close(c)
+		for m, err := range s.All(context.Background()) {
+			if err != nil {
+				return
+			}
+			select {
+			case c <- m:
+			case <-done:
+				m.Release()
+				return
+			}
+		}
+	})
+	return c
+}
+
+// A channel that a program feeds waits no longer either, nor when its stream was over
+// already; the context that the stream was opened with ends such a wait too. Several may
+// be fed.
+func TestCloseWaitsForNoReaderOfAProgramsChannel(t *testing.T) {
 	for _, reset := range []bool{false, true} {
-		for _, end := range []string{"close", "context"} {
+		for _, end := range []string{"close", "context", "close receive"} {
 			t.Run(fmt.Sprintf("%s, reset %v", end, reset), func(t *testing.T) {
 				inBubble(t, nil, nil, func(t *testing.T, w *world) {
 					w.loose = true
@@ -114,28 +135,35 @@ func TestCloseWaitsForNoReaderOfC(t *testing.T) {
 					a := must[*kernel.Stream](t)(w.client.Open(ctx, "values", nil))
 					b := must[*kernel.Stream](t)(w.offer().Accept(kernel.Message{}, nil))
 					w.cleanup(a, b)
-					src := must[*kernel.Source[kernel.Message]](t)(kernel.SourceOf[kernel.Message](a, nil))
-					w.send(b, "taken")
-					w.send(b, "waits")
-					m := <-src.C()
+					one, two := feed(a), feed(a)
+					for range 3 {
+						w.send(b, "value")
+					}
+					synctest.Wait()
+					m := <-one
 					m.Release()
 					synctest.Wait()
 					if reset {
 						b.Abort(kernel.CodeAborted, "enough")
 						synctest.Wait()
 					}
-					if n := feeders(); n != 1 {
-						t.Fatalf("%d goroutines feed one source", n)
+					if n := feeders(); n != 2 {
+						t.Fatalf("%d goroutines feed two channels", n)
 					}
-					if end == "close" {
+					switch end {
+					case "close":
 						_ = w.client.Close()
+					case "context":
+						cancel()
+					default:
+						a.CloseReceive(kernel.CodeOK)
 					}
-					cancel()
 					synctest.Wait()
 					if n := feeders(); n > 0 {
 						t.Errorf("%d goroutines wait for readers", n)
 					}
-					wantClosed(t, "C", src.C())
+					wantClosed(t, "one", one)
+					wantClosed(t, "the other", two)
 				})
 			})
 		}
@@ -161,12 +189,12 @@ func TestAChannelAskedForLateWaitsForNoReader(t *testing.T) {
 			}
 			return n, func() { wantClosed(w.t, "Batches", batches) }
 		},
-		"C": func(w *world, s *kernel.Stream) (int, func()) {
-			src := must[*kernel.Source[kernel.Message]](w.t)(kernel.SourceOf[kernel.Message](s, nil))
-			if m, ok := <-src.C(); ok {
+		"Feed": func(w *world, s *kernel.Stream) (int, func()) {
+			c := feed(s)
+			if m, ok := <-c; ok {
 				m.Release()
 			}
-			return unknown, func() { wantClosed(w.t, "C", src.C()) } // it lets go what it has in hand
+			return unknown, func() { wantClosed(w.t, "the channel", c) } // it lets go what it has in hand
 		},
 	} {
 		for _, end := range []string{"close", "context"} {

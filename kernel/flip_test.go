@@ -86,7 +86,7 @@ func (f *flipper) pass(p []byte, up bool) {
 // the client, nil if in order, and what is wrong with that.
 func flipped(f *flipper, plain bool) (end, wrong error) {
 	log := &journal{}
-	srv, err := kernel.NewServer(&kernel.ServerOptions{NoChecksum: plain, Logger: log.logger()})
+	srv, err := kernel.NewServer(&kernel.ServerOptions{NoChecksum: plain, Logger: log.Logger()})
 	if err != nil {
 		return nil, err
 	}

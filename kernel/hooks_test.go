@@ -32,7 +32,7 @@ func TestAHookThatPanics(t *testing.T) {
 			t.Run(hook+", "+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var log journal
-					o.Logger = log.logger()
+					o.Logger = log.Logger()
 					ln := kerneltest.Listen()
 					srv, good := serve(t, o, &kernel.ClientOptions{Dial: ln.Dial}, memoryListener{ln})
 					srv.Handle("echo", echo)

@@ -30,7 +30,6 @@ type host struct {
 	protocols []Protocol
 	checksum  bool
 	token     []byte
-	encoding  *Encoding
 	logger    *slog.Logger
 	timers    timers.Queue
 	panics    atomic.Uint64
@@ -157,7 +156,7 @@ func (h *host) authorized(o *Offer) bool {
 	if err == nil {
 		return true
 	}
-	code, reason := statusOf(err)
+	code, reason := StatusOf(err)
 	if code == CodeUnknown {
 		code = CodePermissionDenied
 	}
@@ -172,25 +171,14 @@ func (h *host) runStream(o *Offer, e entry) {
 	defer s.c.a.EndContext()
 	s.c.lazy.Store(o)
 	err := e.stream(s.Context(), s)
-	s.accept()
-	s.finish(err)
-}
-
-// finish ends a handler's stream: with nil in order, with an error by a status
-// after what was sent. Input that is left is let go.
-func (s *Stream) finish(err error) {
-	code, reason := CodeOK, ""
-	if err != nil {
-		code, reason = statusOf(err)
-	}
-	s.c.a.Finish(code, reason, s.c.trailer())
+	s.Finish(err)
 }
 
 // unanswered is what becomes of an offer whose handler has returned.
 func (h *host) unanswered(o *Offer, err error) {
 	code, reason := CodeFailedPrecondition, "not accepted"
 	if err != nil {
-		code, reason = statusOf(err)
+		code, reason = StatusOf(err)
 	}
 	o.mu.Lock()
 	answered := o.answered

@@ -39,7 +39,7 @@ func newLone(t *testing.T, so *kernel.ServerOptions) *lone {
 			if err != nil {
 				return nil, err
 			}
-			return plainConn{nc}, nil
+			return plainConn{Conn: nc}, nil
 		},
 	}))
 	if err != nil {

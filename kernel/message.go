@@ -20,9 +20,12 @@ type Batch = actor.Batch
 // that it can be deferred.
 type Slot = actor.Slot
 
+// MaxMessage is the length of the longest message that there can be, 1 GiB.
+const MaxMessage = pool.MaxLen
+
 // NewMessage returns a message of n bytes from the pool, to be filled through
 // Bytes. What the bytes hold at first is undefined. It panics if n is negative
-// or more than 1 GiB.
+// or more than MaxMessage.
 func NewMessage(n int) Message { return pool.New(n) }
 
 // MessageOf makes p a message without copying it. The message takes p over: the

@@ -90,6 +90,11 @@ func (o *Offer) Unary() bool { return o.streams[0].c.unary }
 // Streams is how many streams the peer asks for with this one request.
 func (o *Offer) Streams() int { return len(o.streams) }
 
+// Stream returns stream i of the offer, from 0 on. Before it is accepted it can be
+// received from, with little credit, closed for receiving, and aborted; nothing may be
+// sent on it.
+func (o *Offer) Stream(i int) *Stream { return o.streams[i] }
+
 // Accept establishes the stream and answers the request. Where the peer asked
 // for several, the first is established and the others are refused. A nil opts
 // means the server's defaults. Errors: ErrAnswered, ErrLimits, ErrTooLarge, or
@@ -136,8 +141,11 @@ func (o *Offer) claim() (Metadata, error) {
 }
 
 func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, error) {
-	if opts == nil {
+	switch {
+	case opts == nil:
 		opts = &o.conn.host.stream
+	case opts.Context != nil:
+		return nil, errOpensOnly
 	}
 	so, err := opts.withDefaults()
 	if err != nil {

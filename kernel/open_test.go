@@ -253,7 +253,7 @@ func TestAnOfferGivenUp(t *testing.T) {
 // releaseOf releases what an offer that nobody accepted holds, through the
 // stream that its end left behind.
 func releaseOf(o *kernel.Offer) {
-	s := kernel.StreamOf(o)
+	s := o.Stream(0)
 	drain(s)
 }
 

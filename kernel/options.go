@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
@@ -46,6 +47,11 @@ type StreamOptions struct {
 	// NoReceive makes the stream write-only on this side: the peer's sends get
 	// ErrNotReadable.
 	NoReceive bool
+	// Context bounds the life of a stream that is opened, and is the parent of its
+	// Context. Nil is the context given to Open; where it is another, that one bounds
+	// the opening alone. Only the side that opens can set it: Accept, and a server's
+	// options, fail with ErrLimits. It has no effect on a Call.
+	Context context.Context
 }
 
 const (
@@ -53,6 +59,12 @@ const (
 	defaultMaxBatch = 128
 	maxInBuffer     = 1 << 16
 )
+
+// Validate tells whether an option is out of range: ErrLimits.
+func (o *StreamOptions) Validate() error {
+	_, err := o.withDefaults()
+	return err
+}
 
 func (o *StreamOptions) withDefaults() (StreamOptions, error) {
 	var r StreamOptions
@@ -96,9 +108,6 @@ type ServerOptions struct {
 	Limits Limits
 	// Stream is what streams are accepted with unless Accept says otherwise.
 	Stream StreamOptions
-	// Encoding is what typed handlers' values are carried by unless their
-	// registration says otherwise. Nil is Fixed.
-	Encoding *Encoding
 	// NoChecksum leaves out the CRC32C of frames, which clients ask for in plain
 	// text. Under TLS there is none.
 	NoChecksum bool
@@ -119,6 +128,8 @@ type ServerOptions struct {
 	OnConn func(*Conn)
 }
 
+var errOpensOnly = fmt.Errorf("%w: StreamOptions.Context is for streams that are opened", ErrLimits)
+
 func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 	var r ServerOptions
 	if o != nil {
@@ -131,16 +142,19 @@ func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 	if len(r.Protocols) == 0 {
 		r.Protocols = []Protocol{native.Protocol{}}
 	}
-	r.TLS = secure(r.TLS)
+	r.TLS = secure(r.TLS, r.Protocols)
 	_, err := r.Stream.withDefaults()
+	if err == nil && r.Stream.Context != nil {
+		err = errOpensOnly
+	}
 	if err == nil {
 		err = r.Limits.Validate()
 	}
 	return r, err
 }
 
-// secure completes a TLS configuration.
-func secure(c *tls.Config) *tls.Config {
+// secure completes a TLS configuration for some protocols.
+func secure(c *tls.Config, ps []Protocol) *tls.Config {
 	if c == nil {
 		return nil
 	}
@@ -149,13 +163,14 @@ func secure(c *tls.Config) *tls.Config {
 		c.MinVersion = tls.VersionTLS13
 	}
 	if len(c.NextProtos) == 0 {
-		c.NextProtos = []string{alpn}
+		for _, p := range ps {
+			if name := p.Caps().ALPN; name != "" && !slices.Contains(c.NextProtos, name) {
+				c.NextProtos = append(c.NextProtos, name)
+			}
+		}
 	}
 	return c
 }
-
-// alpn is the native protocol's name in TLS.
-const alpn = "sluice/1"
 
 // ClientOptions configure a client. Nil, and the zero value, are the defaults.
 type ClientOptions struct {
@@ -175,9 +190,6 @@ type ClientOptions struct {
 	Limits Limits
 	// Stream is what streams are opened with unless OpenOptions say otherwise.
 	Stream StreamOptions
-	// Encoding is what values of typed calls, sinks and sources are carried by
-	// unless they say otherwise. Nil is Fixed.
-	Encoding *Encoding
 	// NoChecksum leaves out the CRC32C of frames in plain text.
 	NoChecksum bool
 	// Token is sent in the hello, for the server's Authenticate.
@@ -261,7 +273,7 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 	if r.Dial == nil {
 		r.Dial = (&net.Dialer{}).DialContext
 	}
-	r.TLS = secure(r.TLS)
+	r.TLS = secure(r.TLS, r.Protocols)
 	if r.Conns < 1 || r.ConnType > ConnShort {
 		return r, fmt.Errorf("%w: Conns is %d, ConnType %d", ErrLimits, r.Conns, r.ConnType)
 	}
@@ -292,13 +304,9 @@ type OpenOptions struct {
 	// any connection, and as many as Limits.MaxStreams may belong to one. It ends
 	// with its streams, which does not touch the others.
 	Dedicated bool
-	// Encoding is what values of typed streams are carried by. Nil is the
-	// client's.
-	Encoding *Encoding
 
-	unary bool              // one message each way
-	alone bool              // no other streams on the connection
-	lives []context.Context // what bounds each stream's life; nil: all by that of Open
+	unary bool // one message each way
+	alone bool // no other streams on the connection
 }
 
 // A ConnType says how streams share a client's connections.
@@ -325,9 +333,6 @@ type CallOptions struct {
 	// Timeout bounds the call, beside its context. Zero is 60 s where the context has
 	// no deadline; Unlimited leaves it to the context.
 	Timeout time.Duration
-	// Encoding is what the values of a typed call are carried by. Nil is the
-	// client's.
-	Encoding *Encoding
 }
 
 const defaultCallTimeout = 60 * time.Second

@@ -34,6 +34,40 @@ var foreigns = []foreign{
 	{"brpc", strm.Protocol{}, brpcCannot, brpcCode, brpcUntouched},
 }
 
+// brpcCannot is what docs/interop.md says of brpc, as tests. What happens instead
+// is tested in internal/interop.
+var brpcCannot = map[string]string{
+	"TestLargeMessagesTakeTurns":          "nobody tells what was read, so what is on its way is not bounded, and pings wait behind full sockets",
+	"TestHalvesEndInOrder":                "one half's end: CLOSE ends both",
+	"TestCloseOfOutComesAfterItsMessages": "one half's end: CLOSE ends both",
+	"TestHandlerReturnsAnError":           "status and trailers at a stream's end: CLOSE and RST have none",
+	"TestCloseReceiveStopsThePeer":        "CloseReceive: nothing is written",
+	"TestCreditIsExact":                   "a reader's window: it is the writer's own, and counts the payload",
+	"TestStuckReadersHarmNobody":          "a reader's window: the peer decides how much it has unread here",
+	"TestStreamsStuckAfterTheyGrew":       "a reader's window: the peer decides how much it has unread here",
+	"TestTooLargeFailsAtTheWriter":        "limits: a peer does not say what it takes, Protocol.MaxBody does",
+	"TestStreamsAreLimited":               "limits: a peer does not say how many streams it takes",
+	"TestOneOfAGroupIsWriteOnly":          "different options for the streams of one request: the wire has one word for all",
+	"TestAnOfferGivenUp":                  "a stream that was given up before its answer is reset when that comes",
+	"TestServerOpenedStreams":             "streams opened by the server",
+	"TestServersOpensRacingTheClientsEnd": "streams opened by the server",
+	"TestManyCallsSideBySide":             "cancelling a call: the server is not told",
+	"TestCallsSayHowTheirContextEnded":    "cancelling a call: the server is not told",
+	"TestCallsWithoutTheOneReply":         "an answer has one message: none is an empty one, a second is the server's error",
+}
+
+// brpcCode is what a code becomes as an error of brpc's.
+func brpcCode(c kernel.Code) kernel.Code { return strm.CodeOf(strm.Errno(c)) }
+
+// brpcUntouched: brpc's clients try again after these, and no others.
+func brpcUntouched(c kernel.Code) bool {
+	switch c {
+	case kernel.CodeUnimplemented, kernel.CodeResourceExhausted, kernel.CodeGoingAway, kernel.CodeRefused:
+		return true
+	}
+	return false
+}
+
 // learn notes what the client's connection can carry.
 func (w *world) learn() {
 	conns := w.client.Conns()

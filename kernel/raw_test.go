@@ -47,7 +47,7 @@ func newTarget(t *testing.T, bubble bool, opts kernel.ServerOptions) *target {
 	if opts.Limits == (kernel.Limits{}) {
 		opts.Limits = targetLimits()
 	}
-	opts.Logger = tg.log.logger()
+	opts.Logger = tg.log.Logger()
 	srv, err := kernel.NewServer(&opts)
 	if err != nil {
 		t.Fatal(err)

@@ -14,12 +14,8 @@ func TestNilHandlersPanic(t *testing.T) {
 	srv := must[*kernel.Server](t)(kernel.NewServer(nil))
 	type handler = func(ctx context.Context, s *kernel.Stream) error
 	for name, register := range map[string]func(){
-		"Handle":         func() { srv.Handle("m", nil) },
-		"HandleOffer":    func() { srv.HandleOffer("m", nil) },
-		"Register":       func() { _ = kernel.Register[string, string](srv, "m", nil, nil) },
-		"RegisterDuplex": func() { _ = kernel.RegisterDuplex[string, string](srv, "m", nil, nil) },
-		"RegisterSource": func() { _ = kernel.RegisterSource[string, string](srv, "m", nil, nil) },
-		"RegisterSink":   func() { _ = kernel.RegisterSink[string, string](srv, "m", nil, nil) },
+		"Handle":      func() { srv.Handle("m", nil) },
+		"HandleOffer": func() { srv.HandleOffer("m", nil) },
 		"a client's": func() {
 			_, _ = kernel.NewClient("host:1", &kernel.ClientOptions{Handlers: map[string]handler{"m": nil}})
 		},

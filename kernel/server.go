@@ -12,7 +12,6 @@ import (
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
-	"github.com/sluicerpc/sluice/frame/native"
 )
 
 // A Server serves streams on the connections that it accepts.
@@ -70,7 +69,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	named := opts != nil && opts.Limits.MaxConns != 0
 	s.opts.Limits.MaxConns = min(o.Limits.MaxConns, descriptorBound(o.Limits.MaxConns, named))
 	s.host.limits, s.host.stream, s.host.protocols = o.Limits, o.Stream, o.Protocols
-	s.host.checksum, s.host.logger, s.host.encoding = !o.NoChecksum, o.Logger, o.Encoding
+	s.host.checksum, s.host.logger = !o.NoChecksum, o.Logger
 	s.host.authorize, s.host.onConn = o.Authorize, o.OnConn
 	s.host.away = func(*Conn) {}
 	return s, nil
@@ -118,6 +117,20 @@ func (s *Server) Stats() Stats {
 		Failed: s.failed.Load(), Strangers: s.strangers.Load(), Panics: s.panics.Load(),
 		Evicted: s.evicted.Load(),
 	}
+}
+
+// Conns returns the connections that there are.
+func (s *Server) Conns() []*Conn {
+	s.connMu.Lock()
+	defer s.connMu.Unlock()
+	return s.connsLocked()
+}
+
+func (s *Server) connsLocked() (cs []*Conn) {
+	for c := range s.conns {
+		cs = append(cs, c)
+	}
+	return cs
 }
 
 // ListenAndServe listens on the TCP address addr and serves until ctx ends or
@@ -351,7 +364,7 @@ func (s *Server) welcome(guest *guest) (*Conn, error) {
 			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 		}
 		nc = tc
-		if tc.ConnectionState().NegotiatedProtocol == "" && s.onlyNative() {
+		if tc.ConnectionState().NegotiatedProtocol == "" && s.namedInTLS() {
 			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: errALPN}
 		}
 	}
@@ -388,11 +401,14 @@ func (s *Server) welcome(guest *guest) (*Conn, error) {
 	return s.join(guest, &joint{nc: nc, proto: p, sess: sess, g: g}, id)
 }
 
-// onlyNative tells whether a client under TLS must name the protocol: those of
-// others don't.
-func (s *Server) onlyNative() bool {
-	_, ok := s.protocols[0].(native.Protocol)
-	return ok && len(s.protocols) == 1
+// namedInTLS tells whether every client under TLS must name its protocol.
+func (s *Server) namedInTLS() bool {
+	for _, p := range s.protocols {
+		if p.Caps().ALPN == "" {
+			return false
+		}
+	}
+	return true
 }
 
 // join makes the connection one of the server's.
@@ -572,9 +588,5 @@ func (s *Server) stopListening(cut bool) []*Conn {
 	}
 	clear(s.listeners)
 	s.settle()
-	cs := make([]*Conn, 0, len(s.conns))
-	for c := range s.conns {
-		cs = append(cs, c)
-	}
-	return cs
+	return s.connsLocked()
 }

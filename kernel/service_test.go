@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -38,7 +39,7 @@ func (w *world) call(method, req, want string) {
 // counted; the other streams of the connection live on.
 func TestAPanicEndsItsStreamOnly(t *testing.T) {
 	logs := &journal{}
-	overAll(t, &kernel.ServerOptions{Logger: logs.logger()}, nil, func(t *testing.T, w *world) {
+	overAll(t, &kernel.ServerOptions{Logger: logs.Logger()}, nil, func(t *testing.T, w *world) {
 		w.srv.Handle("echo", echo)
 		w.srv.Handle("panics", func(_ context.Context, s *kernel.Stream) error {
 			_ = s.Send(s.Context(), text("x"))
@@ -389,8 +390,8 @@ func TestAuthorization(t *testing.T) {
 // overAllBut is overAll for tests that make their own worlds.
 func overAllBut(t *testing.T, f func(t *testing.T, start starter)) {
 	t.Helper()
-	for _, tr := range transports {
-		t.Run(tr.name, func(t *testing.T) { f(t, tr.start) })
+	for _, tr := range testkit.Transports {
+		t.Run(tr.Name, func(t *testing.T) { f(t, tr.Start) })
 	}
 	for _, p := range foreigns {
 		if !p.lacks(t.Name()) {

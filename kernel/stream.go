@@ -253,6 +253,13 @@ func (s *Stream) Abort(code Code, reason string) {
 	s.c.a.GiveUp()
 }
 
+// AbortCause is Abort because of a failure that was found on this side: the StreamError
+// that Err returns has cause as its Cause. The peer is told code and reason alone. A
+// stream that has ended before is left to those who read the rest of it.
+func (s *Stream) AbortCause(code Code, reason string, cause error) {
+	s.c.abort(failing(code), reason, cause)
+}
+
 // streamContext is a stream seen as a context. It is made of the stream itself,
 // so that an idle stream's context costs nothing.
 type streamContext Stream

@@ -97,7 +97,7 @@ func TestNoCommonVersion(t *testing.T) {
 		var used atomic.Uint64
 		log := &journal{}
 		srv, err := kernel.NewServer(&kernel.ServerOptions{
-			Protocols: []kernel.Protocol{versioned{lowest: 2, highest: 2, used: &used}}, Logger: log.logger(),
+			Protocols: []kernel.Protocol{versioned{lowest: 2, highest: 2, used: &used}}, Logger: log.Logger(),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -45,7 +45,7 @@ func echoExample(ctx context.Context, o *kernel.Offer) error {
 }
 
 // exampleMessage is the examples' EchoRequest and EchoResponse, a protobuf message
-// whose field 1 is a string. Programs with more to say use kernel/protocodec.
+// whose field 1 is a string. Programs with more to say use rpc/protocodec.
 func exampleMessage(text string) kernel.Message {
 	const field1String = 1<<3 | 2
 	return kernel.MessageOf(append([]byte{field1String, byte(len(text))}, text...))

@@ -42,7 +42,7 @@ func snippets(t *testing.T) []string {
 func program(statements, declarations string) string {
 	body := declarations + "\nfunc main() {\n" + statements + "}\n"
 	text := "package main\n\nimport (\n"
-	for _, path := range []string{"context", "fmt", "log", "math", "github.com/sluicerpc/sluice/kernel"} {
+	for _, path := range []string{"context", "fmt", "log", "math", "github.com/sluicerpc/sluice/kernel", "github.com/sluicerpc/sluice/rpc"} {
 		if strings.Contains(body, filepath.Base(path)+".") {
 			text += fmt.Sprintf("\t%q\n", path)
 		}
@@ -140,7 +140,7 @@ func TestReadmesTypedStreams(t *testing.T) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := kernel.Register(srv, "lengths", lengths, nil); err != nil {
+	if err := rpc.Register(srv, "lengths", lengths, nil); err != nil {
 		log.Fatal(err)
 	}
 	go srv.ListenAndServe(ctx, %[1]q)

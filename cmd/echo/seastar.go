@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/rpc"
 )
 
 // verbEcho is the number that the echo has for Seastar's clients, which call by
@@ -14,11 +15,11 @@ const verbEcho = 1
 // protocol. What goes through it is not looked at, so it serves every type.
 func registerEcho(srv *kernel.Server) error {
 	type (
-		source = *kernel.Source[kernel.Message]
-		sink   = *kernel.Sink[kernel.Message]
+		source = *rpc.Source[kernel.Message]
+		sink   = *rpc.Sink[kernel.Message]
 	)
-	return kernel.Register(srv, kernel.Verb(verbEcho), func(_ context.Context, in source) (sink, error) {
-		out := kernel.MakeSink[kernel.Message](in)
+	return rpc.Register(srv, kernel.Verb(verbEcho), func(_ context.Context, in source) (sink, error) {
+		out := rpc.MakeSink[kernel.Message](in)
 		in.Go(func(ctx context.Context) error { return echo(ctx, in.Stream()) }) // when the call is answered
 		return out, nil
 	}, nil)
@@ -27,11 +28,11 @@ func registerEcho(srv *kernel.Server) error {
 // openPassed makes a sink and passes it to a call. What it gets back is the other
 // half of the same stream.
 func openPassed(ctx context.Context, client *kernel.Client, method string) (*kernel.Stream, error) {
-	sink, err := kernel.NewSink[kernel.Message](ctx, client, nil)
+	sink, err := rpc.NewSink[kernel.Message](ctx, client, nil)
 	if err != nil {
 		return nil, err
 	}
-	source, err := kernel.Call[*kernel.Sink[kernel.Message], *kernel.Source[kernel.Message]](ctx, client, method, sink, nil)
+	source, err := rpc.Call[*rpc.Sink[kernel.Message], *rpc.Source[kernel.Message]](ctx, client, method, sink, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,16 @@ type Protocol struct{}
 // Name returns "sluice".
 func (Protocol) Name() string { return "sluice" }
 
+// Caps tells what the native protocol can carry: everything.
+func (Protocol) Caps() frame.Caps {
+	return frame.Caps{
+		Name: "sluice", ALPN: "sluice/1", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true,
+		Early: true, Ping: true, PingIdle: true, ReadReports: true,
+		Overhead: overhead, LeastPiece: overhead + 1,
+		MaxFragment: DefaultMaxFragment, MaxInline: MaxInline, MaxStream: maxStreamID,
+	}
+}
+
 // Detect looks for the magic.
 func (Protocol) Detect(first []byte) frame.Verdict {
 	n := min(len(first), len(Magic))

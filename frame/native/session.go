@@ -44,13 +44,7 @@ func (s *Session) SetChecksum(on bool) {
 func (s *Session) Version() uint64 { return s.version }
 
 // Caps tells what the native protocol can carry: everything.
-func (s *Session) Caps() frame.Caps {
-	return frame.Caps{
-		Name: "sluice", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true,
-		Early: true, Ping: true, PingIdle: true, ReadReports: true, MaxFragment: DefaultMaxFragment, MaxInline: MaxInline,
-		Overhead: overhead, LeastPiece: overhead + 1, MaxStream: maxStreamID,
-	}
-}
+func (s *Session) Caps() frame.Caps { return Protocol{}.Caps() }
 
 // writer is the half that encodes.
 type writer struct {

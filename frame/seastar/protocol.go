@@ -82,6 +82,9 @@ func (p *Protocol) Detect(first []byte) frame.Verdict {
 	return frame.Yes
 }
 
+// Caps tells what the protocol can carry.
+func (p *Protocol) Caps() frame.Caps { return caps }
+
 // agreed is what the two hellos have settled.
 type agreed struct {
 	compress string // "": none

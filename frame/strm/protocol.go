@@ -23,6 +23,16 @@ type Protocol struct {
 // Name returns "brpc".
 func (Protocol) Name() string { return Name }
 
+// Caps tells what the protocol can carry.
+func (Protocol) Caps() frame.Caps {
+	return frame.Caps{
+		Name: Name, Pacing: frame.Reported, Outlives: true,
+		Overhead: overhead, LeastPiece: overhead + 1,
+		SendWindow: sendWindow, MaxOverrun: headerLen + maxRPCMeta + maxFrameMeta,
+		MaxFragment: maxFragment, MaxStream: maxStream,
+	}
+}
+
 // Detect looks for the first packet of a client, which is a request.
 func (Protocol) Detect(first []byte) frame.Verdict {
 	const magic = "PRPC"

@@ -34,12 +34,7 @@ func newSession(client bool, maxMessage, peerBody int) *Session {
 }
 
 // Caps tells what the protocol can carry.
-func (s *Session) Caps() frame.Caps {
-	return frame.Caps{
-		Name: Name, Pacing: frame.Reported, Outlives: true,
-		Overhead: overhead, LeastPiece: overhead + 1, SendWindow: sendWindow, MaxOverrun: headerLen + maxRPCMeta + maxFrameMeta, MaxFragment: maxFragment, MaxStream: maxStream,
-	}
-}
+func (s *Session) Caps() frame.Caps { return Protocol{}.Caps() }
 
 // maxStream is the last number of a stream. A number is also the id that the peer
 // knows the stream by.

@@ -49,7 +49,7 @@ func ourProblem(s *source, to string) string {
 	switch {
 	case to == s.dir && s.test: // an external test of its own package
 	case slices.Contains(allowed, to):
-	case s.helper() && slices.Contains(testImports, to):
+	case s.helper() && (slices.Contains(testImports, to) || slices.Contains(testImportsOf[s.dir], to)):
 	default:
 		return "must not import " + to
 	}
@@ -59,6 +59,9 @@ func ourProblem(s *source, to string) string {
 // allowedOurs returns what dir may import of ours, and whether dir is known.
 func allowedOurs(dir string) ([]string, bool) {
 	if allowed, ok := imports[dir]; ok {
+		return allowed, true
+	}
+	if allowed, ok := helpers[dir]; ok {
 		return allowed, true
 	}
 	switch {

@@ -24,7 +24,10 @@ type source struct {
 }
 
 // helper reports whether the file is there for tests only.
-func (s *source) helper() bool { return s.test || s.dir == "internal/leak" }
+func (s *source) helper() bool {
+	_, ok := helpers[s.dir]
+	return s.test || ok
+}
 
 func (s *source) functions() (found []*ast.FuncDecl) {
 	for _, d := range s.ast.Decls {

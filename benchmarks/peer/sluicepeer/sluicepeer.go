@@ -12,6 +12,7 @@ import (
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/rpc"
 )
 
 // A face is the way in which streams are read and written.
@@ -95,14 +96,14 @@ func (f *face) protocols() []kernel.Protocol {
 
 // A stream passed to a call is a sink on one side and a source on the other.
 type (
-	sink   = *kernel.Sink[kernel.Message]
-	source = *kernel.Source[kernel.Message]
+	sink   = *rpc.Sink[kernel.Message]
+	source = *rpc.Source[kernel.Message]
 )
 
 // register has the streams that are passed to calls handled.
 func (p sluicePeer) register(k *kernel.Server, m peer.Mode, o peer.Options) error {
-	return kernel.Register(k, p.method(m), func(_ context.Context, in source) (sink, error) {
-		out := kernel.MakeSink[kernel.Message](in)
+	return rpc.Register(k, p.method(m), func(_ context.Context, in source) (sink, error) {
+		out := rpc.MakeSink[kernel.Message](in)
 		in.Go(func(ctx context.Context) error {
 			st := p.stream(ctx, in.Stream())
 			defer st.free()
@@ -114,11 +115,11 @@ func (p sluicePeer) register(k *kernel.Server, m peer.Mode, o peer.Options) erro
 
 // pass opens a stream by passing it to a call.
 func (c *conn) pass(ctx context.Context, m peer.Mode) (*kernel.Stream, error) {
-	k, err := kernel.NewSink[kernel.Message](context.WithoutCancel(ctx), c.Client, nil)
+	k, err := rpc.NewSink[kernel.Message](context.WithoutCancel(ctx), c.Client, nil)
 	if err != nil {
 		return nil, err
 	}
-	if _, err = kernel.Call[sink, source](ctx, c.Client, c.p.method(m), k, nil); err != nil {
+	if _, err = rpc.Call[sink, source](ctx, c.Client, c.p.method(m), k, nil); err != nil {
 		return nil, err
 	}
 	return k.Stream(), nil

@@ -1,0 +1,6 @@
+//go:build !race
+
+package testkit
+
+// RaceEnabled tells whether the race detector runs.
+const RaceEnabled = false

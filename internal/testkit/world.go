@@ -1,0 +1,228 @@
+package testkit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// A World is a server and a client that are connected.
+type World struct {
+	T      testing.TB
+	Srv    *kernel.Server
+	Client *kernel.Client
+	Ctx    context.Context
+	Offers <-chan *kernel.Offer // nil: the first Offer asks for them
+	Loose  bool                 // streams may be left open
+
+	bubble bool
+}
+
+// InBubble runs f in memory, where time stands still until everybody waits.
+func InBubble(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, f func(t *testing.T, w *World)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := New(t, kerneltest.Start, so, co)
+		w.bubble = true
+		w.Ctx = context.Background() // a bubble tells by itself that nothing will happen any more
+		f(t, w)
+	})
+}
+
+// New connects a server and a client by start, and checks behind the test that nothing is
+// left of it.
+func New(t testing.TB, start Starter, so *kernel.ServerOptions, co *kernel.ClientOptions) *World {
+	t.Helper()
+	messages := pool.Outstanding()
+	t.Cleanup(func() {
+		// Messages on their way when the connection was cut are let go last.
+		for end := time.Now().Add(Patience / 2); pool.Outstanding() > messages && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		if n := pool.Outstanding() - messages; n > 0 {
+			t.Errorf("%d messages were never released", n)
+		}
+	})
+	srv, client := start(t, QuietServer(so), QuietClient(co))
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	w := &World{T: t, Srv: srv, Client: client, Ctx: ctx}
+	t.Cleanup(func() {
+		if !t.Failed() && !w.Loose {
+			w.settle()
+		}
+		cancel()
+	})
+	return w
+}
+
+// settle checks, when a test's streams are over, that on both sides no stream
+// is left and all credit is back where it came from.
+func (w *World) settle() {
+	w.T.Helper()
+	bad := ""
+	w.Eventually("the connections to settle", func() bool {
+		bad = w.owed()
+		return bad == ""
+	}, func() string { return bad })
+}
+
+// owed says what is not settled.
+func (w *World) owed() string {
+	var bad []string
+	for side, conns := range map[string][]*kernel.Conn{"client": w.Client.Conns(), "server": w.Srv.Conns()} {
+		for _, c := range conns {
+			if b := c.Balance(); b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.Given != 0 || b.Brought != 0 || b.Credit != b.Window {
+				bad = append(bad, fmt.Sprintf("%s: %+v", side, b))
+			}
+		}
+	}
+	return strings.Join(bad, "; ")
+}
+
+// Eventually waits until cond holds. It is for what has no event to wait for.
+func (w *World) Eventually(what string, cond func() bool, detail ...func() string) {
+	w.T.Helper()
+	Eventually(w.T, what, cond, detail...)
+}
+
+// Pair opens a stream and accepts it, each side with its options.
+func (w *World) Pair(opener, acceptor kernel.StreamOptions) (a, b *kernel.Stream) {
+	w.T.Helper()
+	if w.Offers == nil {
+		w.Offers = w.Srv.Offers()
+	}
+	a, err := w.Client.Open(w.Ctx, "pair", &kernel.OpenOptions{Stream: opener})
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	b, err = w.Offer().Accept(kernel.Message{}, &acceptor)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	if _, _, err := a.Accepted(w.Ctx); err != nil {
+		w.T.Fatal(err)
+	}
+	w.Cleanup(a, b)
+	return a, b
+}
+
+// Cleanup has the streams gone, and what they hold released, when the test is.
+func (w *World) Cleanup(ss ...*kernel.Stream) {
+	w.T.Cleanup(func() {
+		for _, s := range ss {
+			s.Abort(kernel.CodeCancelled, "test over")
+			Drain(s)
+		}
+	})
+}
+
+// Offer returns the next open that no handler is registered for.
+func (w *World) Offer() *kernel.Offer {
+	w.T.Helper()
+	if w.Offers == nil {
+		w.Offers = w.Srv.Offers()
+	}
+	select {
+	case o := <-w.Offers:
+		return o
+	case <-w.Ctx.Done():
+		w.T.Fatal("no offer came")
+		return nil
+	}
+}
+
+// Quiesce waits until everything sent has been handed on: in a bubble exactly.
+func (w *World) Quiesce() {
+	if w.bubble {
+		synctest.Wait()
+	}
+}
+
+// Send sends a text.
+func (w *World) Send(s *kernel.Stream, format string, args ...any) {
+	w.T.Helper()
+	w.SendMessage(s, Text(format, args...))
+}
+
+// SendMessage sends m.
+func (w *World) SendMessage(s *kernel.Stream, m kernel.Message) {
+	w.T.Helper()
+	if err := s.Send(w.Ctx, m); err != nil {
+		m.Release()
+		w.T.Fatalf("send: %v", err)
+	}
+}
+
+// Want receives one message that must be exactly this.
+func (w *World) Want(s *kernel.Stream, format string, args ...any) {
+	w.T.Helper()
+	want := fmt.Sprintf(format, args...)
+	m, err := s.Receive(w.Ctx)
+	if err != nil {
+		w.T.Fatalf("receive: %v, want %q", err, want)
+	}
+	if got := string(m.Bytes()); got != want {
+		w.T.Fatalf("received %q, want %q", got, want)
+	}
+	m.Release()
+}
+
+// WantEOF checks that the peer's half has ended in order.
+func (w *World) WantEOF(s *kernel.Stream) {
+	w.T.Helper()
+	m, err := s.Receive(w.Ctx)
+	if !errors.Is(err, io.EOF) {
+		m.Release()
+		w.T.Fatalf("receive: %v (%d bytes), want io.EOF", err, m.Len())
+	}
+}
+
+// WantErr receives and checks that there is an error of code c instead of a
+// message.
+func (w *World) WantErr(s *kernel.Stream, c kernel.Code) *kernel.StreamError {
+	w.T.Helper()
+	m, err := s.Receive(w.Ctx)
+	if err == nil {
+		m.Release()
+	}
+	return WantCode(w.T, err, c)
+}
+
+// WantDone waits until s is over for good.
+func (w *World) WantDone(s *kernel.Stream) {
+	w.T.Helper()
+	select {
+	case <-s.Done():
+	case <-w.Ctx.Done():
+		w.T.Fatalf("stream %s did not end", s.Method())
+	}
+}
+
+// Open opens a stream of method.
+func (w *World) Open(method string) *kernel.Stream {
+	w.T.Helper()
+	s, err := w.Client.Open(w.Ctx, method, nil)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	return s
+}
+
+// Call makes a call whose answer must be want.
+func (w *World) Call(method, req, want string) {
+	w.T.Helper()
+	reply, err := w.Client.Call(w.Ctx, method, Text("%s", req), nil)
+	if err != nil || string(reply.Bytes()) != want {
+		w.T.Fatalf("call %s: %q, %v", method, reply.Bytes(), err)
+	}
+	reply.Release()
+}

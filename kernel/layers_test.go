@@ -1,0 +1,221 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// The exports that packages above the kernel stand on.
+
+// served opens a stream, and has f serve the other end of it, as one that an offer's
+// handler has left to a goroutine of its own.
+func served(t *testing.T, w *world, f func(s *kernel.Stream)) *kernel.Stream {
+	t.Helper()
+	w.srv.HandleOffer("served", func(_ context.Context, o *kernel.Offer) error {
+		s, err := o.Accept(kernel.Message{}, nil)
+		if err == nil {
+			go f(s)
+		}
+		return err
+	})
+	s := w.open("served")
+	w.cleanup(s)
+	return s
+}
+
+func TestFinishEndsAStreamAsAHandlersReturnDoes(t *testing.T) {
+	overNative(t, nil, nil, func(t *testing.T, w *world) {
+		s := served(t, w, func(s *kernel.Stream) {
+			w.send(s, "last")
+			s.Finish(nil)
+		})
+		w.want(s, "last")
+		w.wantEOF(s)
+		m := text("nobody reads")
+		isErr(t, "a send", s.Send(w.ctx, m), kernel.ErrStopped)
+		m.Release()
+
+		s = served(t, w, func(s *kernel.Stream) {
+			w.send(s, "last")
+			s.Finish(&kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "no such key"})
+		})
+		w.want(s, "last")
+		if se := w.wantErr(s, kernel.CodeNotFound); !se.Remote || se.Reason != "no such key" {
+			t.Errorf("the peer is told %v", se)
+		}
+	})
+}
+
+func TestServeTurnsAPanicIntoTheStreamsEnd(t *testing.T) {
+	for name, f := range map[string]func(){"panic": panicsHere, "Goexit": runtime.Goexit} {
+		logs := &journal{}
+		overNative(t, &kernel.ServerOptions{Logger: logs.Logger()}, nil, func(t *testing.T, w *world) {
+			s := served(t, w, func(s *kernel.Stream) { s.Serve(func(context.Context) { f() }) })
+			se := w.wantErr(s, kernel.CodeInternal)
+			if !se.Remote || strings.Contains(se.Reason, "secret") {
+				t.Errorf("%s: the peer is told %v", name, se)
+			}
+			w.eventually("it to be counted", func() bool { return w.srv.Stats().Panics == 1 })
+			if !strings.Contains(logs.String(), "handler panicked") {
+				t.Errorf("%s: logged: %s", name, logs.String())
+			}
+		})
+	}
+}
+
+func TestServeLeavesTheEndToItsFunction(t *testing.T) {
+	overNative(t, nil, nil, func(t *testing.T, w *world) {
+		over := make(chan struct{})
+		s := served(t, w, func(s *kernel.Stream) {
+			s.Serve(func(ctx context.Context) {
+				if kernel.FromContext(ctx) != s {
+					t.Error("its context is another's")
+				}
+			})
+			w.send(s, "still here")
+			<-over
+			s.Finish(nil)
+		})
+		w.want(s, "still here")
+		close(over)
+		w.wantEOF(s)
+	})
+}
+
+func TestAbortCauseKeepsTheCause(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		cause := errors.New("what was found")
+		a.AbortCause(kernel.CodeInvalidArgument, "for the peer", cause)
+		isErr(t, "Err", a.Err(), cause)
+		wantCode(t, a.Err(), kernel.CodeInvalidArgument)
+		if se := w.wantErr(b, kernel.CodeInvalidArgument); se.Reason != "for the peer" || errors.Is(se, cause) {
+			t.Errorf("the peer is told %v", se)
+		}
+		c, _ := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		c.AbortCause(kernel.CodeOK, "", cause)
+		wantCode(t, c.Err(), kernel.CodeUnknown)
+
+		// One that the peer has ended is read on.
+		d, e := w.pair(kernel.StreamOptions{InBuffer: kernel.None}, kernel.StreamOptions{})
+		w.send(e, "left")
+		in := d.In()
+		w.quiesce()
+		e.Abort(kernel.CodeAborted, "over")
+		w.wantDone(d)
+		d.AbortCause(kernel.CodeInvalidArgument, "", cause)
+		wantCode(t, d.Err(), kernel.CodeAborted)
+		m, ok := <-in
+		if !ok || string(m.Bytes()) != "left" {
+			t.Fatalf("In gave %q, %v", m.Bytes(), ok)
+		}
+		m.Release()
+		wantClosed(t, "In", in)
+	})
+}
+
+// Each stream of an OpenN can have a life of its own; the context of the call bounds the
+// opening.
+func TestStreamsOpenedTogetherHaveLivesOfTheirOwn(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		type key struct{}
+		w.srv.HandleOffer("two", func(_ context.Context, o *kernel.Offer) error {
+			_, err := o.AcceptAll(kernel.Message{}, nil)
+			return err
+		})
+		opening, opened := context.WithCancel(w.ctx)
+		short, end := context.WithCancelCause(context.WithValue(w.ctx, key{}, "short"))
+		ss := must[[]*kernel.Stream](t)(w.client.OpenN(opening, "two", nil,
+			kernel.StreamOptions{Context: short}, kernel.StreamOptions{Context: w.ctx}))
+		w.cleanup(ss...)
+		if v := ss[0].Context().Value(key{}); v != "short" {
+			t.Errorf("the stream's context has %v", v)
+		}
+		opened()
+		w.quiesce()
+		ok(t, errors.Join(ss[0].Err(), ss[1].Err()))
+		cause := errors.New("enough")
+		end(cause)
+		w.quiesce()
+		isErr(t, "the one whose life is over", ss[0].Err(), cause)
+		ok(t, ss[1].Err())
+	})
+}
+
+func TestOnlyWhoOpensSetsAStreamsContext(t *testing.T) {
+	so := kernel.StreamOptions{Context: t.Context()}
+	_, err := kernel.NewServer(&kernel.ServerOptions{Stream: so})
+	isErr(t, "a server's options", err, kernel.ErrLimits)
+	overNative(t, nil, nil, func(t *testing.T, w *world) {
+		w.offers = w.srv.Offers()
+		s := must[*kernel.Stream](t)(w.client.Open(w.ctx, "x", nil))
+		o := w.offer()
+		_, err := o.Accept(kernel.Message{}, &so)
+		isErr(t, "Accept", err, kernel.ErrLimits)
+		o.Reject(kernel.CodeAborted, "enough")
+		w.wantDone(s)
+	})
+	// A client's options are for what it opens.
+	ctx, end := context.WithCancel(context.Background())
+	overNative(t, nil, &kernel.ClientOptions{Stream: kernel.StreamOptions{Context: ctx}}, func(t *testing.T, w *world) {
+		w.srv.Handle("echo", echo)
+		s := w.open("echo")
+		if ctx.Err() == nil {
+			w.send(s, "x")
+			w.want(s, "x")
+			end()
+		}
+		m := text("a call has a life of its own")
+		if reply, err := w.client.Call(w.ctx, "echo", m, nil); err != nil {
+			t.Errorf("a call: %v", err)
+		} else {
+			reply.Release()
+		}
+		w.wantErr(s, kernel.CodeCancelled)
+	})
+}
+
+func TestStatusOf(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		code   kernel.Code
+		reason string
+	}{
+		{nil, kernel.CodeOK, ""},
+		{errors.New("plain"), kernel.CodeUnknown, "plain"},
+		{&kernel.HandlerError{Code: kernel.CodeAborted, Reason: "r"}, kernel.CodeAborted, "r"},
+		{&kernel.HandlerError{Reason: "r"}, kernel.CodeUnknown, "r"},
+		{&kernel.StreamError{Code: kernel.CodeNotFound, Reason: "r"}, kernel.CodeNotFound, "r"},
+	} {
+		if code, reason := kernel.StatusOf(c.err); code != c.code || reason != c.reason {
+			t.Errorf("%v: %v, %q", c.err, code, reason)
+		}
+	}
+}
+
+func TestTheCapabilitiesOfAProtocolNeedNoConnection(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		k := must[*kernel.Conn](t)(w.client.Conn(w.ctx))
+		before, with := w.client.Caps(), k.Caps()
+		if with.MaxFragment > before.MaxFragment { // which the peer may lower
+			t.Errorf("a connection takes fragments of %d, its protocol of %d", with.MaxFragment, before.MaxFragment)
+		}
+		before.MaxFragment = with.MaxFragment
+		if before != with {
+			t.Errorf("the protocol: %+v, a connection: %+v", before, with)
+		}
+		if same := must[*kernel.Conn](t)(k.Conn(w.ctx)); same != k {
+			t.Error("a connection returns another one")
+		}
+		s := must[*kernel.Stream](t)(w.client.Open(w.ctx, "x", nil))
+		if on, _ := s.CallRef(); on != nil && !before.StreamsByID {
+			t.Error("a call can name the stream where calls don't")
+		}
+		w.wantDone(s) // there is no handler
+	})
+}

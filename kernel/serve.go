@@ -1,0 +1,48 @@
+package kernel
+
+import "context"
+
+// Finish ends the stream as the return of a handler of Server.Handle does: nil ends
+// both halves in order, after everything sent; an error ends the sending half after
+// what was sent, with the status that StatusOf gives. What is unread is dropped. It
+// does not wait.
+func (s *Stream) Finish(err error) {
+	s.accept()
+	code, reason := StatusOf(err)
+	s.c.a.Finish(code, reason, s.c.trailer())
+}
+
+// Serve runs f in the calling goroutine, as a handler of the stream is run, and
+// returns when f has. If f panics, or ends its goroutine, that is logged and counted
+// as a handler's panic, and the stream is aborted with CodeInternal. Else Serve does
+// not end the stream: f calls Finish. ctx is the stream's Context.
+//
+// A server counts a stream that it has taken with Conn.TakeStream as served while a
+// Serve runs for it.
+func (s *Stream) Serve(f func(ctx context.Context)) {
+	returned := false
+	s.c.conn.serving(1)
+	defer s.c.conn.serving(-1)
+	defer func() {
+		r := recover()
+		if returned {
+			return
+		}
+		s.c.conn.host.panicked(s.Method(), s.c.conn.peer.Addr, r)
+		s.Abort(CodeInternal, "the handler panicked")
+		s.discard()
+	}()
+	f(s.Context())
+	returned = true
+}
+
+// discard releases what a stream that is over still holds.
+func (s *Stream) discard() {
+	for {
+		m, err := s.Receive(context.Background())
+		if err != nil {
+			return
+		}
+		m.Release()
+	}
+}

@@ -1,0 +1,218 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/rpc/codec"
+)
+
+// A clientCall is a call that can pass streams, on the caller's side.
+type clientCall struct {
+	caller kernel.Caller
+	method string
+	opts   *kernel.CallOptions
+	e      *codec.Encoding
+	sinks  []*sinkBinding
+	opened []*kernel.Stream // for the call
+	bound  []bool           // which of the sinks' streams are sources of the result
+}
+
+// pass makes the call.
+func pass[Req, Resp any](ctx context.Context, c *clientCall, in *codec.Marshaler[Req], out *codec.Marshaler[Resp], req Req) (Resp, error) {
+	var none Resp
+	if err := claimSinks(c, in, &req); err != nil {
+		return none, err
+	}
+	m, err := c.call(ctx, func() (kernel.Message, error) { return in.Marshal(&req) })
+	if err != nil {
+		c.fail(kernel.CodeCancelled, err)
+		return none, err
+	}
+	var resp Resp
+	if err = out.Unmarshal(m, &resp); err == nil {
+		err = eachArgument(out, &resp, c.bind)
+	}
+	if err != nil {
+		err = decodeError[Resp](c.method, 0, err)
+		c.fail(kernel.CodeInvalidArgument, err)
+		return none, err
+	}
+	c.closeRest()
+	return resp, nil
+}
+
+// claimSinks takes the sinks of the request; none if one can't be taken, or if they can't
+// go through one call.
+func claimSinks[Req any](c *clientCall, in *codec.Marshaler[Req], req *Req) error {
+	err := eachArgument(in, req, c.claim)
+	if err != nil {
+		err = fmt.Errorf("sluice: call %s: sink %d of the request: %w", c.method, len(c.sinks), err)
+	} else {
+		err = c.agree()
+	}
+	if err != nil {
+		for _, k := range c.sinks {
+			k.unclaim()
+		}
+	}
+	c.bound = make([]bool, len(c.sinks))
+	return err
+}
+
+func (c *clientCall) claim(x argument) error {
+	k := x.(sinkArgument).binding()
+	if err := k.claim(c.caller); err != nil {
+		return err
+	}
+	c.sinks = append(c.sinks, k)
+	return nil
+}
+
+// agree checks that the sinks can go through one call.
+func (c *clientCall) agree() error {
+	for _, k := range c.sinks {
+		if first := c.sinks[0]; k.on != first.on {
+			return fmt.Errorf("sluice: call %s: %w", c.method, ErrSinkForeign)
+		} else if k.dedicated != first.dedicated {
+			return fmt.Errorf("sluice: call %s: %w: sinks with a connection of their own and others", c.method, kernel.ErrLimits)
+		}
+	}
+	return nil
+}
+
+// call makes the call. Where its sinks have streams already they stand in the
+// request by their numbers; else the request opens them, and they stand there by
+// their places.
+func (c *clientCall) call(ctx context.Context, request func() (kernel.Message, error)) (kernel.Message, error) {
+	if c.caller.Caps().StreamsByID {
+		return c.callByID(ctx, request)
+	}
+	each := make([]kernel.StreamOptions, max(len(c.sinks), 1))
+	o := &kernel.OpenOptions{}
+	for i, k := range c.sinks {
+		k.ref.ID = uint64(i)
+		each[i] = k.opts
+		o.Dedicated = k.dedicated
+	}
+	if c.opts != nil {
+		o.Metadata = c.opts.Metadata
+	}
+	var err error
+	if o.Request, err = request(); err != nil {
+		return kernel.Message{}, err
+	}
+	defer o.Request.Forget() // it may be on its way to the socket still
+	return c.open(ctx, o, each)
+}
+
+// callByID makes a call whose streams are open, if it has any.
+func (c *clientCall) callByID(ctx context.Context, request func() (kernel.Message, error)) (kernel.Message, error) {
+	m, err := request()
+	if err != nil {
+		return kernel.Message{}, err
+	}
+	caller := c.caller
+	if len(c.sinks) > 0 {
+		caller = c.sinks[0].on
+	}
+	reply, err := caller.Call(ctx, c.method, m, c.opts)
+	if err != nil {
+		m.Release()
+	}
+	return reply, err
+}
+
+// open makes a call whose request opens its streams. Without sinks there is one
+// nevertheless, which carries the call.
+func (c *clientCall) open(ctx context.Context, o *kernel.OpenOptions, each []kernel.StreamOptions) (kernel.Message, error) {
+	ctx, cancel := c.opts.Bound(ctx)
+	defer cancel()
+	if len(c.sinks) == 0 {
+		each[0].Context = context.WithoutCancel(ctx)
+	}
+	ss, err := c.caller.OpenN(ctx, c.method, o, each...)
+	if err != nil {
+		return kernel.Message{}, err
+	}
+	c.opened = ss
+	for i, k := range c.sinks {
+		k.bind(ss[i])
+	}
+	reply, _, err := ss[0].Accepted(ctx)
+	if err != nil {
+		return kernel.Message{}, callError(ctx, ss[0], err)
+	}
+	return reply, nil
+}
+
+// callError ends the first stream of a call that failed with err, and returns what the
+// caller is told. Where ctx has ended the stream may not have heard of it yet.
+func callError(ctx context.Context, s *kernel.Stream, err error) error {
+	switch cause := context.Cause(ctx); {
+	case cause == nil:
+		if serr := s.Err(); serr != nil {
+			err = serr
+		}
+		s.Abort(kernel.CodeCancelled, "call given up")
+		return err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		s.AbortCause(kernel.CodeDeadlineExceeded, "deadline exceeded", cause)
+	default:
+		s.AbortCause(kernel.CodeCancelled, cause.Error(), cause)
+	}
+	if serr := s.Err(); serr != nil {
+		return serr
+	}
+	return err
+}
+
+// bind gives a source of the result the stream that it stands for.
+func (c *clientCall) bind(x argument) error {
+	for i, k := range c.sinks {
+		if k.id() != x.id() {
+			continue
+		}
+		s := k.stream.Load()
+		if c.bound[i] || s == nil {
+			break
+		}
+		c.bound[i] = true
+		x.(sourceArgument).bind(s, c.e, nil)
+		return nil
+	}
+	return fmt.Errorf("%w: the result names stream %d", ErrSinkForeign, x.id())
+}
+
+// closeRest ends what the result makes no use of.
+func (c *clientCall) closeRest() {
+	for i, k := range c.sinks {
+		if s := k.stream.Load(); s != nil && !c.bound[i] {
+			s.CloseReceive(kernel.CodeOK)
+		}
+	}
+	if len(c.sinks) == 0 {
+		for _, s := range c.opened {
+			_ = s.CloseSend()
+			s.CloseReceive(kernel.CodeOK)
+		}
+	}
+}
+
+// fail ends the streams of a call that failed.
+func (c *clientCall) fail(code kernel.Code, err error) {
+	for _, k := range c.sinks {
+		k.fail(err)
+	}
+	reason := clip("the call failed: " + err.Error())
+	for _, k := range c.sinks {
+		if s := k.stream.Load(); s != nil {
+			s.AbortCause(code, reason, err)
+		}
+	}
+	for _, s := range c.opened {
+		s.AbortCause(code, reason, err)
+	}
+}

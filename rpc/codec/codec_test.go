@@ -1,0 +1,173 @@
+package codec_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strconv"
+	"testing"
+
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/rpc/codec"
+)
+
+// marshaler is e's for T.
+func marshaler[T any](t *testing.T, e *codec.Encoding) *codec.Marshaler[T] {
+	t.Helper()
+	m, err := codec.MarshalerOf[T](e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestAMessageComesBackAsItsValue(t *testing.T) {
+	type point struct {
+		X, Y int32
+		Name string
+	}
+	before := pool.Outstanding()
+	for name, e := range map[string]*codec.Encoding{"default": nil, "fixed": codec.Fixed, "json": codec.JSON} {
+		m := marshaler[point](t, e)
+		v, got := point{1, -2, "here"}, point{}
+		msg, err := m.Marshal(&v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Unmarshal(msg, &got); err != nil || got != v {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+		if again := marshaler[point](t, e); again != m {
+			t.Errorf("%s: another marshaler the second time", name)
+		}
+		msg, err = m.Marshal(&v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Discard(msg)
+	}
+	if n := pool.Outstanding() - before; n != 0 {
+		t.Errorf("%d messages were not released", n)
+	}
+}
+
+// A kernel.Message is its own message: nothing is copied, and Discard leaves it alone.
+func TestAMessageIsItsOwnValue(t *testing.T) {
+	m := marshaler[kernel.Message](t, codec.JSON)
+	v := kernel.MessageOf([]byte("abc"))
+	msg, err := m.Marshal(&v)
+	if err != nil || msg != v {
+		t.Fatalf("%v, %v", msg, err)
+	}
+	m.Discard(msg)
+	var got kernel.Message
+	if err := m.Unmarshal(msg, &got); err != nil || string(got.Bytes()) != "abc" {
+		t.Errorf("%q, %v", got.Bytes(), err)
+	}
+	got.Release()
+}
+
+// stream is what package rpc's sinks and sources are to an encoding.
+type stream struct{ end }
+
+type end struct {
+	ref codec.Ref
+}
+
+func (s *stream) MarshalJSON() ([]byte, error) { return strconv.AppendUint(nil, s.ref.ID, 10), nil }
+
+func (s *stream) UnmarshalJSON(p []byte) (err error) {
+	s.ref.ID, err = strconv.ParseUint(string(p), 10, 64)
+	return err
+}
+
+func TestReferencesTravelAsNumbers(t *testing.T) {
+	type inner struct{ S *stream }
+	type request struct {
+		N    int32
+		One  *stream
+		More []*stream
+		In   inner
+		Opt  *inner
+	}
+	v := request{N: 1, One: &stream{}, More: []*stream{{}, {}}, In: inner{&stream{}}, Opt: &inner{&stream{}}}
+	for name, e := range map[string]*codec.Encoding{"fixed": codec.Fixed, "json": codec.JSON} {
+		m := marshaler[request](t, e)
+		if n := len(m.RefTypes()); n != 4 || m.RefTypes()[0] != reflect.TypeFor[*stream]() {
+			t.Errorf("%s: references of types %v", name, m.RefTypes())
+		}
+		n := uint64(0)
+		_ = m.EachRef(&v, func(ref any) error { n++; ref.(*stream).ref.ID = 1000 * n; return nil })
+		msg, err := m.Marshal(&v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got request
+		if err := m.Unmarshal(msg, &got); err != nil {
+			t.Fatal(err)
+		}
+		var ids []uint64
+		_ = m.EachRef(&got, func(ref any) error { ids = append(ids, ref.(*stream).ref.ID); return nil })
+		if want := []uint64{1000, 2000, 3000, 4000, 5000}; !reflect.DeepEqual(ids, want) {
+			t.Errorf("%s: %v, want %v", name, ids, want)
+		}
+	}
+	m := marshaler[request](t, codec.Fixed)
+	nils := 0
+	_ = m.EachRef(&request{More: []*stream{nil}}, func(ref any) error {
+		if ref == nil {
+			nils++
+		}
+		return nil
+	})
+	if nils != 3 {
+		t.Errorf("%d references are nil, want 3: behind Opt there is none", nils)
+	}
+	stop := errors.New("stop")
+	if err := m.EachRef(&v, func(any) error { nils++; return stop }); err != stop || nils != 4 {
+		t.Errorf("%v after %d", err, nils-3)
+	}
+	if n := len(marshaler[*struct{ A int32 }](t, codec.JSON).RefTypes()); n != 0 {
+		t.Errorf("%d references in a pointer to something else", n)
+	}
+}
+
+// brief is a codec of one byte, which says nothing of where it fails.
+type brief struct{ err error }
+
+func (c brief) Append(b []byte, v int8) ([]byte, error) { return append(b, byte(v)), c.err }
+
+func (c brief) Decode(p []byte) (int8, error) { return 0, c.err }
+
+func TestErrorsSayWhatCouldNotBeDone(t *testing.T) {
+	var v int8
+	broken := errors.New("broken")
+	m := codec.NewMarshaler[int8](brief{broken})
+	if _, err := m.Marshal(&v); !errors.Is(err, broken) {
+		t.Errorf("Marshal: %v", err)
+	}
+	err := m.Unmarshal(kernel.MessageOf(nil), &v)
+	var de *codec.DecodeError
+	if !errors.As(err, &de) || de.Offset != -1 || de.Type != "int8" || !errors.Is(err, broken) {
+		t.Errorf("Unmarshal: %#v", err)
+	}
+	for _, c := range []struct {
+		e    codec.DecodeError
+		want string
+	}{
+		{codec.DecodeError{Type: "int8", Offset: -1, Err: broken}, "sluice: cannot decode int8: broken"},
+		{codec.DecodeError{Method: "m", Type: "int8", Offset: -1, Err: broken}, "sluice: m: in the call: cannot decode int8: broken"},
+		{codec.DecodeError{Method: "m", Message: 3, Offset: 7, Type: "int8", Err: broken}, "sluice: m: message 3, byte 7: cannot decode int8: broken"},
+	} {
+		if got := c.e.Error(); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+	// What a stream's end looks like must be one.
+	err = codec.NewMarshaler[int8](brief{fmt.Errorf("short: %w", io.EOF)}).Unmarshal(kernel.MessageOf(nil), &v)
+	if errors.Is(err, io.EOF) || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("an io.EOF of a codec's is %v", err)
+	}
+}

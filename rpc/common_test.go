@@ -1,0 +1,72 @@
+package rpc_test
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/sluicerpc/sluice/internal/leak"
+	"github.com/sluicerpc/sluice/internal/testkit"
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/rpc"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+const (
+	patience    = testkit.Patience
+	raceEnabled = testkit.RaceEnabled
+)
+
+type (
+	world   = testkit.World
+	starter = testkit.Starter
+	journal = testkit.Journal
+)
+
+var (
+	inBubble    = testkit.InBubble
+	newWorld    = testkit.New
+	loops       = testkit.Loops
+	netConn     = testkit.NetConn
+	quietServer = testkit.QuietServer
+	quietClient = testkit.QuietClient
+	eventually  = testkit.Eventually
+	wantCode    = testkit.WantCode
+	text        = testkit.Text
+	sized       = testkit.Sized
+	echo        = testkit.Echo
+	drain       = testkit.Drain
+	listen      = testkit.Listen
+	ok          = testkit.OK
+	isErr       = testkit.IsErr
+)
+
+// overNative runs f over every transport of sluice's own protocol.
+func overNative(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, f func(t *testing.T, w *world)) {
+	t.Helper()
+	for _, tr := range testkit.Transports {
+		t.Run(tr.Name, func(t *testing.T) {
+			f(t, newWorld(t, tr.Start, so, co))
+		})
+	}
+}
+
+// takes receives the next value, which must be want.
+func takes[T any](t testing.TB, w *world, src *rpc.Source[T], want T) {
+	t.Helper()
+	if v, err := src.Receive(w.Ctx); err != nil || !reflect.DeepEqual(v, want) {
+		t.Fatalf("received %v, %v; want %v", v, err, want)
+	}
+}
+
+type pairOfInts struct {
+	A int32
+	B int64
+}
+
+// overSeastar connects a server that speaks Seastar's protocol beside sluice's own with a
+// client that speaks it.
+func overSeastar(t *testing.T) *world {
+	t.Helper()
+	return newWorld(t, onSeastar(loops), nil, nil)
+}

@@ -1,0 +1,18 @@
+// Package rpc puts types on the streams of package kernel: calls with a request and a
+// result, sinks and sources of values, and streams that travel as arguments and results
+// of calls.
+//
+//	// On the server.
+//	rpc.Register(srv, "lengths", func(_ context.Context, in *rpc.Source[point]) (*rpc.Sink[float64], error) {
+//		out := rpc.MakeSink[float64](in)
+//		in.Go(func(ctx context.Context) error { ... })
+//		return out, nil
+//	}, nil)
+//
+//	// On the client.
+//	points, _ := rpc.NewSink[point](ctx, client, nil)
+//	lengths, _ := rpc.Call[*rpc.Sink[point], *rpc.Source[float64]](ctx, client, "lengths", points, nil)
+//
+// Values are carried by an encoding of package codec: the fixed layout, unless options
+// name another. Both sides must use the same.
+package rpc

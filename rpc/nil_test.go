@@ -1,0 +1,32 @@
+package rpc_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/sluicerpc/sluice/internal/testkit"
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/rpc"
+)
+
+// A handler that is not there is heard of when it is registered.
+func TestNilHandlersPanic(t *testing.T) {
+	srv := testkit.Must[*kernel.Server](t)(kernel.NewServer(nil))
+	for name, register := range map[string]func(){
+		"Register":       func() { _ = rpc.Register[string, string](srv, "m", nil, nil) },
+		"RegisterDuplex": func() { _ = rpc.RegisterDuplex[string, string](srv, "m", nil, nil) },
+		"RegisterSource": func() { _ = rpc.RegisterSource[string, string](srv, "m", nil, nil) },
+		"RegisterSink":   func() { _ = rpc.RegisterSink[string, string](srv, "m", nil, nil) },
+	} {
+		if got := panicOf(register); !strings.Contains(got, `nil handler for "m"`) {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+func panicOf(f func()) (text string) {
+	defer func() { text = fmt.Sprint(recover()) }()
+	f()
+	return ""
+}

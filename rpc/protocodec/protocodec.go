@@ -1,0 +1,60 @@
+// Package protocodec carries protobuf messages through typed calls and streams. It
+// is a package of its own so that programs without protobuf do not link it.
+package protocodec
+
+import (
+	"fmt"
+	"reflect"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/sluicerpc/sluice/rpc/codec"
+)
+
+// Encoding carries every type that is a proto.Message, the pointers that protoc
+// generates among them, in protobuf's wire format. A received message is a new one
+// each time; a nil one is sent as an empty one. To carry other types beside them:
+//
+//	codec.FirstOf(protocodec.Encoding, codec.Fixed)
+var Encoding = codec.NewEncoding("protobuf", find)
+
+func find(t reflect.Type) (codec.Codec[any], error) {
+	if t.Kind() != reflect.Pointer || !t.Implements(reflect.TypeFor[proto.Message]()) {
+		return nil, fmt.Errorf("%w: %v is no protobuf message", codec.ErrNoCodec, t)
+	}
+	return message{t.Elem()}, nil
+}
+
+// message is the codec for pointers to one generated type.
+type message struct{ t reflect.Type }
+
+// Size makes it a codec that knows.
+func (message) Size(v any) int { return proto.Size(v.(proto.Message)) }
+
+// Append implements codec.Codec.
+func (message) Append(b []byte, v any) ([]byte, error) {
+	return proto.MarshalOptions{}.MarshalAppend(b, v.(proto.Message))
+}
+
+// Decode implements codec.Codec.
+func (c message) Decode(p []byte) (any, error) {
+	m := reflect.New(c.t).Interface().(proto.Message)
+	if err := proto.Unmarshal(p, m); err != nil {
+		return nil, &codec.DecodeError{Offset: c.brokenAt(p), Err: err}
+	}
+	return m, nil
+}
+
+// brokenAt is where the first field of p begins that can't be read, -1 if each can be.
+func (c message) brokenAt(p []byte) int {
+	one := proto.UnmarshalOptions{AllowPartial: true}
+	for at := 0; at < len(p); {
+		_, _, n := protowire.ConsumeField(p[at:])
+		if n < 0 || one.Unmarshal(p[at:at+n], reflect.New(c.t).Interface().(proto.Message)) != nil {
+			return at
+		}
+		at += n
+	}
+	return -1
+}

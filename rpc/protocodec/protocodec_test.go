@@ -1,0 +1,215 @@
+package protocodec_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/rpc"
+	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/rpc/protocodec"
+)
+
+// Example makes a call with protobuf messages: both sides name the encoding.
+func Example() {
+	ctx := context.Background()
+	srv, err := kernel.NewServer(nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	err = rpc.Register(srv, "greet", func(_ context.Context, name *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
+		return wrapperspb.String("hello " + name.GetValue()), nil
+	}, &rpc.RegisterOptions{Encoding: protocodec.Encoding})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ln := kerneltest.Listen()
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ctx, ln) }()
+	defer func() { _ = srv.Close(); <-served }()
+
+	client, err := kernel.Dial(ctx, kerneltest.Target, &kernel.ClientOptions{Dial: ln.Dial})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+	reply, err := rpc.Call[*wrapperspb.StringValue, *wrapperspb.StringValue](ctx, client, "greet", wrapperspb.String("Ada"),
+		&rpc.CallOptions{Encoding: protocodec.Encoding})
+	fmt.Println(reply.GetValue(), err)
+	// Output: hello Ada <nil>
+}
+
+func TestMessagesComeBackEqual(t *testing.T) {
+	st, err := structpb.NewStruct(map[string]any{"a": 1.5, "b": []any{"c", nil, true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, st)
+	same(t, durationpb.New(1234567890))
+	same(t, &wrapperspb.BytesValue{})
+	same(t, wrapperspb.String(strings.Repeat("x", 100_000)))
+}
+
+func same[T proto.Message](t *testing.T, m T) {
+	t.Helper()
+	c, err := codec.CodecOf[T](protocodec.Encoding)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := c.Append([]byte("before"), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Decode(b[len("before"):])
+	if err != nil || !proto.Equal(got, m) {
+		t.Errorf("%v came back as %v, %v", m, got, err)
+	}
+	if n := c.(interface{ Size(T) int }).Size(m); n != len(b)-len("before") {
+		t.Errorf("size %d of %d bytes", n, len(b)-len("before"))
+	}
+}
+
+func TestStreamsOfMessages(t *testing.T) {
+	srv, client := kerneltest.Start(t, nil, nil)
+	type value = *wrapperspb.Int64Value
+	err := rpc.RegisterDuplex(srv, "double", func(ctx context.Context, d *rpc.Duplex[value, value]) error {
+		for v, err := range d.All(ctx) {
+			if err != nil {
+				return err
+			}
+			if err := d.Send(ctx, wrapperspb.Int64(2*v.GetValue())); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, &rpc.RegisterOptions{Encoding: protocodec.Encoding})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := rpc.OpenDuplex[value, value](t.Context(), client, "double", &rpc.OpenOptions{Encoding: protocodec.Encoding})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(100) {
+		if err := d.Send(t.Context(), wrapperspb.Int64(i)); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := d.Receive(t.Context()); err != nil || v.GetValue() != 2*i {
+			t.Fatalf("%v, %v", v, err)
+		}
+	}
+	if err := d.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A call can pass streams of protobuf messages: its arguments are a struct beside
+// them, which another encoding carries.
+func TestStreamsOfMessagesThroughCalls(t *testing.T) {
+	e := codec.FirstOf(protocodec.Encoding, codec.Fixed)
+	srv, client := kerneltest.Start(t, nil, nil)
+	type value = *wrapperspb.StringValue
+	err := rpc.Register(srv, "upper", func(_ context.Context, in *rpc.Source[value]) (*rpc.Sink[value], error) {
+		out := rpc.MakeSink[value](in)
+		in.Go(func(ctx context.Context) error {
+			for v, err := range in.All(ctx) {
+				if err != nil {
+					return err
+				}
+				if err := out.Send(ctx, wrapperspb.String(strings.ToUpper(v.GetValue()))); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		return out, nil
+	}, &rpc.RegisterOptions{Encoding: e})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink, err := rpc.NewSink[value](t.Context(), client, &rpc.SinkOptions{Encoding: e})
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := rpc.Call[*rpc.Sink[value], *rpc.Source[value]](t.Context(), client, "upper", sink, &rpc.CallOptions{Encoding: e})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Send(t.Context(), wrapperspb.String("abc")); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := src.Receive(t.Context()); err != nil || v.GetValue() != "ABC" {
+		t.Errorf("%v, %v", v, err)
+	}
+	if err := sink.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatIsNoMessageIsRefused(t *testing.T) {
+	for name, err := range map[string]error{
+		"string":    second(codec.CodecOf[string](protocodec.Encoding)),
+		"value":     second(codec.CodecOf[struct{ A int }](protocodec.Encoding)),
+		"interface": second(codec.CodecOf[proto.Message](protocodec.Encoding)),
+	} {
+		if !errors.Is(err, codec.ErrNoCodec) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	c, err := codec.CodecOf[*wrapperspb.StringValue](protocodec.Encoding)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := c.Decode([]byte("\xff")); err == nil {
+		t.Errorf("nonsense is %v", v)
+	}
+	var none *wrapperspb.StringValue
+	if b, err := c.Append(nil, none); err != nil || len(b) != 0 {
+		t.Errorf("a nil message: % x, %v", b, err)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// The error for what is no message names the first field that can't be read, also where
+// it is the field's own message that can't.
+func TestErrorsNameTheField(t *testing.T) {
+	c, err := codec.CodecOf[*structpb.ListValue](protocodec.Encoding)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := "\x0a\x05\x1a\x03abc" // a string among the values
+	for p, want := range map[string]int{
+		good + "\x0a": 7, good + "\x0a\x05\x1a\x03a": 7, good + good + "\x0a\x05\x1a\x04abc": 14, good + "\x0a\x03\x1a\x01\xff" + good: 7,
+		"\x07": 0,
+	} {
+		var de *codec.DecodeError
+		if _, err := c.Decode([]byte(p)); !errors.As(err, &de) || de.Offset != want {
+			t.Errorf("% x: %v, want offset %d", p, err, want)
+		}
+	}
+}
+
+// Programs that don't use it don't link protobuf.
+func TestOtherProgramsDoNotLinkProtobuf(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "github.com/sluicerpc/sluice/rpc").Output()
+	if err != nil {
+		t.Skipf("cannot list the dependencies: %v", err)
+	}
+	if strings.Contains(string(out), "protobuf") || !strings.Contains(string(out), "sluice/frame/native") {
+		t.Errorf("rpc depends on\n%s", out)
+	}
+}

@@ -1,0 +1,86 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/rpc/codec"
+)
+
+// RegisterOptions are what a typed handler is registered with. Nil, and the zero
+// value, are the defaults.
+type RegisterOptions struct {
+	// Encoding is what its requests, results and values are carried by. Nil is
+	// codec.Fixed.
+	Encoding *codec.Encoding
+}
+
+func (o *RegisterOptions) encoding() *codec.Encoding {
+	if o == nil {
+		return nil
+	}
+	return o.Encoding
+}
+
+// Register has calls of method served by h, for clients that Call it. An error
+// ends the call with the code of a kernel.HandlerError, else kernel.CodeUnknown. A request
+// that does not decode as Req ends the call with kernel.CodeInvalidArgument without
+// calling h. ctx ends with the call; kernel.FromContext(ctx) is its stream.
+//
+// Req can hold sources: fields of type *Source[T], also in slices and inner
+// structs, or it is one itself. They are the sinks that the client passes. Resp
+// can hold sinks made of them by MakeSink, which the client gets as sources. A
+// call that passes streams is answered when h returns; what is to be received and
+// sent after that, h leaves to Source.Go. Before that, sources can be read, with
+// little credit. If h fails, so do the streams, with its error. A stream whose
+// sink h does not return has no way back. A source that h neither reads nor gives
+// to Go should be closed.
+//
+// Register fails with codec.ErrNoCodec if a type can't be carried. It may be called at
+// any time; the last registration of a method counts. It panics if h is nil.
+func Register[Req, Resp any](s *kernel.Server, method string, h func(ctx context.Context, req Req) (Resp, error), opts *RegisterOptions) error {
+	mustBeGiven(h != nil, method)
+	e := opts.encoding()
+	in, err := codec.MarshalerOf[Req](e)
+	out, err2 := codec.MarshalerOf[Resp](e)
+	if err := errors.Join(err, err2); err != nil {
+		return fmt.Errorf("sluice: register %s: %w", method, err)
+	}
+	passed, err := passedStreams(in, out, e)
+	switch {
+	case err != nil:
+		return fmt.Errorf("sluice: register %s: %w", method, err)
+	case passed:
+		s.HandleOffer(method, func(ctx context.Context, o *kernel.Offer) error { return serveCall(ctx, o, e, in, out, h) })
+		return nil
+	}
+	s.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
+		req, err := receiveRequest(ctx, st, in)
+		if err != nil {
+			return err
+		}
+		resp, err := h(ctx, req)
+		if err != nil {
+			return err
+		}
+		return sendReply(ctx, st, out, resp)
+	})
+	return nil
+}
+
+// passedStreams tells whether a handler with these types is passed streams.
+func passedStreams[Req, Resp any](in *codec.Marshaler[Req], out *codec.Marshaler[Resp], e *codec.Encoding) (bool, error) {
+	req, err := argumentsOf(in, e)
+	resp, err2 := argumentsOf(out, e)
+	switch err := errors.Join(err, err2); {
+	case err != nil:
+		return false, err
+	case req.sinks || resp.sources:
+		return false, fmt.Errorf("%w: a handler is given sources and returns sinks", codec.ErrNoCodec)
+	case resp.sinks && !req.sources:
+		return false, fmt.Errorf("%w: a sink in the result is made of a source in the request", codec.ErrNoCodec)
+	}
+	return req.sources, nil
+}

@@ -1,0 +1,109 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// C returns, at once, a channel to the peer, for selects. A send on it completes when
+// the sink has taken the value, which is sent as soon as there is credit; while a call
+// opens the stream nothing is taken. Once the sending half has ended nothing takes from
+// C, so give each send a way out:
+//
+//	select {
+//	case sink.C() <- v:
+//	case <-sink.SendDone():
+//		return sink.Err()
+//	}
+//
+// A value that can't be encoded, or is too large, aborts the stream. Closing C
+// means CloseSend; only a sole sender may do it. Before the sink was passed to a
+// call C returns another channel each time, and nothing takes from it.
+//
+// The first call starts a goroutine that ends with the sending half.
+func (k *Sink[T]) C() chan<- T {
+	k.cmu.Lock()
+	defer k.cmu.Unlock()
+	if k.ch != nil {
+		return k.ch
+	}
+	s, coming := k.awaited()
+	if s == nil && coming == nil {
+		return make(chan T)
+	}
+	k.ch, k.stop, k.pumped, k.stopped = make(chan T), make(chan struct{}), make(chan struct{}), false
+	k.setFlush(k.endC)
+	go k.pump(s, coming)
+	return k.ch
+}
+
+// pump takes values from C until the sending half is over. Without s it waits for the
+// stream first.
+func (k *Sink[T]) pump(s *kernel.Stream, coming <-chan struct{}) {
+	defer close(k.pumped)
+	if s == nil {
+		<-coming
+		if s = k.known(); s == nil {
+			k.resetC()
+			return
+		}
+	}
+	done := s.SendDone()
+	for {
+		select {
+		case v, ok := <-k.ch:
+			if !ok {
+				_ = k.closeSend()
+				return
+			}
+			if err := k.Send(context.Background(), v); err != nil {
+				k.lose(s, v, err)
+				return
+			}
+		case <-k.stop:
+			_ = k.closeSend()
+			return
+		case <-done:
+			return
+		}
+	}
+}
+
+// resetC has the next C start anew: the call has failed, or was not made.
+func (k *Sink[T]) resetC() {
+	k.cmu.Lock()
+	defer k.cmu.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ch, k.flush = nil, nil
+	k.ended = k.ended || k.stopped
+}
+
+// lose ends the stream because a value taken from C could not be sent, unless it
+// was the stream's end that kept it.
+func (k *Sink[T]) lose(s *kernel.Stream, v T, err error) {
+	if m, ok := any(v).(kernel.Message); ok {
+		m.Release()
+	}
+	select {
+	case <-s.SendDone():
+	default:
+		code := kernel.CodeInvalidArgument
+		if errors.Is(err, kernel.ErrTooLarge) {
+			code = kernel.CodeTooLarge
+		}
+		s.AbortCause(code, clip(err.Error()), err)
+	}
+}
+
+// endC ends the sending half behind what C has taken, and waits until that is
+// sent, or never will be, or ctx ends.
+func (k *Sink[T]) endC(ctx context.Context) {
+	_ = k.CloseSend()
+	select {
+	case <-k.pumped:
+	case <-ctx.Done():
+	}
+}

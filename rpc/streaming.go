@@ -1,0 +1,134 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/rpc/codec"
+)
+
+// RegisterDuplex has streams of method served by h, both ways at once, for clients
+// that open them with OpenDuplex. The stream ends as kernel.Server.Handle says: with nil
+// in order, after everything sent. It fails with codec.ErrNoCodec, and panics if h is nil.
+func RegisterDuplex[In, Out any](s *kernel.Server, method string, h func(ctx context.Context, d *Duplex[In, Out]) error, opts *RegisterOptions) error {
+	mustBeGiven(h != nil, method)
+	mi, mo, err := elements[In, Out](method, opts.encoding())
+	if err != nil {
+		return err
+	}
+	s.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
+		d := newDuplex(st, mi, mo)
+		err := h(ctx, d)
+		if err == nil {
+			d.out.flushed(ctx)
+		}
+		return err
+	})
+	return nil
+}
+
+// RegisterSource has streams of method served by h, which receives any number of
+// values and answers with one. A client opens one with OpenDuplex and ends it with
+// CloseAndReceive. It fails with codec.ErrNoCodec, and panics if h is nil.
+func RegisterSource[In, Resp any](s *kernel.Server, method string, h func(ctx context.Context, in *Source[In]) (Resp, error), opts *RegisterOptions) error {
+	mustBeGiven(h != nil, method)
+	return RegisterDuplex(s, method, func(ctx context.Context, d *Duplex[In, Resp]) error {
+		v, err := h(ctx, d.Source())
+		if err != nil {
+			return err
+		}
+		return d.Send(ctx, v)
+	}, opts)
+}
+
+// RegisterSink has streams of method served by h, which gets one request and
+// sends any number of values. A client makes such a call with CallSource. It fails
+// with codec.ErrNoCodec, and panics if h is nil.
+func RegisterSink[Req, Out any](s *kernel.Server, method string, h func(ctx context.Context, req Req, out *Sink[Out]) error, opts *RegisterOptions) error {
+	mustBeGiven(h != nil, method)
+	mq, mo, err := elements[Req, Out](method, opts.encoding())
+	if err != nil {
+		return err
+	}
+	s.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
+		req, err := receiveRequest(ctx, st, mq)
+		if err != nil {
+			return err
+		}
+		out := newSink(st, mo)
+		if err := h(ctx, req, out); err != nil {
+			return err
+		}
+		out.flushed(ctx)
+		return nil
+	})
+	return nil
+}
+
+// OpenOptions are what a typed stream is opened with. Nil, and the zero value, are the
+// defaults.
+type OpenOptions struct {
+	kernel.OpenOptions
+	// Encoding is what its values are carried by. Nil is codec.Fixed.
+	Encoding *codec.Encoding
+}
+
+func (o *OpenOptions) encoding() *codec.Encoding {
+	if o == nil {
+		return nil
+	}
+	return o.Encoding
+}
+
+func (o *OpenOptions) kernel() *kernel.OpenOptions {
+	if o == nil {
+		return nil
+	}
+	return &o.OpenOptions
+}
+
+// OpenDuplex opens a stream with a type for each direction: In is what is received
+// here. ctx bounds the stream's life. Its errors are kernel.Client.Open's, and codec.ErrNoCodec.
+func OpenDuplex[In, Out any](ctx context.Context, c kernel.Caller, method string, opts *OpenOptions) (*Duplex[In, Out], error) {
+	mi, mo, err := elements[In, Out](method, opts.encoding())
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.Open(ctx, method, opts.kernel())
+	if err != nil {
+		return nil, err
+	}
+	return newDuplex(s, mi, mo), nil
+}
+
+// CallSource makes a call that is answered by any number of values. ctx bounds all
+// of it: there is no other limit. Its errors are kernel.Client.Open's, kernel.Stream.Send's, and
+// codec.ErrNoCodec; the handler's comes from the source.
+func CallSource[Req, Out any](ctx context.Context, c kernel.Caller, method string, req Req, opts *OpenOptions) (*Source[Out], error) {
+	mo, mq, err := elements[Out, Req](method, opts.encoding())
+	if err != nil {
+		return nil, err
+	}
+	m, err := mq.Marshal(&req)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.Open(ctx, method, opts.kernel())
+	if err != nil {
+		mq.Discard(m)
+		return nil, err
+	}
+	if err := s.Send(ctx, m); err != nil {
+		mq.Discard(m)
+		if !errors.Is(err, kernel.ErrStopped) { // by a handler that did not want it
+			s.Abort(kernel.CodeCancelled, "the request could not be sent")
+			return nil, err
+		}
+	}
+	if err := s.CloseSend(); err != nil {
+		s.Abort(kernel.CodeCancelled, "the request could not be ended")
+		return nil, err
+	}
+	return &Source[Out]{stream: s, m: mo, halved: true}, nil
+}

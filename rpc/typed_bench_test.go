@@ -1,0 +1,156 @@
+package rpc_test
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"testing"
+
+	"github.com/sluicerpc/sluice/internal/testkit"
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/rpc"
+	"github.com/sluicerpc/sluice/rpc/codec"
+)
+
+// wide is a value of 64 bytes.
+type wide struct{ A, B, C, D, E, F, G, H uint64 }
+
+// BenchmarkOneWay sends small values of fixed size one way, on a stream of
+// messages that the program fills itself and on a typed one.
+func BenchmarkOneWay(b *testing.B) {
+	for _, tr := range []struct {
+		name  string
+		start starter
+	}{{"tcp", loops}, {"memory", kerneltest.Start}} {
+		b.Run(tr.name+"/12 B untyped", func(b *testing.B) { oneWayUntyped(b, tr.start, 12) })
+		b.Run(tr.name+"/12 B typed", func(b *testing.B) { oneWayTyped(b, tr.start, pairOfInts{1, 2}, nil) })
+		b.Run(tr.name+"/64 B untyped", func(b *testing.B) { oneWayUntyped(b, tr.start, 64) })
+		b.Run(tr.name+"/64 B typed", func(b *testing.B) { oneWayTyped(b, tr.start, wide{A: 1}, nil) })
+		b.Run(tr.name+"/64 B raw slice", func(b *testing.B) { oneWayTyped(b, tr.start, make([]byte, 64), codec.Raw) })
+		b.Run(tr.name+"/64 B typed through C", func(b *testing.B) { oneWayC(b, tr.start, wide{A: 1}) })
+	}
+}
+
+func oneWayUntyped(b *testing.B, start starter, size int) {
+	w := newWorld(b, start, nil, nil)
+	x, y := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+	b.ReportAllocs()
+	b.ResetTimer()
+	go func() {
+		for i := range b.N {
+			m := kernel.NewMessage(size)
+			binary.LittleEndian.PutUint64(m.Bytes(), uint64(i))
+			if err := x.Send(w.Ctx, m); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	}()
+	for i := range b.N {
+		m, err := y.Receive(w.Ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if binary.LittleEndian.Uint64(m.Bytes()) != uint64(i) {
+			b.Fatal("another message")
+		}
+		m.Release()
+	}
+	b.StopTimer()
+	_, _ = x.CloseSend(), y.CloseSend()
+}
+
+func oneWayTyped[T any](b *testing.B, start starter, v T, e *codec.Encoding) {
+	w := newWorld(b, start, nil, nil)
+	x, y := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+	c := testkit.Must[codec.Codec[T]](b)(codec.CodecOf[T](e))
+	sink := testkit.Must[*rpc.Sink[T]](b)(rpc.SinkOf(x, c))
+	src := testkit.Must[*rpc.Source[T]](b)(rpc.SourceOf(y, c))
+	b.ReportAllocs()
+	b.ResetTimer()
+	go func() {
+		for range b.N {
+			if err := sink.Send(w.Ctx, v); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	}()
+	for range b.N {
+		if _, err := src.Receive(w.Ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	_, _ = x.CloseSend(), y.CloseSend()
+}
+
+func oneWayC[T any](b *testing.B, start starter, v T) {
+	w := newWorld(b, start, nil, nil)
+	x, y := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+	sink := testkit.Must[*rpc.Sink[T]](b)(rpc.SinkOf[T](x, nil))
+	src := testkit.Must[*rpc.Source[T]](b)(rpc.SourceOf[T](y, nil))
+	b.ReportAllocs()
+	b.ResetTimer()
+	go func() {
+		c := sink.C()
+		for range b.N {
+			c <- v
+		}
+	}()
+	c := src.C()
+	for range b.N {
+		<-c
+	}
+	b.StopTimer()
+	_, _ = sink.CloseSend(), y.CloseSend()
+}
+
+// BenchmarkCall makes calls one after the other.
+func BenchmarkCall(b *testing.B) {
+	w := newWorld(b, loops, nil, nil)
+	w.Srv.Handle("untyped", echo)
+	ok(b, rpc.Register(w.Srv, "typed", echoPair, nil))
+	b.Run("untyped", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			m := kernel.NewMessage(12)
+			r, err := w.Client.Call(w.Ctx, "untyped", m, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.Release()
+		}
+	})
+	b.Run("typed", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := rpc.Call[pairOfInts, pairOfInts](w.Ctx, w.Client, "typed", pairOfInts{1, 2}, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("with a sink", func(b *testing.B) {
+		sumUp(b, w.Srv)
+		b.ReportAllocs()
+		for b.Loop() {
+			sink := newSink(b, w)
+			src, err := callSum(w, sink)
+			if err == nil {
+				err = sink.CloseSend()
+			}
+			if err == nil {
+				_, err = src.Receive(w.Ctx)
+			}
+			if err == nil {
+				_, err = src.Receive(w.Ctx)
+			}
+			if err != io.EOF {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func echoPair(_ context.Context, p pairOfInts) (pairOfInts, error) { return p, nil }

@@ -1,0 +1,114 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strconv"
+
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/rpc/codec"
+)
+
+// element returns what carries T through a stream.
+func element[T any](e *codec.Encoding) (*codec.Marshaler[T], error) {
+	m, err := codec.MarshalerOf[T](e)
+	if err == nil && len(m.RefTypes()) > 0 {
+		err = fmt.Errorf("%w: %v: sinks and sources are passed in calls only", codec.ErrNoCodec, reflect.TypeFor[T]())
+	}
+	return m, err
+}
+
+// elementBy returns what carries T by c; by the default encoding if c is nil.
+func elementBy[T any](c codec.Codec[T]) (*codec.Marshaler[T], error) {
+	if c != nil {
+		return codec.NewMarshaler(c), nil
+	}
+	return element[T](nil)
+}
+
+// elements are the marshalers for the two directions of a stream.
+func elements[In, Out any](method string, e *codec.Encoding) (*codec.Marshaler[In], *codec.Marshaler[Out], error) {
+	in, err := element[In](e)
+	out, err2 := element[Out](e)
+	if err := errors.Join(err, err2); err != nil {
+		return nil, nil, fmt.Errorf("sluice: %s: %w", method, err)
+	}
+	return in, out, nil
+}
+
+// decodeError says that message n of method is not a T, because of err.
+func decodeError[T any](method string, n int, err error) *codec.DecodeError {
+	e := &codec.DecodeError{Offset: -1, Type: reflect.TypeFor[T]().String(), Err: err}
+	var inner *codec.DecodeError
+	if errors.As(err, &inner) {
+		*e = *inner
+	}
+	e.Method, e.Message = method, n
+	return e
+}
+
+// receiveRequest receives the one value that a call begins with.
+func receiveRequest[T any](ctx context.Context, s *kernel.Stream, m *codec.Marshaler[T]) (T, error) {
+	var none T
+	msg, err := s.Receive(ctx)
+	switch {
+	case err == io.EOF:
+		return none, &kernel.HandlerError{Code: kernel.CodeInvalidArgument, Reason: "the call came without a request"}
+	case err != nil:
+		return none, err
+	}
+	var v T
+	if err := m.Unmarshal(msg, &v); err != nil {
+		return none, invalidRequest[T](s.Method(), 1, err)
+	}
+	return v, nil
+}
+
+// invalidRequest is what a handler ends a call with whose request is not a T.
+func invalidRequest[T any](method string, n int, err error) error {
+	return &kernel.HandlerError{Code: kernel.CodeInvalidArgument, Reason: decodeError[T](method, n, err).Error()}
+}
+
+// sendReply sends the one value that a call ends with.
+func sendReply[T any](ctx context.Context, s *kernel.Stream, m *codec.Marshaler[T], v T) error {
+	msg, err := m.Marshal(&v)
+	if err != nil {
+		return badResult(s.Conn(), s.Method(), err)
+	}
+	if err := s.Send(ctx, msg); err != nil {
+		msg.Release()
+		return err
+	}
+	return nil
+}
+
+// badResult logs that a handler's result can't be sent, and is what its call ends with.
+func badResult(c *kernel.Conn, method string, err error) error {
+	c.Logger().Error("sluice: a handler's result can't be sent", "method", method, "peer", c.Peer().Addr, "error", clip(err.Error()))
+	return &kernel.HandlerError{Code: kernel.CodeInternal, Reason: "the handler's result: " + err.Error()}
+}
+
+// mustBeGiven panics if the handler for method is nil: it is better to hear of that at
+// once than by every call's failing.
+func mustBeGiven(given bool, method string) {
+	if !given {
+		panic("sluice: nil handler for " + strconv.Quote(method))
+	}
+}
+
+// discard releases what a stream that has failed still holds.
+func discard(s *kernel.Stream) {
+	for {
+		m, err := s.Receive(context.Background())
+		if err != nil {
+			return
+		}
+		m.Release()
+	}
+}
+
+// clip shortens a text that goes to a peer or a log.
+func clip(t string) string { return t[:min(len(t), 256)] }

@@ -79,8 +79,8 @@ func (c *Conn) TooMuch(f *frame.Frame) *Refusal {
 // mostInline is the longest request or reply that comes in the frame that opens or
 // accepts.
 func (c *Conn) mostInline() int {
-	if n := c.caps.MaxInline; n > 0 {
-		return min(n, c.lim.MaxMessage)
+	if c.caps.LongInline {
+		return c.lim.MaxMessage
 	}
-	return c.lim.MaxMessage
+	return min(c.caps.MaxInline, c.lim.MaxMessage)
 }

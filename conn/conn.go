@@ -244,15 +244,12 @@ func (c *Conn) usable(n int) error {
 // open, some of which may have none yet. The lock is held.
 func (c *Conn) numbers(n int) bool { return c.nextOwn+uint64(2*(c.own+n)) <= c.maxStream }
 
-// mostAtOnce is how many streams one request opens at most.
-const mostAtOnce = 256
-
 // Usable tells whether streams can be opened at all, as many at once as one likes,
 // should there be too many or not.
 func (c *Conn) Usable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.cause == nil && !c.away.remote && !c.away.announced && !c.ended && c.numbers(mostAtOnce)
+	return c.cause == nil && !c.away.remote && !c.away.announced && !c.ended && c.numbers(c.caps.MaxGroup)
 }
 
 // EndWithStreams has the connection end when its last stream has.

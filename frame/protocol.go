@@ -42,8 +42,11 @@ type Greeting struct {
 	// client may name its stream on the parent as soon as it has the answer. It may wait.
 	// A handshake that fails takes it back.
 	Adopt func(ctx context.Context, parent, id uint64) error
-	First []byte   // what a server has read to detect the protocol
-	Own   Settings // what to say
+	// Authority is the host and port that a client dials, as its program named them.
+	Authority string
+	Secure    bool     // the connection is encrypted below
+	First     []byte   // what a server has read to detect the protocol
+	Own       Settings // what to say
 	// Authenticate is called by a server with what the client said, before it
 	// is told that it is welcome.
 	Authenticate func(ctx context.Context, peer *Settings) error

@@ -122,7 +122,11 @@ type Caps struct {
 	ALPN        string // the protocol's name in TLS, which clients must give; "": they give none
 	StreamsByID bool   // a stream has a connection of its own, and calls on its parent name it by a number
 	MaxFragment int    // largest piece of a message, bytes
-	MaxInline   int    // longest request or reply in an Open or Accept, bytes; 0: as long as any message
+	MaxInline   int    // longest request or reply that travels in an Open or Accept, bytes; a longer one is the first message
+	LongInline  bool   // a peer may send longer ones there, up to MaxMessage
+	GrantSize   int    // bytes of MaxInline that each further stream of a request takes
+	MaxGroup    int    // streams that one request may open
+	MaxMetadata int    // bytes of metadata in one frame, as Metadata.Size counts
 	MaxStream   uint64 // the last number that a stream can have
 	ConnWindow  int    // the smallest window of a connection, bytes
 

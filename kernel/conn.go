@@ -127,11 +127,8 @@ func (c *Conn) openAny(ctx context.Context, method string, opts *OpenOptions, n 
 	return c.open(ctx, method, opts, n, each)
 }
 
-// maxGroup is how many streams one request may open.
-const maxGroup = 256
-
-func errGroup(n int) error {
-	return fmt.Errorf("%w: %d streams in one request, must be 1 to %d", ErrLimits, n, maxGroup)
+func errGroup(n, most int) error {
+	return fmt.Errorf("%w: %d streams in one request, must be 1 to %d", ErrLimits, n, most)
 }
 
 func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
@@ -147,8 +144,8 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 	if !c.client && !c.caps.ServerOpens {
 		return nil, fmt.Errorf("sluice: open %s: %w: over %s a server opens no streams", method, ErrNotSupported, c.protocol)
 	}
-	if n < 1 || n > maxGroup {
-		return nil, errGroup(n)
+	if n < 1 || n > c.caps.MaxGroup {
+		return nil, errGroup(n, c.caps.MaxGroup)
 	}
 	if err := c.checkOpen(method, opts); err != nil {
 		return nil, err
@@ -166,20 +163,15 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 	return ss, c.sendOpen(ctx, ss, f, method, opts, each)
 }
 
-// frameMetadata is how much metadata a frame has room for beside a request or
-// reply, whatever a peer would take.
-const frameMetadata = 48 << 10
-
 // mostMetadata is how many bytes of metadata can be sent to the peer.
 func (c *Conn) mostMetadata() int {
-	return int(min(c.c.PeerSettings().MaxMetadata, frameMetadata))
+	return int(min(c.c.PeerSettings().MaxMetadata, uint64(c.caps.MaxMetadata)))
 }
 
-// grantBytes is what the grant of a further stream may take of a frame.
-const grantBytes = 16
-
 // inlined tells whether m travels in the frame that opens or accepts n streams.
-func inlined(m Message, n int) bool { return m.Len() <= inlineMax-grantBytes*(n-1) }
+func (c *Conn) inlined(m Message, n int) bool {
+	return m.Len() <= c.caps.MaxInline-c.caps.GrantSize*(n-1)
+}
 
 // checkMetadata tells why md can't be sent, in a frame with more bytes that count, or
 // nil.
@@ -274,7 +266,7 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 		x := first.c.more()
 		x.request, x.metadata = opts.Request, opts.Metadata
 	}
-	inline := inlined(opts.Request, len(ss))
+	inline := c.inlined(opts.Request, len(ss))
 	if inline {
 		f.Payload = opts.Request.Bytes()
 	} else {

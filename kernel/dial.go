@@ -201,7 +201,8 @@ func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 		}
 		nc = tc
 	}
-	g := &frame.Greeting{Client: true, Own: c.settings(c.opts.TLS == nil)}
+	caps, plain := c.proto.Caps(), c.opts.TLS == nil
+	g := &frame.Greeting{Client: true, Authority: c.target, Secure: !plain, Own: c.settings(&caps, plain)}
 	if parent != nil {
 		g.Parent = parent.kin.family.id
 	}
@@ -224,6 +225,9 @@ func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 
 func (c *Client) tlsConfig() *tls.Config {
 	t := c.opts.TLS.Clone()
+	if name := c.proto.Caps().ALPN; len(t.NextProtos) == 0 && name != "" {
+		t.NextProtos = []string{name}
+	}
 	if t.ServerName == "" {
 		t.ServerName, _, _ = net.SplitHostPort(c.target)
 	}

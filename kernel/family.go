@@ -374,8 +374,8 @@ func (c *Client) openChildren(ctx context.Context, k *Conn, method string, opts 
 			method, ErrNotSupported, k.protocol)
 	case k.kin.family.id == 0:
 		return nil, fmt.Errorf("sluice: open at %s: %w: the server serves no streams", c.target, ErrNotSupported)
-	case n < 1 || n > maxGroup:
-		return nil, errGroup(n)
+	case n < 1 || n > k.caps.MaxGroup:
+		return nil, errGroup(n, k.caps.MaxGroup)
 	}
 	f := k.kin.family
 	if err := f.begin(n, c.limits.MaxStreams); err != nil {

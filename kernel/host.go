@@ -16,7 +16,6 @@ import (
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
-	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/internal/timers"
 )
 
@@ -247,17 +246,18 @@ func (h *host) queue(o *Offer) {
 	}
 }
 
-// settings is what we say in a hello.
-func (h *host) settings(plain bool) frame.Settings {
+// settings is what we say about ourselves over a protocol. plain says that nothing below
+// it finds bytes that were changed on the way.
+func (h *host) settings(caps *frame.Caps, plain bool) frame.Settings {
 	l := &h.limits
 	return frame.Settings{
 		Checksum:      plain && h.checksum,
-		MaxFragment:   native.DefaultMaxFragment,
+		MaxFragment:   uint64(caps.MaxFragment),
 		MaxMessage:    uint64(l.MaxMessage),
 		MaxStreams:    uint64(l.MaxStreams),
-		MaxMetadata:   uint64(l.MaxMetadata),
+		MaxMetadata:   uint64(min(l.MaxMetadata, caps.MaxMetadata)),
 		InitialCredit: uint64(l.InitialCredit()),
-		ConnCredit:    uint64(l.ConnWindow),
+		ConnCredit:    uint64(max(l.ConnWindow, caps.ConnWindow)),
 		Token:         h.token,
 	}
 }

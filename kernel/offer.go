@@ -6,12 +6,7 @@ import (
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
-	"github.com/sluicerpc/sluice/frame/native"
 )
-
-// inlineMax is the longest request or reply that travels in the frame that opens
-// or accepts; a longer one is the stream's first message.
-const inlineMax = native.MaxInline
 
 // An Offer is one stream, or several, that a peer asks for. It must be accepted
 // or rejected; a handler that returns without doing either has rejected it.
@@ -54,7 +49,7 @@ func (o *Offer) see() {
 			o.setRequest(first.a.Request())
 			return
 		}
-		if n := o.request.Len(); n > inlineMax {
+		if n := o.request.Len(); n > o.conn.caps.MaxInline {
 			first.Keep(-n)
 		}
 		if !o.request.IsZero() {
@@ -166,7 +161,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	}
 	f := frame.GetFrame(frame.Accept)
 	f.Metadata = header
-	inline := inlined(reply, n)
+	inline := o.conn.inlined(reply, n)
 	if inline {
 		f.Payload = append([]byte(nil), reply.Bytes()...)
 		reply.Release()

@@ -273,7 +273,7 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 	if r.Dial == nil {
 		r.Dial = (&net.Dialer{}).DialContext
 	}
-	r.TLS = secure(r.TLS, r.Protocols)
+	r.TLS = secure(r.TLS, nil) // the name in TLS is that of the target's protocol
 	if r.Conns < 1 || r.ConnType > ConnShort {
 		return r, fmt.Errorf("%w: Conns is %d, ConnType %d", ErrLimits, r.Conns, r.ConnType)
 	}

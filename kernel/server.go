@@ -358,22 +358,25 @@ func (s *Server) welcome(guest *guest) (*Conn, error) {
 	if err := nc.SetDeadline(time.Now().Add(l.Handshake)); err != nil {
 		return nil, err
 	}
+	candidates := s.protocols
 	if s.opts.TLS != nil {
 		tc := tls.Server(nc, s.opts.TLS)
 		if err := tc.HandshakeContext(ctx); err != nil {
 			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 		}
 		nc = tc
-		if tc.ConnectionState().NegotiatedProtocol == "" && s.namedInTLS() {
+		candidates = spoken(s.protocols, tc.ConnectionState().NegotiatedProtocol)
+		if len(candidates) == 0 {
 			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: errALPN}
 		}
 	}
-	p, first, err := s.sniff(nc)
+	p, first, err := s.sniff(nc, candidates)
 	if err != nil {
 		return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 	}
 	var id Identity
-	g := &frame.Greeting{First: first, Own: s.settings(s.opts.TLS == nil)}
+	caps, plain := p.Caps(), s.opts.TLS == nil
+	g := &frame.Greeting{First: first, Secure: !plain, Own: s.settings(&caps, plain)}
 	if s.opts.Authenticate != nil {
 		g.Authenticate = func(_ context.Context, peer *frame.Settings) error {
 			id, err = s.authenticate(nc, peer)
@@ -401,14 +404,26 @@ func (s *Server) welcome(guest *guest) (*Conn, error) {
 	return s.join(guest, &joint{nc: nc, proto: p, sess: sess, g: g}, id)
 }
 
-// namedInTLS tells whether every client under TLS must name its protocol.
-func (s *Server) namedInTLS() bool {
-	for _, p := range s.protocols {
-		if p.Caps().ALPN == "" {
-			return false
+// spoken returns the protocols that a client under TLS may speak, by the name that it has
+// agreed on with the server, if any. A name that is none of theirs is the program's own,
+// and says nothing. Where every protocol has a name, a client without one speaks none.
+func spoken(ps []Protocol, name string) []Protocol {
+	var named, nameless []Protocol
+	for _, p := range ps {
+		switch alpn := p.Caps().ALPN; alpn {
+		case "":
+			nameless = append(nameless, p)
+		case name:
+			named = append(named, p)
 		}
 	}
-	return true
+	switch {
+	case len(named) > 0:
+		return named
+	case name != "" || len(nameless) > 0:
+		return ps
+	}
+	return nil
 }
 
 // join makes the connection one of the server's.
@@ -495,14 +510,14 @@ func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	}
 }
 
-// sniff reads until the first bytes tell the protocol.
-func (s *Server) sniff(nc net.Conn) (Protocol, []byte, error) {
+// sniff reads until the first bytes tell which of the candidates the protocol is.
+func (s *Server) sniff(nc net.Conn, candidates []Protocol) (Protocol, []byte, error) {
 	buf := make([]byte, 0, frame.SniffLen)
 	for {
 		n, err := nc.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		more := false
-		for _, p := range s.protocols {
+		for _, p := range candidates {
 			switch p.Detect(buf) {
 			case frame.Yes:
 				return p, buf, nil

@@ -11,10 +11,12 @@ import (
 
 // What control frames may hold.
 const (
-	maxSettings = 32      // settings in a Hello
-	maxGroup    = 256     // streams that one Open opens
-	maxGrant    = 1 << 31 // credit at a stream's start
-	maxReason   = 1 << 10 // bytes of a reason; a longer one is cut
+	maxSettings = 32       // settings in a Hello
+	maxGroup    = 256      // streams that one Open opens
+	grantSize   = 16       // bytes that the grant of a further stream takes of a frame, at most
+	maxMetadata = 48 << 10 // bytes that a frame has room for beside a request or reply
+	maxGrant    = 1 << 31  // credit at a stream's start
+	maxReason   = 1 << 10  // bytes of a reason; a longer one is cut
 )
 
 // Keys of the settings in a Hello.

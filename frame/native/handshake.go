@@ -23,7 +23,8 @@ func (Protocol) Caps() frame.Caps {
 		Name: "sluice", ALPN: "sluice/1", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true,
 		Early: true, Ping: true, PingIdle: true, ReadReports: true,
 		Overhead: overhead, LeastPiece: overhead + 1,
-		MaxFragment: DefaultMaxFragment, MaxInline: MaxInline, MaxStream: maxStreamID,
+		MaxFragment: DefaultMaxFragment, MaxStream: maxStreamID,
+		MaxInline: MaxInline, GrantSize: grantSize, MaxGroup: maxGroup, MaxMetadata: maxMetadata,
 	}
 }
 

@@ -30,6 +30,7 @@ func (Protocol) Caps() frame.Caps {
 		Overhead: overhead, LeastPiece: overhead + 1,
 		SendWindow: sendWindow, MaxOverrun: headerLen + maxRPCMeta + maxFrameMeta,
 		MaxFragment: maxFragment, MaxStream: maxStream,
+		MaxInline: maxInline, LongInline: true, MaxGroup: maxGroup, MaxMetadata: maxMetadata,
 	}
 }
 

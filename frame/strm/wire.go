@@ -23,6 +23,7 @@ const (
 	maxFragment = 64 << 10 // of a message that we send
 	overhead    = 32       // what a message costs of what a peer may have unread, beside its length
 	sendWindow  = 2 << 20  // brpc's default of max_buf_size: what a stream may have unread at the peer
+	maxInline   = 16 << 10 // of a request or reply that is copied into its packet
 	wholeMax    = 4 << 10  // data up to here is handed on in one piece
 	maxReason   = 1 << 10  // of an error's text; a longer one is cut
 	maxMetadata = 48 << 10 // that the other side takes with a request or reply

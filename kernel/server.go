@@ -404,28 +404,6 @@ func (s *Server) welcome(guest *guest) (*Conn, error) {
 	return s.join(guest, &joint{nc: nc, proto: p, sess: sess, g: g}, id)
 }
 
-// spoken returns the protocols that a client under TLS may speak, by the name that it has
-// agreed on with the server, if any. A name that is none of theirs is the program's own,
-// and says nothing. Where every protocol has a name, a client without one speaks none.
-func spoken(ps []Protocol, name string) []Protocol {
-	var named, nameless []Protocol
-	for _, p := range ps {
-		switch alpn := p.Caps().ALPN; alpn {
-		case "":
-			nameless = append(nameless, p)
-		case name:
-			named = append(named, p)
-		}
-	}
-	switch {
-	case len(named) > 0:
-		return named
-	case name != "" || len(nameless) > 0:
-		return ps
-	}
-	return nil
-}
-
 // join makes the connection one of the server's.
 func (s *Server) join(guest *guest, j *joint, id Identity) (*Conn, error) {
 	c, err := s.attach(guest.engine, j, func(c *Conn) {
@@ -507,33 +485,6 @@ func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	case <-ctx.Done():
 		var zero T
 		return zero, context.Cause(ctx)
-	}
-}
-
-// sniff reads until the first bytes tell which of the candidates the protocol is.
-func (s *Server) sniff(nc net.Conn, candidates []Protocol) (Protocol, []byte, error) {
-	buf := make([]byte, 0, frame.SniffLen)
-	for {
-		n, err := nc.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		more := false
-		for _, p := range candidates {
-			switch p.Detect(buf) {
-			case frame.Yes:
-				return p, buf, nil
-			case frame.More:
-				more = true
-			}
-		}
-		switch {
-		case len(buf) == 0 && err != nil:
-			return nil, nil, errSilent
-		case !more || len(buf) == cap(buf):
-			s.strangers.Add(1)
-			return nil, nil, fmt.Errorf("none of our protocols starts with %q", buf)
-		case err != nil:
-			return nil, nil, err
-		}
 	}
 }
 

@@ -110,6 +110,7 @@ type Caps struct {
 	Stop        bool   // a receiver can stop its sender
 	ServerOpens bool   // the accepting side of the connection may open streams
 	Early       bool   // data may follow an open at once; else it waits for the answer
+	Limits      bool   // each side says, in its Settings, what it takes
 	Ping        bool   // a side can ask whether the other is there
 	PingIdle    bool   // and may do so while no stream is open
 	ReadReports bool   // the peer reports how many bytes of the connection it has read

@@ -10,9 +10,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/strm"
+	"github.com/sluicerpc/sluice/internal/testkit/capwire"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
 
 // A foreign protocol is one of another system, over which the one suite runs as
@@ -28,32 +31,95 @@ type foreign struct {
 	// untouched tells whether a refusal with a code can say that no handler has
 	// seen the open.
 	untouched func(kernel.Code) bool
+	connect   starter
 }
 
-var foreigns = []foreign{
-	{"brpc", strm.Protocol{}, brpcCannot, brpcCode, brpcUntouched},
+var foreigns = append([]foreign{
+	{"brpc", strm.Protocol{}, brpcCannot, brpcCode, brpcUntouched, loops},
+}, capWires()...)
+
+// capWires are protocols that lack something that sluice's own has: HTTP/2's set, and
+// each capability alone.
+func capWires() (ws []foreign) {
+	add := func(name string, p *capwire.Protocol) {
+		p.C.Name = name
+		ws = append(ws, foreign{
+			name: name, proto: p, connect: kerneltest.Start,
+			code: func(c kernel.Code) kernel.Code { return c }, untouched: func(kernel.Code) bool { return true },
+		})
+	}
+	add("as-http2", capwire.HTTP2())
+	for name, without := range map[string]func(c *frame.Caps){
+		"no-half-close":   func(c *frame.Caps) { c.HalfClose = false },
+		"no-ended":        func(c *frame.Caps) { c.Ended = false },
+		"no-status":       func(c *frame.Caps) { c.Status = false },
+		"no-stop":         func(c *frame.Caps) { c.Stop = false },
+		"no-server-opens": func(c *frame.Caps) { c.ServerOpens = false },
+		"no-early":        func(c *frame.Caps) { c.Early = false },
+		"no-ping":         func(c *frame.Caps) { c.Ping = false },
+		"no-read-reports": func(c *frame.Caps) { c.ReadReports = false },
+		"fixed-window":    func(c *frame.Caps) { c.FixedWindow = true },
+		"nothing-inline":  func(c *frame.Caps) { c.MaxInline = 0 },
+		"no-groups":       func(c *frame.Caps) { c.MaxGroup = 1 },
+		"prefix-of-5":     func(c *frame.Caps) { c.Overhead, c.LeastPiece = 5, 1 },
+		"everything":      func(*frame.Caps) {},
+	} {
+		p := &capwire.Protocol{C: native.Protocol{}.Caps(), Relative: name == "prefix-of-5"}
+		p.C.ALPN = ""
+		without(&p.C)
+		add(name, p)
+	}
+	return ws
 }
 
-// brpcCannot is what docs/interop.md says of brpc, as tests. What happens instead
-// is tested in internal/interop.
+// A need is what a test, or a part of one, asks of a protocol.
+type need struct {
+	met func(c *frame.Caps) bool
+	why string
+}
+
+// The needs that several tests share.
+var (
+	needsHalfClose   = need{func(c *frame.Caps) bool { return c.HalfClose }, "one half of a stream ends without the other"}
+	needsStatus      = need{func(c *frame.Caps) bool { return c.Status }, "a stream's end has a status and trailers"}
+	needsStop        = need{func(c *frame.Caps) bool { return c.Stop }, "a reader can stop its writer"}
+	needsGranted     = need{func(c *frame.Caps) bool { return c.Pacing == frame.Granted }, "the reader grants credit"}
+	needsLimits      = need{func(c *frame.Caps) bool { return c.Limits }, "each side says what it takes"}
+	needsServerOpens = need{func(c *frame.Caps) bool { return c.ServerOpens }, "the server opens streams too"}
+	needsGroups      = need{func(c *frame.Caps) bool { return c.MaxGroup > 1 }, "a request opens several streams"}
+	needsGrants      = need{func(c *frame.Caps) bool { return !c.FixedWindow }, "an open says what its opener takes"}
+	needsReports     = need{func(c *frame.Caps) bool { return c.ReadReports }, "the peer reports what it has read"}
+)
+
+// needs is what tests ask for, by their names.
+var needs = map[string][]need{
+	"TestLargeMessagesTakeTurns":          {needsReports},
+	"TestHalvesEndInOrder":                {needsHalfClose},
+	"TestCloseOfOutComesAfterItsMessages": {needsHalfClose},
+	"TestHandlerReturnsAnError":           {needsStatus},
+	"TestDetailsOfAStatus":                {needsStatus},
+	"TestAFailureWithoutACodeIsNoSuccess": {needsStatus},
+	"TestCloseReceiveStopsThePeer":        {needsStop},
+	"TestCreditIsExact":                   {needsGranted},
+	"TestStuckReadersHarmNobody":          {needsGranted},
+	"TestStreamsStuckAfterTheyGrew":       {needsGranted},
+	"TestTooLargeFailsAtTheWriter":        {needsLimits},
+	"TestStreamsAreLimited":               {needsLimits},
+	"TestSeveralStreamsByOneRequest":      {needsGroups},
+	"TestPartOfAGroup":                    {needsGroups},
+	"TestOneOfAGroupIsWriteOnly":          {needsGroups, needsGrants, needsGranted},
+	"TestWriteOnly":                       {needsGrants},
+	"TestServerOpenedStreams":             {needsServerOpens},
+	"TestServersOpensRacingTheClientsEnd": {needsServerOpens},
+}
+
+// brpcCannot is what docs/interop.md says of brpc beside its capabilities, as tests. What
+// happens instead is tested in internal/interop.
 var brpcCannot = map[string]string{
-	"TestLargeMessagesTakeTurns":          "nobody tells what was read, so what is on its way is not bounded, and pings wait behind full sockets",
-	"TestHalvesEndInOrder":                "one half's end: CLOSE ends both",
-	"TestCloseOfOutComesAfterItsMessages": "one half's end: CLOSE ends both",
-	"TestHandlerReturnsAnError":           "status and trailers at a stream's end: CLOSE and RST have none",
-	"TestCloseReceiveStopsThePeer":        "CloseReceive: nothing is written",
-	"TestCreditIsExact":                   "a reader's window: it is the writer's own, and counts the payload",
-	"TestStuckReadersHarmNobody":          "a reader's window: the peer decides how much it has unread here",
-	"TestStreamsStuckAfterTheyGrew":       "a reader's window: the peer decides how much it has unread here",
-	"TestTooLargeFailsAtTheWriter":        "limits: a peer does not say what it takes, Protocol.MaxBody does",
-	"TestStreamsAreLimited":               "limits: a peer does not say how many streams it takes",
-	"TestOneOfAGroupIsWriteOnly":          "different options for the streams of one request: the wire has one word for all",
-	"TestAnOfferGivenUp":                  "a stream that was given up before its answer is reset when that comes",
-	"TestServerOpenedStreams":             "streams opened by the server",
-	"TestServersOpensRacingTheClientsEnd": "streams opened by the server",
-	"TestManyCallsSideBySide":             "cancelling a call: the server is not told",
-	"TestCallsSayHowTheirContextEnded":    "cancelling a call: the server is not told",
-	"TestCallsWithoutTheOneReply":         "an answer has one message: none is an empty one, a second is the server's error",
+	"TestAnOfferGivenUp":               "a stream that was given up before its answer is reset when that comes",
+	"TestManyCallsSideBySide":          "cancelling a call: the server is not told",
+	"TestCallsSayHowTheirContextEnded": "cancelling a call: the server is not told",
+	"TestCallsWithoutTheOneReply":      "an answer has one message: none is an empty one, a second is the server's error",
 }
 
 // brpcCode is what a code becomes as an error of brpc's.
@@ -76,7 +142,7 @@ func (w *world) learn() {
 	}
 	w.caps = conns[0].Caps()
 	for i := range foreigns {
-		if foreigns[i].name == conns[0].Protocol() {
+		if foreigns[i].name == conns[0].Protocol() && foreigns[i].name == "brpc" {
 			w.other = &foreigns[i]
 		}
 	}
@@ -151,14 +217,20 @@ func (p foreign) start(t testing.TB, so *kernel.ServerOptions, co *kernel.Client
 	}
 	s.Protocols = []kernel.Protocol{native.Protocol{}, p.proto}
 	c.Protocols = []kernel.Protocol{p.proto}
-	return loops(t, &s, &c)
+	return p.connect(t, &s, &c)
 }
 
 // lacks tells whether a test is one of those that the protocol can't carry.
 func (p foreign) lacks(test string) bool {
+	caps := p.proto.Caps()
 	for {
 		if _, ok := p.cannot[test]; ok {
 			return true
+		}
+		for _, n := range needs[test] {
+			if !n.met(&caps) {
+				return true
+			}
 		}
 		i := strings.LastIndexByte(test, '/')
 		if i < 0 {
@@ -192,6 +264,11 @@ func TestForeignListsNameTests(t *testing.T) {
 			if !tests[top] || why == "" {
 				t.Errorf("%s: %q: %q", p.name, name, why)
 			}
+		}
+	}
+	for name := range needs {
+		if top, _, _ := strings.Cut(name, "/"); !tests[top] {
+			t.Errorf("no test %q has needs", name)
 		}
 	}
 }

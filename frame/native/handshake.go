@@ -21,7 +21,7 @@ func (Protocol) Name() string { return "sluice" }
 func (Protocol) Caps() frame.Caps {
 	return frame.Caps{
 		Name: "sluice", ALPN: "sluice/1", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true,
-		Early: true, Ping: true, PingIdle: true, ReadReports: true,
+		Early: true, Limits: true, Ping: true, PingIdle: true, ReadReports: true,
 		Overhead: overhead, LeastPiece: overhead + 1,
 		MaxFragment: DefaultMaxFragment, MaxStream: maxStreamID,
 		MaxInline: MaxInline, GrantSize: grantSize, MaxGroup: maxGroup, MaxMetadata: maxMetadata,

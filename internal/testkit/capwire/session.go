@@ -1,0 +1,233 @@
+package capwire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/gob"
+	"sync"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// On the wire a frame is its length in 4 bytes, its kind in one, its stream in 8, and a
+// payload. That of data is a part of the stream's messages in a row, each behind a prefix
+// of Overhead bytes, the first 4 of which are its length. That of a credit is a number of
+// 8 bytes. Any other is a frame.Frame in gob's encoding.
+const headLen = 4 + 1 + 8
+
+// session is one connection's.
+type session struct {
+	frame.Base
+	p   *Protocol
+	own frame.Settings
+	in  input
+
+	// The writer's.
+	enc  *gob.Encoder
+	body bytes.Buffer
+
+	mu      sync.Mutex
+	peer    frame.Settings
+	streams map[uint64]*stream
+	told    uint64 // the connection's credit that the peer knows of
+}
+
+// A stream is what a session knows of one, from its Open to its end both ways.
+type stream struct {
+	unary    bool
+	told     uint64 // credit that the peer knows of
+	got      uint64 // credit that the peer has granted
+	sentEnd  bool
+	readEnd  bool
+	prefix   []byte // of the message that is arriving; the reader's
+	left     int    // bytes of it that are to come
+	begun    bool   // a piece of it was handed on
+	unspoken int    // what its prefix costs, until a piece is handed on
+}
+
+func newSession(p *Protocol, g *frame.Greeting) *session {
+	s := &session{p: p, own: g.Own, peer: g.Peer, streams: map[uint64]*stream{}, told: g.Own.ConnCredit}
+	s.enc = gob.NewEncoder(&s.body)
+	s.in.dec = gob.NewDecoder(&s.in.gob)
+	s.in.got = g.Peer.ConnCredit
+	return s
+}
+
+// Caps implements frame.Session.
+func (s *session) Caps() frame.Caps { return s.p.C }
+
+// open notes a stream with what each side may send on it at first.
+func (s *session) open(id uint64, unary bool) *stream {
+	st := &stream{unary: unary, told: s.own.InitialCredit, got: s.peer.InitialCredit}
+	s.streams[id] = st
+	return st
+}
+
+func (s *session) find(id uint64) *stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.streams[id]
+}
+
+// forget drops a stream that has ended both ways. The lock is held.
+func (s *session) forget(id uint64) {
+	if st := s.streams[id]; st != nil && st.sentEnd && st.readEnd {
+		delete(s.streams, id)
+	}
+}
+
+func head(b []byte, k frame.Kind, id uint64, n int) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(n))
+	return binary.BigEndian.AppendUint64(append(b, byte(k)), id)
+}
+
+// Messages implements frame.Session.
+func (s *session) Messages(o *frame.Out, id uint64, run pool.Queue) {
+	for m, ok := run.Pop(); ok; m, ok = run.Pop() {
+		s.Fragment(o, id, m, 0, s.p.C.Cost(m.Len()))
+	}
+}
+
+// Fragment implements frame.Session: the piece is cut from the prefix and the message in
+// a row.
+func (s *session) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
+	overhead := s.p.C.Overhead
+	o.Buf = head(o.Buf, frame.Data, id, n)
+	if off < overhead {
+		prefix := binary.BigEndian.AppendUint32(nil, uint32(m.Len()))
+		prefix = append(prefix, make([]byte, overhead-len(prefix))...)
+		o.Buf = append(o.Buf, prefix[off:min(off+n, overhead)]...)
+	}
+	from, to := frame.Part(overhead, off, n)
+	o.Payload(m.Bytes()[from:to])
+	if off+n == overhead+m.Len() {
+		o.Hold(m)
+	}
+}
+
+// Control implements frame.Session.
+func (s *session) Control(o *frame.Out, f *frame.Frame) {
+	c := &s.p.C
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := *f
+	st := s.streams[f.Stream]
+	switch f.Kind {
+	case frame.Open:
+		for i := range max(len(f.Grants), 1) {
+			s.open(f.Stream+2*uint64(i), f.Unary)
+		}
+	case frame.EOS:
+		if !c.Status && (st == nil || !st.unary) {
+			out.Metadata = nil
+			if f.Code != frame.CodeOK { // an end that can't be said is none in order
+				out = frame.Frame{Kind: frame.Reset, Stream: f.Stream, Code: frame.CodeAborted}
+			}
+		}
+		s.ended(f.Stream, st, out.Kind == frame.Reset, true)
+	case frame.Reset:
+		if !c.Status {
+			out.Code, out.Reason = frame.CodeAborted, ""
+		}
+		s.ended(f.Stream, st, true, true)
+	case frame.Reject:
+		s.ended(f.Stream, st, true, true)
+	case frame.Credit:
+		s.credit(o, f.Stream, st, f.Value)
+		return
+	case frame.Ended:
+		if !c.Ended {
+			return
+		}
+	case frame.Stop:
+		if !c.Stop {
+			return
+		}
+	case frame.Read:
+		if !c.ReadReports {
+			return
+		}
+	}
+	s.write(o, &out)
+	if f.Kind == frame.Open || f.Kind == frame.Accept {
+		s.grants(o, f)
+	}
+}
+
+// ended notes an end; both says that it ends both directions. The lock is held.
+func (s *session) ended(id uint64, st *stream, both, ours bool) {
+	if st == nil {
+		return
+	}
+	st.sentEnd = st.sentEnd || ours || both
+	st.readEnd = st.readEnd || !ours || both
+	s.forget(id)
+}
+
+// grants says what an Open or Accept grants beyond what every stream begins with. The
+// lock is held.
+func (s *session) grants(o *frame.Out, f *frame.Frame) {
+	for i, g := range f.Grants {
+		id := f.Stream + 2*uint64(i)
+		st := s.streams[id]
+		switch {
+		case st == nil:
+		case s.p.C.FixedWindow:
+			s.credit(o, id, st, g.Credit)
+		default: // it is in the frame
+			st.told = g.Credit
+		}
+	}
+}
+
+// credit says what the peer may send in all. The lock is held.
+func (s *session) credit(o *frame.Out, id uint64, st *stream, total uint64) {
+	told := &s.told
+	if id != 0 {
+		if st == nil {
+			return
+		}
+		told = &st.told
+	}
+	value := total
+	if s.p.Relative {
+		value = total - *told
+	}
+	if total <= *told {
+		return
+	}
+	*told = total
+	o.Buf = head(o.Buf, frame.Credit, id, 8)
+	o.Buf = binary.BigEndian.AppendUint64(o.Buf, value)
+}
+
+// write encodes any other frame.
+func (s *session) write(o *frame.Out, f *frame.Frame) {
+	s.body.Reset()
+	if s.p.C.FixedWindow {
+		g := make([]frame.Grant, len(f.Grants))
+		f.Grants = g
+	}
+	if err := s.enc.Encode(f); err != nil {
+		panic(err) // a frame.Frame can be encoded
+	}
+	o.Buf = head(o.Buf, f.Kind, f.Stream, s.body.Len())
+	o.Buf = append(o.Buf, s.body.Bytes()...)
+}
+
+// Flush implements frame.Session: settings that are to change go along.
+func (s *session) Flush(o *frame.Out) {
+	select {
+	case change := <-s.p.Changes:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		old := s.own.InitialCredit
+		change(&s.own)
+		for _, st := range s.streams {
+			st.told += s.own.InitialCredit - old
+		}
+		s.write(o, &frame.Frame{Kind: frame.NewSettings, Settings: s.own})
+	default:
+	}
+}

@@ -1,7 +1,10 @@
-// Package frame says what goes over the wire, as values and rules: it does no
-// I/O, starts no goroutine and reads no clock.
+// Package frame says what goes over the wire, as values and rules. It starts no
+// goroutine and keeps no socket.
 //
-// A protocol is a Session: bytes in, frames out, and frames in, bytes out. The
-// native protocol is package frame/native. Nothing above this package asks
-// which protocol it is talking; it asks for the session's capabilities.
+// A Protocol does a connection's handshake, which is the only I/O here, on what it is
+// given. It makes a Session, which turns bytes into frames and frames into bytes. A
+// session asks its Out for the time. The native protocol is package frame/native.
+//
+// Nothing above this package asks which protocol it is talking: it asks for its
+// capabilities, Caps.
 package frame

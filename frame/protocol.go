@@ -48,7 +48,7 @@ type Greeting struct {
 	First     []byte   // what a server has read to detect the protocol
 	Own       Settings // what to say
 	// Authenticate is called by a server with what the client said, before it
-	// is told that it is welcome.
+	// is told that it is let in.
 	Authenticate func(ctx context.Context, peer *Settings) error
 	// Guard is how a server calls any other function of the program's: one that panics,
 	// or does not return in time, is an error. nil: as it is.

@@ -67,7 +67,7 @@ func (Protocol) Handshake(ctx context.Context, rw io.ReadWriter, h *frame.Greeti
 	case h.Client: // the server sends and expects from here on what was agreed on
 		s.SetChecksum(h.Own.Checksum && f.Settings.Checksum)
 	}
-	version, err := welcome(&f, h)
+	version, err := agree(&f, h)
 	if err != nil {
 		return nil, s.refuse(rw, h, err)
 	}
@@ -96,7 +96,7 @@ func (s *Session) hello(w io.Writer, own *frame.Settings) error {
 }
 
 // denial is what Authenticate's error becomes. Only what was meant for the peer goes
-// there: it is still a stranger.
+// there: nobody knows yet who it is.
 func denial(err error) error {
 	var no *frame.Refused
 	if errors.As(err, &no) {
@@ -190,9 +190,9 @@ func readSome(r io.Reader, buf *[]byte) error {
 	return err
 }
 
-// welcome judges the peer's first frame, and returns the version to be used: the
+// agree checks the peer's first frame and returns the version to be used: the
 // highest that both sides speak.
-func welcome(f *frame.Frame, h *frame.Greeting) (version uint64, err error) {
+func agree(f *frame.Frame, h *frame.Greeting) (version uint64, err error) {
 	if f.Kind == frame.GoAway {
 		return 0, &frame.Refused{Code: f.Code, Reason: f.Reason}
 	}

@@ -52,7 +52,7 @@ type Protocol struct {
 	Bloat int
 
 	// Plain keeps a client from telling its servers that it is no Seastar program. By
-	// default it does, and where the server is a fellow, neither side has to wait
+	// default it does, and where the server is no Seastar program either, neither side has to wait
 	// for the other to end a stream's connection.
 	Plain bool
 	// Linger is how long a stream's connection waits for the peer's FIN when both

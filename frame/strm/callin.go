@@ -235,10 +235,10 @@ func (in *input) methodOf(m *rpcMeta) string {
 }
 
 // grant returns n grants, valid until the next call.
-func (in *input) grant(n int, deaf bool) []frame.Grant {
+func (in *input) grant(n int, noReceive bool) []frame.Grant {
 	in.grants = in.grants[:0]
 	for range n {
-		in.grants = append(in.grants, frame.Grant{NoReceive: deaf})
+		in.grants = append(in.grants, frame.Grant{NoReceive: noReceive})
 	}
 	return in.grants
 }
@@ -254,7 +254,7 @@ func (s *Session) settle(m *rpcMeta, c *call) (first *stream) {
 		if st.peer = m.settings.id; i > 0 {
 			st.peer = m.settings.extra[i-1]
 		}
-		st.feedback, st.deaf = m.settings.feedback, !m.settings.writable
+		st.feedback, st.noReceive = m.settings.feedback, !m.settings.writable
 	})
 	return first
 }
@@ -283,7 +283,7 @@ func (s *Session) response(m *rpcMeta, payload []byte, via *stream) error {
 			return failf("stream %d: an answer to another request, %d", via.id, m.correlation)
 		}
 		if !m.hasSettings {
-			return s.lastWord()
+			return s.lastFrame()
 		}
 		return s.resetAll(m, 0)
 	}
@@ -443,7 +443,7 @@ func (s *Session) establish(m *rpcMeta, c *call, accepted int) (first uint64, un
 		if st.peer = m.settings.id; i > 0 && i < accepted {
 			st.peer = m.settings.extra[i-1]
 		}
-		st.feedback, st.deaf = m.settings.feedback, !m.settings.writable
+		st.feedback, st.noReceive = m.settings.feedback, !m.settings.writable
 		st.call.Store(nil)
 		if first == 0 && !st.canceled {
 			first = st.id

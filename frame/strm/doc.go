@@ -69,7 +69,7 @@
 // Messages above 64 KiB are sent in segments, between which other streams have their
 // turn. One request opens at most 256 streams. Frames that precede an answer are
 // kept up to 1 MiB and 1,024 of them. Streams that we have ended are kept until the
-// peer has its last word, as many as were open at once, at least 1,024; one that has
+// peer has its last frame, as many as were open at once, at least 1,024; one that has
 // to make place is as one that never was. A thousand frames in a row that mean
 // nothing end the connection, as do a thousand segments of less than 32 bytes, or
 // ten empty ones, in a row. The late answer to a call that was given up is not

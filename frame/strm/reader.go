@@ -402,10 +402,10 @@ func (s *Session) uselessFrame() error {
 	return nil
 }
 
-// lastWord takes what comes for a call or stream that nobody here knows any more. A
+// lastFrame takes what comes for a call or stream that nobody here knows any more. A
 // burst of them is honest where as many were given up or closed at once: each of
 // those pays for one, and what was not paid for is useless.
-func (s *Session) lastWord() error {
+func (s *Session) lastFrame() error {
 	s.mu.Lock()
 	paid := s.owed > 0
 	if paid {

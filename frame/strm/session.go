@@ -22,7 +22,7 @@ type Session struct {
 	mu      sync.Mutex
 	table   table
 	pending []byte // what the reader wants written
-	owed    int    // last words that may still come for what is not in the table, and are no flood
+	owed    int    // last frames that may still come for what is not in the table, and are no flood
 }
 
 func newSession(client bool, maxMessage, peerBody int) *Session {
@@ -76,8 +76,8 @@ type stream struct {
 	call  atomic.Pointer[call] // its request, while that has no answer
 
 	// Set before the phase is live.
-	feedback bool // the peer wants to hear what was taken
-	deaf     bool // the peer reads nothing
+	feedback  bool // the peer wants to hear what was taken
+	noReceive bool // the peer reads nothing
 
 	canceled bool // given up before the answer; under the lock
 	again    bool // our CLOSE was repeated, so that an RST may be all the peer can say; under the lock
@@ -199,7 +199,7 @@ func (t *table) remove(st *stream) {
 	t.unwait(st)
 }
 
-// wait notes that st is there for the peer's last word only. It returns the one
+// wait notes that st is there for the peer's last frame only. It returns the one
 // whose place it takes, if there are too many.
 func (t *table) wait(st *stream) (evicted *stream) {
 	if st.older != nil || t.oldest == st {
@@ -236,7 +236,7 @@ func (t *table) unwait(st *stream) {
 	st.older, st.newer = nil, nil
 }
 
-// await has st wait for the peer's last word in phase p, under the lock. What
+// await has st wait for the peer's last frame in phase p, under the lock. What
 // loses its place for it has ended: should the peer ever answer its CLOSE, that is a
 // frame for a stream that is not there. The kernel of ended, if it is not 0, waits
 // for it and is to be told.

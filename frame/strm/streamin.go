@@ -60,7 +60,7 @@ func (s *Session) addressee(id int64) *stream {
 func (s *Session) stray(fm *frameMeta) error {
 	in := &s.in
 	if fm.typ == typeRST && !fm.hasSource {
-		return s.lastWord()
+		return s.lastFrame()
 	}
 	if !fm.hasSource || fm.typ == typeFeedback || in.hasAnswer && in.answered == fm.source {
 		return s.uselessFrame()
@@ -252,7 +252,7 @@ func (s *Session) peerReset(st *stream) error {
 		return s.reply(func(b []byte) []byte { return s.appendOurClose(b, st) })
 	}
 	if was == closed || was == gone {
-		return s.lastWord()
+		return s.lastFrame()
 	}
 	return nil
 }

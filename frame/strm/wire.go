@@ -39,7 +39,7 @@ const (
 	tinySegment   = 32        // bytes
 	maxEmpty      = 10        // segments without a byte in a row
 	maxPending    = 256 << 10 // bytes of answers that the peer does not read
-	leastClosing  = 1024      // streams that wait for the peer's last word, as many as were open if that is more
+	leastClosing  = 1024      // streams that wait for the peer's last frame, as many as were open if that is more
 )
 
 // Magic numbers of the two kinds of packets, big endian.

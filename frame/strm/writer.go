@@ -50,7 +50,7 @@ func (s *Session) Messages(o *frame.Out, id uint64, run pool.Queue) {
 
 // dataRun writes messages on an established stream, one frame each.
 func (s *Session) dataRun(o *frame.Out, st *stream, run pool.Queue) {
-	if st.deaf || run.Len() == 0 {
+	if st.noReceive || run.Len() == 0 {
 		run.Release()
 		return
 	}
@@ -87,7 +87,7 @@ func (s *Session) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) 
 	st := s.stream(id)
 	switch {
 	case st == nil:
-	case st.is(live) && !st.deaf:
+	case st.is(live) && !st.noReceive:
 		s.sent(o, st, to-off)
 		o.Buf = appendDataHead(o.Buf, st.peer, int64(st.id), to-off, !last)
 		o.Payload(m.Bytes()[off:to])

@@ -63,6 +63,7 @@ type Frame struct {
 	// what the piece takes of the credit of its stream and connection, as the wire counts.
 	Payload     []byte
 	First, Last bool
+	Packed      bool // with First: the message is compressed, see Session.Unpack
 	Total       int
 	Cost        int
 

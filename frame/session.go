@@ -1,6 +1,7 @@
 package frame
 
 import (
+	"errors"
 	"time"
 
 	"github.com/sluicerpc/sluice/pool"
@@ -50,6 +51,10 @@ type Session interface {
 	// events of each Flush.
 	Wake() time.Time
 
+	// Unpack returns what a message of stream id holds that came Packed, at most most
+	// bytes, and takes m over. It is called by who takes the message, any time. An error
+	// ends the stream: ErrUnpacked if it would be more.
+	Unpack(id uint64, m pool.Message, most int) (pool.Message, error)
 	// Closed is called once, when the connection has ended or has never begun: any time
 	// after the handshake, by anyone.
 	Closed()
@@ -78,6 +83,17 @@ func (Base) Event(*Frame) bool { return false }
 
 // Wake asks for no Tick.
 func (Base) Wake() time.Time { return time.Time{} }
+
+// Unpack knows no compression.
+func (Base) Unpack(_ uint64, m pool.Message, _ int) (pool.Message, error) {
+	m.Release()
+	return pool.Message{}, errPacked
+}
+
+var errPacked = errors.New("a compressed message, and the protocol has none")
+
+// ErrUnpacked is what Unpack fails with where a message holds more than it may.
+var ErrUnpacked = errors.New("the message is too large when it is unpacked")
 
 // Closed has nothing to give back.
 func (Base) Closed() {}

@@ -23,7 +23,7 @@ type span struct {
 	off   uint32
 	n     uint32
 	live  uint32 // 1 until released; atomic once the message is handed out
-	cost  uint32 // see SetCost
+	price uint32 // see SetCost, with packedBit
 	touch atomic.Pointer[Notice]
 }
 
@@ -111,7 +111,7 @@ func (m Message) Len() int {
 // zero Message has none.
 func SetCost(m Message, n int) {
 	if m.s != nil {
-		m.s.cost = uint32(n)
+		m.s.price = m.s.price&packedBit | uint32(n)
 	}
 }
 
@@ -120,8 +120,25 @@ func Cost(m Message) int {
 	if m.s == nil {
 		return 0
 	}
-	return int(m.s.cost)
+	return m.s.cost()
 }
+
+func (s *span) cost() int { return int(s.price &^ packedBit) }
+
+// packedBit is in a price beside the cost, which is well below it: a span of one more
+// word would be longer than a cache line has room for.
+const packedBit = 1 << 31
+
+// MarkPacked notes that m's bytes are compressed, as its stream has agreed on. It keeps
+// them so until somebody takes it: what waits should take no more memory than the wire.
+func MarkPacked(m Message) {
+	if m.s != nil {
+		m.s.price |= packedBit
+	}
+}
+
+// IsPacked tells whether MarkPacked was called.
+func IsPacked(m Message) bool { return m.s != nil && m.s.price&packedBit != 0 }
 
 // Clone returns a copy that shares no memory with m. Use it for a small message
 // that is kept for long: the original may keep a whole block alive.

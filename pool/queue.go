@@ -26,7 +26,7 @@ func (q *Queue) Push(m Message) {
 	q.tail = s
 	q.n++
 	q.bytes += int(s.n)
-	q.cost += int(s.cost)
+	q.cost += s.cost()
 }
 
 // PushFront puts m before everything else.
@@ -50,7 +50,7 @@ func (q *Queue) Pop() (m Message, ok bool) {
 	s.next = nil
 	q.n--
 	q.bytes -= int(s.n)
-	q.cost -= int(s.cost)
+	q.cost -= s.cost()
 	return Message{s}, true
 }
 
@@ -119,13 +119,13 @@ func (q *Queue) Release() {
 func (q *Queue) Take(room, most int) (r Queue) {
 	for s := q.head; s != nil; s = s.next {
 		n := int(s.n)
-		if room -= int(s.cost); room < 0 || n > most {
+		if room -= s.cost(); room < 0 || n > most {
 			break
 		}
 		r.tail = s
 		r.n++
 		r.bytes += n
-		r.cost += int(s.cost)
+		r.cost += s.cost()
 	}
 	if r.n == 0 {
 		return r

@@ -193,6 +193,15 @@ func TestAQueueSumsCosts(t *testing.T) {
 	check("empty", &q, 0)
 	r.Release()
 	check("released", &r, 0)
+	m = New(3)
+	if SetCost(m, 7); IsPacked(m) {
+		t.Error("a message is packed by itself")
+	}
+	MarkPacked(m)
+	if SetCost(m, 8); !IsPacked(m) || Cost(m) != 8 {
+		t.Errorf("packed %v, cost %d", IsPacked(m), Cost(m))
+	}
+	m.Release()
 	if Cost(Message{}) != 0 {
 		t.Error("a zero Message costs something")
 	}

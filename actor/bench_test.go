@@ -240,3 +240,33 @@ func BenchmarkLife(b *testing.B) {
 		}
 	}
 }
+
+// One message at a time, each with a turn of its own: what a lone request costs.
+func BenchmarkLoneSendFill(b *testing.B) {
+	s, sess, o, ctx, p := benchStream(), &dropSession{}, &frame.Out{}, context.Background(), make([]byte, 64)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := s.Send(ctx, pool.Copy(p)); err != nil {
+			b.Fatal(err)
+		}
+		s.Fill(sess, o, endless, true)
+		_ = s.PeerGrant(s.cred.sent + endless)
+	}
+}
+
+// And what a lone answer costs that is here when it is asked for.
+func BenchmarkLoneDeliverReceive(b *testing.B) {
+	s, sess, o, ctx, p := benchStream(), &dropSession{}, &frame.Out{}, context.Background(), make([]byte, 64)
+	b.ReportAllocs()
+	for b.Loop() {
+		var run pool.Queue
+		run.Push(arriving(pool.Copy(p)))
+		_ = s.Deliver(&run, time.Time{})
+		m, err := s.Receive(ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		m.Release()
+		s.Fill(sess, o, 0, false)
+	}
+}

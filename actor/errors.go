@@ -29,7 +29,7 @@ var (
 	// ErrRefused: the peer refused the stream; the StreamError says why.
 	ErrRefused = errors.New("sluice: stream refused")
 	// ErrFaceInUse: In and Batches exclude each other on one stream.
-	ErrFaceInUse = errors.New("sluice: the other receive channel of this stream is in use")
+	ErrChannelInUse = errors.New("sluice: the other receive channel of this stream is in use")
 	// ErrSlotUsed: a slot can be used or cancelled once.
 	ErrSlotUsed = errors.New("sluice: slot already used or cancelled")
 	// ErrTooLarge: the message is longer than the peer takes.

@@ -11,7 +11,7 @@ import (
 
 // faces are the channels of a stream, each made when it is first asked for. The
 // stream owns the sending end of all but out.
-type faces struct {
+type channels struct {
 	in      inBuffer          // stream -> user
 	batches chan *Batch       // stream -> user
 	out     chan pool.Message // user -> stream; never closed by the stream
@@ -21,21 +21,21 @@ type faces struct {
 	done     chan struct{}
 	ctxDone  chan struct{}
 	answered chan struct{}
-	stop     chan struct{} // ends the goroutine that feeds in or batches
-	receive  chan struct{} // wakes a Receive; holds one word
+	feedStop     chan struct{} // ends the goroutine that feeds in or batches
+	receiverWake  chan struct{} // wakes a Receive; holds one word
 
-	face                           face
-	slotKnown                      bool    // RoomGone will be called
-	rest                           *rest   // of batches that Receive took; nil: none ever
-	feed                           *func() // feeds in or batches
-	inClosed, slotsClosed, ctxOver bool
+	inbound                           receiveChannel
+	slotWatched                      bool    // RoomGone will be called
+	rest                           *batchRest   // of batches that Receive took; nil: none ever
+	pump                           *func() // feeds in or batches
+	inboundClosed, slotsClosed, ctxOver bool
 	outRuns, endAsked              bool // the goroutine of out; CloseSend while it runs
 	sendOver                       bool
-	givenUp                        bool // this side reads no more
+	feedStopped                        bool // this side reads no more
 	slotOut                        bool // a slot is in slots, or somebody has it
 	slotGen                        uint32
 	receivers                      int32
-	watchers                       int32 // who have asked for GivenUp, and feed a channel
+	feeders                       int32 // who have asked for GivenUp, and feed a channel
 
 	waitHead, waitTail *waiter
 	spare              *waiter // to wait with again
@@ -47,90 +47,90 @@ var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c
 
 // newWaiter returns a waiter to be used once. A stream keeps one: a pool for all
 // would carry its channel from one synctest bubble into another.
-func (f *faces) newWaiter() *waiter {
-	if w := f.spare; w != nil {
-		f.spare = nil
+func (ch *channels) newWaiter() *waiter {
+	if w := ch.spare; w != nil {
+		ch.spare = nil
 		return w
 	}
 	return &waiter{ready: make(chan error, 1)}
 }
 
-func (f *faces) pushWaiter(w *waiter) {
+func (ch *channels) pushWaiter(w *waiter) {
 	w.next = nil
-	if f.waitTail == nil {
-		f.waitHead = w
+	if ch.waitTail == nil {
+		ch.waitHead = w
 	} else {
-		f.waitTail.next = w
+		ch.waitTail.next = w
 	}
-	f.waitTail = w
+	ch.waitTail = w
 }
 
-func (f *faces) popWaiter() *waiter {
-	w := f.waitHead
+func (ch *channels) popWaiter() *waiter {
+	w := ch.waitHead
 	if w == nil {
 		return nil
 	}
-	if f.waitHead = w.next; f.waitHead == nil {
-		f.waitTail = nil
+	if ch.waitHead = w.next; ch.waitHead == nil {
+		ch.waitTail = nil
 	}
 	w.next = nil
 	return w
 }
 
-func (f *faces) removeWaiter(w *waiter) bool {
+func (ch *channels) removeWaiter(w *waiter) bool {
 	var prev *waiter
-	for x := f.waitHead; x != nil; prev, x = x, x.next {
+	for x := ch.waitHead; x != nil; prev, x = x, x.next {
 		if x != w {
 			continue
 		}
 		if prev == nil {
-			f.waitHead = w.next
+			ch.waitHead = w.next
 		} else {
 			prev.next = w.next
 		}
-		if f.waitTail == w {
-			f.waitTail = prev
+		if ch.waitTail == w {
+			ch.waitTail = prev
 		}
 		return true
 	}
 	return false
 }
 
-func (f *faces) wakeReceiver() {
-	if f.receivers == 0 {
+func (ch *channels) wakeReceiver() {
+	if ch.receivers == 0 {
 		return
 	}
 	select {
-	case f.receive <- struct{}{}:
+	case ch.receiverWake <- struct{}{}:
 	default:
 	}
 }
 
 // closeSend tells everyone that the sending half is over.
-func (f *faces) closeSend() {
-	if f.sendOver {
+func (ch *channels) closeSend() {
+	if ch.sendOver {
 		return
 	}
-	f.sendOver = true
-	if f.sendDone != nil {
-		close(f.sendDone)
+	ch.sendOver = true
+	if ch.sendDone != nil {
+		close(ch.sendDone)
 	}
-	f.closeSlots()
+	ch.closeSlots()
 }
 
 // SendDone is closed when the stream will take no further message.
 func (s *Stream) SendDone() <-chan struct{} {
 	s.mu.Lock()
 	defer s.unlock()
-	f := s.face()
-	if f.sendDone == nil {
+	ch := s.makeChannels()
+	if ch.sendDone == nil {
 		if s.sendErr() != nil {
-			f.sendOver, f.sendDone = true, closed
+			ch.sendOver, ch.sendDone = true, closed
 			return closed
 		}
-		f.sendDone = make(chan struct{})
+		ch.sendDone = make(chan struct{})
 	}
-	return f.sendDone
+	return ch.sendDone
 }
 
 // Done is closed when both halves have ended and nothing will change again.
@@ -141,14 +141,14 @@ func (s *Stream) Done() <-chan struct{} {
 }
 
 func (s *Stream) doneLocked() <-chan struct{} {
-	f := s.face()
-	if f.done == nil {
+	ch := s.makeChannels()
+	if ch.done == nil {
 		if s.st.done {
 			return closed
 		}
-		f.done = make(chan struct{})
+		ch.done = make(chan struct{})
 	}
-	return f.done
+	return ch.done
 }
 
 // ContextDone is the Done channel of the stream's context: closed when the
@@ -156,26 +156,26 @@ func (s *Stream) doneLocked() <-chan struct{} {
 func (s *Stream) ContextDone() <-chan struct{} {
 	s.mu.Lock()
 	defer s.unlock()
-	f := s.face()
-	if f.ctxDone == nil {
-		f.ctxDone = make(chan struct{})
-		if f.ctxOver || s.st.done {
-			f.ctxOver = true
-			close(f.ctxDone)
+	ch := s.makeChannels()
+	if ch.ctxDone == nil {
+		ch.ctxDone = make(chan struct{})
+		if ch.ctxOver || s.st.done {
+			ch.ctxOver = true
+			close(ch.ctxDone)
 		}
 	}
-	return f.ctxDone
+	return ch.ctxDone
 }
 
 // EndContext ends the stream's context: the handler has returned.
 func (s *Stream) EndContext() {
 	s.mu.Lock()
 	defer s.unlock()
-	f := s.face()
-	if f.ctxDone != nil && !f.ctxOver {
-		close(f.ctxDone)
+	ch := s.makeChannels()
+	if ch.ctxDone != nil && !ch.ctxOver {
+		close(ch.ctxDone)
 	}
-	f.ctxOver = true
+	ch.ctxOver = true
 }
 
 // ContextOver tells whether the stream's context has ended, and the stream's
@@ -183,18 +183,18 @@ func (s *Stream) EndContext() {
 func (s *Stream) ContextOver() (bool, error) {
 	s.mu.Lock()
 	defer s.unlock()
-	return s.st.done || s.f != nil && s.f.ctxOver, s.errLocked()
+	return s.st.done || s.ch != nil && s.ch.ctxOver, s.errLocked()
 }
 
 // Answer waits until the peer has accepted the stream.
 func (s *Stream) Answer(ctx context.Context) (pool.Message, frame.Metadata, error) {
 	s.mu.Lock()
 	if !s.answered {
-		f := s.face()
-		if f.answered == nil {
-			f.answered = make(chan struct{})
+		ch := s.makeChannels()
+		if ch.answered == nil {
+			ch.answered = make(chan struct{})
 		}
-		c := f.answered
+		c := ch.answered
 		s.unlock()
 		select {
 		case <-c:
@@ -205,24 +205,24 @@ func (s *Stream) Answer(ctx context.Context) (pool.Message, frame.Metadata, erro
 		s.mu.Lock()
 	}
 	defer s.unlock()
-	e := s.ends
-	if e == nil {
+	oc := s.outcome
+	if oc == nil {
 		return pool.Message{}, nil, nil
 	}
-	if e.failure != nil && e.reply.IsZero() && e.header == nil {
-		return pool.Message{}, nil, e.failure
+	if oc.failure != nil && oc.reply.IsZero() && oc.header == nil {
+		return pool.Message{}, nil, oc.failure
 	}
-	return e.reply, e.header, nil
+	return oc.reply, oc.header, nil
 }
 
 // Trailer returns what came with the peer's end.
 func (s *Stream) Trailer() frame.Metadata {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ends == nil {
+	if s.outcome == nil {
 		return nil
 	}
-	return s.ends.trailer
+	return s.outcome.trailer
 }
 
 // Idle offers the time of the last message while the stream has been silent for
@@ -230,14 +230,14 @@ func (s *Stream) Trailer() frame.Metadata {
 func (s *Stream) Idle() <-chan time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := s.f
-	if f == nil || f.idle == nil {
+	ch := s.ch
+	if ch == nil || ch.idle == nil {
 		return nil
 	}
-	if f.idle.ch == nil {
-		f.idle.start()
+	if ch.idle.ch == nil {
+		ch.idle.start()
 	}
-	return f.idle.ch
+	return ch.idle.ch
 }
 
 // Close ends both halves in order and waits until that is done on both sides,
@@ -257,16 +257,16 @@ func (s *Stream) Close(ctx context.Context) error {
 }
 
 // stopPump ends the goroutine that feeds In or Batches.
-func (s *Stream) stopPump() {
-	f := s.f
-	if f == nil || f.givenUp {
+func (s *Stream) stopFeeding() {
+	ch := s.ch
+	if ch == nil || ch.feedStopped {
 		return
 	}
-	f.givenUp = true
-	if f.stop != nil {
-		close(f.stop)
+	ch.feedStopped = true
+	if ch.feedStop != nil {
+		close(ch.feedStop)
 	}
 	if s.st.recv != recvOpen {
-		s.closeFaces(f)
+		s.closeInbound(ch)
 	}
 }

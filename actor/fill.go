@@ -11,12 +11,12 @@ import (
 func (s *Stream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (used int, again bool) {
 	s.mu.Lock()
 	if data {
-		s.inData = false
+		s.dataRequested = false
 	} else {
-		s.inControl = false
+		s.controlRequested = false
 	}
-	if s.want != 0 {
-		s.controls(sess, o)
+	if s.control != 0 {
+		s.writeControl(sess, o)
 	}
 	if !data || s.st.retired {
 		s.unlock()
@@ -25,7 +25,7 @@ func (s *Stream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (us
 	b := s.gather(most)
 	again = s.hasData() && !b.end && !s.st.retired
 	if again {
-		s.inData = true
+		s.dataRequested = true
 	}
 	s.filling = !b.piece.IsZero()
 	id := s.link.ID()
@@ -41,50 +41,50 @@ func (s *Stream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (us
 }
 
 // controls writes the control frames that are due.
-func (s *Stream) controls(sess frame.Session, o *frame.Out) {
-	w := s.want
-	s.want = 0
+func (s *Stream) writeControl(sess frame.Session, o *frame.Out) {
+	c := s.control
+	s.control = 0
 	id := s.link.ID()
-	e := s.ends
-	if first := s.first; w&wantOpen != 0 && first != nil {
-		s.first = nil
-		first.Stream = id
-		sess.Control(o, first)
-		rejected := first.Kind == frame.Reject
-		frame.PutFrame(first)
+	oc := s.outcome
+	if opening := s.firstFrame; c&controlOpen != 0 && opening != nil {
+		s.firstFrame = nil
+		opening.Stream = id
+		sess.Control(o, opening)
+		rejected := opening.Kind == frame.Reject
+		frame.PutFrame(opening)
 		if rejected {
 			s.apply(s.st.lost())
 			s.dropIn() // nobody can take it
 			return
 		}
 	}
-	if w&wantReset != 0 {
+	if c&controlReset != 0 {
 		f := o.Scratch(frame.Reset, id)
-		f.Code, f.Reason = e.resetErr.Code, e.resetErr.Reason
+		f.Code, f.Reason = oc.resetErr.Code, oc.resetErr.Reason
 		sess.Control(o, f)
 		s.apply(s.st.resetWritten())
 		return
 	}
-	if w&wantCredit != 0 {
+	if c&controlCredit != 0 {
 		f := o.Scratch(frame.Credit, id)
 		f.Value = s.win.granted
 		sess.Control(o, f)
 	}
-	if w&wantStop != 0 {
+	if c&controlStop != 0 {
 		f := o.Scratch(frame.Stop, id)
-		if e != nil {
-			f.Code = e.stop
+		if oc != nil {
+			f.Code = oc.stop
 		}
 		sess.Control(o, f)
 	}
-	if w&wantEnded != 0 {
+	if c&controlEnded != 0 {
 		f := o.Scratch(frame.Ended, id)
-		f.Value = s.messages
+		f.Value = s.messagesTaken
 		sess.Control(o, f)
-		s.st.toldHanded = true
-		s.apply(s.st.settle())
+		s.st.sentEnded = true
+		s.apply(s.st.checkDone())
 	}
-	if w&wantEnd != 0 && s.endDue() { // it may have gone with the last of the data
+	if c&controlEnd != 0 && s.endDue() { // it may have gone with the last of the data
 		writeEnd(sess, o, id, s.status())
 		s.apply(s.st.endWritten())
 	}
@@ -92,10 +92,10 @@ func (s *Stream) controls(sess frame.Session, o *frame.Out) {
 
 // status is what our end says, nil if it is in order.
 func (s *Stream) status() *frame.Frame {
-	if s.ends == nil {
+	if s.outcome == nil {
 		return nil
 	}
-	return s.ends.status
+	return s.outcome.status
 }
 
 func writeEnd(sess frame.Session, o *frame.Out, id uint64, status *frame.Frame) {
@@ -119,19 +119,19 @@ type burst struct {
 // gather takes what fits into most and the stream's credit out of the queue.
 func (s *Stream) gather(most int) (b burst) {
 	room := min(s.cred.eligible, most)
-	lead := s.lead // goes alone: what is behind it may have to wait
-	if s.cur.IsZero() && !lead {
+	alone := s.opensWith // goes alone: what is behind it may have to wait
+	if s.partial.IsZero() && !alone {
 		s.gatherWhole(&b, room)
 	}
-	if room-b.used >= s.firstCost() {
+	if room-b.used >= s.leastCost() {
 		s.gatherPiece(&b, room-b.used)
 	}
 	s.cred.sent += uint64(b.used)
 	switch {
 	case s.cfg.granted():
-	case lead: // it is no part of what the receiver reports
+	case alone: // it is no part of what the receiver reports
 		s.cred.granted += uint64(b.used)
-		s.lead = !s.cur.IsZero() || b.piece.IsZero()
+		s.opensWith = !s.partial.IsZero() || b.piece.IsZero()
 	default:
 		s.freed(&b)
 	}
@@ -154,20 +154,20 @@ func (s *Stream) gatherWhole(b *burst, room int) {
 
 // gatherPiece takes a fragment of the message whose turn it is.
 func (s *Stream) gatherPiece(b *burst, room int) {
-	if s.cur.IsZero() {
-		s.cur, _ = s.out.Pop()
-		s.curOff = 0
-		if s.cur.Len() > s.cfg.Caps.MaxFragment {
+	if s.partial.IsZero() {
+		s.partial, _ = s.out.Pop()
+		s.partialSent = 0
+		if s.partial.Len() > s.cfg.Caps.MaxFragment {
 			s.large--
 		}
 	}
-	b.piece, b.off = s.cur, int(s.curOff)
+	b.piece, b.off = s.partial, int(s.partialSent)
 	caps := &s.cfg.Caps
-	b.n = min(room, pool.Cost(s.cur)-b.off, caps.MaxFragment+max(caps.Overhead-b.off, 0))
+	b.n = min(room, pool.Cost(s.partial)-b.off, caps.MaxFragment+max(caps.Overhead-b.off, 0))
 	b.used += b.n
-	s.curOff += int32(b.n)
-	if b.off+b.n == pool.Cost(s.cur) {
-		s.cur = pool.Message{}
+	s.partialSent += int32(b.n)
+	if b.off+b.n == pool.Cost(s.partial) {
+		s.partial = pool.Message{}
 	}
 }
 
@@ -195,10 +195,10 @@ func (s *Stream) filled(end bool) {
 	s.mu.Lock()
 	defer s.unlock()
 	s.filling = false
-	if s.dropCur {
-		s.dropCur = false
-		s.forgetCur()
-		s.turn() // nothing is before our end any more
+	if s.dropPartial {
+		s.dropPartial = false
+		s.forgetPartial()
+		s.requestData() // nothing is before our end any more
 	}
 	if end {
 		s.apply(s.st.endWritten())

@@ -3,10 +3,10 @@ package actor
 import "github.com/sluicerpc/sluice/pool"
 
 // first says what the first message of a stream is.
-type first uint8
+type firstMessage uint8
 
 const (
-	firstData    first = iota
+	firstData    firstMessage = iota
 	firstRequest       // it was too long to travel with the open
 	firstReply         // it was too long to travel with the answer
 )
@@ -17,8 +17,8 @@ const (
 func (s *Stream) OnRequest(f func()) {
 	s.mu.Lock()
 	defer s.unlock()
-	e := s.more()
-	e.first, e.onRequest = firstRequest, f
+	oc := s.makeOutcome()
+	oc.firstMessage, oc.onRequest = firstRequest, f
 }
 
 // Request takes the request that OnRequest's function was told of. It is zero if it
@@ -28,7 +28,7 @@ func (s *Stream) Request() pool.Message {
 	defer s.unlock()
 	m, ok := s.in.Pop()
 	if ok {
-		s.took(m)
+		s.accountOne(m)
 	}
 	return m
 }
@@ -36,19 +36,19 @@ func (s *Stream) Request() pool.Message {
 // divert looks at what begins with the first message. A reply leaves the mailbox at
 // once, for its reader need not ask for it: from now on it counts as what the answer
 // brought.
-func (s *Stream) divert(run *pool.Queue) {
-	e := s.ends
-	what := e.first
-	e.first = firstData
-	if what == firstRequest {
-		s.later().wake, e.onRequest = e.onRequest, nil
+func (s *Stream) takeFirst(run *pool.Queue) {
+	oc := s.outcome
+	kind := oc.firstMessage
+	oc.firstMessage = firstData
+	if kind == firstRequest {
+		s.later().wake, oc.onRequest = oc.onRequest, nil
 		return
 	}
 	m, _ := run.Pop()
-	s.took(m)
+	s.accountOne(m)
 	s.link.Keep(m.Len())
-	e.reply = m
-	s.answer()
+	oc.reply = m
+	s.markAnswered()
 	s.requeue()
 }
 

@@ -12,20 +12,20 @@ import (
 func (s *Stream) Out() chan<- pool.Message {
 	s.mu.Lock()
 	defer s.unlock()
-	f := s.face()
-	if f.out != nil {
-		return f.out
+	ch := s.makeChannels()
+	if ch.out != nil {
+		return ch.out
 	}
-	f.out = make(chan pool.Message)
+	ch.out = make(chan pool.Message)
 	if s.sendErr() != nil {
-		return f.out
+		return ch.out
 	}
-	if f.sendDone == nil {
-		f.sendDone = make(chan struct{})
+	if ch.sendDone == nil {
+		ch.sendDone = make(chan struct{})
 	}
-	f.outRuns = true
-	go s.pumpOut(f.out, f.sendDone)
-	return f.out
+	ch.outRuns = true
+	go s.pumpOut(ch.out, ch.sendDone)
+	return ch.out
 }
 
 // pumpOut takes messages from out while there is credit, until the sending half
@@ -58,7 +58,7 @@ func (s *Stream) closeOut() {
 	if err := s.CloseSend(frame.CodeOK, "", nil); err != nil {
 		s.mu.Lock()
 		defer s.unlock()
-		s.more().faceErr = err
+		s.makeOutcome().channelErr = err
 	}
 }
 
@@ -67,8 +67,8 @@ func (s *Stream) closeOut() {
 func (s *Stream) outEnds() {
 	s.mu.Lock()
 	defer s.unlock()
-	s.f.outRuns = false
-	if s.f.endAsked {
+	s.ch.outRuns = false
+	if s.ch.endAsked {
 		s.apply(s.st.closeSend())
 	}
 }
@@ -80,12 +80,12 @@ func (s *Stream) awaitCredit() error {
 		s.unlock()
 		return err
 	}
-	f := s.face()
-	w := f.newWaiter()
-	w.token = true
-	f.pushWaiter(w)
+	ch := s.makeChannels()
+	w := ch.newWaiter()
+	w.creditOnly = true
+	ch.pushWaiter(w)
 	s.unlock()
-	return s.await(context.Background(), f, w)
+	return s.await(context.Background(), ch, w)
 }
 
 // acceptOut accepts what was taken from Out. There was credit for it when it was
@@ -98,7 +98,7 @@ func (s *Stream) acceptOut(m pool.Message) {
 		s.abort(s.fail(frame.CodeTooLarge, "message sent on Out is larger than the peer takes", false))
 		return
 	}
-	if !s.st.canSend() || s.deaf {
+	if !s.st.canSend() || s.peerNoReceive {
 		m.Release()
 		return
 	}

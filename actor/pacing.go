@@ -44,13 +44,13 @@ func (s *Stream) freed(b *burst) {
 
 // peerReport takes the payload bytes that the receiver has taken in all.
 func (s *Stream) peerReport(total uint64) {
-	e := s.more()
+	oc := s.makeOutcome()
 	total = min(total, s.cred.sent)
-	if total <= e.reported {
+	if total <= oc.reported {
 		return
 	}
-	s.cred.granted += total - e.reported
-	e.reported = total
+	s.cred.granted += total - oc.reported
+	oc.reported = total
 	s.admitWaiting()
 	s.requeue()
 }
@@ -63,7 +63,7 @@ func (s *Stream) report() {
 		return
 	}
 	w.granted = w.payload
-	s.ask(wantCredit)
+	s.requestControl(controlCredit)
 }
 
 // overCap tells whether a sender that chooses its window itself has more unread
@@ -81,15 +81,15 @@ func (s *Stream) resetOverCap() error {
 
 // leading is what is not written of the message that belongs to our open or
 // answer, as credit counts it.
-func (s *Stream) leading() int {
+func (s *Stream) openLeft() int {
 	switch {
-	case !s.lead:
+	case !s.opensWith:
 		return 0
-	case s.cur.IsZero():
+	case s.partial.IsZero():
 		return pool.Cost(s.out.Head())
 	}
-	return pool.Cost(s.cur) - int(s.curOff)
+	return pool.Cost(s.partial) - int(s.partialSent)
 }
 
 // unanswered tells whether data must wait for the answer to our open.
-func (s *Stream) unanswered() bool { return !s.answered && !s.cfg.Caps.Early }
+func (s *Stream) awaitsAnswer() bool { return !s.answered && !s.cfg.Caps.Early }

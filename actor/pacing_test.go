@@ -349,7 +349,7 @@ func TestRequestGoesBeforeTheAnswer(t *testing.T) {
 		c.SendLimit, c.Caps.MaxFragment = 10_000, 6_000
 	})
 	defer x.end()
-	x.s.SetFirst(frame.GetFrame(frame.Open))
+	x.s.SetFirstFrame(frame.GetFrame(frame.Open))
 	if err := x.s.Push(pool.New(15_000)); err != nil { // longer than a fragment, and than the window
 		t.Fatal(err)
 	}
@@ -446,7 +446,7 @@ func TestUnpacedWindowIsWhatIsUnwritten(t *testing.T) {
 	go func() { sent <- x.s.Send(context.Background(), m) }()
 	for {
 		x.s.mu.Lock()
-		waits := x.s.f != nil && x.s.f.waitHead != nil
+		waits := x.s.ch != nil && x.s.ch.waitHead != nil
 		x.s.mu.Unlock()
 		if waits {
 			break

@@ -8,7 +8,7 @@ type post struct {
 	soon          bool // ready, but not on this goroutine's stack
 	room, retire  bool
 	slot          bool // one is offered, and of no use without room
-	fed           bool
+	feeding           bool
 	taken, queued int32
 	from, to      int32 // the window has shrunk
 	wake          func()
@@ -60,8 +60,8 @@ func (s *Stream) unlockAndPost() {
 	if p.retire {
 		s.link.Retire()
 	}
-	if p.fed {
-		s.link.Fed()
+	if p.feeding {
+		s.link.FeedingChanged()
 	}
 	if p.wake != nil {
 		p.wake()

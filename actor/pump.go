@@ -38,12 +38,12 @@ func (b *Batch) Release() {
 }
 
 // A face is the way in which a stream is read.
-type face uint8
+type receiveChannel uint8
 
 const (
-	faceNone face = iota // Receive, from the mailbox
-	faceIn
-	faceBatches
+	channelNone receiveChannel = iota // Receive, from the mailbox
+	channelIn
+	channelBatches
 )
 
 // What an asker for the second face gets.
@@ -56,146 +56,146 @@ var (
 func (s *Stream) In() <-chan pool.Message {
 	s.mu.Lock()
 	defer s.unlock()
-	f := s.face()
-	switch f.face {
-	case faceBatches:
-		s.more().faceErr = ErrFaceInUse
+	ch := s.makeChannels()
+	switch ch.inbound {
+	case channelBatches:
+		s.makeOutcome().channelErr = ErrChannelInUse
 		return closedIn
-	case faceNone:
+	case channelNone:
 		if s.cfg.NoReceive {
 			return closedIn
 		}
-		f.in.c = make(chan pool.Message, s.cfg.InBuffer)
-		s.fixFace(f, faceIn)
+		ch.in.c = make(chan pool.Message, s.cfg.InBuffer)
+		s.useChannel(ch, channelIn)
 	}
-	return f.in.c
+	return ch.in.c
 }
 
 // Batches returns the messages from the peer, as many at a time as there are.
 func (s *Stream) Batches() <-chan *Batch {
 	s.mu.Lock()
 	defer s.unlock()
-	f := s.face()
-	switch f.face {
-	case faceIn:
-		s.more().faceErr = ErrFaceInUse
+	ch := s.makeChannels()
+	switch ch.inbound {
+	case channelIn:
+		s.makeOutcome().channelErr = ErrChannelInUse
 		return closedBatches
-	case faceNone:
+	case channelNone:
 		if s.cfg.NoReceive {
 			return closedBatches
 		}
-		f.batches = make(chan *Batch)
-		s.fixFace(f, faceBatches)
+		ch.batches = make(chan *Batch)
+		s.useChannel(ch, channelBatches)
 	}
-	return f.batches
+	return ch.batches
 }
 
 // fixFace turns to a channel face: who waits in Receive reads through it now.
-func (s *Stream) fixFace(f *faces, face face) {
-	f.face = face
+func (s *Stream) useChannel(ch *channels, kind receiveChannel) {
+	ch.inbound = kind
 	// Made once: a go statement with arguments allocates.
 	feed := s.pumpIn
-	if face == faceBatches {
+	if kind == channelBatches {
 		feed = s.pumpBatches
 	}
-	f.feed = &feed
-	f.wakeReceiver()
-	s.offer(f)
-	if s.st.recv != recvOpen || f.givenUp {
-		s.closeFaces(f)
+	ch.pump = &feed
+	ch.wakeReceiver()
+	s.offer(ch)
+	if s.st.recv != recvOpen || ch.feedStopped {
+		s.closeInbound(ch)
 	}
 }
 
 // push fills In's buffer from the mailbox without waiting. Whoever calls it is
 // the only sender: the lock is held and no goroutine feeds In.
-func (s *Stream) push(f *faces) {
-	for s.in.Len() > 0 && f.in.room(s.in.Head().Len()) {
+func (s *Stream) fillBuffer(ch *channels) {
+	for s.in.Len() > 0 && ch.in.room(s.in.Head().Len()) {
 		m, _ := s.in.Pop()
-		var h handed
-		h.add(m.Len(), pool.Cost(m), s.isPaid(m)) // once it is handed over it is not ours to ask
-		if !f.in.try(m) {
+		var t taken
+		t.add(m.Len(), pool.Cost(m), s.isPaid(m)) // once it is handed over it is not ours to ask
+		if !ch.in.try(m) {
 			s.in.PushFront(m)
 			return
 		}
-		s.settle(&h)
+		s.account(&t)
 	}
 }
 
 // startPump has the actor's goroutine feed the channel until the mailbox is
 // empty or this side reads no more.
-func (s *Stream) startPump(f *faces) {
-	if f.givenUp {
+func (s *Stream) startPump(ch *channels) {
+	if ch.feedStopped {
 		return
 	}
 	s.pumping = true
-	s.fed()
-	if f.stop == nil {
-		f.stop = make(chan struct{})
+	s.feedingChanged()
+	if ch.feedStop == nil {
+		ch.feedStop = make(chan struct{})
 	}
-	go (*f.feed)()
+	go (*ch.pump)()
 }
 
 // A handed is what was handed over and is not accounted for yet.
-type handed struct {
-	n, cost int
+type taken struct {
+	messages, cost int
 	bytes   int  // what cost is for
 	paid    bool // with the message whose credit was returned as it came
 }
 
 // settle accounts for what was handed over.
-func (s *Stream) settle(h *handed) {
-	s.messages += uint64(h.n)
-	if h.paid && s.asm != nil {
-		if s.win.settled { // which made it unread like any other
+func (s *Stream) account(t *taken) {
+	s.messagesTaken += uint64(t.messages)
+	if t.paid && s.asm != nil {
+		if s.win.returned { // which made it unread like any other
 			s.win.gathered -= int32(s.asm.owed)
 		}
 		s.tookPaid(s.asm)
 	}
-	if h.n > 0 {
-		s.credit(h.cost, h.bytes)
+	if t.messages > 0 {
+		s.returnCredit(t.cost, t.bytes)
 	}
-	*h = handed{}
+	*t = taken{}
 }
 
 // isPaid tells whether m's credit was returned while it was assembled.
 func (s *Stream) isPaid(m pool.Message) bool { return s.asm != nil && s.asm.paid == m }
 
 // add counts a message of n bytes.
-func (h *handed) add(n, cost int, paid bool) {
-	h.n++
+func (t *taken) add(n, cost int, paid bool) {
+	t.messages++
 	if paid {
-		h.paid = true
+		t.paid = true
 		return
 	}
-	h.cost += cost
+	t.cost += cost
 
-	h.bytes += n
+	t.bytes += n
 }
 
 // pumpIn is the actor's goroutine for In. It ends when the mailbox is empty or
 // this side reads no more; only it sends on In meanwhile.
 func (s *Stream) pumpIn() {
-	f := s.f
+	ch := s.ch
 	var run pool.Queue
-	var h handed
+	var t taken
 	for {
 		s.mu.Lock()
-		s.settle(&h)
-		if s.in.Len() == 0 || f.givenUp {
-			s.pumpEnds(f)
+		s.account(&t)
+		if s.in.Len() == 0 || ch.feedStopped {
+			s.pumpEnds(ch)
 			return
 		}
-		paid := s.grab(&run)
+		paid := s.takeRun(&run)
 		s.unlock()
 		for m, ok := run.Pop(); ok; m, ok = run.Pop() {
 			n, cost := m.Len(), pool.Cost(m) // once it is handed over it is not ours to ask
-			if !s.give(f, m, &h) {
-				s.putBack(f, m, &run)
+			if !s.sendIn(ch, m, &t) {
+				s.putBack(ch, m, &run)
 				return
 			}
-			if h.add(n, cost, paid); h.n == settleEvery {
+			if t.add(n, cost, paid); t.messages == accountEvery {
 				s.mu.Lock()
-				s.settle(&h)
+				s.account(&t)
 				s.unlock()
 			}
 		}
@@ -204,11 +204,11 @@ func (s *Stream) pumpIn() {
 
 // settleEvery is how many messages are handed over before they are accounted
 // for, should their reader keep up: its peer is to hear of the credit.
-const settleEvery = 64
+const accountEvery = 64
 
 // grab takes what may be handed over without looking again: all that is there,
 // or one alone whose credit was returned while it was assembled.
-func (s *Stream) grab(run *pool.Queue) (paid bool) {
+func (s *Stream) takeRun(run *pool.Queue) (paid bool) {
 	if s.asm == nil || s.asm.paid.IsZero() {
 		*run, s.in = s.in, pool.Queue{}
 		return false
@@ -220,17 +220,17 @@ func (s *Stream) grab(run *pool.Queue) (paid bool) {
 
 // give sends m on In, waiting for room in its buffer; false if this side reads
 // no more. Before it waits it accounts for what was handed over.
-func (s *Stream) give(f *faces, m pool.Message, h *handed) bool {
-	b := &f.in
+func (s *Stream) sendIn(ch *channels, m pool.Message, t *taken) bool {
+	b := &ch.in
 	n := m.Len()
 	if b.room(n) && b.try(m) {
 		return true
 	}
 	s.mu.Lock()
-	s.settle(h)
+	s.account(t)
 	s.unlock()
 	for !b.room(n) && !b.next(n) {
-		if !b.known.await(f.stop) {
+		if !b.known.await(ch.feedStop) {
 			return false
 		}
 	}
@@ -239,91 +239,91 @@ func (s *Stream) give(f *faces, m pool.Message, h *handed) bool {
 	case b.c <- m:
 		b.count(n)
 		return true
-	case <-f.stop:
+	case <-ch.feedStop:
 		return false
 	}
 }
 
 // putBack returns what was not handed over to the mailbox and ends the pump.
-func (s *Stream) putBack(f *faces, m pool.Message, rest *pool.Queue) {
+func (s *Stream) putBack(ch *channels, m pool.Message, rest *pool.Queue) {
 	s.mu.Lock()
 	rest.PushFront(m)
 	rest.Append(&s.in)
 	s.in = *rest
-	s.pumpEnds(f)
+	s.pumpEnds(ch)
 }
 
 // pumpEnds frees the lock, which it is called with.
-func (s *Stream) pumpEnds(f *faces) {
+func (s *Stream) pumpEnds(ch *channels) {
 	s.pumping = false
-	s.fed()
-	if s.evicted {
+	s.feedingChanged()
+	if s.dropUnread {
 		s.dropIn()
 	}
 	switch s.st.recv {
 	case recvStopped, recvStopEnd:
 		s.dropIn()
-		s.closeFaces(f)
+		s.closeInbound(ch)
 	case recvOpen:
 	default:
-		s.closeFaces(f)
+		s.closeInbound(ch)
 	}
 	s.unlock()
 }
 
 // pumpBatches is the actor's goroutine for Batches.
 func (s *Stream) pumpBatches() {
-	f := s.f
+	ch := s.ch
 	for {
 		s.mu.Lock()
-		if s.in.Len() == 0 || f.givenUp {
-			s.pumpEnds(f)
+		if s.in.Len() == 0 || ch.feedStopped {
+			s.pumpEnds(ch)
 			return
 		}
-		b, h := s.batch()
+		b, t := s.batch()
 		s.unlock()
 		select {
-		case f.batches <- b:
+		case ch.batches <- b:
 			s.mu.Lock()
-			s.settle(&h)
+			s.account(&t)
 			s.unlock()
-		case <-f.stop:
+		case <-ch.feedStop:
 			var rest pool.Queue
 			for _, m := range b.msgs[1:] {
 				rest.Push(m)
 			}
-			s.putBack(f, b.msgs[0], &rest)
+			s.putBack(ch, b.msgs[0], &rest)
 			return
 		}
 	}
 }
 
 // batch takes up to MaxBatch messages.
-func (s *Stream) batch() (*Batch, handed) {
+func (s *Stream) batch() (*Batch, taken) {
 	b := batchPool.Get().(*Batch)
-	var h handed
+	var t taken
 	for len(b.msgs) < s.cfg.MaxBatch {
 		m, ok := s.in.Pop()
 		if !ok {
 			break
 		}
-		h.add(m.Len(), pool.Cost(m), s.isPaid(m))
+		t.add(m.Len(), pool.Cost(m), s.isPaid(m))
 		b.msgs = append(b.msgs, m)
 	}
-	return b, h
+	return b, t
 }
 
 // closeFaces closes the receive channel once everything was handed over, or
 // nothing more will be. It is called when no more can arrive.
-func (s *Stream) closeFaces(f *faces) {
-	if f.face == faceNone || s.pumping || f.inClosed || s.in.Len() > 0 && !f.givenUp {
+func (s *Stream) closeInbound(ch *channels) {
+	if ch.inbound == channelNone || s.pumping || ch.inboundClosed || s.in.Len() > 0 && !ch.feedStopped {
 		return
 	}
-	f.inClosed = true
-	if f.face == faceIn {
-		close(f.in.c)
+	ch.inboundClosed = true
+	if ch.inbound == channelIn {
+		close(ch.in.c)
 	} else {
-		close(f.batches)
+		close(ch.batches)
 	}
-	s.apply(s.st.endHanded())
+	s.apply(s.st.endSeen())
 }

@@ -20,28 +20,28 @@ func (s *Stream) Receive(ctx context.Context) (pool.Message, error) {
 			return m, err
 		case nextIn:
 			select {
-			case m, ok := <-s.f.in.c:
+			case m, ok := <-s.ch.in.c:
 				if ok {
 					return m, nil
 				}
 			case <-ctx.Done():
-				return m, s.gaveUp(ctx, next)
+				return m, s.receiveCancelled(ctx, next)
 			}
 		case nextBatch:
 			select {
-			case b, ok := <-s.f.batches:
+			case b, ok := <-s.ch.batches:
 				if ok {
 					return s.unpack(b), nil
 				}
-			case <-s.f.rest.more:
+			case <-s.ch.rest.more:
 			case <-ctx.Done():
-				return m, s.gaveUp(ctx, next)
+				return m, s.receiveCancelled(ctx, next)
 			}
 		case nextWait:
 			select {
-			case <-s.f.receive:
+			case <-s.ch.receiverWake:
 			case <-ctx.Done():
-				return m, s.gaveUp(ctx, next)
+				return m, s.receiveCancelled(ctx, next)
 			}
 		}
 	}
@@ -61,67 +61,67 @@ const (
 func (s *Stream) next(waited next) (pool.Message, next, error) {
 	s.mu.Lock()
 	defer s.unlock()
-	f := s.f
-	f.waited(waited)
-	if f != nil && f.face != faceNone {
-		f.passOn()
-		if f.rest != nil && f.rest.msgs.Len() > 0 {
-			return f.rest.take(), nextMessage, nil
+	ch := s.ch
+	ch.endWait(waited)
+	if ch != nil && ch.inbound != channelNone {
+		ch.passOn()
+		if ch.rest != nil && ch.rest.msgs.Len() > 0 {
+			return ch.rest.take(), nextMessage, nil
 		}
-		if f.face == faceIn && (!f.inClosed || len(f.in.c) > 0) {
+		if ch.inbound == channelIn && (!ch.inboundClosed || len(ch.in.c) > 0) {
 			return pool.Message{}, nextIn, nil
 		}
-		if f.face == faceBatches && !f.inClosed {
-			f.awaitBatch()
+		if ch.inbound == channelBatches && !ch.inboundClosed {
+			ch.awaitBatch()
 			return pool.Message{}, nextBatch, nil
 		}
 	}
 	if m, ok := s.in.Pop(); ok {
-		s.took(m)
+		s.accountOne(m)
 		if s.in.Len() > 0 {
-			f.passOn()
+			ch.passOn()
 		}
 		return m, nextMessage, nil
 	}
 	if s.st.recv != recvOpen {
 		err := s.endErr()
-		s.apply(s.st.endHanded())
-		f.passOn()
+		s.apply(s.st.endSeen())
+		ch.passOn()
 		return pool.Message{}, nextEnd, err
 	}
-	f = s.face()
-	if f.receive == nil {
-		f.receive = make(chan struct{}, 1)
+	ch = s.makeChannels()
+	if ch.receiverWake == nil {
+		ch.receiverWake = make(chan struct{}, 1)
 	}
-	f.receivers++
+	ch.receivers++
 	return pool.Message{}, nextWait, nil
 }
 
 // waited notes that a Receive waits no longer for what next told it to wait for.
-func (f *faces) waited(what next) {
+func (ch *channels) endWait(what next) {
 	switch what {
 	case nextWait:
-		f.receivers--
+		ch.receivers--
 	case nextBatch:
-		f.rest.waiting--
+		ch.rest.waiting--
 	}
 }
 
 // passOn wakes the next of several receivers: a word wakes one.
-func (f *faces) passOn() {
-	if f != nil && f.receivers > 0 {
-		f.wakeReceiver()
+func (ch *channels) passOn() {
+	if ch != nil && ch.receivers > 0 {
+		ch.wakeReceiver()
 	}
 }
 
 // gaveUp is the error of a Receive whose context ended: the stream's, if it has failed,
 // for that ends the stream's own context too. A word that was meant for it goes to the
 // next.
-func (s *Stream) gaveUp(ctx context.Context, waited next) error {
+func (s *Stream) receiveCancelled(ctx context.Context, waited next) error {
 	s.mu.Lock()
-	s.f.waited(waited)
+	s.ch.endWait(waited)
 	if waited == nextWait && (s.in.Len() > 0 || s.st.recv != recvOpen) {
-		s.f.wakeReceiver()
+		s.ch.wakeReceiver()
 	}
 	var failure error
 	if s.st.recv == recvDead && s.in.Len() == 0 {
@@ -139,25 +139,25 @@ func (s *Stream) gaveUp(ctx context.Context, waited next) error {
 }
 
 // A rest is what Receive keeps of the batches that it took.
-type rest struct {
+type batchRest struct {
 	msgs    pool.Queue
 	waiting int           // Receives that wait for a batch
 	more    chan struct{} // tells one of them of msgs; holds one word
 }
 
 // awaitBatch counts a Receive that is about to wait for a batch.
-func (f *faces) awaitBatch() {
-	if f.rest == nil {
-		f.rest = &rest{more: make(chan struct{}, 1)}
+func (ch *channels) awaitBatch() {
+	if ch.rest == nil {
+		ch.rest = &batchRest{more: make(chan struct{}, 1)}
 	}
-	f.rest.waiting++
+	ch.rest.waiting++
 }
 
 // unpack returns a batch's first message and keeps the others for the next
 // Receive; those of a batch before it go first.
 func (s *Stream) unpack(b *Batch) pool.Message {
 	s.mu.Lock()
-	r := s.f.rest
+	r := s.ch.rest
 	r.waiting--
 	for i := range b.Len() {
 		r.msgs.Push(b.Keep(i))
@@ -169,7 +169,7 @@ func (s *Stream) unpack(b *Batch) pool.Message {
 }
 
 // take returns the first message, and has one who waits for a batch take the next.
-func (r *rest) take() pool.Message {
+func (r *batchRest) take() pool.Message {
 	m, _ := r.msgs.Pop()
 	if r.msgs.Len() > 0 && r.waiting > 0 {
 		select {

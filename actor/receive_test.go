@@ -38,7 +38,7 @@ func TestABatchServesEveryReceive(t *testing.T) {
 			arrive(t, s, sizes...)
 			for range readers {
 				if err := <-errs; err != nil {
-					t.Errorf("one of %d: %v, with %d messages there", readers, err, s.f.rest.msgs.Len())
+					t.Errorf("one of %d: %v, with %d messages there", readers, err, s.ch.rest.msgs.Len())
 				}
 			}
 		})

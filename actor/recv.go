@@ -20,7 +20,7 @@ func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
 	defer s.unlock()
 	cost := run.Cost()
 
-	if keep, err := s.admit(cost); !keep {
+	if keep, err := s.checkArrival(cost); !keep {
 		s.discard(cost, run.Bytes())
 		run.Release()
 		return err
@@ -58,7 +58,7 @@ func (s *Stream) tooLong(run *pool.Queue) int {
 }
 
 // admit checks that bytes may arrive, and tells whether to keep them.
-func (s *Stream) admit(cost int) (bool, error) {
+func (s *Stream) checkArrival(cost int) (bool, error) {
 	if !s.st.dataAllowed() {
 		s.win.recvd += uint64(cost)
 		s.abort(s.fail(frame.CodeStreamState, "data after the end", false))
@@ -84,11 +84,11 @@ func (s *Stream) admit(cost int) (bool, error) {
 func (s *Stream) discard(cost, n int) {
 	s.win.taken += uint64(cost)
 	s.later().taken += int32(cost)
-	s.consumed(n)
+	s.countPayload(n)
 }
 
 // consumed counts payload that is not here any more, for protocols that report it.
-func (s *Stream) consumed(n int) {
+func (s *Stream) countPayload(n int) {
 	if s.cfg.Caps.Pacing == frame.Reported && !s.st.done {
 		s.win.payload += uint64(n)
 		s.report()
@@ -101,9 +101,9 @@ func (s *Stream) consumed(n int) {
 const returnEvery = 1 << 10
 
 // giveBack returns the connection's credit of what had been kept.
-func (s *Stream) giveBack(cost int) {
+func (s *Stream) returnToConn(cost int) {
 	w := &s.win
-	if w.settled {
+	if w.returned {
 		w.gathered -= int32(cost)
 		return
 	}
@@ -117,41 +117,41 @@ func (s *Stream) giveBack(cost int) {
 // enqueue puts messages into the mailbox, or further if there is nothing before
 // them.
 func (s *Stream) enqueue(run *pool.Queue, now time.Time) {
-	if s.ends != nil && s.ends.first != firstData {
-		s.divert(run)
+	if s.outcome != nil && s.outcome.firstMessage != firstData {
+		s.takeFirst(run)
 	}
 	s.in.Append(run)
-	f := s.f
-	if f == nil {
+	ch := s.ch
+	if ch == nil {
 		return
 	}
-	if f.idle != nil {
-		f.idle.traffic(now)
+	if ch.idle != nil {
+		ch.idle.traffic(now)
 	}
-	s.offer(f)
+	s.offer(ch)
 }
 
 // offer hands the mailbox to whoever reads it.
-func (s *Stream) offer(f *faces) {
+func (s *Stream) offer(ch *channels) {
 	switch {
 	case s.pumping || s.in.Len() == 0:
-	case f.face == faceIn:
-		s.push(f)
+	case ch.inbound == channelIn:
+		s.fillBuffer(ch)
 		if s.in.Len() > 0 {
-			s.startPump(f)
+			s.startPump(ch)
 		}
-	case f.face == faceBatches:
-		s.startPump(f)
+	case ch.inbound == channelBatches:
+		s.startPump(ch)
 	default:
-		f.wakeReceiver()
+		ch.wakeReceiver()
 	}
 }
 
 // took counts a message as taken by the application.
-func (s *Stream) took(m pool.Message) {
-	var h handed
-	h.add(m.Len(), pool.Cost(m), s.isPaid(m))
-	s.settle(&h)
+func (s *Stream) accountOne(m pool.Message) {
+	var t taken
+	t.add(m.Len(), pool.Cost(m), s.isPaid(m))
+	s.account(&t)
 }
 
 func (s *Stream) tookPaid(a *assembly) {
@@ -159,7 +159,7 @@ func (s *Stream) tookPaid(a *assembly) {
 	s.returnBudget(a)
 	if a.active {
 		a.paying = true
-		s.credit(a.cost, 0)
+		s.returnCredit(a.cost, 0)
 		a.cost = 0
 		return
 	}
@@ -179,17 +179,17 @@ func (s *Stream) returnBudget(a *assembly) {
 
 // credit returns cost, of n bytes of messages, to the connection and, at half the
 // window, to the peer.
-func (s *Stream) credit(cost, n int) {
+func (s *Stream) returnCredit(cost, n int) {
 	w := &s.win
-	s.giveBack(cost)
-	s.consumed(n)
+	s.returnToConn(cost)
+	s.countPayload(n)
 	if w.due() && s.st.recv == recvOpen {
 		s.grow()
 		w.granted = w.taken + uint64(w.size)
-		s.ask(wantCredit)
+		s.requestControl(controlCredit)
 	}
-	if s.f != nil && s.f.idle != nil {
-		s.f.idle.taken()
+	if s.ch != nil && s.ch.idle != nil {
+		s.ch.idle.taken()
 	}
 }
 
@@ -206,9 +206,9 @@ func (s *Stream) Fragment(f *frame.Frame, now time.Time) error {
 	s.mu.Lock()
 	defer s.unlock()
 	p, cost := f.Payload, f.Cost
-	keep, err := s.admit(cost)
+	keep, err := s.checkArrival(cost)
 	if err == nil && keep {
-		keep, err = s.begin(f.First, f.Total)
+		keep, err = s.checkPiece(f.First, f.Total)
 	}
 	if !keep || err != nil {
 		s.discard(cost, len(p))
@@ -229,7 +229,7 @@ func (s *Stream) Fragment(f *frame.Frame, now time.Time) error {
 	a.got += copy(a.m.Bytes()[a.got:], p)
 	a.whole += cost
 	if a.paying {
-		s.credit(cost, len(p))
+		s.returnCredit(cost, len(p))
 	} else {
 		a.cost += cost
 	}
@@ -240,7 +240,7 @@ func (s *Stream) Fragment(f *frame.Frame, now time.Time) error {
 }
 
 // begin checks a piece against what came before and starts a message.
-func (s *Stream) begin(first bool, total int) (bool, error) {
+func (s *Stream) checkPiece(first bool, total int) (bool, error) {
 	a := s.asm
 	active := a != nil && a.active
 	if first == active {
@@ -331,8 +331,8 @@ func (s *Stream) dropAssembly() {
 	}
 	a.m.Release()
 	a.active, a.m = false, pool.Message{}
-	s.giveBack(a.cost)
-	s.consumed(a.got)
+	s.returnToConn(a.cost)
+	s.countPayload(a.got)
 	a.cost = 0
 	s.returnBudget(a)
 	if a.paid.IsZero() {
@@ -348,9 +348,9 @@ func (s *Stream) dropIn() {
 			s.tookPaid(a)
 			cost = 0
 		}
-		s.consumed(m.Len())
+		s.countPayload(m.Len())
 		m.Release()
-		s.giveBack(cost)
+		s.returnToConn(cost)
 	}
 	s.dropAssembly()
 }
@@ -361,12 +361,12 @@ func (s *Stream) recvOver() {
 	if s.st.recv != recvEnded {
 		s.dropAssembly()
 	}
-	f := s.f
-	if f == nil {
+	ch := s.ch
+	if ch == nil {
 		return
 	}
-	s.closeFaces(f)
-	f.wakeReceiver()
+	s.closeInbound(ch)
+	ch.wakeReceiver()
 }
 
 // Accepted takes the peer's answer to our Open, unless it has one or is over. With
@@ -379,20 +379,20 @@ func (s *Stream) Accepted(reply pool.Message, header frame.Metadata, g frame.Gra
 		return false
 	}
 	if !reply.IsZero() || len(header) > 0 {
-		m := s.more()
-		m.reply, m.header = reply, header
+		oc := s.makeOutcome()
+		oc.reply, oc.header = reply, header
 	}
 	if g.Limit > 0 {
 		s.limitWindow(int(min(g.Limit, 1<<30)))
 	}
 	if g.NoReceive {
-		s.deaf = true
+		s.peerNoReceive = true
 		s.sendOver()
 	}
 	if follows {
-		s.more().first = firstReply
+		s.makeOutcome().firstMessage = firstReply
 	} else {
-		s.answer()
+		s.markAnswered()
 	}
 	if !s.cfg.granted() {
 		s.requeue() // data has waited for the answer
@@ -410,7 +410,7 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 	s.cfg = cfg
 	s.cred.relimit(cfg)
 	if cfg.IdleTimeout > 0 && !s.st.done {
-		s.face().idle = newIdler(s, cfg.IdleTimeout)
+		s.makeChannels().idle = newIdler(s, cfg.IdleTimeout)
 	}
 	w := &s.win
 	switch {
@@ -498,7 +498,7 @@ func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata)
 		return nil
 	}
 	if len(trailer) > 0 {
-		s.more().trailer = trailer
+		s.makeOutcome().trailer = trailer
 	}
 	if n := trailer.Size() + len(reason); n > 0 {
 		s.link.Keep(n)
@@ -506,11 +506,11 @@ func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata)
 	if code != frame.CodeOK {
 		e := s.fail(code, reason, true)
 		e.Details = trailer
-		s.more().recvErr = e
+		s.makeOutcome().recvErr = e
 	}
 	s.apply(fx)
 	if s.cfg.NoReceive {
-		s.apply(s.st.endHanded())
+		s.apply(s.st.endSeen())
 	}
 	return nil
 }
@@ -522,10 +522,10 @@ func (s *Stream) PeerEnded(taken uint64) error {
 	if s.st.send == sendOpen || s.st.send == sendEnding {
 		return violation(frame.CodeProtocol, "stream %d: its end was handed on before it was sent", s.link.ID())
 	}
-	if taken < s.accepted {
-		s.more().dropped = int(s.accepted - taken)
+	if taken < s.messagesAccepted {
+		s.makeOutcome().dropped = int(s.messagesAccepted - taken)
 	}
-	s.apply(s.st.peerHandedEnd())
+	s.apply(s.st.peerSawEnd())
 	return nil
 }
 
@@ -534,7 +534,7 @@ func (s *Stream) PeerStopped(frame.Code) {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.st.send == sendOpen || s.st.send == sendEnding {
-		s.more().stopped = true
+		s.makeOutcome().stopped = true
 	}
 	s.apply(s.st.peerStopped())
 }
@@ -572,7 +572,7 @@ func (s *Stream) Held() (int, uint64) {
 func (s *Stream) Unread() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.win.settled {
+	if s.win.returned {
 		return int(s.win.gathered)
 	}
 	return int(s.win.recvd - s.win.taken)
@@ -583,15 +583,15 @@ func (s *Stream) Evict(reason string) {
 	s.mu.Lock()
 	defer s.unlock()
 	e := s.fail(frame.CodeResourceExhausted, reason, false)
-	if s.st.recv == recvEnded && (s.in.Len() > 0 || s.pumping) && s.more().recvErr == nil {
-		s.more().recvErr = e // what was before the peer's end is not complete any more
+	if s.st.recv == recvEnded && (s.in.Len() > 0 || s.pumping) && s.makeOutcome().recvErr == nil {
+		s.makeOutcome().recvErr = e // what was before the peer's end is not complete any more
 	}
 	s.abort(e)
-	s.settleUp()
+	s.returnAllCredit()
 	s.dropIn()
-	if e := s.ends; e != nil {
-		e.header, e.trailer = nil, nil
+	if oc := s.outcome; oc != nil {
+		oc.header, oc.trailer = nil, nil
 	}
-	s.stopPump()     // which waits for a reader also when the stream is over
-	s.evicted = true // what the goroutine that feeds In has in hand goes when it ends
+	s.stopFeeding()     // which waits for a reader also when the stream is over
+	s.dropUnread = true // what the goroutine that feeds In has in hand goes when it ends
 }

@@ -13,7 +13,7 @@ import (
 type waiter struct {
 	next  *waiter
 	m     pool.Message
-	token bool // wants to know of credit, has no message yet
+	creditOnly bool // wants to know of credit, has no message yet
 	ready chan error
 }
 
@@ -47,7 +47,7 @@ func (s *Stream) Push(m pool.Message) error {
 	defer s.unlock()
 	err := s.check(m)
 	if err == nil {
-		s.lead = !s.cfg.granted()
+		s.opensWith = !s.cfg.granted()
 		s.accept(m)
 	}
 	return err
@@ -64,7 +64,7 @@ func (s *Stream) check(m pool.Message) error {
 // hasCredit tells whether one more message may be accepted: credit of the
 // stream, of the connection, and nobody waiting before it.
 func (s *Stream) hasCredit() bool {
-	if s.f != nil && s.f.waitHead != nil {
+	if s.ch != nil && s.ch.waitHead != nil {
 		return false
 	}
 	return s.canAccept()
@@ -92,11 +92,11 @@ func (s *Stream) accept(m pool.Message) {
 	cost := s.cfg.Caps.Cost(m.Len())
 	pool.SetCost(m, cost)
 	s.out.Push(m)
-	s.accepted++
+	s.messagesAccepted++
 	s.cred.admitted += uint64(cost)
 	s.requeue()
-	if s.f != nil {
-		s.f.withdrawSlot(s)
+	if s.ch != nil {
+		s.ch.withdrawSlot(s)
 	}
 }
 
@@ -113,28 +113,28 @@ func (s *Stream) Send(ctx context.Context, m pool.Message) error {
 		s.unlock()
 		return err
 	}
-	f := s.face()
-	w := f.newWaiter()
+	ch := s.makeChannels()
+	w := ch.newWaiter()
 	w.m = m
-	f.pushWaiter(w)
+	ch.pushWaiter(w)
 	s.unlock()
-	return s.await(ctx, f, w)
+	return s.await(ctx, ch, w)
 }
 
-func (s *Stream) await(ctx context.Context, f *faces, w *waiter) error {
+func (s *Stream) await(ctx context.Context, ch *channels, w *waiter) error {
 	var err error
 	select {
 	case err = <-w.ready:
 	case <-ctx.Done():
-		if err = s.giveUp(f, w); err == nil {
+		if err = s.cancelWait(ch, w); err == nil {
 			err = fmt.Errorf("sluice: send on stream %d: %w", s.link.ID(), context.Cause(ctx))
 		} else if err == errAccepted { //nolint:errorlint // our own value
 			err = nil
 		}
 	}
-	w.m, w.next, w.token = pool.Message{}, nil, false
+	w.m, w.next, w.creditOnly = pool.Message{}, nil, false
 	s.mu.Lock()
-	f.spare = w
+	ch.spare = w
 	s.mu.Unlock()
 	return err
 }
@@ -143,9 +143,9 @@ var errAccepted = fmt.Errorf("sluice: accepted")
 
 // giveUp takes w out of the line. It returns nil if that worked, errAccepted or
 // an error if the wait had just ended.
-func (s *Stream) giveUp(f *faces, w *waiter) error {
+func (s *Stream) cancelWait(ch *channels, w *waiter) error {
 	s.mu.Lock()
-	removed := f.removeWaiter(w)
+	removed := ch.removeWaiter(w)
 	s.admitWaiting()
 	s.unlock()
 	if removed {
@@ -160,18 +160,18 @@ func (s *Stream) giveUp(f *faces, w *waiter) error {
 // admitWaiting serves those who wait, in their order, as far as the credit goes,
 // and then offers a slot.
 func (s *Stream) admitWaiting() {
-	f := s.f
-	if f == nil {
+	ch := s.ch
+	if ch == nil {
 		return
 	}
-	for f.waitHead != nil && s.st.canSend() && s.canAccept() {
-		w := f.popWaiter()
-		if !w.token {
+	for ch.waitHead != nil && s.st.canSend() && s.canAccept() {
+		w := ch.popWaiter()
+		if !w.creditOnly {
 			s.accept(w.m)
 		}
 		w.ready <- nil
 	}
-	f.offerSlot(s)
+	ch.offerSlot(s)
 }
 
 // RoomFree is called when the connection may have room again.
@@ -183,28 +183,28 @@ func (s *Stream) RoomFree() {
 
 // sendOver: nothing more is accepted; everyone who waits is told.
 func (s *Stream) sendOver() {
-	f := s.f
-	if f == nil {
+	ch := s.ch
+	if ch == nil {
 		return
 	}
 	err := s.sendErr()
-	for w := f.popWaiter(); w != nil; w = f.popWaiter() {
+	for w := ch.popWaiter(); w != nil; w = ch.popWaiter() {
 		w.ready <- err
 	}
-	f.closeSend()
+	ch.closeSend()
 }
 
 // SetFirst gives the frame that opens, accepts or refuses the stream; it is
 // written before anything else.
-func (s *Stream) SetFirst(f *frame.Frame) {
+func (s *Stream) SetFirstFrame(f *frame.Frame) {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.st.done {
 		return
 	}
-	s.first = f
+	s.firstFrame = f
 	if f.Kind == frame.Accept {
 		s.answered = true
 	}
-	s.ask(wantOpen)
+	s.requestControl(controlOpen)
 }

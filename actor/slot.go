@@ -15,15 +15,15 @@ type Slot struct {
 func (s *Stream) Writable() <-chan Slot {
 	s.mu.Lock()
 	defer s.unlock()
-	f := s.face()
-	if f.slots == nil {
-		f.slots = make(chan Slot, 1)
+	ch := s.makeChannels()
+	if ch.slots == nil {
+		ch.slots = make(chan Slot, 1)
 		if s.sendErr() != nil {
-			f.closeSlots()
+			ch.closeSlots()
 		}
 	}
-	f.offerSlot(s)
-	return f.slots
+	ch.offerSlot(s)
+	return ch.slots
 }
 
 // Send hands m over by the slot's right. On an error m still belongs to the
@@ -35,14 +35,14 @@ func (t Slot) Send(m pool.Message) error {
 	}
 	s.mu.Lock()
 	defer s.unlock()
-	if !s.f.returnSlot(t) {
+	if !s.ch.returnSlot(t) {
 		return ErrSlotUsed
 	}
 	err := s.check(m)
 	if err == nil {
 		s.accept(m)
 	}
-	s.f.offerSlot(s)
+	s.ch.offerSlot(s)
 	return err
 }
 
@@ -55,48 +55,48 @@ func (t Slot) Cancel() {
 	}
 	s.mu.Lock()
 	defer s.unlock()
-	if s.f.returnSlot(t) {
+	if s.ch.returnSlot(t) {
 		s.admitWaiting()
 	}
 }
 
-func (f *faces) returnSlot(t Slot) bool {
-	if t.gen != f.slotGen || !f.slotOut {
+func (ch *channels) returnSlot(t Slot) bool {
+	if t.gen != ch.slotGen || !ch.slotOut {
 		return false
 	}
-	f.slotGen++
-	f.slotOut = false
+	ch.slotGen++
+	ch.slotOut = false
 	return true
 }
 
 // offerSlot puts a slot into the channel if one can be used now.
-func (f *faces) offerSlot(s *Stream) {
-	if f.slots == nil || f.slotsClosed || f.slotOut || f.waitHead != nil || !s.st.canSend() || !s.canAccept() {
+func (ch *channels) offerSlot(s *Stream) {
+	if ch.slots == nil || ch.slotsClosed || ch.slotOut || ch.waitHead != nil || !s.st.canSend() || !s.canAccept() {
 		return
 	}
-	f.slotOut = true
-	f.slots <- Slot{s, f.slotGen} // has room: only we send, and nothing is offered
-	if !f.slotKnown {
-		f.slotKnown, s.later().slot = true, true
+	ch.slotOut = true
+	ch.slots <- Slot{s, ch.slotGen} // has room: only we send, and nothing is offered
+	if !ch.slotWatched {
+		ch.slotWatched, s.later().slot = true, true
 	}
 }
 
 // withdrawSlot takes an untaken slot back when others used the credit up.
-func (f *faces) withdrawSlot(s *Stream) {
+func (ch *channels) withdrawSlot(s *Stream) {
 	if s.cred.left() <= 0 {
-		f.takeBack()
+		ch.takeBackSlot()
 	}
 }
 
 // takeBack takes an untaken slot back; false if there is none.
-func (f *faces) takeBack() bool {
-	if !f.slotOut || f.slotsClosed {
+func (ch *channels) takeBackSlot() bool {
+	if !ch.slotOut || ch.slotsClosed {
 		return false
 	}
 	select {
-	case <-f.slots:
-		f.slotGen++
-		f.slotOut = false
+	case <-ch.slots:
+		ch.slotGen++
+		ch.slotOut = false
 		return true
 	default: // somebody has it
 		return false
@@ -108,20 +108,20 @@ func (f *faces) takeBack() bool {
 func (s *Stream) RoomGone() {
 	s.mu.Lock()
 	defer s.unlock()
-	f := s.f
-	if f.slotKnown = false; f.takeBack() {
-		f.offerSlot(s)
+	ch := s.ch
+	if ch.slotWatched = false; ch.takeBackSlot() {
+		ch.offerSlot(s)
 	}
 }
 
-func (f *faces) closeSlots() {
-	if f.slots == nil || f.slotsClosed {
+func (ch *channels) closeSlots() {
+	if ch.slots == nil || ch.slotsClosed {
 		return
 	}
-	f.slotsClosed = true
+	ch.slotsClosed = true
 	select {
-	case <-f.slots:
+	case <-ch.slots:
 	default:
 	}
-	close(f.slots)
+	close(ch.slots)
 }

@@ -45,10 +45,10 @@ type state struct {
 	send sendState
 	recv recvState
 
-	handed     bool // our application was handed the peer's end
-	toldHanded bool // the peer was told so
-	peerHanded bool // the peer's application was handed ours
-	untold     bool // the protocol does not say so
+	sawEnd     bool // our application was handed the peer's end
+	sentEnded bool // the peer was told so
+	gotEnded bool // the peer's application was handed ours
+	noEnded     bool // the protocol does not say so
 	done       bool
 	retired    bool
 	resetOut   bool // a reset is to be written before the stream is forgotten
@@ -68,7 +68,7 @@ func (st *state) endWritten() effect {
 	if st.send == sendEnding {
 		st.send = sendEnded
 	}
-	return st.settle()
+	return st.checkDone()
 }
 
 // peerStopped: the peer reads no more. What is queued is dropped and the end
@@ -89,10 +89,10 @@ func (st *state) closeReceive() effect {
 		st.recv = recvStopped
 		return fxDropIn | fxRecvOver | fxWriteStop
 	case recvEnded:
-		if !st.handed { // what was not taken makes it another end than the peer's
-			st.recv, st.handed = recvStopEnd, true
+		if !st.sawEnd { // what was not taken makes it another end than the peer's
+			st.recv, st.sawEnd = recvStopEnd, true
 		}
-		return fxDropIn | fxRecvOver | st.settle()
+		return fxDropIn | fxRecvOver | st.checkDone()
 	}
 	return 0
 }
@@ -105,8 +105,8 @@ func (st *state) peerEnded() (fx effect, ok bool) {
 		return fxRecvOver, true
 	case recvStopped:
 		st.recv = recvStopEnd
-		st.handed = true
-		return st.settle(), true
+		st.sawEnd = true
+		return st.checkDone(), true
 	case recvDead:
 		return 0, true
 	}
@@ -114,18 +114,18 @@ func (st *state) peerEnded() (fx effect, ok bool) {
 }
 
 // endHanded: the application was handed the peer's end.
-func (st *state) endHanded() effect {
-	if st.recv != recvEnded || st.handed {
+func (st *state) endSeen() effect {
+	if st.recv != recvEnded || st.sawEnd {
 		return 0
 	}
-	st.handed = true
-	return st.settle()
+	st.sawEnd = true
+	return st.checkDone()
 }
 
 // peerHandedEnd: the peer's application was handed ours.
-func (st *state) peerHandedEnd() effect {
-	st.peerHanded = true
-	return st.settle()
+func (st *state) peerSawEnd() effect {
+	st.gotEnded = true
+	return st.checkDone()
 }
 
 // abort: this side ends both halves now. What has arrived stays.
@@ -176,9 +176,9 @@ func (st *state) die() effect {
 }
 
 // settle finds out whether both halves have ended in order, on both sides.
-func (st *state) settle() effect {
-	recvOver := st.handed && (st.recv == recvEnded || st.recv == recvStopEnd)
-	if st.done || st.send != sendEnded || !recvOver || !st.peerHanded && !st.untold || !st.toldHanded {
+func (st *state) checkDone() effect {
+	recvOver := st.sawEnd && (st.recv == recvEnded || st.recv == recvStopEnd)
+	if st.done || st.send != sendEnded || !recvOver || !st.gotEnded && !st.noEnded || !st.sentEnded {
 		return 0
 	}
 	st.done = true

@@ -57,15 +57,15 @@ var events = []event{
 	{"peerStopped", step1((*state).peerStopped)},
 	{"closeReceive", step1((*state).closeReceive)},
 	{"peerEnded", (*state).peerEnded},
-	{"endHanded", step1((*state).endHanded)},
+	{"endHanded", step1((*state).endSeen)},
 	{"endedTold", step1(func(st *state) effect {
-		if !st.handed {
+		if !st.sawEnd {
 			return 0
 		}
-		st.toldHanded = true
-		return st.settle()
+		st.sentEnded = true
+		return st.checkDone()
 	})},
-	{"peerHandedEnd", step1((*state).peerHandedEnd)},
+	{"peerHandedEnd", step1((*state).peerSawEnd)},
 	{"abort", step1(func(st *state) effect { return st.abort(true) })},
 	{"resetWritten", step1(func(st *state) effect {
 		if !st.resetOut {
@@ -101,7 +101,7 @@ func (st state) String() string {
 		on   bool
 		name string
 	}{
-		{st.handed, "handed"}, {st.toldHanded, "told"}, {st.peerHanded, "peerHanded"},
+		{st.sawEnd, "handed"}, {st.sentEnded, "told"}, {st.gotEnded, "peerHanded"},
 		{st.resetOut, "resetOut"}, {st.done, "done"}, {st.retired, "retired"},
 	} {
 		if f.on {

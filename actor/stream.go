@@ -49,7 +49,7 @@ type Link interface {
 	Retire()
 	// Fed says that somebody has begun to feed a channel, or has ended, after Retire:
 	// Feeding tells which.
-	Fed()
+	FeedingChanged()
 	// ParentErr is why the context that bounds the stream's life has ended, nil while it
 	// has not. Any time.
 	ParentErr() error
@@ -77,15 +77,15 @@ type Config struct {
 }
 
 // want is what control frames the stream has to write.
-type want uint8
+type controlBits uint8
 
 const (
-	wantOpen   want = 1 << iota // Open, Accept or Reject: the frame is in first
-	wantCredit                  // the grant has grown
-	wantStop                    // we read no more
-	wantEnded                   // the application was handed the end
-	wantReset
-	wantEnd // our end, that nothing is before
+	controlOpen   controlBits = 1 << iota // Open, Accept or Reject: the frame is in first
+	controlCredit                  // the grant has grown
+	controlStop                    // we read no more
+	controlEnded                   // the application was handed the end
+	controlReset
+	controlEnd // our end, that nothing is before
 )
 
 // A Stream is one stream. Its methods may be called from any goroutine, except
@@ -95,17 +95,17 @@ type Stream struct {
 	link Link
 	cfg  *Config
 	st   state
-	want want
+	control controlBits
 
-	inData    bool // in the connection's turn for data
-	inControl bool // in its turn for control frames
+	dataRequested    bool // in the connection's turn for data
+	controlRequested bool // in its turn for control frames
 	pumping   bool // the goroutine that feeds In or Batches runs
 	answered  bool // accepted or refused
-	deaf      bool // the peer receives nothing
-	lead      bool // the first message that is not written belongs to our open or answer
+	peerNoReceive      bool // the peer receives nothing
+	opensWith      bool // the first message that is not written belongs to our open or answer
 	filling   bool // a burst of ours is being encoded
-	dropCur   bool // and its message is not wanted any more
-	evicted   bool // what is unread is not kept
+	dropPartial   bool // and its message is not wanted any more
+	dropUnread   bool // what is unread is not kept
 
 	uncounted int32 // eligible bytes that the connection does not know of
 
@@ -114,22 +114,22 @@ type Stream struct {
 	in       pool.Queue // the mailbox: arrived and not taken
 	win      window
 	asm      *assembly // the message that is arriving in fragments
-	messages uint64    // taken
+	messagesTaken uint64    // taken
 
 	out      pool.Queue   // accepted to be sent
-	cur      pool.Message // of which some fragments were written
-	curOff   int32        // and how much of its cost they took
+	partial      pool.Message // of which some fragments were written
+	partialSent   int32        // and how much of its cost they took
 	large    int32        // messages in out that are longer than a fragment
 	cred     credit
-	accepted uint64 // messages
+	messagesAccepted uint64 // messages
 
-	f     *faces
-	ends  *ends
-	first *frame.Frame // Open, Accept or Reject, until written
+	ch     *channels
+	outcome  *outcome
+	firstFrame *frame.Frame // Open, Accept or Reject, until written
 }
 
 // ends is what is known about how the stream went, made when there is something.
-type ends struct {
+type outcome struct {
 	reply    pool.Message
 	header   frame.Metadata
 	failure  error        // why the stream failed
@@ -140,79 +140,79 @@ type ends struct {
 	stopped  bool // by the peer
 	dropped  int  // messages that the peer did not read
 	resetErr *StreamError
-	faceErr  error
+	channelErr  error
 
-	first     first  // what the first message is, until it has come
+	firstMessage     firstMessage  // what the first message is, until it has come
 	onRequest func() // see OnRequest
 
-	unanswered bool   // given up before the peer's answer
+	abortedUnanswered bool   // given up before the peer's answer
 	reported   uint64 // payload bytes that the peer says it has taken
 }
 
 // Init makes s a stream on link. It must be called once, before anything else.
 func (s *Stream) Init(link Link, cfg *Config) {
-	s.link, s.cfg, s.deaf = link, cfg, cfg.NoSend
-	s.st.untold = !cfg.Caps.Ended
+	s.link, s.cfg, s.peerNoReceive = link, cfg, cfg.NoSend
+	s.st.noEnded = !cfg.Caps.Ended
 	s.win.init(cfg)
 	s.cred.init(cfg)
 	if cfg.IdleTimeout > 0 {
-		s.face().idle = newIdler(s, cfg.IdleTimeout)
+		s.makeChannels().idle = newIdler(s, cfg.IdleTimeout)
 	}
 }
 
-func (s *Stream) face() *faces {
-	if s.f == nil {
-		s.f = &faces{}
+func (s *Stream) makeChannels() *channels {
+	if s.ch == nil {
+		s.ch = &channels{}
 	}
-	return s.f
+	return s.ch
 }
 
-func (s *Stream) more() *ends {
-	if s.ends == nil {
-		s.ends = &ends{}
+func (s *Stream) makeOutcome() *outcome {
+	if s.outcome == nil {
+		s.outcome = &outcome{}
 	}
-	return s.ends
+	return s.outcome
 }
 
 // ask has Fill called for a control frame.
-func (s *Stream) ask(w want) {
+func (s *Stream) requestControl(c controlBits) {
 	if s.st.retired {
 		return
 	}
-	s.want |= w
-	if !s.inControl {
-		s.inControl, s.later().urgent = true, true
+	s.control |= c
+	if !s.controlRequested {
+		s.controlRequested, s.later().urgent = true, true
 	}
 }
 
 // turn has Fill called for data, if there is some that could be written. An end that
 // no data is before takes no credit, and must not wait for others to get some.
-func (s *Stream) turn() {
+func (s *Stream) requestData() {
 	switch {
-	case s.inData && s.st.send != sendEnding, s.st.retired, !s.hasData():
+	case s.dataRequested && s.st.send != sendEnding, s.st.retired, !s.hasData():
 	case s.cfg.granted() && s.endDue():
-		s.ask(wantEnd)
-	case !s.inData:
-		s.inData, s.later().ready = true, true
+		s.requestControl(controlEnd)
+	case !s.dataRequested:
+		s.dataRequested, s.later().ready = true, true
 	}
 }
 
 // hasData tells whether there is something that Fill could write. A message's
 // first piece takes its overhead of credit, and a byte unless it has none.
 func (s *Stream) hasData() bool {
-	if s.unanswered() && !s.lead {
+	if s.awaitsAnswer() && !s.opensWith {
 		return false
 	}
 	if s.endDue() {
 		return true
 	}
-	return s.cred.eligible >= s.firstCost()
+	return s.cred.eligible >= s.leastCost()
 }
 
 // firstCost is the least credit that the next piece takes.
-func (s *Stream) firstCost() int {
+func (s *Stream) leastCost() int {
 	switch {
-	case !s.cur.IsZero():
+	case !s.partial.IsZero():
 		return 1
 	case s.out.Len() == 0:
 		return math.MaxInt
@@ -222,7 +222,7 @@ func (s *Stream) firstCost() int {
 
 // endDue tells whether our end is the next thing to write.
 func (s *Stream) endDue() bool {
-	return s.st.send == sendEnding && s.out.Len() == 0 && s.cur.IsZero()
+	return s.st.send == sendEnding && s.out.Len() == 0 && s.partial.IsZero()
 }
 
 // apply does what a step of the state machine asks for. For steps that it takes
@@ -238,19 +238,19 @@ func (s *Stream) apply(fx effect) {
 		s.dropIn()
 	}
 	if fx&fxWriteStop != 0 {
-		s.ask(wantStop)
+		s.requestControl(controlStop)
 	}
 	if fx&fxWriteReset != 0 {
-		s.ask(wantReset)
+		s.requestControl(controlReset)
 	}
 	if fx&fxWriteEnd != 0 {
-		s.turn()
+		s.requestData()
 	}
 	if fx&fxRecvOver != 0 {
 		s.recvOver()
 	}
-	if s.st.handed && !s.st.toldHanded && s.want&wantEnded == 0 && !s.st.done && !s.pumping {
-		s.ask(wantEnded) // the goroutine that feeds a channel accounts for what it handed over first
+	if s.st.sawEnd && !s.st.sentEnded && s.control&controlEnded == 0 && !s.st.done && !s.pumping {
+		s.requestControl(controlEnded) // the goroutine that feeds a channel accounts for what it handed over first
 	}
 	if fx&fxDone != 0 {
 		s.over()
@@ -264,7 +264,7 @@ func (s *Stream) retire() {
 	s.later().retire = true
 	s.shrink(0)
 	s.dropAssembly()
-	s.settleUp()
+	s.returnAllCredit()
 	s.post.queued += s.uncounted
 	s.uncounted = 0
 }
@@ -280,14 +280,14 @@ func (s *Stream) shrink(n int) {
 
 // settleUp returns to the connection what messages here have of its credit and
 // of its budget: they may be taken late, or never.
-func (s *Stream) settleUp() {
+func (s *Stream) returnAllCredit() {
 	w := &s.win
-	if w.settled {
+	if w.returned {
 		return
 	}
 	unread := w.recvd - w.taken
 	s.later().taken += int32(unread) + w.gathered
-	w.taken, w.gathered, w.settled = w.recvd, int32(unread), true
+	w.taken, w.gathered, w.returned = w.recvd, int32(unread), true
 	if a := s.asm; a != nil {
 		s.link.Assemble(-a.reserve)
 		a.reserve = 0
@@ -300,30 +300,30 @@ func (s *Stream) settleUp() {
 
 // over tells everybody that nothing will change any more.
 func (s *Stream) over() {
-	f := s.f
-	if f == nil {
+	ch := s.ch
+	if ch == nil {
 		return
 	}
-	if f.done != nil {
-		close(f.done)
+	if ch.done != nil {
+		close(ch.done)
 	}
-	if f.ctxDone != nil && !f.ctxOver {
-		close(f.ctxDone)
+	if ch.ctxDone != nil && !ch.ctxOver {
+		close(ch.ctxDone)
 	}
-	f.ctxOver = true
-	if f.idle != nil {
-		f.idle.stop()
+	ch.ctxOver = true
+	if ch.idle != nil {
+		ch.idle.stop()
 	}
 }
 
 // dropOut forgets what was accepted and not written.
 func (s *Stream) dropOut() {
 	s.out.Release()
-	s.large, s.lead = 0, false
+	s.large, s.opensWith = 0, false
 	if s.filling {
-		s.dropCur = true
+		s.dropPartial = true
 	} else {
-		s.forgetCur()
+		s.forgetPartial()
 	}
 	s.cred.drop()
 	s.requeue()
@@ -331,15 +331,15 @@ func (s *Stream) dropOut() {
 
 // forgetCur leaves a message of which fragments may be on their way out to the
 // garbage collector.
-func (s *Stream) forgetCur() {
-	s.cur.Forget()
-	s.cur, s.curOff = pool.Message{}, 0
+func (s *Stream) forgetPartial() {
+	s.partial.Forget()
+	s.partial, s.partialSent = pool.Message{}, 0
 }
 
 // requeue tells the connection how much of ours it could write now.
 func (s *Stream) requeue() {
 	s.recount()
-	s.turn()
+	s.requestData()
 }
 
 // recount is requeue without asking for a turn. What has to wait for the answer
@@ -348,8 +348,8 @@ func (s *Stream) recount() {
 	switch {
 	case s.cfg.granted():
 		s.count(s.cred.update(false))
-	case s.unanswered():
-		s.count(s.cred.set(s.leading()))
+	case s.awaitsAnswer():
+		s.count(s.cred.set(s.openLeft()))
 	default:
 		s.count(s.cred.update(true))
 	}
@@ -374,15 +374,15 @@ func (s *Stream) fail(c frame.Code, reason string, remote bool) *StreamError {
 
 // sendErr is why nothing can be sent, or nil.
 func (s *Stream) sendErr() error {
-	e := s.ends
+	oc := s.outcome
 	switch {
-	case s.st.canSend() && !s.deaf && (s.f == nil || !s.f.endAsked):
+	case s.st.canSend() && !s.peerNoReceive && (s.ch == nil || !s.ch.endAsked):
 		return nil
-	case e != nil && e.failure != nil:
-		return e.failure
-	case s.deaf:
+	case oc != nil && oc.failure != nil:
+		return oc.failure
+	case s.peerNoReceive:
 		return ErrNotReadable
-	case e != nil && e.stopped:
+	case oc != nil && oc.stopped:
 		return ErrStopped
 	}
 	return ErrSendClosed
@@ -390,16 +390,16 @@ func (s *Stream) sendErr() error {
 
 // endErr is what a reader is told after the last message.
 func (s *Stream) endErr() error {
-	e := s.ends
+	oc := s.outcome
 	switch {
 	case s.st.recv == recvStopped || s.st.recv == recvStopEnd:
 		return ErrClosed
-	case e != nil && e.recvErr != nil:
-		return e.recvErr
+	case oc != nil && oc.recvErr != nil:
+		return oc.recvErr
 	case s.st.recv == recvEnded:
 		return io.EOF
-	case e != nil && e.failure != nil:
-		return e.failure
+	case oc != nil && oc.failure != nil:
+		return oc.failure
 	}
 	return io.EOF
 }
@@ -413,17 +413,17 @@ func (s *Stream) Err() error {
 }
 
 func (s *Stream) errLocked() error {
-	e := s.ends
-	if e == nil {
+	oc := s.outcome
+	if oc == nil {
 		return nil
 	}
-	if e.recvErr != nil {
-		return e.recvErr
+	if oc.recvErr != nil {
+		return oc.recvErr
 	}
-	if e.failure == nil {
-		return e.faceErr
+	if oc.failure == nil {
+		return oc.channelErr
 	}
-	return e.failure
+	return oc.failure
 }
 
 // Discarded is the number of messages that this side sent and the peer's
@@ -431,10 +431,10 @@ func (s *Stream) errLocked() error {
 func (s *Stream) Discarded() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ends == nil {
+	if s.outcome == nil {
 		return 0
 	}
-	return s.ends.dropped
+	return s.outcome.dropped
 }
 
 // CloseSend ends the sending half after everything accepted before it.
@@ -449,22 +449,22 @@ func (s *Stream) CloseSend(code frame.Code, reason string, trailer frame.Metadat
 }
 
 func (s *Stream) closeSend(code frame.Code, reason string, trailer frame.Metadata) {
-	if s.st.send != sendOpen || s.f != nil && s.f.endAsked {
+	if s.st.send != sendOpen || s.ch != nil && s.ch.endAsked {
 		return
 	}
 	// The end of the parent is on its way, in a goroutine of its own: an end in order
 	// must not overtake it, or the peer would take what it has for all there is.
 	if cause := s.link.ParentErr(); cause != nil {
-		s.abort(s.orphaned(cause))
+		s.abort(s.parentFailure(cause))
 		return
 	}
 	if code != frame.CodeOK || reason != "" || len(trailer) > 0 {
-		s.more().status = &frame.Frame{Code: code, Reason: reason, Metadata: trailer}
+		s.makeOutcome().status = &frame.Frame{Code: code, Reason: reason, Metadata: trailer}
 	}
-	if s.f != nil && s.f.outRuns {
+	if s.ch != nil && s.ch.outRuns {
 		// The goroutine that takes from Out may have a message in hand, which
 		// comes before the end: it ends the half itself.
-		s.f.endAsked = true
+		s.ch.endAsked = true
 		s.sendOver()
 		return
 	}
@@ -485,9 +485,9 @@ func (s *Stream) closeReceive() {
 	s.apply(s.st.closeReceive())
 	if s.st.recv == recvDead {
 		s.dropIn()
-		s.evicted = true // what the goroutine that feeds a channel has in hand goes as well
+		s.dropUnread = true // what the goroutine that feeds a channel has in hand goes as well
 	}
-	s.stopPump()
+	s.stopFeeding()
 }
 
 // Granted is what the peer may send in all.
@@ -503,7 +503,7 @@ func (s *Stream) CloseReceive(code frame.Code) {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.st.recv == recvOpen {
-		s.more().stop = code
+		s.makeOutcome().stop = code
 	}
 	s.closeReceive()
 }
@@ -522,15 +522,15 @@ func (s *Stream) abort(e *StreamError) {
 	if s.st.done || s.st.send == sendDead {
 		return
 	}
-	m := s.more()
-	m.failure, m.resetErr = e, e
-	m.unanswered = !s.answered
+	oc := s.makeOutcome()
+	oc.failure, oc.resetErr = e, e
+	oc.abortedUnanswered = !s.answered
 	known := !s.link.Forsake()
 	if !known {
-		s.first, s.want = nil, 0
+		s.firstFrame, s.control = nil, 0
 	}
-	s.answer()
-	s.stopPump()
+	s.markAnswered()
+	s.stopFeeding()
 	s.apply(s.st.abort(known))
 }
 
@@ -545,9 +545,9 @@ func (s *Stream) Lost(e *StreamError) {
 func (s *Stream) lose(e *StreamError) {
 	if !s.st.done {
 		if !s.closedInOrder(e) {
-			s.more().failure = e
+			s.makeOutcome().failure = e
 		}
-		s.answer()
+		s.markAnswered()
 	}
 	s.apply(s.st.lost())
 }
@@ -557,17 +557,17 @@ func (s *Stream) lose(e *StreamError) {
 // there is nothing more to come, and the peer may be sooner than our application.
 func (s *Stream) closedInOrder(e *StreamError) bool {
 	ended := s.st.recv == recvEnded || s.st.recv == recvStopEnd
-	return s.st.untold && s.st.send == sendEnded && ended && errors.Is(e.Cause, io.ErrUnexpectedEOF)
+	return s.st.noEnded && s.st.send == sendEnded && ended && errors.Is(e.Cause, io.ErrUnexpectedEOF)
 }
 
 // answer wakes who waits to hear whether the stream was accepted.
-func (s *Stream) answer() {
+func (s *Stream) markAnswered() {
 	s.answered = true
-	if s.f != nil && s.f.answered != nil {
-		close(s.f.answered)
-		s.f.answered = nil
-		if *s.f == (faces{}) { // it was made for this only
-			s.f = nil
+	if s.ch != nil && s.ch.answered != nil {
+		close(s.ch.answered)
+		s.ch.answered = nil
+		if *s.ch == (channels{}) { // it was made for this only
+			s.ch = nil
 		}
 	}
 }

@@ -217,7 +217,7 @@ func got(m pool.Message) string {
 // word names an error by the sentinel that it is.
 func word(err error) string {
 	for _, e := range []error{
-		ErrWouldBlock, ErrSendClosed, ErrStopped, ErrNotReadable, ErrSlotUsed, ErrFaceInUse, ErrTooLarge, ErrNotSupported,
+		ErrWouldBlock, ErrSendClosed, ErrStopped, ErrNotReadable, ErrSlotUsed, ErrChannelInUse, ErrTooLarge, ErrNotSupported,
 	} {
 		if errors.Is(err, e) {
 			return e.Error()

@@ -15,7 +15,7 @@ type window struct {
 	size     int    // how far granted runs ahead of taken
 	most     int    // what size may grow to
 	gathered int32  // of taken, what the connection was not told of; settled: what is unread
-	settled  bool   // the stream is over, and all credit went back
+	returned  bool   // the stream is over, and all credit went back
 }
 
 func (w *window) init(c *Config) {
@@ -116,7 +116,7 @@ type assembly struct {
 
 // reserveFirst is how much memory a message's announced length is believed for
 // at once.
-const reserveFirst = 1 << 20
+const reserveAtOnce = 1 << 20
 
 // reserveUnpaced is that where the receiver grants no credit and can't tell its peer
 // how much it has room for: there are many such streams before one is not read.
@@ -126,7 +126,7 @@ func (s *Stream) believed() int {
 	if s.cfg.Caps.Pacing == frame.Unpaced {
 		return reserveUnpaced
 	}
-	return reserveFirst
+	return reserveAtOnce
 }
 
 // growFactor is by how much the memory of a message grows whose bytes have

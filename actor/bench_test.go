@@ -16,7 +16,7 @@ type idleLink struct{ timers timers.Queue }
 
 func (l *idleLink) ID() uint64             { return 1 }
 func (l *idleLink) Forsake() bool          { return false }
-func (l *idleLink) FeedingChanged()                   {}
+func (l *idleLink) FeedingChanged()        {}
 func (l *idleLink) Ready(bool)             {}
 func (l *idleLink) ReadySoon()             {}
 func (l *idleLink) Queued(int)             {}

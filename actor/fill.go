@@ -5,9 +5,9 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// Fill writes what the stream has to write: its control frames, then data of at
-// most most bytes of credit. It returns what it used and whether there is more
-// data. It is called by the one party that writes the connection.
+// Fill encodes the control frames that are due and, with data, messages of at most most
+// bytes of credit. It returns the credit used, and whether there is more data. Only the
+// party that writes the connection calls it.
 func (s *Stream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (used int, again bool) {
 	s.mu.Lock()
 	if data {
@@ -30,7 +30,7 @@ func (s *Stream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (us
 	s.filling = !b.piece.IsZero()
 	id := s.link.ID()
 	if !s.cfg.granted() {
-		s.admitWaiting() // the burst freed some of the window
+		s.admitWaiting() // the burst has freed a part of our window
 	}
 	s.unlock()
 	b.write(sess, o, id)
@@ -40,7 +40,7 @@ func (s *Stream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (us
 	return b.used, again
 }
 
-// controls writes the control frames that are due.
+// writeControl encodes the control frames that are due.
 func (s *Stream) writeControl(sess frame.Session, o *frame.Out) {
 	c := s.control
 	s.control = 0
@@ -54,7 +54,7 @@ func (s *Stream) writeControl(sess frame.Session, o *frame.Out) {
 		frame.PutFrame(opening)
 		if rejected {
 			s.apply(s.st.lost())
-			s.dropIn() // nobody can take it
+			s.dropIn() // nobody can receive it
 			return
 		}
 	}
@@ -84,42 +84,27 @@ func (s *Stream) writeControl(sess frame.Session, o *frame.Out) {
 		s.st.sentEnded = true
 		s.apply(s.st.checkDone())
 	}
-	if c&controlEnd != 0 && s.endDue() { // it may have gone with the last of the data
+	if c&controlEnd != 0 && s.endDue() { // the end may have been written with the last data
 		writeEnd(sess, o, id, s.status())
 		s.apply(s.st.endWritten())
 	}
 }
 
-// status is what our end says, nil if it is in order.
-func (s *Stream) status() *frame.Frame {
-	if s.outcome == nil {
-		return nil
-	}
-	return s.outcome.status
-}
-
-func writeEnd(sess frame.Session, o *frame.Out, id uint64, status *frame.Frame) {
-	f := o.Scratch(frame.EOS, id)
-	if status != nil {
-		f.Code, f.Reason, f.Metadata = status.Code, status.Reason, status.Metadata
-	}
-	sess.Control(o, f)
-}
-
-// A burst is what one turn writes.
+// A burst is the data that one call of Fill writes, in this order.
 type burst struct {
 	run    pool.Queue   // whole messages
-	piece  pool.Message // a fragment of this one,
+	piece  pool.Message // a fragment of this one:
 	off, n int          // from off to off+n of its cost
-	used   int
-	end    bool
-	status *frame.Frame
+	end    bool         // our end
+	status *frame.Frame // with that; nil: code OK alone
+
+	used int // credit, bytes
 }
 
-// gather takes what fits into most and the stream's credit out of the queue.
+// gather takes out of the queue what most and the stream's credit allow.
 func (s *Stream) gather(most int) (b burst) {
 	room := min(s.cred.eligible, most)
-	alone := s.opensWith // goes alone: what is behind it may have to wait
+	alone := s.opensWith // alone: the data behind it may have to wait for the answer
 	if s.partial.IsZero() && !alone {
 		s.gatherWhole(&b, room)
 	}
@@ -129,11 +114,11 @@ func (s *Stream) gather(most int) (b burst) {
 	s.cred.sent += uint64(b.used)
 	switch {
 	case s.cfg.granted():
-	case alone: // it is no part of what the receiver reports
+	case alone: // the receiver does not report this message
 		s.cred.granted += uint64(b.used)
 		s.opensWith = !s.partial.IsZero() || b.piece.IsZero()
 	default:
-		s.freed(&b)
+		s.freed(b.used, b.payload(s.cfg.Caps.Overhead))
 	}
 	s.recount()
 	if s.endDue() {
@@ -142,7 +127,7 @@ func (s *Stream) gather(most int) (b burst) {
 	return b
 }
 
-// gatherWhole takes messages that fit as they are; all at once if they do.
+// gatherWhole takes whole messages: the entire queue if that fits.
 func (s *Stream) gatherWhole(b *burst, room int) {
 	if s.large == 0 && s.out.Cost() <= room {
 		b.run, s.out = s.out, pool.Queue{}
@@ -152,7 +137,7 @@ func (s *Stream) gatherWhole(b *burst, room int) {
 	b.used = b.run.Cost()
 }
 
-// gatherPiece takes a fragment of the message whose turn it is.
+// gatherPiece takes a fragment of the partial message, or of the next one.
 func (s *Stream) gatherPiece(b *burst, room int) {
 	if s.partial.IsZero() {
 		s.partial, _ = s.out.Pop()
@@ -171,8 +156,13 @@ func (s *Stream) gatherPiece(b *burst, room int) {
 	}
 }
 
-// write encodes the burst. It runs without the stream's lock: what it works on
-// was taken out of the queue.
+// payload is how many bytes of messages b has, where a message costs overhead bytes more.
+func (b *burst) payload(overhead int) int {
+	from, to := frame.Part(overhead, b.off, b.n)
+	return b.run.Bytes() + to - from
+}
+
+// write encodes b. It needs no lock: gather has taken b out of the queue.
 func (b *burst) write(sess frame.Session, o *frame.Out, id uint64) {
 	if b.run.Len() > 0 {
 		sess.Messages(o, id, b.run)
@@ -190,7 +180,16 @@ func (b *burst) write(sess frame.Session, o *frame.Out, id uint64) {
 	}
 }
 
-// filled: the burst is in the output.
+// writeEnd encodes the end of our half.
+func writeEnd(sess frame.Session, o *frame.Out, id uint64, status *frame.Frame) {
+	f := o.Scratch(frame.EOS, id)
+	if status != nil {
+		f.Code, f.Reason, f.Metadata = status.Code, status.Reason, status.Metadata
+	}
+	sess.Control(o, f)
+}
+
+// filled is called when a burst with a fragment or an end has been encoded.
 func (s *Stream) filled(end bool) {
 	s.mu.Lock()
 	defer s.unlock()
@@ -198,7 +197,7 @@ func (s *Stream) filled(end bool) {
 	if s.dropPartial {
 		s.dropPartial = false
 		s.forgetPartial()
-		s.requestData() // nothing is before our end any more
+		s.requestData() // our end may be due now
 	}
 	if end {
 		s.apply(s.st.endWritten())

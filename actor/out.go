@@ -7,8 +7,8 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// Out returns the way to the peer. The first call starts the stream's goroutine
-// that takes from it, which ends with the sending half.
+// Out returns a channel of messages to send. The first call starts a goroutine that
+// receives from it until the sending half ends.
 func (s *Stream) Out() chan<- pool.Message {
 	s.mu.Lock()
 	defer s.unlock()
@@ -28,8 +28,8 @@ func (s *Stream) Out() chan<- pool.Message {
 	return ch.out
 }
 
-// pumpOut takes messages from out while there is credit, until the sending half
-// is over. Closing out ends the half.
+// pumpOut sends the messages that it receives from out, while there is credit. It
+// returns when the sending half is over. Closing out ends the half.
 func (s *Stream) pumpOut(out <-chan pool.Message, over <-chan struct{}) {
 	defer s.outEnds()
 	for s.awaitCredit() == nil {
@@ -52,8 +52,8 @@ func (s *Stream) pumpOut(out <-chan pool.Message, over <-chan struct{}) {
 	}
 }
 
-// closeOut ends the sending half because Out was closed. Where the protocol can't
-// end one half, that is the stream's error.
+// closeOut ends the sending half after Out was closed. If the protocol can't end one half
+// alone, the stream gets that error.
 func (s *Stream) closeOut() {
 	if err := s.CloseSend(frame.CodeOK, "", nil); err != nil {
 		s.mu.Lock()
@@ -62,8 +62,8 @@ func (s *Stream) closeOut() {
 	}
 }
 
-// outEnds ends the sending half if that was asked for while messages were on
-// their way through Out.
+// outEnds ends the sending half if the application has asked for that while pumpOut ran:
+// messages received from Out come before the end.
 func (s *Stream) outEnds() {
 	s.mu.Lock()
 	defer s.unlock()
@@ -81,21 +81,21 @@ func (s *Stream) awaitCredit() error {
 		return err
 	}
 	ch := s.makeChannels()
-	w := ch.newWaiter()
+	w := ch.waiters.get()
 	w.creditOnly = true
-	ch.pushWaiter(w)
+	ch.waiters.push(w)
 	s.unlock()
 	return s.await(context.Background(), ch, w)
 }
 
-// acceptOut accepts what was taken from Out. There was credit for it when it was
-// taken; should others have used it meanwhile, it goes ahead of its credit.
+// acceptOut accepts a message received from Out. There was credit before it was received;
+// if other senders have used that up since, the message exceeds the credit.
 func (s *Stream) acceptOut(m pool.Message) {
 	s.mu.Lock()
 	defer s.unlock()
 	if m.Len() > s.cfg.MaxSend {
 		m.Release()
-		s.abort(s.fail(frame.CodeTooLarge, "message sent on Out is larger than the peer takes", false))
+		s.abort(s.fail(frame.CodeTooLarge, "message sent on Out is larger than the peer accepts", false))
 		return
 	}
 	if !s.st.canSend() || s.peerNoReceive {
@@ -103,7 +103,6 @@ func (s *Stream) acceptOut(m pool.Message) {
 		return
 	}
 	s.accept(m)
-	// To write here would make this goroutine's stack grow, for as long as the
-	// stream lives.
+	// Writing here would grow this goroutine's stack for as long as the stream lives.
 	s.post.soon = true
 }

@@ -446,7 +446,7 @@ func TestUnpacedWindowIsWhatIsUnwritten(t *testing.T) {
 	go func() { sent <- x.s.Send(context.Background(), m) }()
 	for {
 		x.s.mu.Lock()
-		waits := x.s.ch != nil && x.s.ch.waitHead != nil
+		waits := x.s.ch != nil && !x.s.ch.waiters.empty()
 		x.s.mu.Unlock()
 		if waits {
 			break

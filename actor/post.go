@@ -1,67 +1,51 @@
 package actor
 
-// post is what a step leaves to do once the lock is free: any says whether there
-// is something.
+// A post is what a step under the lock leaves to be done once the lock is free: calls
+// of the link, which may take locks of the connection or write.
 type post struct {
-	any           bool
-	ready, urgent bool
-	soon          bool // ready, but not on this goroutine's stack
-	room, retire  bool
-	slot          bool // one is offered, and of no use without room
-	feeding           bool
+	any           bool // whether there is anything to do
+	ready, urgent bool // ask for data's turn; for control frames'
+	soon          bool // with ready: don't write on this goroutine's stack
+	room          bool // AwaitRoom
+	full          bool // AwaitFull
+	retire        bool
+	feeding       bool // FeedingChanged
 	taken, queued int32
-	from, to      int32 // the window has shrunk
-	wake          func()
+	from, to      int32  // the window has shrunk
+	wake          func() // called last
 }
 
-// later is the post, about to be added to.
-func (s *Stream) later() *post {
-	s.post.any = true
-	return &s.post
-}
-
-// unlock frees the lock and then does what was left to do.
-func (s *Stream) unlock() {
-	if !s.post.any {
-		s.mu.Unlock()
-		return
-	}
-	s.unlockAndPost()
-}
-
-func (s *Stream) unlockAndPost() {
-	p := s.post
-	s.post = post{}
-	s.mu.Unlock()
+// do calls link.
+func (p *post) do(link Link) {
 	if p.queued != 0 {
-		s.link.Queued(int(p.queued))
+		link.Queued(int(p.queued))
 	}
 	if p.taken != 0 {
-		s.link.Taken(int(p.taken))
+		link.Taken(int(p.taken))
 	}
 	if p.urgent {
-		s.link.Ready(true)
+		link.Ready(true)
 	}
 	switch {
 	case p.ready && p.soon:
-		s.link.ReadySoon()
+		link.ReadySoon()
 	case p.ready:
-		s.link.Ready(false)
+		link.Ready(false)
 	}
 	if p.room {
-		s.link.AwaitRoom()
+		link.AwaitRoom()
 	}
-	if p.slot {
-		s.link.AwaitFull()
+	if p.full {
+		link.AwaitFull()
 	}
 	if p.from != p.to {
-		s.link.Shrink(int(p.from), int(p.to))
+		link.Shrink(int(p.from), int(p.to))
 	}
 	if p.retire {
-		s.link.Retire()
+		link.Retire()
 	}
 	if p.feeding {
-		s.link.FeedingChanged()
+		link.FeedingChanged()
 	}
 	if p.wake != nil {
 		p.wake()

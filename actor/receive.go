@@ -9,12 +9,14 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// Receive returns the next message; io.EOF after the last. Once In or Batches is
-// in use it reads through that channel.
+// Receive returns the next message, and io.EOF after the last one. Once In or Batches
+// is in use, Receive reads from that channel.
 func (s *Stream) Receive(ctx context.Context) (pool.Message, error) {
 	waited := nextMessage
 	for {
+		s.mu.Lock()
 		m, next, err := s.next(waited)
+		s.unlock()
 		switch waited = next; next {
 		case nextMessage, nextEnd:
 			return m, err
@@ -47,24 +49,33 @@ func (s *Stream) Receive(ctx context.Context) (pool.Message, error) {
 	}
 }
 
-// next says what a Receive has to do now.
+// next is what a Receive does now.
 type next uint8
 
 const (
-	nextMessage next = iota
-	nextEnd
-	nextIn
-	nextBatch
-	nextWait
+	nextMessage next = iota // returns a message
+	nextEnd                 // returns an error
+	nextIn                  // receives from In
+	nextBatch               // receives from Batches
+	nextWait                // waits for the next message, or the end
 )
 
+// endWait notes that a Receive no longer waits for what next told it to wait for.
+func (ch *channels) endWait(what next) {
+	switch what {
+	case nextWait:
+		ch.receivers--
+	case nextBatch:
+		ch.rest.waiting--
+	}
+}
+
+// next finds what to do after waiting for waited. The lock is held.
 func (s *Stream) next(waited next) (pool.Message, next, error) {
-	s.mu.Lock()
-	defer s.unlock()
 	ch := s.ch
 	ch.endWait(waited)
 	if ch != nil && ch.inbound != channelNone {
-		ch.passOn()
+		ch.wakeReceiver()
 		if ch.rest != nil && ch.rest.msgs.Len() > 0 {
 			return ch.rest.take(), nextMessage, nil
 		}
@@ -79,14 +90,14 @@ func (s *Stream) next(waited next) (pool.Message, next, error) {
 	if m, ok := s.in.Pop(); ok {
 		s.accountOne(m)
 		if s.in.Len() > 0 {
-			ch.passOn()
+			ch.wakeReceiver()
 		}
 		return m, nextMessage, nil
 	}
 	if s.st.recv != recvOpen {
 		err := s.endErr()
 		s.apply(s.st.endSeen())
-		ch.passOn()
+		ch.wakeReceiver()
 		return pool.Message{}, nextEnd, err
 	}
 	ch = s.makeChannels()
@@ -97,26 +108,9 @@ func (s *Stream) next(waited next) (pool.Message, next, error) {
 	return pool.Message{}, nextWait, nil
 }
 
-// waited notes that a Receive waits no longer for what next told it to wait for.
-func (ch *channels) endWait(what next) {
-	switch what {
-	case nextWait:
-		ch.receivers--
-	case nextBatch:
-		ch.rest.waiting--
-	}
-}
-
-// passOn wakes the next of several receivers: a word wakes one.
-func (ch *channels) passOn() {
-	if ch != nil && ch.receivers > 0 {
-		ch.wakeReceiver()
-	}
-}
-
-// gaveUp is the error of a Receive whose context ended: the stream's, if it has failed,
-// for that ends the stream's own context too. A word that was meant for it goes to the
-// next.
+// receiveCancelled returns the error of a Receive whose context has ended. If the stream
+// has failed, that is the stream's error: a failure ends the stream's own context too. A
+// token that this Receive should have taken wakes the next one.
 func (s *Stream) receiveCancelled(ctx context.Context, waited next) error {
 	s.mu.Lock()
 	s.ch.endWait(waited)
@@ -132,29 +126,13 @@ func (s *Stream) receiveCancelled(ctx context.Context, waited next) error {
 		return failure
 	}
 	cause := context.Cause(ctx)
-	if errors.Is(cause, io.EOF) { // that would look like the stream's end
+	if errors.Is(cause, io.EOF) { // it would look like the stream's end
 		cause = ctx.Err()
 	}
 	return fmt.Errorf("sluice: receive on stream %d: %w", s.link.ID(), cause)
 }
 
-// A rest is what Receive keeps of the batches that it took.
-type batchRest struct {
-	msgs    pool.Queue
-	waiting int           // Receives that wait for a batch
-	more    chan struct{} // tells one of them of msgs; holds one word
-}
-
-// awaitBatch counts a Receive that is about to wait for a batch.
-func (ch *channels) awaitBatch() {
-	if ch.rest == nil {
-		ch.rest = &batchRest{more: make(chan struct{}, 1)}
-	}
-	ch.rest.waiting++
-}
-
-// unpack returns a batch's first message and keeps the others for the next
-// Receive; those of a batch before it go first.
+// unpack keeps the messages of b behind those of earlier batches, and returns the first.
 func (s *Stream) unpack(b *Batch) pool.Message {
 	s.mu.Lock()
 	r := s.ch.rest
@@ -165,17 +143,5 @@ func (s *Stream) unpack(b *Batch) pool.Message {
 	m := r.take()
 	s.mu.Unlock()
 	b.Release()
-	return m
-}
-
-// take returns the first message, and has one who waits for a batch take the next.
-func (r *batchRest) take() pool.Message {
-	m, _ := r.msgs.Pop()
-	if r.msgs.Len() > 0 && r.waiting > 0 {
-		select {
-		case r.more <- struct{}{}:
-		default:
-		}
-	}
 	return m
 }

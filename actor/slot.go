@@ -1,65 +1,14 @@
 package actor
 
-import "github.com/sluicerpc/sluice/pool"
-
-// A Slot is the right to send one message, taken from Writable. It must be used
-// or cancelled, once; the next slot is offered after that. The zero Slot, which
-// a closed Writable yields, can do neither.
+// A Slot is the right to send one message, received from Writable. Its owner calls Send
+// or Cancel, once; only then can the stream offer another one. The zero Slot, which a
+// closed Writable yields, can do neither.
 type Slot struct {
 	s   *Stream
 	gen uint32
 }
 
-// Writable offers a slot whenever there is credit and nobody holds one, and is
-// closed when the sending half ends.
-func (s *Stream) Writable() <-chan Slot {
-	s.mu.Lock()
-	defer s.unlock()
-	ch := s.makeChannels()
-	if ch.slots == nil {
-		ch.slots = make(chan Slot, 1)
-		if s.sendErr() != nil {
-			ch.closeSlots()
-		}
-	}
-	ch.offerSlot(s)
-	return ch.slots
-}
-
-// Send hands m over by the slot's right. On an error m still belongs to the
-// caller.
-func (t Slot) Send(m pool.Message) error {
-	s := t.s
-	if s == nil {
-		return ErrSlotUsed
-	}
-	s.mu.Lock()
-	defer s.unlock()
-	if !s.ch.returnSlot(t) {
-		return ErrSlotUsed
-	}
-	err := s.check(m)
-	if err == nil {
-		s.accept(m)
-	}
-	s.ch.offerSlot(s)
-	return err
-}
-
-// Cancel gives the slot back unused. After Send it does nothing, so that it can
-// be deferred.
-func (t Slot) Cancel() {
-	s := t.s
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.unlock()
-	if s.ch.returnSlot(t) {
-		s.admitWaiting()
-	}
-}
-
+// returnSlot reports whether t is the slot that is out, which it no longer is then.
 func (ch *channels) returnSlot(t Slot) bool {
 	if t.gen != ch.slotGen || !ch.slotOut {
 		return false
@@ -69,26 +18,26 @@ func (ch *channels) returnSlot(t Slot) bool {
 	return true
 }
 
-// offerSlot puts a slot into the channel if one can be used now.
-func (ch *channels) offerSlot(s *Stream) {
-	if ch.slots == nil || ch.slotsClosed || ch.slotOut || ch.waitHead != nil || !s.st.canSend() || !s.canAccept() {
+// offerSlot puts a slot into the channel if it could be used now.
+func (s *Stream) offerSlot(ch *channels) {
+	if ch.slots == nil || ch.slotsClosed || ch.slotOut || !ch.waiters.empty() || !s.st.canSend() || !s.canAccept() {
 		return
 	}
 	ch.slotOut = true
-	ch.slots <- Slot{s, ch.slotGen} // has room: only we send, and nothing is offered
+	ch.slots <- Slot{s, ch.slotGen} // never waits: only we send, and the channel is empty
 	if !ch.slotWatched {
-		ch.slotWatched, s.later().slot = true, true
+		ch.slotWatched, s.later().full = true, true
 	}
 }
 
-// withdrawSlot takes an untaken slot back when others used the credit up.
-func (ch *channels) withdrawSlot(s *Stream) {
+// withdrawSlot takes the slot out of the channel if others have used up the credit.
+func (s *Stream) withdrawSlot(ch *channels) {
 	if s.cred.left() <= 0 {
 		ch.takeBackSlot()
 	}
 }
 
-// takeBack takes an untaken slot back; false if there is none.
+// takeBackSlot takes the slot out of the channel. It reports false if there is none.
 func (ch *channels) takeBackSlot() bool {
 	if !ch.slotOut || ch.slotsClosed {
 		return false
@@ -98,19 +47,8 @@ func (ch *channels) takeBackSlot() bool {
 		ch.slotGen++
 		ch.slotOut = false
 		return true
-	default: // somebody has it
+	default: // the application has it
 		return false
-	}
-}
-
-// RoomGone is called when other streams have used up the connection's room: an
-// untaken slot is withdrawn, and offered again when its turn for room comes.
-func (s *Stream) RoomGone() {
-	s.mu.Lock()
-	defer s.unlock()
-	ch := s.ch
-	if ch.slotWatched = false; ch.takeBackSlot() {
-		ch.offerSlot(s)
 	}
 }
 
@@ -124,4 +62,15 @@ func (ch *channels) closeSlots() {
 	default:
 	}
 	close(ch.slots)
+}
+
+// RoomGone is called when other streams have used up the connection's room. It withdraws
+// the slot, and offers it again once the connection has room for this stream.
+func (s *Stream) RoomGone() {
+	s.mu.Lock()
+	defer s.unlock()
+	ch := s.ch
+	if ch.slotWatched = false; ch.takeBackSlot() {
+		s.offerSlot(ch)
+	}
 }

@@ -1,10 +1,10 @@
 package actor
 
-// The state machine of a stream: two halves that end separately. It is pure:
-// an event goes in, the state changes, and what has to be done about it comes
-// out as effects. docs/wire.md draws it.
+// The state machine of a stream: two halves that end separately. It is pure: each event
+// is a method, which changes the state and returns what is to be done about it.
+// docs/wire.md draws it.
 
-// sendState is how far the sending half is.
+// sendState is the state of the sending half.
 type sendState uint8
 
 const (
@@ -14,47 +14,47 @@ const (
 	sendDead             // reset, refused or lost
 )
 
-// recvState is how far the receiving half is.
+// recvState is the state of the receiving half.
 type recvState uint8
 
 const (
 	recvOpen    recvState = iota
-	recvEnded             // the peer's end is here; data before it may wait
-	recvStopped           // we want no more: what comes is dropped
-	recvStopEnd           // stopped, and the peer's end is here too
+	recvEnded             // the peer's end has arrived; data before it may be unread
+	recvStopped           // we read no more: what arrives is dropped
+	recvStopEnd           // stopped, and the peer's end has arrived too
 	recvDead              // reset, refused or lost
 )
 
-// effect is what a step asks the stream to do.
+// effect is what the stream has to do after an event.
 type effect uint16
 
 const (
-	fxSendOver   effect = 1 << iota // the sending half takes no more: wake, close Writable and SendDone
-	fxRecvOver                      // no more will arrive: In closes when what is here was taken
-	fxDropOut                       // unsent messages are dropped
-	fxDropIn                        // unread messages are dropped
-	fxWriteStop                     // tell the peer
-	fxWriteReset                    // tell the peer
-	fxWriteEnd                      // the end is to be written when the data is
-	fxDone                          // both halves are over for good
+	fxSendOver   effect = 1 << iota // no message is accepted any more: fail waiting senders, close Writable and SendDone
+	fxRecvOver                      // no more will arrive: close In once what is here was taken
+	fxDropOut                       // drop unsent messages
+	fxDropIn                        // drop unread messages
+	fxWriteStop                     // tell the peer to send no more
+	fxWriteReset                    // tell the peer that both halves have ended
+	fxWriteEnd                      // write the end after the data
+	fxDone                          // both halves are over, on both sides
 	fxRetire                        // the connection forgets the stream
 )
 
-// state is the whole of it.
+// state is the state of both halves.
 type state struct {
 	send sendState
 	recv recvState
 
-	sawEnd     bool // our application was handed the peer's end
-	sentEnded bool // the peer was told so
-	gotEnded bool // the peer's application was handed ours
-	noEnded     bool // the protocol does not say so
-	done       bool
-	retired    bool
-	resetOut   bool // a reset is to be written before the stream is forgotten
+	sawEnd    bool // our application has seen the peer's end
+	sentEnded bool // we have written ENDED, which tells the peer so
+	gotEnded  bool // the peer's ENDED has arrived: its application has seen ours
+	noEnded   bool // the protocol has no ENDED: the peer never says so
+	done      bool
+	retired   bool
+	resetOut  bool // write a reset before the connection forgets the stream
 }
 
-// closeSend: the application has no more to say.
+// closeSend: the application ends the sending half.
 func (st *state) closeSend() effect {
 	if st.send != sendOpen {
 		return 0
@@ -71,8 +71,7 @@ func (st *state) endWritten() effect {
 	return st.checkDone()
 }
 
-// peerStopped: the peer reads no more. What is queued is dropped and the end
-// follows at once.
+// peerStopped: the peer reads no more. The queue is dropped, and the end follows at once.
 func (st *state) peerStopped() effect {
 	switch st.send {
 	case sendOpen, sendEnding:
@@ -89,7 +88,7 @@ func (st *state) closeReceive() effect {
 		st.recv = recvStopped
 		return fxDropIn | fxRecvOver | fxWriteStop
 	case recvEnded:
-		if !st.sawEnd { // what was not taken makes it another end than the peer's
+		if !st.sawEnd { // dropped data: this is not the end that the peer sent
 			st.recv, st.sawEnd = recvStopEnd, true
 		}
 		return fxDropIn | fxRecvOver | st.checkDone()
@@ -97,7 +96,7 @@ func (st *state) closeReceive() effect {
 	return 0
 }
 
-// peerEnded: the peer's end has arrived. ok is false if it had ended before.
+// peerEnded: the peer's end has arrived. ok is false if one had arrived before.
 func (st *state) peerEnded() (fx effect, ok bool) {
 	switch st.recv {
 	case recvOpen:
@@ -113,7 +112,7 @@ func (st *state) peerEnded() (fx effect, ok bool) {
 	return 0, false
 }
 
-// endHanded: the application was handed the peer's end.
+// endSeen: the application has seen the peer's end.
 func (st *state) endSeen() effect {
 	if st.recv != recvEnded || st.sawEnd {
 		return 0
@@ -122,13 +121,14 @@ func (st *state) endSeen() effect {
 	return st.checkDone()
 }
 
-// peerHandedEnd: the peer's application was handed ours.
+// peerSawEnd: the peer's application has seen our end.
 func (st *state) peerSawEnd() effect {
 	st.gotEnded = true
 	return st.checkDone()
 }
 
-// abort: this side ends both halves now. What has arrived stays.
+// abort: this side ends both halves now. What has arrived stays. opened says whether the
+// peer can know of the stream.
 func (st *state) abort(opened bool) effect {
 	if st.done || st.send == sendDead {
 		return 0
@@ -142,7 +142,7 @@ func (st *state) abort(opened bool) effect {
 	return fx | fxWriteReset
 }
 
-// resetWritten: the peer is being told; the stream can be forgotten.
+// resetWritten: our reset is written. The connection can forget the stream.
 func (st *state) resetWritten() effect {
 	if st.retired {
 		return 0
@@ -175,7 +175,7 @@ func (st *state) die() effect {
 	return fxSendOver | fxRecvOver | fxDropOut | fxDone
 }
 
-// settle finds out whether both halves have ended in order, on both sides.
+// checkDone finds out whether both halves have ended in order, on both sides.
 func (st *state) checkDone() effect {
 	recvOver := st.sawEnd && (st.recv == recvEnded || st.recv == recvStopEnd)
 	if st.done || st.send != sendEnded || !recvOver || !st.gotEnded && !st.noEnded || !st.sentEnded {
@@ -185,13 +185,13 @@ func (st *state) checkDone() effect {
 	return fxDone | st.retire()
 }
 
-// sendErr is what a sender is told.
+// canSend reports whether messages are accepted.
 func (st *state) canSend() bool { return st.send == sendOpen }
 
-// wantsData tells whether arriving data is kept.
+// wantsData reports whether arriving data is kept.
 func (st *state) wantsData() bool { return st.recv == recvOpen }
 
-// dataAllowed tells whether the peer may still send data.
+// dataAllowed reports whether the peer may still send data.
 func (st *state) dataAllowed() bool {
 	return st.recv == recvOpen || st.recv == recvStopped || st.recv == recvDead
 }

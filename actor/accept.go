@@ -6,13 +6,17 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// check returns why m can't be sent on this stream, whatever the credit, or nil.
+// sendable reports whether m can be sent on this stream once there is credit.
+func (s *Stream) sendable(m pool.Message) bool { return m.Len() <= s.cfg.MaxSend && s.sends() }
+
+// check returns why m is not sendable, or nil.
 func (s *Stream) check(m pool.Message) error {
 	if m.Len() > s.cfg.MaxSend {
 		return fmt.Errorf("%w: %d bytes, the peer accepts %d", ErrTooLarge, m.Len(), s.cfg.MaxSend)
 	}
 	return s.sendErr()
 }
+
 
 // accept takes m over and queues it.
 func (s *Stream) accept(m pool.Message) {
@@ -26,8 +30,7 @@ func (s *Stream) accept(m pool.Message) {
 	pool.SetCost(m, cost)
 	s.out.Push(m)
 	s.messagesAccepted++
-	s.cred.admitted += uint64(cost)
-	s.requeue()
+	s.requeueOne(cost)
 	if s.ch != nil {
 		s.withdrawSlot(s.ch)
 	}

@@ -9,12 +9,13 @@
 // The package knows nothing of connections: what a stream needs of one is the
 // interface Link.
 //
-// Each file uses those below it. A reader may begin at either end:
+// Files use those below them, and hardly ever one above:
 //
-//	open, peer         what the peer says: answers, grants, ends
-//	deliver, fragment  data that arrives; firstmessage, feed and receive bring it on
-//	send, out          data to send; accept and queue it, and fill, which encodes it
-//	end                how a stream ends; effects, what a change of state leads to
-//	slot, done, unread, pacing
-//	stream             the type, with state, window, channels, link and other parts
+//	open, peer, fragment, deliver        what the peer says and sends
+//	send, out, accept, fill              messages to send, until they are encoded
+//	receive, end                         reading by method; ending a stream
+//	feed, firstmessage, effects          In and Batches; what a change of state leads to
+//	slot, done, unread, pacing, queue    accounts of what is unread and what is unsent
+//	stream                               the type
+//	state, window, channels, link, ...   its parts, and what it needs of the connection
 package actor

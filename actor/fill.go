@@ -95,10 +95,9 @@ type burst struct {
 	run    pool.Queue   // whole messages
 	piece  pool.Message // a fragment of this one:
 	off, n int          // from off to off+n of its cost
+	used   int          // credit of both, bytes
 	end    bool         // our end
 	status *frame.Frame // with that; nil: code OK alone
-
-	used int // credit, bytes
 }
 
 // gather takes out of the queue what most and the stream's credit allow.

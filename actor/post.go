@@ -1,5 +1,7 @@
 package actor
 
+import "sync"
+
 // A post is what a step under the lock leaves to be done once the lock is free: calls
 // of the link, which may take locks of the connection or write.
 type post struct {
@@ -15,39 +17,42 @@ type post struct {
 	wake          func() // called last
 }
 
-// do calls link.
-func (p *post) do(link Link) {
-	if p.queued != 0 {
-		link.Queued(int(p.queued))
+// unlock takes what is in the post, frees the stream's lock and then calls link.
+func (p *post) unlock(mu *sync.Mutex, link Link) {
+	q := *p
+	*p = post{}
+	mu.Unlock()
+	if q.queued != 0 {
+		link.Queued(int(q.queued))
 	}
-	if p.taken != 0 {
-		link.Taken(int(p.taken))
+	if q.taken != 0 {
+		link.Taken(int(q.taken))
 	}
-	if p.urgent {
+	if q.urgent {
 		link.Ready(true)
 	}
 	switch {
-	case p.ready && p.soon:
+	case q.ready && q.soon:
 		link.ReadySoon()
-	case p.ready:
+	case q.ready:
 		link.Ready(false)
 	}
-	if p.room {
+	if q.room {
 		link.AwaitRoom()
 	}
-	if p.full {
+	if q.full {
 		link.AwaitFull()
 	}
-	if p.from != p.to {
-		link.Shrink(int(p.from), int(p.to))
+	if q.from != q.to {
+		link.Shrink(int(q.from), int(q.to))
 	}
-	if p.retire {
+	if q.retire {
 		link.Retire()
 	}
-	if p.feeding {
+	if q.feeding {
 		link.FeedingChanged()
 	}
-	if p.wake != nil {
-		p.wake()
+	if q.wake != nil {
+		q.wake()
 	}
 }

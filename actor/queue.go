@@ -54,6 +54,22 @@ func (s *Stream) requeue() {
 	s.requestData()
 }
 
+// requeueOne is requeue after one message of that cost was queued. While all messages
+// have credit, there is nothing to compute again.
+func (s *Stream) requeueOne(cost int) {
+	c := &s.cred
+	c.admitted += uint64(cost)
+	if !s.cfg.granted() || c.admitted > c.granted {
+		s.requeue()
+		return
+	}
+	c.eligible += cost
+	s.count(cost)
+	if !s.dataRequested {
+		s.requestData()
+	}
+}
+
 // recount is requeue without the call of Fill. Data that waits for the answer to our
 // open does not count: it would take room from other streams.
 func (s *Stream) recount() {

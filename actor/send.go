@@ -17,8 +17,8 @@ func (s *Stream) TrySend(m pool.Message) error {
 }
 
 func (s *Stream) trySend(m pool.Message) error {
-	if err := s.check(m); err != nil {
-		return err
+	if !s.sendable(m) {
+		return s.check(m)
 	}
 	if !s.hasCredit() {
 		if s.post.room {

@@ -114,14 +114,7 @@ func (s *Stream) unlock() {
 		s.mu.Unlock()
 		return
 	}
-	s.unlockAndPost()
-}
-
-func (s *Stream) unlockAndPost() {
-	p := s.post
-	s.post = post{}
-	s.mu.Unlock()
-	p.do(s.link)
+	s.post.unlock(&s.mu, s.link)
 }
 
 func (s *Stream) makeChannels() *channels {
@@ -157,11 +150,16 @@ func (s *Stream) fail(c frame.Code, reason string, remote bool) *StreamError {
 	return &StreamError{Stream: s.link.ID(), Method: s.cfg.Method, Code: c, Reason: reason, Remote: remote}
 }
 
-// sendErr is why nothing can be sent, or nil. It does not look at the credit.
+// sends reports whether messages are accepted. It does not look at the credit.
+func (s *Stream) sends() bool {
+	return s.st.canSend() && !s.peerNoReceive && (s.ch == nil || !s.ch.endAsked)
+}
+
+// sendErr is why sends reports false, or nil.
 func (s *Stream) sendErr() error {
 	oc := s.outcome
 	switch {
-	case s.st.canSend() && !s.peerNoReceive && (s.ch == nil || !s.ch.endAsked):
+	case s.sends():
 		return nil
 	case oc != nil && oc.failure != nil:
 		return oc.failure

@@ -17,7 +17,6 @@ func (s *Stream) check(m pool.Message) error {
 	return s.sendErr()
 }
 
-
 // accept takes m over and queues it.
 func (s *Stream) accept(m pool.Message) {
 	if m.Len() > s.cfg.Caps.MaxFragment {

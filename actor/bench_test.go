@@ -62,7 +62,7 @@ func refresh(s *Stream, sess frame.Session, o *frame.Out) {
 	_ = s.PeerGrant(s.cred.sent + endless)
 }
 
-// burst is how many messages of one stream a connection reads at once here.
+// benchBurst is how many messages of one stream a connection reads at once here.
 const benchBurst = 32
 
 func bursts(b *testing.B, n int, f func(run *pool.Queue)) {

@@ -475,8 +475,8 @@ func TestClosingOutWhereAHalfCannotEnd(t *testing.T) {
 	})
 }
 
-// Where nobody says that an application was handed the end, a stream is over
-// when both ends are here and there.
+// Where the protocol has no ENDED, a stream is over once both ends are written and our
+// application has seen the peer's.
 func TestEndsWithoutAcknowledgement(t *testing.T) {
 	x := newPaced(t, frame.Reported, func(c *Config) { c.Caps.HalfClose = true })
 	defer x.end()
@@ -488,7 +488,7 @@ func TestEndsWithoutAcknowledgement(t *testing.T) {
 		t.Fatal(err)
 	}
 	if x.s.st.done {
-		t.Error("done before the application was handed the end")
+		t.Error("done before the application has seen the end")
 	}
 	_, _ = x.s.Receive(noWait)
 	x.write()

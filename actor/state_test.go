@@ -58,7 +58,7 @@ var events = []event{
 	{"closeReceive", step1((*state).closeReceive)},
 	{"peerEnded", (*state).peerEnded},
 	{"endSeen", step1((*state).endSeen)},
-	{"endedTold", step1(func(st *state) effect {
+	{"endedSent", step1(func(st *state) effect {
 		if !st.sawEnd {
 			return 0
 		}
@@ -195,7 +195,7 @@ func TestHalvesOnlyMoveForward(t *testing.T) {
 func TestClosingLeadsToTheEndFromEveryState(t *testing.T) {
 	for _, from := range reachable() {
 		st := from
-		for _, e := range []string{"closeSend", "closeReceive", "resetWritten", "endWritten", "peerEnded", "endSeen", "endedTold", "peerSawEnd"} {
+		for _, e := range []string{"closeSend", "closeReceive", "resetWritten", "endWritten", "peerEnded", "endSeen", "endedSent", "peerSawEnd"} {
 			for _, x := range events {
 				if x.name == e {
 					x.do(&st)

@@ -1,8 +1,6 @@
 package actor
 
-import (
-	"github.com/sluicerpc/sluice/pool"
-)
+import "github.com/sluicerpc/sluice/pool"
 
 // taken counts messages that the application has and that the stream has not accounted
 // for yet.

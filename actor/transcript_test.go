@@ -295,7 +295,7 @@ func (x *script) open(args []string) string {
 			cfg.NoSend = true
 		case "no-half-close":
 			cfg.Caps.HalfClose = false
-		case "unborn":
+		case "unnumbered":
 			x.link.id = 0
 		default:
 			x.t.Fatalf("unknown option %q", a)

@@ -16,7 +16,7 @@ type idleLink struct{ timers timers.Queue }
 
 func (l *idleLink) ID() uint64             { return 1 }
 func (l *idleLink) Forsake() bool          { return false }
-func (l *idleLink) Fed()                   {}
+func (l *idleLink) FeedingChanged()        {}
 func (l *idleLink) Ready(bool)             {}
 func (l *idleLink) ReadySoon()             {}
 func (l *idleLink) Queued(int)             {}
@@ -62,7 +62,7 @@ func refresh(s *Stream, sess frame.Session, o *frame.Out) {
 	_ = s.PeerGrant(s.cred.sent + endless)
 }
 
-// burst is how many messages of one stream a connection reads at once here.
+// benchBurst is how many messages of one stream a connection reads at once here.
 const benchBurst = 32
 
 func bursts(b *testing.B, n int, f func(run *pool.Queue)) {
@@ -238,5 +238,35 @@ func BenchmarkLife(b *testing.B) {
 		if !s.st.done {
 			b.Fatal("not over")
 		}
+	}
+}
+
+// One message at a time, each with a turn of its own: what a lone request costs.
+func BenchmarkLoneSendFill(b *testing.B) {
+	s, sess, o, ctx, p := benchStream(), &dropSession{}, &frame.Out{}, context.Background(), make([]byte, 64)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := s.Send(ctx, pool.Copy(p)); err != nil {
+			b.Fatal(err)
+		}
+		s.Fill(sess, o, endless, true)
+		_ = s.PeerGrant(s.cred.sent + endless)
+	}
+}
+
+// And what a lone answer costs that is here when it is asked for.
+func BenchmarkLoneDeliverReceive(b *testing.B) {
+	s, sess, o, ctx, p := benchStream(), &dropSession{}, &frame.Out{}, context.Background(), make([]byte, 64)
+	b.ReportAllocs()
+	for b.Loop() {
+		var run pool.Queue
+		run.Push(arriving(pool.Copy(p)))
+		_ = s.Deliver(&run, time.Time{})
+		m, err := s.Receive(ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		m.Release()
+		s.Fill(sess, o, 0, false)
 	}
 }

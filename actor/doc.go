@@ -1,6 +1,5 @@
-// Package actor is one stream's life: a state machine, its mailbox, its
-// windows and its idle timer, and the goroutine that runs while there is work
-// for one.
+// Package actor is one stream's life: a state machine, its mailbox, its windows, its
+// channels, and the goroutine that runs while there is work for one.
 //
 // A Stream is stepped by one party at a time, under its lock: the connection's
 // reader, a sender, a timer or its own goroutine. The lock is never held across
@@ -9,4 +8,14 @@
 //
 // The package knows nothing of connections: what a stream needs of one is the
 // interface Link.
+//
+// Files use those below them, and hardly ever one above:
+//
+//	open, peer, fragment, deliver        what the peer says and sends
+//	send, out, accept, fill              messages to send, until they are encoded
+//	receive, end                         reading by method; ending a stream
+//	feed, firstmessage, effects          In and Batches; what a change of state leads to
+//	slot, done, unread, pacing, queue    accounts of what is unread and what is unsent
+//	stream                               the type
+//	state, window, channels, link, ...   its parts, and what it needs of the connection
 package actor

@@ -8,8 +8,8 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// An end takes no credit: it comes also where other streams have used up all that the
-// connection has. What was sent before it goes first, and may wait.
+// An end takes no credit: it is written even if other streams have used up the connection's
+// credit. Data before it is written first, and may have to wait.
 func TestAnEndWaitsForNoCredit(t *testing.T) {
 	closeSend := func(a, _ *end) { _ = a.s.CloseSend(frame.CodeOK, "", nil) }
 	fail := func(a, _ *end) { _ = a.s.CloseSend(frame.CodeNotFound, "no", frame.Metadata{{Key: "k", Value: "v"}}) }
@@ -46,7 +46,7 @@ func TestAnEndWaitsForNoCredit(t *testing.T) {
 	}
 }
 
-// What was sent before it goes first, however it has to wait.
+// Data before an end is written first, whatever it waits for.
 func TestAnEndComesAfterTheData(t *testing.T) {
 	a, b := newPair(1<<16, 1<<16, 1<<20, 16)
 	a.granted, b.window = 0, 0
@@ -69,7 +69,7 @@ func TestAnEndComesAfterTheData(t *testing.T) {
 	}
 }
 
-// An end that was asked for while the last of the data is encoded is written once.
+// CloseSend while the last data is being encoded: the end is written once.
 func TestAnEndBehindTheLastPieceIsWrittenOnce(t *testing.T) {
 	for name, meanwhile := range map[string]func(a *end){
 		"close send":          func(a *end) { _ = a.s.CloseSend(frame.CodeOK, "", nil) },

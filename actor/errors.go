@@ -10,38 +10,38 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// Sentinels name a state that a caller can run into. Test for them with
-// errors.Is; what is returned may say more.
+// Sentinel errors. Test for them with errors.Is: what is returned may say more.
 var (
-	// ErrClosed: the stream, or this half of it, was ended on this side.
+	// ErrClosed: this side has ended the stream, or this half of it.
 	ErrClosed = fmt.Errorf("sluice: %w", net.ErrClosed)
-	// ErrSendClosed: the sending half has ended by CloseSend or Close.
+	// ErrSendClosed: CloseSend or Close has ended the sending half.
 	ErrSendClosed = fmt.Errorf("%w: sending half", ErrClosed)
 	// ErrStopped: the peer reads no more; nothing failed.
 	ErrStopped = errors.New("sluice: peer stopped reading")
-	// ErrWouldBlock: there is no credit, or no room in the connection's queue.
-	ErrWouldBlock = errors.New("sluice: no credit")
-	// ErrNoRoom: the stream has credit, but the connection has none, or its queue
-	// is full. It is ErrWouldBlock too.
+	// ErrWouldBlock: the stream or its connection has no credit, or the connection's
+	// queue is full.
+	ErrWouldBlock = errors.New("sluice: operation would block: no send credit")
+	// ErrNoRoom: the stream has credit, but its connection has none, or the connection's
+	// queue is full. It is ErrWouldBlock too.
 	ErrNoRoom = fmt.Errorf("%w: the connection is busy", ErrWouldBlock)
 	// ErrNotReadable: the peer opened the stream as write-only.
 	ErrNotReadable = errors.New("sluice: peer does not receive on this stream")
 	// ErrRefused: the peer refused the stream; the StreamError says why.
 	ErrRefused = errors.New("sluice: stream refused")
-	// ErrFaceInUse: In and Batches exclude each other on one stream.
-	ErrFaceInUse = errors.New("sluice: the other receive channel of this stream is in use")
+	// ErrChannelInUse: a stream is read by In or by Batches, not by both.
+	ErrChannelInUse = errors.New("sluice: the other receive channel of this stream is in use")
 	// ErrSlotUsed: a slot can be used or cancelled once.
 	ErrSlotUsed = errors.New("sluice: slot already used or cancelled")
-	// ErrTooLarge: the message is longer than the peer takes.
+	// ErrTooLarge: the message is longer than the peer accepts.
 	ErrTooLarge = errors.New("sluice: message too large")
-	// ErrMetadataTooLarge: the metadata is larger than the peer takes.
+	// ErrMetadataTooLarge: the metadata is larger than the peer accepts.
 	ErrMetadataTooLarge = errors.New("sluice: metadata too large")
-	// ErrNotSupported: the connection's protocol can't carry this.
+	// ErrNotSupported: the connection's protocol can't do this.
 	ErrNotSupported = errors.New("sluice: not supported by the connection's protocol")
 )
 
-// NoEnd is err, unless errors.Is would find io.EOF in it: what has failed must not
-// look like a stream's end in order.
+// NoEnd returns err, but hides io.EOF from errors.Is: a failure must not look like the end
+// of a stream in order.
 func NoEnd(err error) error {
 	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: %v", io.ErrUnexpectedEOF, err) //nolint:errorlint // hidden on purpose
@@ -49,18 +49,18 @@ func NoEnd(err error) error {
 	return err
 }
 
-// A StreamError says why one stream ended other than in order. Its connection
-// lives on, unless the code is ConnectionLost.
+// A StreamError says why a stream did not end in order. Its connection stays open, unless
+// the code is ConnectionLost.
 type StreamError struct {
-	Stream       uint64         // the number on the wire; 0 if it never got there
+	Stream       uint64         // the number on the wire; 0 if it never had one
 	Method       string         // what was opened
-	Code         frame.Code     // why, in terms that every protocol here can carry
-	Remote       bool           // the peer decided it, not we
-	Refused      bool           // the answer to the open was no, perhaps a handler's
-	NotProcessed bool           // no handler saw it: safe to try again
-	Reason       string         // for people; never compare it
-	Details      frame.Metadata // the trailer that the peer's handler set, if it gave the status
-	Cause        error          // what ended the connection, or the context's cause, if that was it
+	Code         frame.Code     // why
+	Remote       bool           // the peer has ended it, not this side
+	Refused      bool           // the peer refused the open
+	NotProcessed bool           // no handler saw it: it is safe to try again
+	Reason       string         // for people; programs must not compare it
+	Details      frame.Metadata // the trailer that the peer's handler has set, if it ended the stream
+	Cause        error          // what ended the connection, or the cause of the context that ended the stream
 }
 
 func (e *StreamError) Error() string {
@@ -83,10 +83,9 @@ func (e *StreamError) Error() string {
 	return s
 }
 
-// Is lets errors.Is(err, &StreamError{Code: c}) ask for a code alone,
-// errors.Is(err, ErrRefused) for any refusal, and errors.Is(err,
-// context.DeadlineExceeded) or context.Canceled for what has their meaning,
-// whichever side was the first to find out.
+// Is makes errors.Is find a code by &StreamError{Code: c}, any refusal by ErrRefused, and
+// the codes for an exceeded deadline and for a cancellation by context.DeadlineExceeded
+// and context.Canceled, whichever side has ended the stream.
 func (e *StreamError) Is(target error) bool {
 	switch target {
 	case ErrRefused:
@@ -100,6 +99,5 @@ func (e *StreamError) Is(target error) bool {
 	return ok && t.Code == e.Code && (t.Stream == 0 || t.Stream == e.Stream)
 }
 
-// Unwrap returns what ended the connection, or the cause of the context that
-// ended the stream, if it was that.
+// Unwrap returns Cause.
 func (e *StreamError) Unwrap() error { return e.Cause }

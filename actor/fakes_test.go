@@ -46,7 +46,7 @@ func (l *fakeLink) ID() uint64 {
 
 func (l *fakeLink) Forsake() bool { return l.ID() == 0 }
 
-func (l *fakeLink) Fed() {}
+func (l *fakeLink) FeedingChanged() {}
 
 func (l *fakeLink) ReadySoon() { l.Ready(false) }
 

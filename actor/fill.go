@@ -5,18 +5,18 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// Fill writes what the stream has to write: its control frames, then data of at
-// most most bytes of credit. It returns what it used and whether there is more
-// data. It is called by the one party that writes the connection.
+// Fill encodes the control frames that are due and, with data, messages of at most most
+// bytes of credit. It returns the credit used, and whether there is more data. Only the
+// party that writes the connection calls it.
 func (s *Stream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (used int, again bool) {
 	s.mu.Lock()
 	if data {
-		s.inData = false
+		s.dataRequested = false
 	} else {
-		s.inControl = false
+		s.controlRequested = false
 	}
-	if s.want != 0 {
-		s.controls(sess, o)
+	if s.control != 0 {
+		s.writeControl(sess, o)
 	}
 	if !data || s.st.retired {
 		s.unlock()
@@ -25,12 +25,12 @@ func (s *Stream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (us
 	b := s.gather(most)
 	again = s.hasData() && !b.end && !s.st.retired
 	if again {
-		s.inData = true
+		s.dataRequested = true
 	}
 	s.filling = !b.piece.IsZero()
 	id := s.link.ID()
 	if !s.cfg.granted() {
-		s.admitWaiting() // the burst freed some of the window
+		s.admitWaiting() // the burst has freed a part of our window
 	}
 	s.unlock()
 	b.write(sess, o, id)
@@ -40,100 +40,84 @@ func (s *Stream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (us
 	return b.used, again
 }
 
-// controls writes the control frames that are due.
-func (s *Stream) controls(sess frame.Session, o *frame.Out) {
-	w := s.want
-	s.want = 0
+// writeControl encodes the control frames that are due.
+func (s *Stream) writeControl(sess frame.Session, o *frame.Out) {
+	c := s.control
+	s.control = 0
 	id := s.link.ID()
-	e := s.ends
-	if first := s.first; w&wantOpen != 0 && first != nil {
-		s.first = nil
-		first.Stream = id
-		sess.Control(o, first)
-		rejected := first.Kind == frame.Reject
-		frame.PutFrame(first)
+	oc := s.outcome
+	if opening := s.firstFrame; c&controlOpen != 0 && opening != nil {
+		s.firstFrame = nil
+		opening.Stream = id
+		sess.Control(o, opening)
+		rejected := opening.Kind == frame.Reject
+		frame.PutFrame(opening)
 		if rejected {
 			s.apply(s.st.lost())
-			s.dropIn() // nobody can take it
+			s.dropIn() // nobody can receive it
 			return
 		}
 	}
-	if w&wantReset != 0 {
+	if c&controlReset != 0 {
 		f := o.Scratch(frame.Reset, id)
-		f.Code, f.Reason = e.resetErr.Code, e.resetErr.Reason
+		f.Code, f.Reason = oc.resetErr.Code, oc.resetErr.Reason
 		sess.Control(o, f)
 		s.apply(s.st.resetWritten())
 		return
 	}
-	if w&wantCredit != 0 {
+	if c&controlCredit != 0 {
 		f := o.Scratch(frame.Credit, id)
 		f.Value = s.win.granted
 		sess.Control(o, f)
 	}
-	if w&wantStop != 0 {
+	if c&controlStop != 0 {
 		f := o.Scratch(frame.Stop, id)
-		if e != nil {
-			f.Code = e.stop
+		if oc != nil {
+			f.Code = oc.stop
 		}
 		sess.Control(o, f)
 	}
-	if w&wantEnded != 0 {
+	if c&controlEnded != 0 {
 		f := o.Scratch(frame.Ended, id)
-		f.Value = s.messages
+		f.Value = s.messagesTaken
 		sess.Control(o, f)
-		s.st.toldHanded = true
-		s.apply(s.st.settle())
+		s.st.sentEnded = true
+		s.apply(s.st.checkDone())
 	}
-	if w&wantEnd != 0 && s.endDue() { // it may have gone with the last of the data
+	if c&controlEnd != 0 && s.endDue() { // the end may have been written with the last data
 		writeEnd(sess, o, id, s.status())
 		s.apply(s.st.endWritten())
 	}
 }
 
-// status is what our end says, nil if it is in order.
-func (s *Stream) status() *frame.Frame {
-	if s.ends == nil {
-		return nil
-	}
-	return s.ends.status
-}
-
-func writeEnd(sess frame.Session, o *frame.Out, id uint64, status *frame.Frame) {
-	f := o.Scratch(frame.EOS, id)
-	if status != nil {
-		f.Code, f.Reason, f.Metadata = status.Code, status.Reason, status.Metadata
-	}
-	sess.Control(o, f)
-}
-
-// A burst is what one turn writes.
+// A burst is the data that one call of Fill writes, in this order.
 type burst struct {
 	run    pool.Queue   // whole messages
-	piece  pool.Message // a fragment of this one,
+	piece  pool.Message // a fragment of this one:
 	off, n int          // from off to off+n of its cost
-	used   int
-	end    bool
-	status *frame.Frame
+	used   int          // credit of both, bytes
+	end    bool         // our end
+	status *frame.Frame // with that; nil: code OK alone
 }
 
-// gather takes what fits into most and the stream's credit out of the queue.
+// gather takes out of the queue what most and the stream's credit allow.
 func (s *Stream) gather(most int) (b burst) {
 	room := min(s.cred.eligible, most)
-	lead := s.lead // goes alone: what is behind it may have to wait
-	if s.cur.IsZero() && !lead {
+	alone := s.opensWith // alone: the data behind it may have to wait for the answer
+	if s.partial.IsZero() && !alone {
 		s.gatherWhole(&b, room)
 	}
-	if room-b.used >= s.firstCost() {
+	if room-b.used >= s.leastCost() {
 		s.gatherPiece(&b, room-b.used)
 	}
 	s.cred.sent += uint64(b.used)
 	switch {
 	case s.cfg.granted():
-	case lead: // it is no part of what the receiver reports
+	case alone: // the receiver does not report this message
 		s.cred.granted += uint64(b.used)
-		s.lead = !s.cur.IsZero() || b.piece.IsZero()
+		s.opensWith = !s.partial.IsZero() || b.piece.IsZero()
 	default:
-		s.freed(&b)
+		s.freed(b.used, b.payload(s.cfg.Caps.Overhead))
 	}
 	s.recount()
 	if s.endDue() {
@@ -142,7 +126,7 @@ func (s *Stream) gather(most int) (b burst) {
 	return b
 }
 
-// gatherWhole takes messages that fit as they are; all at once if they do.
+// gatherWhole takes whole messages: the entire queue if that fits.
 func (s *Stream) gatherWhole(b *burst, room int) {
 	if s.large == 0 && s.out.Cost() <= room {
 		b.run, s.out = s.out, pool.Queue{}
@@ -152,27 +136,32 @@ func (s *Stream) gatherWhole(b *burst, room int) {
 	b.used = b.run.Cost()
 }
 
-// gatherPiece takes a fragment of the message whose turn it is.
+// gatherPiece takes a fragment of the partial message, or of the next one.
 func (s *Stream) gatherPiece(b *burst, room int) {
-	if s.cur.IsZero() {
-		s.cur, _ = s.out.Pop()
-		s.curOff = 0
-		if s.cur.Len() > s.cfg.Caps.MaxFragment {
+	if s.partial.IsZero() {
+		s.partial, _ = s.out.Pop()
+		s.partialSent = 0
+		if s.partial.Len() > s.cfg.Caps.MaxFragment {
 			s.large--
 		}
 	}
-	b.piece, b.off = s.cur, int(s.curOff)
+	b.piece, b.off = s.partial, int(s.partialSent)
 	caps := &s.cfg.Caps
-	b.n = min(room, pool.Cost(s.cur)-b.off, caps.MaxFragment+max(caps.Overhead-b.off, 0))
+	b.n = min(room, pool.Cost(s.partial)-b.off, caps.MaxFragment+max(caps.Overhead-b.off, 0))
 	b.used += b.n
-	s.curOff += int32(b.n)
-	if b.off+b.n == pool.Cost(s.cur) {
-		s.cur = pool.Message{}
+	s.partialSent += int32(b.n)
+	if b.off+b.n == pool.Cost(s.partial) {
+		s.partial = pool.Message{}
 	}
 }
 
-// write encodes the burst. It runs without the stream's lock: what it works on
-// was taken out of the queue.
+// payload is how many bytes of messages b has, where a message costs overhead bytes more.
+func (b *burst) payload(overhead int) int {
+	from, to := frame.Part(overhead, b.off, b.n)
+	return b.run.Bytes() + to - from
+}
+
+// write encodes b. It needs no lock: gather has taken b out of the queue.
 func (b *burst) write(sess frame.Session, o *frame.Out, id uint64) {
 	if b.run.Len() > 0 {
 		sess.Messages(o, id, b.run)
@@ -190,15 +179,24 @@ func (b *burst) write(sess frame.Session, o *frame.Out, id uint64) {
 	}
 }
 
-// filled: the burst is in the output.
+// writeEnd encodes the end of our half.
+func writeEnd(sess frame.Session, o *frame.Out, id uint64, status *frame.Frame) {
+	f := o.Scratch(frame.EOS, id)
+	if status != nil {
+		f.Code, f.Reason, f.Metadata = status.Code, status.Reason, status.Metadata
+	}
+	sess.Control(o, f)
+}
+
+// filled is called when a burst with a fragment or an end has been encoded.
 func (s *Stream) filled(end bool) {
 	s.mu.Lock()
 	defer s.unlock()
 	s.filling = false
-	if s.dropCur {
-		s.dropCur = false
-		s.forgetCur()
-		s.turn() // nothing is before our end any more
+	if s.dropPartial {
+		s.dropPartial = false
+		s.forgetPartial()
+		s.requestData() // our end may be due now
 	}
 	if end {
 		s.apply(s.st.endWritten())

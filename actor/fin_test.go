@@ -9,9 +9,9 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// Where no side says that its application was handed the end, a peer that is done
-// closes the connection. That is no failure if it has come after both ends, even
-// if our application has not read all; anything else is.
+// Where the protocol has no ENDED, a peer that is done closes the connection. That is no
+// failure after both ends, even if our application has not read everything. Anything else
+// is a failure.
 func TestAPeerThatClosesAfterBothEnds(t *testing.T) {
 	fin := &StreamError{Code: frame.CodeConnectionLost, Cause: io.ErrUnexpectedEOF}
 	rst := &StreamError{Code: frame.CodeConnectionLost, Cause: errors.New("reset")}
@@ -68,9 +68,9 @@ func TestAPeerThatClosesAfterBothEnds(t *testing.T) {
 	}
 }
 
-// Who was handed a batch may end the stream before the goroutine that feeds Batches
-// has accounted for it. The peer hears that it was read.
-func TestWhatWasHandedOverWasRead(t *testing.T) {
+// The reader of a batch may end the stream before the goroutine that feeds Batches has
+// accounted for it. The peer learns that it was read.
+func TestABatchThatWasReceivedWasRead(t *testing.T) {
 	for range 100 {
 		synctest.Test(t, func(t *testing.T) {
 			const n = 20

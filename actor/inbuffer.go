@@ -6,32 +6,32 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// inBytes is what In's buffer holds beside its bound on messages; or one larger
-// message, alone.
+// inBytes is the most bytes in In's buffer, besides the limit of messages. One larger
+// message may be in it alone.
 const inBytes = 16 << 10
 
-// inBuffer is In and what its sender knows of what is in it. It belongs to
-// whoever may send on In: the actor's goroutine while it runs, else the holder
-// of the stream's lock.
+// An inBuffer is In and what its sender knows of its contents. The party that may send on
+// In owns it: the goroutine that feeds In while it runs, otherwise the holder of the
+// stream's lock.
 type inBuffer struct {
 	c     chan pool.Message
-	known *inSizes // nil as long as the number of messages bounds their bytes
+	known *inSizes // nil while the number of messages limits their bytes
 }
 
-// inSizes is how long the messages are that are in the buffer.
+// inSizes are the lengths of the messages in the buffer.
 type inSizes struct {
 	ring     []uint16 // of the last messages sent; larger ones count as inBytes
-	sent     uint32   // messages
-	left     uint32   // of them, known to have left the buffer
+	sent     uint32   // number of messages sent
+	left     uint32   // number of those that have left the buffer, as far as is known
 	bytes    int      // in the buffer, as far as is known
 	unmarked int      // bytes sent since the last message that was marked
 	touched  pool.Notice
-	timer    *time.Timer // for a reader that takes and does not touch
+	timer    *time.Timer // for a reader that takes messages without touching them
 }
 
-// sizes returns what is known of the sizes. It begins to know when a message of
-// n bytes comes of which the bytes could fill the buffer before the number does;
-// what is in it by then is taken for as large as it can be.
+// sizes returns the known sizes. They are kept from the first message of n bytes on of
+// which the bytes could reach their limit before the number does. What is in the buffer
+// by then counts as large as it can be.
 func (b *inBuffer) sizes(n int) *inSizes {
 	if b.known != nil || cap(b.c) == 0 || n <= inBytes/cap(b.c) {
 		return b.known
@@ -44,7 +44,7 @@ func (b *inBuffer) sizes(n int) *inSizes {
 	return k
 }
 
-// room tells whether n more bytes may go in, their message's place apart.
+// room reports whether n more bytes may go in. It does not look at the number of messages.
 func (b *inBuffer) room(n int) bool {
 	k := b.sizes(n)
 	if k == nil || k.bytes == 0 || k.bytes+n <= inBytes {
@@ -56,15 +56,14 @@ func (b *inBuffer) room(n int) bool {
 	return k.bytes == 0 || k.bytes+n <= inBytes
 }
 
-// next tells whether n more bytes may go in as soon as one message leaves a full
-// buffer.
+// next reports whether n more bytes may go in as soon as one message leaves a full buffer.
 func (b *inBuffer) next(n int) bool {
 	k := b.known
 	return len(b.c) == cap(b.c) && k.bytes-k.oldest()+n <= inBytes
 }
 
-// mark has one message in each half of the buffer tell when it is touched: by
-// then there is room for several, so that they are not handed over one by one.
+// mark makes one message in each half of the buffer give notice when it is touched. By
+// then there is room for several, so that the sender does not wake for each.
 func (b *inBuffer) mark(m pool.Message) {
 	k := b.known
 	if k == nil {
@@ -76,7 +75,7 @@ func (b *inBuffer) mark(m pool.Message) {
 	}
 }
 
-// count notes that a message of n bytes was sent.
+// count counts a message of n bytes that was sent.
 func (b *inBuffer) count(n int) {
 	if b.known != nil {
 		b.known.count(n)
@@ -84,7 +83,7 @@ func (b *inBuffer) count(n int) {
 }
 
 func (k *inSizes) count(n int) {
-	if k.sent-k.left == uint32(len(k.ring)) { // the oldest has left: there was a place
+	if k.sent-k.left == uint32(len(k.ring)) { // the oldest has left: there was room
 		k.leave()
 	}
 	n = min(n, inBytes)
@@ -100,7 +99,7 @@ func (k *inSizes) leave() {
 
 func (k *inSizes) oldest() int { return int(k.ring[k.left%uint32(len(k.ring))]) }
 
-// try sends m if there is a place for it now.
+// try sends m if that need not wait. It does not look at the bytes.
 func (b *inBuffer) try(m pool.Message) bool {
 	n := m.Len()
 	if len(b.c) == cap(b.c) && cap(b.c) > 0 {
@@ -116,11 +115,11 @@ func (b *inBuffer) try(m pool.Message) bool {
 	}
 }
 
-// touchGap is how often the goroutine that feeds In looks for room by itself:
-// who takes a message and never looks at it does not touch it.
+// touchGap is how often the goroutine that feeds In looks for room without a notice: a
+// reader may take a message and never touch it.
 const touchGap = 5 * time.Millisecond
 
-// await waits until there may be room; false if stop was closed.
+// await waits until there may be room. It reports false if stop was closed.
 func (k *inSizes) await(stop <-chan struct{}) bool {
 	if k.timer == nil {
 		k.timer = time.NewTimer(touchGap)

@@ -91,7 +91,7 @@ var senders = map[string]func(s *Stream, n int, next func(i int) pool.Message) e
 			switch i % 3 {
 			case 0:
 				s.Out() <- next(i)
-				for s.acceptedSoFar() <= uint64(i) { // another way must not overtake what Out has in hand
+				for s.acceptedSoFar() <= uint64(i) { // another way must not overtake what was received from Out
 					time.Sleep(time.Microsecond)
 				}
 			case 1:
@@ -111,7 +111,7 @@ var senders = map[string]func(s *Stream, n int, next func(i int) pool.Message) e
 func (s *Stream) acceptedSoFar() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.accepted
+	return s.messagesAccepted
 }
 
 // readers are the ways to read until the end.
@@ -235,7 +235,7 @@ func meet(t *testing.T, n, inBuffer int, send func(*Stream, int, func(int) pool.
 		if err := e.link.broken(); err != nil {
 			t.Error(e.name, err)
 		}
-		// Who ended the stream may still be about to return the last of it.
+		// The goroutine that ended the stream may still be returning the last of it.
 		back, taken, reserve := false, 0, 0
 		for range 1000 {
 			if taken, reserve = e.link.owed(); taken == e.recvd && reserve == 0 {
@@ -250,7 +250,7 @@ func meet(t *testing.T, n, inBuffer int, send func(*Stream, int, func(int) pool.
 	}
 }
 
-// However many wait in whatever way, the end of the stream wakes them all.
+// The end of the stream wakes all who wait, however many and in whatever way.
 func TestTheEndWakesEveryWaiter(t *testing.T) {
 	for name, end := range map[string]func(s *Stream){
 		"abort":  func(s *Stream) { s.Abort(frame.CodeAborted, "", nil) },

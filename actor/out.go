@@ -7,29 +7,29 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// Out returns the way to the peer. The first call starts the stream's goroutine
-// that takes from it, which ends with the sending half.
+// Out returns a channel of messages to send. The first call starts a goroutine that
+// receives from it until the sending half ends.
 func (s *Stream) Out() chan<- pool.Message {
 	s.mu.Lock()
 	defer s.unlock()
-	f := s.face()
-	if f.out != nil {
-		return f.out
+	ch := s.makeChannels()
+	if ch.out != nil {
+		return ch.out
 	}
-	f.out = make(chan pool.Message)
+	ch.out = make(chan pool.Message)
 	if s.sendErr() != nil {
-		return f.out
+		return ch.out
 	}
-	if f.sendDone == nil {
-		f.sendDone = make(chan struct{})
+	if ch.sendDone == nil {
+		ch.sendDone = make(chan struct{})
 	}
-	f.outRuns = true
-	go s.pumpOut(f.out, f.sendDone)
-	return f.out
+	ch.outRuns = true
+	go s.pumpOut(ch.out, ch.sendDone)
+	return ch.out
 }
 
-// pumpOut takes messages from out while there is credit, until the sending half
-// is over. Closing out ends the half.
+// pumpOut sends the messages that it receives from out, while there is credit. It
+// returns when the sending half is over. Closing out ends the half.
 func (s *Stream) pumpOut(out <-chan pool.Message, over <-chan struct{}) {
 	defer s.outEnds()
 	for s.awaitCredit() == nil {
@@ -52,23 +52,23 @@ func (s *Stream) pumpOut(out <-chan pool.Message, over <-chan struct{}) {
 	}
 }
 
-// closeOut ends the sending half because Out was closed. Where the protocol can't
-// end one half, that is the stream's error.
+// closeOut ends the sending half after Out was closed. If the protocol can't end one half
+// alone, the stream gets that error.
 func (s *Stream) closeOut() {
 	if err := s.CloseSend(frame.CodeOK, "", nil); err != nil {
 		s.mu.Lock()
 		defer s.unlock()
-		s.more().faceErr = err
+		s.makeOutcome().channelErr = err
 	}
 }
 
-// outEnds ends the sending half if that was asked for while messages were on
-// their way through Out.
+// outEnds ends the sending half if the application has asked for that while pumpOut ran:
+// messages received from Out come before the end.
 func (s *Stream) outEnds() {
 	s.mu.Lock()
 	defer s.unlock()
-	s.f.outRuns = false
-	if s.f.endAsked {
+	s.ch.outRuns = false
+	if s.ch.endAsked {
 		s.apply(s.st.closeSend())
 	}
 }
@@ -80,30 +80,29 @@ func (s *Stream) awaitCredit() error {
 		s.unlock()
 		return err
 	}
-	f := s.face()
-	w := f.newWaiter()
-	w.token = true
-	f.pushWaiter(w)
+	ch := s.makeChannels()
+	w := ch.waiters.get()
+	w.creditOnly = true
+	ch.waiters.push(w)
 	s.unlock()
-	return s.await(context.Background(), f, w)
+	return s.await(context.Background(), ch, w)
 }
 
-// acceptOut accepts what was taken from Out. There was credit for it when it was
-// taken; should others have used it meanwhile, it goes ahead of its credit.
+// acceptOut accepts a message received from Out. There was credit before it was received;
+// if other senders have used that up since, the message exceeds the credit.
 func (s *Stream) acceptOut(m pool.Message) {
 	s.mu.Lock()
 	defer s.unlock()
 	if m.Len() > s.cfg.MaxSend {
 		m.Release()
-		s.abort(s.fail(frame.CodeTooLarge, "message sent on Out is larger than the peer takes", false))
+		s.abort(s.fail(frame.CodeTooLarge, "message sent on Out is larger than the peer accepts", false))
 		return
 	}
-	if !s.st.canSend() || s.deaf {
+	if !s.st.canSend() || s.peerNoReceive {
 		m.Release()
 		return
 	}
 	s.accept(m)
-	// To write here would make this goroutine's stack grow, for as long as the
-	// stream lives.
+	// Writing here would grow this goroutine's stack for as long as the stream lives.
 	s.post.soon = true
 }

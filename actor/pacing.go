@@ -1,95 +1,57 @@
 package actor
 
-import (
-	"fmt"
-	"math"
+import "github.com/sluicerpc/sluice/frame"
 
-	"github.com/sluicerpc/sluice/frame"
-	"github.com/sluicerpc/sluice/pool"
-)
+// What is different where the receiver grants no credit (frame.Pacing). The sender's
+// window is its own, and the receiver limits what it keeps unread.
 
-// What is different where the receiver does not grant credit (frame.Pacing): the
-// window is the sender's own, and the receiver's protection is a cap.
-
-// reportEvery is how many bytes may be taken while more wait before the sender
-// is told. When nothing waits it is told at once: its window may be small.
-const reportEvery = 64 << 10
-
-// ownWindow is how many bytes a stream may have unread, or unwritten, by its
-// own rule.
-func ownWindow(cfg *Config) uint64 {
-	switch {
-	case cfg.SendLimit == math.MaxInt:
-		return 1 << 62
-	case cfg.SendLimit > 0:
-		return uint64(cfg.SendLimit)
-	}
-	return uint64(cfg.Caps.SendWindow)
-}
-
-func (c *Config) granted() bool { return c.Caps.Pacing == frame.Granted }
-
-// freed gives back what a burst needs no more of the sender's own window: where
-// the receiver reports the payload that it has taken, the messages' overhead;
-// where it says nothing, all of it.
-func (s *Stream) freed(b *burst) {
+// freed returns a part of a burst to the sender's window: used bytes of credit, payload
+// of them in messages. A receiver that reports counts the payload alone, so the overhead
+// is free at once. Where the receiver says nothing, all is free once it is written.
+func (s *Stream) freed(used, payload int) {
 	switch s.cfg.Caps.Pacing {
 	case frame.Reported:
-		from, to := frame.Part(s.cfg.Caps.Overhead, b.off, b.n)
-		s.cred.granted += uint64(b.used - b.run.Bytes() - (to - from))
+		s.cred.granted += uint64(used - payload)
 	case frame.Unpaced:
-		s.cred.granted += uint64(b.used)
+		s.cred.granted += uint64(used)
 	}
 }
 
-// peerReport takes the payload bytes that the receiver has taken in all.
-func (s *Stream) peerReport(total uint64) {
-	e := s.more()
+// reported takes the receiver's report of the payload bytes that it has taken in all. It
+// reports false if that is not news.
+func (s *Stream) reported(total uint64) bool {
+	oc := s.makeOutcome()
 	total = min(total, s.cred.sent)
-	if total <= e.reported {
+	if total <= oc.reported {
+		return false
+	}
+	s.cred.granted += total - oc.reported
+	oc.reported = total
+	return true
+}
+
+// reportEvery is how many payload bytes we take before we report them while more wait. If
+// none wait we report at once: the sender's window may be small.
+const reportEvery = 64 << 10
+
+// countPayload counts n payload bytes that are no longer here, and reports them if it is
+// time to.
+func (s *Stream) countPayload(n int) {
+	if s.cfg.Caps.Pacing != frame.Reported || s.st.done {
 		return
 	}
-	s.cred.granted += total - e.reported
-	e.reported = total
-	s.admitWaiting()
-	s.requeue()
-}
-
-// report tells the sender what was taken, if it is time to.
-func (s *Stream) report() {
 	w := &s.win
-	n := w.payload - w.granted
-	if n == 0 || n < reportEvery && s.in.Len() > 0 {
+	w.payload += uint64(n)
+	unreported := w.payload - w.granted
+	if unreported == 0 || unreported < reportEvery && s.in.Len() > 0 {
 		return
 	}
 	w.granted = w.payload
-	s.ask(wantCredit)
+	s.requestControl(controlCredit)
 }
 
-// overCap tells whether a sender that chooses its window itself has more unread
-// here than we hold.
+// overCap reports whether a sender that has a window of its own has more unread here than
+// we keep.
 func (s *Stream) overCap() bool {
 	return s.cfg.Caps.Pacing == frame.Reported && s.win.recvd-s.win.taken > uint64(s.cfg.Window)
 }
-
-// resetOverCap ends the stream for that.
-func (s *Stream) resetOverCap() error {
-	s.abort(s.fail(frame.CodeResourceExhausted,
-		fmt.Sprintf("%d bytes are unread, at most %d are held", s.win.recvd-s.win.taken, s.cfg.Window), false))
-	return frame.ErrFault
-}
-
-// leading is what is not written of the message that belongs to our open or
-// answer, as credit counts it.
-func (s *Stream) leading() int {
-	switch {
-	case !s.lead:
-		return 0
-	case s.cur.IsZero():
-		return pool.Cost(s.out.Head())
-	}
-	return pool.Cost(s.cur) - int(s.curOff)
-}
-
-// unanswered tells whether data must wait for the answer to our open.
-func (s *Stream) unanswered() bool { return !s.answered && !s.cfg.Caps.Early }

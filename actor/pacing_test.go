@@ -349,7 +349,7 @@ func TestRequestGoesBeforeTheAnswer(t *testing.T) {
 		c.SendLimit, c.Caps.MaxFragment = 10_000, 6_000
 	})
 	defer x.end()
-	x.s.SetFirst(frame.GetFrame(frame.Open))
+	x.s.SetFirstFrame(frame.GetFrame(frame.Open))
 	if err := x.s.Push(pool.New(15_000)); err != nil { // longer than a fragment, and than the window
 		t.Fatal(err)
 	}
@@ -446,7 +446,7 @@ func TestUnpacedWindowIsWhatIsUnwritten(t *testing.T) {
 	go func() { sent <- x.s.Send(context.Background(), m) }()
 	for {
 		x.s.mu.Lock()
-		waits := x.s.f != nil && x.s.f.waitHead != nil
+		waits := x.s.ch != nil && !x.s.ch.waiters.empty()
 		x.s.mu.Unlock()
 		if waits {
 			break
@@ -475,8 +475,8 @@ func TestClosingOutWhereAHalfCannotEnd(t *testing.T) {
 	})
 }
 
-// Where nobody says that an application was handed the end, a stream is over
-// when both ends are here and there.
+// Where the protocol has no ENDED, a stream is over once both ends are written and our
+// application has seen the peer's.
 func TestEndsWithoutAcknowledgement(t *testing.T) {
 	x := newPaced(t, frame.Reported, func(c *Config) { c.Caps.HalfClose = true })
 	defer x.end()
@@ -488,7 +488,7 @@ func TestEndsWithoutAcknowledgement(t *testing.T) {
 		t.Fatal(err)
 	}
 	if x.s.st.done {
-		t.Error("done before the application was handed the end")
+		t.Error("done before the application has seen the end")
 	}
 	_, _ = x.s.Receive(noWait)
 	x.write()

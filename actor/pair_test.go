@@ -33,9 +33,8 @@ type end struct {
 	model model
 }
 
-// model is what one direction must look like: what was accepted is what arrives,
-// in order, and the end comes once, after all of it, or the reader is told why
-// not.
+// model is what one direction must look like: what was accepted arrives, in order, and
+// the end comes once, after all of it, or the reader gets an error.
 type model struct {
 	accepted [][]byte // by the sender's side
 	received int      // of them, taken by the reader
@@ -224,7 +223,7 @@ func (e *end) trySend(t tester, p []byte) {
 	}
 }
 
-// run lets everything happen that can. It returns when nothing moves any more.
+// run does everything that can be done, until nothing is left to do.
 func run(t tester, a, b *end, read bool) {
 	for moved := true; moved; {
 		moved = false
@@ -236,8 +235,8 @@ func run(t tester, a, b *end, read bool) {
 	}
 }
 
-// TestPairAgreesWithTheModel lets two streams and what lies between them run in
-// every order that rapid can think of.
+// TestPairAgreesWithTheModel runs two streams and what lies between them in any order
+// that rapid finds.
 func TestPairAgreesWithTheModel(t *testing.T) {
 	before := pool.Outstanding()
 	defer func() {

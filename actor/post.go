@@ -1,69 +1,58 @@
 package actor
 
-// post is what a step leaves to do once the lock is free: any says whether there
-// is something.
+import "sync"
+
+// A post is what a step under the lock leaves to be done once the lock is free: calls
+// of the link, which may take locks of the connection or write.
 type post struct {
-	any           bool
-	ready, urgent bool
-	soon          bool // ready, but not on this goroutine's stack
-	room, retire  bool
-	slot          bool // one is offered, and of no use without room
-	fed           bool
+	any           bool // whether there is anything to do
+	ready, urgent bool // ask for data's turn; for control frames'
+	soon          bool // with ready: don't write on this goroutine's stack
+	room          bool // AwaitRoom
+	full          bool // AwaitFull
+	retire        bool
+	feeding       bool // FeedingChanged
 	taken, queued int32
-	from, to      int32 // the window has shrunk
-	wake          func()
+	from, to      int32  // the window has shrunk
+	wake          func() // called last
 }
 
-// later is the post, about to be added to.
-func (s *Stream) later() *post {
-	s.post.any = true
-	return &s.post
-}
-
-// unlock frees the lock and then does what was left to do.
-func (s *Stream) unlock() {
-	if !s.post.any {
-		s.mu.Unlock()
-		return
+// unlock takes what is in the post, frees the stream's lock and then calls link.
+func (p *post) unlock(mu *sync.Mutex, link Link) {
+	q := *p
+	*p = post{}
+	mu.Unlock()
+	if q.queued != 0 {
+		link.Queued(int(q.queued))
 	}
-	s.unlockAndPost()
-}
-
-func (s *Stream) unlockAndPost() {
-	p := s.post
-	s.post = post{}
-	s.mu.Unlock()
-	if p.queued != 0 {
-		s.link.Queued(int(p.queued))
+	if q.taken != 0 {
+		link.Taken(int(q.taken))
 	}
-	if p.taken != 0 {
-		s.link.Taken(int(p.taken))
-	}
-	if p.urgent {
-		s.link.Ready(true)
+	if q.urgent {
+		link.Ready(true)
 	}
 	switch {
-	case p.ready && p.soon:
-		s.link.ReadySoon()
-	case p.ready:
-		s.link.Ready(false)
+	case q.ready && q.soon:
+		link.ReadySoon()
+	case q.ready:
+		link.Ready(false)
 	}
-	if p.room {
-		s.link.AwaitRoom()
+	if q.room {
+		link.AwaitRoom()
 	}
-	if p.slot {
-		s.link.AwaitFull()
+	if q.full {
+		link.AwaitFull()
 	}
-	if p.from != p.to {
-		s.link.Shrink(int(p.from), int(p.to))
+	if q.from != q.to {
+		link.Shrink(int(q.from), int(q.to))
 	}
-	if p.retire {
-		s.link.Retire()
+	if q.retire {
+		link.Retire()
 	}
-	if p.fed {
-		s.link.Fed()
+	if q.feeding {
+		link.FeedingChanged()
 	}
-	if p.wake != nil {
-		p.wake()
+	if q.wake != nil {
+		q.wake()
 	}
 }

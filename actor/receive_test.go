@@ -11,8 +11,8 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// A batch may hold messages for several who receive, and only one of them takes it:
-// the others have theirs without another batch.
+// Several Receives wait for a batch, and one of them takes it. The others get their
+// messages out of that batch, without another one.
 func TestABatchServesEveryReceive(t *testing.T) {
 	for _, readers := range []int{2, 3, 5} {
 		synctest.Test(t, func(t *testing.T) {
@@ -30,7 +30,7 @@ func TestABatchServesEveryReceive(t *testing.T) {
 			}
 			synctest.Wait()
 			gone, leave := context.WithCancel(t.Context())
-			go func() { _, _ = s.Receive(gone) }() // who does not wait any more keeps nobody waiting
+			go func() { _, _ = s.Receive(gone) }() // a Receive that has ended takes no other's wake-up
 			synctest.Wait()
 			leave()
 			synctest.Wait()
@@ -38,14 +38,14 @@ func TestABatchServesEveryReceive(t *testing.T) {
 			arrive(t, s, sizes...)
 			for range readers {
 				if err := <-errs; err != nil {
-					t.Errorf("one of %d: %v, with %d messages there", readers, err, s.f.rest.msgs.Len())
+					t.Errorf("one of %d: %v, with %d messages there", readers, err, s.ch.rest.msgs.Len())
 				}
 			}
 		})
 	}
 }
 
-// What is left of a batch comes before what is in the next, whoever took that.
+// What is left of a batch comes before the next batch, whichever Receive took that.
 func TestBatchesAreReceivedInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := receiver()
@@ -62,7 +62,8 @@ func TestBatchesAreReceivedInOrder(t *testing.T) {
 	})
 }
 
-// ended returns the side to which n messages and the end came, the first of them read.
+// ended returns the receiving side of a stream: n messages and the end have arrived, and
+// the first message was read.
 func ended(t *testing.T, n int) *end {
 	t.Helper()
 	a, b := newPair(1<<16, 1<<16, 1<<20, 1000)
@@ -79,8 +80,8 @@ func ended(t *testing.T, n int) *end {
 	return b
 }
 
-// An end in order says that all was read. A stream that lost messages for want of
-// memory has none, though the peer's end was here.
+// An end in order says that all was read. A stream that dropped messages because memory
+// was short does not end in order, even if the peer's end had arrived.
 func TestAnEvictedStreamHasNoCleanEnd(t *testing.T) {
 	b := ended(t, 10)
 	b.s.Evict("no memory")
@@ -93,7 +94,7 @@ func TestAnEvictedStreamHasNoCleanEnd(t *testing.T) {
 	}
 }
 
-// The same where nothing was lost: then the end is what it was.
+// If nothing was dropped, the stream ends in order all the same.
 func TestAStreamThatWasReadBeforeItsEvictionEndsInOrder(t *testing.T) {
 	b := ended(t, 1)
 	b.s.Evict("no memory")
@@ -102,7 +103,7 @@ func TestAStreamThatWasReadBeforeItsEvictionEndsInOrder(t *testing.T) {
 	}
 }
 
-// When Done is closed nothing changes again: the peer's end can have been on its way.
+// Once Done is closed nothing changes any more, even if the peer's end arrives then.
 func TestTheErrorOfAStreamThatIsDoneStays(t *testing.T) {
 	s, _ := receiver()
 	s.Abort(frame.CodeDeadlineExceeded, "deadline", context.DeadlineExceeded)

@@ -1,10 +1,10 @@
 package actor
 
-// The state machine of a stream: two halves that end separately. It is pure:
-// an event goes in, the state changes, and what has to be done about it comes
-// out as effects. docs/wire.md draws it.
+// The state machine of a stream: two halves that end separately. It is pure: each event
+// is a method, which changes the state and returns what is to be done about it.
+// docs/wire.md draws it.
 
-// sendState is how far the sending half is.
+// sendState is the state of the sending half.
 type sendState uint8
 
 const (
@@ -14,47 +14,47 @@ const (
 	sendDead             // reset, refused or lost
 )
 
-// recvState is how far the receiving half is.
+// recvState is the state of the receiving half.
 type recvState uint8
 
 const (
 	recvOpen    recvState = iota
-	recvEnded             // the peer's end is here; data before it may wait
-	recvStopped           // we want no more: what comes is dropped
-	recvStopEnd           // stopped, and the peer's end is here too
+	recvEnded             // the peer's end has arrived; data before it may be unread
+	recvStopped           // we read no more: what arrives is dropped
+	recvStopEnd           // stopped, and the peer's end has arrived too
 	recvDead              // reset, refused or lost
 )
 
-// effect is what a step asks the stream to do.
+// effect is what the stream has to do after an event.
 type effect uint16
 
 const (
-	fxSendOver   effect = 1 << iota // the sending half takes no more: wake, close Writable and SendDone
-	fxRecvOver                      // no more will arrive: In closes when what is here was taken
-	fxDropOut                       // unsent messages are dropped
-	fxDropIn                        // unread messages are dropped
-	fxWriteStop                     // tell the peer
-	fxWriteReset                    // tell the peer
-	fxWriteEnd                      // the end is to be written when the data is
-	fxDone                          // both halves are over for good
+	fxSendOver   effect = 1 << iota // no message is accepted any more: fail waiting senders, close Writable and SendDone
+	fxRecvOver                      // no more will arrive: close In once what is here was taken
+	fxDropOut                       // drop unsent messages
+	fxDropIn                        // drop unread messages
+	fxWriteStop                     // tell the peer to send no more
+	fxWriteReset                    // tell the peer that both halves have ended
+	fxWriteEnd                      // write the end after the data
+	fxDone                          // both halves are over, on both sides
 	fxRetire                        // the connection forgets the stream
 )
 
-// state is the whole of it.
+// state is the state of both halves.
 type state struct {
 	send sendState
 	recv recvState
 
-	handed     bool // our application was handed the peer's end
-	toldHanded bool // the peer was told so
-	peerHanded bool // the peer's application was handed ours
-	untold     bool // the protocol does not say so
-	done       bool
-	retired    bool
-	resetOut   bool // a reset is to be written before the stream is forgotten
+	sawEnd    bool // our application has seen the peer's end
+	sentEnded bool // we have written ENDED, which tells the peer so
+	gotEnded  bool // the peer's ENDED has arrived: its application has seen ours
+	noEnded   bool // the protocol has no ENDED: the peer never says so
+	done      bool
+	retired   bool
+	resetOut  bool // write a reset before the connection forgets the stream
 }
 
-// closeSend: the application has no more to say.
+// closeSend: the application ends the sending half.
 func (st *state) closeSend() effect {
 	if st.send != sendOpen {
 		return 0
@@ -68,11 +68,10 @@ func (st *state) endWritten() effect {
 	if st.send == sendEnding {
 		st.send = sendEnded
 	}
-	return st.settle()
+	return st.checkDone()
 }
 
-// peerStopped: the peer reads no more. What is queued is dropped and the end
-// follows at once.
+// peerStopped: the peer reads no more. The queue is dropped, and the end follows at once.
 func (st *state) peerStopped() effect {
 	switch st.send {
 	case sendOpen, sendEnding:
@@ -89,15 +88,15 @@ func (st *state) closeReceive() effect {
 		st.recv = recvStopped
 		return fxDropIn | fxRecvOver | fxWriteStop
 	case recvEnded:
-		if !st.handed { // what was not taken makes it another end than the peer's
-			st.recv, st.handed = recvStopEnd, true
+		if !st.sawEnd { // dropped data: this is not the end that the peer sent
+			st.recv, st.sawEnd = recvStopEnd, true
 		}
-		return fxDropIn | fxRecvOver | st.settle()
+		return fxDropIn | fxRecvOver | st.checkDone()
 	}
 	return 0
 }
 
-// peerEnded: the peer's end has arrived. ok is false if it had ended before.
+// peerEnded: the peer's end has arrived. ok is false if one had arrived before.
 func (st *state) peerEnded() (fx effect, ok bool) {
 	switch st.recv {
 	case recvOpen:
@@ -105,30 +104,31 @@ func (st *state) peerEnded() (fx effect, ok bool) {
 		return fxRecvOver, true
 	case recvStopped:
 		st.recv = recvStopEnd
-		st.handed = true
-		return st.settle(), true
+		st.sawEnd = true
+		return st.checkDone(), true
 	case recvDead:
 		return 0, true
 	}
 	return 0, false
 }
 
-// endHanded: the application was handed the peer's end.
-func (st *state) endHanded() effect {
-	if st.recv != recvEnded || st.handed {
+// endSeen: the application has seen the peer's end.
+func (st *state) endSeen() effect {
+	if st.recv != recvEnded || st.sawEnd {
 		return 0
 	}
-	st.handed = true
-	return st.settle()
+	st.sawEnd = true
+	return st.checkDone()
 }
 
-// peerHandedEnd: the peer's application was handed ours.
-func (st *state) peerHandedEnd() effect {
-	st.peerHanded = true
-	return st.settle()
+// peerSawEnd: the peer's application has seen our end.
+func (st *state) peerSawEnd() effect {
+	st.gotEnded = true
+	return st.checkDone()
 }
 
-// abort: this side ends both halves now. What has arrived stays.
+// abort: this side ends both halves now. What has arrived stays. opened says whether the
+// peer can know of the stream.
 func (st *state) abort(opened bool) effect {
 	if st.done || st.send == sendDead {
 		return 0
@@ -142,7 +142,7 @@ func (st *state) abort(opened bool) effect {
 	return fx | fxWriteReset
 }
 
-// resetWritten: the peer is being told; the stream can be forgotten.
+// resetWritten: our reset is written. The connection can forget the stream.
 func (st *state) resetWritten() effect {
 	if st.retired {
 		return 0
@@ -175,23 +175,23 @@ func (st *state) die() effect {
 	return fxSendOver | fxRecvOver | fxDropOut | fxDone
 }
 
-// settle finds out whether both halves have ended in order, on both sides.
-func (st *state) settle() effect {
-	recvOver := st.handed && (st.recv == recvEnded || st.recv == recvStopEnd)
-	if st.done || st.send != sendEnded || !recvOver || !st.peerHanded && !st.untold || !st.toldHanded {
+// checkDone finds out whether both halves have ended in order, on both sides.
+func (st *state) checkDone() effect {
+	recvOver := st.sawEnd && (st.recv == recvEnded || st.recv == recvStopEnd)
+	if st.done || st.send != sendEnded || !recvOver || !st.gotEnded && !st.noEnded || !st.sentEnded {
 		return 0
 	}
 	st.done = true
 	return fxDone | st.retire()
 }
 
-// sendErr is what a sender is told.
+// canSend reports whether messages are accepted.
 func (st *state) canSend() bool { return st.send == sendOpen }
 
-// wantsData tells whether arriving data is kept.
+// wantsData reports whether arriving data is kept.
 func (st *state) wantsData() bool { return st.recv == recvOpen }
 
-// dataAllowed tells whether the peer may still send data.
+// dataAllowed reports whether the peer may still send data.
 func (st *state) dataAllowed() bool {
 	return st.recv == recvOpen || st.recv == recvStopped || st.recv == recvDead
 }

@@ -57,15 +57,15 @@ var events = []event{
 	{"peerStopped", step1((*state).peerStopped)},
 	{"closeReceive", step1((*state).closeReceive)},
 	{"peerEnded", (*state).peerEnded},
-	{"endHanded", step1((*state).endHanded)},
-	{"endedTold", step1(func(st *state) effect {
-		if !st.handed {
+	{"endSeen", step1((*state).endSeen)},
+	{"endedSent", step1(func(st *state) effect {
+		if !st.sawEnd {
 			return 0
 		}
-		st.toldHanded = true
-		return st.settle()
+		st.sentEnded = true
+		return st.checkDone()
 	})},
-	{"peerHandedEnd", step1((*state).peerHandedEnd)},
+	{"peerSawEnd", step1((*state).peerSawEnd)},
 	{"abort", step1(func(st *state) effect { return st.abort(true) })},
 	{"resetWritten", step1(func(st *state) effect {
 		if !st.resetOut {
@@ -101,7 +101,7 @@ func (st state) String() string {
 		on   bool
 		name string
 	}{
-		{st.handed, "handed"}, {st.toldHanded, "told"}, {st.peerHanded, "peerHanded"},
+		{st.sawEnd, "sawEnd"}, {st.sentEnded, "sentEnded"}, {st.gotEnded, "gotEnded"},
 		{st.resetOut, "resetOut"}, {st.done, "done"}, {st.retired, "retired"},
 	} {
 		if f.on {
@@ -195,7 +195,7 @@ func TestHalvesOnlyMoveForward(t *testing.T) {
 func TestClosingLeadsToTheEndFromEveryState(t *testing.T) {
 	for _, from := range reachable() {
 		st := from
-		for _, e := range []string{"closeSend", "closeReceive", "resetWritten", "endWritten", "peerEnded", "endHanded", "endedTold", "peerHandedEnd"} {
+		for _, e := range []string{"closeSend", "closeReceive", "resetWritten", "endWritten", "peerEnded", "endSeen", "endedSent", "peerSawEnd"} {
 			for _, x := range events {
 				if x.name == e {
 					x.do(&st)

@@ -217,7 +217,7 @@ func got(m pool.Message) string {
 // word names an error by the sentinel that it is.
 func word(err error) string {
 	for _, e := range []error{
-		ErrWouldBlock, ErrSendClosed, ErrStopped, ErrNotReadable, ErrSlotUsed, ErrFaceInUse, ErrTooLarge, ErrNotSupported,
+		ErrWouldBlock, ErrSendClosed, ErrStopped, ErrNotReadable, ErrSlotUsed, ErrChannelInUse, ErrTooLarge, ErrNotSupported,
 	} {
 		if errors.Is(err, e) {
 			return e.Error()
@@ -295,7 +295,7 @@ func (x *script) open(args []string) string {
 			cfg.NoSend = true
 		case "no-half-close":
 			cfg.Caps.HalfClose = false
-		case "unborn":
+		case "unnumbered":
 			x.link.id = 0
 		default:
 			x.t.Fatalf("unknown option %q", a)

@@ -9,8 +9,8 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// Who has a message may cut or release it at once: what it counts for is settled
-// before it is handed over.
+// The reader of In may cut or release a message at once. What the message counts is
+// computed before it is sent on In.
 func TestWhoTakesFromInMayCutAtOnce(t *testing.T) {
 	for i := range 200 {
 		s, _ := receiver()

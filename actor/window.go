@@ -1,21 +1,18 @@
 package actor
 
-import (
-	"github.com/sluicerpc/sluice/frame"
-	"github.com/sluicerpc/sluice/pool"
-)
+import "math"
 
-// window is the receiver's side of a stream's credit. All totals are absolute
-// and count from the stream's start.
+// A window is what the peer may send on a stream. All totals count bytes of credit
+// from the stream's start.
 type window struct {
 	recvd    uint64 // arrived
-	taken    uint64 // handed to the application, or let go
-	payload  uint64 // of it, without the messages' overhead, where that is reported
-	granted  uint64 // told to the peer: what it may send, or the payload taken
-	size     int    // how far granted runs ahead of taken
-	most     int    // what size may grow to
-	gathered int32  // of taken, what the connection was not told of; settled: what is unread
-	settled  bool   // the stream is over, and all credit went back
+	taken    uint64 // given to the application, or dropped
+	payload  uint64 // of taken, the messages' bytes alone; where the receiver reports them
+	granted  uint64 // told to the peer: how much it may send, or the payload taken
+	size     int    // by how much granted runs ahead of taken
+	most     int    // limit of size
+	gathered int32  // of taken, what the connection does not know yet; once returned is set, what is unread
+	returned bool   // the stream is over, and the connection has all its credit back
 }
 
 func (w *window) init(c *Config) {
@@ -27,19 +24,19 @@ func (w *window) init(c *Config) {
 	w.granted = uint64(w.size)
 }
 
-// arrive counts bytes in; false if the peer had no credit for them.
+// arrive counts bytes in. It reports false if the peer had no credit for them.
 func (w *window) arrive(cost int) bool {
 	w.recvd += uint64(cost)
 	return w.recvd <= w.granted
 }
 
-// due tells whether the peer must be told of new credit: at half the window.
+// due reports whether it is time to grant more credit: half the window is used up.
 func (w *window) due() bool {
 	return w.size > 0 && int64(w.taken)+int64(w.size)-int64(w.granted) >= int64(w.size+1)/2
 }
 
-// credit is the sender's side. Totals are absolute; admitted runs at most one
-// message ahead of granted.
+// A credit is what we may send on a stream, in bytes of credit from the stream's
+// start. admitted runs at most one message ahead of granted.
 type credit struct {
 	granted  uint64 // by the peer
 	admitted uint64 // accepted from the application
@@ -56,8 +53,8 @@ func (c *credit) init(cfg *Config) {
 	c.relimit(cfg)
 }
 
-// relimit keeps what is unread at the peer within our own limit. The peer was
-// told of it and counts from there.
+// relimit applies our own limit of what may be unread at the peer. Our open or answer
+// has told the peer the limit, and its grants start from there.
 func (c *credit) relimit(cfg *Config) {
 	switch {
 	case !cfg.granted():
@@ -67,22 +64,34 @@ func (c *credit) relimit(cfg *Config) {
 	}
 }
 
+// ownWindow is how many bytes a stream may have unwritten, or unread at the peer,
+// where the peer grants no credit.
+func ownWindow(cfg *Config) uint64 {
+	switch {
+	case cfg.SendLimit == math.MaxInt:
+		return 1 << 62
+	case cfg.SendLimit > 0:
+		return uint64(cfg.SendLimit)
+	}
+	return uint64(cfg.Caps.SendWindow)
+}
+
 // left is the credit that the application can use.
 func (c *credit) left() int64 { return int64(c.granted) - int64(c.admitted) }
 
-// grant takes a total from the peer; a lower one is stale.
+// grant takes a total from the peer. A lower one than before is stale.
 func (c *credit) grant(total uint64) { c.granted = max(c.granted, total) }
 
 // drop forgets what was admitted and not sent.
 func (c *credit) drop() { c.admitted = c.sent }
 
-// wholeCounts is how much of a stream's messages counts as ready to be written,
-// at most, where a message is written whole: one of many megabytes must not take
-// all the room that the connection's streams share.
+// wholeCounts is the most that counts as eligible, in bytes, where a message is
+// written whole. A message of many megabytes must not fill the queue that the
+// connection's streams share.
 const wholeCounts = 256 << 10
 
-// update recalculates eligible and returns its change. With whole a message is
-// written as soon as it is accepted, though it is longer than the credit.
+// update computes eligible again and returns by how much it changed. With whole, a
+// message may be written as soon as it is accepted, even if it exceeds the credit.
 func (c *credit) update(whole bool) int {
 	e := min(int(int64(c.admitted)-int64(c.sent)), wholeCounts)
 	if !whole {
@@ -96,44 +105,3 @@ func (c *credit) set(eligible int) int {
 	c.eligible = eligible
 	return d
 }
-
-// An assembly is a message that is arriving in fragments. While no other such
-// message waits in the mailbox, its fragments return their credit as they
-// arrive, against the connection's budget: without that, a message longer than
-// the window could never complete (models/).
-type assembly struct {
-	m       pool.Message // being filled; grown as the bytes arrive
-	total   int
-	got     int
-	cost    int          // of it that has not been returned
-	whole   int          // cost of all that has arrived
-	paying  bool         // fragments return their credit as they arrive
-	active  bool         // a message is arriving
-	reserve int          // taken of the budget
-	paid    pool.Message // complete in the mailbox, its credit returned
-	owed    int          // what that would be
-}
-
-// reserveFirst is how much memory a message's announced length is believed for
-// at once.
-const reserveFirst = 1 << 20
-
-// reserveUnpaced is that where the receiver grants no credit and can't tell its peer
-// how much it has room for: there are many such streams before one is not read.
-const reserveUnpaced = 64 << 10
-
-func (s *Stream) believed() int {
-	if s.cfg.Caps.Pacing == frame.Unpaced {
-		return reserveUnpaced
-	}
-	return reserveFirst
-}
-
-// growFactor is by how much the memory of a message grows whose bytes have
-// arrived so far. The copy that goes with it holds the event loop up, so it is
-// better done once: a message of 16 MiB is copied when it is 1 MiB.
-const growFactor = 16
-
-// unknownGrowth is growFactor where nobody said how long the message will be: less,
-// for what is too much stays with the message. 128 KiB become 1 MiB.
-const unknownGrowth = 8

@@ -281,7 +281,7 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 		}
 		s.c.follow(life)
 	}
-	first.c.a.SetFirst(f)
+	first.c.a.SetFirstFrame(f)
 	if !inline {
 		m := opts.Request.Share()
 		if err := first.c.a.Push(m); err != nil {
@@ -408,7 +408,7 @@ func (s *Stream) giveUp(ctx context.Context, err error) error {
 	default:
 		s.c.abort(CodeCancelled, context.Cause(ctx).Error(), context.Cause(ctx))
 	}
-	s.c.a.GiveUp()
+	s.c.a.StopFeeding()
 	return s.callErr(err)
 }
 

@@ -176,7 +176,7 @@ func (c *core) Retire() {
 		x.unfollow()
 	}
 	if c.a.Feeding() {
-		c.Fed()
+		c.FeedingChanged()
 	}
 	if unborn && c.conn.kin.parent != nil {
 		c.conn.c.Close() // it was there for this stream alone
@@ -187,15 +187,15 @@ func (c *core) Retire() {
 	if !x.deadline.IsZero() {
 		c.Timers().Stop(&x.timer)
 	}
-	if unborn || c.opener && len(x.mates) > 0 && c.a.Unanswered() {
+	if unborn || c.opener && len(x.mates) > 0 && c.a.AbortedUnanswered() {
 		c.takeAlong(x.mates)
 	}
 }
 
-// Fed implements actor.Link: a channel of the stream, which is over, is fed by a
+// FeedingChanged implements actor.Link: a channel of the stream, which is over, is fed by a
 // goroutine that the end of its context is to end, and of its connection on this side;
 // or is no longer. Whoever is last to look has seen how it is.
-func (c *core) Fed() {
+func (c *core) FeedingChanged() {
 	for {
 		fed := c.a.Feeding()
 		c.conn.feeding.note(c, fed)
@@ -287,7 +287,7 @@ func (c *core) follow(ctx context.Context) {
 
 // orphaned ends the stream, for its parent has ended.
 func (c *core) orphaned() {
-	c.a.Orphan()
+	c.a.ParentEnded()
 	c.hurry()
 }
 

@@ -29,8 +29,8 @@ var (
 	// ErrRefused: the peer refused the stream; the StreamError says why, and by
 	// NotProcessed whether no handler saw it. Only then is it safe to try again.
 	ErrRefused = actor.ErrRefused
-	// ErrFaceInUse: In and Batches exclude each other on one stream.
-	ErrFaceInUse = actor.ErrFaceInUse
+	// ErrChannelInUse: In and Batches exclude each other on one stream.
+	ErrChannelInUse = actor.ErrChannelInUse
 	// ErrSlotUsed: a slot can be used or cancelled once.
 	ErrSlotUsed = actor.ErrSlotUsed
 	// ErrTooLarge: the message is longer than the peer takes.

@@ -218,12 +218,12 @@ func TestTheOtherFaceIsInUse(t *testing.T) {
 		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		in := b.In()
 		wantClosed(t, "Batches after In", b.Batches())
-		if err := b.Err(); !errors.Is(err, kernel.ErrFaceInUse) {
+		if err := b.Err(); !errors.Is(err, kernel.ErrChannelInUse) {
 			t.Errorf("Err: %v", err)
 		}
 		batches := a.Batches()
 		wantClosed(t, "In after Batches", a.In())
-		if err := a.Err(); !errors.Is(err, kernel.ErrFaceInUse) {
+		if err := a.Err(); !errors.Is(err, kernel.ErrChannelInUse) {
 			t.Errorf("Err: %v", err)
 		}
 		w.send(a, "x") // the first face goes on

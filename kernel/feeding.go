@@ -26,7 +26,7 @@ func (c *Conn) unfeed() {
 	f.shut, f.of = true, nil
 	f.mu.Unlock()
 	for s := range of {
-		s.a.GiveUp()
+		s.a.StopFeeding()
 	}
 }
 
@@ -51,7 +51,7 @@ func (f *feeding) note(c *core, fed bool) {
 	}
 	f.mu.Unlock()
 	if fed && shut {
-		c.a.GiveUp()
+		c.a.StopFeeding()
 	}
 }
 
@@ -61,7 +61,7 @@ func (f *feeding) note(c *core, fed bool) {
 // has closed the connection, or the stream's parent context has ended. A stream that
 // the peer has ended is read on until then.
 func (s *Stream) Feed(f func(done <-chan struct{})) {
-	done := s.c.a.GivenUp()
-	defer s.c.a.Watched()
+	done := s.c.a.BeginFeed()
+	defer s.c.a.EndFeed()
 	f(done)
 }

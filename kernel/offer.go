@@ -171,7 +171,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	for i, s := range o.streams[:n] {
 		f.Grants = append(f.Grants, s.c.establish(&so, o.grants[i]))
 	}
-	first.c.a.SetFirst(f)
+	first.c.a.SetFirstFrame(f)
 	if !inline {
 		if err := first.c.a.Push(reply); err != nil {
 			return nil, err
@@ -229,7 +229,7 @@ func (o *Offer) reject(r *conn.Refusal) {
 	if _, err := o.claim(); err != nil {
 		return
 	}
-	o.streams[0].c.a.SetFirst(&frame.Frame{
+	o.streams[0].c.a.SetFirstFrame(&frame.Frame{
 		Kind: frame.Reject, Code: r.Code, Reason: r.Reason[:min(len(r.Reason), 256)], NotProcessed: r.NotProcessed,
 	})
 	for _, s := range o.streams[1:] {

@@ -250,7 +250,7 @@ func (s *Stream) Close(ctx context.Context) error {
 // are dropped. CodeOK is no failure, and becomes CodeUnknown.
 func (s *Stream) Abort(code Code, reason string) {
 	s.c.abort(failing(code), reason, nil)
-	s.c.a.GiveUp()
+	s.c.a.StopFeeding()
 }
 
 // AbortCause is Abort because of a failure that was found on this side: the StreamError

@@ -19,7 +19,7 @@ const (
 // files this many percent of the arrows may run back. A limit above maxBackward
 // only goes down; a package that does not exist is not looked at.
 var backward = map[string]float64{
-	"actor":  20.9,
+	"actor":  20,
 	"conn":   26.0,
 	"kernel": 20.5,
 	"rpc":    20,
@@ -125,7 +125,7 @@ var spawns = []spawn{
 	{"cmd/echo/serve.go", "serve", "go", "serve", "Shutdown, or a listener that fails; the process ends after it"},
 	{"cmd/echo/transfer.go", "(*team).run", "Go", "the team", "its stream's end, or the team's context; wait waits for it"},
 	{"actor/out.go", "(*Stream).Out", "go", "the stream", "the end of its sending half"},
-	{"actor/pump.go", "(*Stream).startPump", "go", "the stream", "an empty mailbox, or this side reading no more, or closing the connection"},
+	{"actor/feed.go", "(*Stream).startPump", "go", "the stream", "an empty mailbox, or this side reading no more, or closing the connection"},
 	{"conn/engine_linux.go", "(*loopConn).spawn", "go", "the connection's flush", "nothing to write, a full socket, or the connection's end"},
 	{"conn/engine_linux.go", "(*loopConn).writable", "go", "the connection's flush", "nothing to write, a full socket, or the connection's end"},
 	{"conn/netconn.go", "Serve", "go", "the connection's reader", "the net.Conn's end"},

@@ -8,7 +8,7 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// receiver is a stream that a test has messages arrive on.
+// receiver returns a stream on which a test can make messages arrive.
 func receiver() (*Stream, *fakeLink) {
 	s, l := &Stream{}, newFakeLink()
 	s.Init(l, &Config{Method: "m", Caps: nativeCaps, InBuffer: 16, MaxBatch: 8, MaxReceive: 1 << 20, Window: 1000, MaxWindow: 1000})
@@ -26,7 +26,7 @@ func arrive(t *testing.T, s *Stream, sizes ...int) {
 	}
 }
 
-// A request that came as a message has its credit until it is taken, and its share of
+// A request that came as a message keeps its credit until it is taken, and its memory of
 // the budget if it came in fragments.
 func TestARequestIsUnreadUntilItIsTaken(t *testing.T) {
 	for name, come := range map[string]func(s *Stream){
@@ -66,7 +66,7 @@ func TestARequestIsUnreadUntilItIsTaken(t *testing.T) {
 	}
 }
 
-// Dropped before it was taken, it is not there any more, and nothing is owed.
+// A request that is dropped before it was taken is gone, and its credit is returned.
 func TestARequestGoesWithItsStream(t *testing.T) {
 	s, l := receiver()
 	s.OnRequest(func() {})
@@ -81,8 +81,8 @@ func TestARequestGoesWithItsStream(t *testing.T) {
 	}
 }
 
-// A reply that came as a message is out of the way of those behind it, and counts as
-// kept; so do trailers and the reason of an end.
+// A reply that came as a message does not hold up those behind it, and counts as kept. So
+// do trailers and the reason of an end.
 func TestRepliesAndEndsAreKept(t *testing.T) {
 	s, l := receiver()
 	s.Accepted(pool.Message{}, nil, frame.Grant{Credit: 100}, true)

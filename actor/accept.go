@@ -1,0 +1,73 @@
+package actor
+
+import (
+	"fmt"
+
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// sendable reports whether m can be sent on this stream once there is credit.
+func (s *Stream) sendable(m pool.Message) bool { return m.Len() <= s.cfg.MaxSend && s.sends() }
+
+// check returns why m is not sendable, or nil.
+func (s *Stream) check(m pool.Message) error {
+	if m.Len() > s.cfg.MaxSend {
+		return fmt.Errorf("%w: %d bytes, the peer accepts at most %d", ErrTooLarge, m.Len(), s.cfg.MaxSend)
+	}
+	return s.sendErr()
+}
+
+// accept takes m over and queues it.
+func (s *Stream) accept(m pool.Message) {
+	if m.Len() > s.cfg.Caps.MaxFragment {
+		s.large++
+	}
+	if m.IsZero() {
+		m = pool.MessageOf(nil) // which can have a cost
+	}
+	cost := s.cfg.Caps.Cost(m.Len())
+	pool.SetCost(m, cost)
+	s.out.Push(m)
+	s.messagesAccepted++
+	s.requeueOne(cost)
+	if s.ch != nil {
+		s.withdrawSlot(s.ch)
+	}
+}
+
+// Push queues m without looking at the credit. m is the request or reply that its
+// stream starts with.
+func (s *Stream) Push(m pool.Message) error {
+	s.mu.Lock()
+	defer s.unlock()
+	err := s.check(m)
+	if err == nil {
+		s.opensWith = !s.cfg.granted()
+		s.accept(m)
+	}
+	return err
+}
+
+// admitWaiting accepts messages of waiting senders, in their order, while there is
+// credit. Then it offers a slot.
+func (s *Stream) admitWaiting() {
+	ch := s.ch
+	if ch == nil {
+		return
+	}
+	for !ch.waiters.empty() && s.st.canSend() && s.canAccept() {
+		w := ch.waiters.pop()
+		if !w.creditOnly {
+			s.accept(w.m)
+		}
+		w.ready <- nil
+	}
+	s.offerSlot(ch)
+}
+
+// RoomFree is called when the connection may have room again.
+func (s *Stream) RoomFree() {
+	s.mu.Lock()
+	defer s.unlock()
+	s.admitWaiting()
+}

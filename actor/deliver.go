@@ -1,0 +1,102 @@
+package actor
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// Deliver takes over whole messages, in the order in which they arrived. It never waits.
+// Only the connection's reader calls it. An error is a *frame.Violation, or frame.ErrFault
+// if the stream was reset.
+func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
+	s.mu.Lock()
+	defer s.unlock()
+	cost := run.Cost()
+	if keep, err := s.checkArrival(cost); !keep {
+		s.discard(cost, run.Bytes())
+		run.Release()
+		return err
+	}
+	if s.asm != nil && s.asm.active {
+		run.Release()
+		return violation(frame.CodeProtocol, "a message inside a fragmented one")
+	}
+	if n := s.tooLong(run); n > 0 {
+		s.resetTooLarge(n)
+		s.discard(cost, run.Bytes())
+		run.Release()
+		return nil
+	}
+	s.enqueue(run, now)
+	return nil
+}
+
+// tooLong returns the length of the longest message if it exceeds the limit, else 0. A run
+// that does not exceed it as a whole is not searched.
+func (s *Stream) tooLong(run *pool.Queue) int {
+	most := 0
+	if run.Bytes() <= s.cfg.MaxReceive {
+		return 0
+	}
+	for range run.Len() {
+		m, _ := run.Pop()
+		most = max(most, m.Len())
+		run.Push(m)
+	}
+	if most <= s.cfg.MaxReceive {
+		return 0
+	}
+	return most
+}
+
+// resetTooLarge resets the stream because of a message of n bytes.
+func (s *Stream) resetTooLarge(n int) {
+	s.abort(s.fail(frame.CodeTooLarge, fmt.Sprintf("message of %d bytes, limit %d", n, s.cfg.MaxReceive), false))
+}
+
+// checkArrival checks that data of that cost may arrive, and reports whether to keep it.
+func (s *Stream) checkArrival(cost int) (bool, error) {
+	if !s.st.dataAllowed() {
+		s.win.recvd += uint64(cost)
+		s.abort(s.fail(frame.CodeStreamState, "data after the end", false))
+		return false, frame.ErrFault
+	}
+	if !s.cfg.granted() {
+		s.win.recvd += uint64(cost)
+		keep := s.st.wantsData() && !s.cfg.NoReceive
+		if keep && s.overCap() {
+			s.abort(s.fail(frame.CodeResourceExhausted,
+				fmt.Sprintf("%d bytes are unread, at most %d are kept", s.win.recvd-s.win.taken, s.cfg.Window), false))
+			return false, frame.ErrFault
+		}
+		return keep, nil
+	}
+	if !s.win.arrive(cost) {
+		return false, violation(frame.CodeFlowControl, "stream %d: %d bytes beyond its credit",
+			s.link.ID(), s.win.recvd-s.win.granted)
+	}
+	return s.st.wantsData() && !s.cfg.NoReceive, nil
+}
+
+// enqueue puts messages into the mailbox and offers it to its reader.
+func (s *Stream) enqueue(run *pool.Queue, now time.Time) {
+	if s.outcome != nil && s.outcome.firstMessage != firstData {
+		s.takeFirst(run)
+	}
+	s.in.Append(run)
+	ch := s.ch
+	if ch == nil {
+		return
+	}
+	if ch.idle != nil {
+		ch.idle.traffic(now)
+	}
+	s.offer(ch)
+}
+
+func violation(c frame.Code, format string, args ...any) error {
+	return &frame.Violation{Code: c, Detail: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,197 @@
+package actor
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// CloseSend ends the sending half. What was accepted before is still sent.
+func (s *Stream) CloseSend(code frame.Code, reason string, trailer frame.Metadata) error {
+	s.mu.Lock()
+	defer s.unlock()
+	if !s.cfg.Caps.HalfClose && s.st.recv == recvOpen && !s.cfg.NoReceive {
+		return ErrNotSupported
+	}
+	s.closeSend(code, reason, trailer)
+	return nil
+}
+
+func (s *Stream) closeSend(code frame.Code, reason string, trailer frame.Metadata) {
+	if s.st.send != sendOpen || s.ch != nil && s.ch.endAsked {
+		return
+	}
+	// The parent's end reaches the stream in another goroutine. An end in order must not
+	// come first, or the peer would believe that it has all messages.
+	if cause := s.link.ParentErr(); cause != nil {
+		s.abort(s.parentFailure(cause))
+		return
+	}
+	if code != frame.CodeOK || reason != "" || len(trailer) > 0 {
+		s.makeOutcome().status = &frame.Frame{Code: code, Reason: reason, Metadata: trailer}
+	}
+	if s.ch != nil && s.ch.outRuns {
+		// The goroutine that receives from Out may have a message, which comes before the
+		// end. So it ends the half itself.
+		s.ch.endAsked = true
+		s.sendOver()
+		return
+	}
+	s.apply(s.st.closeSend())
+}
+
+// Finish ends both halves in order, the sending half with a status.
+func (s *Stream) Finish(code frame.Code, reason string, trailer frame.Metadata) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.closeSend(code, reason, trailer)
+	s.closeReceive()
+}
+
+// CloseReceive ends the receiving half. It drops what is unread and tells the peer to send
+// no more.
+func (s *Stream) CloseReceive(code frame.Code) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.st.recv == recvOpen {
+		s.makeOutcome().stop = code
+	}
+	s.closeReceive()
+}
+
+// closeReceive ends the receiving half. If the stream has failed, it drops what arrived
+// before that.
+func (s *Stream) closeReceive() {
+	s.apply(s.st.closeReceive())
+	if s.st.recv == recvDead {
+		s.dropIn()
+		s.dropUnread = true // also what the goroutine that feeds a channel has taken
+	}
+	s.stopFeeding()
+}
+
+// Close ends both halves in order and waits until both sides have done so. It aborts the
+// stream if ctx ends first.
+func (s *Stream) Close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closeSend(frame.CodeOK, "", nil)
+	s.closeReceive()
+	done := s.doneLocked()
+	s.unlock()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.Abort(frame.CodeCancelled, "close: "+context.Cause(ctx).Error(), context.Cause(ctx))
+	}
+	return s.Err()
+}
+
+// Abort ends both halves now and tells the peer why. The stream's error wraps cause, if
+// that is not nil.
+func (s *Stream) Abort(code frame.Code, reason string, cause error) {
+	s.mu.Lock()
+	defer s.unlock()
+	e := s.fail(code, reason, false)
+	e.Cause = NoEnd(cause)
+	s.abort(e)
+}
+
+func (s *Stream) abort(e *StreamError) {
+	if s.st.done || s.st.send == sendDead {
+		return
+	}
+	oc := s.makeOutcome()
+	oc.failure, oc.resetErr = e, e
+	oc.abortedUnanswered = !s.answered
+	known := !s.link.Forsake()
+	if !known {
+		s.firstFrame, s.control = nil, 0
+	}
+	s.markAnswered()
+	s.stopFeeding()
+	s.apply(s.st.abort(known))
+}
+
+// Lost ends both halves because the connection has ended. e becomes the stream's error.
+func (s *Stream) Lost(e *StreamError) {
+	s.mu.Lock()
+	defer s.unlock()
+	e.Stream, e.Method = s.link.ID(), s.cfg.Method
+	s.lose(e)
+}
+
+func (s *Stream) lose(e *StreamError) {
+	if !s.st.done {
+		if !s.closedInOrder(e) {
+			s.makeOutcome().failure = e
+		}
+		s.markAnswered()
+	}
+	s.apply(s.st.lost())
+}
+
+// closedInOrder reports whether the peer has closed a connection on which both halves had
+// ended. Where the protocol has no ENDED that is no failure: nothing more was to come, and
+// the peer need not wait for our application.
+func (s *Stream) closedInOrder(e *StreamError) bool {
+	ended := s.st.recv == recvEnded || s.st.recv == recvStopEnd
+	return s.st.noEnded && s.st.send == sendEnded && ended && errors.Is(e.Cause, io.ErrUnexpectedEOF)
+}
+
+// ParentEnded aborts the stream because the context that bounds its life has ended. It
+// does nothing if this side has finished: a caller's context often ends right after its
+// stream.
+func (s *Stream) ParentEnded() {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.finished() {
+		return
+	}
+	s.abort(s.parentFailure(s.link.ParentErr()))
+	s.stopFeeding() // an ended stream is not aborted, but may still be read
+}
+
+// finished reports whether this side has nothing left to do: its application has seen the
+// peer's end, and all its data is written. Its own end need not be.
+func (s *Stream) finished() bool {
+	ended := s.st.recv == recvEnded || s.st.recv == recvStopEnd
+	return s.st.sawEnd && ended && (s.st.send == sendEnded || s.endDue())
+}
+
+// parentFailure is the error of a stream whose parent context has ended.
+func (s *Stream) parentFailure(cause error) *StreamError {
+	code := frame.CodeCancelled
+	if cause == context.DeadlineExceeded { //nolint:errorlint // the context's own value
+		code = frame.CodeDeadlineExceeded
+	}
+	e := s.fail(code, cause.Error(), false)
+	e.Cause = NoEnd(cause)
+	return e
+}
+
+// AbortedUnanswered reports whether this side aborted the stream before the peer answered.
+func (s *Stream) AbortedUnanswered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.outcome != nil && s.outcome.abortedUnanswered
+}
+
+// Evict resets the stream and drops what is unread, because memory is short.
+func (s *Stream) Evict(reason string) {
+	s.mu.Lock()
+	defer s.unlock()
+	e := s.fail(frame.CodeResourceExhausted, reason, false)
+	if s.st.recv == recvEnded && (s.in.Len() > 0 || s.pumping) && s.makeOutcome().recvErr == nil {
+		s.makeOutcome().recvErr = e // not all that came before the peer's end can be read
+	}
+	s.abort(e)
+	s.returnAllCredit()
+	s.dropIn()
+	if oc := s.outcome; oc != nil {
+		oc.header, oc.trailer = nil, nil
+	}
+	s.stopFeeding()     // abort does not do it if the stream is over
+	s.dropUnread = true // also what the goroutine that feeds a channel has taken
+}

@@ -1,0 +1,78 @@
+package actor
+
+import (
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/timers"
+)
+
+// A Link is what a stream needs of its connection. No method waits. The stream
+// calls those marked "any time" also under its lock, the others never.
+type Link interface {
+	// ID is the stream's number on the wire, 0 until it has one. Any time.
+	ID() uint64
+	// Forsake makes sure that the stream never gets a number. It reports false if
+	// the stream has one already. Any time.
+	Forsake() bool
+	// Ready asks for a call of Fill: at once for a control frame (urgent), otherwise
+	// when it is this stream's turn.
+	Ready(urgent bool)
+	// ReadySoon is Ready(false), but another goroutine does the writing.
+	ReadySoon()
+	// Queued adds delta to the bytes that the stream could write now.
+	Queued(delta int)
+	// Room reports whether the connection accepts more data now. Any time.
+	Room() bool
+	// AwaitRoom asks for one call of RoomFree when there may be room again.
+	AwaitRoom()
+	// AwaitFull asks for one call of RoomGone when there is no room any more.
+	AwaitFull()
+	// Taken returns cost bytes of credit to the connection.
+	Taken(cost int)
+	// Assemble reserves n bytes of memory for a message that arrives in fragments, or
+	// returns them if n is negative. It reports false if the budget is used up. Any
+	// time.
+	Assemble(n int) bool
+	// Keep counts n bytes that arrived beside the messages and that the stream keeps
+	// until Retire, or that it no longer keeps if n is negative. Any time.
+	Keep(n int)
+	// Grow returns the new size of a window that its reader has used up: at least
+	// window, at most most. Any time.
+	Grow(window, most int) int
+	// Shrink returns from-to bytes of the stream's window.
+	Shrink(from, to int)
+	// Retire takes the stream out of the connection.
+	Retire()
+	// FeedingChanged is called when the result of Feeding may have changed after
+	// Retire.
+	FeedingChanged()
+	// ParentErr is why the context that bounds the stream's life has ended, or nil.
+	// Any time.
+	ParentErr() error
+	// Timers is the queue for the stream's timers. Any time.
+	Timers() *timers.Queue
+}
+
+// A Config is what a stream is made with. Streams may share one; nothing changes it.
+type Config struct {
+	Method      string
+	Caps        frame.Caps
+	InBuffer    int           // messages that In buffers; 0: none
+	MaxBatch    int           // messages in a Batch
+	IdleTimeout time.Duration // 0: never idle
+	NoReceive   bool          // the peer may send nothing
+	NoSend      bool          // the peer receives nothing
+
+	MaxReceive int // longest message that we receive, bytes
+	MaxSend    int // longest message that the peer receives, bytes
+
+	Window     int    // bytes that the peer may send unread, at first
+	MaxWindow  int    // limit of that as it grows
+	SendLimit  int    // our own limit of bytes unread at the peer; 0: the peer's grants alone
+	SendCredit uint64 // bytes that the peer has granted so far
+}
+
+// granted reports whether receivers grant credit. Where they don't, pacing.go says
+// what is different.
+func (c *Config) granted() bool { return c.Caps.Pacing == frame.Granted }

@@ -1,0 +1,136 @@
+package actor
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// SetFirstFrame sets the frame that opens, accepts or refuses the stream. It is written
+// before anything else.
+func (s *Stream) SetFirstFrame(f *frame.Frame) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.st.done {
+		return
+	}
+	s.firstFrame = f
+	if f.Kind == frame.Accept {
+		s.answered = true
+	}
+	s.requestControl(controlOpen)
+}
+
+// Accepted takes the peer's answer to our open. It reports false if the stream has an
+// answer already, or is over. With follows the reply is the first message to arrive.
+func (s *Stream) Accepted(reply pool.Message, header frame.Metadata, g frame.Grant, follows bool) bool {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.answered || s.st.done {
+		reply.Release()
+		return false
+	}
+	if !reply.IsZero() || len(header) > 0 {
+		oc := s.makeOutcome()
+		oc.reply, oc.header = reply, header
+	}
+	if g.Limit > 0 {
+		s.limitWindow(int(min(g.Limit, 1<<30)))
+	}
+	if g.NoReceive {
+		s.peerNoReceive = true
+		s.sendOver()
+	}
+	if follows {
+		s.makeOutcome().firstMessage = firstReply
+	} else {
+		s.markAnswered()
+	}
+	if !s.cfg.granted() {
+		s.requeue() // data may have waited for the answer
+		return true
+	}
+	s.grantSend(g.Credit)
+	return true
+}
+
+// Establish accepts the stream with its final configuration. It returns the total that the
+// peer may send, in bytes of credit.
+func (s *Stream) Establish(cfg *Config) uint64 {
+	s.mu.Lock()
+	defer s.unlock()
+	s.cfg = cfg
+	s.cred.relimit(cfg)
+	if cfg.IdleTimeout > 0 && !s.st.done {
+		s.makeChannels().idle = newIdler(&s.mu, s.link, cfg.IdleTimeout)
+	}
+	w := &s.win
+	switch {
+	case !cfg.granted():
+		if cfg.NoReceive {
+			s.apply(s.st.closeReceive())
+		}
+		return 0
+	case s.st.retired:
+		w.size = max(cfg.Window, cfg.Caps.MinWindow())
+		s.shrink(0)
+		return w.granted
+	case cfg.NoReceive:
+		s.shrink(0)
+		w.most = 0
+		s.apply(s.st.closeReceive())
+		return w.granted
+	}
+	w.size, w.most = max(cfg.Window, cfg.Caps.MinWindow()), max(cfg.MaxWindow, cfg.Window, cfg.Caps.MinWindow())
+	w.granted = max(w.granted, w.taken+uint64(w.size))
+	return w.granted
+}
+
+// limitWindow limits the window to n: the peer wants to have no more unread here.
+func (s *Stream) limitWindow(n int) {
+	n = max(n, s.cfg.Caps.MinWindow())
+	w := &s.win
+	w.most = min(w.most, n)
+	if w.size > n {
+		s.shrink(n)
+	}
+	w.granted = max(min(w.granted, uint64(n)), w.recvd)
+}
+
+// Granted is the total that the peer may send, in bytes of credit.
+func (s *Stream) Granted() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.win.granted
+}
+
+// Answer waits for the peer's answer to our open, and returns its reply and header.
+func (s *Stream) Answer(ctx context.Context) (pool.Message, frame.Metadata, error) {
+	s.mu.Lock()
+	if !s.answered {
+		ch := s.makeChannels()
+		if ch.answered == nil {
+			ch.answered = make(chan struct{})
+		}
+		c := ch.answered
+		s.unlock()
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return pool.Message{}, nil, fmt.Errorf("sluice: stream %d (%s): waiting for the answer: %w",
+				s.link.ID(), s.cfg.Method, context.Cause(ctx))
+		}
+		s.mu.Lock()
+	}
+	defer s.unlock()
+	oc := s.outcome
+	if oc == nil {
+		return pool.Message{}, nil, nil
+	}
+	if oc.failure != nil && oc.reply.IsZero() && oc.header == nil {
+		return pool.Message{}, nil, oc.failure
+	}
+	return oc.reply, oc.header, nil
+}

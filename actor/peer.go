@@ -1,0 +1,120 @@
+package actor
+
+import "github.com/sluicerpc/sluice/frame"
+
+// PeerGrant takes the total of credit that the peer has granted, or of payload bytes that
+// it has taken where the protocol reports those.
+func (s *Stream) PeerGrant(total uint64) error {
+	s.mu.Lock()
+	defer s.unlock()
+	if !s.cfg.granted() {
+		if s.reported(total) {
+			s.admitWaiting()
+			s.requeue()
+		}
+		return nil
+	}
+	if total > s.cred.sent+maxAhead {
+		return violation(frame.CodeFlowControl, "stream %d: credit %d is too far ahead", s.link.ID(), total)
+	}
+	s.grantSend(total)
+	return nil
+}
+
+// maxAhead is by how many bytes a grant may exceed what was sent.
+const maxAhead = 1 << 31
+
+// grantSend uses a new total of credit.
+func (s *Stream) grantSend(total uint64) {
+	s.cred.grant(total)
+	s.admitWaiting()
+	s.requeue()
+}
+
+// AddCredit adds delta, which may be negative, to the credit granted: the peer has changed
+// the initial credit of all streams.
+func (s *Stream) AddCredit(delta int64) {
+	s.mu.Lock()
+	defer s.unlock()
+	if !s.cfg.granted() {
+		return
+	}
+	s.cred.granted = uint64(max(int64(s.cred.granted)+delta, 0))
+	s.admitWaiting()
+	s.requeue()
+}
+
+// PeerEnd takes the end of the peer's half. With CodeOK it ended in order.
+func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata) error {
+	s.mu.Lock()
+	defer s.unlock()
+	if a := s.asm; a != nil && a.active && s.st.recv == recvOpen {
+		return violation(frame.CodeProtocol, "a stream's end inside a message")
+	}
+	fx, ok := s.st.peerEnded()
+	if !ok {
+		s.abort(s.fail(frame.CodeStreamState, "a second end", false))
+		return frame.ErrFault
+	}
+	if s.st.recv == recvDead { // sent before the peer knew: nothing changes any more
+		return nil
+	}
+	if len(trailer) > 0 {
+		s.makeOutcome().trailer = trailer
+	}
+	if n := trailer.Size() + len(reason); n > 0 {
+		s.link.Keep(n)
+	}
+	if code != frame.CodeOK {
+		e := s.fail(code, reason, true)
+		e.Details = trailer
+		s.makeOutcome().recvErr = e
+	}
+	s.apply(fx)
+	if s.cfg.NoReceive {
+		s.apply(s.st.endSeen())
+	}
+	return nil
+}
+
+// PeerEnded is called when the peer's application has seen our end, after it has taken
+// that many messages.
+func (s *Stream) PeerEnded(taken uint64) error {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.st.send == sendOpen || s.st.send == sendEnding {
+		return violation(frame.CodeProtocol, "stream %d: the peer saw its end before it was sent", s.link.ID())
+	}
+	if taken < s.messagesAccepted {
+		s.makeOutcome().dropped = int(s.messagesAccepted - taken)
+	}
+	s.apply(s.st.peerSawEnd())
+	return nil
+}
+
+// PeerStopped is called when the peer reads no more.
+func (s *Stream) PeerStopped(frame.Code) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.st.send == sendOpen || s.st.send == sendEnding {
+		s.makeOutcome().stopped = true
+	}
+	s.apply(s.st.peerStopped())
+}
+
+// PeerReset is called when the peer has ended both halves.
+func (s *Stream) PeerReset(code frame.Code, reason string) {
+	s.mu.Lock()
+	defer s.unlock()
+	s.lose(s.fail(code, reason, true))
+}
+
+// Refused is called when the peer has not accepted our open.
+func (s *Stream) Refused(code frame.Code, reason string, notProcessed bool) {
+	s.mu.Lock()
+	defer s.unlock()
+	e := s.fail(code, reason, true)
+	e.Refused, e.NotProcessed = true, notProcessed
+	s.lose(e)
+	s.dropIn()
+}

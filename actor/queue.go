@@ -1,0 +1,150 @@
+package actor
+
+import (
+	"math"
+
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// requestData asks for a call of Fill if there is data that could be written. An end
+// with no data before it needs no credit. It goes with the control frames, so that it
+// does not wait until other streams get credit.
+func (s *Stream) requestData() {
+	switch {
+	case s.dataRequested && s.st.send != sendEnding, s.st.retired, !s.hasData():
+	case s.cfg.granted() && s.endDue():
+		s.requestControl(controlEnd)
+	case !s.dataRequested:
+		s.dataRequested, s.later().ready = true, true
+	}
+}
+
+// hasData reports whether Fill could write data or our end.
+func (s *Stream) hasData() bool {
+	if s.awaitsAnswer() && !s.opensWith {
+		return false
+	}
+	if s.endDue() {
+		return true
+	}
+	return s.cred.eligible >= s.leastCost()
+}
+
+// leastCost is the least credit that the next piece costs. The first piece of a message
+// costs its overhead too.
+func (s *Stream) leastCost() int {
+	switch {
+	case !s.partial.IsZero():
+		return 1
+	case s.out.Len() == 0:
+		return math.MaxInt
+	}
+	return min(pool.Cost(s.out.Head()), s.cfg.Caps.LeastPiece)
+}
+
+// endDue reports whether our end is the next thing to write.
+func (s *Stream) endDue() bool {
+	return s.st.send == sendEnding && s.out.Len() == 0 && s.partial.IsZero()
+}
+
+// requeue tells the connection how much it could write now, and asks for a call of Fill
+// if that is something.
+func (s *Stream) requeue() {
+	s.recount()
+	s.requestData()
+}
+
+// requeueOne is requeue after one message of that cost was queued. While all messages
+// have credit, there is nothing to compute again.
+func (s *Stream) requeueOne(cost int) {
+	c := &s.cred
+	c.admitted += uint64(cost)
+	if !s.cfg.granted() || c.admitted > c.granted {
+		s.requeue()
+		return
+	}
+	c.eligible += cost
+	s.count(cost)
+	if !s.dataRequested {
+		s.requestData()
+	}
+}
+
+// recount is requeue without the call of Fill. Data that waits for the answer to our
+// open does not count: it would take room from other streams.
+func (s *Stream) recount() {
+	switch {
+	case s.cfg.granted():
+		s.count(s.cred.update(false))
+	case s.awaitsAnswer():
+		s.count(s.cred.set(s.openLeft()))
+	default:
+		s.count(s.cred.update(true))
+	}
+}
+
+// countEvery is the most bytes that a stream may have queued without telling the
+// connection. So it tells once for many small messages.
+const countEvery = 4 << 10
+
+// count adds d to the bytes to write, and tells the connection if it is time to.
+func (s *Stream) count(d int) {
+	if s.uncounted += int32(d); s.uncounted < 0 || s.uncounted >= countEvery {
+		s.later().queued += s.uncounted
+		s.uncounted = 0
+	}
+}
+
+// dropOut drops what was accepted and not written.
+func (s *Stream) dropOut() {
+	s.out.Release()
+	s.large, s.opensWith = 0, false
+	if s.filling {
+		s.dropPartial = true
+	} else {
+		s.forgetPartial()
+	}
+	s.cred.drop()
+	s.requeue()
+}
+
+// forgetPartial leaves the partial message to the garbage collector: the connection may
+// still be writing fragments of it.
+func (s *Stream) forgetPartial() {
+	s.partial.Forget()
+	s.partial, s.partialSent = pool.Message{}, 0
+}
+
+// openLeft is what is not written of the message that belongs to our open or answer, in
+// bytes of credit.
+func (s *Stream) openLeft() int {
+	switch {
+	case !s.opensWith:
+		return 0
+	case s.partial.IsZero():
+		return pool.Cost(s.out.Head())
+	}
+	return pool.Cost(s.partial) - int(s.partialSent)
+}
+
+// canAccept reports whether the stream and the connection have credit for one more
+// message.
+func (s *Stream) canAccept() bool {
+	if s.cred.left() <= 0 {
+		return false
+	}
+	if !s.link.Room() {
+		s.later().room = true
+		return false
+	}
+	return true
+}
+
+// hasCredit reports whether one more message may be accepted now: canAccept, and no
+// other sender waits.
+func (s *Stream) hasCredit() bool {
+	if s.ch != nil && !s.ch.waiters.empty() {
+		return false
+	}
+	return s.canAccept()
+}

@@ -1,0 +1,213 @@
+package actor
+
+import "github.com/sluicerpc/sluice/pool"
+
+// taken counts messages that the application has and that the stream has not accounted
+// for yet.
+type taken struct {
+	messages int
+	bytes    int  // their length, but for the paid one
+	cost     int  // and their cost
+	paid     bool // the paid message is among them: see assembly
+}
+
+// add counts a message of n bytes.
+func (t *taken) add(n, cost int, paid bool) {
+	t.messages++
+	if paid {
+		t.paid = true
+		return
+	}
+	t.cost += cost
+	t.bytes += n
+}
+
+// account returns the credit of the messages that t counts, and empties t.
+func (s *Stream) account(t *taken) {
+	s.messagesTaken += uint64(t.messages)
+	if t.paid && s.asm != nil {
+		if s.win.returned { // then it counts as unread, like any other
+			s.win.gathered -= int32(s.asm.owed)
+		}
+		s.tookPaid(s.asm)
+	}
+	if t.messages > 0 {
+		s.returnCredit(t.cost, t.bytes)
+	}
+	*t = taken{}
+}
+
+// accountOne accounts for one message, which the application gets now.
+func (s *Stream) accountOne(m pool.Message) {
+	var t taken
+	t.add(m.Len(), pool.Cost(m), s.isPaid(m))
+	s.account(&t)
+}
+
+// isPaid reports whether m's credit was returned as its fragments arrived.
+func (s *Stream) isPaid(m pool.Message) bool { return s.asm != nil && s.asm.paid == m }
+
+// tookPaid is called when the paid message has left the mailbox. The next one that arrives
+// in fragments may be paid then.
+func (s *Stream) tookPaid(a *assembly) {
+	a.paid = pool.Message{}
+	s.returnBudget(a)
+	if a.active {
+		a.paying = true
+		s.returnCredit(a.cost, 0)
+		a.cost = 0
+		return
+	}
+	s.asm = nil
+}
+
+// returnBudget returns the memory reserved for the paid message. The arriving one keeps
+// its own.
+func (s *Stream) returnBudget(a *assembly) {
+	keep := 0
+	if a.active {
+		keep = a.m.Len()
+	}
+	s.link.Assemble(keep - a.reserve)
+	a.reserve = keep
+}
+
+// returnCredit returns cost, of messages of n bytes, to the connection and, at half the
+// window, to the peer.
+func (s *Stream) returnCredit(cost, n int) {
+	w := &s.win
+	s.returnToConn(cost)
+	s.countPayload(n)
+	if w.due() && s.st.recv == recvOpen {
+		s.grow()
+		w.granted = w.taken + uint64(w.size)
+		s.requestControl(controlCredit)
+	}
+	if s.ch != nil && s.ch.idle != nil {
+		s.ch.idle.taken()
+	}
+}
+
+// grow enlarges the window of a stream whose reader keeps up.
+func (s *Stream) grow() {
+	if w := &s.win; w.size < w.most {
+		w.size = s.link.Grow(w.size, w.most)
+	}
+}
+
+// returnEvery is how much of the connection's credit a stream gathers before it returns
+// it, in bytes, while more messages wait. The limit is also a quarter of the window, so
+// that many streams that nobody reads keep little from others.
+const returnEvery = 1 << 10
+
+// returnToConn returns cost to the connection's credit.
+func (s *Stream) returnToConn(cost int) {
+	w := &s.win
+	if w.returned {
+		w.gathered -= int32(cost)
+		return
+	}
+	w.taken += uint64(cost)
+	if w.gathered += int32(cost); int(w.gathered) >= min(returnEvery, w.size/4) || s.in.Len() == 0 {
+		s.later().taken += w.gathered
+		w.gathered = 0
+	}
+}
+
+// discard returns the connection's credit for arriving data that is dropped, n payload
+// bytes.
+func (s *Stream) discard(cost, n int) {
+	s.win.taken += uint64(cost)
+	s.later().taken += int32(cost)
+	s.countPayload(n)
+}
+
+// dropIn releases what has arrived and was not taken.
+func (s *Stream) dropIn() {
+	for m, ok := s.in.Pop(); ok; m, ok = s.in.Pop() {
+		cost := pool.Cost(m)
+		if a := s.asm; a != nil && m == a.paid {
+			s.tookPaid(a)
+			cost = 0
+		}
+		s.countPayload(m.Len())
+		m.Release()
+		s.returnToConn(cost)
+	}
+	s.dropAssembly()
+}
+
+// dropAssembly releases a message that will not be complete.
+func (s *Stream) dropAssembly() {
+	a := s.asm
+	if a == nil || !a.active {
+		return
+	}
+	a.m.Release()
+	a.active, a.m = false, pool.Message{}
+	s.returnToConn(a.cost)
+	s.countPayload(a.got)
+	a.cost = 0
+	s.returnBudget(a)
+	if a.paid.IsZero() {
+		s.asm = nil
+	}
+}
+
+// returnAllCredit returns to the connection the credit and memory of all messages that
+// are here: the application may take them late, or never.
+func (s *Stream) returnAllCredit() {
+	w := &s.win
+	if w.returned {
+		return
+	}
+	unread := w.recvd - w.taken
+	s.later().taken += int32(unread) + w.gathered
+	w.taken, w.gathered, w.returned = w.recvd, int32(unread), true
+	if a := s.asm; a != nil {
+		s.link.Assemble(-a.reserve)
+		a.reserve = 0
+		if !a.paid.IsZero() { // from now on it counts as unread, like any other
+			w.gathered += int32(a.owed)
+			a.paid = pool.Message{}
+		}
+	}
+}
+
+// shrink makes the window n bytes and returns the rest to the connection.
+func (s *Stream) shrink(n int) {
+	p := s.later()
+	if p.from == p.to {
+		p.from = int32(s.win.size)
+	}
+	s.win.size, p.to = n, int32(n)
+}
+
+// Held returns how many bytes are unread, memory reserved for fragments included, and how
+// many were ever taken. A message that waits for a reader of In or Batches is unread.
+func (s *Stream) Held() (int, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := int(s.win.recvd - s.win.taken)
+	if s.asm != nil {
+		n += s.asm.reserve
+	}
+	return n, s.win.taken
+}
+
+// Unread is how many bytes of credit are unread, also when the stream is over.
+func (s *Stream) Unread() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.win.returned {
+		return int(s.win.gathered)
+	}
+	return int(s.win.recvd - s.win.taken)
+}
+
+// Drop releases what is unread of a stream that is over.
+func (s *Stream) Drop() {
+	s.mu.Lock()
+	defer s.unlock()
+	s.dropIn()
+}

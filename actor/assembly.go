@@ -17,6 +17,7 @@ type assembly struct {
 	total   int          // its length, or frame.UnknownTotal
 	got     int          // bytes of it that are here
 	whole   int          // their cost
+	packed  bool         // it is compressed
 	cost    int          // of that, what has not been returned
 	paying  bool         // its fragments return their credit as they arrive
 	reserve int          // memory reserved of the budget, bytes; also that of paid

@@ -270,3 +270,5 @@ func BenchmarkLoneDeliverReceive(b *testing.B) {
 		s.Fill(sess, o, 0, false)
 	}
 }
+
+func (l *idleLink) Unpack(m pool.Message, most int) (pool.Message, error) { return unpack(m, most) }

@@ -1,6 +1,7 @@
 package actor
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"sync"
@@ -274,5 +275,29 @@ func arriving(m pool.Message) pool.Message {
 		m = pool.MessageOf(nil)
 	}
 	pool.SetCost(m, m.Len()+overhead)
+	return m
+}
+
+func (l *fakeLink) Unpack(m pool.Message, most int) (pool.Message, error) { return unpack(m, most) }
+
+// unpack is the compression of the fake protocols: of equal bytes, which are written once
+// and behind their number.
+func unpack(m pool.Message, most int) (pool.Message, error) {
+	defer m.Release()
+	p := m.Bytes()
+	if len(p) != 3 {
+		return pool.Message{}, errors.New("not packed")
+	}
+	n := int(p[1])<<8 | int(p[2])
+	if n > most {
+		return pool.Message{}, frame.ErrUnpacked
+	}
+	return pool.Copy(bytes.Repeat(p[:1], n)), nil
+}
+
+// packed is what unpack makes n bytes of.
+func packed(b byte, n int) pool.Message {
+	m := arriving(pool.Copy([]byte{b, byte(n >> 8), byte(n)}))
+	pool.MarkPacked(m)
 	return m
 }

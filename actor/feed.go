@@ -81,7 +81,7 @@ func (s *Stream) offer(ch *channels) {
 // fillBuffer moves messages from the mailbox to In's buffer without waiting. Nobody else
 // sends on In: the lock is held, and no goroutine feeds In.
 func (s *Stream) fillBuffer(ch *channels) {
-	for s.in.Len() > 0 && ch.in.room(s.in.Head().Len()) {
+	for s.in.Len() > 0 && ch.in.room(s.in.Head().Len()) && !pool.IsPacked(s.in.Head()) {
 		m, _ := s.in.Pop()
 		var t taken
 		t.add(m.Len(), pool.Cost(m), s.isPaid(m)) // the next owner may release m at once
@@ -122,9 +122,15 @@ func (s *Stream) pumpIn() {
 		paid := s.takeRun(&run)
 		s.unlock()
 		for m, ok := run.Pop(); ok; m, ok = run.Pop() {
+			if pool.IsPacked(m) {
+				if !s.sendUnpacked(ch, m, &t, &run) {
+					return
+				}
+				continue
+			}
 			n, cost := m.Len(), pool.Cost(m) // the next owner may release m at once
 			if !s.sendIn(ch, m, &t) {
-				s.putBack(ch, m, &run)
+				s.putBack(ch, m, &run, 0)
 				return
 			}
 			if t.add(n, cost, paid); t.messages == accountEvery {
@@ -134,6 +140,29 @@ func (s *Stream) pumpIn() {
 			}
 		}
 	}
+}
+
+// sendUnpacked is sendIn for a message that came compressed. It accounts for m first. When
+// it reports false, the goroutine has ended: this side reads no more, or the stream was
+// reset for m. rest is what it has taken of the mailbox.
+func (s *Stream) sendUnpacked(ch *channels, m pool.Message, t *taken, rest *pool.Queue) bool {
+	s.mu.Lock()
+	s.account(t)
+	s.accountOne(m)
+	s.unlock()
+	u, err := s.unpack(m)
+	if err != nil {
+		s.mu.Lock()
+		rest.Append(&s.in)
+		s.in = *rest
+		s.pumpEnds(ch)
+		return false
+	}
+	if !s.sendIn(ch, u, t) {
+		s.putBack(ch, u, rest, 1)
+		return false
+	}
+	return true
 }
 
 // accountEvery is after how many messages pumpIn accounts for them, if their reader keeps
@@ -178,9 +207,11 @@ func (s *Stream) sendIn(ch *channels, m pool.Message, t *taken) bool {
 	}
 }
 
-// putBack puts m and rest back into the mailbox and ends the goroutine.
-func (s *Stream) putBack(ch *channels, m pool.Message, rest *pool.Queue) {
+// putBack puts m and rest back into the mailbox and ends the goroutine. unpacked of them
+// are accounted for already, but are taken only now by whoever reads on.
+func (s *Stream) putBack(ch *channels, m pool.Message, rest *pool.Queue, unpacked int) {
 	s.mu.Lock()
+	s.messagesTaken -= uint64(unpacked)
 	rest.PushFront(m)
 	rest.Append(&s.in)
 	s.in = *rest
@@ -215,8 +246,11 @@ func (s *Stream) pumpBatches() {
 			s.pumpEnds(ch)
 			return
 		}
-		b, t := s.batch()
+		b, t, packed := s.batch()
 		s.unlock()
+		if packed > 0 && !s.unpackBatch(ch, b, &t) {
+			return
+		}
 		select {
 		case ch.batches <- b:
 			s.mu.Lock()
@@ -227,25 +261,52 @@ func (s *Stream) pumpBatches() {
 			for _, m := range b.msgs[1:] {
 				rest.Push(m)
 			}
-			s.putBack(ch, b.msgs[0], &rest)
+			s.putBack(ch, b.msgs[0], &rest, packed)
 			return
 		}
 	}
 }
 
-// batch takes up to MaxBatch messages out of the mailbox.
-func (s *Stream) batch() (*Batch, taken) {
-	b := batchPool.Get().(*Batch)
-	var t taken
+// unpackBatch unpacks what came compressed of b. When it reports false, the stream was
+// reset for one of them, and the goroutine has ended.
+func (s *Stream) unpackBatch(ch *channels, b *Batch, t *taken) bool {
+	for i, m := range b.msgs {
+		u, err := s.unpack(m)
+		if err == nil {
+			b.msgs[i] = u
+			continue
+		}
+		s.mu.Lock()
+		for j, m := range b.msgs {
+			if j != i {
+				m.Release()
+			}
+		}
+		s.account(t)
+		s.pumpEnds(ch)
+		return false
+	}
+	return true
+}
+
+// batch takes up to MaxBatch messages out of the mailbox. packed of them came compressed,
+// and are accounted for: t counts the others.
+func (s *Stream) batch() (b *Batch, t taken, packed int) {
+	b = batchPool.Get().(*Batch)
 	for len(b.msgs) < s.cfg.MaxBatch {
 		m, ok := s.in.Pop()
 		if !ok {
 			break
 		}
-		t.add(m.Len(), pool.Cost(m), s.isPaid(m))
+		if pool.IsPacked(m) {
+			packed++
+			s.accountOne(m)
+		} else {
+			t.add(m.Len(), pool.Cost(m), s.isPaid(m))
+		}
 		b.msgs = append(b.msgs, m)
 	}
-	return b, t
+	return b, t, packed
 }
 
 // stopFeeding ends the goroutines that feed In, Batches and channels of BeginFeed: this

@@ -16,11 +16,12 @@ func (s *Stream) OnRequest(f func()) {
 // returns the zero Message if the request was dropped.
 func (s *Stream) Request() pool.Message {
 	s.mu.Lock()
-	defer s.unlock()
 	m, ok := s.in.Pop()
 	if ok {
 		s.accountOne(m)
 	}
+	s.unlock()
+	m, _ = s.unpack(m) // a failure is the stream's
 	return m
 }
 

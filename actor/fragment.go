@@ -16,7 +16,7 @@ func (s *Stream) Fragment(f *frame.Frame, now time.Time) error {
 	p, cost := f.Payload, f.Cost
 	keep, err := s.checkArrival(cost)
 	if err == nil && keep {
-		keep, err = s.checkPiece(f.First, f.Total)
+		keep, err = s.checkPiece(f)
 	}
 	if !keep || err != nil {
 		s.discard(cost, len(p))
@@ -50,7 +50,8 @@ func (s *Stream) Fragment(f *frame.Frame, now time.Time) error {
 
 // checkPiece checks that a piece may follow what came before. A first piece starts a
 // message of total bytes.
-func (s *Stream) checkPiece(first bool, total int) (bool, error) {
+func (s *Stream) checkPiece(f *frame.Frame) (bool, error) {
+	first, total := f.First, f.Total
 	a := s.asm
 	active := a != nil && a.active
 	if first == active {
@@ -67,7 +68,8 @@ func (s *Stream) checkPiece(first bool, total int) (bool, error) {
 		a = &assembly{}
 		s.asm = a
 	}
-	a.active, a.total, a.got, a.cost, a.whole = true, total, 0, 0, 0
+	a.active, a.packed, a.total = true, f.Packed, total
+	a.got, a.cost, a.whole = 0, 0, 0
 	a.paying = a.paid.IsZero() && s.cfg.Caps.Pacing != frame.Reported
 	a.m = pool.Message{}
 	return true, nil
@@ -101,6 +103,9 @@ func (s *Stream) complete(a *assembly, now time.Time) {
 		m.Truncate(a.got)
 	}
 	pool.SetCost(m, a.whole)
+	if a.packed {
+		pool.MarkPacked(m)
+	}
 	a.active, a.m = false, pool.Message{}
 	if a.paying {
 		a.paid, a.owed = m, a.whole

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // A Link is what a stream needs of its connection. No method waits. The stream
@@ -47,6 +48,9 @@ type Link interface {
 	// FeedingChanged is called when the result of Feeding may have changed after
 	// Retire.
 	FeedingChanged()
+	// Unpack returns what a compressed message holds, at most most bytes, and takes m
+	// over. Any time.
+	Unpack(m pool.Message, most int) (pool.Message, error)
 	// ParentErr is why the context that bounds the stream's life has ended, or nil.
 	// Any time.
 	ParentErr() error

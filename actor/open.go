@@ -129,6 +129,12 @@ func (s *Stream) Answer(ctx context.Context) (pool.Message, frame.Metadata, erro
 	if oc == nil {
 		return pool.Message{}, nil, nil
 	}
+	if pool.IsPacked(oc.reply) {
+		m, err := s.link.Unpack(oc.reply, s.cfg.MaxReceive)
+		if oc.reply = m; err != nil {
+			return pool.Message{}, nil, s.spoil(err)
+		}
+	}
 	if oc.failure != nil && oc.reply.IsZero() && oc.header == nil {
 		return pool.Message{}, nil, oc.failure
 	}

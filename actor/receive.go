@@ -18,7 +18,9 @@ func (s *Stream) Receive(ctx context.Context) (pool.Message, error) {
 		m, next, err := s.next(waited)
 		s.unlock()
 		switch waited = next; next {
-		case nextMessage, nextEnd:
+		case nextMessage:
+			return s.unpack(m)
+		case nextEnd:
 			return m, err
 		case nextIn:
 			select {
@@ -33,7 +35,7 @@ func (s *Stream) Receive(ctx context.Context) (pool.Message, error) {
 			select {
 			case b, ok := <-s.ch.batches:
 				if ok {
-					return s.unpack(b), nil
+					return s.takeBatch(b), nil
 				}
 			case <-s.ch.rest.more:
 			case <-ctx.Done():
@@ -133,7 +135,7 @@ func (s *Stream) receiveCancelled(ctx context.Context, waited next) error {
 }
 
 // unpack keeps the messages of b behind those of earlier batches, and returns the first.
-func (s *Stream) unpack(b *Batch) pool.Message {
+func (s *Stream) takeBatch(b *Batch) pool.Message {
 	s.mu.Lock()
 	r := s.ch.rest
 	r.waiting--

@@ -181,6 +181,9 @@ func (c *Conn) data(f *frame.Frame) error {
 		in.data++
 		m := in.arena.Copy(f.Payload)
 		pool.SetCost(m, f.Cost)
+		if f.Packed {
+			pool.MarkPacked(m)
+		}
 		in.run.Push(m)
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // A Port is a stream's place in its connection: its number, its turns and what
@@ -211,6 +212,11 @@ func (p *Port) Shrink(from, to int) {
 		c.given -= over
 		c.mu.Unlock()
 	}
+}
+
+// Unpack implements actor.Link.
+func (p *Port) Unpack(m pool.Message, most int) (pool.Message, error) {
+	return p.c.sess.Unpack(p.id.Load(), m, most)
 }
 
 // Timers implements actor.Link.

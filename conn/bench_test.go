@@ -38,3 +38,35 @@ func BenchmarkInput(b *testing.B) {
 		})
 	}
 }
+
+// sender is a stream that has one message of 64 bytes a turn, encoded already.
+type sender struct {
+	talker
+	frame []byte
+}
+
+func (s *sender) Fill(_ frame.Session, o *frame.Out, _ int, _ bool) (int, bool) {
+	o.Payload(s.frame)
+	s.used += 64 + overhead
+	return 64 + overhead, false
+}
+
+// The connection's part of one message that is sent while nothing else is: from the
+// request to the transport, which takes it at once. The peer reads as it is sent.
+func BenchmarkLoneSend(b *testing.B) {
+	s := newStage(Limits{}, 1<<30)
+	st := &sender{frame: saying(2, 64)}
+	s.c.Prepare(&st.Port, st)
+	s.c.Attach(&st.Port, 2, 0)
+	b.ReportAllocs()
+	for b.Loop() {
+		st.Queued(64 + overhead)
+		st.Ready(false)
+		st.Queued(-64 - overhead)
+		s.c.peerRead.Store(s.c.out.wrote.Load())
+		s.c.granted.Store(s.c.sentCost.Load() + 1<<30)
+	}
+	if want := b.N * (64 + overhead); st.used < want {
+		b.Errorf("%d bytes were sent, want %d", st.used, want)
+	}
+}

@@ -46,7 +46,7 @@ func (s *Stream) divert(run *pool.Queue) {
 	}
 	m, _ := run.Pop()
 	s.took(m)
-	s.link.Keep(m.Len())
+	s.link.Charge(m.Len())
 	e.reply = m
 	s.answer()
 	s.requeue()

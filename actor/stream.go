@@ -37,9 +37,9 @@ type Link interface {
 	// Assemble reserves (or, negative, returns) memory for a message that comes
 	// in fragments; false if the budget is used up. Any time.
 	Assemble(n int) bool
-	// Keep counts bytes that came beside messages, and that the stream keeps (or,
-	// negative, no longer does) until Retire. Any time.
-	Keep(n int)
+	// Charge counts bytes that came beside messages and that the stream holds until
+	// Retire; negative: that it no longer holds. Any time.
+	Charge(n int)
 	// Grow returns the window to use instead of window, which its reader wants
 	// to be larger, at most most. Any time.
 	Grow(window, most int) int

@@ -24,26 +24,26 @@ const (
 	uselessEach   = 8    // for each stream that there ever was
 	readSpare     = 1000 // reports of bytes read beyond one for every leastRead bytes written
 	leastRead     = 1 << 10
-	maxGoodbyes   = 16
+	maxGoAways    = 16
 	settingsBurst = 100 // changes of settings at once,
 	settingsRate  = 10  // and a second after that
 )
 
 // abuse counts. It is owned by the reader.
 type abuse struct {
-	lastPing time.Time
-	pingSent uint64 // credit that we had used by then
-	strikes  int
-	strays   uint64 // bytes of credit used on streams that had ended
-	credits  uint64
-	reads    uint64
-	vain     uint64
-	goodbyes int
-	resets   *rate.Limiter
-	settings *rate.Limiter
-	unreset  uint64 // streams opened that no reset was counted against, up to a bound
-	refusals int
-	since    time.Time
+	lastPing       time.Time
+	pingSent       uint64 // credit that we had used by then
+	strikes        int
+	goneBytes      uint64 // bytes of credit used on streams that had ended
+	credits        uint64
+	reads          uint64
+	uselessFrames  uint64
+	goAways        int
+	resets         *rate.Limiter
+	settings       *rate.Limiter
+	resetAllowance uint64 // streams opened that no reset was counted against, up to a bound
+	refusals       int
+	since          time.Time
 }
 
 // ping counts one that comes too soon. One beside data, either way, is none of them:
@@ -65,14 +65,14 @@ func (a *abuse) ping(now time.Time, least time.Duration, data int, sent uint64) 
 	return nil
 }
 
-func (a *abuse) opened(n uint64) { a.unreset = min(a.unreset+n, resetEach*resetBurst) }
+func (a *abuse) opened(n uint64) { a.resetAllowance = min(a.resetAllowance+n, resetEach*resetBurst) }
 
 // reset counts a stream that was reset before its end. A client whose calls run out
 // of time now and then does that for ever, and is no attack: most of its streams end
 // in order.
 func (a *abuse) reset(now time.Time) error {
-	if a.unreset >= resetEach {
-		a.unreset -= resetEach
+	if a.resetAllowance >= resetEach {
+		a.resetAllowance -= resetEach
 		return nil
 	}
 	if a.resets == nil {
@@ -113,15 +113,15 @@ func (a *abuse) newSettings(now time.Time) error {
 }
 
 func (a *abuse) useless(streams uint64) error {
-	if a.vain++; a.vain > uselessEach*streams+uselessSpare {
+	if a.uselessFrames++; a.uselessFrames > uselessEach*streams+uselessSpare {
 		return violation(frame.CodeCalm, "too many frames that change nothing")
 	}
 	return nil
 }
 
 // goodbye counts a GoAway: two are the rule, a third gives the reason of the end.
-func (a *abuse) goodbye() error {
-	if a.goodbyes++; a.goodbyes > maxGoodbyes {
+func (a *abuse) goAway() error {
+	if a.goAways++; a.goAways > maxGoAways {
 		return violation(frame.CodeCalm, "too many goodbyes")
 	}
 	return nil

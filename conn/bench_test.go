@@ -30,7 +30,7 @@ func BenchmarkInput(b *testing.B) {
 			b.SetBytes(64)
 			b.ResetTimer()
 			for i := 0; i < b.N; i += burst {
-				s.c.in.recvd = 0 // nobody returns credit here
+				s.c.in.used = 0 // nobody returns credit here
 				if !s.c.Input(o.Buf) {
 					b.Fatal(s.c.Err())
 				}
@@ -56,8 +56,8 @@ func (s *sender) Fill(_ frame.Session, o *frame.Out, _ int, _ bool) (int, bool) 
 func BenchmarkLoneSend(b *testing.B) {
 	s := newStage(Limits{}, 1<<30)
 	st := &sender{frame: saying(2, 64)}
-	s.c.Prepare(&st.Port, st)
-	s.c.Attach(&st.Port, 2, 0)
+	s.c.PreparePeer(&st.Port, st)
+	s.c.OpenPeer(&st.Port, 2, 0)
 	b.ReportAllocs()
 	for b.Loop() {
 		st.Queued(64 + overhead)

@@ -11,20 +11,20 @@ import (
 // stream is open.
 
 // Keep implements actor.Link.
-func (p *Port) Keep(n int) {
+func (p *Port) Charge(n int) {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	if !p.gone {
-		p.keep(n)
+	if !p.retired {
+		p.charge(n)
 	}
 }
 
 // keep is Keep with the lock held. What was evicted is not there any more to be let
 // go.
-func (p *Port) keep(n int) {
-	n = max(n, -int(p.brought))
-	p.brought += int32(n)
-	p.c.brought += n
+func (p *Port) charge(n int) {
+	n = max(n, -int(p.openBytes))
+	p.openBytes += int32(n)
+	p.c.openBytes += n
 }
 
 // worthEvicting is how many bytes a stream keeps, at least, for it to be ended for
@@ -33,12 +33,12 @@ const worthEvicting = 1 << 10
 
 // holds is how many bytes would be free without the stream: unread ones, and what it
 // keeps.
-func (p *Port) holds() int {
-	n, _ := p.s.Held()
+func (p *Port) memoryUse() int {
+	n, _ := p.s.ReadProgress()
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	if p.brought >= worthEvicting {
-		n += int(p.brought)
+	if p.openBytes >= worthEvicting {
+		n += int(p.openBytes)
 	}
 	return n
 }
@@ -49,12 +49,12 @@ func (p *Port) evict(reason string) {
 	p.s.Evict(reason)
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	p.keep(-int(p.brought))
+	p.charge(-int(p.openBytes))
 }
 
 // TooMuch tells why we don't take what an open, an answer or an end brings along,
 // or returns nil.
-func (c *Conn) TooMuch(f *frame.Frame) *Refusal {
+func (c *Conn) CheckSize(f *frame.Frame) *Refusal {
 	size, inline := f.Metadata.Size()+f.Omitted, 0
 	if f.Kind == frame.Open {
 		size += len(f.Method)
@@ -68,8 +68,8 @@ func (c *Conn) TooMuch(f *frame.Frame) *Refusal {
 		text = fmt.Sprintf("metadata of %d bytes, at most %d are taken", size, c.lim.MaxMetadata)
 	case len(f.Metadata) > c.lim.MaxKeys:
 		text = fmt.Sprintf("metadata of %d fields, at most %d are taken", len(f.Metadata), c.lim.MaxKeys)
-	case inline > c.mostInline():
-		text = fmt.Sprintf("a request or reply of %d bytes, at most %d are taken", inline, c.mostInline())
+	case inline > c.maxInline():
+		text = fmt.Sprintf("a request or reply of %d bytes, at most %d are taken", inline, c.maxInline())
 	default:
 		return nil
 	}
@@ -78,7 +78,7 @@ func (c *Conn) TooMuch(f *frame.Frame) *Refusal {
 
 // mostInline is the longest request or reply that comes in the frame that opens or
 // accepts.
-func (c *Conn) mostInline() int {
+func (c *Conn) maxInline() int {
 	if c.caps.LongInline {
 		return c.lim.MaxMessage
 	}

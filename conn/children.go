@@ -2,17 +2,17 @@ package conn
 
 // Hold says that one more stream belongs to the connection that is open on another:
 // until Unhold the connection is neither idle nor drained.
-func (c *Conn) Hold() {
+func (c *Conn) AddChild() {
 	c.mu.Lock()
-	c.held++
+	c.children++
 	c.mu.Unlock()
 }
 
 // Unhold takes a Hold back. It may end a connection that was only waiting for that.
-func (c *Conn) Unhold() {
+func (c *Conn) RemoveChild() {
 	c.mu.Lock()
-	c.held--
-	last := c.bare()
+	c.children--
+	last := c.noStreams()
 	c.mu.Unlock()
 	if last {
 		c.lastStreamGone()
@@ -29,10 +29,10 @@ func (c *Conn) EndSoon() {
 }
 
 // bare tells whether there is no stream, here or elsewhere. The lock is held.
-func (c *Conn) bare() bool { return c.own+c.peer+c.held == 0 }
+func (c *Conn) noStreams() bool { return c.local+c.peer+c.children == 0 }
 
-func (c *Conn) isBare() bool {
+func (c *Conn) hasNoStreams() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.bare()
+	return c.noStreams()
 }

@@ -33,7 +33,7 @@ type Stream interface {
 	RoomGone()
 	// Held is how many bytes it holds unread, and how many were ever taken. Any
 	// time.
-	Held() (bytes int, taken uint64)
+	ReadProgress() (bytes int, taken uint64)
 	// Evict ends the stream for want of memory. Any time.
 	Evict(reason string)
 	// Lost says that the stream ends because of err. refused says that the peer
@@ -129,45 +129,45 @@ type Conn struct {
 	lastPeer uint64 // number of the last stream that the peer opened
 	abuse    abuse
 
-	mu        sync.Mutex // table, numbers, windows, ending
-	table     table
-	nextOwn   uint64 // number of the next stream that we open
-	own, peer int    // streams open, by who opened them
-	held      int    // see Hold
-	given     int    // window bytes beyond the initial ones
-	assembled int
-	brought   int // bytes: see Port.Keep
-	away      awayState
-	ended     bool // nothing new begins
-	cause     *Error
-	closed    bool // Closed was called
-	onFree    func()
+	mu           sync.Mutex // table, numbers, windows, ending
+	table        table
+	nextLocal    uint64 // number of the next stream that we open
+	local, peer  int    // streams open, by who opened them
+	children     int    // see Hold
+	extraWindows int    // window bytes beyond the initial ones
+	assembled    int
+	openBytes    int // bytes: see Port.Keep
+	goAway       goAwayState
+	ended        bool // nothing new begins
+	cause        *Error
+	closed       bool // Closed was called
+	onFree       func()
 
 	out output
 
 	peerSettings atomic.Pointer[frame.Settings] // changed by the reader, with mu held
 
-	arrived  atomic.Uint64 // credit that the peer used, as of the last input
-	kept     atomic.Int64  // bytes that the session keeps, as of then
-	streams  atomic.Int32  // streams, own and the peer's
-	taken    atomic.Uint64 // credit that our streams returned
-	told     atomic.Uint64 // of it, what the peer knows
-	granted  atomic.Uint64 // by the peer
-	sentCost atomic.Uint64
-	queued   atomic.Int64  // bytes of credit waiting to be written
-	peerRead atomic.Uint64 // bytes of ours that the peer's loop has read
+	creditSeen atomic.Uint64 // credit that the peer used, as of the last input
+	buffered   atomic.Int64  // bytes that the session keeps, as of then
+	streams    atomic.Int32  // streams, own and the peer's
+	returned   atomic.Uint64 // credit that our streams returned
+	advertised atomic.Uint64 // of it, what the peer knows
+	granted    atomic.Uint64 // by the peer
+	sentCost   atomic.Uint64
+	queued     atomic.Int64  // bytes of credit waiting to be written
+	peerRead   atomic.Uint64 // bytes of ours that the peer's loop has read
 
 	keeper  keeper
 	flusher func() // flushSoon; made once, for a go statement allocates what it makes
 }
 
 // awayState is how far each side's goodbye is.
-type awayState struct {
-	announced bool   // we said that we take no more streams
-	limit     uint64 // streams of the peer's above it are not served
-	final     bool   // limit was told
-	remote    bool   // the peer said so
-	peerLimit uint64 // streams of ours above it are not served
+type goAwayState struct {
+	sent           bool   // we said that we take no more streams
+	lastStream     uint64 // streams of the peer's above it are not served
+	final          bool   // limit was told
+	received       bool   // the peer said so
+	peerLastStream uint64 // streams of ours above it are not served
 }
 
 func newConn(cfg Config) *Conn {
@@ -188,11 +188,11 @@ func newConn(cfg Config) *Conn {
 	if c.pacing != frame.Granted { // what there is instead of it is looked up when it is needed
 		c.in.limit = 0
 	}
-	c.nextOwn = 2
+	c.nextLocal = 2
 	if cfg.Client {
-		c.nextOwn = 1
+		c.nextLocal = 1
 	}
-	c.away.limit = c.maxStream
+	c.goAway.lastStream = c.maxStream
 	return c
 }
 
@@ -222,7 +222,7 @@ func (c *Conn) Err() error {
 func (c *Conn) Streams() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.own + c.peer
+	return c.local + c.peer
 }
 
 // usable is why n streams can't be opened now, or nil.
@@ -230,11 +230,11 @@ func (c *Conn) usable(n int) error {
 	switch {
 	case c.cause != nil:
 		return c.cause
-	case c.away.remote || c.away.announced || c.ended:
+	case c.goAway.received || c.goAway.sent || c.ended:
 		return ErrGoingAway
-	case c.own+n > int(c.peerSettings.Load().MaxStreams):
+	case c.local+n > int(c.peerSettings.Load().MaxStreams):
 		return ErrTooManyStreams
-	case !c.numbers(n):
+	case !c.hasNumbers(n):
 		return ErrGoingAway
 	}
 	return nil
@@ -242,20 +242,20 @@ func (c *Conn) usable(n int) error {
 
 // numbers tells whether there are numbers for n more streams, after those that are
 // open, some of which may have none yet. The lock is held.
-func (c *Conn) numbers(n int) bool { return c.nextOwn+uint64(2*(c.own+n)) <= c.maxStream }
+func (c *Conn) hasNumbers(n int) bool { return c.nextLocal+uint64(2*(c.local+n)) <= c.maxStream }
 
 // Usable tells whether streams can be opened at all, as many at once as one likes,
 // should there be too many or not.
 func (c *Conn) Usable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.cause == nil && !c.away.remote && !c.away.announced && !c.ended && c.numbers(c.caps.MaxGroup)
+	return c.cause == nil && !c.goAway.received && !c.goAway.sent && !c.ended && c.hasNumbers(c.caps.MaxGroup)
 }
 
 // EndWithStreams has the connection end when its last stream has.
 func (c *Conn) EndWithStreams() {
 	c.mu.Lock()
-	c.away.final = true
+	c.goAway.final = true
 	c.mu.Unlock()
 }
 
@@ -268,10 +268,10 @@ func (c *Conn) Reserve(n int, alone bool) error {
 	if err := c.usable(n); err != nil {
 		return err
 	}
-	if alone && c.own > 0 {
+	if alone && c.local > 0 {
 		return ErrTooManyStreams
 	}
-	c.own += n
+	c.local += n
 	c.streams.Add(int32(n))
 	return nil
 }
@@ -300,7 +300,7 @@ var errPanic = errors.New("panic")
 // panic was of.
 func (c *Conn) panicked(r any) {
 	c.Fail("read", frame.CodeInternal, fmt.Errorf("%w: %v\n%s", errPanic, r, debug.Stack()))
-	c.out.release(c, 0)
+	c.out.uncork(c, 0)
 }
 
 // lost is called by the transport when the connection is gone. A socket's io.EOF
@@ -313,7 +313,7 @@ func (c *Conn) lost(op string, err error) {
 	case op == "write" && errors.Is(err, os.ErrDeadlineExceeded):
 		code, err = frame.CodeWriteStall, errStalled
 	}
-	c.end(c.endOf(&Error{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}), false)
+	c.end(c.endAfterLinger(&Error{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}), false)
 }
 
 // end is the one way in which a connection ends. Streams hear of it first, each
@@ -329,22 +329,22 @@ func (c *Conn) end(e *Error, goodbye bool) {
 		return
 	}
 	c.cause, c.ended = e, true
-	c.away.limit = min(c.away.limit, c.lastPeer) // what comes from now on is refused
+	c.goAway.lastStream = min(c.goAway.lastStream, c.lastPeer) // what comes from now on is refused
 	ports := c.table.all()
 	served := c.maxStream
-	if c.away.remote {
-		served = c.away.peerLimit
+	if c.goAway.received {
+		served = c.goAway.peerLastStream
 	}
 	c.mu.Unlock()
-	unborn := c.out.takeUnborn()
+	unborn := c.out.takeUnnumbered()
 	for _, p := range ports {
-		p.s.Lost(e, p.own && p.id.Load() > served)
+		p.s.Lost(e, p.local && p.id.Load() > served)
 	}
 	for _, p := range unborn {
 		p.s.Lost(e, true)
 	}
 	if goodbye && c.tr != nil {
-		c.goodbye(e)
+		c.sendGoAway(e)
 		return
 	}
 	c.finish()
@@ -353,7 +353,7 @@ func (c *Conn) end(e *Error, goodbye bool) {
 // lingerTime is how long a goodbye may take to be written.
 const lingerTime = 100 * time.Millisecond
 
-func (c *Conn) goodbye(e *Error) {
+func (c *Conn) sendGoAway(e *Error) {
 	reason := ""
 	switch {
 	case e.Code == frame.CodeOK || e.Err == nil:
@@ -363,8 +363,8 @@ func (c *Conn) goodbye(e *Error) {
 		reason = clip(e.Err.Error())
 	}
 	c.keeper.linger(c, lingerTime)
-	c.out.say(c, func(o *output) {
-		o.away = &frame.Frame{Kind: frame.GoAway, Value: c.lastPeerSeen(), Code: e.Code, Reason: reason}
+	c.out.requestControl(c, func(o *output) {
+		o.goAway = &frame.Frame{Kind: frame.GoAway, Value: c.lastPeerSeen(), Code: e.Code, Reason: reason}
 		o.dying = true
 	})
 }
@@ -375,11 +375,11 @@ func clip(s string) string { return s[:min(len(s), 256)] }
 func (c *Conn) lastPeerSeen() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return min(c.away.limit, c.lastPeer)
+	return min(c.goAway.lastStream, c.lastPeer)
 }
 
 // begin starts the connection, which may have been closed already.
-func (c *Conn) begin() {
+func (c *Conn) start() {
 	c.keeper.begin(c)
 	if c.cfg.RTT > 0 {
 		c.keeper.rtt.Store(int64(c.cfg.RTT))

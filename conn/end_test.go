@@ -40,8 +40,8 @@ func (a *acceptor) Open(c *Conn, f *frame.Frame) *Refusal {
 	}
 	for i := range f.Grants {
 		m := &mortal{}
-		c.Prepare(&m.Port, m)
-		c.Attach(&m.Port, f.Stream+2*uint64(i), 0)
+		c.PreparePeer(&m.Port, m)
+		c.OpenPeer(&m.Port, f.Stream+2*uint64(i), 0)
 		a.streams = append(a.streams, m)
 	}
 	return nil
@@ -116,10 +116,10 @@ func TestUnopenedStreamsAreLostWithTheConnection(t *testing.T) {
 	c, _ := newMeeting(t, a)
 	c.Input(opening(1, 1))
 	unborn := &mortal{}
-	c.Begin(&unborn.Port, unborn, nil)
-	c.out.hold()
+	c.OpenLocal(&unborn.Port, unborn, nil)
+	c.out.cork()
 	unborn.Ready(true)
-	a.streams[0].onLost = func() { c.out.release(c, 0) }
+	a.streams[0].onLost = func() { c.out.uncork(c, 0) }
 	c.Close()
 	if len(unborn.lost) != 1 || unborn.ID() != 0 {
 		t.Errorf("told %v, number %d", unborn.lost, unborn.ID())
@@ -155,10 +155,10 @@ func TestADrainDoesNotReplaceTheLastWord(t *testing.T) {
 	if ping.Kind != frame.Ping {
 		t.Fatalf("heard %+v", ping)
 	}
-	c.out.hold() // nothing is written yet
+	c.out.cork() // nothing is written yet
 	c.Fail("keepalive", frame.CodeKeepalive, errSilent)
 	c.drainSecond()
-	c.out.release(c, 0)
+	c.out.uncork(c, 0)
 	last := l.heard[len(l.heard)-1]
 	if last.Kind != frame.GoAway || last.Code != frame.CodeKeepalive {
 		t.Errorf("the goodbye: %+v", last)
@@ -181,8 +181,8 @@ func wantPanicTold(t *testing.T, input func(c *Conn, p []byte) bool) {
 	t.Helper()
 	c, l := newMeeting(t, &acceptor{})
 	st := &faulty{}
-	c.Prepare(&st.Port, st)
-	c.Attach(&st.Port, 1, 0)
+	c.PreparePeer(&st.Port, st)
+	c.OpenPeer(&st.Port, 1, 0)
 	if input(c, saying(1, 5)) {
 		t.Error("the reader goes on")
 	}
@@ -220,7 +220,7 @@ func TestADrainWaitsForItsOwnPong(t *testing.T) {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.away.final
+		return c.goAway.final
 	}
 	if pong(1) {
 		t.Error("the second step was taken by the answer to another ping")
@@ -256,7 +256,7 @@ func TestADrainBeginsAsAnotherPongComes(t *testing.T) {
 		c.Drain()
 		<-done
 		c.mu.Lock()
-		final := c.away.final
+		final := c.goAway.final
 		c.mu.Unlock()
 		if final {
 			t.Fatalf("run %d: the second step was taken by the answer to another ping: %+v", i, l.heard)

@@ -81,7 +81,7 @@ func (e *Engine) Release() {
 // Attach puts nc, which must be a TCP or Unix connection, on a loop. early is
 // what was read of it already. made is called with the connection before
 // anything happens on it. nc belongs to the connection from now on.
-func (e *Engine) Attach(nc net.Conn, cfg Config, early []byte, made func(*Conn)) (*Conn, error) {
+func (e *Engine) Serve(nc net.Conn, cfg Config, early []byte, made func(*Conn)) (*Conn, error) {
 	fd, err := dup(nc)
 	if err != nil {
 		_ = nc.Close()
@@ -134,7 +134,7 @@ func (*handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	t.mu.Lock()
 	t.gc = gc
 	t.mu.Unlock()
-	t.c.begin()
+	t.c.start()
 	t.c.cfg.Handler.Started(t.c)
 	if len(t.early) > 0 && !t.input(t.early) {
 		return nil, gnet.None

@@ -16,8 +16,8 @@ func Acquire() (*Engine, error) { return &Engine{}, nil }
 // Release does nothing.
 func (e *Engine) Release() {}
 
-// Attach always fails: see Loops.
-func (e *Engine) Attach(net.Conn, Config, []byte, func(*Conn)) (*Conn, error) {
+// Serve always fails: see Loops.
+func (e *Engine) Serve(net.Conn, Config, []byte, func(*Conn)) (*Conn, error) {
 	return nil, errors.ErrUnsupported
 }
 

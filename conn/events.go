@@ -50,7 +50,7 @@ func (c *Conn) sessionEvent(f *frame.Frame) error {
 		return nil
 	}
 	if f.Kind == frame.EOS || f.Kind == frame.Reset {
-		p.peerOver.Store(true)
+		p.peerEnded.Store(true)
 	}
 	return p.s.Control(f)
 }
@@ -61,18 +61,18 @@ type sessionTimer Conn
 // Expire implements timers.Owner: the writer calls Tick.
 func (t *sessionTimer) Expire(*timers.Timer, time.Time) {
 	c := (*Conn)(t)
-	c.out.say(c, func(o *output) { o.tick = true })
+	c.out.requestControl(c, func(o *output) { o.tick = true })
 }
 
 // tick has the session write what is due.
-func (c *Conn) tick() {
+func (c *Conn) runTick() {
 	c.events.wake = time.Time{}
 	c.sess.Tick(&c.out.o)
 }
 
 // written is called when all output is with the transport: the session may have had
 // nothing else to do.
-func (c *Conn) written() {
+func (c *Conn) outputWritten() {
 	e := &c.events
 	switch {
 	case !e.finished || e.lingers.Load():
@@ -86,7 +86,7 @@ func (c *Conn) written() {
 
 // endOf is how a connection ends whose session had nothing left to do: in order,
 // whatever the transport says.
-func (c *Conn) endOf(e *Error) *Error {
+func (c *Conn) endAfterLinger(e *Error) *Error {
 	if c.events.lingers.Load() {
 		return &Error{Addr: e.Addr, Op: "close", Code: frame.CodeOK, Err: net.ErrClosed}
 	}

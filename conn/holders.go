@@ -18,7 +18,7 @@ var errNoMemory = errors.New("the server is out of memory for what has not come 
 // resort, after grants have shrunk.
 func (c *Conn) evictStalled(now time.Time) {
 	c.mu.Lock()
-	if c.spare() >= c.window/32 {
+	if c.spareWindow() >= c.window/32 {
 		c.mu.Unlock()
 		return
 	}
@@ -27,12 +27,12 @@ func (c *Conn) evictStalled(now time.Time) {
 	var worst *Port
 	at, most := c.keeper.since(now), c.lim.InitialCredit()
 	for _, p := range ports {
-		held, taken := p.s.Held()
-		if taken != p.seenTaken || p.seenAt == 0 {
-			p.seenTaken, p.seenAt = taken, max(at, 1)
+		held, taken := p.s.ReadProgress()
+		if taken != p.takenAtTimer || p.takenSince == 0 {
+			p.takenAtTimer, p.takenSince = taken, max(at, 1)
 			continue
 		}
-		if held > most && at-p.seenAt >= int64(stallTime) {
+		if held > most && at-p.takenSince >= int64(stallTime) {
 			worst, most = p, held
 		}
 	}
@@ -44,11 +44,11 @@ func (c *Conn) evictStalled(now time.Time) {
 // Held is how many bytes wait in this connection to be complete, to be taken by the
 // application, or to be written, and what its streams keep of what opened, answered
 // and ended them.
-func (c *Conn) Held() int {
-	unread := int64(c.arrived.Load()) - int64(c.taken.Load())
+func (c *Conn) MemoryUse() int {
+	unread := int64(c.creditSeen.Load()) - int64(c.returned.Load())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return int(max(unread, 0)+max(c.queued.Load(), 0)+c.kept.Load()) + c.assembled + c.brought
+	return int(max(unread, 0)+max(c.queued.Load(), 0)+c.buffered.Load()) + c.assembled + c.openBytes
 }
 
 // EvictLargest resets the stream that holds the most, for want of memory, or ends
@@ -61,13 +61,13 @@ func (c *Conn) EvictLargest() bool {
 	var worst *Port
 	most := 0
 	for _, p := range ports {
-		if held := p.holds(); held > most {
+		if held := p.memoryUse(); held > most {
 			worst, most = p, held
 		}
 	}
 	switch {
-	case int(c.kept.Load()) > most:
-		c.kept.Store(0)
+	case int(c.buffered.Load()) > most:
+		c.buffered.Store(0)
 		c.Fail("read", frame.CodeResourceExhausted, errNoMemory)
 	case worst != nil:
 		worst.evict("the server is out of memory for what streams hold")
@@ -93,11 +93,11 @@ func (c *Conn) evictUnread() {
 	var hs []holder
 	most := 0
 	for _, p := range ports {
-		held, taken := p.s.Held()
+		held, taken := p.s.ReadProgress()
 		if held > 0 {
-			hs = append(hs, holder{p, held, uint32(taken) == p.readTaken})
+			hs = append(hs, holder{p, held, uint32(taken) == p.takenAtRead})
 		}
-		most, p.readTaken = max(most, held), uint32(taken)
+		most, p.takenAtRead = max(most, held), uint32(taken)
 	}
 	var worst holder
 	for _, h := range hs {

@@ -11,7 +11,7 @@ import (
 
 // ackEvery is how many bytes are read before the peer is told, as a part of what
 // it keeps in flight at first.
-const ackEvery = 64 << 10
+const reportEvery = 64 << 10
 
 // input is what the reader owns.
 type input struct {
@@ -20,14 +20,14 @@ type input struct {
 	now   time.Time
 	arena *pool.Arena
 
-	raw      uint64 // bytes read
-	lone     *Port  // the stream that the last data was for
-	loneFrom uint64 // raw when the first of it in a row came
+	bytesRead  uint64 // bytes read
+	soleSender *Port  // the stream that the last data was for
+	soleFrom   uint64 // raw when the first of it in a row came
 
-	acked uint64 // of them, what the peer was told
-	recvd uint64 // credit used by the peer
-	limit uint64 // credit that it has
-	data  int    // messages in this burst
+	reported uint64 // of them, what the peer was told
+	used     uint64 // credit used by the peer
+	limit    uint64 // credit that it has
+	messages int    // messages in this burst
 }
 
 // Input takes what was read: p is valid during the call. It is called by one
@@ -37,54 +37,54 @@ func (c *Conn) Input(p []byte) bool {
 	in := &c.in
 	in.now = time.Now()
 	c.keeper.heard(in.now)
-	in.raw += uint64(len(p))
-	in.data = 0
+	in.bytesRead += uint64(len(p))
+	in.messages = 0
 	in.arena = pool.GetArena()
-	c.out.hold()
+	c.out.cork()
 	err := c.decode(p)
 	if derr := c.deliver(); err == nil {
 		err = derr
 	}
 	pool.PutArena(in.arena)
 	in.arena, in.port = nil, nil
-	c.arrived.Store(in.recvd)
+	c.creditSeen.Store(in.used)
 	if c.pacing == frame.Granted { // what was taken during this input was measured without it
-		told := c.told.Load()
-		if n := c.taken.Load() - told; n > 0 && n >= c.peerHas(told) {
-			c.out.say(c, func(o *output) { o.credit = true })
+		told := c.advertised.Load()
+		if n := c.returned.Load() - told; n > 0 && n >= c.peerCredit(told) {
+			c.out.requestControl(c, func(o *output) { o.credit = true })
 		}
 	}
-	if n := int64(c.sess.Buffered()); n != c.kept.Load() {
-		c.kept.Store(n)
+	if n := int64(c.sess.Buffered()); n != c.buffered.Load() {
+		c.buffered.Store(n)
 	}
 	c.keeper.received(c)
-	c.acknowledge()
+	c.reportRead()
 	if err != nil {
 		c.violated(err)
 	}
-	c.out.release(c, in.data)
+	c.out.uncork(c, in.messages)
 	return err == nil
 }
 
 // acknowledge tells the peer how much was read, so that it keeps the bytes in
 // flight few: what delays a small message is what was sent before it and not
 // read yet.
-func (c *Conn) acknowledge() {
+func (c *Conn) reportRead() {
 	if !c.caps.ReadReports {
 		return
 	}
 	in := &c.in
-	switch unacked := in.raw - in.acked; {
-	case unacked < ackEvery/2:
+	switch unacked := in.bytesRead - in.reported; {
+	case unacked < reportEvery/2:
 		return
 	case c.out.isDue(): // it can travel along
-	case unacked < ackEvery:
+	case unacked < reportEvery:
 		return
-	case unacked < loneFactor*ackEvery && in.raw-in.loneFrom >= 2*loneAfter && c.tr.more():
+	case unacked < soleFactor*reportEvery && in.bytesRead-in.soleFrom >= 2*soleAfter && c.tr.more():
 		return
 	}
-	in.acked = in.raw
-	c.out.acknowledge(in.raw)
+	in.reported = in.bytesRead
+	c.out.requestRead(in.bytesRead)
 }
 
 func (c *Conn) decode(p []byte) error {
@@ -100,7 +100,7 @@ func (c *Conn) decode(p []byte) error {
 			return nil
 		case f.Kind == frame.Data:
 			if err = c.data(f); err == nil && c.in.run.Len() > 0 {
-				n, err = c.moreOf(f.Stream, p)
+				n, err = c.run(f.Stream, p)
 				p = p[n:]
 			}
 		default:
@@ -123,29 +123,29 @@ func (c *Conn) violated(err error) {
 		c.Fail("read", pe.Code, err)
 	case errors.As(err, &v):
 		c.Fail("read", v.Code, &frame.ProtocolError{
-			Proto: c.caps.Name, Code: v.Code, Offset: int64(c.in.raw), Detail: v.Detail,
+			Proto: c.caps.Name, Code: v.Code, Offset: int64(c.in.bytesRead), Detail: v.Detail,
 		})
 	default:
-		c.end(c.peerEnd(err), false)
+		c.end(c.peerEnded(err), false)
 	}
 }
 
 // peerGone is the peer's goodbye with a code.
-type peerGone struct {
+type goAwayError struct {
 	code   frame.Code
 	reason string
 }
 
-func (e *peerGone) Error() string {
+func (e *goAwayError) Error() string {
 	if e.reason == "" {
 		return e.code.String()
 	}
 	return e.code.String() + ": " + e.reason
 }
 
-func (c *Conn) peerEnd(err error) *Error {
+func (c *Conn) peerEnded(err error) *Error {
 	e := &Error{Addr: c.cfg.Remote, Op: "read", Code: frame.CodeConnectionLost, Err: err}
-	var g *peerGone
+	var g *goAwayError
 	if errors.As(err, &g) {
 		e.Code, e.Remote = g.code, true
 	}
@@ -159,8 +159,8 @@ func violation(c frame.Code, format string, args ...any) error {
 // data takes a message or a piece of one.
 func (c *Conn) data(f *frame.Frame) error {
 	in := &c.in
-	if in.recvd += uint64(f.Cost); in.recvd > in.limit {
-		if err := c.beyond(); err != nil {
+	if in.used += uint64(f.Cost); in.used > in.limit {
+		if err := c.overLimit(); err != nil {
 			return err
 		}
 	}
@@ -170,15 +170,15 @@ func (c *Conn) data(f *frame.Frame) error {
 			return err
 		}
 		if p = c.find(f.Stream); p == nil {
-			return c.strayData(f)
+			return c.dataForGone(f)
 		}
 		in.port = p
-		if p != in.lone {
-			in.lone, in.loneFrom = p, in.raw
+		if p != in.soleSender {
+			in.soleSender, in.soleFrom = p, in.bytesRead
 		}
 	}
 	if f.First && f.Last {
-		in.data++
+		in.messages++
 		m := in.arena.Copy(f.Payload)
 		pool.SetCost(m, f.Cost)
 		in.run.Push(m)
@@ -188,18 +188,18 @@ func (c *Conn) data(f *frame.Frame) error {
 		return err
 	}
 	in.port = p
-	return c.judge(p.s.Fragment(f, in.now))
+	return c.countFault(p.s.Fragment(f, in.now))
 }
 
 // moreOf takes what follows in p of the messages of the stream at hand, as data
 // would one by one, and returns how many bytes of p that was.
-func (c *Conn) moreOf(id uint64, p []byte) (int, error) {
+func (c *Conn) run(id uint64, p []byte) (int, error) {
 	in := &c.in
 	had, cost := in.run.Len(), in.run.Cost()
 	n := c.sess.Run(p, id, in.arena, &in.run)
-	in.data += in.run.Len() - had
-	if in.recvd += uint64(in.run.Cost() - cost); in.recvd > in.limit {
-		return n, c.beyond()
+	in.messages += in.run.Len() - had
+	if in.used += uint64(in.run.Cost() - cost); in.used > in.limit {
+		return n, c.overLimit()
 	}
 	return n, nil
 }
@@ -212,7 +212,7 @@ func (c *Conn) deliver() error {
 	}
 	err := in.port.s.Deliver(&in.run, in.now)
 	in.run = pool.Queue{}
-	return c.judge(err)
+	return c.countFault(err)
 }
 
 func (c *Conn) find(id uint64) *Port {
@@ -226,7 +226,7 @@ func (c *Conn) find(id uint64) *Port {
 
 // judge counts streams that were reset for what the peer sent, as resets of the
 // peer's own: both cost us the same.
-func (c *Conn) judge(err error) error {
+func (c *Conn) countFault(err error) error {
 	if err == frame.ErrFault { //nolint:errorlint // never wrapped
 		return c.abuse.reset(c.in.now)
 	}
@@ -235,42 +235,42 @@ func (c *Conn) judge(err error) error {
 
 // strayData drops data for a stream that is gone. Its credit goes back. A peer
 // can have had so much on its way when it heard of a stream's end, once for each.
-func (c *Conn) strayData(f *frame.Frame) error {
-	if err := c.strange(f); err != nil {
+func (c *Conn) dataForGone(f *frame.Frame) error {
+	if err := c.checkGone(f); err != nil {
 		return err
 	}
-	c.abuse.strays += uint64(f.Cost)
+	c.abuse.goneBytes += uint64(f.Cost)
 	c.mu.Lock()
-	most := c.table.cut * c.onItsWay()
+	bound := c.table.endedEarly * c.maxInTransit()
 	c.mu.Unlock()
-	if c.abuse.strays > most {
+	if c.abuse.goneBytes > bound {
 		return violation(frame.CodeStreamState, "too much data for streams that have ended")
 	}
-	c.returned(f.Cost)
+	c.returnCredit(f.Cost)
 	return nil
 }
 
 // strange checks a frame for a stream that is not there: it was once, and the
 // peer can't have known of its end yet.
-func (c *Conn) strange(f *frame.Frame) error {
+func (c *Conn) checkGone(f *frame.Frame) error {
 	id := f.Stream
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	mine := id&1 == c.ownParity()
+	local := id&1 == c.localParity()
 	switch {
 	case id == 0:
 		return violation(frame.CodeProtocol, "stream 0 can't have data")
-	case (mine && id >= c.nextOwn || !mine && id > c.lastPeer) && f.Kind == frame.Reset:
+	case (local && id >= c.nextLocal || !local && id > c.lastPeer) && f.Kind == frame.Reset:
 		return violation(frame.CodeProtocol, "reset of stream %d, which was never opened", id)
-	case mine && id >= c.nextOwn, !mine && id > c.lastPeer:
+	case local && id >= c.nextLocal, !local && id > c.lastPeer:
 		return violation(frame.CodeStreamState, "frame for stream %d, which was never opened", id)
-	case (f.Kind == frame.Data || f.Kind == frame.EOS) && c.table.peerOver(id):
+	case (f.Kind == frame.Data || f.Kind == frame.EOS) && c.table.peerEnded(id):
 		return violation(frame.CodeStreamState, "frame for stream %d after its end", id)
 	}
 	return nil
 }
 
-func (c *Conn) ownParity() uint64 {
+func (c *Conn) localParity() uint64 {
 	if c.cfg.Client {
 		return 1
 	}
@@ -284,7 +284,7 @@ func (c *Conn) control(f *frame.Frame) error {
 		return nil
 	case frame.Reply:
 		if f.Reason == "" { // a request that is refused is work, and no frame in vain
-			if err := c.useless(); err != nil {
+			if err := c.countUseless(); err != nil {
 				return err
 			}
 		}
@@ -315,48 +315,48 @@ func (c *Conn) streamFrame(f *frame.Frame) error {
 	p := c.find(f.Stream)
 	if p == nil {
 		if f.Stream == 0 || f.Kind == frame.Accept || f.Kind == frame.Reject {
-			return c.lateAnswer(f)
+			return c.answerForGone(f)
 		}
-		if err := c.useless(); err != nil {
+		if err := c.countUseless(); err != nil {
 			return err
 		}
-		return c.strange(f)
+		return c.checkGone(f)
 	}
 	switch f.Kind {
 	case frame.Accept, frame.Reject:
-		if !p.own {
+		if !p.local {
 			return violation(frame.CodeProtocol, "an answer to our own answer on stream %d", f.Stream)
 		}
 	case frame.Reset:
-		p.peerOver.Store(true)
-		if p.own { // as many as we open, and no more
+		p.peerEnded.Store(true)
+		if p.local { // as many as we open, and no more
 			break
 		}
 		if err := c.abuse.reset(c.in.now); err != nil {
 			return err
 		}
 	case frame.EOS:
-		p.peerOver.Store(true)
+		p.peerEnded.Store(true)
 	}
-	return c.judge(p.s.Control(f))
+	return c.countFault(p.s.Control(f))
 }
 
 // lateAnswer drops the answer to a stream that we have given up meanwhile.
-func (c *Conn) lateAnswer(f *frame.Frame) error {
-	if f.Stream == 0 || f.Stream&1 != c.ownParity() {
+func (c *Conn) answerForGone(f *frame.Frame) error {
+	if f.Stream == 0 || f.Stream&1 != c.localParity() {
 		return violation(frame.CodeProtocol, "an answer for stream %d", f.Stream)
 	}
-	if err := c.useless(); err != nil {
+	if err := c.countUseless(); err != nil {
 		return err
 	}
-	return c.strange(f)
+	return c.checkGone(f)
 }
 
 // useless counts a frame that changes nothing. An honest peer sends a few when a
 // stream ends, before it hears of it.
-func (c *Conn) useless() error {
+func (c *Conn) countUseless() error {
 	c.mu.Lock()
-	streams := (c.nextOwn + c.lastPeer) / 2
+	streams := (c.nextLocal + c.lastPeer) / 2
 	c.mu.Unlock()
 	return c.abuse.useless(streams)
 }
@@ -389,16 +389,16 @@ func (c *Conn) connFrame(f *frame.Frame) error {
 			c.out.unstall(c)
 		}
 	case frame.Ping:
-		if err := c.abuse.ping(c.in.now, c.lim.KeepaliveMinimum, c.in.data, c.sentCost.Load()); err != nil {
+		if err := c.abuse.ping(c.in.now, c.lim.KeepaliveMinimum, c.in.messages, c.sentCost.Load()); err != nil {
 			return err
 		}
-		return c.out.answer(c, f.Value)
+		return c.out.pong(c, f.Value)
 	case frame.Pong:
 		if !c.keeper.pong(c, f.Value) {
-			return c.useless()
+			return c.countUseless()
 		}
 	case frame.GoAway:
-		return c.goneAway(f)
+		return c.receiveGoAway(f)
 	}
 	return nil
 }
@@ -406,7 +406,7 @@ func (c *Conn) connFrame(f *frame.Frame) error {
 // open checks the peer's wish for a stream and passes it on.
 func (c *Conn) open(f *frame.Frame) error {
 	id, n := f.Stream, uint64(len(f.Grants))
-	if id == 0 || id&1 == c.ownParity() || id+2*(n-1) > c.maxStream {
+	if id == 0 || id&1 == c.localParity() || id+2*(n-1) > c.maxStream {
 		return violation(frame.CodeProtocol, "open of %d streams from number %d", n, id)
 	}
 	c.mu.Lock()
@@ -425,11 +425,11 @@ func (c *Conn) open(f *frame.Frame) error {
 		refusal = c.cfg.Handler.Open(c, f)
 	}
 	if refusal == nil {
-		c.missedEnd(id, n)
+		c.loseIfEnded(id, n)
 		return nil
 	}
 	c.mu.Lock()
-	c.table.cut += n
+	c.table.endedEarly += n
 	c.mu.Unlock()
 	if err := c.abuse.refused(c.in.now, c.lim.MaxStreams); err != nil {
 		return err
@@ -442,7 +442,7 @@ func (c *Conn) open(f *frame.Frame) error {
 
 // missedEnd tells the streams that were just taken of the connection's end, if it
 // came meanwhile and may not have found them.
-func (c *Conn) missedEnd(id, n uint64) {
+func (c *Conn) loseIfEnded(id, n uint64) {
 	c.mu.Lock()
 	cause := c.cause
 	c.mu.Unlock()
@@ -461,11 +461,11 @@ func (c *Conn) refuse(f *frame.Frame, n int) *Refusal {
 	switch {
 	case c.ended:
 		return &Refusal{frame.CodeGoingAway, "connection is closing", true}
-	case c.away.final && f.Stream > c.away.limit:
+	case c.goAway.final && f.Stream > c.goAway.lastStream:
 		return &Refusal{frame.CodeGoingAway, "server is shutting down", true}
-	case c.peer+n > c.mostStreams():
+	case c.peer+n > c.maxStreams():
 		return &Refusal{frame.CodeRefused, fmt.Sprintf("%d streams are open", c.peer), true}
-	case c.brought >= c.lim.AssemblyBudget:
+	case c.openBytes >= c.lim.AssemblyBudget:
 		return &Refusal{frame.CodeResourceExhausted, "no memory left for what comes with opens", true}
 	}
 	return nil
@@ -474,7 +474,7 @@ func (c *Conn) refuse(f *frame.Frame, n int) *Refusal {
 // mostStreams is how many streams of the peer's there may be. Where nobody says
 // that an application was handed a stream's end, the peer can count a stream as
 // over that is not quite over here.
-func (c *Conn) mostStreams() int {
+func (c *Conn) maxStreams() int {
 	if !c.caps.Ended {
 		return 2 * c.lim.MaxStreams
 	}
@@ -482,7 +482,7 @@ func (c *Conn) mostStreams() int {
 }
 
 func (c *Conn) checkOpen(f *frame.Frame) *Refusal {
-	if r := c.TooMuch(f); r != nil {
+	if r := c.CheckSize(f); r != nil {
 		return r
 	}
 	if !f.Metadata.Valid() {
@@ -492,38 +492,38 @@ func (c *Conn) checkOpen(f *frame.Frame) *Refusal {
 }
 
 // goneAway takes the peer's goodbye.
-func (c *Conn) goneAway(f *frame.Frame) error {
-	if err := c.abuse.goodbye(); err != nil {
+func (c *Conn) receiveGoAway(f *frame.Frame) error {
+	if err := c.abuse.goAway(); err != nil {
 		return err
 	}
 	c.mu.Lock()
-	if f.Value != c.maxStream && f.Value >= c.nextOwn {
+	if f.Value != c.maxStream && f.Value >= c.nextLocal {
 		c.mu.Unlock()
 		return violation(frame.CodeProtocol, "a goodbye that serves stream %d, which was never opened", f.Value)
 	}
-	if c.away.remote && f.Value > c.away.peerLimit {
+	if c.goAway.received && f.Value > c.goAway.peerLastStream {
 		c.mu.Unlock()
 		return violation(frame.CodeProtocol, "a goodbye that takes the last one back")
 	}
-	c.away.remote, c.away.peerLimit = true, f.Value
+	c.goAway.received, c.goAway.peerLastStream = true, f.Value
 	if f.Code != frame.CodeOK { // the end tells every stream why
 		c.mu.Unlock()
-		return &peerGone{f.Code, f.Reason}
+		return &goAwayError{f.Code, f.Reason}
 	}
 	var unserved []*Port
 	for _, p := range c.table.all() {
-		if p.own && p.id.Load() > f.Value {
+		if p.local && p.id.Load() > f.Value {
 			unserved = append(unserved, p)
 		}
 	}
-	idle := c.own+c.peer == 0
+	idle := c.local+c.peer == 0
 	c.mu.Unlock()
-	for _, p := range append(unserved, c.out.takeUnborn()...) {
-		p.s.Lost(c.goingAway(), true)
+	for _, p := range append(unserved, c.out.takeUnnumbered()...) {
+		p.s.Lost(c.errGoingAway(), true)
 	}
 	c.cfg.Handler.GoAway(c)
 	if idle && f.Value < c.maxStream {
-		return &peerGone{f.Code, f.Reason}
+		return &goAwayError{f.Code, f.Reason}
 	}
 	return nil
 }

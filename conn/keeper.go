@@ -107,7 +107,7 @@ func (k *keeper) received(c *Conn) {
 func (c *Conn) unreadFor(t int64) int64 {
 	k := &c.keeper
 	read := int64(c.peerRead.Load())
-	if !c.caps.ReadReports || int64(c.out.wrote.Load())-read < ackEvery {
+	if !c.caps.ReadReports || int64(c.out.wrote.Load())-read < reportEvery {
 		k.fullAt = 0
 		return 0
 	}
@@ -176,7 +176,7 @@ func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
 		c.finish()
 		return
 	}
-	if c.pause.on.Load() && c.brokenPaused() {
+	if c.pause.on.Load() && c.brokenWhilePaused() {
 		c.tr.sever()
 		c.lost("read", syscall.ECONNRESET)
 		return
@@ -212,14 +212,14 @@ func (c *Conn) nextLook(t int64) time.Duration {
 	default:
 		due = min(due, k.heardAt.Load()+int64(c.keepalive()))
 	}
-	if !c.cfg.Client && c.isBare() {
+	if !c.cfg.Client && c.hasNoStreams() {
 		due = min(due, k.quietAt.Load()+int64(l.IdleConn))
 	}
 	return max(time.Duration(due-t), time.Millisecond)
 }
 
 // mayPing tells whether a silent peer may be asked now.
-func (c *Conn) mayPing() bool { return c.caps.Ping && (c.caps.PingIdle || !c.isBare()) }
+func (c *Conn) mayPing() bool { return c.caps.Ping && (c.caps.PingIdle || !c.hasNoStreams()) }
 
 // defaultKeepalive is the interval where neither the program nor the protocol has one.
 const defaultKeepalive = 30 * time.Second
@@ -246,7 +246,7 @@ func (c *Conn) look(t int64) (string, frame.Code, error) {
 	if c.unreadFor(t) >= int64(l.WriteStall) {
 		return "write", frame.CodeWriteStall, errStalled
 	}
-	bare := c.isBare()
+	bare := c.hasNoStreams()
 	if q := k.quietAt.Load(); bare && !c.cfg.Client && t-q >= int64(l.IdleConn) {
 		return "close", frame.CodeOK, errIdle
 	}
@@ -266,7 +266,7 @@ func (c *Conn) look(t int64) (string, frame.Code, error) {
 func (c *Conn) ping(v uint64) {
 	c.keeper.pinged.Store(v)
 	c.keeper.sent.Store(c.keeper.since(time.Now()))
-	c.out.say(c, func(o *output) { o.pings = append(o.pings, v) })
+	c.out.requestControl(c, func(o *output) { o.pings = append(o.pings, v) })
 }
 
 // pong takes the answer; false if nobody has asked.
@@ -291,11 +291,11 @@ func (k *keeper) pong(c *Conn, v uint64) bool {
 // Streams that are open go on; the connection ends with the last of them.
 func (c *Conn) Drain() {
 	c.mu.Lock()
-	if c.away.announced || c.cause != nil {
+	if c.goAway.sent || c.cause != nil {
 		c.mu.Unlock()
 		return
 	}
-	c.away.announced = true
+	c.goAway.sent = true
 	c.mu.Unlock()
 	if !c.caps.Ping { // nobody can say when the first step was read
 		c.drainSecond()
@@ -305,9 +305,9 @@ func (c *Conn) Drain() {
 	c.keeper.drain.Store(&onPong{v, c.drainSecond})
 	c.keeper.pinged.Store(v)
 	c.keeper.sent.Store(c.keeper.since(time.Now()))
-	c.out.say(c, func(o *output) {
+	c.out.requestControl(c, func(o *output) {
 		if !o.dying { // it may have ended meanwhile, and that is the last word
-			o.away = &frame.Frame{Kind: frame.GoAway, Value: c.maxStream}
+			o.goAway = &frame.Frame{Kind: frame.GoAway, Value: c.maxStream}
 			o.pings = append(o.pings, v)
 		}
 	})
@@ -315,14 +315,14 @@ func (c *Conn) Drain() {
 
 func (c *Conn) drainSecond() {
 	c.mu.Lock()
-	c.away.final = true
-	c.away.limit = min(c.away.limit, c.lastPeer)
-	limit := c.away.limit
-	idle := c.bare()
+	c.goAway.final = true
+	c.goAway.lastStream = min(c.goAway.lastStream, c.lastPeer)
+	limit := c.goAway.lastStream
+	idle := c.noStreams()
 	c.mu.Unlock()
-	c.out.say(c, func(o *output) {
+	c.out.requestControl(c, func(o *output) {
 		if !o.dying {
-			o.away = &frame.Frame{Kind: frame.GoAway, Value: limit}
+			o.goAway = &frame.Frame{Kind: frame.GoAway, Value: limit}
 		}
 	})
 	if idle {
@@ -335,7 +335,7 @@ func (c *Conn) drainSecond() {
 // still refused, and have not met a connection that is gone.
 func (c *Conn) drained() {
 	c.mu.Lock()
-	untold := c.away.announced && !c.caps.Ping
+	untold := c.goAway.sent && !c.caps.Ping
 	c.mu.Unlock()
 	if untold {
 		c.keeper.linger(c, lingerTime)

@@ -63,7 +63,7 @@ func dataLink(p *Port) **Port    { return &p.nextData }
 func roomLink(p *Port) **Port    { return &p.nextRoom }
 
 // cut takes p out of the list that link is of, if it is there.
-func (l *list) cut(p *Port, link func(*Port) **Port) {
+func (l *list) remove(p *Port, link func(*Port) **Port) {
 	var before *Port
 	for q := l.head; q != nil; before, q = q, *link(q) {
 		if q != p {
@@ -85,17 +85,17 @@ func (l *list) cut(p *Port, link func(*Port) **Port) {
 // leave takes a stream that is over out of line: it has nothing to write, and it can be
 // long until a flush would find that out. One that is unborn was given up before it had
 // a number.
-func (o *output) leave(p *Port, unborn bool) {
+func (o *output) remove(p *Port, unnumbered bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if unborn {
-		o.control.cut(p, controlLink)
+	if unnumbered {
+		o.control.remove(p, controlLink)
 	}
 	if p.inData {
-		o.data.cut(p, dataLink)
+		o.data.remove(p, dataLink)
 	}
 	if p.inRoom {
-		o.waiting.cut(p, roomLink)
+		o.room.remove(p, roomLink)
 	}
-	p.inData, p.inRoom, p.left = false, false, true
+	p.inData, p.inRoom, p.removed = false, false, true
 }

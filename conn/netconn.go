@@ -21,7 +21,7 @@ func Serve(nc net.Conn, cfg Config, early []byte, made func(*Conn)) *Conn {
 	t := &netConn{c: c, nc: nc}
 	c.tr = t // before anybody can close it
 	made(c)
-	c.begin()
+	c.start()
 	go t.read(early)
 	return c
 }
@@ -53,7 +53,7 @@ func (t *netConn) read(early []byte) {
 			t.c.lost("read", err)
 			return
 		}
-		if !t.c.awaitRoom() {
+		if !t.c.pauseReading() {
 			t.drain()
 			return
 		}

@@ -136,7 +136,7 @@ func (l Limits) Validate() error {
 		{"AssemblyBudget", l.AssemblyBudget, l.MaxMessage, Unlimited},
 		{"Memory", l.Memory, 1 << 20, Unlimited},
 		{"OutQueue", l.OutQueue, 1, Unlimited},
-		{"InFlight", l.InFlight, 2 * ackEvery, Unlimited},
+		{"InFlight", l.InFlight, 2 * reportEvery, Unlimited},
 	} {
 		if c.v < c.min || c.v > c.max {
 			return fmt.Errorf("%w: %s is %d, must be %d to %d", ErrLimits, c.name, c.v, c.min, c.max)

@@ -18,8 +18,8 @@ const (
 // A stream that has been the only one to send for loneAfter bytes delays nobody:
 // it may have loneFactor times as much in flight.
 const (
-	loneAfter  = 32 << 20
-	loneFactor = 4
+	soleAfter  = 32 << 20
+	soleFactor = 4
 )
 
 // output is everything that waits to be written, and who writes it.
@@ -32,34 +32,34 @@ type output struct {
 	mu       sync.Mutex
 	control  list // streams with control frames
 	data     list // streams whose turn comes
-	waiting  list // streams that wait for room
+	room     list // streams that wait for room
 	slots    slots
 	flushing bool
-	holding  bool // the reader is at work and will flush when it is done
+	corked   bool // the reader is at work and will flush when it is done
 	pending  bool // something of the connection's own is to be written
 	stalled  bool // data waits for credit of the connection, or for the peer to read
-	closed   bool // no stream is opened any more
+	noOpens  bool // no stream is opened any more
 	tokens   int8 // flushes that may be done in place
 
-	credit  bool
-	tick    bool   // the session's timer has fired
-	read    uint64 // bytes read, to be told; 0 if not
-	pongs   []uint64
-	pings   []uint64
-	away    *frame.Frame
-	replies []frame.Frame
-	dying   bool
+	credit    bool
+	tick      bool   // the session's timer has fired
+	readTotal uint64 // bytes read, to be told; 0 if not
+	pongs     []uint64
+	pings     []uint64
+	goAway    *frame.Frame
+	replies   []frame.Frame
+	dying     bool
 
 	// Owned by the flush.
-	o        frame.Out
-	scratch  *pool.Scratch // what o.Buf is made of; nil between flushes
-	vec      [][]byte      // what is left to write
-	pieces   [][]byte      // its memory
-	inFlight atomic.Int64  // bound on the bytes that are written and not read
-	wrote    atomic.Uint64 // bytes put into o
-	lone     *Port         // the stream that had the last turn
-	loneFrom uint64        // wrote when its first turn in a row began
-	bye      bool          // the goodbye is in o
+	o             frame.Out
+	scratch       *pool.Scratch // what o.Buf is made of; nil between flushes
+	vec           [][]byte      // what is left to write
+	pieces        [][]byte      // its memory
+	inFlight      atomic.Int64  // bound on the bytes that are written and not read
+	wrote         atomic.Uint64 // bytes put into o
+	soleSender    *Port         // the stream that had the last turn
+	soleFrom      uint64        // wrote when its first turn in a row began
+	goAwayEncoded bool          // the goodbye is in o
 }
 
 func (o *output) init(inFlight int) {
@@ -69,11 +69,11 @@ func (o *output) init(inFlight int) {
 
 // ready gives p its turn. It is called once for each turn asked for. here says
 // that the flush may be done on the caller's stack.
-func (o *output) ready(c *Conn, p *Port, urgent, here bool) {
+func (o *output) schedule(c *Conn, p *Port, urgent, here bool) {
 	o.mu.Lock()
-	if o.closed && p.own && p.id.Load() == 0 {
+	if o.noOpens && p.local && p.id.Load() == 0 {
 		o.mu.Unlock()
-		p.s.Lost(c.unopened(), true)
+		p.s.Lost(c.whyUnnumbered(), true)
 		return
 	}
 	if urgent {
@@ -88,7 +88,7 @@ func (o *output) ready(c *Conn, p *Port, urgent, here bool) {
 }
 
 // say has something of the connection's own written; set notes what.
-func (o *output) say(c *Conn, set func(o *output)) {
+func (o *output) requestControl(c *Conn, set func(o *output)) {
 	o.mu.Lock()
 	set(o)
 	o.pending = true
@@ -98,7 +98,7 @@ func (o *output) say(c *Conn, set func(o *output)) {
 // start begins a flush unless there is one or nothing could be written, and
 // frees the lock.
 func (o *output) start(c *Conn, idle bool) {
-	if o.flushing || o.holding || idle {
+	if o.flushing || o.corked || idle {
 		o.mu.Unlock()
 		return
 	}
@@ -117,17 +117,17 @@ func (o *output) start(c *Conn, idle bool) {
 
 // hold keeps flushes back while the reader works: what its burst causes is
 // written together.
-func (o *output) hold() {
+func (o *output) cork() {
 	o.mu.Lock()
-	o.holding = true
+	o.corked = true
 	o.mu.Unlock()
 }
 
 // release ends hold and flushes. A burst of a message or two is a conversation:
 // the answer to it may be written in place.
-func (o *output) release(c *Conn, messages int) {
+func (o *output) uncork(c *Conn, messages int) {
 	o.mu.Lock()
-	o.holding = false
+	o.corked = false
 	if o.tokens = 0; messages <= 2 {
 		o.tokens = 1
 	}
@@ -156,9 +156,9 @@ func (o *output) isDue() bool {
 }
 
 // acknowledge notes how much was read; the reader's release writes it.
-func (o *output) acknowledge(total uint64) {
+func (o *output) requestRead(total uint64) {
 	o.mu.Lock()
-	o.read, o.pending = total, true
+	o.readTotal, o.pending = total, true
 	o.mu.Unlock()
 }
 
@@ -173,7 +173,7 @@ func (o *output) unstall(c *Conn) {
 var errAnswers = &frame.Violation{Code: frame.CodeCalm, Detail: "too many answers wait to be read"}
 
 // answer queues a pong.
-func (o *output) answer(c *Conn, value uint64) error {
+func (o *output) pong(c *Conn, value uint64) error {
 	o.mu.Lock()
 	if len(o.pongs) >= maxAnswers {
 		o.mu.Unlock()
@@ -198,7 +198,7 @@ func (o *output) reply(c *Conn, f *frame.Frame) error {
 
 // pushData puts p in line for data, unless it is over. The lock is held.
 func (o *output) pushData(p *Port) {
-	if !p.left {
+	if !p.removed {
 		o.data.pushData(p)
 	}
 }
@@ -206,9 +206,9 @@ func (o *output) pushData(p *Port) {
 // awaitRoom puts p in line for room in the queue.
 func (o *output) awaitRoom(c *Conn, p *Port) {
 	o.mu.Lock()
-	if !p.inRoom && !p.left {
+	if !p.inRoom && !p.removed {
 		p.inRoom = true
-		o.waiting.pushRoom(p)
+		o.room.pushRoom(p)
 	}
 	o.mu.Unlock()
 	if c.room() { // it came free meanwhile
@@ -220,7 +220,7 @@ func (o *output) awaitRoom(c *Conn, p *Port) {
 func (o *output) wakeRoom(c *Conn) {
 	for c.room() {
 		o.mu.Lock()
-		p := o.waiting.popRoom()
+		p := o.room.popRoom()
 		if p != nil {
 			p.inRoom = false
 		}
@@ -234,13 +234,13 @@ func (o *output) wakeRoom(c *Conn) {
 
 // takeUnborn returns the streams that have no number yet, and sees to it that they
 // get none: whoever calls it has to tell them. What comes later is told by ready.
-func (o *output) takeUnborn() []*Port {
+func (o *output) takeUnnumbered() []*Port {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.closed = true
+	o.noOpens = true
 	var ps []*Port
 	for p := o.control.head; p != nil; p = p.nextControl {
-		if p.own && p.id.Load() == 0 {
+		if p.local && p.id.Load() == 0 {
 			ps = append(ps, p)
 		}
 	}
@@ -271,7 +271,7 @@ func (c *Conn) flushInPlace() {
 func (c *Conn) flushOnce() bool {
 	o := &c.out
 	if len(o.vec) == 0 && !c.gather() {
-		if o.bye {
+		if o.goAwayEncoded {
 			// The peer answers by closing; should it not, the timer does. To
 			// close now could reset the connection before the goodbye is read.
 			c.keeper.bidden.Store(true)
@@ -280,44 +280,44 @@ func (c *Conn) flushOnce() bool {
 			}
 			return false
 		}
-		return !o.rest()
+		return !o.endFlush()
 	}
 	err := c.write()
 	switch {
 	case err == nil:
-		c.written()
-		return o.bye || !o.rest()
+		c.outputWritten()
+		return o.goAwayEncoded || !o.endFlush()
 	case errors.Is(err, errAgain):
 		c.tr.await() // from now on another flush may be under way
 	default:
-		c.abandon()
+		c.discardOutput()
 		c.keeper.writeFailed(c, err)
 	}
 	return false
 }
 
 // rest ends the flush if there is nothing to do; false if there is.
-func (o *output) rest() bool {
+func (o *output) endFlush() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.due() {
 		return false
 	}
-	o.giveScratch()
+	o.returnScratch()
 	o.flushing = false
 	return true
 }
 
 // takeScratch borrows memory for the output; giveScratch returns it, so that a
 // connection at rest holds none.
-func (o *output) takeScratch() {
+func (o *output) borrowScratch() {
 	if o.scratch == nil {
 		o.scratch = pool.GetScratch()
 		o.o.Buf = o.scratch.B[:0]
 	}
 }
 
-func (o *output) giveScratch() {
+func (o *output) returnScratch() {
 	if o.scratch != nil {
 		o.scratch.B, o.o.Buf = o.o.Buf[:0], nil
 		pool.PutScratch(o.scratch)
@@ -327,7 +327,7 @@ func (o *output) giveScratch() {
 
 // abandon lets go what will not be written. The flush stays marked as under way,
 // so that there is no other.
-func (c *Conn) abandon() {
+func (c *Conn) discardOutput() {
 	c.out.o.Reset()
 	c.out.vec = nil
 }
@@ -369,15 +369,15 @@ func consume(v [][]byte, n int) [][]byte {
 // nothing.
 func (c *Conn) gather() bool {
 	o := &c.out
-	if o.bye {
+	if o.goAwayEncoded {
 		return false
 	}
-	o.takeScratch()
+	o.borrowScratch()
 	c.gatherControl()
 	c.gatherData()
 	if o.o.Len() == 0 {
 		c.sessionEvents()
-		c.written()
+		c.outputWritten()
 		return false
 	}
 	c.sess.Flush(&o.o)
@@ -392,18 +392,18 @@ func (c *Conn) gather() bool {
 // frames.
 func (c *Conn) gatherControl() {
 	o := &c.out
-	p, closed, last := c.gatherOwn()
+	p, closed, last := c.gatherPending()
 	for p != nil {
 		next := p.nextControl
 		p.nextControl = nil
-		if p.id.Load() != 0 || c.number(p, closed) {
+		if p.id.Load() != 0 || c.assignNumbers(p, closed) {
 			p.s.Fill(c.sess, &o.o, 0, false)
 		}
 		p = next
 	}
 	if last != nil {
 		c.sess.Control(&o.o, last)
-		o.bye = true
+		o.goAwayEncoded = true
 	}
 }
 
@@ -411,57 +411,57 @@ func (c *Conn) gatherControl() {
 // have control frames to write and the goodbye that comes last, if it is time
 // for that. What it needs of the stack is free again when the streams are asked:
 // it is often a handler's.
-func (c *Conn) gatherOwn() (ports *Port, closed bool, last *frame.Frame) {
+func (c *Conn) gatherPending() (ports *Port, closed bool, last *frame.Frame) {
 	o := &c.out
 	o.mu.Lock()
-	s := o.take()
-	ports, closed = o.control.head, o.closed
+	s := o.takeControl()
+	ports, closed = o.control.head, o.noOpens
 	o.control = list{}
 	o.mu.Unlock()
 	switch {
-	case s.away == nil:
+	case s.goAway == nil:
 	case s.dying:
-		last = s.away
+		last = s.goAway
 	default: // before the ping whose answer tells that it was read
-		c.sess.Control(&o.o, s.away)
+		c.sess.Control(&o.o, s.goAway)
 	}
-	c.ownFrames(&s)
+	c.encodePending(&s)
 	return ports, closed, last
 }
 
 // said is the connection's own frames to write.
-type said struct {
+type pendingControl struct {
 	credit, dying bool
 	tick          bool
-	read          uint64
+	readTotal     uint64
 	pongs, pings  []uint64
-	away          *frame.Frame
+	goAway        *frame.Frame
 	replies       []frame.Frame
 }
 
-func (o *output) take() said {
+func (o *output) takeControl() pendingControl {
 	if !o.pending {
-		return said{}
+		return pendingControl{}
 	}
-	s := said{o.credit, o.dying, o.tick, o.read, o.pongs, o.pings, o.away, o.replies}
-	o.credit, o.tick, o.read, o.pongs, o.pings, o.away, o.replies, o.pending = false, false, 0, nil, nil, nil, nil, false
+	s := pendingControl{o.credit, o.dying, o.tick, o.readTotal, o.pongs, o.pings, o.goAway, o.replies}
+	o.credit, o.tick, o.readTotal, o.pongs, o.pings, o.goAway, o.replies, o.pending = false, false, 0, nil, nil, nil, nil, false
 	return s
 }
 
 // ownFrames encodes the connection's own frames.
-func (c *Conn) ownFrames(s *said) {
+func (c *Conn) encodePending(s *pendingControl) {
 	out := &c.out.o
 	put := func(k frame.Kind, v uint64) {
 		f := out.Scratch(k, 0)
 		f.Value = v
 		c.sess.Control(out, f)
 	}
-	if s.read > 0 {
-		put(frame.Read, s.read)
+	if s.readTotal > 0 {
+		put(frame.Read, s.readTotal)
 	}
 	if s.credit {
-		n := c.taken.Load()
-		c.told.Store(n)
+		n := c.returned.Load()
+		c.advertised.Store(n)
 		put(frame.Credit, n+uint64(c.window))
 	}
 	for _, v := range s.pongs {
@@ -474,7 +474,7 @@ func (c *Conn) ownFrames(s *said) {
 		c.sess.Control(out, &s.replies[i])
 	}
 	if s.tick {
-		c.tick()
+		c.runTick()
 	}
 }
 
@@ -502,17 +502,17 @@ func (c *Conn) gatherData() {
 			}
 			return
 		}
-		if o.o.Len() >= gatherBytes && (o.o.Len() >= loneFactor*gatherBytes || !o.isLone()) {
+		if o.o.Len() >= gatherBytes && (o.o.Len() >= soleFactor*gatherBytes || !o.hasSoleSender()) {
 			o.data.pushFront(p)
 			o.mu.Unlock()
 			return
 		}
 		o.mu.Unlock()
-		if p.id.Load() == 0 && !c.number(p, o.isClosed()) {
+		if p.id.Load() == 0 && !c.assignNumbers(p, o.opensAreOver()) {
 			continue
 		}
-		if p != o.lone {
-			o.lone, o.loneFrom = p, o.wrote.Load()
+		if p != o.soleSender {
+			o.soleSender, o.soleFrom = p, o.wrote.Load()
 		}
 		used, again := p.s.Fill(c.sess, &o.o, min(most, turnBytes), true)
 		c.sentCost.Add(uint64(used))
@@ -536,14 +536,14 @@ func (o *output) isDying() bool {
 	return o.dying
 }
 
-func (o *output) isClosed() bool {
+func (o *output) opensAreOver() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.closed
+	return o.noOpens
 }
 
 // isLone tells whether one stream has been the only one to send for long.
-func (o *output) isLone() bool { return o.wrote.Load()-o.loneFrom >= loneAfter }
+func (o *output) hasSoleSender() bool { return o.wrote.Load()-o.soleFrom >= soleAfter }
 
 // allowance is how many bytes of credit data may use now: what the peer granted
 // the connection, and what keeps the bytes in flight few.
@@ -557,8 +557,8 @@ func (c *Conn) allowance() int {
 		return int(credit)
 	}
 	wrote, bound := o.wrote.Load(), o.inFlight.Load()
-	if o.isLone() && bound < maxInFlight {
-		bound *= loneFactor
+	if o.hasSoleSender() && bound < maxInFlight {
+		bound *= soleFactor
 	}
 	unread := int64(wrote) + int64(o.o.Len()) - int64(c.peerRead.Load())
 	return int(min(credit, max(bound-unread, 0)))

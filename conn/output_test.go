@@ -92,7 +92,7 @@ func (t *talker) RoomGone()                                  { t.full++ }
 func (t *talker) Deliver(run *pool.Queue, _ time.Time) error { run.Release(); return nil }
 func (t *talker) Fragment(*frame.Frame, time.Time) error     { return nil }
 func (t *talker) Control(*frame.Frame) error                 { return nil }
-func (t *talker) Held() (int, uint64)                        { return 0, 0 }
+func (t *talker) ReadProgress() (int, uint64)                { return 0, 0 }
 func (t *talker) Evict(string)                               {}
 func (t *talker) Lost(error, bool)                           {}
 
@@ -122,9 +122,9 @@ func newStage(l Limits, credit int) *stage {
 
 func (s *stage) talker(name string, size, turns int) *talker {
 	t := &talker{name: name, size: size, turns: turns, log: &s.log}
-	s.c.Prepare(&t.Port, t)
+	s.c.PreparePeer(&t.Port, t)
 	s.n += 2
-	s.c.Attach(&t.Port, s.n, 0)
+	s.c.OpenPeer(&t.Port, s.n, 0)
 	return t
 }
 
@@ -159,8 +159,8 @@ func TestAFullSocketHandsTheOutputOver(t *testing.T) {
 func TestAForsakenStreamGetsNoNumber(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
 	first, second := &talker{name: "first", log: &s.log}, &talker{name: "second", log: &s.log}
-	s.c.Begin(&first.Port, first, nil)
-	s.c.Begin(&second.Port, second, &first.Port)
+	s.c.OpenLocal(&first.Port, first, nil)
+	s.c.OpenLocal(&second.Port, second, &first.Port)
 	if !first.Forsake() {
 		t.Fatal("it has a number before its first frame")
 	}
@@ -169,7 +169,7 @@ func TestAForsakenStreamGetsNoNumber(t *testing.T) {
 		t.Errorf("numbers %d and %d, asked: %v", a, b, s.log)
 	}
 	third := &talker{name: "third", log: &s.log}
-	s.c.Begin(&third.Port, third, nil)
+	s.c.OpenLocal(&third.Port, third, nil)
 	third.Ready(true)
 	if third.ID() == 0 || third.Forsake() {
 		t.Errorf("stream %d was forsaken when it had its number", third.ID())
@@ -183,9 +183,9 @@ func TestNumbersRunOut(t *testing.T) {
 	c := s.c
 	c.cfg.Peer.MaxStreams = 1000
 	for left := range uint64(2 * 256) {
-		c.nextOwn = c.maxStream - 2*left
+		c.nextLocal = c.maxStream - 2*left
 		for _, open := range []int{0, 1, 300} {
-			c.own = open
+			c.local = open
 			usable := c.Usable()
 			for _, n := range []int{1, 2, 256} {
 				err := c.usable(n)
@@ -207,9 +207,9 @@ func TestStreamsOfARequestWaitForIt(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
 	lead := &talker{name: "lead", log: &s.log}
 	mates := []*talker{{name: "one", size: 10, turns: 2, log: &s.log}, {name: "two", size: 10, turns: 1, log: &s.log}}
-	s.c.Begin(&lead.Port, lead, nil)
-	s.c.Begin(&mates[0].Port, mates[0], &lead.Port)
-	s.c.Begin(&mates[1].Port, mates[1], &mates[0].Port)
+	s.c.OpenLocal(&lead.Port, lead, nil)
+	s.c.OpenLocal(&mates[0].Port, mates[0], &lead.Port)
+	s.c.OpenLocal(&mates[1].Port, mates[1], &mates[0].Port)
 	a := s.talker("a", 10, 1)
 	a.onTurn = func() {
 		lead.Ready(true)
@@ -229,11 +229,11 @@ func TestStreamsTakeTurns(t *testing.T) {
 	s := newStage(Limits{InFlight: Unlimited}, 1<<30)
 	big, small := s.talker("big", 60<<10, 50), s.talker("small", 64, 50)
 	third := s.talker("third", 1<<10, 50)
-	s.c.out.hold()
+	s.c.out.cork()
 	for _, p := range []*talker{big, small, third} {
 		p.Ready(false)
 	}
-	s.c.out.release(s.c, 0)
+	s.c.out.uncork(s.c, 0)
 	if len(s.log) != 150 {
 		t.Fatalf("%d turns, want 150", len(s.log))
 	}
@@ -250,10 +250,10 @@ func TestStreamsTakeTurns(t *testing.T) {
 func TestControlFramesGoBeforeData(t *testing.T) {
 	s := newStage(Limits{InFlight: Unlimited}, 1<<30)
 	bulk, late := s.talker("bulk", 60<<10, 100), s.talker("late", 64, 1)
-	s.c.out.hold()
+	s.c.out.cork()
 	bulk.Ready(false)
 	late.Ready(true)
-	s.c.out.release(s.c, 0)
+	s.c.out.uncork(s.c, 0)
 	if s.log[0] != "late control" {
 		t.Errorf("began with %q", s.log[0])
 	}
@@ -296,16 +296,16 @@ func TestAStreamAloneMayHaveMoreInFlight(t *testing.T) {
 		}
 		return s.sink.bytes - before
 	}
-	for s.sink.bytes < loneAfter-2*bound {
+	for s.sink.bytes < soleAfter-2*bound {
 		if n := flight(); n > bound+bound/4 {
 			t.Fatalf("%d bytes in flight after %d bytes", n, s.sink.bytes)
 		}
 	}
-	for s.sink.bytes < loneAfter+2*bound {
+	for s.sink.bytes < soleAfter+2*bound {
 		flight()
 	}
-	if n := flight(); n < loneFactor*bound/2 || n > (loneFactor+1)*bound {
-		t.Errorf("%d bytes in flight of a stream alone, want about %d", n, loneFactor*bound)
+	if n := flight(); n < soleFactor*bound/2 || n > (soleFactor+1)*bound {
+		t.Errorf("%d bytes in flight of a stream alone, want about %d", n, soleFactor*bound)
 	}
 	s.talker("other", 64, 1).Ready(false)
 	flight()
@@ -329,28 +329,28 @@ func TestReadIsToldWhenNoMoreIsThere(t *testing.T) {
 	f := &full{input: true}
 	f.c, s.c.tr = s.c, f
 	told := func(n int) uint64 {
-		s.c.in.raw += uint64(n)
-		s.c.acknowledge()
-		s.c.out.release(s.c, 0)
-		return s.c.in.acked
+		s.c.in.bytesRead += uint64(n)
+		s.c.reportRead()
+		s.c.out.uncork(s.c, 0)
+		return s.c.in.reported
 	}
-	if told(ackEvery); s.c.in.acked != ackEvery {
-		t.Fatalf("%d bytes told of %d, with other streams about", s.c.in.acked, ackEvery)
+	if told(reportEvery); s.c.in.reported != reportEvery {
+		t.Fatalf("%d bytes told of %d, with other streams about", s.c.in.reported, reportEvery)
 	}
-	told(2 * loneAfter) // of one stream, none other since
-	from := s.c.in.acked
-	for n := ackEvery; n < loneFactor*ackEvery; n += ackEvery {
-		if got := told(ackEvery); got != from {
+	told(2 * soleAfter) // of one stream, none other since
+	from := s.c.in.reported
+	for n := reportEvery; n < soleFactor*reportEvery; n += reportEvery {
+		if got := told(reportEvery); got != from {
 			t.Fatalf("told after %d bytes though more is there", n)
 		}
 	}
-	if got := told(ackEvery); got != s.c.in.raw {
-		t.Fatalf("told of %d bytes of %d", got-from, s.c.in.raw-from)
+	if got := told(reportEvery); got != s.c.in.bytesRead {
+		t.Fatalf("told of %d bytes of %d", got-from, s.c.in.bytesRead-from)
 	}
-	told(ackEvery)
+	told(reportEvery)
 	f.input = false
-	if got := told(0); got != s.c.in.raw {
-		t.Errorf("%d bytes are not told of, and no more come", s.c.in.raw-got)
+	if got := told(0); got != s.c.in.bytesRead {
+		t.Errorf("%d bytes are not told of, and no more come", s.c.in.bytesRead-got)
 	}
 }
 
@@ -444,7 +444,7 @@ func TestStreamsThatAreGivenUpUnbornLeaveTheirLines(t *testing.T) {
 				if err := s.c.Reserve(1, false); err != nil {
 					t.Fatal(err)
 				}
-				s.c.Begin(&ts[i].Port, ts[i], nil)
+				s.c.OpenLocal(&ts[i].Port, ts[i], nil)
 				ts[i].Ready(true)
 				ts[i].Ready(false)
 				ts[i].AwaitRoom()
@@ -452,7 +452,7 @@ func TestStreamsThatAreGivenUpUnbornLeaveTheirLines(t *testing.T) {
 			for n, i := range order {
 				ts[i].Retire()
 				for line, left := range map[string]int{
-					"control": count(&o.control, controlLink), "data": count(&o.data, dataLink), "room": count(&o.waiting, roomLink),
+					"control": count(&o.control, controlLink), "data": count(&o.data, dataLink), "room": count(&o.room, roomLink),
 				} {
 					if left != len(ts)-n-1 {
 						t.Errorf("%d are left in line for %s, want %d", left, line, len(ts)-n-1)
@@ -460,7 +460,7 @@ func TestStreamsThatAreGivenUpUnbornLeaveTheirLines(t *testing.T) {
 				}
 			}
 			last := &talker{log: &s.log}
-			s.c.Begin(&last.Port, last, nil)
+			s.c.OpenLocal(&last.Port, last, nil)
 			last.Ready(true)
 			last.Ready(false)
 			if o.control.head != &last.Port || o.control.tail != &last.Port || o.data.popData() != &last.Port {
@@ -474,7 +474,7 @@ func TestStreamsThatAreGivenUpUnbornLeaveTheirLines(t *testing.T) {
 func TestStreamsThatAreOverLeaveTheirLines(t *testing.T) {
 	s := newStage(Limits{}, 0) // the peer grants nothing
 	o := &s.c.out
-	lines := func() [2]int { return [2]int{count(&o.data, dataLink), count(&o.waiting, roomLink)} }
+	lines := func() [2]int { return [2]int{count(&o.data, dataLink), count(&o.room, roomLink)} }
 	var ts []*talker
 	for range 10 {
 		p := s.talker("t", 10, 1)
@@ -517,11 +517,11 @@ func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
 	c.lim = limits(Limits{ConnWindow: window})
 	c.window, c.in.limit = window, window
 	unread := &talker{} // its messages are never returned
-	c.Prepare(&unread.Port, unread)
-	c.Attach(&unread.Port, 1, 0)
+	c.PreparePeer(&unread.Port, unread)
+	c.OpenPeer(&unread.Port, 1, 0)
 	read := &taker{}
-	c.Prepare(&read.Port, read)
-	c.Attach(&read.Port, 3, 0)
+	c.PreparePeer(&read.Port, read)
+	c.OpenPeer(&read.Port, 3, 0)
 	left := window
 	send := func(id uint64, n int) {
 		left -= (n + overhead)
@@ -539,7 +539,7 @@ func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
 		}
 	}
 	t.Errorf("%d of %d bytes are left to the peer, which can begin no message; %d were taken, and it was told %d",
-		left, window, c.taken.Load(), c.told.Load())
+		left, window, c.returned.Load(), c.advertised.Load())
 }
 
 func count(l *list, link func(*Port) **Port) (n int) {

@@ -11,39 +11,39 @@ import (
 // A Port is a stream's place in its connection: its number, its turns and what
 // it may use. It is embedded in the stream.
 type Port struct {
-	c        *Conn
-	s        Stream
-	id       atomic.Uint64
-	own      bool // we opened it
-	inRoom   bool // these three are owned by output's lock
-	inData   bool
-	left     bool        // over: no line takes it any more
-	gone     bool        // retired; owned by the connection's lock
-	led      bool        // the request of another one opens it
-	waits    bool        // with data, for that; owned by the connection's lock
-	peerOver atomic.Bool // the peer ended its half, or reset
-	mate     *Port       // the next that the same request opens
-	initial  uint64      // credit that our stream began with
+	c             *Conn
+	s             Stream
+	id            atomic.Uint64
+	local         bool // we opened it
+	inRoom        bool // these three are owned by output's lock
+	inData        bool
+	removed       bool        // over: no line takes it any more
+	retired       bool        // retired; owned by the connection's lock
+	follower      bool        // the request of another one opens it
+	dataDue       bool        // with data, for that; owned by the connection's lock
+	peerEnded     atomic.Bool // the peer ended its half, or reset
+	sibling       *Port       // the next that the same request opens
+	initialCredit uint64      // credit that our stream began with
 
-	readTaken uint32 // what was taken, its lower half, when the reader last looked for a stream to evict
-	brought   int32  // bytes: see Keep; owned by the connection's lock
-	seenTaken uint64 // owned by the connection's timer
-	seenAt    int64  // nanoseconds since the connection began; 0: never
+	takenAtRead  uint32 // what was taken, its lower half, when the reader last looked for a stream to evict
+	openBytes    int32  // bytes: see Keep; owned by the connection's lock
+	takenAtTimer uint64 // owned by the connection's timer
+	takenSince   int64  // nanoseconds since the connection began; 0: never
 
 	nextControl, nextData, nextRoom *Port // owned by output's lock
 }
 
 // Prepare makes p the port of stream s, which the peer opens; Attach gives it its
 // place.
-func (c *Conn) Prepare(p *Port, s Stream) { p.c, p.s = c, s }
+func (c *Conn) PreparePeer(p *Port, s Stream) { p.c, p.s = c, s }
 
 // Attach gives p its number, and counts what it keeps of its open, in bytes: see
 // Keep. It is called from Handler.Open.
-func (c *Conn) Attach(p *Port, id uint64, brought int) {
+func (c *Conn) OpenPeer(p *Port, id uint64, openBytes int) {
 	p.id.Store(id)
 	c.mu.Lock()
 	c.table.add(p)
-	p.keep(brought)
+	p.charge(openBytes)
 	c.peer++
 	c.streams.Add(1)
 	c.mu.Unlock()
@@ -53,13 +53,13 @@ func (c *Conn) Attach(p *Port, id uint64, brought int) {
 // its number when its first frame is written. mate, if not nil, is the one
 // before it in a request that opens several. It returns what may be sent
 // on the stream at first.
-func (c *Conn) Begin(p *Port, s Stream, mate *Port) (credit uint64) {
-	p.c, p.s, p.own = c, s, true
-	if mate != nil {
-		mate.mate, p.led = p, true
+func (c *Conn) OpenLocal(p *Port, s Stream, sibling *Port) (credit uint64) {
+	p.c, p.s, p.local = c, s, true
+	if sibling != nil {
+		sibling.sibling, p.follower = p, true
 	}
-	p.initial = c.peerSettings.Load().InitialCredit
-	return p.initial
+	p.initialCredit = c.peerSettings.Load().InitialCredit
+	return p.initialCredit
 }
 
 // Conn is the connection.
@@ -75,15 +75,15 @@ func (p *Port) Forsake() bool {
 	if p.id.Load() != 0 {
 		return false
 	}
-	p.gone = true
+	p.retired = true
 	return true
 }
 
 // Ready implements actor.Link.
-func (p *Port) Ready(urgent bool) { p.c.out.ready(p.c, p, urgent, true) }
+func (p *Port) Ready(urgent bool) { p.c.out.schedule(p.c, p, urgent, true) }
 
 // ReadySoon implements actor.Link.
-func (p *Port) ReadySoon() { p.c.out.ready(p.c, p, false, false) }
+func (p *Port) ReadySoon() { p.c.out.schedule(p.c, p, false, false) }
 
 // Queued implements actor.Link.
 func (p *Port) Queued(delta int) {
@@ -108,27 +108,27 @@ func (c *Conn) room() bool {
 func (p *Port) AwaitRoom() { p.c.out.awaitRoom(p.c, p) }
 
 // Taken implements actor.Link.
-func (p *Port) Taken(cost int) { p.c.returned(cost) }
+func (p *Port) Taken(cost int) { p.c.returnCredit(cost) }
 
 // returned counts credit that goes back to the peer, and tells it at half the
 // window. The count is the connection's own: it waits for no stream.
-func (c *Conn) returned(cost int) {
-	n := c.taken.Add(uint64(cost))
+func (c *Conn) returnCredit(cost int) {
+	n := c.returned.Add(uint64(cost))
 	if c.pacing != frame.Granted {
 		c.wakeReader()
 		return
 	}
-	told := c.told.Load()
-	if n-told >= uint64(c.window/2) || c.streams.Load() == 0 || n-told >= c.peerHas(told) {
-		c.out.say(c, func(o *output) { o.credit = true })
+	told := c.advertised.Load()
+	if n-told >= uint64(c.window/2) || c.streams.Load() == 0 || n-told >= c.peerCredit(told) {
+		c.out.requestControl(c, func(o *output) { o.credit = true })
 	}
 }
 
 // peerHas is how much credit the peer has left, as far as we have seen what it
 // uses. Where streams that nobody reads hold most of the window, half a window
 // would never come back.
-func (c *Conn) peerHas(told uint64) uint64 {
-	total, used := told+uint64(c.window), c.arrived.Load()
+func (c *Conn) peerCredit(advertised uint64) uint64 {
+	total, used := advertised+uint64(c.window), c.creditSeen.Load()
 	if used > total {
 		return 0
 	}
@@ -153,22 +153,22 @@ func (p *Port) Grow(window, most int) int {
 	c := p.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	more := min(window, most-window, c.spare()/8)
+	more := min(window, most-window, c.spareWindow()/8)
 	if more <= 0 {
 		return window
 	}
-	c.given += more
+	c.extraWindows += more
 	return window + more
 }
 
 // spare is what may still be given to windows: the half of the connection's
 // window that the initial credits do not take.
-func (c *Conn) spare() int { return max(c.window/2-c.given, 0) }
+func (c *Conn) spareWindow() int { return max(c.window/2-c.extraWindows, 0) }
 
 // FirstWindow is the window for a stream whose user asked for want bytes; 0 asks
 // for the default. What is beyond the initial credit is at most half of what the
 // connection has left.
-func (c *Conn) FirstWindow(want int) (window, most int) {
+func (c *Conn) InitialWindow(want int) (window, most int) {
 	if c.pacing != frame.Granted {
 		return c.lim.SenderWindow, c.lim.SenderWindow
 	}
@@ -185,14 +185,14 @@ func (c *Conn) FirstWindow(want int) (window, most int) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	more := min(want-first, c.spare()/2)
-	c.given += more
+	more := min(want-first, c.spareWindow()/2)
+	c.extraWindows += more
 	return first + more, want
 }
 
 // FirstUnaccepted is what a peer may have unread on a stream that nobody has
 // accepted yet.
-func (c *Conn) FirstUnaccepted() int {
+func (c *Conn) UnacceptedWindow() int {
 	if c.pacing != frame.Granted {
 		return c.lim.SenderWindow
 	}
@@ -208,7 +208,7 @@ func (p *Port) Shrink(from, to int) {
 	}
 	if over := max(from-first, 0) - max(to-first, 0); over != 0 {
 		c.mu.Lock()
-		c.given -= over
+		c.extraWindows -= over
 		c.mu.Unlock()
 	}
 }
@@ -221,29 +221,29 @@ func (p *Port) Retire() { p.c.retire(p) }
 
 func (c *Conn) retire(p *Port) {
 	c.mu.Lock()
-	p.gone = true
-	p.keep(-int(p.brought))
+	p.retired = true
+	p.charge(-int(p.openBytes))
 	id := p.id.Load()
 	if id != 0 {
 		c.table.remove(id)
 	}
-	if p.own {
-		c.own--
+	if p.local {
+		c.local--
 	} else {
 		c.peer--
 	}
 	c.streams.Add(-1)
-	last := c.bare()
+	last := c.noStreams()
 	free := c.onFree
 	c.mu.Unlock()
-	c.out.leave(p, id == 0)
+	c.out.remove(p, id == 0)
 	if c.out.slots.n.Load() > 0 {
-		c.out.noSlot(p)
+		c.out.forgetSlot(p)
 	}
 	if last {
 		c.lastStreamGone()
 	}
-	if free != nil && p.own {
+	if free != nil && p.local {
 		free()
 	}
 }
@@ -251,12 +251,12 @@ func (c *Conn) retire(p *Port) {
 // lastStreamGone returns all credit that is owed, and ends a connection that was
 // only waiting for its streams.
 func (c *Conn) lastStreamGone() {
-	if c.pacing == frame.Granted && c.taken.Load() != c.told.Load() {
-		c.out.say(c, func(o *output) { o.credit = true })
+	if c.pacing == frame.Granted && c.returned.Load() != c.advertised.Load() {
+		c.out.requestControl(c, func(o *output) { o.credit = true })
 	}
 	c.keeper.quiet(c)
 	c.mu.Lock()
-	over := c.cause == nil && c.bare() && (c.away.final || c.away.remote)
+	over := c.cause == nil && c.noStreams() && (c.goAway.final || c.goAway.received)
 	c.mu.Unlock()
 	if over {
 		c.drained()

@@ -40,6 +40,6 @@ func (p *Port) addCredit(delta int64) error {
 
 // outdated is how much the peer's initial credit has changed since p was made, which it
 // has not heard of, for it had no number. The lock is held.
-func (c *Conn) outdated(p *Port) int64 {
-	return int64(c.peerSettings.Load().InitialCredit) - int64(p.initial)
+func (c *Conn) creditChange(p *Port) int64 {
+	return int64(c.peerSettings.Load().InitialCredit) - int64(p.initialCredit)
 }

@@ -20,11 +20,11 @@ func (p *Port) AwaitFull() {
 	o.slots.n.Store(int32(len(o.slots.of)))
 	o.mu.Unlock()
 	c.mu.Lock()
-	gone := p.gone
+	gone := p.retired
 	c.mu.Unlock()
 	switch {
 	case gone: // meanwhile: it did not find p
-		o.noSlot(p)
+		o.forgetSlot(p)
 	case !c.room():
 		o.withdrawSlots()
 	}
@@ -43,7 +43,7 @@ func (o *output) withdrawSlots() {
 }
 
 // noSlot forgets p, whose stream is over.
-func (o *output) noSlot(p *Port) {
+func (o *output) forgetSlot(p *Port) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.slots.of, p)

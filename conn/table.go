@@ -6,18 +6,18 @@ import "sync/atomic"
 // number's own place holds the stream, which is the rule: numbers are dense.
 // Everything else is done under the connection's lock.
 type table struct {
-	slots  atomic.Pointer[[]atomic.Pointer[Port]]
-	others map[uint64]*Port // whose place was taken
-	n      int
-	cut    uint64    // streams that ended before the peer had ended its half
-	ring   *[32]gone // of the last streams that ended; nil: none has
-	next   int
+	slots      atomic.Pointer[[]atomic.Pointer[Port]]
+	others     map[uint64]*Port // whose place was taken
+	n          int
+	endedEarly uint64           // streams that ended before the peer had ended its half
+	recent     *[32]endedStream // of the last streams that ended; nil: none has
+	next       int
 }
 
 // gone remembers a stream that ended, for frames that come after.
-type gone struct {
-	id       uint64
-	peerOver bool // the peer had said that nothing more would come
+type endedStream struct {
+	id     uint64
+	byPeer bool // the peer had said that nothing more would come
 }
 
 // place spreads both sides' numbers over the slots.
@@ -90,15 +90,15 @@ func (t *table) remove(id uint64) {
 		delete(t.others, id)
 	}
 	t.n--
-	over := p.peerOver.Load()
+	over := p.peerEnded.Load()
 	if !over {
-		t.cut++
+		t.endedEarly++
 	}
-	if t.ring == nil {
-		t.ring = new([32]gone)
+	if t.recent == nil {
+		t.recent = new([32]endedStream)
 	}
-	t.ring[t.next] = gone{id, over}
-	t.next = (t.next + 1) % len(t.ring)
+	t.recent[t.next] = endedStream{id, over}
+	t.next = (t.next + 1) % len(t.recent)
 }
 
 // all returns every stream.
@@ -119,13 +119,13 @@ func (t *table) all() []*Port {
 
 // peerOver tells whether the peer had ended stream id itself, as far as that is
 // still remembered.
-func (t *table) peerOver(id uint64) bool {
-	if t.ring == nil {
+func (t *table) peerEnded(id uint64) bool {
+	if t.recent == nil {
 		return false
 	}
-	for _, g := range t.ring {
+	for _, g := range t.recent {
 		if g.id == id {
-			return g.peerOver
+			return g.byPeer
 		}
 	}
 	return false

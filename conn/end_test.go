@@ -27,7 +27,7 @@ func (m *mortal) Lost(err error, _ bool) {
 	m.Retire()
 }
 
-// acceptor takes every stream, after before.
+// acceptor accepts every stream, after before.
 type acceptor struct {
 	nobody
 	before  func(c *Conn)
@@ -115,24 +115,24 @@ func TestUnopenedStreamsAreLostWithTheConnection(t *testing.T) {
 	a := &acceptor{}
 	c, _ := newMeeting(t, a)
 	c.Input(opening(1, 1))
-	unborn := &mortal{}
-	c.OpenLocal(&unborn.Port, unborn, nil)
+	unnumbered := &mortal{}
+	c.OpenLocal(&unnumbered.Port, unnumbered, nil)
 	c.out.cork()
-	unborn.Ready(true)
-	a.streams[0].onLost = func() { c.out.uncork(c, 0) }
+	unnumbered.Ready(true)
+	a.streams[0].onLost = func() { c.uncork(0) }
 	c.Close()
-	if len(unborn.lost) != 1 || unborn.ID() != 0 {
-		t.Errorf("told %v, number %d", unborn.lost, unborn.ID())
+	if len(unnumbered.lost) != 1 || unnumbered.ID() != 0 {
+		t.Errorf("told %v, number %d", unnumbered.lost, unnumbered.ID())
 	}
 }
 
-// What comes once the connection ends is refused, and its goodbye, which may be
+// What comes once the connection ends is refused, and its GOAWAY, which may be
 // the last that the peer reads, does not name it as served.
-func TestTheGoodbyeNamesNoStreamThatWasRefused(t *testing.T) {
+func TestGoAwayNamesNoStreamThatWasRefused(t *testing.T) {
 	a := &acceptor{}
 	c, l := newMeeting(t, a)
 	c.Input(opening(1, 1))
-	// Streams hear of the end before the goodbye is made.
+	// Streams hear of the end before the GOAWAY is made.
 	a.streams[0].onLost = func() { c.Input(opening(3, 2)) }
 	c.Close()
 	if len(a.streams) != 1 {
@@ -140,12 +140,12 @@ func TestTheGoodbyeNamesNoStreamThatWasRefused(t *testing.T) {
 	}
 	last := l.heard[len(l.heard)-1]
 	if last.Kind != frame.GoAway || last.Value != 1 {
-		t.Errorf("the goodbye: %+v", last)
+		t.Errorf("GOAWAY: %+v", last)
 	}
 }
 
 // A connection that ends in the midst of a drain says why: the drain's second
-// goodbye does not take the place of the last one.
+// GOAWAY does not take the place of the last one.
 func TestADrainDoesNotReplaceTheLastWord(t *testing.T) {
 	a := &acceptor{}
 	c, l := newMeeting(t, a)
@@ -157,11 +157,11 @@ func TestADrainDoesNotReplaceTheLastWord(t *testing.T) {
 	}
 	c.out.cork() // nothing is written yet
 	c.Fail("keepalive", frame.CodeKeepalive, errSilent)
-	c.drainSecond()
-	c.out.uncork(c, 0)
+	c.sendFinalGoAway()
+	c.uncork(0)
 	last := l.heard[len(l.heard)-1]
 	if last.Kind != frame.GoAway || last.Code != frame.CodeKeepalive {
-		t.Errorf("the goodbye: %+v", last)
+		t.Errorf("GOAWAY: %+v", last)
 	}
 }
 
@@ -190,7 +190,7 @@ func wantPanicTold(t *testing.T, input func(c *Conn, p []byte) bool) {
 		t.Fatalf("heard %+v", l.heard)
 	}
 	if f := l.heard[0]; f.Kind != frame.GoAway || f.Code != frame.CodeInternal || strings.Contains(f.Reason, "secret") {
-		t.Errorf("the goodbye: %+v", f)
+		t.Errorf("GOAWAY: %+v", f)
 	}
 	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "a secret") {
 		t.Errorf("this side is told %v", err)
@@ -245,7 +245,7 @@ func TestADrainBeginsAsAnotherPongComes(t *testing.T) {
 			defer close(done)
 			c.in.now = time.Now()
 			close(start)
-			for c.keeper.pinged.Load() == 1 {
+			for c.health.pinged.Load() == 1 {
 				_ = c.connFrame(&frame.Frame{Kind: frame.Pong, Value: 1})
 			}
 		}()

@@ -2,21 +2,10 @@ package conn
 
 import "github.com/sluicerpc/sluice/frame"
 
-// unopened is why a stream without a number will get none.
-func (c *Conn) whyUnnumbered() error {
-	if err := c.Err(); err != nil {
-		return err
-	}
-	return c.errGoingAway()
-}
-
-func (c *Conn) errGoingAway() *Error {
-	return &Error{Addr: c.cfg.Remote, Op: "open", Code: frame.CodeGoingAway, Remote: true, Err: ErrGoingAway}
-}
-
-// number gives p, and those opened with it, their numbers on the wire, in the
-// order of the first frames. closed is from when p was in line: then it was told.
-// One that another's request opens has its turn when that is written.
+// assignNumbers numbers p and its siblings when p's first frame is written: numbers
+// follow the order on the wire. A follower gets its number with the request that opens
+// it, and must wait until then. It returns false if p writes nothing now. noOpens is
+// from when p was taken from its list: if it was set, takeUnnumbered found p.
 func (c *Conn) assignNumbers(p *Port, noOpens bool) bool {
 	if noOpens {
 		return false
@@ -29,7 +18,7 @@ func (c *Conn) assignNumbers(p *Port, noOpens bool) bool {
 		c.mu.Unlock()
 		return false
 	}
-	if cause := c.cause; cause != nil && p.local { // its end did not find p
+	if cause := c.cause; cause != nil && p.local { // end did not find p
 		c.mu.Unlock()
 		p.s.Lost(cause, true)
 		return false
@@ -58,19 +47,7 @@ func (c *Conn) assignNumbers(p *Port, noOpens bool) bool {
 	}
 	c.out.pushReady(ready)
 	for _, id := range retired {
-		_ = c.out.reply(c, &frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})
+		_ = c.reply(&frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})
 	}
 	return ok
-}
-
-// turns puts streams in line for data, by the flush.
-func (o *output) pushReady(ps []*Port) {
-	if len(ps) == 0 {
-		return
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, p := range ps {
-		o.pushData(p)
-	}
 }

@@ -12,9 +12,9 @@ func TestDefaultLimitsAreInRange(t *testing.T) {
 	}
 }
 
-// A peer tells what it has read every ackEvery bytes: a writer that is bound to
-// less would wait for word that never comes.
-func TestBytesInFlightMustReachAnAcknowledgement(t *testing.T) {
+// A peer reports what it has read every reportEvery bytes: a writer that is bound to
+// less would wait for a report that never comes.
+func TestBytesInFlightMustReachAReport(t *testing.T) {
 	for bound, ok := range map[int]bool{4 << 10: false, reportEvery: false, 2*reportEvery - 1: false, 2 * reportEvery: true, Unlimited: true} {
 		err := Limits{InFlight: bound}.WithDefaults().Validate()
 		if ok != (err == nil) || !ok && !errors.Is(err, ErrLimits) {

@@ -149,8 +149,8 @@ func TestAFullSocketHandsTheOutputOver(t *testing.T) {
 	if want := 5 * (8 + 1000); wrote < want || s.sink.bytes != wrote {
 		t.Errorf("%d bytes were written of %d, %d at least", s.sink.bytes, wrote, want)
 	}
-	if s.c.keeper.waiting.Load() || s.c.out.flushing {
-		t.Errorf("all is written: a write waits %v, a flush is under way %v", s.c.keeper.waiting.Load(), s.c.out.flushing)
+	if s.c.health.waiting.Load() || s.c.out.flushing {
+		t.Errorf("all is written: a write waits %v, a flush is under way %v", s.c.health.waiting.Load(), s.c.out.flushing)
 	}
 }
 
@@ -233,7 +233,7 @@ func TestStreamsTakeTurns(t *testing.T) {
 	for _, p := range []*talker{big, small, third} {
 		p.Ready(false)
 	}
-	s.c.out.uncork(s.c, 0)
+	s.c.uncork(0)
 	if len(s.log) != 150 {
 		t.Fatalf("%d turns, want 150", len(s.log))
 	}
@@ -253,7 +253,7 @@ func TestControlFramesGoBeforeData(t *testing.T) {
 	s.c.out.cork()
 	bulk.Ready(false)
 	late.Ready(true)
-	s.c.out.uncork(s.c, 0)
+	s.c.uncork(0)
 	if s.log[0] != "late control" {
 		t.Errorf("began with %q", s.log[0])
 	}
@@ -324,14 +324,14 @@ func (f *full) more() bool { return f.input }
 
 // A sender stands still when it has not heard of what it sent: whatever is kept
 // back must be told when nothing more is there to be read.
-func TestReadIsToldWhenNoMoreIsThere(t *testing.T) {
+func TestReadIsReportedWhenNoMoreIsThere(t *testing.T) {
 	s := newStage(Limits{}, 1<<30)
 	f := &full{input: true}
 	f.c, s.c.tr = s.c, f
 	told := func(n int) uint64 {
 		s.c.in.bytesRead += uint64(n)
 		s.c.reportRead()
-		s.c.out.uncork(s.c, 0)
+		s.c.uncork(0)
 		return s.c.in.reported
 	}
 	if told(reportEvery); s.c.in.reported != reportEvery {
@@ -432,7 +432,7 @@ func TestRoomIsGivenInTurn(t *testing.T) {
 
 // A call that is given up before it could be written leaves nothing behind, however
 // long the peer goes on to read nothing.
-func TestStreamsThatAreGivenUpUnbornLeaveTheirLines(t *testing.T) {
+func TestStreamsThatAreAbortedUnnumberedLeaveTheirLists(t *testing.T) {
 	for name, order := range map[string][]int{"in order": {0, 1, 2, 3}, "from the end": {3, 2, 1, 0}, "from within": {1, 2, 0, 3}} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(Limits{}, 0) // without credit nobody finds room
@@ -471,7 +471,7 @@ func TestStreamsThatAreGivenUpUnbornLeaveTheirLines(t *testing.T) {
 }
 
 // Streams that are over wait for nothing any more, also where that never comes.
-func TestStreamsThatAreOverLeaveTheirLines(t *testing.T) {
+func TestStreamsThatAreOverLeaveTheirLists(t *testing.T) {
 	s := newStage(Limits{}, 0) // the peer grants nothing
 	o := &s.c.out
 	lines := func() [2]int { return [2]int{count(&o.data, dataLink), count(&o.room, roomLink)} }

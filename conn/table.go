@@ -2,19 +2,19 @@ package conn
 
 import "sync/atomic"
 
-// table finds a connection's streams by number. Lookups take no lock where the
-// number's own place holds the stream, which is the rule: numbers are dense.
-// Everything else is done under the connection's lock.
+// table finds a connection's streams by number. A lookup takes no lock where the stream
+// is in the slot of its number, which is the rule because numbers are dense. Everything
+// else is done under the connection's lock.
 type table struct {
 	slots      atomic.Pointer[[]atomic.Pointer[Port]]
-	others     map[uint64]*Port // whose place was taken
+	others     map[uint64]*Port // streams whose slot was in use
 	n          int
 	endedEarly uint64           // streams that ended before the peer had ended its half
 	recent     *[32]endedStream // of the last streams that ended; nil: none has
 	next       int
 }
 
-// gone remembers a stream that ended, for frames that come after.
+// endedStream remembers a stream that ended, for frames that arrive later.
 type endedStream struct {
 	id     uint64
 	byPeer bool // the peer had said that nothing more would come

@@ -3,6 +3,7 @@ package conn
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
@@ -51,22 +52,49 @@ func (s *sender) Fill(_ frame.Session, o *frame.Out, _ int, _ bool) (int, bool) 
 	return 64 + overhead, false
 }
 
+// answerer is a sender that sends a message for each that it receives.
+type answerer struct{ sender }
+
+func (a *answerer) Deliver(run *pool.Queue, _ time.Time) error {
+	run.Release()
+	a.Ready(false)
+	return nil
+}
+
 // The connection's part of one message that is sent while nothing else is: from the
 // request to the transport, which takes it at once. The peer reads as it is sent.
 func BenchmarkLoneSend(b *testing.B) {
-	s := newStage(Limits{}, 1<<30)
-	st := &sender{frame: saying(2, 64)}
-	s.c.PreparePeer(&st.Port, st)
-	s.c.OpenPeer(&st.Port, 2, 0)
-	b.ReportAllocs()
-	for b.Loop() {
-		st.Queued(64 + overhead)
+	const cost = 64 + overhead
+	bench := func(name string, send func(s *stage, st *answerer)) {
+		b.Run(name, func(b *testing.B) {
+			s := newStage(Limits{}, 1<<30)
+			st := &answerer{}
+			st.frame = saying(2, 64)
+			s.c.PreparePeer(&st.Port, st)
+			s.c.OpenPeer(&st.Port, 2, 0)
+			b.ReportAllocs()
+			for b.Loop() {
+				st.Queued(cost)
+				send(s, st)
+				st.Queued(-cost)
+				s.c.peerRead.Store(s.c.out.wrote.Load())
+				s.c.granted.Store(s.c.sentCost.Load() + 1<<30)
+			}
+			if want := b.N * cost; st.used < want {
+				b.Errorf("%d bytes were sent, want %d", st.used, want)
+			}
+		})
+	}
+	bench("in place", func(s *stage, st *answerer) {
+		s.c.out.tokens = 1
 		st.Ready(false)
-		st.Queued(-64 - overhead)
-		s.c.peerRead.Store(s.c.out.wrote.Load())
-		s.c.granted.Store(s.c.sentCost.Load() + 1<<30)
-	}
-	if want := b.N * (64 + overhead); st.used < want {
-		b.Errorf("%d bytes were sent, want %d", st.used, want)
-	}
+	})
+	bench("by another", func(s *stage, st *answerer) { // the sink's flush is a call
+		s.c.out.tokens = 0
+		st.Ready(false)
+	})
+	bench("answer", func(s *stage, st *answerer) {
+		s.c.in.used = 0 // nobody returns credit here
+		s.c.Input(st.frame)
+	})
 }

@@ -121,7 +121,9 @@ func (c *Conn) gather() bool {
 		return false
 	}
 	o.borrowScratch()
-	c.gatherControl()
+	if o.first == nil { // else there were no control frames when it was taken, a moment ago
+		c.gatherControl()
+	}
 	c.gatherData()
 	if o.o.Len() == 0 {
 		c.sessionEvents()
@@ -161,6 +163,10 @@ func (c *Conn) gatherControl() {
 func (c *Conn) gatherPending() (ports *Port, noOpens bool, last *frame.Frame) {
 	o := &c.out
 	o.mu.Lock()
+	if o.takeFirst() {
+		o.mu.Unlock()
+		return nil, false, nil
+	}
 	s := o.takeControl()
 	ports, noOpens = o.control.head, o.noOpens
 	o.control = list{}
@@ -209,34 +215,24 @@ func (c *Conn) encodePending(s *pendingControl) {
 // gatherData gives streams their turns.
 func (c *Conn) gatherData() {
 	o := &c.out
-	for {
-		o.mu.Lock()
-		p := o.data.popData()
-		if p == nil {
-			o.mu.Unlock()
-			return
-		}
+	p := o.first
+	if o.first = nil; p == nil {
+		p = o.nextTurn(nil)
+	}
+	for p != nil {
 		most := c.allowance()
 		if most < c.caps.LeastPiece {
-			o.data.pushFront(p)
-			// Set under the lock, and checked again: whoever makes the allowance grow
-			// changes its figures first, and then takes the lock to clear stalled.
-			o.stalled = true
-			again := c.allowance() >= c.caps.LeastPiece
-			o.stalled = !again
-			o.mu.Unlock()
-			if again {
-				continue
-			}
-			return
+			p = c.stall(p)
+			continue
 		}
 		if o.o.Len() >= gatherBytes && (o.o.Len() >= soleFactor*gatherBytes || !o.hasSoleSender()) {
-			o.data.pushFront(p)
+			o.mu.Lock()
+			o.putBack(p)
 			o.mu.Unlock()
 			return
 		}
-		o.mu.Unlock()
 		if p.id.Load() == 0 && !c.assignNumbers(p, o.opensAreOver()) {
+			p = o.nextTurn(nil)
 			continue
 		}
 		if p != o.soleSender {
@@ -244,10 +240,28 @@ func (c *Conn) gatherData() {
 		}
 		used, again := p.s.Fill(c.sess, &o.o, min(most, turnBytes), true)
 		c.sentCost.Add(uint64(used))
-		if again {
-			o.mu.Lock()
-			o.pushData(p)
-			o.mu.Unlock()
+		if !again {
+			p = nil
 		}
+		p = o.nextTurn(p)
 	}
+}
+
+// stall puts p back, because the allowance is too small for data, and returns nil. If
+// the allowance has grown meanwhile it returns the stream whose turn it is.
+//
+// Whoever makes the allowance grow changes its figures first, and then takes the lock to
+// clear stalled and start a flush. Here stalled is set under the lock before the figures
+// are read again. So either they are new here, or stalled is cleared after this.
+func (c *Conn) stall(p *Port) *Port {
+	o := &c.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.putBack(p)
+	o.stalled = true
+	if c.allowance() < c.caps.LeastPiece {
+		return nil
+	}
+	o.alone, o.stalled = false, false
+	return o.data.popData()
 }

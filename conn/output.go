@@ -28,7 +28,11 @@ type output struct {
 	pending  pendingControl
 	tokens   int8 // flushes that may be done in place
 
+	waiters atomic.Int32 // length of room, readable without the lock
+
 	// Owned by the flush.
+	first         *Port // taken out of data already: see takeFirst
+	alone         bool  // there were no others in data: see nextTurn
 	o             frame.Out
 	scratch       *pool.Scratch // memory of o.Buf; nil between flushes
 	vec           [][]byte      // what is left to write
@@ -125,15 +129,53 @@ func (o *output) pushData(p *Port) {
 	}
 }
 
-// pushReady gives streams a turn for data, in this flush.
+// pushReady gives streams a turn for data in this gather. The flush calls it.
 func (o *output) pushReady(ps []*Port) {
 	if len(ps) == 0 {
 		return
 	}
+	o.alone = false
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range ps {
 		o.pushData(p)
+	}
+}
+
+// takeFirst takes the first stream with data, if there are no control frames to write:
+// those come before data. It is called by the flush, or by who has just set flushing and
+// is about to flush in place: then gather needs no lock of its own. The lock is held.
+func (o *output) takeFirst() bool {
+	if o.due || o.control.head != nil {
+		o.alone = false
+		return false
+	}
+	o.first = o.data.popData()
+	o.alone = o.data.head == nil
+	return true
+}
+
+// nextTurn returns the stream whose turn is next, nil if there is none. last, if not nil,
+// had the last turn and has more data. After a stream that was alone it does not look:
+// if others have come meanwhile, endFlush finds them. The flush calls it.
+func (o *output) nextTurn(last *Port) *Port {
+	if last == nil && o.alone {
+		return nil
+	}
+	o.alone = false
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if last != nil {
+		o.pushData(last)
+	}
+	return o.data.popData()
+}
+
+// putBack returns p, whose turn it was, to the head of data, unless its stream has ended
+// since it was taken out. The lock is held.
+func (o *output) putBack(p *Port) {
+	if !p.removed {
+		o.data.pushFront(p)
 	}
 }
 
@@ -143,6 +185,7 @@ func (o *output) pushRoom(p *Port) {
 	if !p.inRoom && !p.removed {
 		p.inRoom = true
 		o.room.pushRoom(p)
+		o.waiters.Add(1)
 	}
 }
 
@@ -152,6 +195,7 @@ func (o *output) popRoom() *Port {
 	p := o.room.popRoom()
 	if p != nil {
 		p.inRoom = false
+		o.waiters.Add(-1)
 	}
 	return p
 }
@@ -170,6 +214,7 @@ func (o *output) remove(p *Port, unnumbered bool) {
 	}
 	if p.inRoom {
 		o.room.remove(p, roomLink)
+		o.waiters.Add(-1)
 	}
 	p.inData, p.inRoom, p.removed = false, false, true
 }

@@ -62,6 +62,7 @@ type talker struct {
 	full   int // and that there is none
 	onRoom func()
 	onTurn func() // for control frames
+	onData func() // in a turn for data
 }
 
 func (t *talker) Fill(sess frame.Session, o *frame.Out, most int, data bool) (int, bool) {
@@ -71,6 +72,9 @@ func (t *talker) Fill(sess frame.Session, o *frame.Out, most int, data bool) (in
 			t.onTurn()
 		}
 		return 0, false
+	}
+	if t.onData != nil {
+		t.onData()
 	}
 	n := min(t.size, most-overhead)
 	var run pool.Queue
@@ -222,6 +226,71 @@ func TestStreamsOfARequestWaitForIt(t *testing.T) {
 	}
 	if ids := []uint64{lead.ID(), mates[0].ID(), mates[1].ID()}; !slices.Equal(ids, []uint64{2, 4, 6}) {
 		t.Errorf("numbers %v", ids)
+	}
+}
+
+// What comes while a flush writes the only stream that had data is written by the same
+// flush: control frames before the data, and other streams.
+func TestWhatComesBesideALoneSendIsWritten(t *testing.T) {
+	for name, start := range map[string]func(s *stage, p *talker){
+		"in place":   func(s *stage, p *talker) { s.c.out.tokens = 1; p.Ready(false) },
+		"by another": func(s *stage, p *talker) { s.c.out.tokens = 0; p.Ready(false) },
+		"uncorked":   func(s *stage, p *talker) { s.c.out.cork(); p.Ready(false); s.c.uncork(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(Limits{}, 1<<20)
+			a, b := s.talker("a", 10, 2), s.talker("b", 10, 1)
+			a.onData = func() {
+				if a.onData = nil; a.turns == 2 {
+					b.Ready(false)
+					b.Ready(true)
+				}
+			}
+			start(s, a)
+			// a goes on in its own gather; b's control frame is then in the next one
+			got := strings.Join(s.log, ", ")
+			if got != "a, b, a, b control" {
+				t.Errorf("turns: %s", got)
+			}
+			if s.c.out.flushing || s.c.out.data.head != nil || s.c.out.control.head != nil || s.sink.bytes != int(s.c.out.wrote.Load()) {
+				t.Error("the flush has left something")
+			}
+			s.log, a.turns, b.turns = nil, 1, 1
+			a.onData = func() { b.Ready(false); b.Ready(true) }
+			start(s, a)
+			if got := strings.Join(s.log, ", "); got != "a, b control, b" {
+				t.Errorf("turns beside a lone message: %s", got)
+			}
+			if s.c.out.flushing || s.c.out.data.head != nil {
+				t.Error("the flush has left something")
+			}
+		})
+	}
+}
+
+// A stream that ends while it has the turn is not put back in line.
+func TestAStreamThatEndsInItsTurnIsNotPutBack(t *testing.T) {
+	s := newStage(Limits{}, 0) // without credit there is no data
+	o := &s.c.out
+	p, q := s.talker("p", 10, 1), s.talker("q", 10, 1)
+	o.flushing = true // a flush that has taken p, and then finds no credit
+	p.Ready(false)
+	q.Ready(false)
+	if !o.takeFirst() || o.first != &p.Port {
+		t.Fatal("p is not the first")
+	}
+	p.Retire()
+	o.first = nil
+	if next := s.c.stall(&p.Port); next != nil {
+		t.Error("a turn without credit")
+	}
+	if !o.stalled || o.data.head != &q.Port || count(&o.data, dataLink) != 1 {
+		t.Errorf("stalled: %v, in line: %d, want q alone", o.stalled, count(&o.data, dataLink))
+	}
+	s.c.granted.Store(1000) // just before the lock is taken
+	o.putBack(o.data.popData())
+	if next := s.c.stall(o.data.popData()); next != &q.Port || o.stalled {
+		t.Errorf("there is credit again: the turn is %p's, want q's; stalled: %v", next, o.stalled)
 	}
 }
 
@@ -424,6 +493,9 @@ func TestRoomIsGivenInTurn(t *testing.T) {
 			t.Fatalf("%v told of room that there is not", order)
 		}
 		first.Queued(-size)
+		if n := s.c.out.waiters.Load(); n != 0 {
+			t.Errorf("%d streams wait, and were told", n)
+		}
 		if len(order) != 3 || order[0] != "a" || order[1] != "b" || order[2] != "c" {
 			t.Errorf("a queue of %d bytes: told of room: %v, want a, b, c", size, order)
 		}
@@ -489,7 +561,7 @@ func TestStreamsThatAreOverLeaveTheirLists(t *testing.T) {
 		p.Retire()
 		p.Ready(false) // it was about to ask
 		p.AwaitRoom()
-		if left := len(ts) - i - 1; lines() != [2]int{left, left} {
+		if left := len(ts) - i - 1; lines() != [2]int{left, left} || int(o.waiters.Load()) != left {
 			t.Errorf("%v are left in line for data and for room, want %d each", lines(), left)
 		}
 	}

@@ -10,16 +10,21 @@ func (c *Conn) room() bool {
 }
 
 // awaitRoom adds p to the streams that wait for room.
+//
+// It adds p first, and then checks whether there is room. wakeRoom's callers make room
+// first, and then check whether anybody waits. So at least one of the two sees what the
+// other has done.
 func (c *Conn) awaitRoom(p *Port) {
 	c.out.pushRoom(p)
-	if c.room() { // it came free before p was added
+	if c.room() {
 		c.wakeRoom()
 	}
 }
 
-// wakeRoom calls RoomFree of waiting streams, in order, as long as there is room.
+// wakeRoom calls RoomFree of waiting streams, in order, as long as there is room. Its
+// caller has just made room.
 func (c *Conn) wakeRoom() {
-	for c.room() {
+	for c.out.waiters.Load() > 0 && c.room() {
 		p := c.out.popRoom()
 		if p == nil {
 			return

@@ -44,6 +44,7 @@ func (c *Conn) startFlush(blocked bool) {
 	inPlace := o.tokens > 0 && c.tr.inPlace()
 	if inPlace {
 		o.tokens--
+		o.takeFirst()
 	}
 	o.mu.Unlock()
 	if inPlace {
@@ -67,8 +68,12 @@ func (c *Conn) uncork(messages int) {
 		return
 	}
 	o.flushing = true
+	inPlace := c.tr.inPlace()
+	if inPlace {
+		o.takeFirst()
+	}
 	o.mu.Unlock()
-	if c.tr.inPlace() {
+	if inPlace {
 		c.flushInPlace()
 		return
 	}

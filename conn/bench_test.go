@@ -17,7 +17,7 @@ func BenchmarkInput(b *testing.B) {
 	for _, run := range []int{1, 8, burst} {
 		b.Run(fmt.Sprintf("runs=%d", run), func(b *testing.B) {
 			s := newStage(Limits{ConnWindow: 1 << 30}, 1<<30)
-			ports := []*talker{s.talker("a", 64, 0), s.talker("b", 64, 0)}
+			ports := []*fakeStream{s.stream("a", 64, 0), s.stream("b", 64, 0)}
 			enc := native.New(native.DefaultMaxFragment)
 			var o frame.Out
 			for i := range burst / run {
@@ -42,7 +42,7 @@ func BenchmarkInput(b *testing.B) {
 
 // sender is a stream that has one message of 64 bytes a turn, encoded already.
 type sender struct {
-	talker
+	fakeStream
 	frame []byte
 }
 

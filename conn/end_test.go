@@ -13,13 +13,13 @@ import (
 )
 
 // mortal is a stream that notes its end.
-type mortal struct {
-	talker
+type endingStream struct {
+	fakeStream
 	lost   []error
 	onLost func()
 }
 
-func (m *mortal) Lost(err error, _ bool) {
+func (m *endingStream) Lost(err error, _ bool) {
 	m.lost = append(m.lost, err)
 	if f := m.onLost; f != nil {
 		f()
@@ -29,9 +29,9 @@ func (m *mortal) Lost(err error, _ bool) {
 
 // acceptor accepts every stream, after before.
 type acceptor struct {
-	nobody
+	refuser
 	before  func(c *Conn)
-	streams []*mortal
+	streams []*endingStream
 }
 
 func (a *acceptor) Open(c *Conn, f *frame.Frame) *Refusal {
@@ -39,7 +39,7 @@ func (a *acceptor) Open(c *Conn, f *frame.Frame) *Refusal {
 		a.before(c)
 	}
 	for i := range f.Grants {
-		m := &mortal{}
+		m := &endingStream{}
 		c.PreparePeer(&m.Port, m)
 		c.OpenPeer(&m.Port, f.Stream+2*uint64(i), 0)
 		a.streams = append(a.streams, m)
@@ -50,13 +50,13 @@ func (a *acceptor) Open(c *Conn, f *frame.Frame) *Refusal {
 func (*acceptor) Closed(*Conn, error) {}
 
 // listener is a transport that reads what it is given to write.
-type listener struct {
+type decodingSink struct {
 	sink
-	sess  *native.Session
-	heard []frame.Frame
+	sess   *native.Session
+	frames []frame.Frame
 }
 
-func (l *listener) write(v [][]byte) (int, error) {
+func (l *decodingSink) write(v [][]byte) (int, error) {
 	for _, p := range v {
 		for {
 			var f frame.Frame
@@ -65,20 +65,20 @@ func (l *listener) write(v [][]byte) (int, error) {
 			if err != nil || f.Kind == frame.None {
 				break
 			}
-			l.heard = append(l.heard, f)
+			l.frames = append(l.frames, f)
 		}
 	}
 	return l.sink.write(v)
 }
-func (l *listener) spawn() { l.c.flush() }
+func (l *decodingSink) spawn() { l.c.flush() }
 
-func newMeeting(t *testing.T, h Handler) (*Conn, *listener) {
+func newDecoded(t *testing.T, h Handler) (*Conn, *decodingSink) {
 	t.Helper()
 	c := newConn(Config{
 		Session: native.New(native.DefaultMaxFragment), Limits: limits(Limits{}), Timers: &timers.Queue{},
 		Peer: frame.Settings{ConnCredit: 1 << 20, MaxStreams: 100}, Handler: h,
 	})
-	l := &listener{sink: sink{c: c}, sess: native.New(native.DefaultMaxFragment)}
+	l := &decodingSink{sink: sink{c: c}, sess: native.New(native.DefaultMaxFragment)}
 	c.tr = l
 	t.Cleanup(c.finish) // and its timer
 	return c, l
@@ -94,7 +94,7 @@ func opening(id uint64, n int) []byte {
 // first, the streams hear of it, once.
 func TestStreamsOpenedWhileTheConnectionEndsAreLost(t *testing.T) {
 	a := &acceptor{before: func(c *Conn) { c.Close() }}
-	c, _ := newMeeting(t, a)
+	c, _ := newDecoded(t, a)
 	c.Input(opening(1, 3))
 	if len(a.streams) != 3 {
 		t.Fatalf("%d streams", len(a.streams))
@@ -113,9 +113,9 @@ func TestStreamsOpenedWhileTheConnectionEndsAreLost(t *testing.T) {
 // others are told: it gives them none any more.
 func TestUnopenedStreamsAreLostWithTheConnection(t *testing.T) {
 	a := &acceptor{}
-	c, _ := newMeeting(t, a)
+	c, _ := newDecoded(t, a)
 	c.Input(opening(1, 1))
-	unnumbered := &mortal{}
+	unnumbered := &endingStream{}
 	c.OpenLocal(&unnumbered.Port, unnumbered, nil)
 	c.out.cork()
 	unnumbered.Ready(true)
@@ -130,7 +130,7 @@ func TestUnopenedStreamsAreLostWithTheConnection(t *testing.T) {
 // the last that the peer reads, does not name it as served.
 func TestGoAwayNamesNoStreamThatWasRefused(t *testing.T) {
 	a := &acceptor{}
-	c, l := newMeeting(t, a)
+	c, l := newDecoded(t, a)
 	c.Input(opening(1, 1))
 	// Streams hear of the end before the GOAWAY is made.
 	a.streams[0].onLost = func() { c.Input(opening(3, 2)) }
@@ -138,7 +138,7 @@ func TestGoAwayNamesNoStreamThatWasRefused(t *testing.T) {
 	if len(a.streams) != 1 {
 		t.Errorf("%d streams were taken", len(a.streams))
 	}
-	last := l.heard[len(l.heard)-1]
+	last := l.frames[len(l.frames)-1]
 	if last.Kind != frame.GoAway || last.Value != 1 {
 		t.Errorf("GOAWAY: %+v", last)
 	}
@@ -148,10 +148,10 @@ func TestGoAwayNamesNoStreamThatWasRefused(t *testing.T) {
 // GOAWAY does not take the place of the last one.
 func TestADrainDoesNotReplaceTheLastWord(t *testing.T) {
 	a := &acceptor{}
-	c, l := newMeeting(t, a)
+	c, l := newDecoded(t, a)
 	c.Input(opening(1, 1))
 	c.Drain()
-	ping := l.heard[len(l.heard)-1]
+	ping := l.frames[len(l.frames)-1]
 	if ping.Kind != frame.Ping {
 		t.Fatalf("heard %+v", ping)
 	}
@@ -159,16 +159,16 @@ func TestADrainDoesNotReplaceTheLastWord(t *testing.T) {
 	c.Fail("keepalive", frame.CodeKeepalive, errSilent)
 	c.sendFinalGoAway()
 	c.uncork(0)
-	last := l.heard[len(l.heard)-1]
+	last := l.frames[len(l.frames)-1]
 	if last.Kind != frame.GoAway || last.Code != frame.CodeKeepalive {
 		t.Errorf("GOAWAY: %+v", last)
 	}
 }
 
 // faulty is a stream whose code panics.
-type faulty struct{ talker }
+type panickingStream struct{ fakeStream }
 
-func (*faulty) Deliver(*pool.Queue, time.Time) error { panic("a secret") }
+func (*panickingStream) Deliver(*pool.Queue, time.Time) error { panic("a secret") }
 
 // A panic on the reader ends the connection while the output is held back. The peer is
 // told all the same, but not what of.
@@ -179,17 +179,17 @@ func TestAPanicOnTheReaderIsTold(t *testing.T) {
 // wantPanicTold has a transport hand on a message on which the program panics.
 func wantPanicTold(t *testing.T, input func(c *Conn, p []byte) bool) {
 	t.Helper()
-	c, l := newMeeting(t, &acceptor{})
-	st := &faulty{}
+	c, l := newDecoded(t, &acceptor{})
+	st := &panickingStream{}
 	c.PreparePeer(&st.Port, st)
 	c.OpenPeer(&st.Port, 1, 0)
 	if input(c, saying(1, 5)) {
 		t.Error("the reader goes on")
 	}
-	if len(l.heard) != 1 {
-		t.Fatalf("heard %+v", l.heard)
+	if len(l.frames) != 1 {
+		t.Fatalf("heard %+v", l.frames)
 	}
-	if f := l.heard[0]; f.Kind != frame.GoAway || f.Code != frame.CodeInternal || strings.Contains(f.Reason, "secret") {
+	if f := l.frames[0]; f.Kind != frame.GoAway || f.Code != frame.CodeInternal || strings.Contains(f.Reason, "secret") {
 		t.Errorf("GOAWAY: %+v", f)
 	}
 	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "a secret") {
@@ -209,7 +209,7 @@ func saying(id uint64, n int) []byte {
 // A drain's second step waits for the answer to the drain's own ping: an answer to
 // another one, that came while the drain began, says nothing of its first step.
 func TestADrainWaitsForItsOwnPong(t *testing.T) {
-	c, l := newMeeting(t, &acceptor{})
+	c, l := newDecoded(t, &acceptor{})
 	c.Input(opening(1, 1))
 	c.ping(1)
 	c.Drain()
@@ -225,9 +225,9 @@ func TestADrainWaitsForItsOwnPong(t *testing.T) {
 	if pong(1) {
 		t.Error("the second step was taken by the answer to another ping")
 	}
-	own := l.heard[len(l.heard)-1]
+	own := l.frames[len(l.frames)-1]
 	if own.Kind != frame.Ping || own.Value == 1 {
-		t.Fatalf("heard %+v", l.heard)
+		t.Fatalf("heard %+v", l.frames)
 	}
 	if !pong(own.Value) {
 		t.Error("the answer to the drain's ping was not taken")
@@ -237,7 +237,7 @@ func TestADrainWaitsForItsOwnPong(t *testing.T) {
 // The same where the other answer comes at the very moment.
 func TestADrainBeginsAsAnotherPongComes(t *testing.T) {
 	for i := range 300 {
-		c, l := newMeeting(t, &acceptor{})
+		c, l := newDecoded(t, &acceptor{})
 		c.Input(opening(1, 1))
 		c.ping(1)
 		start, done := make(chan struct{}), make(chan struct{})
@@ -259,7 +259,7 @@ func TestADrainBeginsAsAnotherPongComes(t *testing.T) {
 		final := c.goAway.final
 		c.mu.Unlock()
 		if final {
-			t.Fatalf("run %d: the second step was taken by the answer to another ping: %+v", i, l.heard)
+			t.Fatalf("run %d: the second step was taken by the answer to another ping: %+v", i, l.frames)
 		}
 		c.finish()
 	}
@@ -267,7 +267,7 @@ func TestADrainBeginsAsAnotherPongComes(t *testing.T) {
 
 // One ping has one answer: others are counted as what changes nothing.
 func TestPongsThatNobodyAskedForAreCounted(t *testing.T) {
-	c, _ := newMeeting(t, &acceptor{})
+	c, _ := newDecoded(t, &acceptor{})
 	c.ping(1)
 	c.in.now = time.Now()
 	n := 0

@@ -21,5 +21,5 @@ func (e *Engine) Serve(net.Conn, Config, []byte, func(*Conn)) (*Conn, error) {
 	return nil, errors.ErrUnsupported
 }
 
-// Loops tells that no connection can be put on an event loop.
+// Loops reports that no connection can be served by an event loop.
 func Loops(net.Conn) bool { return false }

@@ -29,13 +29,13 @@ type Limits struct {
 	MaxKeys     int // fields of metadata; default 128
 	MaxOffers   int // offers of a server that wait to be accepted; default 1,024
 
-	StreamWindow   int // bytes unread that a stream may grow to; default 1 MiB
+	StreamWindow   int // bytes unread that the window of a stream may grow to; default 1 MiB
 	ConnWindow     int // bytes unread on a connection; default 16 MiB
-	SenderWindow   int // bytes unread on a stream whose sender chooses its window itself; on its connection, four times that; beyond either a stream is reset, preferably one that nobody reads; default 16 MiB
-	AssemblyBudget int // bytes of messages in fragments on a connection beyond the windows, and as many of what comes with opens; default 64 MiB, or MaxMessage if that is more
-	Memory         int // bytes held unread and unwritten, and of opens, answers and ends, a server; default 70 % of GOMEMLIMIT where that is set, else Unlimited
+	SenderWindow   int // bytes unread on a stream whose sender chooses its window itself; on its connection, four times that; beyond either a stream is reset, preferably one that nobody reads; default 16 MiB, or twice MaxMessage if that is more
+	AssemblyBudget int // bytes of messages in fragments on a connection, beyond the windows, and as many of requests and metadata; default 64 MiB, or MaxMessage if that is more
+	Memory         int // bytes that the connections of a server hold: unread, unwritten, and of requests and metadata; default 70 % of GOMEMLIMIT if that is set, else Unlimited
 	OutQueue       int // bytes accepted and not written on a connection; default 1 MiB
-	InFlight       int // bytes written and not read by the peer's loop; default 256 KiB, at least 128 KiB, grown as the path needs; four times that for a stream that alone sends
+	InFlight       int // bytes written and not read by the peer, at first: it grows as the path needs; default 256 KiB, at least 128 KiB; four times that for a stream that alone sends
 
 	KeepaliveInterval time.Duration // a silent peer is pinged after this; default 30 s, or what its protocol says
 	KeepaliveTimeout  time.Duration // time to answer; default 20 s
@@ -102,7 +102,7 @@ func (l *Limits) durations() []span {
 	}
 }
 
-// memoryShare is the part of GOMEMLIMIT, in percent, that messages may take.
+// memoryShare is the default of Memory, in percent of GOMEMLIMIT.
 const memoryShare = 70
 
 func memoryDefault() int {
@@ -116,7 +116,7 @@ func memoryDefault() int {
 // maxLimit is the largest window and message.
 const maxLimit = 1 << 30
 
-// ErrLimits is what Validate wraps.
+// ErrLimits is the error of Validate, with details.
 var ErrLimits = errors.New("sluice: limit out of range")
 
 // Validate checks limits that WithDefaults has completed.

@@ -51,7 +51,7 @@ func (s *sink) close()           {}
 func (s *sink) sever()           {}
 
 // talker is a stream that has something to say for a number of turns.
-type talker struct {
+type fakeStream struct {
 	Port
 	name   string
 	size   int // of its messages
@@ -65,7 +65,7 @@ type talker struct {
 	onData func() // in a turn for data
 }
 
-func (t *talker) Fill(sess frame.Session, o *frame.Out, most int, data bool) (int, bool) {
+func (t *fakeStream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (int, bool) {
 	if !data {
 		*t.log = append(*t.log, t.name+" control")
 		if t.onTurn != nil {
@@ -86,19 +86,19 @@ func (t *talker) Fill(sess frame.Session, o *frame.Out, most int, data bool) (in
 	return (n + overhead), t.turns > 0
 }
 
-func (t *talker) RoomFree() {
+func (t *fakeStream) RoomFree() {
 	t.freed++
 	if t.onRoom != nil {
 		t.onRoom()
 	}
 }
-func (t *talker) RoomGone()                                  { t.full++ }
-func (t *talker) Deliver(run *pool.Queue, _ time.Time) error { run.Release(); return nil }
-func (t *talker) Fragment(*frame.Frame, time.Time) error     { return nil }
-func (t *talker) Control(*frame.Frame) error                 { return nil }
-func (t *talker) ReadProgress() (int, uint64)                { return 0, 0 }
-func (t *talker) Evict(string)                               {}
-func (t *talker) Lost(error, bool)                           {}
+func (t *fakeStream) RoomGone()                                  { t.full++ }
+func (t *fakeStream) Deliver(run *pool.Queue, _ time.Time) error { run.Release(); return nil }
+func (t *fakeStream) Fragment(*frame.Frame, time.Time) error     { return nil }
+func (t *fakeStream) Control(*frame.Frame) error                 { return nil }
+func (t *fakeStream) ReadProgress() (int, uint64)                { return 0, 0 }
+func (t *fakeStream) Evict(string)                               {}
+func (t *fakeStream) Lost(error, bool)                           {}
 
 // stage is a connection that writes into a sink, with streams that talk.
 type stage struct {
@@ -124,8 +124,8 @@ func newStage(l Limits, credit int) *stage {
 	return s
 }
 
-func (s *stage) talker(name string, size, turns int) *talker {
-	t := &talker{name: name, size: size, turns: turns, log: &s.log}
+func (s *stage) stream(name string, size, turns int) *fakeStream {
+	t := &fakeStream{name: name, size: size, turns: turns, log: &s.log}
 	s.c.PreparePeer(&t.Port, t)
 	s.n += 2
 	s.c.OpenPeer(&t.Port, s.n, 0)
@@ -147,7 +147,7 @@ func (s *stage) count(name string, log []string) (n int) {
 func TestAFullSocketHandsTheOutputOver(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
 	s.sink.full = 8
-	a := s.talker("a", 1000, 5)
+	a := s.stream("a", 1000, 5)
 	a.Ready(false)
 	wrote := int(s.c.out.wrote.Load())
 	if want := 5 * (8 + 1000); wrote < want || s.sink.bytes != wrote {
@@ -162,7 +162,7 @@ func TestAFullSocketHandsTheOutputOver(t *testing.T) {
 // be opened with it: the peer will not hear of them.
 func TestAForsakenStreamGetsNoNumber(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
-	first, second := &talker{name: "first", log: &s.log}, &talker{name: "second", log: &s.log}
+	first, second := &fakeStream{name: "first", log: &s.log}, &fakeStream{name: "second", log: &s.log}
 	s.c.OpenLocal(&first.Port, first, nil)
 	s.c.OpenLocal(&second.Port, second, &first.Port)
 	if !first.Forsake() {
@@ -172,7 +172,7 @@ func TestAForsakenStreamGetsNoNumber(t *testing.T) {
 	if a, b := first.ID(), second.ID(); a != 0 || b != 0 || len(s.log) > 0 {
 		t.Errorf("numbers %d and %d, asked: %v", a, b, s.log)
 	}
-	third := &talker{name: "third", log: &s.log}
+	third := &fakeStream{name: "third", log: &s.log}
 	s.c.OpenLocal(&third.Port, third, nil)
 	third.Ready(true)
 	if third.ID() == 0 || third.Forsake() {
@@ -209,12 +209,12 @@ func TestNumbersRunOut(t *testing.T) {
 // data in time for the data.
 func TestStreamsOfARequestWaitForIt(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
-	lead := &talker{name: "lead", log: &s.log}
-	mates := []*talker{{name: "one", size: 10, turns: 2, log: &s.log}, {name: "two", size: 10, turns: 1, log: &s.log}}
+	lead := &fakeStream{name: "lead", log: &s.log}
+	mates := []*fakeStream{{name: "one", size: 10, turns: 2, log: &s.log}, {name: "two", size: 10, turns: 1, log: &s.log}}
 	s.c.OpenLocal(&lead.Port, lead, nil)
 	s.c.OpenLocal(&mates[0].Port, mates[0], &lead.Port)
 	s.c.OpenLocal(&mates[1].Port, mates[1], &mates[0].Port)
-	a := s.talker("a", 10, 1)
+	a := s.stream("a", 10, 1)
 	a.onTurn = func() {
 		lead.Ready(true)
 		mates[1].Ready(false)
@@ -232,14 +232,14 @@ func TestStreamsOfARequestWaitForIt(t *testing.T) {
 // What comes while a flush writes the only stream that had data is written by the same
 // flush: control frames before the data, and other streams.
 func TestWhatComesBesideALoneSendIsWritten(t *testing.T) {
-	for name, start := range map[string]func(s *stage, p *talker){
-		"in place":   func(s *stage, p *talker) { s.c.out.tokens = 1; p.Ready(false) },
-		"by another": func(s *stage, p *talker) { s.c.out.tokens = 0; p.Ready(false) },
-		"uncorked":   func(s *stage, p *talker) { s.c.out.cork(); p.Ready(false); s.c.uncork(0) },
+	for name, start := range map[string]func(s *stage, p *fakeStream){
+		"in place":   func(s *stage, p *fakeStream) { s.c.out.tokens = 1; p.Ready(false) },
+		"by another": func(s *stage, p *fakeStream) { s.c.out.tokens = 0; p.Ready(false) },
+		"uncorked":   func(s *stage, p *fakeStream) { s.c.out.cork(); p.Ready(false); s.c.uncork(0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(Limits{}, 1<<20)
-			a, b := s.talker("a", 10, 2), s.talker("b", 10, 1)
+			a, b := s.stream("a", 10, 2), s.stream("b", 10, 1)
 			a.onData = func() {
 				if a.onData = nil; a.turns == 2 {
 					b.Ready(false)
@@ -272,7 +272,7 @@ func TestWhatComesBesideALoneSendIsWritten(t *testing.T) {
 func TestAStreamThatEndsInItsTurnIsNotPutBack(t *testing.T) {
 	s := newStage(Limits{}, 0) // without credit there is no data
 	o := &s.c.out
-	p, q := s.talker("p", 10, 1), s.talker("q", 10, 1)
+	p, q := s.stream("p", 10, 1), s.stream("q", 10, 1)
 	o.flushing = true // a flush that has taken p, and then finds no credit
 	p.Ready(false)
 	q.Ready(false)
@@ -296,10 +296,10 @@ func TestAStreamThatEndsInItsTurnIsNotPutBack(t *testing.T) {
 
 func TestStreamsTakeTurns(t *testing.T) {
 	s := newStage(Limits{InFlight: Unlimited}, 1<<30)
-	big, small := s.talker("big", 60<<10, 50), s.talker("small", 64, 50)
-	third := s.talker("third", 1<<10, 50)
+	big, small := s.stream("big", 60<<10, 50), s.stream("small", 64, 50)
+	third := s.stream("third", 1<<10, 50)
 	s.c.out.cork()
-	for _, p := range []*talker{big, small, third} {
+	for _, p := range []*fakeStream{big, small, third} {
 		p.Ready(false)
 	}
 	s.c.uncork(0)
@@ -318,7 +318,7 @@ func TestStreamsTakeTurns(t *testing.T) {
 
 func TestControlFramesGoBeforeData(t *testing.T) {
 	s := newStage(Limits{InFlight: Unlimited}, 1<<30)
-	bulk, late := s.talker("bulk", 60<<10, 100), s.talker("late", 64, 1)
+	bulk, late := s.stream("bulk", 60<<10, 100), s.stream("late", 64, 1)
 	s.c.out.cork()
 	bulk.Ready(false)
 	late.Ready(true)
@@ -333,7 +333,7 @@ func TestControlFramesGoBeforeData(t *testing.T) {
 func TestBytesInFlightAreBounded(t *testing.T) {
 	const bound = 256 << 10
 	s := newStage(Limits{InFlight: bound}, 1<<30)
-	s.talker("bulk", 32<<10, 1000).Ready(false)
+	s.stream("bulk", 32<<10, 1000).Ready(false)
 	if s.sink.bytes > bound+bound/4 || s.sink.bytes < bound/2 {
 		t.Fatalf("%d bytes written unread, the bound is %d", s.sink.bytes, bound)
 	}
@@ -355,7 +355,7 @@ func TestBytesInFlightAreBounded(t *testing.T) {
 func TestAStreamAloneMayHaveMoreInFlight(t *testing.T) {
 	const bound = 256 << 10
 	s := newStage(Limits{InFlight: bound}, 1<<30)
-	s.talker("bulk", 32<<10, 1<<20).Ready(false)
+	s.stream("bulk", 32<<10, 1<<20).Ready(false)
 	// flight has the peer read everything, and returns how much is written then.
 	flight := func() int {
 		before := s.sink.bytes
@@ -376,7 +376,7 @@ func TestAStreamAloneMayHaveMoreInFlight(t *testing.T) {
 	if n := flight(); n < soleFactor*bound/2 || n > (soleFactor+1)*bound {
 		t.Errorf("%d bytes in flight of a stream alone, want about %d", n, soleFactor*bound)
 	}
-	s.talker("other", 64, 1).Ready(false)
+	s.stream("other", 64, 1).Ready(false)
 	flight()
 	if n := flight(); n > bound+bound/4 {
 		t.Errorf("%d bytes in flight after another stream has sent", n)
@@ -384,18 +384,18 @@ func TestAStreamAloneMayHaveMoreInFlight(t *testing.T) {
 }
 
 // full is a sink that knows of more input.
-type full struct {
+type moreSink struct {
 	sink
 	input bool
 }
 
-func (f *full) more() bool { return f.input }
+func (f *moreSink) more() bool { return f.input }
 
 // A sender stands still when it has not heard of what it sent: whatever is kept
 // back must be told when nothing more is there to be read.
 func TestReadIsReportedWhenNoMoreIsThere(t *testing.T) {
 	s := newStage(Limits{}, 1<<30)
-	f := &full{input: true}
+	f := &moreSink{input: true}
 	f.c, s.c.tr = s.c, f
 	told := func(n int) uint64 {
 		s.c.in.bytesRead += uint64(n)
@@ -425,7 +425,7 @@ func TestReadIsReportedWhenNoMoreIsThere(t *testing.T) {
 
 func TestDataStaysWithinTheConnectionsCredit(t *testing.T) {
 	s := newStage(Limits{InFlight: Unlimited}, 1000)
-	a, b := s.talker("a", 300, 100), s.talker("b", 300, 100)
+	a, b := s.stream("a", 300, 100), s.stream("b", 300, 100)
 	a.Ready(false)
 	b.Ready(false)
 	if a.used+b.used > 1000 || a.used+b.used < 1000-overhead {
@@ -449,7 +449,7 @@ func TestDataStaysWithinTheConnectionsCredit(t *testing.T) {
 // over is not remembered.
 func TestNoRoomIsTold(t *testing.T) {
 	s := newStage(Limits{OutQueue: 1000}, 1<<30)
-	a, b, over := s.talker("a", 64, 1), s.talker("b", 64, 1), s.talker("over", 64, 1)
+	a, b, over := s.stream("a", 64, 1), s.stream("b", 64, 1), s.stream("over", 64, 1)
 	a.AwaitFull()
 	a.AwaitFull()
 	over.AwaitFull()
@@ -477,14 +477,14 @@ func TestNoRoomIsTold(t *testing.T) {
 func TestRoomIsGivenInTurn(t *testing.T) {
 	for _, size := range []int{1, 2, 1000} {
 		s := newStage(Limits{OutQueue: size}, 1<<30)
-		first := s.talker("first", 64, 1)
+		first := s.stream("first", 64, 1)
 		first.Queued(size) // full
 		if first.Room() {
 			t.Fatalf("a queue of %d bytes has room for more than %d", size, size)
 		}
 		var order []string
 		for _, name := range []string{"a", "b", "c"} {
-			p := s.talker(name, 64, 1)
+			p := s.stream(name, 64, 1)
 			p.onRoom = func() { order = append(order, name) }
 			p.AwaitRoom()
 			p.AwaitRoom() // is in line already
@@ -510,9 +510,9 @@ func TestStreamsThatAreAbortedUnnumberedLeaveTheirLists(t *testing.T) {
 			s := newStage(Limits{}, 0) // without credit nobody finds room
 			o := &s.c.out
 			o.flushing = true // a write that does not return
-			ts := make([]*talker, 4)
+			ts := make([]*fakeStream, 4)
 			for i := range ts {
-				ts[i] = &talker{log: &s.log}
+				ts[i] = &fakeStream{log: &s.log}
 				if err := s.c.Reserve(1, false); err != nil {
 					t.Fatal(err)
 				}
@@ -531,7 +531,7 @@ func TestStreamsThatAreAbortedUnnumberedLeaveTheirLists(t *testing.T) {
 					}
 				}
 			}
-			last := &talker{log: &s.log}
+			last := &fakeStream{log: &s.log}
 			s.c.OpenLocal(&last.Port, last, nil)
 			last.Ready(true)
 			last.Ready(false)
@@ -547,9 +547,9 @@ func TestStreamsThatAreOverLeaveTheirLists(t *testing.T) {
 	s := newStage(Limits{}, 0) // the peer grants nothing
 	o := &s.c.out
 	lines := func() [2]int { return [2]int{count(&o.data, dataLink), count(&o.room, roomLink)} }
-	var ts []*talker
+	var ts []*fakeStream
 	for range 10 {
-		p := s.talker("t", 10, 1)
+		p := s.stream("t", 10, 1)
 		if p.Room() {
 			t.Fatal("there is room")
 		}
@@ -571,9 +571,9 @@ func TestStreamsThatAreOverLeaveTheirLists(t *testing.T) {
 }
 
 // taker is a stream whose messages are taken as they are delivered, as by In's buffer.
-type taker struct{ talker }
+type eagerReader struct{ fakeStream }
 
-func (k *taker) Deliver(run *pool.Queue, _ time.Time) error {
+func (k *eagerReader) Deliver(run *pool.Queue, _ time.Time) error {
 	n := run.Bytes() + run.Len()*overhead
 	run.Release()
 	k.Taken(n)
@@ -585,13 +585,13 @@ func (k *taker) Deliver(run *pool.Queue, _ time.Time) error {
 // and it is told now or never.
 func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
 	const window = 4 << 10
-	c, l := newMeeting(t, &acceptor{})
+	c, l := newDecoded(t, &acceptor{})
 	c.lim = limits(Limits{ConnWindow: window})
 	c.window, c.in.limit = window, window
-	unread := &talker{} // its messages are never returned
+	unread := &fakeStream{} // its messages are never returned
 	c.PreparePeer(&unread.Port, unread)
 	c.OpenPeer(&unread.Port, 1, 0)
-	read := &taker{}
+	read := &eagerReader{}
 	c.PreparePeer(&read.Port, read)
 	c.OpenPeer(&read.Port, 3, 0)
 	left := window
@@ -605,7 +605,7 @@ func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
 		send(1, 128-overhead)
 	}
 	send(3, left-overhead-20)
-	for _, f := range l.heard {
+	for _, f := range l.frames {
 		if f.Kind == frame.Credit && f.Stream == 0 {
 			return
 		}

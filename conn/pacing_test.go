@@ -49,7 +49,7 @@ func TestAReaderThatWaitsForRoomEndsWithItsConnection(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ours, peer := Pipe()
 				defer peer.Close()
-				h := &nobody{closed: make(chan error, 1)}
+				h := &refuser{closed: make(chan error, 1)}
 				sess := &fullSession{native.New(native.DefaultMaxFragment), make(chan struct{}, 1)}
 				c := Serve(ours, Config{
 					Session: sess, Limits: limits(Limits{IdleConn: time.Minute}), Handler: h,

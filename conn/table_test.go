@@ -83,7 +83,7 @@ func TestTableForgetsStreamsThatEndedLongAgo(t *testing.T) {
 	if !tab.peerEnded(199) || tab.peerEnded(1) {
 		t.Errorf("the last: %v, the first: %v", tab.peerEnded(199), tab.peerEnded(1))
 	}
-	if n := len(*tab.slots.Load()); n > 8 {
+	if n := len(*tab.places.Load()); n > 8 {
 		t.Errorf("one stream at a time took %d places", n)
 	}
 }

@@ -13,19 +13,19 @@ func TestTheWatcherTellsOnceForEachWait(t *testing.T) {
 	const fd = 1 << 20 // no socket: the events are the test's
 	a, b := &loopConn{}, &loopConn{}
 	w.add(fd, a)
-	if got := w.take(fd); got != a {
+	if got := w.disarm(fd); got != a {
 		t.Errorf("the first event is for %p, want %p", got, a)
 	}
-	if got := w.take(fd); got != nil {
+	if got := w.disarm(fd); got != nil {
 		t.Error("told twice of one wait")
 	}
 	w.add(fd, a)
 	w.remove(fd)
-	if got := w.take(fd); got != nil {
+	if got := w.disarm(fd); got != nil {
 		t.Error("a connection that has gone was told")
 	}
 	w.add(fd, b)
-	if w.take(fd) != b || w.take(fd) != nil {
+	if w.disarm(fd) != b || w.disarm(fd) != nil {
 		t.Error("the next connection was not told once")
 	}
 }

@@ -10,8 +10,7 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// A burst of small messages from its bytes to its streams, in runs of as many
-// messages of one stream.
+// A burst of small messages, from bytes to streams, in runs of messages of one stream.
 func BenchmarkInput(b *testing.B) {
 	const burst = 512
 	for _, run := range []int{1, 8, burst} {
@@ -61,8 +60,8 @@ func (a *answerer) Deliver(run *pool.Queue, _ time.Time) error {
 	return nil
 }
 
-// The connection's part of one message that is sent while nothing else is: from the
-// request to the transport, which takes it at once. The peer reads as it is sent.
+// The connection's part of a message that is sent while nothing else is: from Ready to the
+// transport, which takes it at once.
 func BenchmarkLoneSend(b *testing.B) {
 	const cost = 64 + overhead
 	bench := func(name string, send func(s *stage, st *answerer)) {

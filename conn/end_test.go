@@ -12,7 +12,7 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// mortal is a stream that notes its end.
+// endingStream is a stream that records its end.
 type endingStream struct {
 	fakeStream
 	lost   []error
@@ -27,7 +27,7 @@ func (m *endingStream) Lost(err error, _ bool) {
 	m.Retire()
 }
 
-// acceptor accepts every stream, after before.
+// acceptor accepts every stream, after a call of before.
 type acceptor struct {
 	refuser
 	before  func(c *Conn)
@@ -49,7 +49,7 @@ func (a *acceptor) Open(c *Conn, f *frame.Frame) *Refusal {
 
 func (*acceptor) Closed(*Conn, error) {}
 
-// listener is a transport that reads what it is given to write.
+// decodingSink is a transport that decodes the frames that it is given to write.
 type decodingSink struct {
 	sink
 	sess   *native.Session
@@ -90,8 +90,8 @@ func opening(id uint64, n int) []byte {
 	return o.Buf
 }
 
-// The end may come from anybody while the reader takes an open. Whichever is
-// first, the streams hear of it, once.
+// The connection may end while the reader handles an Open. Whichever is first, the streams
+// are lost, once.
 func TestStreamsOpenedWhileTheConnectionEndsAreLost(t *testing.T) {
 	a := &acceptor{before: func(c *Conn) { c.Close() }}
 	c, _ := newDecoded(t, a)
@@ -101,7 +101,7 @@ func TestStreamsOpenedWhileTheConnectionEndsAreLost(t *testing.T) {
 	}
 	for i, s := range a.streams {
 		if len(s.lost) != 1 {
-			t.Errorf("stream %d was told of the end %d times: %v", i, len(s.lost), s.lost)
+			t.Errorf("stream %d was lost %d times: %v", i, len(s.lost), s.lost)
 		}
 	}
 	if n := c.Streams(); n != 0 {
@@ -109,8 +109,8 @@ func TestStreamsOpenedWhileTheConnectionEndsAreLost(t *testing.T) {
 	}
 }
 
-// Streams without a number hear of the end too, also where a flush comes by while the
-// others are told: it gives them none any more.
+// Streams without a number are lost too. A flush that runs while the others are being
+// told gives them none any more.
 func TestUnopenedStreamsAreLostWithTheConnection(t *testing.T) {
 	a := &acceptor{}
 	c, _ := newDecoded(t, a)
@@ -122,21 +122,21 @@ func TestUnopenedStreamsAreLostWithTheConnection(t *testing.T) {
 	a.streams[0].onLost = func() { c.uncork(0) }
 	c.Close()
 	if len(unnumbered.lost) != 1 || unnumbered.ID() != 0 {
-		t.Errorf("told %v, number %d", unnumbered.lost, unnumbered.ID())
+		t.Errorf("lost %v, number %d", unnumbered.lost, unnumbered.ID())
 	}
 }
 
-// What comes once the connection ends is refused, and its GOAWAY, which may be
-// the last that the peer reads, does not name it as served.
+// Streams opened after the connection's end are refused, and the GOAWAY, which may be
+// the last frame that the peer reads, does not name them as served.
 func TestGoAwayNamesNoStreamThatWasRefused(t *testing.T) {
 	a := &acceptor{}
 	c, l := newDecoded(t, a)
 	c.Input(opening(1, 1))
-	// Streams hear of the end before the GOAWAY is made.
+	// Streams are told before the GOAWAY is made.
 	a.streams[0].onLost = func() { c.Input(opening(3, 2)) }
 	c.Close()
 	if len(a.streams) != 1 {
-		t.Errorf("%d streams were taken", len(a.streams))
+		t.Errorf("%d streams were accepted", len(a.streams))
 	}
 	last := l.frames[len(l.frames)-1]
 	if last.Kind != frame.GoAway || last.Value != 1 {
@@ -144,16 +144,16 @@ func TestGoAwayNamesNoStreamThatWasRefused(t *testing.T) {
 	}
 }
 
-// A connection that ends in the midst of a drain says why: the drain's second
-// GOAWAY does not take the place of the last one.
-func TestADrainDoesNotReplaceTheLastWord(t *testing.T) {
+// A connection that ends during a drain says why: the second GOAWAY of the drain does not
+// replace the last one.
+func TestADrainDoesNotReplaceTheLastGoAway(t *testing.T) {
 	a := &acceptor{}
 	c, l := newDecoded(t, a)
 	c.Input(opening(1, 1))
 	c.Drain()
 	ping := l.frames[len(l.frames)-1]
 	if ping.Kind != frame.Ping {
-		t.Fatalf("heard %+v", ping)
+		t.Fatalf("written: %+v", ping)
 	}
 	c.out.cork() // nothing is written yet
 	c.Fail("keepalive", frame.CodeKeepalive, errSilent)
@@ -165,18 +165,18 @@ func TestADrainDoesNotReplaceTheLastWord(t *testing.T) {
 	}
 }
 
-// faulty is a stream whose code panics.
+// panickingStream is a stream whose code panics.
 type panickingStream struct{ fakeStream }
 
 func (*panickingStream) Deliver(*pool.Queue, time.Time) error { panic("a secret") }
 
-// A panic on the reader ends the connection while the output is held back. The peer is
-// told all the same, but not what of.
+// A panic on the reader ends the connection while the output is corked. The peer is still
+// sent a GOAWAY, which does not say what the panic was.
 func TestAPanicOnTheReaderIsTold(t *testing.T) {
 	wantPanicTold(t, func(c *Conn, p []byte) bool { return (&netConn{c: c}).input(p) })
 }
 
-// wantPanicTold has a transport hand on a message on which the program panics.
+// wantPanicTold has a transport pass on a message on which the program panics.
 func wantPanicTold(t *testing.T, input func(c *Conn, p []byte) bool) {
 	t.Helper()
 	c, l := newDecoded(t, &acceptor{})
@@ -187,13 +187,13 @@ func wantPanicTold(t *testing.T, input func(c *Conn, p []byte) bool) {
 		t.Error("the reader goes on")
 	}
 	if len(l.frames) != 1 {
-		t.Fatalf("heard %+v", l.frames)
+		t.Fatalf("written: %+v", l.frames)
 	}
 	if f := l.frames[0]; f.Kind != frame.GoAway || f.Code != frame.CodeInternal || strings.Contains(f.Reason, "secret") {
 		t.Errorf("GOAWAY: %+v", f)
 	}
 	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "a secret") {
-		t.Errorf("this side is told %v", err)
+		t.Errorf("the error on this side is %v", err)
 	}
 }
 
@@ -206,8 +206,8 @@ func saying(id uint64, n int) []byte {
 	return o.Buf
 }
 
-// A drain's second step waits for the answer to the drain's own ping: an answer to
-// another one, that came while the drain began, says nothing of its first step.
+// The second step of a drain waits for the answer to the drain's own ping. An answer to
+// another ping that comes as the drain begins says nothing about the first GOAWAY.
 func TestADrainWaitsForItsOwnPong(t *testing.T) {
 	c, l := newDecoded(t, &acceptor{})
 	c.Input(opening(1, 1))
@@ -223,18 +223,18 @@ func TestADrainWaitsForItsOwnPong(t *testing.T) {
 		return c.goAway.final
 	}
 	if pong(1) {
-		t.Error("the second step was taken by the answer to another ping")
+		t.Error("the answer to another ping began the second step")
 	}
 	own := l.frames[len(l.frames)-1]
 	if own.Kind != frame.Ping || own.Value == 1 {
-		t.Fatalf("heard %+v", l.frames)
+		t.Fatalf("written: %+v", l.frames)
 	}
 	if !pong(own.Value) {
-		t.Error("the answer to the drain's ping was not taken")
+		t.Error("the answer to the drain's ping did not begin the second step")
 	}
 }
 
-// The same where the other answer comes at the very moment.
+// The same, with the other answer coming at the very moment.
 func TestADrainBeginsAsAnotherPongComes(t *testing.T) {
 	for i := range 300 {
 		c, l := newDecoded(t, &acceptor{})
@@ -259,13 +259,13 @@ func TestADrainBeginsAsAnotherPongComes(t *testing.T) {
 		final := c.goAway.final
 		c.mu.Unlock()
 		if final {
-			t.Fatalf("run %d: the second step was taken by the answer to another ping: %+v", i, l.frames)
+			t.Fatalf("run %d: the answer to another ping began the second step: %+v", i, l.frames)
 		}
 		c.finish()
 	}
 }
 
-// One ping has one answer: others are counted as what changes nothing.
+// One ping has one answer. Further ones are counted as frames that change nothing.
 func TestPongsThatNobodyAskedForAreCounted(t *testing.T) {
 	c, _ := newDecoded(t, &acceptor{})
 	c.ping(1)

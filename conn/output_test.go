@@ -12,11 +12,11 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// sink is a transport that takes everything at once.
+// sink is a transport that takes everything at once, or is full for a while.
 type sink struct {
 	c     *Conn
 	bytes int
-	full  int // how often it takes a part, or nothing
+	full  int // how many writes take a part, or nothing
 }
 
 func (s *sink) write(v [][]byte) (n int, _ error) {
@@ -34,7 +34,7 @@ func (s *sink) write(v [][]byte) (n int, _ error) {
 	return n, nil
 }
 
-// await finds the sink empty at once, as a socket may be by then.
+// await finds that the sink can be written again, as a socket may be by then.
 func (s *sink) await() {
 	done := make(chan struct{})
 	go func() {
@@ -50,7 +50,7 @@ func (s *sink) closeWrite() bool { return true }
 func (s *sink) close()           {}
 func (s *sink) sever()           {}
 
-// talker is a stream that has something to say for a number of turns.
+// fakeStream is a stream with data for a number of turns.
 type fakeStream struct {
 	Port
 	name   string
@@ -58,8 +58,8 @@ type fakeStream struct {
 	turns  int // of data that are left
 	log    *[]string
 	used   int
-	freed  int // how often it was told of room
-	full   int // and that there is none
+	freed  int // calls of RoomFree
+	full   int // calls of RoomGone
 	onRoom func()
 	onTurn func() // for control frames
 	onData func() // in a turn for data
@@ -100,7 +100,7 @@ func (t *fakeStream) ReadProgress() (int, uint64)                { return 0, 0 }
 func (t *fakeStream) Evict(string)                               {}
 func (t *fakeStream) Lost(error, bool)                           {}
 
-// stage is a connection that writes into a sink, with streams that talk.
+// stage is a connection that writes to a sink, with streams that log their turns.
 type stage struct {
 	c    *Conn
 	sink *sink
@@ -108,7 +108,7 @@ type stage struct {
 	n    uint64
 }
 
-// limits completes l.
+// limits returns l with defaults.
 func limits(l Limits) *Limits {
 	l = l.WithDefaults()
 	return &l
@@ -141,9 +141,8 @@ func (s *stage) count(name string, log []string) (n int) {
 	return n
 }
 
-// Whoever finds the socket full has done with the output before anybody can find
-// it empty again: nothing is written twice, and no write is thought to wait that
-// does not.
+// A flush that finds the socket full leaves the output to the next flush, which may begin
+// at once: nothing is written twice, and afterwards no write is marked as waiting.
 func TestAFullSocketHandsTheOutputOver(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
 	s.sink.full = 8
@@ -158,8 +157,8 @@ func TestAFullSocketHandsTheOutputOver(t *testing.T) {
 	}
 }
 
-// A stream that was given up before its number has none, nor have those that were to
-// be opened with it: the peer will not hear of them.
+// A stream that was aborted before it had a number gets none, nor do those of the same
+// request: the peer never learns of them.
 func TestAForsakenStreamGetsNoNumber(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
 	first, second := &fakeStream{name: "first", log: &s.log}, &fakeStream{name: "second", log: &s.log}
@@ -170,18 +169,18 @@ func TestAForsakenStreamGetsNoNumber(t *testing.T) {
 	}
 	first.Ready(true)
 	if a, b := first.ID(), second.ID(); a != 0 || b != 0 || len(s.log) > 0 {
-		t.Errorf("numbers %d and %d, asked: %v", a, b, s.log)
+		t.Errorf("numbers %d and %d, turns: %v", a, b, s.log)
 	}
 	third := &fakeStream{name: "third", log: &s.log}
 	s.c.OpenLocal(&third.Port, third, nil)
 	third.Ready(true)
 	if third.ID() == 0 || third.Forsake() {
-		t.Errorf("stream %d was forsaken when it had its number", third.ID())
+		t.Errorf("stream %d was forsaken although it had its number", third.ID())
 	}
 }
 
-// A connection whose numbers run out is given up while it has some for whatever can be
-// asked for at once: nobody is sent to one that can't serve him.
+// A connection is unusable before its numbers run out: one that is usable has enough for
+// the largest request.
 func TestNumbersRunOut(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
 	c := s.c
@@ -204,9 +203,9 @@ func TestNumbersRunOut(t *testing.T) {
 	}
 }
 
-// Streams that one request opens have no number, and write nothing, before that is
-// written: also where it comes too late for the control frames of a flush, and their
-// data in time for the data.
+// Streams that a request opens get their numbers, and write data, after it. Also if the
+// request comes too late for the control frames of a flush, and their data in time for
+// the data of that flush.
 func TestStreamsOfARequestWaitForIt(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
 	lead := &fakeStream{name: "lead", log: &s.log}
@@ -229,8 +228,8 @@ func TestStreamsOfARequestWaitForIt(t *testing.T) {
 	}
 }
 
-// What comes while a flush writes the only stream that had data is written by the same
-// flush: control frames before the data, and other streams.
+// What becomes ready while a flush writes the only stream that had data is written by the
+// same flush.
 func TestWhatComesBesideALoneSendIsWritten(t *testing.T) {
 	for name, start := range map[string]func(s *stage, p *fakeStream){
 		"in place":   func(s *stage, p *fakeStream) { s.c.out.tokens = 1; p.Ready(false) },
@@ -247,7 +246,8 @@ func TestWhatComesBesideALoneSendIsWritten(t *testing.T) {
 				}
 			}
 			start(s, a)
-			// a goes on in its own gather; b's control frame is then in the next one
+			// a has more data, so that b's turn is in the same gather, and its control
+			// frame in the next one.
 			got := strings.Join(s.log, ", ")
 			if got != "a, b, a, b control" {
 				t.Errorf("turns: %s", got)
@@ -282,7 +282,7 @@ func TestAStreamThatEndsInItsTurnIsNotPutBack(t *testing.T) {
 	p.Retire()
 	o.first = nil
 	if next := s.c.stall(&p.Port); next != nil {
-		t.Error("a turn without credit")
+		t.Error("a turn was given without credit")
 	}
 	if !o.stalled || o.data.head != &q.Port || count(&o.data, dataLink) != 1 {
 		t.Errorf("stalled: %v, in line: %d, want q alone", o.stalled, count(&o.data, dataLink))
@@ -328,7 +328,7 @@ func TestControlFramesGoBeforeData(t *testing.T) {
 	}
 }
 
-// What is written and not read delays everything behind it, so it is bounded,
+// The bytes that are written and not read delay everything behind them. They are bounded,
 // however much credit there is.
 func TestBytesInFlightAreBounded(t *testing.T) {
 	const bound = 256 << 10
@@ -346,17 +346,17 @@ func TestBytesInFlightAreBounded(t *testing.T) {
 		t.Errorf("after all was read, %d bytes more were written", more)
 	}
 	if err := s.c.connFrame(&frame.Frame{Kind: frame.Read, Value: 1 << 40}); err == nil {
-		t.Error("a peer may say that it read what was never written")
+		t.Error("a report of more than was written is accepted")
 	}
 }
 
-// The bound on the bytes in flight is there for others: a stream that has long
-// been the only one to send may have more, until there is another one.
+// The bound on the bytes in flight is for the sake of other streams: one that has long
+// been the only sender may have more in flight, until another one sends.
 func TestAStreamAloneMayHaveMoreInFlight(t *testing.T) {
 	const bound = 256 << 10
 	s := newStage(Limits{InFlight: bound}, 1<<30)
 	s.stream("bulk", 32<<10, 1<<20).Ready(false)
-	// flight has the peer read everything, and returns how much is written then.
+	// flight lets the peer read everything, and returns how much is written then.
 	flight := func() int {
 		before := s.sink.bytes
 		s.c.in.now = time.Now()
@@ -383,7 +383,7 @@ func TestAStreamAloneMayHaveMoreInFlight(t *testing.T) {
 	}
 }
 
-// full is a sink that knows of more input.
+// moreSink is a sink that knows whether there is more input.
 type moreSink struct {
 	sink
 	input bool
@@ -391,8 +391,8 @@ type moreSink struct {
 
 func (f *moreSink) more() bool { return f.input }
 
-// A sender stands still when it has not heard of what it sent: whatever is kept
-// back must be told when nothing more is there to be read.
+// A sender stops when its bytes are not reported as read: a report that was held back must
+// be sent when there is nothing more to read.
 func TestReadIsReportedWhenNoMoreIsThere(t *testing.T) {
 	s := newStage(Limits{}, 1<<30)
 	f := &moreSink{input: true}
@@ -404,22 +404,22 @@ func TestReadIsReportedWhenNoMoreIsThere(t *testing.T) {
 		return s.c.in.reported
 	}
 	if told(reportEvery); s.c.in.reported != reportEvery {
-		t.Fatalf("%d bytes told of %d, with other streams about", s.c.in.reported, reportEvery)
+		t.Fatalf("%d bytes reported of %d, with other streams sending", s.c.in.reported, reportEvery)
 	}
 	told(2 * soleAfter) // of one stream, none other since
 	from := s.c.in.reported
 	for n := reportEvery; n < soleFactor*reportEvery; n += reportEvery {
 		if got := told(reportEvery); got != from {
-			t.Fatalf("told after %d bytes though more is there", n)
+			t.Fatalf("reported after %d bytes although more is there", n)
 		}
 	}
 	if got := told(reportEvery); got != s.c.in.bytesRead {
-		t.Fatalf("told of %d bytes of %d", got-from, s.c.in.bytesRead-from)
+		t.Fatalf("reported %d bytes of %d", got-from, s.c.in.bytesRead-from)
 	}
 	told(reportEvery)
 	f.input = false
 	if got := told(0); got != s.c.in.bytesRead {
-		t.Errorf("%d bytes are not told of, and no more come", s.c.in.bytesRead-got)
+		t.Errorf("%d bytes are not reported, and no more come", s.c.in.bytesRead-got)
 	}
 }
 
@@ -441,12 +441,12 @@ func TestDataStaysWithinTheConnectionsCredit(t *testing.T) {
 		t.Errorf("one used %d, the other %d", a.used, b.used)
 	}
 	if err := s.c.connCredit(1 << 40); err == nil {
-		t.Error("credit that no sender can have earned was taken")
+		t.Error("credit far beyond what was used was accepted")
 	}
 }
 
-// Who asked for that is told, once, that there is no room any more; a stream that is
-// over is not remembered.
+// RoomGone is called once for each AwaitFull, when there is no room any more. A stream
+// that is over is not remembered.
 func TestNoRoomIsTold(t *testing.T) {
 	s := newStage(Limits{OutQueue: 1000}, 1<<30)
 	a, b, over := s.stream("a", 64, 1), s.stream("b", 64, 1), s.stream("over", 64, 1)
@@ -455,25 +455,25 @@ func TestNoRoomIsTold(t *testing.T) {
 	over.AwaitFull()
 	over.Retire()
 	if b.Queued(999); a.full != 0 {
-		t.Error("there is room, and a was told that there is none")
+		t.Error("there is room, and RoomGone was called")
 	}
 	if b.Queued(1); a.full != 1 || b.full != 0 || over.full != 0 {
-		t.Errorf("told that there is no room: a %d times, b %d, one that is over %d; want a alone", a.full, b.full, over.full)
+		t.Errorf("calls of RoomGone: a %d, b %d, one that is over %d; want one of a", a.full, b.full, over.full)
 	}
 	if b.Queued(1); a.full != 1 {
-		t.Error("a was told twice")
+		t.Error("RoomGone was called twice")
 	}
 	if a.AwaitFull(); a.full != 2 {
-		t.Error("a asked when there was no room, and was not told")
+		t.Error("AwaitFull without room did not call RoomGone")
 	}
-	over.AwaitFull() // it was about to ask
+	over.AwaitFull() // called late
 	if n := len(s.c.out.slots.of); n > 0 {
 		t.Errorf("%d streams are remembered", n)
 	}
 }
 
-// Streams that wait for room in the queue are told in turn, as soon as there is
-// some, at any size of the queue.
+// RoomFree is called for waiting streams in order, as soon as there is room, whatever the
+// size of the queue.
 func TestRoomIsGivenInTurn(t *testing.T) {
 	for _, size := range []int{1, 2, 1000} {
 		s := newStage(Limits{OutQueue: size}, 1<<30)
@@ -487,27 +487,27 @@ func TestRoomIsGivenInTurn(t *testing.T) {
 			p := s.stream(name, 64, 1)
 			p.onRoom = func() { order = append(order, name) }
 			p.AwaitRoom()
-			p.AwaitRoom() // is in line already
+			p.AwaitRoom() // waits already
 		}
 		if len(order) > 0 {
-			t.Fatalf("%v told of room that there is not", order)
+			t.Fatalf("RoomFree of %v without room", order)
 		}
 		first.Queued(-size)
 		if n := s.c.out.waiters.Load(); n != 0 {
-			t.Errorf("%d streams wait, and were told", n)
+			t.Errorf("%d streams are counted as waiting after RoomFree", n)
 		}
 		if len(order) != 3 || order[0] != "a" || order[1] != "b" || order[2] != "c" {
-			t.Errorf("a queue of %d bytes: told of room: %v, want a, b, c", size, order)
+			t.Errorf("a queue of %d bytes: RoomFree of %v, want a, b, c", size, order)
 		}
 	}
 }
 
-// A call that is given up before it could be written leaves nothing behind, however
-// long the peer goes on to read nothing.
+// A call that is aborted before its open could be written leaves nothing behind, however
+// long the peer reads nothing.
 func TestStreamsThatAreAbortedUnnumberedLeaveTheirLists(t *testing.T) {
 	for name, order := range map[string][]int{"in order": {0, 1, 2, 3}, "from the end": {3, 2, 1, 0}, "from within": {1, 2, 0, 3}} {
 		t.Run(name, func(t *testing.T) {
-			s := newStage(Limits{}, 0) // without credit nobody finds room
+			s := newStage(Limits{}, 0) // without credit there is no room
 			o := &s.c.out
 			o.flushing = true // a write that does not return
 			ts := make([]*fakeStream, 4)
@@ -527,7 +527,7 @@ func TestStreamsThatAreAbortedUnnumberedLeaveTheirLists(t *testing.T) {
 					"control": count(&o.control, controlLink), "data": count(&o.data, dataLink), "room": count(&o.room, roomLink),
 				} {
 					if left != len(ts)-n-1 {
-						t.Errorf("%d are left in line for %s, want %d", left, line, len(ts)-n-1)
+						t.Errorf("%d are left in the list for %s, want %d", left, line, len(ts)-n-1)
 					}
 				}
 			}
@@ -536,13 +536,13 @@ func TestStreamsThatAreAbortedUnnumberedLeaveTheirLists(t *testing.T) {
 			last.Ready(true)
 			last.Ready(false)
 			if o.control.head != &last.Port || o.control.tail != &last.Port || o.data.popData() != &last.Port {
-				t.Error("who comes next is not in line")
+				t.Error("a later stream is not in the lists")
 			}
 		})
 	}
 }
 
-// Streams that are over wait for nothing any more, also where that never comes.
+// Streams that are over are in no list any more.
 func TestStreamsThatAreOverLeaveTheirLists(t *testing.T) {
 	s := newStage(Limits{}, 0) // the peer grants nothing
 	o := &s.c.out
@@ -559,10 +559,10 @@ func TestStreamsThatAreOverLeaveTheirLists(t *testing.T) {
 	}
 	for i, p := range ts {
 		p.Retire()
-		p.Ready(false) // it was about to ask
+		p.Ready(false) // called late
 		p.AwaitRoom()
 		if left := len(ts) - i - 1; lines() != [2]int{left, left} || int(o.waiters.Load()) != left {
-			t.Errorf("%v are left in line for data and for room, want %d each", lines(), left)
+			t.Errorf("%v are left in the lists for data and for room, want %d each", lines(), left)
 		}
 	}
 	if len(s.log) > 0 {
@@ -570,7 +570,8 @@ func TestStreamsThatAreOverLeaveTheirLists(t *testing.T) {
 	}
 }
 
-// taker is a stream whose messages are taken as they are delivered, as by In's buffer.
+// eagerReader is a stream whose messages are taken as they are delivered, as by the buffer
+// of In.
 type eagerReader struct{ fakeStream }
 
 func (k *eagerReader) Deliver(run *pool.Queue, _ time.Time) error {
@@ -580,9 +581,9 @@ func (k *eagerReader) Deliver(run *pool.Queue, _ time.Time) error {
 	return nil
 }
 
-// Credit that is taken during the input that it came by is measured against what the
-// peer has left after it. Should that be too little for a message, nothing more comes,
-// and it is told now or never.
+// Credit may return during the input that used it. What the peer has left is computed
+// after that input. If it is too little for a message, nothing more comes, so that the
+// returned credit must be announced at once.
 func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
 	const window = 4 << 10
 	c, l := newDecoded(t, &acceptor{})
@@ -610,7 +611,7 @@ func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("%d of %d bytes are left to the peer, which can begin no message; %d were taken, and it was told %d",
+	t.Errorf("the peer has %d of %d bytes left, too few for a message; %d were returned, %d announced",
 		left, window, c.returned.Load(), c.advertised.Load())
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/timers"
 )
 
-// nobody is a program that takes no streams.
+// refuser is a program that refuses all streams.
 type refuser struct{ closed chan error }
 
 func (n *refuser) Open(*Conn, *frame.Frame) *Refusal { return &Refusal{Code: frame.CodeUnimplemented} }
@@ -20,8 +20,8 @@ func (n *refuser) GoAway(*Conn)                      {}
 func (n *refuser) Closed(_ *Conn, err error)         { n.closed <- err }
 func (n *refuser) Started(*Conn)                     {}
 
-// A connection can be closed from the moment on that anybody knows of it, before
-// its reader runs: a server that is shutting down does that.
+// A connection can be closed as soon as it exists, before its reader runs: a server that is
+// shutting down does that.
 func TestAConnectionClosedAtOnceIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, peer := Pipe()
@@ -46,7 +46,7 @@ func TestAConnectionClosedAtOnceIsGone(t *testing.T) {
 			t.Error(err)
 		}
 		if len(h.closed) > 0 {
-			t.Error("told twice")
+			t.Error("Closed was called twice")
 		}
 	})
 }

@@ -23,7 +23,7 @@ func (c *Conn) Balance() Balance {
 	defer c.mu.Unlock()
 	b := Balance{
 		Memory:       memory,
-		Streams:      c.local + c.peer,
+		Streams:      c.localStreams + c.peerStreams,
 		Queued:       int(c.queued.Load()),
 		Assembled:    c.assembled,
 		ExtraWindows: c.extraWindows,

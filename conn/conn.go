@@ -91,14 +91,14 @@ type Conn struct {
 	mu           sync.Mutex // table, numbers, windows, ending
 	table        table
 	nextLocal    uint64 // number of the next stream that we open
-	local, peer  int    // streams open, by who opened them
+	localStreams int    // open, that we opened
+	peerStreams  int    // open, that the peer opened
 	children     int    // streams on other connections that belong to this one
 	extraWindows int    // bytes of windows beyond the initial ones
 	assembled    int    // bytes reserved for messages in fragments
 	openBytes    int    // bytes that streams hold beside messages: see Port.Charge
 	goAway       goAwayState
 	cause        *Error // why the connection has ended
-	finished     bool   // Handler.Closed was called
 	onFree       func()
 
 	out output
@@ -117,7 +117,7 @@ type Conn struct {
 	sentCost atomic.Uint64
 
 	buffered atomic.Int64  // bytes that the session keeps, as of the last input
-	streams  atomic.Int32  // local and peer
+	streams  atomic.Int32  // localStreams and peerStreams, readable without mu
 	queued   atomic.Int64  // bytes of credit accepted and not written
 	peerRead atomic.Uint64 // bytes of ours that the peer's reader has read
 
@@ -195,12 +195,12 @@ func (c *Conn) Err() error {
 func (c *Conn) Streams() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.local + c.peer
+	return c.localStreams + c.peerStreams
 }
 
 // noStreams reports whether no stream is open, on this connection or for it on
 // another. mu is held.
-func (c *Conn) noStreams() bool { return c.local+c.peer+c.children == 0 }
+func (c *Conn) noStreams() bool { return c.localStreams+c.peerStreams+c.children == 0 }
 
 func (c *Conn) hasNoStreams() bool {
 	c.mu.Lock()

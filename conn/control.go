@@ -172,8 +172,8 @@ func (c *Conn) refuse(f *frame.Frame, n int) *Refusal {
 		return &Refusal{frame.CodeGoingAway, "connection is closing", true}
 	case c.goAway.final && f.Stream > c.goAway.lastStream:
 		return &Refusal{frame.CodeGoingAway, "server is shutting down", true}
-	case c.peer+n > c.maxStreams():
-		return &Refusal{frame.CodeRefused, fmt.Sprintf("%d streams are open", c.peer), true}
+	case c.peerStreams+n > c.maxStreams():
+		return &Refusal{frame.CodeRefused, fmt.Sprintf("%d streams are open", c.peerStreams), true}
 	case c.openBytes >= c.lim.AssemblyBudget:
 		return &Refusal{frame.CodeResourceExhausted, "no memory left for requests and metadata", true}
 	}
@@ -226,7 +226,7 @@ func (c *Conn) receiveGoAway(f *frame.Frame) error {
 			unserved = append(unserved, p)
 		}
 	}
-	idle := c.local+c.peer == 0
+	idle := c.localStreams+c.peerStreams == 0
 	c.mu.Unlock()
 	for _, p := range append(unserved, c.out.takeUnnumbered()...) {
 		p.s.Lost(c.errGoingAway(), true)

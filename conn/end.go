@@ -21,7 +21,7 @@ type ending struct {
 	goAwayWritten atomic.Bool
 	extensions    int // times that lingerFor was extended; owned by the timer
 	writeErr      atomic.Pointer[error]
-	finished      atomic.Bool // nothing is left to do for the timer
+	finished      atomic.Bool // finish was called: the timer has nothing left to do
 }
 
 var (
@@ -91,7 +91,7 @@ func (c *Conn) lost(op string, err error) {
 		code, err = frame.CodeWriteStall, errStalled
 	}
 	e := &Error{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}
-	if c.events.lingers.Load() { // the session had nothing left to do: an end in order
+	if c.events.awaitsFIN.Load() { // the session had nothing left to do: an end in order
 		e = &Error{Addr: c.cfg.Remote, Op: "close", Code: frame.CodeOK, Err: net.ErrClosed}
 	}
 	c.end(e, false)
@@ -170,15 +170,12 @@ func (c *Conn) linger(d time.Duration) {
 
 // finish closes the transport and calls Handler.Closed, once.
 func (c *Conn) finish() {
-	c.mu.Lock()
-	first := !c.finished
-	c.finished = true
-	e := c.cause
-	c.mu.Unlock()
-	if !first {
+	if c.ending.finished.Swap(true) {
 		return
 	}
-	c.ending.finished.Store(true)
+	c.mu.Lock()
+	e := c.cause
+	c.mu.Unlock()
 	c.cfg.Timers.Stop(&c.timer)
 	c.pause.wake()
 	if c.tr != nil {

@@ -12,12 +12,12 @@ import (
 // at a later time, and the end of a connection with nothing left to do. The flush owns
 // it, except for what is atomic.
 type events struct {
-	f        frame.Frame
-	timer    timers.Timer
-	wake     time.Time     // when the timer is due; zero: it is not set. It may fire early
-	finished bool          // the connection ends when all is written
-	linger   time.Duration // time for the peer to close; 0: none
-	lingers  atomic.Bool   // all is written: the peer's FIN is an end in order
+	f         frame.Frame
+	timer     timers.Timer
+	wake      time.Time     // when the timer is due; zero: it is not set. It may fire early
+	finished  bool          // the connection ends when all is written
+	linger    time.Duration // time for the peer to close; 0: none
+	awaitsFIN atomic.Bool   // all is written: the peer's FIN ends the connection in order
 }
 
 // sessionEvents handles the session's events, and sets its timer. It is called after
@@ -73,11 +73,11 @@ func (c *Conn) runTick() {
 func (c *Conn) outputWritten() {
 	e := &c.events
 	switch {
-	case !e.finished || e.lingers.Load():
+	case !e.finished || e.awaitsFIN.Load():
 	case e.linger == 0:
 		c.Close()
 	default:
-		e.lingers.Store(true)
+		e.awaitsFIN.Store(true)
 		c.linger(e.linger)
 	}
 }

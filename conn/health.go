@@ -23,8 +23,8 @@ type health struct {
 	progressAt atomic.Int64 // last progress of a write that had to wait
 	waiting    atomic.Bool  // a write waits for the socket
 	idleSince  atomic.Int64 // end of the last stream
-	asked      atomic.Bool  // a ping is out because the peer was silent
-	askedAt    atomic.Int64
+	probing    atomic.Bool  // a ping is out because the peer has been silent
+	probedAt   atomic.Int64
 	pinged     atomic.Uint64 // value of the ping that is out
 	pingedAt   atomic.Int64
 	drainPing  atomic.Pointer[drainPing]
@@ -45,7 +45,7 @@ type drainPing struct {
 // heard notes input.
 func (h *health) heard(at int64) {
 	h.heardAt.Store(at)
-	h.asked.Store(false)
+	h.probing.Store(false)
 }
 
 // writeProgressed notes that the transport has taken something.
@@ -124,8 +124,8 @@ func (c *Conn) nextCheck(t int64) time.Duration {
 	}
 	switch {
 	case !c.mayPing():
-	case h.asked.Load():
-		due = min(due, h.askedAt.Load()+int64(l.KeepaliveTimeout))
+	case h.probing.Load():
+		due = min(due, h.probedAt.Load()+int64(l.KeepaliveTimeout))
 	default:
 		due = min(due, h.heardAt.Load()+int64(c.keepalive()))
 	}
@@ -154,10 +154,10 @@ func (c *Conn) check(t int64) (op string, code frame.Code, err error) {
 	silent := t - h.heardAt.Load()
 	switch {
 	case silent < int64(c.keepalive()), !c.mayPing():
-	case !h.asked.Swap(true):
-		h.askedAt.Store(t)
+	case !h.probing.Swap(true):
+		h.probedAt.Store(t)
 		c.ping(uint64(t))
-	case t-h.askedAt.Load() >= int64(l.KeepaliveTimeout):
+	case t-h.probedAt.Load() >= int64(l.KeepaliveTimeout):
 		return "keepalive", frame.CodeKeepalive, errSilent
 	}
 	return "", 0, nil
@@ -177,12 +177,12 @@ func (c *Conn) notePing(v uint64) {
 // receivePong takes the answer to a ping; false if there was no such ping.
 func (c *Conn) receivePong(v uint64) bool {
 	h := &c.health
-	asked := v != 0 && h.pinged.CompareAndSwap(v, 0)
+	ours := v != 0 && h.pinged.CompareAndSwap(v, 0)
 	if d := h.drainPing.Load(); d != nil && d.v == v && h.drainPing.CompareAndSwap(d, nil) {
 		d.f()
 		return true
 	}
-	if !asked {
+	if !ours {
 		return false
 	}
 	rtt := &c.flight.rtt

@@ -188,7 +188,7 @@ func TestNumbersRunOut(t *testing.T) {
 	for left := range uint64(2 * 256) {
 		c.nextLocal = c.maxStream - 2*left
 		for _, open := range []int{0, 1, 300} {
-			c.local = open
+			c.localStreams = open
 			usable := c.Usable()
 			for _, n := range []int{1, 2, 256} {
 				err := c.usable(n)

@@ -7,7 +7,7 @@ func (c *Conn) usable(n int) error {
 		return c.cause
 	case c.goAway.received || c.goAway.sent:
 		return ErrGoingAway
-	case c.local+n > int(c.peerSettings.Load().MaxStreams):
+	case c.localStreams+n > int(c.peerSettings.Load().MaxStreams):
 		return ErrTooManyStreams
 	case !c.hasNumbers(n):
 		return ErrGoingAway
@@ -17,7 +17,7 @@ func (c *Conn) usable(n int) error {
 
 // hasNumbers reports whether there are numbers for n more streams. Streams that are
 // open are counted as if none had its number yet. Conn.mu is held.
-func (c *Conn) hasNumbers(n int) bool { return c.nextLocal+uint64(2*(c.local+n)) <= c.maxStream }
+func (c *Conn) hasNumbers(n int) bool { return c.nextLocal+uint64(2*(c.localStreams+n)) <= c.maxStream }
 
 // Usable reports whether streams can be opened, now or when others have ended.
 func (c *Conn) Usable() bool {
@@ -35,10 +35,10 @@ func (c *Conn) Reserve(n int, alone bool) error {
 	if err := c.usable(n); err != nil {
 		return err
 	}
-	if alone && c.local > 0 {
+	if alone && c.localStreams > 0 {
 		return ErrTooManyStreams
 	}
-	c.local += n
+	c.localStreams += n
 	c.streams.Add(int32(n))
 	return nil
 }
@@ -74,7 +74,7 @@ func (c *Conn) OpenPeer(p *Port, id uint64, openBytes int) {
 	c.mu.Lock()
 	c.table.add(p)
 	p.charge(openBytes)
-	c.peer++
+	c.peerStreams++
 	c.streams.Add(1)
 	c.mu.Unlock()
 }
@@ -89,9 +89,9 @@ func (c *Conn) retire(p *Port) {
 		c.table.remove(id)
 	}
 	if p.local {
-		c.local--
+		c.localStreams--
 	} else {
-		c.peer--
+		c.peerStreams--
 	}
 	c.streams.Add(-1)
 	last := c.noStreams()

@@ -499,6 +499,10 @@ func TestRoomIsGivenInTurn(t *testing.T) {
 		if len(order) != 3 || order[0] != "a" || order[1] != "b" || order[2] != "c" {
 			t.Errorf("a queue of %d bytes: RoomFree of %v, want a, b, c", size, order)
 		}
+		late := s.stream("late", 64, 1) // it found no room, and there is some when it asks
+		if late.AwaitRoom(); late.freed != 1 {
+			t.Errorf("a queue of %d bytes: %d calls of RoomFree with room, want 1", size, late.freed)
+		}
 	}
 }
 

@@ -26,7 +26,7 @@ func (l *idleLink) AwaitFull()             {}
 func (l *idleLink) ParentErr() error       { return nil }
 func (l *idleLink) Taken(int)              {}
 func (l *idleLink) Assemble(int) bool      { return true }
-func (l *idleLink) Keep(int)               {}
+func (l *idleLink) Charge(int)             {}
 func (l *idleLink) Grow(window, _ int) int { return window }
 func (l *idleLink) Shrink(int, int)        {}
 func (l *idleLink) Retire()                {}

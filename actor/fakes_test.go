@@ -120,7 +120,7 @@ func (l *fakeLink) Assemble(n int) bool {
 	return true
 }
 
-func (l *fakeLink) Keep(n int) {
+func (l *fakeLink) Charge(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.kept += n

@@ -37,7 +37,7 @@ func (s *Stream) takeFirst(run *pool.Queue) {
 	}
 	m, _ := run.Pop()
 	s.accountOne(m)
-	s.link.Keep(m.Len())
+	s.link.Charge(m.Len())
 	oc.reply = m
 	s.markAnswered()
 	s.requeue()

@@ -35,9 +35,9 @@ type Link interface {
 	// returns them if n is negative. It reports false if the budget is used up. Any
 	// time.
 	Assemble(n int) bool
-	// Keep counts n bytes that arrived beside the messages and that the stream keeps
+	// Charge counts n bytes that arrived beside the messages and that the stream keeps
 	// until Retire, or that it no longer keeps if n is negative. Any time.
-	Keep(n int)
+	Charge(n int)
 	// Grow returns the new size of a window that its reader has used up: at least
 	// window, at most most. Any time.
 	Grow(window, most int) int

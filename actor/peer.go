@@ -63,7 +63,7 @@ func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata)
 		s.makeOutcome().trailer = trailer
 	}
 	if n := trailer.Size() + len(reason); n > 0 {
-		s.link.Keep(n)
+		s.link.Charge(n)
 	}
 	if code != frame.CodeOK {
 		e := s.fail(code, reason, true)

@@ -8,49 +8,48 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// What an honest peer has no use for is counted, and ends the connection beyond
-// these bounds.
+// What costs us and is of no use to an honest peer is counted. Beyond these bounds it
+// ends the connection.
 const (
-	pingStrikes   = 2    // pings sooner than allowed
-	resetBurst    = 1000 // streams reset at once, beyond one for every resetEach opened,
-	resetRate     = 33   // and a second after that (nghttp2's bounds)
+	pingStrikes   = 2    // pings that come too soon, in a row
+	resetBurst    = 1000 // streams reset at once, beyond one for each resetEach opened,
+	resetRate     = 33   // and then as many a second (nghttp2's bounds)
 	resetEach     = 2
-	creditSpare   = 1000 // grants of credit beyond one for every leastGrant bytes sent
+	creditSpare   = 1000 // Credit frames beyond one for each leastGrant bytes sent
 	leastGrant    = 16
-	refusedFactor = 10 // times the limit of streams, in refusedWindow
+	refusedFactor = 10 // refused streams in refusedWindow, for each stream of the limit
 	refusedWindow = 10 * time.Second
-	maxAnswers    = 1000 // control frames that wait for a peer that does not read
-	uselessSpare  = 1000 // frames that change nothing, and
-	uselessEach   = 8    // for each stream that there ever was
-	readSpare     = 1000 // reports of bytes read beyond one for every leastRead bytes written
+	maxAnswers    = 1000 // control frames that wait to be written to a peer
+	uselessSpare  = 1000 // frames that change nothing, beyond
+	uselessEach   = 8    // for each stream that was opened
+	readSpare     = 1000 // Read frames beyond one for each leastRead bytes written
 	leastRead     = 1 << 10
-	maxGoodbyes   = 16
+	maxGoAways    = 16
 	settingsBurst = 100 // changes of settings at once,
-	settingsRate  = 10  // and a second after that
+	settingsRate  = 10  // and then as many a second
 )
 
 // abuse counts. It is owned by the reader.
 type abuse struct {
-	lastPing time.Time
-	pingSent uint64 // credit that we had used by then
-	strikes  int
-	strays   uint64 // bytes of credit used on streams that had ended
-	credits  uint64
-	reads    uint64
-	vain     uint64
-	goodbyes int
-	resets   *rate.Limiter
-	settings *rate.Limiter
-	unreset  uint64 // streams opened that no reset was counted against, up to a bound
-	refusals int
-	since    time.Time
+	lastPing       time.Time
+	pingSent       uint64 // credit that we had used at the last ping
+	strikes        int
+	goneBytes      uint64 // bytes of credit used on streams that are gone
+	credits        uint64
+	reads          uint64
+	uselessFrames  uint64
+	goAways        int
+	resets         *rate.Limiter
+	settings       *rate.Limiter
+	resetAllowance uint64 // streams opened that no reset is charged to, up to a bound
+	refusals       int
+	since          time.Time
 }
 
-// ping counts one that comes too soon. One beside data, either way, is none of them:
-// whoever sends or reads much may well measure the path (grpc-go's bandwidth estimator
-// sends one beside each window update, and forgives whatever comes between two of its
-// own writes). data is the messages that came with it, sent the credit that we have used
-// so far.
+// ping counts a ping that comes too soon. A ping beside data in either direction is not
+// counted: a peer may measure the path while it sends or reads much, as grpc-go's
+// bandwidth estimator does beside each window update. data is the number of messages
+// that came with the ping, sent the credit that we have used so far.
 func (a *abuse) ping(now time.Time, least time.Duration, data int, sent uint64) error {
 	early := !a.lastPing.IsZero() && now.Sub(a.lastPing) < least
 	busy := data > 0 || sent != a.pingSent
@@ -65,38 +64,37 @@ func (a *abuse) ping(now time.Time, least time.Duration, data int, sent uint64) 
 	return nil
 }
 
-func (a *abuse) opened(n uint64) { a.unreset = min(a.unreset+n, resetEach*resetBurst) }
+func (a *abuse) opened(n uint64) { a.resetAllowance = min(a.resetAllowance+n, resetEach*resetBurst) }
 
-// reset counts a stream that was reset before its end. A client whose calls run out
-// of time now and then does that for ever, and is no attack: most of its streams end
-// in order.
+// reset counts a stream that was reset before its end. A client whose calls time out now
+// and then may go on for ever, because most of its streams end in order.
 func (a *abuse) reset(now time.Time) error {
-	if a.unreset >= resetEach {
-		a.unreset -= resetEach
+	if a.resetAllowance >= resetEach {
+		a.resetAllowance -= resetEach
 		return nil
 	}
 	if a.resets == nil {
 		a.resets = rate.NewLimiter(resetRate, resetBurst)
 	}
 	if !a.resets.AllowN(now, 1) {
-		return violation(frame.CodeCalm, "too many streams are reset")
+		return violation(frame.CodeCalm, "too many streams reset")
 	}
 	return nil
 }
 
-// credit counts a grant against what was sent so far: an honest peer grants at
+// credit counts a Credit frame against what was sent so far: an honest peer sends one at
 // half a window, which is 32 bytes or more.
 func (a *abuse) credit(sent uint64) error {
 	if a.credits++; a.credits > sent/leastGrant+creditSpare {
-		return violation(frame.CodeCalm, "too many grants of credit")
+		return violation(frame.CodeCalm, "too many Credit frames")
 	}
 	return nil
 }
 
-// read counts a report of bytes read: an honest peer sends one for 64 KiB.
+// read counts a Read frame: an honest peer sends one for each 64 KiB.
 func (a *abuse) read(wrote uint64) error {
 	if a.reads++; a.reads > wrote/leastRead+readSpare {
-		return violation(frame.CodeCalm, "too many reports of what was read")
+		return violation(frame.CodeCalm, "too many Read frames")
 	}
 	return nil
 }
@@ -107,22 +105,22 @@ func (a *abuse) newSettings(now time.Time) error {
 		a.settings = rate.NewLimiter(settingsRate, settingsBurst)
 	}
 	if !a.settings.AllowN(now, 1) {
-		return violation(frame.CodeCalm, "the settings change too often")
+		return violation(frame.CodeCalm, "settings change too often")
 	}
 	return nil
 }
 
 func (a *abuse) useless(streams uint64) error {
-	if a.vain++; a.vain > uselessEach*streams+uselessSpare {
+	if a.uselessFrames++; a.uselessFrames > uselessEach*streams+uselessSpare {
 		return violation(frame.CodeCalm, "too many frames that change nothing")
 	}
 	return nil
 }
 
-// goodbye counts a GoAway: two are the rule, a third gives the reason of the end.
-func (a *abuse) goodbye() error {
-	if a.goodbyes++; a.goodbyes > maxGoodbyes {
-		return violation(frame.CodeCalm, "too many goodbyes")
+// goAway counts a GOAWAY: two are the rule, and a third has the reason of the end.
+func (a *abuse) goAway() error {
+	if a.goAways++; a.goAways > maxGoAways {
+		return violation(frame.CodeCalm, "too many GOAWAYs")
 	}
 	return nil
 }
@@ -132,7 +130,7 @@ func (a *abuse) refused(now time.Time, limit int) error {
 		a.since, a.refusals = now, 0
 	}
 	if a.refusals++; a.refusals > refusedFactor*limit {
-		return violation(frame.CodeCalm, "too many streams are refused")
+		return violation(frame.CodeCalm, "too many streams refused")
 	}
 	return nil
 }

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// broken asks the system, where there is a socket: while a slow application keeps
-// the connection from being read, nobody else would notice that the peer is gone.
+// broken reports whether the socket, if there is one, has failed. Nothing else notices
+// that the peer is gone while a slow application pauses the reader.
 func (t *netConn) broken() (yes bool) {
 	nc := t.nc
 	if tc, ok := nc.(*tls.Conn); ok {

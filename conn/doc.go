@@ -1,8 +1,7 @@
 // Package conn is one connection's life: bytes in from a transport, frames to
 // streams, frames out in fair order.
 //
-// Input is called with what was read and hands every frame to its stream; it
-// never waits. Output is gathered by one flush at a time: control frames first,
+// Conn.Input takes what was read and hands every frame to its stream. It never waits. Output is gathered by one flush at a time: control frames first,
 // then streams in turn, as far as the connection's credit and the bytes in
 // flight allow. A transport is a gnet event loop, or any net.Conn.
 //

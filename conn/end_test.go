@@ -12,14 +12,14 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// mortal is a stream that notes its end.
-type mortal struct {
-	talker
+// endingStream is a stream that records its end.
+type endingStream struct {
+	fakeStream
 	lost   []error
 	onLost func()
 }
 
-func (m *mortal) Lost(err error, _ bool) {
+func (m *endingStream) Lost(err error, _ bool) {
 	m.lost = append(m.lost, err)
 	if f := m.onLost; f != nil {
 		f()
@@ -27,11 +27,11 @@ func (m *mortal) Lost(err error, _ bool) {
 	m.Retire()
 }
 
-// acceptor takes every stream, after before.
+// acceptor accepts every stream, after a call of before.
 type acceptor struct {
-	nobody
+	refuser
 	before  func(c *Conn)
-	streams []*mortal
+	streams []*endingStream
 }
 
 func (a *acceptor) Open(c *Conn, f *frame.Frame) *Refusal {
@@ -39,9 +39,9 @@ func (a *acceptor) Open(c *Conn, f *frame.Frame) *Refusal {
 		a.before(c)
 	}
 	for i := range f.Grants {
-		m := &mortal{}
-		c.Prepare(&m.Port, m)
-		c.Attach(&m.Port, f.Stream+2*uint64(i), 0)
+		m := &endingStream{}
+		c.PreparePeer(&m.Port, m)
+		c.OpenPeer(&m.Port, f.Stream+2*uint64(i), 0)
 		a.streams = append(a.streams, m)
 	}
 	return nil
@@ -49,14 +49,14 @@ func (a *acceptor) Open(c *Conn, f *frame.Frame) *Refusal {
 
 func (*acceptor) Closed(*Conn, error) {}
 
-// listener is a transport that reads what it is given to write.
-type listener struct {
+// decodingSink is a transport that decodes the frames that it is given to write.
+type decodingSink struct {
 	sink
-	sess  *native.Session
-	heard []frame.Frame
+	sess   *native.Session
+	frames []frame.Frame
 }
 
-func (l *listener) write(v [][]byte) (int, error) {
+func (l *decodingSink) write(v [][]byte) (int, error) {
 	for _, p := range v {
 		for {
 			var f frame.Frame
@@ -65,20 +65,20 @@ func (l *listener) write(v [][]byte) (int, error) {
 			if err != nil || f.Kind == frame.None {
 				break
 			}
-			l.heard = append(l.heard, f)
+			l.frames = append(l.frames, f)
 		}
 	}
 	return l.sink.write(v)
 }
-func (l *listener) spawn() { l.c.flush() }
+func (l *decodingSink) spawn() { l.c.flush() }
 
-func newMeeting(t *testing.T, h Handler) (*Conn, *listener) {
+func newDecoded(t *testing.T, h Handler) (*Conn, *decodingSink) {
 	t.Helper()
 	c := newConn(Config{
 		Session: native.New(native.DefaultMaxFragment), Limits: limits(Limits{}), Timers: &timers.Queue{},
 		Peer: frame.Settings{ConnCredit: 1 << 20, MaxStreams: 100}, Handler: h,
 	})
-	l := &listener{sink: sink{c: c}, sess: native.New(native.DefaultMaxFragment)}
+	l := &decodingSink{sink: sink{c: c}, sess: native.New(native.DefaultMaxFragment)}
 	c.tr = l
 	t.Cleanup(c.finish) // and its timer
 	return c, l
@@ -90,18 +90,18 @@ func opening(id uint64, n int) []byte {
 	return o.Buf
 }
 
-// The end may come from anybody while the reader takes an open. Whichever is
-// first, the streams hear of it, once.
+// The connection may end while the reader handles an Open. Whichever is first, the streams
+// are lost, once.
 func TestStreamsOpenedWhileTheConnectionEndsAreLost(t *testing.T) {
 	a := &acceptor{before: func(c *Conn) { c.Close() }}
-	c, _ := newMeeting(t, a)
+	c, _ := newDecoded(t, a)
 	c.Input(opening(1, 3))
 	if len(a.streams) != 3 {
 		t.Fatalf("%d streams", len(a.streams))
 	}
 	for i, s := range a.streams {
 		if len(s.lost) != 1 {
-			t.Errorf("stream %d was told of the end %d times: %v", i, len(s.lost), s.lost)
+			t.Errorf("stream %d was lost %d times: %v", i, len(s.lost), s.lost)
 		}
 	}
 	if n := c.Streams(); n != 0 {
@@ -109,91 +109,91 @@ func TestStreamsOpenedWhileTheConnectionEndsAreLost(t *testing.T) {
 	}
 }
 
-// Streams without a number hear of the end too, also where a flush comes by while the
-// others are told: it gives them none any more.
+// Streams without a number are lost too. A flush that runs while the others are being
+// told gives them none any more.
 func TestUnopenedStreamsAreLostWithTheConnection(t *testing.T) {
 	a := &acceptor{}
-	c, _ := newMeeting(t, a)
+	c, _ := newDecoded(t, a)
 	c.Input(opening(1, 1))
-	unborn := &mortal{}
-	c.Begin(&unborn.Port, unborn, nil)
-	c.out.hold()
-	unborn.Ready(true)
-	a.streams[0].onLost = func() { c.out.release(c, 0) }
+	unnumbered := &endingStream{}
+	c.OpenLocal(&unnumbered.Port, unnumbered, nil)
+	c.out.cork()
+	unnumbered.Ready(true)
+	a.streams[0].onLost = func() { c.uncork(0) }
 	c.Close()
-	if len(unborn.lost) != 1 || unborn.ID() != 0 {
-		t.Errorf("told %v, number %d", unborn.lost, unborn.ID())
+	if len(unnumbered.lost) != 1 || unnumbered.ID() != 0 {
+		t.Errorf("lost %v, number %d", unnumbered.lost, unnumbered.ID())
 	}
 }
 
-// What comes once the connection ends is refused, and its goodbye, which may be
-// the last that the peer reads, does not name it as served.
-func TestTheGoodbyeNamesNoStreamThatWasRefused(t *testing.T) {
+// Streams opened after the connection's end are refused, and the GOAWAY, which may be
+// the last frame that the peer reads, does not name them as served.
+func TestGoAwayNamesNoStreamThatWasRefused(t *testing.T) {
 	a := &acceptor{}
-	c, l := newMeeting(t, a)
+	c, l := newDecoded(t, a)
 	c.Input(opening(1, 1))
-	// Streams hear of the end before the goodbye is made.
+	// Streams are told before the GOAWAY is made.
 	a.streams[0].onLost = func() { c.Input(opening(3, 2)) }
 	c.Close()
 	if len(a.streams) != 1 {
-		t.Errorf("%d streams were taken", len(a.streams))
+		t.Errorf("%d streams were accepted", len(a.streams))
 	}
-	last := l.heard[len(l.heard)-1]
+	last := l.frames[len(l.frames)-1]
 	if last.Kind != frame.GoAway || last.Value != 1 {
-		t.Errorf("the goodbye: %+v", last)
+		t.Errorf("GOAWAY: %+v", last)
 	}
 }
 
-// A connection that ends in the midst of a drain says why: the drain's second
-// goodbye does not take the place of the last one.
-func TestADrainDoesNotReplaceTheLastWord(t *testing.T) {
+// A connection that ends during a drain says why: the second GOAWAY of the drain does not
+// replace the last one.
+func TestADrainDoesNotReplaceTheLastGoAway(t *testing.T) {
 	a := &acceptor{}
-	c, l := newMeeting(t, a)
+	c, l := newDecoded(t, a)
 	c.Input(opening(1, 1))
 	c.Drain()
-	ping := l.heard[len(l.heard)-1]
+	ping := l.frames[len(l.frames)-1]
 	if ping.Kind != frame.Ping {
-		t.Fatalf("heard %+v", ping)
+		t.Fatalf("written: %+v", ping)
 	}
-	c.out.hold() // nothing is written yet
+	c.out.cork() // nothing is written yet
 	c.Fail("keepalive", frame.CodeKeepalive, errSilent)
-	c.drainSecond()
-	c.out.release(c, 0)
-	last := l.heard[len(l.heard)-1]
+	c.sendFinalGoAway()
+	c.uncork(0)
+	last := l.frames[len(l.frames)-1]
 	if last.Kind != frame.GoAway || last.Code != frame.CodeKeepalive {
-		t.Errorf("the goodbye: %+v", last)
+		t.Errorf("GOAWAY: %+v", last)
 	}
 }
 
-// faulty is a stream whose code panics.
-type faulty struct{ talker }
+// panickingStream is a stream whose code panics.
+type panickingStream struct{ fakeStream }
 
-func (*faulty) Deliver(*pool.Queue, time.Time) error { panic("a secret") }
+func (*panickingStream) Deliver(*pool.Queue, time.Time) error { panic("a secret") }
 
-// A panic on the reader ends the connection while the output is held back. The peer is
-// told all the same, but not what of.
+// A panic on the reader ends the connection while the output is corked. The peer is still
+// sent a GOAWAY, which does not say what the panic was.
 func TestAPanicOnTheReaderIsTold(t *testing.T) {
 	wantPanicTold(t, func(c *Conn, p []byte) bool { return (&netConn{c: c}).input(p) })
 }
 
-// wantPanicTold has a transport hand on a message on which the program panics.
+// wantPanicTold has a transport pass on a message on which the program panics.
 func wantPanicTold(t *testing.T, input func(c *Conn, p []byte) bool) {
 	t.Helper()
-	c, l := newMeeting(t, &acceptor{})
-	st := &faulty{}
-	c.Prepare(&st.Port, st)
-	c.Attach(&st.Port, 1, 0)
+	c, l := newDecoded(t, &acceptor{})
+	st := &panickingStream{}
+	c.PreparePeer(&st.Port, st)
+	c.OpenPeer(&st.Port, 1, 0)
 	if input(c, saying(1, 5)) {
 		t.Error("the reader goes on")
 	}
-	if len(l.heard) != 1 {
-		t.Fatalf("heard %+v", l.heard)
+	if len(l.frames) != 1 {
+		t.Fatalf("written: %+v", l.frames)
 	}
-	if f := l.heard[0]; f.Kind != frame.GoAway || f.Code != frame.CodeInternal || strings.Contains(f.Reason, "secret") {
-		t.Errorf("the goodbye: %+v", f)
+	if f := l.frames[0]; f.Kind != frame.GoAway || f.Code != frame.CodeInternal || strings.Contains(f.Reason, "secret") {
+		t.Errorf("GOAWAY: %+v", f)
 	}
 	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "a secret") {
-		t.Errorf("this side is told %v", err)
+		t.Errorf("the error on this side is %v", err)
 	}
 }
 
@@ -206,10 +206,10 @@ func saying(id uint64, n int) []byte {
 	return o.Buf
 }
 
-// A drain's second step waits for the answer to the drain's own ping: an answer to
-// another one, that came while the drain began, says nothing of its first step.
+// The second step of a drain waits for the answer to the drain's own ping. An answer to
+// another ping that comes as the drain begins says nothing about the first GOAWAY.
 func TestADrainWaitsForItsOwnPong(t *testing.T) {
-	c, l := newMeeting(t, &acceptor{})
+	c, l := newDecoded(t, &acceptor{})
 	c.Input(opening(1, 1))
 	c.ping(1)
 	c.Drain()
@@ -220,24 +220,24 @@ func TestADrainWaitsForItsOwnPong(t *testing.T) {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.away.final
+		return c.goAway.final
 	}
 	if pong(1) {
-		t.Error("the second step was taken by the answer to another ping")
+		t.Error("the answer to another ping began the second step")
 	}
-	own := l.heard[len(l.heard)-1]
+	own := l.frames[len(l.frames)-1]
 	if own.Kind != frame.Ping || own.Value == 1 {
-		t.Fatalf("heard %+v", l.heard)
+		t.Fatalf("written: %+v", l.frames)
 	}
 	if !pong(own.Value) {
-		t.Error("the answer to the drain's ping was not taken")
+		t.Error("the answer to the drain's ping did not begin the second step")
 	}
 }
 
-// The same where the other answer comes at the very moment.
+// The same, with the other answer coming at the very moment.
 func TestADrainBeginsAsAnotherPongComes(t *testing.T) {
 	for i := range 300 {
-		c, l := newMeeting(t, &acceptor{})
+		c, l := newDecoded(t, &acceptor{})
 		c.Input(opening(1, 1))
 		c.ping(1)
 		start, done := make(chan struct{}), make(chan struct{})
@@ -245,7 +245,7 @@ func TestADrainBeginsAsAnotherPongComes(t *testing.T) {
 			defer close(done)
 			c.in.now = time.Now()
 			close(start)
-			for c.keeper.pinged.Load() == 1 {
+			for c.health.pinged.Load() == 1 {
 				_ = c.connFrame(&frame.Frame{Kind: frame.Pong, Value: 1})
 			}
 		}()
@@ -256,18 +256,18 @@ func TestADrainBeginsAsAnotherPongComes(t *testing.T) {
 		c.Drain()
 		<-done
 		c.mu.Lock()
-		final := c.away.final
+		final := c.goAway.final
 		c.mu.Unlock()
 		if final {
-			t.Fatalf("run %d: the second step was taken by the answer to another ping: %+v", i, l.heard)
+			t.Fatalf("run %d: the answer to another ping began the second step: %+v", i, l.frames)
 		}
 		c.finish()
 	}
 }
 
-// One ping has one answer: others are counted as what changes nothing.
+// One ping has one answer. Further ones are counted as frames that change nothing.
 func TestPongsThatNobodyAskedForAreCounted(t *testing.T) {
-	c, _ := newMeeting(t, &acceptor{})
+	c, _ := newDecoded(t, &acceptor{})
 	c.ping(1)
 	c.in.now = time.Now()
 	n := 0

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Engine is the event loops that a program's connections share, and the watcher
-// that tells when a full socket takes more. It runs while somebody uses it.
+// Engine is the event loops that the connections of a program share, and the watcher of
+// their full sockets. It runs while it has users.
 type Engine struct {
 	mu    sync.Mutex
 	users int
@@ -21,10 +21,11 @@ type Engine struct {
 	watch *watcher
 }
 
-// shared is the process's engine: loops are for all servers and clients in it.
+// shared is the engine of all servers and clients of the process.
 var shared = &Engine{}
 
-// Acquire starts the engine unless it runs. Every Acquire needs a Release.
+// Acquire returns the engine, and starts it unless it runs. Every Acquire needs a
+// Release.
 func Acquire() (*Engine, error) {
 	e := shared
 	e.mu.Lock()
@@ -45,7 +46,7 @@ func (e *Engine) start() error {
 	}
 	loops, err := gnet.NewClient(&handler{},
 		gnet.WithNumEventLoop(max(1, runtime.NumCPU()/2)),
-		gnet.WithLogger(silent{}),
+		gnet.WithLogger(noLog{}),
 		gnet.WithReadBufferCap(readBuffer))
 	if err == nil {
 		err = loops.Start()
@@ -61,12 +62,11 @@ func (e *Engine) start() error {
 // readBuffer is what a loop reads at once, bytes.
 const readBuffer = 256 << 10
 
-// notSentLow is how many bytes wait unsent in the system's buffer of a
-// connection whose peer does not tell what it has read. There a small message
-// waits behind all of it.
+// notSentLow bounds the unsent bytes in the socket, where the peer does not report what
+// it has read: a small message waits behind all of them.
 const notSentLow = 128 << 10
 
-// Release stops the engine with its last user. It must not be called on a loop.
+// Release stops the engine after its last user. It must not be called on a loop.
 func (e *Engine) Release() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -78,10 +78,10 @@ func (e *Engine) Release() {
 	e.loops, e.watch = nil, nil
 }
 
-// Attach puts nc, which must be a TCP or Unix connection, on a loop. early is
-// what was read of it already. made is called with the connection before
+// Serve runs a connection on nc, a TCP or Unix connection, with an event loop that reads.
+// early is what was read of nc already. Serve calls made with the connection before
 // anything happens on it. nc belongs to the connection from now on.
-func (e *Engine) Attach(nc net.Conn, cfg Config, early []byte, made func(*Conn)) (*Conn, error) {
+func (e *Engine) Serve(nc net.Conn, cfg Config, early []byte, made func(*Conn)) (*Conn, error) {
 	fd, err := dup(nc)
 	if err != nil {
 		_ = nc.Close()
@@ -101,7 +101,7 @@ func (e *Engine) Attach(nc net.Conn, cfg Config, early []byte, made func(*Conn))
 	return c, nil
 }
 
-// Loops tells whether nc can be put on an event loop.
+// Loops reports whether nc can be served by an event loop.
 func Loops(nc net.Conn) bool {
 	switch nc.(type) {
 	case *net.TCPConn, *net.UnixConn:
@@ -125,7 +125,7 @@ func dup(nc net.Conn) (fd int, err error) {
 	return fd, errors.Join(err, cerr)
 }
 
-// handler joins gnet's events to connections.
+// handler passes gnet's events to connections.
 type handler struct{ gnet.BuiltinEventEngine }
 
 // OnOpen runs on the loop before any traffic.
@@ -134,7 +134,7 @@ func (*handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	t.mu.Lock()
 	t.gc = gc
 	t.mu.Unlock()
-	t.c.begin()
+	t.c.start()
 	t.c.cfg.Handler.Started(t.c)
 	if len(t.early) > 0 && !t.input(t.early) {
 		return nil, gnet.None
@@ -143,7 +143,7 @@ func (*handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	return nil, gnet.None
 }
 
-// OnTraffic consumes everything: what is left unread would be copied.
+// OnTraffic consumes all input: gnet would copy what is left.
 func (*handler) OnTraffic(gc gnet.Conn) gnet.Action {
 	p, err := gc.Next(-1)
 	if err != nil {
@@ -155,7 +155,7 @@ func (*handler) OnTraffic(gc gnet.Conn) gnet.Action {
 	return gnet.None
 }
 
-// OnClose runs when the peer closed, or after our own close.
+// OnClose runs after the peer's close or our own.
 func (*handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	t := gc.Context().(*loopConn)
 	if err == nil {
@@ -171,16 +171,16 @@ type loopConn struct {
 	c     *Conn
 	watch *watcher
 	early []byte
-	over  bool // owned by the loop
-	full  bool // the last read took as much as it could; owned by the loop
+	over  bool // Input has returned false; owned by the loop
+	full  bool // the last read filled its buffer; owned by the loop
 
 	mu sync.Mutex // held over the write: it does not wait
 	fd int
 	gc gnet.Conn // nil until the loop has it
 }
 
-// input hands bytes on. A panic in the program above ends this connection, not
-// the loop and everybody else's.
+// input passes bytes on. A panic in the program above ends this connection, but not the
+// loop with all others.
 func (t *loopConn) input(p []byte) (ok bool) {
 	if t.over {
 		return false
@@ -233,7 +233,7 @@ func writev(fd int, v [][]byte) (int, error) {
 	return unix.Writev(fd, v)
 }
 
-// more asks the socket.
+// more looks into the socket.
 func (t *loopConn) more() bool {
 	if !t.full {
 		return false
@@ -266,7 +266,7 @@ func (t *loopConn) close() {
 	t.mu.Lock()
 	gc := t.gc
 	t.mu.Unlock()
-	if gc != nil { // else it finds the socket shut down
+	if gc != nil { // else the loop will find the socket shut down
 		_ = gc.Close()
 	}
 }

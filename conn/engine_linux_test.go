@@ -2,7 +2,7 @@ package conn
 
 import "testing"
 
-// So is one on an event loop, which goes on for others.
+// The same on an event loop, which goes on for other connections.
 func TestAPanicOnALoopIsTold(t *testing.T) {
 	lc := &loopConn{}
 	wantPanicTold(t, func(c *Conn, p []byte) bool {
@@ -10,6 +10,6 @@ func TestAPanicOnALoopIsTold(t *testing.T) {
 		return lc.input(p)
 	})
 	if lc.input(nil) {
-		t.Error("the loop goes on to hand on what comes")
+		t.Error("the loop goes on passing input to the connection")
 	}
 }

@@ -16,10 +16,10 @@ func Acquire() (*Engine, error) { return &Engine{}, nil }
 // Release does nothing.
 func (e *Engine) Release() {}
 
-// Attach always fails: see Loops.
-func (e *Engine) Attach(net.Conn, Config, []byte, func(*Conn)) (*Conn, error) {
+// Serve always fails: see Loops.
+func (e *Engine) Serve(net.Conn, Config, []byte, func(*Conn)) (*Conn, error) {
 	return nil, errors.ErrUnsupported
 }
 
-// Loops tells that no connection can be put on an event loop.
+// Loops reports that no connection can be served by an event loop.
 func Loops(net.Conn) bool { return false }

@@ -1,7 +1,6 @@
 package conn
 
 import (
-	"net"
 	"sync/atomic"
 	"time"
 
@@ -9,19 +8,19 @@ import (
 	"github.com/sluicerpc/sluice/internal/timers"
 )
 
-// events is what the session causes by itself, and no frame of the peer's: answers that
-// its protocol has none for, what time brings, and the end of a connection with nothing
-// left to do. The writer owns it, but for what is atomic.
+// events is what the session causes by itself: frames that the peer did not send, work
+// at a later time, and the end of a connection with nothing left to do. The flush owns
+// it, except for what is atomic.
 type events struct {
-	f        frame.Frame
-	timer    timers.Timer
-	wake     time.Time     // what the timer is set to; zero: it is not; it may fire early
-	finished bool          // the connection is to end when all is written
-	linger   time.Duration // in which the peer may end it
-	lingers  atomic.Bool   // nothing is left to do but wait for the peer's FIN
+	f         frame.Frame
+	timer     timers.Timer
+	wake      time.Time     // when the timer is due; zero: it is not set. It may fire early
+	finished  bool          // the connection ends when all is written
+	linger    time.Duration // time for the peer to close; 0: none
+	awaitsFIN atomic.Bool   // all is written: the peer's FIN ends the connection in order
 }
 
-// sessionEvents hands on the session's events, and sets its timer. It is called after
+// sessionEvents handles the session's events, and sets its timer. It is called after
 // each Flush of the session.
 func (c *Conn) sessionEvents() {
 	e := &c.events
@@ -38,7 +37,7 @@ func (c *Conn) sessionEvents() {
 	if at := c.sess.Wake(); !at.IsZero() && (e.wake.IsZero() || at.Before(e.wake)) {
 		e.wake = at
 		c.cfg.Timers.Set(&e.timer, (*sessionTimer)(c), at)
-		if c.keeper.over.Load() { // the end did not find it
+		if c.ending.finished.Load() { // finish may not have found the timer set
 			c.cfg.Timers.Stop(&e.timer)
 		}
 	}
@@ -50,7 +49,7 @@ func (c *Conn) sessionEvent(f *frame.Frame) error {
 		return nil
 	}
 	if f.Kind == frame.EOS || f.Kind == frame.Reset {
-		p.peerOver.Store(true)
+		p.peerEnded.Store(true)
 	}
 	return p.s.Control(f)
 }
@@ -58,37 +57,27 @@ func (c *Conn) sessionEvent(f *frame.Frame) error {
 // sessionTimer is a Conn as the owner of its session's timer.
 type sessionTimer Conn
 
-// Expire implements timers.Owner: the writer calls Tick.
+// Expire implements timers.Owner: the flush calls the session's Tick.
 func (t *sessionTimer) Expire(*timers.Timer, time.Time) {
-	c := (*Conn)(t)
-	c.out.say(c, func(o *output) { o.tick = true })
+	(*Conn)(t).requestControl(func(p *pendingControl) { p.tick = true })
 }
 
-// tick has the session write what is due.
-func (c *Conn) tick() {
+// runTick has the session write what is due.
+func (c *Conn) runTick() {
 	c.events.wake = time.Time{}
 	c.sess.Tick(&c.out.o)
 }
 
-// written is called when all output is with the transport: the session may have had
-// nothing else to do.
-func (c *Conn) written() {
+// outputWritten is called when the transport has all output. It ends a connection whose
+// session has finished.
+func (c *Conn) outputWritten() {
 	e := &c.events
 	switch {
-	case !e.finished || e.lingers.Load():
+	case !e.finished || e.awaitsFIN.Load():
 	case e.linger == 0:
 		c.Close()
 	default:
-		e.lingers.Store(true)
-		c.keeper.linger(c, e.linger)
+		e.awaitsFIN.Store(true)
+		c.linger(e.linger)
 	}
-}
-
-// endOf is how a connection ends whose session had nothing left to do: in order,
-// whatever the transport says.
-func (c *Conn) endOf(e *Error) *Error {
-	if c.events.lingers.Load() {
-		return &Error{Addr: e.Addr, Op: "close", Code: frame.CodeOK, Err: net.ErrClosed}
-	}
-	return e
 }

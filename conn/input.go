@@ -1,94 +1,69 @@
 package conn
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// ackEvery is how many bytes are read before the peer is told, as a part of what
-// it keeps in flight at first.
-const ackEvery = 64 << 10
-
-// input is what the reader owns.
-type input struct {
-	run   pool.Queue // whole messages of one stream, in a row
-	port  *Port      // whose they are
-	now   time.Time
-	arena *pool.Arena
-
-	raw      uint64 // bytes read
-	lone     *Port  // the stream that the last data was for
-	loneFrom uint64 // raw when the first of it in a row came
-
-	acked uint64 // of them, what the peer was told
-	recvd uint64 // credit used by the peer
-	limit uint64 // credit that it has
-	data  int    // messages in this burst
-}
-
-// Input takes what was read: p is valid during the call. It is called by one
-// goroutine at a time and never waits. It returns false when the connection has
-// ended.
+// Input takes what was read: p is valid during the call. One goroutine at a time calls
+// it. It never waits. It returns false when the connection has ended.
 func (c *Conn) Input(p []byte) bool {
 	in := &c.in
 	in.now = time.Now()
-	c.keeper.heard(in.now)
-	in.raw += uint64(len(p))
-	in.data = 0
+	c.health.heard(c.since(in.now))
+	in.bytesRead += uint64(len(p))
+	in.messages = 0
 	in.arena = pool.GetArena()
-	c.out.hold()
+	c.out.cork()
 	err := c.decode(p)
 	if derr := c.deliver(); err == nil {
 		err = derr
 	}
 	pool.PutArena(in.arena)
 	in.arena, in.port = nil, nil
-	c.arrived.Store(in.recvd)
-	if c.pacing == frame.Granted { // what was taken during this input was measured without it
-		told := c.told.Load()
-		if n := c.taken.Load() - told; n > 0 && n >= c.peerHas(told) {
-			c.out.say(c, func(o *output) { o.credit = true })
+	c.creditSeen.Store(in.used)
+	if c.pacing == frame.Granted { // returnCredit did not know of what this input used
+		advertised := c.advertised.Load()
+		if n := c.returned.Load() - advertised; n > 0 && n >= c.peerCredit(advertised) {
+			c.requestCredit()
 		}
 	}
-	if n := int64(c.sess.Buffered()); n != c.kept.Load() {
-		c.kept.Store(n)
+	if n := int64(c.sess.Buffered()); n != c.buffered.Load() {
+		c.buffered.Store(n)
 	}
-	c.keeper.received(c)
-	c.acknowledge()
+	c.noteFrame()
+	c.reportRead()
 	if err != nil {
 		c.violated(err)
 	}
-	c.out.release(c, in.data)
+	c.uncork(in.messages)
 	return err == nil
 }
 
-// acknowledge tells the peer how much was read, so that it keeps the bytes in
-// flight few: what delays a small message is what was sent before it and not
-// read yet.
-func (c *Conn) acknowledge() {
+// reportRead tells the peer how much was read. With that the peer bounds its bytes in
+// flight: what delays a small message is what was sent before it and not yet read.
+func (c *Conn) reportRead() {
 	if !c.caps.ReadReports {
 		return
 	}
 	in := &c.in
-	switch unacked := in.raw - in.acked; {
-	case unacked < ackEvery/2:
+	switch unreported := in.bytesRead - in.reported; {
+	case unreported < reportEvery/2:
 		return
-	case c.out.isDue(): // it can travel along
-	case unacked < ackEvery:
+	case c.out.isDue(): // the report travels with other frames
+	case unreported < reportEvery:
 		return
-	case unacked < loneFactor*ackEvery && in.raw-in.loneFrom >= 2*loneAfter && c.tr.more():
+	case unreported < soleFactor*reportEvery && in.bytesRead-in.soleFrom >= 2*soleAfter && c.tr.more():
 		return
 	}
-	in.acked = in.raw
-	c.out.acknowledge(in.raw)
+	in.reported = in.bytesRead
+	c.out.requestRead(in.bytesRead)
 }
 
 func (c *Conn) decode(p []byte) error {
-	f := frame.GetFrame(frame.None) // as large as a fifth of a connection, and used by one at a time
+	f := frame.GetFrame(frame.None) // pooled: it is as large as a fifth of a connection, and used during the call
 	defer frame.PutFrame(f)
 	for {
 		n, err := c.sess.Next(p, f)
@@ -100,7 +75,7 @@ func (c *Conn) decode(p []byte) error {
 			return nil
 		case f.Kind == frame.Data:
 			if err = c.data(f); err == nil && c.in.run.Len() > 0 {
-				n, err = c.moreOf(f.Stream, p)
+				n, err = c.extendRun(f.Stream, p)
 				p = p[n:]
 			}
 		default:
@@ -114,53 +89,11 @@ func (c *Conn) decode(p []byte) error {
 	}
 }
 
-// violated ends the connection for what the peer did.
-func (c *Conn) violated(err error) {
-	var pe *frame.ProtocolError
-	var v *frame.Violation
-	switch {
-	case errors.As(err, &pe):
-		c.Fail("read", pe.Code, err)
-	case errors.As(err, &v):
-		c.Fail("read", v.Code, &frame.ProtocolError{
-			Proto: c.caps.Name, Code: v.Code, Offset: int64(c.in.raw), Detail: v.Detail,
-		})
-	default:
-		c.end(c.peerEnd(err), false)
-	}
-}
-
-// peerGone is the peer's goodbye with a code.
-type peerGone struct {
-	code   frame.Code
-	reason string
-}
-
-func (e *peerGone) Error() string {
-	if e.reason == "" {
-		return e.code.String()
-	}
-	return e.code.String() + ": " + e.reason
-}
-
-func (c *Conn) peerEnd(err error) *Error {
-	e := &Error{Addr: c.cfg.Remote, Op: "read", Code: frame.CodeConnectionLost, Err: err}
-	var g *peerGone
-	if errors.As(err, &g) {
-		e.Code, e.Remote = g.code, true
-	}
-	return e
-}
-
-func violation(c frame.Code, format string, args ...any) error {
-	return &frame.Violation{Code: c, Detail: fmt.Sprintf(format, args...)}
-}
-
 // data takes a message or a piece of one.
 func (c *Conn) data(f *frame.Frame) error {
 	in := &c.in
-	if in.recvd += uint64(f.Cost); in.recvd > in.limit {
-		if err := c.beyond(); err != nil {
+	if in.used += uint64(f.Cost); in.used > in.limit {
+		if err := c.overLimit(); err != nil {
 			return err
 		}
 	}
@@ -170,15 +103,15 @@ func (c *Conn) data(f *frame.Frame) error {
 			return err
 		}
 		if p = c.find(f.Stream); p == nil {
-			return c.strayData(f)
+			return c.dataForGone(f)
 		}
 		in.port = p
-		if p != in.lone {
-			in.lone, in.loneFrom = p, in.raw
+		if p != in.soleSender {
+			in.soleSender, in.soleFrom = p, in.bytesRead
 		}
 	}
 	if f.First && f.Last {
-		in.data++
+		in.messages++
 		m := in.arena.Copy(f.Payload)
 		pool.SetCost(m, f.Cost)
 		if f.Packed {
@@ -191,23 +124,23 @@ func (c *Conn) data(f *frame.Frame) error {
 		return err
 	}
 	in.port = p
-	return c.judge(p.s.Fragment(f, in.now))
+	return c.countFault(p.s.Fragment(f, in.now))
 }
 
-// moreOf takes what follows in p of the messages of the stream at hand, as data
-// would one by one, and returns how many bytes of p that was.
-func (c *Conn) moreOf(id uint64, p []byte) (int, error) {
+// extendRun takes the messages of the current stream that come next in p, as data would
+// one by one. It returns how many bytes of p they were.
+func (c *Conn) extendRun(id uint64, p []byte) (int, error) {
 	in := &c.in
 	had, cost := in.run.Len(), in.run.Cost()
 	n := c.sess.Run(p, id, in.arena, &in.run)
-	in.data += in.run.Len() - had
-	if in.recvd += uint64(in.run.Cost() - cost); in.recvd > in.limit {
-		return n, c.beyond()
+	in.messages += in.run.Len() - had
+	if in.used += uint64(in.run.Cost() - cost); in.used > in.limit {
+		return n, c.overLimit()
 	}
 	return n, nil
 }
 
-// deliver hands the messages in hand to their stream.
+// deliver hands the current run of messages to its stream.
 func (c *Conn) deliver() error {
 	in := &c.in
 	if in.run.Len() == 0 {
@@ -215,318 +148,24 @@ func (c *Conn) deliver() error {
 	}
 	err := in.port.s.Deliver(&in.run, in.now)
 	in.run = pool.Queue{}
-	return c.judge(err)
+	return c.countFault(err)
 }
 
-func (c *Conn) find(id uint64) *Port {
-	if p := c.table.find(id); p != nil {
-		return p
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.table.get(id)
-}
-
-// judge counts streams that were reset for what the peer sent, as resets of the
-// peer's own: both cost us the same.
-func (c *Conn) judge(err error) error {
-	if err == frame.ErrFault { //nolint:errorlint // never wrapped
-		return c.abuse.reset(c.in.now)
-	}
-	return err
-}
-
-// strayData drops data for a stream that is gone. Its credit goes back. A peer
-// can have had so much on its way when it heard of a stream's end, once for each.
-func (c *Conn) strayData(f *frame.Frame) error {
-	if err := c.strange(f); err != nil {
-		return err
-	}
-	c.abuse.strays += uint64(f.Cost)
-	c.mu.Lock()
-	most := c.table.cut * c.onItsWay()
-	c.mu.Unlock()
-	if c.abuse.strays > most {
-		return violation(frame.CodeStreamState, "too much data for streams that have ended")
-	}
-	c.returned(f.Cost)
-	return nil
-}
-
-// strange checks a frame for a stream that is not there: it was once, and the
-// peer can't have known of its end yet.
-func (c *Conn) strange(f *frame.Frame) error {
-	id := f.Stream
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	mine := id&1 == c.ownParity()
-	switch {
-	case id == 0:
-		return violation(frame.CodeProtocol, "stream 0 can't have data")
-	case (mine && id >= c.nextOwn || !mine && id > c.lastPeer) && f.Kind == frame.Reset:
-		return violation(frame.CodeProtocol, "reset of stream %d, which was never opened", id)
-	case mine && id >= c.nextOwn, !mine && id > c.lastPeer:
-		return violation(frame.CodeStreamState, "frame for stream %d, which was never opened", id)
-	case (f.Kind == frame.Data || f.Kind == frame.EOS) && c.table.peerOver(id):
-		return violation(frame.CodeStreamState, "frame for stream %d after its end", id)
-	}
-	return nil
-}
-
-func (c *Conn) ownParity() uint64 {
-	if c.cfg.Client {
-		return 1
-	}
-	return 0
-}
-
-// control takes any frame but data.
-func (c *Conn) control(f *frame.Frame) error {
-	switch f.Kind {
-	case frame.Skip:
-		return nil
-	case frame.Reply:
-		if f.Reason == "" { // a request that is refused is work, and no frame in vain
-			if err := c.useless(); err != nil {
-				return err
-			}
+// overLimit is called when the peer has used more credit than in.limit. It computes the
+// limit anew, and acts if the limit is still exceeded.
+func (c *Conn) overLimit() error {
+	in := &c.in
+	switch c.pacing {
+	case frame.Granted:
+		if in.limit = c.advertised.Load() + uint64(c.window); in.used > in.limit {
+			return violation(frame.CodeFlowControl, "%d bytes beyond the connection's credit", in.used-in.limit)
 		}
-		return c.out.reply(c, f)
-	case frame.Hello:
-		return violation(frame.CodeProtocol, "a second hello")
-	case frame.NewSettings:
-		return c.newSettings(f)
-	case frame.Read, frame.Ping, frame.Pong, frame.GoAway:
-		if f.Stream != 0 {
-			return violation(frame.CodeProtocol, "frame of the connection on stream %d", f.Stream)
+	case frame.Reported:
+		if in.limit = c.returned.Load() + uint64(c.MaxUnread()); in.used > in.limit {
+			c.evictUnread()
 		}
-		return c.connFrame(f)
-	case frame.Credit:
-		if err := c.abuse.credit(c.sentCost.Load()); err != nil {
-			return err
-		}
-		if f.Stream == 0 {
-			return c.connCredit(f.Value)
-		}
-	case frame.Open:
-		return c.open(f)
-	}
-	return c.streamFrame(f)
-}
-
-func (c *Conn) streamFrame(f *frame.Frame) error {
-	p := c.find(f.Stream)
-	if p == nil {
-		if f.Stream == 0 || f.Kind == frame.Accept || f.Kind == frame.Reject {
-			return c.lateAnswer(f)
-		}
-		if err := c.useless(); err != nil {
-			return err
-		}
-		return c.strange(f)
-	}
-	switch f.Kind {
-	case frame.Accept, frame.Reject:
-		if !p.own {
-			return violation(frame.CodeProtocol, "an answer to our own answer on stream %d", f.Stream)
-		}
-	case frame.Reset:
-		p.peerOver.Store(true)
-		if p.own { // as many as we open, and no more
-			break
-		}
-		if err := c.abuse.reset(c.in.now); err != nil {
-			return err
-		}
-	case frame.EOS:
-		p.peerOver.Store(true)
-	}
-	return c.judge(p.s.Control(f))
-}
-
-// lateAnswer drops the answer to a stream that we have given up meanwhile.
-func (c *Conn) lateAnswer(f *frame.Frame) error {
-	if f.Stream == 0 || f.Stream&1 != c.ownParity() {
-		return violation(frame.CodeProtocol, "an answer for stream %d", f.Stream)
-	}
-	if err := c.useless(); err != nil {
-		return err
-	}
-	return c.strange(f)
-}
-
-// useless counts a frame that changes nothing. An honest peer sends a few when a
-// stream ends, before it hears of it.
-func (c *Conn) useless() error {
-	c.mu.Lock()
-	streams := (c.nextOwn + c.lastPeer) / 2
-	c.mu.Unlock()
-	return c.abuse.useless(streams)
-}
-
-func (c *Conn) connCredit(total uint64) error {
-	old := c.granted.Load()
-	if total > c.sentCost.Load()+1<<31 {
-		return violation(frame.CodeFlowControl, "connection credit %d is too far ahead", total)
-	}
-	if total > old {
-		c.granted.Store(total)
-		c.out.unstall(c)
-		c.out.wakeRoom(c)
-	}
-	return nil
-}
-
-func (c *Conn) connFrame(f *frame.Frame) error {
-	switch f.Kind {
-	case frame.Read:
-		if f.Value > c.out.wrote.Load() {
-			return violation(frame.CodeProtocol, "more read than was written")
-		}
-		if err := c.abuse.read(c.out.wrote.Load()); err != nil {
-			return err
-		}
-		if f.Value > c.peerRead.Load() {
-			c.peerRead.Store(f.Value)
-			c.keeper.read(c, f.Value)
-			c.out.unstall(c)
-		}
-	case frame.Ping:
-		if err := c.abuse.ping(c.in.now, c.lim.KeepaliveMinimum, c.in.data, c.sentCost.Load()); err != nil {
-			return err
-		}
-		return c.out.answer(c, f.Value)
-	case frame.Pong:
-		if !c.keeper.pong(c, f.Value) {
-			return c.useless()
-		}
-	case frame.GoAway:
-		return c.goneAway(f)
-	}
-	return nil
-}
-
-// open checks the peer's wish for a stream and passes it on.
-func (c *Conn) open(f *frame.Frame) error {
-	id, n := f.Stream, uint64(len(f.Grants))
-	if id == 0 || id&1 == c.ownParity() || id+2*(n-1) > c.maxStream {
-		return violation(frame.CodeProtocol, "open of %d streams from number %d", n, id)
-	}
-	c.mu.Lock()
-	if id <= c.lastPeer {
-		c.mu.Unlock()
-		return violation(frame.CodeProtocol, "open of stream %d after %d", id, c.lastPeer)
-	}
-	c.lastPeer = id + 2*(n-1)
-	c.abuse.opened(n)
-	refusal := c.refuse(f, int(n))
-	c.mu.Unlock()
-	if refusal == nil {
-		refusal = c.checkOpen(f)
-	}
-	if refusal == nil {
-		refusal = c.cfg.Handler.Open(c, f)
-	}
-	if refusal == nil {
-		c.missedEnd(id, n)
-		return nil
-	}
-	c.mu.Lock()
-	c.table.cut += n
-	c.mu.Unlock()
-	if err := c.abuse.refused(c.in.now, c.lim.MaxStreams); err != nil {
-		return err
-	}
-	return c.out.reply(c, &frame.Frame{
-		Kind: frame.Reject, Stream: id, Code: refusal.Code,
-		Reason: clip(refusal.Reason), NotProcessed: refusal.NotProcessed,
-	})
-}
-
-// missedEnd tells the streams that were just taken of the connection's end, if it
-// came meanwhile and may not have found them.
-func (c *Conn) missedEnd(id, n uint64) {
-	c.mu.Lock()
-	cause := c.cause
-	c.mu.Unlock()
-	if cause == nil {
-		return
-	}
-	for i := range n {
-		if p := c.find(id + 2*i); p != nil {
-			p.s.Lost(cause, false)
-		}
-	}
-}
-
-// refuse tells why no more streams are taken, or nil.
-func (c *Conn) refuse(f *frame.Frame, n int) *Refusal {
-	switch {
-	case c.ended:
-		return &Refusal{frame.CodeGoingAway, "connection is closing", true}
-	case c.away.final && f.Stream > c.away.limit:
-		return &Refusal{frame.CodeGoingAway, "server is shutting down", true}
-	case c.peer+n > c.mostStreams():
-		return &Refusal{frame.CodeRefused, fmt.Sprintf("%d streams are open", c.peer), true}
-	case c.brought >= c.lim.AssemblyBudget:
-		return &Refusal{frame.CodeResourceExhausted, "no memory left for what comes with opens", true}
-	}
-	return nil
-}
-
-// mostStreams is how many streams of the peer's there may be. Where nobody says
-// that an application was handed a stream's end, the peer can count a stream as
-// over that is not quite over here.
-func (c *Conn) mostStreams() int {
-	if !c.caps.Ended {
-		return 2 * c.lim.MaxStreams
-	}
-	return c.lim.MaxStreams
-}
-
-func (c *Conn) checkOpen(f *frame.Frame) *Refusal {
-	if r := c.TooMuch(f); r != nil {
-		return r
-	}
-	if !f.Metadata.Valid() {
-		return &Refusal{frame.CodeProtocol, "metadata with an illegal key", true}
-	}
-	return nil
-}
-
-// goneAway takes the peer's goodbye.
-func (c *Conn) goneAway(f *frame.Frame) error {
-	if err := c.abuse.goodbye(); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	if f.Value != c.maxStream && f.Value >= c.nextOwn {
-		c.mu.Unlock()
-		return violation(frame.CodeProtocol, "a goodbye that serves stream %d, which was never opened", f.Value)
-	}
-	if c.away.remote && f.Value > c.away.peerLimit {
-		c.mu.Unlock()
-		return violation(frame.CodeProtocol, "a goodbye that takes the last one back")
-	}
-	c.away.remote, c.away.peerLimit = true, f.Value
-	if f.Code != frame.CodeOK { // the end tells every stream why
-		c.mu.Unlock()
-		return &peerGone{f.Code, f.Reason}
-	}
-	var unserved []*Port
-	for _, p := range c.table.all() {
-		if p.own && p.id.Load() > f.Value {
-			unserved = append(unserved, p)
-		}
-	}
-	idle := c.own+c.peer == 0
-	c.mu.Unlock()
-	for _, p := range append(unserved, c.out.takeUnborn()...) {
-		p.s.Lost(c.goingAway(), true)
-	}
-	c.cfg.Handler.GoAway(c)
-	if idle && f.Value < c.maxStream {
-		return &peerGone{f.Code, f.Reason}
+	case frame.Unpaced:
+		in.limit = 1 << 63
 	}
 	return nil
 }

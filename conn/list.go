@@ -1,6 +1,6 @@
 package conn
 
-// A list is ports in a row, linked through themselves.
+// A list is ports in a row, linked through fields of theirs.
 type list struct{ head, tail *Port }
 
 func (l *list) pushControl(p *Port) {
@@ -57,13 +57,13 @@ func (l *list) popRoom() *Port {
 	return p
 }
 
-// Where a port's links are, for cut.
+// The links of a port, for remove.
 func controlLink(p *Port) **Port { return &p.nextControl }
 func dataLink(p *Port) **Port    { return &p.nextData }
 func roomLink(p *Port) **Port    { return &p.nextRoom }
 
-// cut takes p out of the list that link is of, if it is there.
-func (l *list) cut(p *Port, link func(*Port) **Port) {
+// remove takes p out of the list that link belongs to, if it is there.
+func (l *list) remove(p *Port, link func(*Port) **Port) {
 	var before *Port
 	for q := l.head; q != nil; before, q = q, *link(q) {
 		if q != p {
@@ -80,22 +80,4 @@ func (l *list) cut(p *Port, link func(*Port) **Port) {
 		*link(p) = nil
 		return
 	}
-}
-
-// leave takes a stream that is over out of line: it has nothing to write, and it can be
-// long until a flush would find that out. One that is unborn was given up before it had
-// a number.
-func (o *output) leave(p *Port, unborn bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if unborn {
-		o.control.cut(p, controlLink)
-	}
-	if p.inData {
-		o.data.cut(p, dataLink)
-	}
-	if p.inRoom {
-		o.waiting.cut(p, roomLink)
-	}
-	p.inData, p.inRoom, p.left = false, false, true
 }

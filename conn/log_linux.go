@@ -1,11 +1,10 @@
 package conn
 
-// silent keeps gnet from printing: what matters reaches the program through
-// errors.
-type silent struct{}
+// noLog keeps gnet from printing. Errors reach the program as values.
+type noLog struct{}
 
-func (silent) Debugf(string, ...any) {}
-func (silent) Infof(string, ...any)  {}
-func (silent) Warnf(string, ...any)  {}
-func (silent) Errorf(string, ...any) {}
-func (silent) Fatalf(string, ...any) {}
+func (noLog) Debugf(string, ...any) {}
+func (noLog) Infof(string, ...any)  {}
+func (noLog) Warnf(string, ...any)  {}
+func (noLog) Errorf(string, ...any) {}
+func (noLog) Fatalf(string, ...any) {}

@@ -12,16 +12,16 @@ import (
 // netReadBuffer is what a net.Conn is read with, bytes.
 const netReadBuffer = 32 << 10
 
-// Serve runs the connection on nc with a goroutine of its own that reads: TLS,
-// any other net.Conn, the in-memory pipe. early is what was read of it already.
-// made is called with the connection before anything happens on it. It returns
-// at once; nc belongs to the connection from now on.
+// Serve runs a connection on nc with a goroutine of its own that reads: TLS, the
+// in-memory pipe, any other net.Conn. early is what was read of nc already. Serve calls
+// made with the connection before anything happens on it, and returns at once. nc
+// belongs to the connection from now on.
 func Serve(nc net.Conn, cfg Config, early []byte, made func(*Conn)) *Conn {
 	c := newConn(cfg)
 	t := &netConn{c: c, nc: nc}
 	c.tr = t // before anybody can close it
 	made(c)
-	c.begin()
+	c.start()
 	go t.read(early)
 	return c
 }
@@ -35,7 +35,7 @@ type netConn struct {
 // read is the connection's reader; it ends with the net.Conn.
 func (t *netConn) read(early []byte) {
 	t.c.cfg.Handler.Started(t.c)
-	// Also with nothing: a connection can begin with an event of the session's own.
+	// Even if early is empty: a connection can begin with an event of its session.
 	if !t.input(early) {
 		t.drain()
 		return
@@ -53,15 +53,15 @@ func (t *netConn) read(early []byte) {
 			t.c.lost("read", err)
 			return
 		}
-		if !t.c.awaitRoom() {
+		if !t.c.pauseReading() {
 			t.drain()
 			return
 		}
 	}
 }
 
-// drain waits for the end after a goodbye, reading what still comes: closing
-// with unread bytes would reset the connection and take the goodbye with it.
+// drain waits for the end after a GOAWAY, and reads what still comes: closing with
+// unread bytes would reset the connection before the peer reads the GOAWAY.
 func (t *netConn) drain() {
 	p := make([]byte, 4<<10)
 	for {
@@ -88,7 +88,7 @@ func (t *netConn) write(v [][]byte) (int, error) {
 			return 0, err
 		}
 	}
-	t.c.keeper.blocked(t.c)
+	t.c.writeBlocked()
 	if len(v) == 1 {
 		return t.nc.Write(v[0])
 	}
@@ -112,8 +112,8 @@ func (t *netConn) closeWrite() bool {
 
 func (t *netConn) close() { _ = t.nc.Close() }
 
-// sever closes what is below TLS, which would try for 5 s to tell a peer that may not
-// read.
+// sever closes what is below TLS. TLS itself would try for 5 s to notify a peer that may
+// not read.
 func (t *netConn) sever() {
 	if tc, ok := t.nc.(*tls.Conn); ok {
 		_ = tc.NetConn().Close()

@@ -8,36 +8,40 @@ import (
 	"time"
 )
 
-// Unlimited, where a limit is asked for, says that there shall be none.
+// Unlimited as a limit means that there is none.
 const Unlimited = math.MaxInt
 
-// Limits bound what a peer can make us hold and do. A zero field is its default.
+// reportEvery is how many bytes are read before the peer is told: a part of what it may
+// have in flight at first.
+const reportEvery = 64 << 10
+
+// Limits bound what a peer can make us hold and do. A zero field means its default.
 type Limits struct {
-	MaxConns        int           // connections of a server; default 65,536; held to 35 % of RLIMIT_NOFILE, a number of your own to 45 %
+	MaxConns        int           // connections of a server; default 65,536, at most 35 % of RLIMIT_NOFILE; a number of your own: at most 45 %
 	MaxConnsPerAddr int           // connections of a server from one address; default 1,024
 	MaxHandshakes   int           // handshakes at once; default 256
 	Handshake       time.Duration // time for TLS and Hello; default 5 s
 	Authenticate    time.Duration // time for Authenticate and for Authorize; default 5 s
 
 	MaxStreams  int // streams that a peer may have open on a connection; default 1,000
-	MaxMessage  int // bytes of one message that we take; default 4 MiB, at most 1 GiB
+	MaxMessage  int // bytes of a message that we receive; default 4 MiB, at most 1 GiB
 	MaxMetadata int // bytes of metadata, as Metadata.Size counts; default 16 KiB
 	MaxKeys     int // fields of metadata; default 128
-	MaxOffers   int // opens that wait to be accepted, a server; default 1,024
+	MaxOffers   int // offers of a server that wait to be accepted; default 1,024
 
-	StreamWindow   int // bytes unread that a stream may grow to; default 1 MiB
+	StreamWindow   int // bytes unread that the window of a stream may grow to; default 1 MiB
 	ConnWindow     int // bytes unread on a connection; default 16 MiB
-	SenderWindow   int // bytes unread on a stream whose sender chooses its window itself (brpc), four times that on a connection; beyond either a stream is reset, rather one that nobody reads; default 16 MiB
-	AssemblyBudget int // bytes of messages in fragments on a connection beyond the windows, and as many of what comes with opens; default 64 MiB, or MaxMessage if that is more
-	Memory         int // bytes held unread and unwritten, and of opens, answers and ends, a server; default 70 % of GOMEMLIMIT where that is set, else Unlimited
+	SenderWindow   int // bytes unread on a stream whose sender chooses its window itself; on its connection, four times that; beyond either a stream is reset, preferably one that nobody reads; default 16 MiB, or twice MaxMessage if that is more
+	AssemblyBudget int // bytes of messages in fragments on a connection, beyond the windows, and as many of requests and metadata; default 64 MiB, or MaxMessage if that is more
+	Memory         int // bytes that the connections of a server hold: unread, unwritten, and of requests and metadata; default 70 % of GOMEMLIMIT if that is set, else Unlimited
 	OutQueue       int // bytes accepted and not written on a connection; default 1 MiB
-	InFlight       int // bytes written and not read by the peer's loop; default 256 KiB, at least 128 KiB, grown as the path needs; four times that for a stream that alone sends
+	InFlight       int // bytes written and not read by the peer, at first: it grows as the path needs; default 256 KiB, at least 128 KiB; four times that for a stream that alone sends
 
-	KeepaliveInterval time.Duration // a silent peer is asked after this; default 30 s, or what its protocol says
-	KeepaliveTimeout  time.Duration // and given up after this; default 20 s
-	KeepaliveMinimum  time.Duration // a peer may ask no more often; default 10 s
-	ReadStall         time.Duration // a frame that has begun must be complete after this; default 30 s
-	WriteStall        time.Duration // a peer that reads nothing, or less than 64 KiB, is given up; default 30 s
+	KeepaliveInterval time.Duration // a silent peer is pinged after this; default 30 s, or what its protocol says
+	KeepaliveTimeout  time.Duration // time to answer; default 20 s
+	KeepaliveMinimum  time.Duration // shortest time between pings of a peer; default 10 s
+	ReadStall         time.Duration // time for a frame to become complete; default 30 s
+	WriteStall        time.Duration // time for a peer to read, 64 KiB at least; default 30 s
 	IdleConn          time.Duration // a connection without streams is closed; default 10 min, servers only
 	Drain             time.Duration // time for a drain whose context has no deadline; default 30 s
 }
@@ -48,8 +52,8 @@ func def[T int | time.Duration](v *T, d T) {
 	}
 }
 
-// WithDefaults returns l with every zero field set, but KeepaliveInterval: its default is
-// the protocol's.
+// WithDefaults returns l with every zero field set, except for KeepaliveInterval: its
+// default is the protocol's.
 func (l Limits) WithDefaults() Limits {
 	def(&l.MaxConns, 65_536)
 	def(&l.MaxConnsPerAddr, 1024)
@@ -80,7 +84,7 @@ func (l Limits) WithDefaults() Limits {
 	return l
 }
 
-// forever is what Unlimited is as a duration: with it times can be added up.
+// forever is Unlimited as a duration: times can be added to it.
 const forever = time.Duration(1 << 60)
 
 // A span is one of the limits that are durations.
@@ -98,11 +102,11 @@ func (l *Limits) durations() []span {
 	}
 }
 
-// memoryShare is the part of GOMEMLIMIT, in percent, that messages may take.
+// memoryShare is the default of Memory, in percent of GOMEMLIMIT.
 const memoryShare = 70
 
 func memoryDefault() int {
-	limit := debug.SetMemoryLimit(-1) // asks
+	limit := debug.SetMemoryLimit(-1) // which does not change it
 	if limit == math.MaxInt64 {
 		return Unlimited
 	}
@@ -112,7 +116,7 @@ func memoryDefault() int {
 // maxLimit is the largest window and message.
 const maxLimit = 1 << 30
 
-// ErrLimits is what Validate wraps.
+// ErrLimits is the error of Validate, with details.
 var ErrLimits = errors.New("sluice: limit out of range")
 
 // Validate checks limits that WithDefaults has completed.
@@ -136,7 +140,7 @@ func (l Limits) Validate() error {
 		{"AssemblyBudget", l.AssemblyBudget, l.MaxMessage, Unlimited},
 		{"Memory", l.Memory, 1 << 20, Unlimited},
 		{"OutQueue", l.OutQueue, 1, Unlimited},
-		{"InFlight", l.InFlight, 2 * ackEvery, Unlimited},
+		{"InFlight", l.InFlight, 2 * reportEvery, Unlimited},
 	} {
 		if c.v < c.min || c.v > c.max {
 			return fmt.Errorf("%w: %s is %d, must be %d to %d", ErrLimits, c.name, c.v, c.min, c.max)
@@ -150,9 +154,9 @@ func (l Limits) Validate() error {
 	return nil
 }
 
-// InitialCredit is what a peer may send on a stream before it is accepted: every
-// allowed stream's share of half the connection's window, so that streams which
-// nobody reads leave the other half to those that are read.
+// InitialCredit is how many bytes a peer may send on a stream before it is accepted: the
+// share of each allowed stream in half of the connection's window. The other half is
+// left to streams that are read.
 func (l Limits) InitialCredit() int {
 	return min(max(l.ConnWindow/2/l.MaxStreams, 128), 64<<10, l.StreamWindow)
 }

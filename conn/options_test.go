@@ -12,10 +12,10 @@ func TestDefaultLimitsAreInRange(t *testing.T) {
 	}
 }
 
-// A peer tells what it has read every ackEvery bytes: a writer that is bound to
-// less would wait for word that never comes.
-func TestBytesInFlightMustReachAnAcknowledgement(t *testing.T) {
-	for bound, ok := range map[int]bool{4 << 10: false, ackEvery: false, 2*ackEvery - 1: false, 2 * ackEvery: true, Unlimited: true} {
+// A peer reports what it has read every reportEvery bytes. With a lower bound a writer
+// would wait for a report that never comes.
+func TestBytesInFlightMustReachAReport(t *testing.T) {
+	for bound, ok := range map[int]bool{4 << 10: false, reportEvery: false, 2*reportEvery - 1: false, 2 * reportEvery: true, Unlimited: true} {
 		err := Limits{InFlight: bound}.WithDefaults().Validate()
 		if ok != (err == nil) || !ok && !errors.Is(err, ErrLimits) {
 			t.Errorf("InFlight of %d: %v", bound, err)
@@ -23,8 +23,8 @@ func TestBytesInFlightMustReachAnAcknowledgement(t *testing.T) {
 	}
 }
 
-// Durations are added up: with several that are Unlimited the sum is still one. What is
-// below zero is none.
+// The sum of several durations that are Unlimited does not overflow. A duration below
+// zero is out of range.
 func TestDurationsCanBeAddedUp(t *testing.T) {
 	for i := range (&Limits{}).durations() {
 		var l Limits
@@ -41,8 +41,8 @@ func TestDurationsCanBeAddedUp(t *testing.T) {
 	}
 }
 
-// However many streams may be open, half of the connection's window is left for
-// those that are read.
+// However many streams may be open, their initial credits leave half of the connection's
+// window to those that are read.
 func TestInitialCreditsLeaveHalfOfTheWindow(t *testing.T) {
 	for _, l := range []Limits{{}, {MaxStreams: 100}, {MaxStreams: 50_000}, {ConnWindow: 1 << 20}, {StreamWindow: 64, ConnWindow: 4 << 10, MaxStreams: 10}} {
 		l = l.WithDefaults()

@@ -1,8 +1,6 @@
 package conn
 
 import (
-	"errors"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -10,517 +8,245 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-const (
-	turnBytes   = 64 << 10 // data of one stream's turn
-	gatherBytes = 64 << 10 // written at once, beyond which no further turn is given
-)
-
-// A stream that has been the only one to send for loneAfter bytes delays nobody:
-// it may have loneFactor times as much in flight.
-const (
-	loneAfter  = 32 << 20
-	loneFactor = 4
-)
-
 // output is everything that waits to be written, and who writes it.
 //
-// One party at a time flushes: it set flushing, and nobody else touches what is
-// below it until it is cleared. Whoever finds something to write and no flush
-// under way starts one: in place if the connection is quiet, so that an answer
-// costs no detour, else in a goroutine, so that more can gather.
+// One party at a time flushes: it has set flushing, and owns the fields of the flush
+// until it clears flushing. Whoever finds something to write and no flush under way
+// starts one: in place if the connection is quiet, so that an answer costs no detour,
+// else in a goroutine, so that more can gather.
 type output struct {
 	mu       sync.Mutex
 	control  list // streams with control frames
-	data     list // streams whose turn comes
-	waiting  list // streams that wait for room
+	data     list // streams with data, in the order of their turns
+	room     list // streams that wait for room
 	slots    slots
 	flushing bool
-	holding  bool // the reader is at work and will flush when it is done
-	pending  bool // something of the connection's own is to be written
+	corked   bool // the reader is at work, and flushes when it is done
 	stalled  bool // data waits for credit of the connection, or for the peer to read
-	closed   bool // no stream is opened any more
+	noOpens  bool // no stream gets a number any more
+	due      bool // something in pending is to be written
+	pending  pendingControl
 	tokens   int8 // flushes that may be done in place
 
-	credit  bool
-	tick    bool   // the session's timer has fired
-	read    uint64 // bytes read, to be told; 0 if not
-	pongs   []uint64
-	pings   []uint64
-	away    *frame.Frame
-	replies []frame.Frame
-	dying   bool
+	waiters atomic.Int32 // length of room, readable without the lock
 
 	// Owned by the flush.
-	o        frame.Out
-	scratch  *pool.Scratch // what o.Buf is made of; nil between flushes
-	vec      [][]byte      // what is left to write
-	pieces   [][]byte      // its memory
-	inFlight atomic.Int64  // bound on the bytes that are written and not read
-	wrote    atomic.Uint64 // bytes put into o
-	lone     *Port         // the stream that had the last turn
-	loneFrom uint64        // wrote when its first turn in a row began
-	bye      bool          // the goodbye is in o
+	first         *Port // taken out of data already: see takeFirst
+	alone         bool  // there were no others in data: see nextTurn
+	o             frame.Out
+	scratch       *pool.Scratch // memory of o.Buf; nil between flushes
+	vec           [][]byte      // what is left to write
+	pieces        [][]byte      // memory of vec
+	wrote         atomic.Uint64 // bytes put into o
+	soleSender    *Port         // the stream that had the last turn
+	soleFrom      uint64        // wrote when the first of its turns in a row began
+	goAwayEncoded bool          // the connection's last frame is in o
 }
 
-func (o *output) init(inFlight int) {
-	o.inFlight.Store(int64(inFlight))
-	o.tokens = 1
+// pendingControl is the connection's own frames to write.
+type pendingControl struct {
+	credit       bool
+	tick         bool   // the session's timer has fired
+	readTotal    uint64 // bytes read, to report; 0: no report
+	pongs, pings []uint64
+	replies      []frame.Frame
+	goAway       *frame.Frame
+	dying        bool // goAway is, or was, the connection's last frame
 }
 
-// ready gives p its turn. It is called once for each turn asked for. here says
-// that the flush may be done on the caller's stack.
-func (o *output) ready(c *Conn, p *Port, urgent, here bool) {
+// slots is the streams that offer a slot which nobody has taken.
+type slots struct {
+	n  atomic.Int32 // len(of), readable without the lock
+	of map[*Port]struct{}
+}
+
+func (o *output) addSlot(p *Port) {
 	o.mu.Lock()
-	if o.closed && p.own && p.id.Load() == 0 {
-		o.mu.Unlock()
-		p.s.Lost(c.unopened(), true)
-		return
+	defer o.mu.Unlock()
+	if o.slots.of == nil {
+		o.slots.of = map[*Port]struct{}{}
 	}
-	if urgent {
-		o.control.pushControl(p)
-	} else {
-		o.pushData(p)
-	}
-	if !here {
-		o.tokens = 0
-	}
-	o.start(c, !urgent && o.stalled)
+	o.slots.of[p] = struct{}{}
+	o.slots.n.Store(int32(len(o.slots.of)))
 }
 
-// say has something of the connection's own written; set notes what.
-func (o *output) say(c *Conn, set func(o *output)) {
+func (o *output) removeSlot(p *Port) {
 	o.mu.Lock()
-	set(o)
-	o.pending = true
-	o.start(c, false)
+	defer o.mu.Unlock()
+	delete(o.slots.of, p)
+	o.slots.n.Store(int32(len(o.slots.of)))
 }
 
-// start begins a flush unless there is one or nothing could be written, and
-// frees the lock.
-func (o *output) start(c *Conn, idle bool) {
-	if o.flushing || o.holding || idle {
-		o.mu.Unlock()
-		return
-	}
-	o.flushing = true
-	inPlace := o.tokens > 0 && c.tr.inPlace()
-	if inPlace {
-		o.tokens--
-	}
-	o.mu.Unlock()
-	if inPlace {
-		c.flushInPlace()
-		return
-	}
-	c.tr.spawn()
-}
-
-// hold keeps flushes back while the reader works: what its burst causes is
-// written together.
-func (o *output) hold() {
+func (o *output) takeSlots() map[*Port]struct{} {
 	o.mu.Lock()
-	o.holding = true
-	o.mu.Unlock()
+	defer o.mu.Unlock()
+	of := o.slots.of
+	o.slots.of = nil
+	o.slots.n.Store(0)
+	return of
 }
 
-// release ends hold and flushes. A burst of a message or two is a conversation:
-// the answer to it may be written in place.
-func (o *output) release(c *Conn, messages int) {
-	o.mu.Lock()
-	o.holding = false
-	if o.tokens = 0; messages <= 2 {
-		o.tokens = 1
-	}
-	if o.flushing || !o.due() {
-		o.mu.Unlock()
-		return
-	}
-	o.flushing = true
-	o.mu.Unlock()
-	if c.tr.inPlace() {
-		c.flushInPlace()
-		return
-	}
-	c.tr.spawn()
-}
-
-// due tells whether a flush would find something to write.
-func (o *output) due() bool {
-	return o.pending || o.control.head != nil || o.data.head != nil && !o.stalled
+// hasDue reports whether a flush would find something to write. The lock is held.
+func (o *output) hasDue() bool {
+	return o.due || o.control.head != nil || o.data.head != nil && !o.stalled
 }
 
 func (o *output) isDue() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.due()
+	return o.hasDue()
 }
 
-// acknowledge notes how much was read; the reader's release writes it.
-func (o *output) acknowledge(total uint64) {
+// takeControl returns the connection's own frames to write. The lock is held.
+func (o *output) takeControl() pendingControl {
+	if !o.due {
+		return pendingControl{}
+	}
+	p := o.pending
+	o.pending, o.due = pendingControl{dying: p.dying}, false
+	return p
+}
+
+// requestRead has total reported as the bytes read, when the reader uncorks.
+func (o *output) requestRead(total uint64) {
 	o.mu.Lock()
-	o.read, o.pending = total, true
+	o.pending.readTotal, o.due = total, true
 	o.mu.Unlock()
 }
 
-// unstall lets data go on after the peer read or granted something.
-func (o *output) unstall(c *Conn) {
+// cork keeps flushes back while the reader works, so that what its burst causes is
+// written together.
+func (o *output) cork() {
 	o.mu.Lock()
-	was := o.stalled
-	o.stalled = false
-	o.start(c, !was)
+	o.corked = true
+	o.mu.Unlock()
 }
 
-var errAnswers = &frame.Violation{Code: frame.CodeCalm, Detail: "too many answers wait to be read"}
-
-// answer queues a pong.
-func (o *output) answer(c *Conn, value uint64) error {
-	o.mu.Lock()
-	if len(o.pongs) >= maxAnswers {
-		o.mu.Unlock()
-		return errAnswers
-	}
-	o.pongs, o.pending = append(o.pongs, value), true
-	o.start(c, false)
-	return nil
-}
-
-// reply queues an answer for a stream that is not there.
-func (o *output) reply(c *Conn, f *frame.Frame) error {
-	o.mu.Lock()
-	if len(o.replies) >= maxAnswers {
-		o.mu.Unlock()
-		return errAnswers
-	}
-	o.replies, o.pending = append(o.replies, *f), true
-	o.start(c, false)
-	return nil
-}
-
-// pushData puts p in line for data, unless it is over. The lock is held.
+// pushData gives p a turn for data, unless its stream is over. The lock is held.
 func (o *output) pushData(p *Port) {
-	if !p.left {
+	if !p.removed {
 		o.data.pushData(p)
 	}
 }
 
-// awaitRoom puts p in line for room in the queue.
-func (o *output) awaitRoom(c *Conn, p *Port) {
-	o.mu.Lock()
-	if !p.inRoom && !p.left {
-		p.inRoom = true
-		o.waiting.pushRoom(p)
+// pushReady gives streams a turn for data in this gather. The flush calls it.
+func (o *output) pushReady(ps []*Port) {
+	if len(ps) == 0 {
+		return
 	}
-	o.mu.Unlock()
-	if c.room() { // it came free meanwhile
-		o.wakeRoom(c)
-	}
-}
-
-// wakeRoom tells streams in line, in turn, as long as there is room.
-func (o *output) wakeRoom(c *Conn) {
-	for c.room() {
-		o.mu.Lock()
-		p := o.waiting.popRoom()
-		if p != nil {
-			p.inRoom = false
-		}
-		o.mu.Unlock()
-		if p == nil {
-			return
-		}
-		p.s.RoomFree()
-	}
-}
-
-// takeUnborn returns the streams that have no number yet, and sees to it that they
-// get none: whoever calls it has to tell them. What comes later is told by ready.
-func (o *output) takeUnborn() []*Port {
+	o.alone = false
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.closed = true
+	for _, p := range ps {
+		o.pushData(p)
+	}
+}
+
+// takeFirst takes the first stream with data, if there are no control frames to write:
+// those come before data. It is called by the flush, or by who has just set flushing and
+// is about to flush in place: then gather needs no lock of its own. The lock is held.
+func (o *output) takeFirst() bool {
+	if o.due || o.control.head != nil {
+		o.alone = false
+		return false
+	}
+	o.first = o.data.popData()
+	o.alone = o.data.head == nil
+	return true
+}
+
+// nextTurn returns the stream whose turn is next, nil if there is none. last, if not nil,
+// had the last turn and has more data. After a stream that was alone it does not look:
+// if others have come meanwhile, endFlush finds them. The flush calls it.
+func (o *output) nextTurn(last *Port) *Port {
+	if last == nil && o.alone {
+		return nil
+	}
+	o.alone = false
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if last != nil {
+		o.pushData(last)
+	}
+	return o.data.popData()
+}
+
+// putBack returns p, whose turn it was, to the head of data, unless its stream has ended
+// since it was taken out. The lock is held.
+func (o *output) putBack(p *Port) {
+	if !p.removed {
+		o.data.pushFront(p)
+	}
+}
+
+func (o *output) pushRoom(p *Port) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !p.inRoom && !p.removed {
+		p.inRoom = true
+		o.room.pushRoom(p)
+		o.waiters.Add(1)
+	}
+}
+
+func (o *output) popRoom() *Port {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := o.room.popRoom()
+	if p != nil {
+		p.inRoom = false
+		o.waiters.Add(-1)
+	}
+	return p
+}
+
+// remove takes a stream that is over out of the lists: it has nothing to write, and a
+// flush may find that out much later. An unnumbered one was aborted before it had a
+// number.
+func (o *output) remove(p *Port, unnumbered bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if unnumbered {
+		o.control.remove(p, controlLink)
+	}
+	if p.inData {
+		o.data.remove(p, dataLink)
+	}
+	if p.inRoom {
+		o.room.remove(p, roomLink)
+		o.waiters.Add(-1)
+	}
+	p.inData, p.inRoom, p.removed = false, false, true
+}
+
+// takeUnnumbered returns the streams that have no number yet, and sees to it that none
+// gets one any more: the caller tells them. Conn.schedule tells those that come later.
+func (o *output) takeUnnumbered() []*Port {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.noOpens = true
 	var ps []*Port
 	for p := o.control.head; p != nil; p = p.nextControl {
-		if p.own && p.id.Load() == 0 {
+		if p.local && p.id.Load() == 0 {
 			ps = append(ps, p)
 		}
 	}
 	return ps
 }
 
-// flush writes until there is nothing to write, or the socket takes no more. It
-// runs while flushing is set, by whoever set it.
-func (c *Conn) flush() {
-	for c.flushOnce() {
-	}
-}
-
-// flushSoon is flush as a goroutine's whole life.
-func (c *Conn) flushSoon() {
-	runtime.Gosched() // let what is about to be sent be sent along
-	c.flush()
-}
-
-// flushInPlace writes once on the caller's time and leaves the rest to others.
-func (c *Conn) flushInPlace() {
-	if c.flushOnce() {
-		c.tr.spawn()
-	}
-}
-
-// flushOnce gathers and writes once. It returns false when this flush is over.
-func (c *Conn) flushOnce() bool {
-	o := &c.out
-	if len(o.vec) == 0 && !c.gather() {
-		if o.bye {
-			// The peer answers by closing; should it not, the timer does. To
-			// close now could reset the connection before the goodbye is read.
-			c.keeper.bidden.Store(true)
-			if !c.tr.closeWrite() {
-				c.finish()
-			}
-			return false
-		}
-		return !o.rest()
-	}
-	err := c.write()
-	switch {
-	case err == nil:
-		c.written()
-		return o.bye || !o.rest()
-	case errors.Is(err, errAgain):
-		c.tr.await() // from now on another flush may be under way
-	default:
-		c.abandon()
-		c.keeper.writeFailed(c, err)
-	}
-	return false
-}
-
-// rest ends the flush if there is nothing to do; false if there is.
-func (o *output) rest() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.due() {
-		return false
-	}
-	o.giveScratch()
-	o.flushing = false
-	return true
-}
-
-// takeScratch borrows memory for the output; giveScratch returns it, so that a
-// connection at rest holds none.
-func (o *output) takeScratch() {
+// borrowScratch and returnScratch keep a connection at rest without memory for output.
+func (o *output) borrowScratch() {
 	if o.scratch == nil {
 		o.scratch = pool.GetScratch()
 		o.o.Buf = o.scratch.B[:0]
 	}
 }
 
-func (o *output) giveScratch() {
+func (o *output) returnScratch() {
 	if o.scratch != nil {
 		o.scratch.B, o.o.Buf = o.o.Buf[:0], nil
 		pool.PutScratch(o.scratch)
 		o.scratch = nil
-	}
-}
-
-// abandon lets go what will not be written. The flush stays marked as under way,
-// so that there is no other.
-func (c *Conn) abandon() {
-	c.out.o.Reset()
-	c.out.vec = nil
-}
-
-// write hands the transport what was gathered.
-func (c *Conn) write() error {
-	o := &c.out
-	for len(o.vec) > 0 {
-		n, err := c.tr.write(o.vec)
-		o.vec = consume(o.vec, n)
-		if n > 0 {
-			c.keeper.wrote()
-		}
-		if err != nil {
-			if errors.Is(err, errAgain) {
-				c.keeper.blocked(c)
-			}
-			return err
-		}
-	}
-	o.o.Reset()
-	return nil
-}
-
-// consume drops n bytes from the front of v.
-func consume(v [][]byte, n int) [][]byte {
-	for len(v) > 0 && n >= len(v[0]) {
-		n -= len(v[0])
-		v[0] = nil
-		v = v[1:]
-	}
-	if n > 0 {
-		v[0] = v[0][n:]
-	}
-	return v
-}
-
-// gather encodes what is due, as much as may be written now; false if there is
-// nothing.
-func (c *Conn) gather() bool {
-	o := &c.out
-	if o.bye {
-		return false
-	}
-	o.takeScratch()
-	c.gatherControl()
-	c.gatherData()
-	if o.o.Len() == 0 {
-		c.sessionEvents()
-		c.written()
-		return false
-	}
-	c.sess.Flush(&o.o)
-	c.sessionEvents()
-	c.keeper.mark(o.wrote.Add(uint64(o.o.Len())))
-	o.pieces = o.o.Vec(o.pieces[:0])
-	o.vec = o.pieces
-	return true
-}
-
-// gatherControl encodes the connection's own frames and the streams' control
-// frames.
-func (c *Conn) gatherControl() {
-	o := &c.out
-	p, closed, last := c.gatherOwn()
-	for p != nil {
-		next := p.nextControl
-		p.nextControl = nil
-		if p.id.Load() != 0 || c.number(p, closed) {
-			p.s.Fill(c.sess, &o.o, 0, false)
-		}
-		p = next
-	}
-	if last != nil {
-		c.sess.Control(&o.o, last)
-		o.bye = true
-	}
-}
-
-// gatherOwn encodes the connection's own frames, and returns the streams that
-// have control frames to write and the goodbye that comes last, if it is time
-// for that. What it needs of the stack is free again when the streams are asked:
-// it is often a handler's.
-func (c *Conn) gatherOwn() (ports *Port, closed bool, last *frame.Frame) {
-	o := &c.out
-	o.mu.Lock()
-	s := o.take()
-	ports, closed = o.control.head, o.closed
-	o.control = list{}
-	o.mu.Unlock()
-	switch {
-	case s.away == nil:
-	case s.dying:
-		last = s.away
-	default: // before the ping whose answer tells that it was read
-		c.sess.Control(&o.o, s.away)
-	}
-	c.ownFrames(&s)
-	return ports, closed, last
-}
-
-// said is the connection's own frames to write.
-type said struct {
-	credit, dying bool
-	tick          bool
-	read          uint64
-	pongs, pings  []uint64
-	away          *frame.Frame
-	replies       []frame.Frame
-}
-
-func (o *output) take() said {
-	if !o.pending {
-		return said{}
-	}
-	s := said{o.credit, o.dying, o.tick, o.read, o.pongs, o.pings, o.away, o.replies}
-	o.credit, o.tick, o.read, o.pongs, o.pings, o.away, o.replies, o.pending = false, false, 0, nil, nil, nil, nil, false
-	return s
-}
-
-// ownFrames encodes the connection's own frames.
-func (c *Conn) ownFrames(s *said) {
-	out := &c.out.o
-	put := func(k frame.Kind, v uint64) {
-		f := out.Scratch(k, 0)
-		f.Value = v
-		c.sess.Control(out, f)
-	}
-	if s.read > 0 {
-		put(frame.Read, s.read)
-	}
-	if s.credit {
-		n := c.taken.Load()
-		c.told.Store(n)
-		put(frame.Credit, n+uint64(c.window))
-	}
-	for _, v := range s.pongs {
-		put(frame.Pong, v)
-	}
-	for _, v := range s.pings {
-		put(frame.Ping, v)
-	}
-	for i := range s.replies {
-		c.sess.Control(out, &s.replies[i])
-	}
-	if s.tick {
-		c.tick()
-	}
-}
-
-// gatherData gives streams their turns.
-func (c *Conn) gatherData() {
-	o := &c.out
-	for {
-		o.mu.Lock()
-		p := o.data.popData()
-		if p == nil {
-			o.mu.Unlock()
-			return
-		}
-		most := c.allowance()
-		if most < c.caps.LeastPiece {
-			o.data.pushFront(p)
-			// Set under the lock, and looked at again: what frees it takes the
-			// lock too, after it changed the figures.
-			o.stalled = true
-			again := c.allowance() >= c.caps.LeastPiece
-			o.stalled = !again
-			o.mu.Unlock()
-			if again {
-				continue
-			}
-			return
-		}
-		if o.o.Len() >= gatherBytes && (o.o.Len() >= loneFactor*gatherBytes || !o.isLone()) {
-			o.data.pushFront(p)
-			o.mu.Unlock()
-			return
-		}
-		o.mu.Unlock()
-		if p.id.Load() == 0 && !c.number(p, o.isClosed()) {
-			continue
-		}
-		if p != o.lone {
-			o.lone, o.loneFrom = p, o.wrote.Load()
-		}
-		used, again := p.s.Fill(c.sess, &o.o, min(most, turnBytes), true)
-		c.sentCost.Add(uint64(used))
-		if again {
-			o.mu.Lock()
-			o.pushData(p)
-			o.mu.Unlock()
-		}
 	}
 }
 
@@ -533,33 +259,11 @@ func (o *output) isStalled() bool {
 func (o *output) isDying() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.dying
+	return o.pending.dying
 }
 
-func (o *output) isClosed() bool {
+func (o *output) opensAreOver() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.closed
-}
-
-// isLone tells whether one stream has been the only one to send for long.
-func (o *output) isLone() bool { return o.wrote.Load()-o.loneFrom >= loneAfter }
-
-// allowance is how many bytes of credit data may use now: what the peer granted
-// the connection, and what keeps the bytes in flight few.
-func (c *Conn) allowance() int {
-	o := &c.out
-	credit := int64(c.granted.Load() - c.sentCost.Load())
-	switch {
-	case c.pacing != frame.Granted:
-		return gatherBytes
-	case !c.caps.ReadReports: // the system bounds what waits unsent
-		return int(credit)
-	}
-	wrote, bound := o.wrote.Load(), o.inFlight.Load()
-	if o.isLone() && bound < maxInFlight {
-		bound *= loneFactor
-	}
-	unread := int64(wrote) + int64(o.o.Len()) - int64(c.peerRead.Load())
-	return int(min(credit, max(bound-unread, 0)))
+	return o.noOpens
 }

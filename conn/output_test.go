@@ -12,11 +12,11 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// sink is a transport that takes everything at once.
+// sink is a transport that takes everything at once, or is full for a while.
 type sink struct {
 	c     *Conn
 	bytes int
-	full  int // how often it takes a part, or nothing
+	full  int // how many writes take a part, or nothing
 }
 
 func (s *sink) write(v [][]byte) (n int, _ error) {
@@ -34,7 +34,7 @@ func (s *sink) write(v [][]byte) (n int, _ error) {
 	return n, nil
 }
 
-// await finds the sink empty at once, as a socket may be by then.
+// await finds that the sink can be written again, as a socket may be by then.
 func (s *sink) await() {
 	done := make(chan struct{})
 	go func() {
@@ -50,27 +50,31 @@ func (s *sink) closeWrite() bool { return true }
 func (s *sink) close()           {}
 func (s *sink) sever()           {}
 
-// talker is a stream that has something to say for a number of turns.
-type talker struct {
+// fakeStream is a stream with data for a number of turns.
+type fakeStream struct {
 	Port
 	name   string
 	size   int // of its messages
 	turns  int // of data that are left
 	log    *[]string
 	used   int
-	freed  int // how often it was told of room
-	full   int // and that there is none
+	freed  int // calls of RoomFree
+	full   int // calls of RoomGone
 	onRoom func()
 	onTurn func() // for control frames
+	onData func() // in a turn for data
 }
 
-func (t *talker) Fill(sess frame.Session, o *frame.Out, most int, data bool) (int, bool) {
+func (t *fakeStream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (int, bool) {
 	if !data {
 		*t.log = append(*t.log, t.name+" control")
 		if t.onTurn != nil {
 			t.onTurn()
 		}
 		return 0, false
+	}
+	if t.onData != nil {
+		t.onData()
 	}
 	n := min(t.size, most-overhead)
 	var run pool.Queue
@@ -82,21 +86,21 @@ func (t *talker) Fill(sess frame.Session, o *frame.Out, most int, data bool) (in
 	return (n + overhead), t.turns > 0
 }
 
-func (t *talker) RoomFree() {
+func (t *fakeStream) RoomFree() {
 	t.freed++
 	if t.onRoom != nil {
 		t.onRoom()
 	}
 }
-func (t *talker) RoomGone()                                  { t.full++ }
-func (t *talker) Deliver(run *pool.Queue, _ time.Time) error { run.Release(); return nil }
-func (t *talker) Fragment(*frame.Frame, time.Time) error     { return nil }
-func (t *talker) Control(*frame.Frame) error                 { return nil }
-func (t *talker) Held() (int, uint64)                        { return 0, 0 }
-func (t *talker) Evict(string)                               {}
-func (t *talker) Lost(error, bool)                           {}
+func (t *fakeStream) RoomGone()                                  { t.full++ }
+func (t *fakeStream) Deliver(run *pool.Queue, _ time.Time) error { run.Release(); return nil }
+func (t *fakeStream) Fragment(*frame.Frame, time.Time) error     { return nil }
+func (t *fakeStream) Control(*frame.Frame) error                 { return nil }
+func (t *fakeStream) ReadProgress() (int, uint64)                { return 0, 0 }
+func (t *fakeStream) Evict(string)                               {}
+func (t *fakeStream) Lost(error, bool)                           {}
 
-// stage is a connection that writes into a sink, with streams that talk.
+// stage is a connection that writes to a sink, with streams that log their turns.
 type stage struct {
 	c    *Conn
 	sink *sink
@@ -104,7 +108,7 @@ type stage struct {
 	n    uint64
 }
 
-// limits completes l.
+// limits returns l with defaults.
 func limits(l Limits) *Limits {
 	l = l.WithDefaults()
 	return &l
@@ -120,11 +124,11 @@ func newStage(l Limits, credit int) *stage {
 	return s
 }
 
-func (s *stage) talker(name string, size, turns int) *talker {
-	t := &talker{name: name, size: size, turns: turns, log: &s.log}
-	s.c.Prepare(&t.Port, t)
+func (s *stage) stream(name string, size, turns int) *fakeStream {
+	t := &fakeStream{name: name, size: size, turns: turns, log: &s.log}
+	s.c.PreparePeer(&t.Port, t)
 	s.n += 2
-	s.c.Attach(&t.Port, s.n, 0)
+	s.c.OpenPeer(&t.Port, s.n, 0)
 	return t
 }
 
@@ -137,55 +141,54 @@ func (s *stage) count(name string, log []string) (n int) {
 	return n
 }
 
-// Whoever finds the socket full has done with the output before anybody can find
-// it empty again: nothing is written twice, and no write is thought to wait that
-// does not.
+// A flush that finds the socket full leaves the output to the next flush, which may begin
+// at once: nothing is written twice, and afterwards no write is marked as waiting.
 func TestAFullSocketHandsTheOutputOver(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
 	s.sink.full = 8
-	a := s.talker("a", 1000, 5)
+	a := s.stream("a", 1000, 5)
 	a.Ready(false)
 	wrote := int(s.c.out.wrote.Load())
 	if want := 5 * (8 + 1000); wrote < want || s.sink.bytes != wrote {
 		t.Errorf("%d bytes were written of %d, %d at least", s.sink.bytes, wrote, want)
 	}
-	if s.c.keeper.waiting.Load() || s.c.out.flushing {
-		t.Errorf("all is written: a write waits %v, a flush is under way %v", s.c.keeper.waiting.Load(), s.c.out.flushing)
+	if s.c.health.waiting.Load() || s.c.out.flushing {
+		t.Errorf("all is written: a write waits %v, a flush is under way %v", s.c.health.waiting.Load(), s.c.out.flushing)
 	}
 }
 
-// A stream that was given up before its number has none, nor have those that were to
-// be opened with it: the peer will not hear of them.
+// A stream that was aborted before it had a number gets none, nor do those of the same
+// request: the peer never learns of them.
 func TestAForsakenStreamGetsNoNumber(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
-	first, second := &talker{name: "first", log: &s.log}, &talker{name: "second", log: &s.log}
-	s.c.Begin(&first.Port, first, nil)
-	s.c.Begin(&second.Port, second, &first.Port)
+	first, second := &fakeStream{name: "first", log: &s.log}, &fakeStream{name: "second", log: &s.log}
+	s.c.OpenLocal(&first.Port, first, nil)
+	s.c.OpenLocal(&second.Port, second, &first.Port)
 	if !first.Forsake() {
 		t.Fatal("it has a number before its first frame")
 	}
 	first.Ready(true)
 	if a, b := first.ID(), second.ID(); a != 0 || b != 0 || len(s.log) > 0 {
-		t.Errorf("numbers %d and %d, asked: %v", a, b, s.log)
+		t.Errorf("numbers %d and %d, turns: %v", a, b, s.log)
 	}
-	third := &talker{name: "third", log: &s.log}
-	s.c.Begin(&third.Port, third, nil)
+	third := &fakeStream{name: "third", log: &s.log}
+	s.c.OpenLocal(&third.Port, third, nil)
 	third.Ready(true)
 	if third.ID() == 0 || third.Forsake() {
-		t.Errorf("stream %d was forsaken when it had its number", third.ID())
+		t.Errorf("stream %d was forsaken although it had its number", third.ID())
 	}
 }
 
-// A connection whose numbers run out is given up while it has some for whatever can be
-// asked for at once: nobody is sent to one that can't serve him.
+// A connection is unusable before its numbers run out: one that is usable has enough for
+// the largest request.
 func TestNumbersRunOut(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
 	c := s.c
 	c.cfg.Peer.MaxStreams = 1000
 	for left := range uint64(2 * 256) {
-		c.nextOwn = c.maxStream - 2*left
+		c.nextLocal = c.maxStream - 2*left
 		for _, open := range []int{0, 1, 300} {
-			c.own = open
+			c.localStreams = open
 			usable := c.Usable()
 			for _, n := range []int{1, 2, 256} {
 				err := c.usable(n)
@@ -200,17 +203,17 @@ func TestNumbersRunOut(t *testing.T) {
 	}
 }
 
-// Streams that one request opens have no number, and write nothing, before that is
-// written: also where it comes too late for the control frames of a flush, and their
-// data in time for the data.
+// Streams that a request opens get their numbers, and write data, after it. Also if the
+// request comes too late for the control frames of a flush, and their data in time for
+// the data of that flush.
 func TestStreamsOfARequestWaitForIt(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
-	lead := &talker{name: "lead", log: &s.log}
-	mates := []*talker{{name: "one", size: 10, turns: 2, log: &s.log}, {name: "two", size: 10, turns: 1, log: &s.log}}
-	s.c.Begin(&lead.Port, lead, nil)
-	s.c.Begin(&mates[0].Port, mates[0], &lead.Port)
-	s.c.Begin(&mates[1].Port, mates[1], &mates[0].Port)
-	a := s.talker("a", 10, 1)
+	lead := &fakeStream{name: "lead", log: &s.log}
+	mates := []*fakeStream{{name: "one", size: 10, turns: 2, log: &s.log}, {name: "two", size: 10, turns: 1, log: &s.log}}
+	s.c.OpenLocal(&lead.Port, lead, nil)
+	s.c.OpenLocal(&mates[0].Port, mates[0], &lead.Port)
+	s.c.OpenLocal(&mates[1].Port, mates[1], &mates[0].Port)
+	a := s.stream("a", 10, 1)
 	a.onTurn = func() {
 		lead.Ready(true)
 		mates[1].Ready(false)
@@ -225,15 +228,81 @@ func TestStreamsOfARequestWaitForIt(t *testing.T) {
 	}
 }
 
+// What becomes ready while a flush writes the only stream that had data is written by the
+// same flush.
+func TestWhatComesBesideALoneSendIsWritten(t *testing.T) {
+	for name, start := range map[string]func(s *stage, p *fakeStream){
+		"in place":   func(s *stage, p *fakeStream) { s.c.out.tokens = 1; p.Ready(false) },
+		"by another": func(s *stage, p *fakeStream) { s.c.out.tokens = 0; p.Ready(false) },
+		"uncorked":   func(s *stage, p *fakeStream) { s.c.out.cork(); p.Ready(false); s.c.uncork(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(Limits{}, 1<<20)
+			a, b := s.stream("a", 10, 2), s.stream("b", 10, 1)
+			a.onData = func() {
+				if a.onData = nil; a.turns == 2 {
+					b.Ready(false)
+					b.Ready(true)
+				}
+			}
+			start(s, a)
+			// a has more data, so that b's turn is in the same gather, and its control
+			// frame in the next one.
+			got := strings.Join(s.log, ", ")
+			if got != "a, b, a, b control" {
+				t.Errorf("turns: %s", got)
+			}
+			if s.c.out.flushing || s.c.out.data.head != nil || s.c.out.control.head != nil || s.sink.bytes != int(s.c.out.wrote.Load()) {
+				t.Error("the flush has left something")
+			}
+			s.log, a.turns, b.turns = nil, 1, 1
+			a.onData = func() { b.Ready(false); b.Ready(true) }
+			start(s, a)
+			if got := strings.Join(s.log, ", "); got != "a, b control, b" {
+				t.Errorf("turns beside a lone message: %s", got)
+			}
+			if s.c.out.flushing || s.c.out.data.head != nil {
+				t.Error("the flush has left something")
+			}
+		})
+	}
+}
+
+// A stream that ends while it has the turn is not put back in line.
+func TestAStreamThatEndsInItsTurnIsNotPutBack(t *testing.T) {
+	s := newStage(Limits{}, 0) // without credit there is no data
+	o := &s.c.out
+	p, q := s.stream("p", 10, 1), s.stream("q", 10, 1)
+	o.flushing = true // a flush that has taken p, and then finds no credit
+	p.Ready(false)
+	q.Ready(false)
+	if !o.takeFirst() || o.first != &p.Port {
+		t.Fatal("p is not the first")
+	}
+	p.Retire()
+	o.first = nil
+	if next := s.c.stall(&p.Port); next != nil {
+		t.Error("a turn was given without credit")
+	}
+	if !o.stalled || o.data.head != &q.Port || count(&o.data, dataLink) != 1 {
+		t.Errorf("stalled: %v, in line: %d, want q alone", o.stalled, count(&o.data, dataLink))
+	}
+	s.c.granted.Store(1000) // just before the lock is taken
+	o.putBack(o.data.popData())
+	if next := s.c.stall(o.data.popData()); next != &q.Port || o.stalled {
+		t.Errorf("there is credit again: the turn is %p's, want q's; stalled: %v", next, o.stalled)
+	}
+}
+
 func TestStreamsTakeTurns(t *testing.T) {
 	s := newStage(Limits{InFlight: Unlimited}, 1<<30)
-	big, small := s.talker("big", 60<<10, 50), s.talker("small", 64, 50)
-	third := s.talker("third", 1<<10, 50)
-	s.c.out.hold()
-	for _, p := range []*talker{big, small, third} {
+	big, small := s.stream("big", 60<<10, 50), s.stream("small", 64, 50)
+	third := s.stream("third", 1<<10, 50)
+	s.c.out.cork()
+	for _, p := range []*fakeStream{big, small, third} {
 		p.Ready(false)
 	}
-	s.c.out.release(s.c, 0)
+	s.c.uncork(0)
 	if len(s.log) != 150 {
 		t.Fatalf("%d turns, want 150", len(s.log))
 	}
@@ -249,22 +318,22 @@ func TestStreamsTakeTurns(t *testing.T) {
 
 func TestControlFramesGoBeforeData(t *testing.T) {
 	s := newStage(Limits{InFlight: Unlimited}, 1<<30)
-	bulk, late := s.talker("bulk", 60<<10, 100), s.talker("late", 64, 1)
-	s.c.out.hold()
+	bulk, late := s.stream("bulk", 60<<10, 100), s.stream("late", 64, 1)
+	s.c.out.cork()
 	bulk.Ready(false)
 	late.Ready(true)
-	s.c.out.release(s.c, 0)
+	s.c.uncork(0)
 	if s.log[0] != "late control" {
 		t.Errorf("began with %q", s.log[0])
 	}
 }
 
-// What is written and not read delays everything behind it, so it is bounded,
+// The bytes that are written and not read delay everything behind them. They are bounded,
 // however much credit there is.
 func TestBytesInFlightAreBounded(t *testing.T) {
 	const bound = 256 << 10
 	s := newStage(Limits{InFlight: bound}, 1<<30)
-	s.talker("bulk", 32<<10, 1000).Ready(false)
+	s.stream("bulk", 32<<10, 1000).Ready(false)
 	if s.sink.bytes > bound+bound/4 || s.sink.bytes < bound/2 {
 		t.Fatalf("%d bytes written unread, the bound is %d", s.sink.bytes, bound)
 	}
@@ -277,17 +346,17 @@ func TestBytesInFlightAreBounded(t *testing.T) {
 		t.Errorf("after all was read, %d bytes more were written", more)
 	}
 	if err := s.c.connFrame(&frame.Frame{Kind: frame.Read, Value: 1 << 40}); err == nil {
-		t.Error("a peer may say that it read what was never written")
+		t.Error("a report of more than was written is accepted")
 	}
 }
 
-// The bound on the bytes in flight is there for others: a stream that has long
-// been the only one to send may have more, until there is another one.
+// The bound on the bytes in flight is for the sake of other streams: one that has long
+// been the only sender may have more in flight, until another one sends.
 func TestAStreamAloneMayHaveMoreInFlight(t *testing.T) {
 	const bound = 256 << 10
 	s := newStage(Limits{InFlight: bound}, 1<<30)
-	s.talker("bulk", 32<<10, 1<<20).Ready(false)
-	// flight has the peer read everything, and returns how much is written then.
+	s.stream("bulk", 32<<10, 1<<20).Ready(false)
+	// flight lets the peer read everything, and returns how much is written then.
 	flight := func() int {
 		before := s.sink.bytes
 		s.c.in.now = time.Now()
@@ -296,67 +365,67 @@ func TestAStreamAloneMayHaveMoreInFlight(t *testing.T) {
 		}
 		return s.sink.bytes - before
 	}
-	for s.sink.bytes < loneAfter-2*bound {
+	for s.sink.bytes < soleAfter-2*bound {
 		if n := flight(); n > bound+bound/4 {
 			t.Fatalf("%d bytes in flight after %d bytes", n, s.sink.bytes)
 		}
 	}
-	for s.sink.bytes < loneAfter+2*bound {
+	for s.sink.bytes < soleAfter+2*bound {
 		flight()
 	}
-	if n := flight(); n < loneFactor*bound/2 || n > (loneFactor+1)*bound {
-		t.Errorf("%d bytes in flight of a stream alone, want about %d", n, loneFactor*bound)
+	if n := flight(); n < soleFactor*bound/2 || n > (soleFactor+1)*bound {
+		t.Errorf("%d bytes in flight of a stream alone, want about %d", n, soleFactor*bound)
 	}
-	s.talker("other", 64, 1).Ready(false)
+	s.stream("other", 64, 1).Ready(false)
 	flight()
 	if n := flight(); n > bound+bound/4 {
 		t.Errorf("%d bytes in flight after another stream has sent", n)
 	}
 }
 
-// full is a sink that knows of more input.
-type full struct {
+// moreSink is a sink that knows whether there is more input.
+type moreSink struct {
 	sink
 	input bool
 }
 
-func (f *full) more() bool { return f.input }
+func (f *moreSink) more() bool { return f.input }
 
-// A sender stands still when it has not heard of what it sent: whatever is kept
-// back must be told when nothing more is there to be read.
-func TestReadIsToldWhenNoMoreIsThere(t *testing.T) {
+// A sender stops when its bytes are not reported as read: a report that was held back must
+// be sent when there is nothing more to read.
+func TestReadIsReportedWhenNoMoreIsThere(t *testing.T) {
 	s := newStage(Limits{}, 1<<30)
-	f := &full{input: true}
+	f := &moreSink{input: true}
 	f.c, s.c.tr = s.c, f
 	told := func(n int) uint64 {
-		s.c.in.raw += uint64(n)
-		s.c.acknowledge()
-		s.c.out.release(s.c, 0)
-		return s.c.in.acked
+		s.c.in.bytesRead += uint64(n)
+		s.c.reportRead()
+		s.c.uncork(0)
+		return s.c.in.reported
 	}
-	if told(ackEvery); s.c.in.acked != ackEvery {
-		t.Fatalf("%d bytes told of %d, with other streams about", s.c.in.acked, ackEvery)
+	if told(reportEvery); s.c.in.reported != reportEvery {
+		t.Fatalf("%d bytes reported of %d, with other streams sending", s.c.in.reported, reportEvery)
 	}
-	told(2 * loneAfter) // of one stream, none other since
-	from := s.c.in.acked
-	for n := ackEvery; n < loneFactor*ackEvery; n += ackEvery {
-		if got := told(ackEvery); got != from {
-			t.Fatalf("told after %d bytes though more is there", n)
+	told(2 * soleAfter) // of one stream, none other since
+	from := s.c.in.reported
+	for n := reportEvery; n < soleFactor*reportEvery; n += reportEvery {
+		if got := told(reportEvery); got != from {
+			t.Fatalf("reported after %d bytes although more is there", n)
 		}
 	}
-	if got := told(ackEvery); got != s.c.in.raw {
-		t.Fatalf("told of %d bytes of %d", got-from, s.c.in.raw-from)
+	if got := told(reportEvery); got != s.c.in.bytesRead {
+		t.Fatalf("reported %d bytes of %d", got-from, s.c.in.bytesRead-from)
 	}
-	told(ackEvery)
+	told(reportEvery)
 	f.input = false
-	if got := told(0); got != s.c.in.raw {
-		t.Errorf("%d bytes are not told of, and no more come", s.c.in.raw-got)
+	if got := told(0); got != s.c.in.bytesRead {
+		t.Errorf("%d bytes are not reported, and no more come", s.c.in.bytesRead-got)
 	}
 }
 
 func TestDataStaysWithinTheConnectionsCredit(t *testing.T) {
 	s := newStage(Limits{InFlight: Unlimited}, 1000)
-	a, b := s.talker("a", 300, 100), s.talker("b", 300, 100)
+	a, b := s.stream("a", 300, 100), s.stream("b", 300, 100)
 	a.Ready(false)
 	b.Ready(false)
 	if a.used+b.used > 1000 || a.used+b.used < 1000-overhead {
@@ -372,79 +441,86 @@ func TestDataStaysWithinTheConnectionsCredit(t *testing.T) {
 		t.Errorf("one used %d, the other %d", a.used, b.used)
 	}
 	if err := s.c.connCredit(1 << 40); err == nil {
-		t.Error("credit that no sender can have earned was taken")
+		t.Error("credit far beyond what was used was accepted")
 	}
 }
 
-// Who asked for that is told, once, that there is no room any more; a stream that is
-// over is not remembered.
+// RoomGone is called once for each AwaitFull, when there is no room any more. A stream
+// that is over is not remembered.
 func TestNoRoomIsTold(t *testing.T) {
 	s := newStage(Limits{OutQueue: 1000}, 1<<30)
-	a, b, over := s.talker("a", 64, 1), s.talker("b", 64, 1), s.talker("over", 64, 1)
+	a, b, over := s.stream("a", 64, 1), s.stream("b", 64, 1), s.stream("over", 64, 1)
 	a.AwaitFull()
 	a.AwaitFull()
 	over.AwaitFull()
 	over.Retire()
 	if b.Queued(999); a.full != 0 {
-		t.Error("there is room, and a was told that there is none")
+		t.Error("there is room, and RoomGone was called")
 	}
 	if b.Queued(1); a.full != 1 || b.full != 0 || over.full != 0 {
-		t.Errorf("told that there is no room: a %d times, b %d, one that is over %d; want a alone", a.full, b.full, over.full)
+		t.Errorf("calls of RoomGone: a %d, b %d, one that is over %d; want one of a", a.full, b.full, over.full)
 	}
 	if b.Queued(1); a.full != 1 {
-		t.Error("a was told twice")
+		t.Error("RoomGone was called twice")
 	}
 	if a.AwaitFull(); a.full != 2 {
-		t.Error("a asked when there was no room, and was not told")
+		t.Error("AwaitFull without room did not call RoomGone")
 	}
-	over.AwaitFull() // it was about to ask
+	over.AwaitFull() // called late
 	if n := len(s.c.out.slots.of); n > 0 {
 		t.Errorf("%d streams are remembered", n)
 	}
 }
 
-// Streams that wait for room in the queue are told in turn, as soon as there is
-// some, at any size of the queue.
+// RoomFree is called for waiting streams in order, as soon as there is room, whatever the
+// size of the queue.
 func TestRoomIsGivenInTurn(t *testing.T) {
 	for _, size := range []int{1, 2, 1000} {
 		s := newStage(Limits{OutQueue: size}, 1<<30)
-		first := s.talker("first", 64, 1)
+		first := s.stream("first", 64, 1)
 		first.Queued(size) // full
 		if first.Room() {
 			t.Fatalf("a queue of %d bytes has room for more than %d", size, size)
 		}
 		var order []string
 		for _, name := range []string{"a", "b", "c"} {
-			p := s.talker(name, 64, 1)
+			p := s.stream(name, 64, 1)
 			p.onRoom = func() { order = append(order, name) }
 			p.AwaitRoom()
-			p.AwaitRoom() // is in line already
+			p.AwaitRoom() // waits already
 		}
 		if len(order) > 0 {
-			t.Fatalf("%v told of room that there is not", order)
+			t.Fatalf("RoomFree of %v without room", order)
 		}
 		first.Queued(-size)
+		if n := s.c.out.waiters.Load(); n != 0 {
+			t.Errorf("%d streams are counted as waiting after RoomFree", n)
+		}
 		if len(order) != 3 || order[0] != "a" || order[1] != "b" || order[2] != "c" {
-			t.Errorf("a queue of %d bytes: told of room: %v, want a, b, c", size, order)
+			t.Errorf("a queue of %d bytes: RoomFree of %v, want a, b, c", size, order)
+		}
+		late := s.stream("late", 64, 1) // it found no room, and there is some when it asks
+		if late.AwaitRoom(); late.freed != 1 {
+			t.Errorf("a queue of %d bytes: %d calls of RoomFree with room, want 1", size, late.freed)
 		}
 	}
 }
 
-// A call that is given up before it could be written leaves nothing behind, however
-// long the peer goes on to read nothing.
-func TestStreamsThatAreGivenUpUnbornLeaveTheirLines(t *testing.T) {
+// A call that is aborted before its open could be written leaves nothing behind, however
+// long the peer reads nothing.
+func TestStreamsThatAreAbortedUnnumberedLeaveTheirLists(t *testing.T) {
 	for name, order := range map[string][]int{"in order": {0, 1, 2, 3}, "from the end": {3, 2, 1, 0}, "from within": {1, 2, 0, 3}} {
 		t.Run(name, func(t *testing.T) {
-			s := newStage(Limits{}, 0) // without credit nobody finds room
+			s := newStage(Limits{}, 0) // without credit there is no room
 			o := &s.c.out
 			o.flushing = true // a write that does not return
-			ts := make([]*talker, 4)
+			ts := make([]*fakeStream, 4)
 			for i := range ts {
-				ts[i] = &talker{log: &s.log}
+				ts[i] = &fakeStream{log: &s.log}
 				if err := s.c.Reserve(1, false); err != nil {
 					t.Fatal(err)
 				}
-				s.c.Begin(&ts[i].Port, ts[i], nil)
+				s.c.OpenLocal(&ts[i].Port, ts[i], nil)
 				ts[i].Ready(true)
 				ts[i].Ready(false)
 				ts[i].AwaitRoom()
@@ -452,32 +528,32 @@ func TestStreamsThatAreGivenUpUnbornLeaveTheirLines(t *testing.T) {
 			for n, i := range order {
 				ts[i].Retire()
 				for line, left := range map[string]int{
-					"control": count(&o.control, controlLink), "data": count(&o.data, dataLink), "room": count(&o.waiting, roomLink),
+					"control": count(&o.control, controlLink), "data": count(&o.data, dataLink), "room": count(&o.room, roomLink),
 				} {
 					if left != len(ts)-n-1 {
-						t.Errorf("%d are left in line for %s, want %d", left, line, len(ts)-n-1)
+						t.Errorf("%d are left in the list for %s, want %d", left, line, len(ts)-n-1)
 					}
 				}
 			}
-			last := &talker{log: &s.log}
-			s.c.Begin(&last.Port, last, nil)
+			last := &fakeStream{log: &s.log}
+			s.c.OpenLocal(&last.Port, last, nil)
 			last.Ready(true)
 			last.Ready(false)
 			if o.control.head != &last.Port || o.control.tail != &last.Port || o.data.popData() != &last.Port {
-				t.Error("who comes next is not in line")
+				t.Error("a later stream is not in the lists")
 			}
 		})
 	}
 }
 
-// Streams that are over wait for nothing any more, also where that never comes.
-func TestStreamsThatAreOverLeaveTheirLines(t *testing.T) {
+// Streams that are over are in no list any more.
+func TestStreamsThatAreOverLeaveTheirLists(t *testing.T) {
 	s := newStage(Limits{}, 0) // the peer grants nothing
 	o := &s.c.out
-	lines := func() [2]int { return [2]int{count(&o.data, dataLink), count(&o.waiting, roomLink)} }
-	var ts []*talker
+	lines := func() [2]int { return [2]int{count(&o.data, dataLink), count(&o.room, roomLink)} }
+	var ts []*fakeStream
 	for range 10 {
-		p := s.talker("t", 10, 1)
+		p := s.stream("t", 10, 1)
 		if p.Room() {
 			t.Fatal("there is room")
 		}
@@ -487,10 +563,10 @@ func TestStreamsThatAreOverLeaveTheirLines(t *testing.T) {
 	}
 	for i, p := range ts {
 		p.Retire()
-		p.Ready(false) // it was about to ask
+		p.Ready(false) // called late
 		p.AwaitRoom()
-		if left := len(ts) - i - 1; lines() != [2]int{left, left} {
-			t.Errorf("%v are left in line for data and for room, want %d each", lines(), left)
+		if left := len(ts) - i - 1; lines() != [2]int{left, left} || int(o.waiters.Load()) != left {
+			t.Errorf("%v are left in the lists for data and for room, want %d each", lines(), left)
 		}
 	}
 	if len(s.log) > 0 {
@@ -498,30 +574,31 @@ func TestStreamsThatAreOverLeaveTheirLines(t *testing.T) {
 	}
 }
 
-// taker is a stream whose messages are taken as they are delivered, as by In's buffer.
-type taker struct{ talker }
+// eagerReader is a stream whose messages are taken as they are delivered, as by the buffer
+// of In.
+type eagerReader struct{ fakeStream }
 
-func (k *taker) Deliver(run *pool.Queue, _ time.Time) error {
+func (k *eagerReader) Deliver(run *pool.Queue, _ time.Time) error {
 	n := run.Bytes() + run.Len()*overhead
 	run.Release()
 	k.Taken(n)
 	return nil
 }
 
-// Credit that is taken during the input that it came by is measured against what the
-// peer has left after it. Should that be too little for a message, nothing more comes,
-// and it is told now or never.
+// Credit may return during the input that used it. What the peer has left is computed
+// after that input. If it is too little for a message, nothing more comes, so that the
+// returned credit must be announced at once.
 func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
 	const window = 4 << 10
-	c, l := newMeeting(t, &acceptor{})
+	c, l := newDecoded(t, &acceptor{})
 	c.lim = limits(Limits{ConnWindow: window})
 	c.window, c.in.limit = window, window
-	unread := &talker{} // its messages are never returned
-	c.Prepare(&unread.Port, unread)
-	c.Attach(&unread.Port, 1, 0)
-	read := &taker{}
-	c.Prepare(&read.Port, read)
-	c.Attach(&read.Port, 3, 0)
+	unread := &fakeStream{} // its messages are never returned
+	c.PreparePeer(&unread.Port, unread)
+	c.OpenPeer(&unread.Port, 1, 0)
+	read := &eagerReader{}
+	c.PreparePeer(&read.Port, read)
+	c.OpenPeer(&read.Port, 3, 0)
 	left := window
 	send := func(id uint64, n int) {
 		left -= (n + overhead)
@@ -533,13 +610,13 @@ func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
 		send(1, 128-overhead)
 	}
 	send(3, left-overhead-20)
-	for _, f := range l.heard {
+	for _, f := range l.frames {
 		if f.Kind == frame.Credit && f.Stream == 0 {
 			return
 		}
 	}
-	t.Errorf("%d of %d bytes are left to the peer, which can begin no message; %d were taken, and it was told %d",
-		left, window, c.taken.Load(), c.told.Load())
+	t.Errorf("the peer has %d of %d bytes left, too few for a message; %d were returned, %d announced",
+		left, window, c.returned.Load(), c.advertised.Load())
 }
 
 func count(l *list, link func(*Port) **Port) (n int) {

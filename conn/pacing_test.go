@@ -11,10 +11,10 @@ import (
 	"github.com/sluicerpc/sluice/internal/timers"
 )
 
-// fullSession is a session that can take no more, for good.
+// fullSession is a session that is full for good.
 type fullSession struct {
 	*native.Session
-	asked chan struct{} // one word for each question
+	asked chan struct{} // has an element after a call of Full
 }
 
 func (s *fullSession) Caps() frame.Caps {
@@ -31,9 +31,10 @@ func (s *fullSession) Full() <-chan struct{} {
 	return make(chan struct{})
 }
 
-// However a connection ends while its reader waits for room, the reader ends too. In a
-// bubble a reader that spins is a test that never ends, and one that waits a deadlock.
-func TestAReaderThatWaitsForRoomEndsWithItsConnection(t *testing.T) {
+// However a connection ends while its reader is paused, the reader ends too. In a bubble
+// of synctest a reader that spins is a test that never ends, and one that waits a
+// deadlock.
+func TestAPausedReaderEndsWithItsConnection(t *testing.T) {
 	for name, end := range map[string]func(c *Conn, peer net.Conn){
 		"Close":      func(c *Conn, _ net.Conn) { c.Close() },
 		"Fail":       func(c *Conn, _ net.Conn) { c.Fail("read", frame.CodeProtocol, errPartial) },
@@ -49,7 +50,7 @@ func TestAReaderThatWaitsForRoomEndsWithItsConnection(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ours, peer := Pipe()
 				defer peer.Close()
-				h := &nobody{closed: make(chan error, 1)}
+				h := &refuser{closed: make(chan error, 1)}
 				sess := &fullSession{native.New(native.DefaultMaxFragment), make(chan struct{}, 1)}
 				c := Serve(ours, Config{
 					Session: sess, Limits: limits(Limits{IdleConn: time.Minute}), Handler: h,

@@ -11,8 +11,8 @@ import (
 // pipeBuffer is what each direction of a Pipe holds, bytes.
 const pipeBuffer = 256 << 10
 
-// Pipe returns the two ends of a connection in memory. Unlike net.Pipe's it has
-// a buffer, as a socket has, and can be half closed.
+// Pipe returns the two ends of a connection in memory. Unlike net.Pipe it has buffers,
+// as sockets have, and CloseWrite.
 func Pipe() (a, b net.Conn) {
 	x, y := newHalf(), newHalf()
 	return &pipeEnd{in: x, out: y}, &pipeEnd{in: y, out: x}

@@ -47,7 +47,7 @@ func TestPipeWriterWaitsWhenTheBufferIsFull(t *testing.T) {
 		synctest.Wait()
 		select {
 		case <-done:
-			t.Fatal("more was written than there is room for")
+			t.Fatal("more was written than the buffer holds")
 		default:
 		}
 		if _, err := b.Read(make([]byte, 1)); err != nil {
@@ -57,7 +57,7 @@ func TestPipeWriterWaitsWhenTheBufferIsFull(t *testing.T) {
 	})
 }
 
-func TestPipeEndsTellTheirWaiters(t *testing.T) {
+func TestPipeEndsWakeTheirWaiters(t *testing.T) {
 	full := func(c net.Conn) { _, _ = c.Write(make([]byte, pipeBuffer)) }
 	for name, c := range map[string]struct {
 		wait func(a net.Conn) error

@@ -1,270 +1,43 @@
 package conn
 
-import (
-	"math"
-	"sync/atomic"
+import "sync/atomic"
 
-	"github.com/sluicerpc/sluice/frame"
-	"github.com/sluicerpc/sluice/internal/timers"
-	"github.com/sluicerpc/sluice/pool"
-)
-
-// A Port is a stream's place in its connection: its number, its turns and what
-// it may use. It is embedded in the stream.
+// A Port is a stream's place in its connection: its number, its place in the lists of
+// the output, and what it uses. The stream embeds it.
 type Port struct {
-	c        *Conn
-	s        Stream
-	id       atomic.Uint64
-	own      bool // we opened it
-	inRoom   bool // these three are owned by output's lock
-	inData   bool
-	left     bool        // over: no line takes it any more
-	gone     bool        // retired; owned by the connection's lock
-	led      bool        // the request of another one opens it
-	waits    bool        // with data, for that; owned by the connection's lock
-	peerOver atomic.Bool // the peer ended its half, or reset
-	mate     *Port       // the next that the same request opens
-	initial  uint64      // credit that our stream began with
+	c  *Conn
+	s  Stream
+	id atomic.Uint64 // 0: has none yet
 
-	readTaken uint32 // what was taken, its lower half, when the reader last looked for a stream to evict
-	brought   int32  // bytes: see Keep; owned by the connection's lock
-	seenTaken uint64 // owned by the connection's timer
-	seenAt    int64  // nanoseconds since the connection began; 0: never
+	local         bool        // we opened the stream
+	follower      bool        // another stream's request opens this one
+	sibling       *Port       // the next stream that the same request opens
+	initialCredit uint64      // credit that our stream began with
+	peerEnded     atomic.Bool // the peer sent EOS or Reset
 
-	nextControl, nextData, nextRoom *Port // owned by output's lock
-}
+	// Owned by Conn.mu.
+	retired   bool
+	dataDue   bool  // the stream has data, and waits for its number
+	openBytes int32 // see Charge
 
-// Prepare makes p the port of stream s, which the peer opens; Attach gives it its
-// place.
-func (c *Conn) Prepare(p *Port, s Stream) { p.c, p.s = c, s }
+	// Owned by output.mu.
+	inRoom                          bool
+	inData                          bool
+	removed                         bool // the stream is over: no list takes it any more
+	nextControl, nextData, nextRoom *Port
 
-// Attach gives p its number, and counts what it keeps of its open, in bytes: see
-// Keep. It is called from Handler.Open.
-func (c *Conn) Attach(p *Port, id uint64, brought int) {
-	p.id.Store(id)
-	c.mu.Lock()
-	c.table.add(p)
-	p.keep(brought)
-	c.peer++
-	c.streams.Add(1)
-	c.mu.Unlock()
-}
-
-// Begin makes p the port of stream s, which we open: it was reserved, and gets
-// its number when its first frame is written. mate, if not nil, is the one
-// before it in a request that opens several. It returns what may be sent
-// on the stream at first.
-func (c *Conn) Begin(p *Port, s Stream, mate *Port) (credit uint64) {
-	p.c, p.s, p.own = c, s, true
-	if mate != nil {
-		mate.mate, p.led = p, true
-	}
-	p.initial = c.peerSettings.Load().InitialCredit
-	return p.initial
+	takenAtRead  uint32 // low half of the bytes taken when the reader last looked for a stream to evict
+	takenAtTimer uint64 // bytes taken when the timer last found progress
+	takenSince   int64  // when that was, since the connection's start; 0: never
 }
 
 // Conn is the connection.
 func (p *Port) Conn() *Conn { return p.c }
 
-// ID implements actor.Link.
-func (p *Port) ID() uint64 { return p.id.Load() }
-
-// Forsake implements actor.Link.
-func (p *Port) Forsake() bool {
-	p.c.mu.Lock()
-	defer p.c.mu.Unlock()
-	if p.id.Load() != 0 {
-		return false
-	}
-	p.gone = true
-	return true
-}
-
-// Ready implements actor.Link.
-func (p *Port) Ready(urgent bool) { p.c.out.ready(p.c, p, urgent, true) }
-
-// ReadySoon implements actor.Link.
-func (p *Port) ReadySoon() { p.c.out.ready(p.c, p, false, false) }
-
-// Queued implements actor.Link.
-func (p *Port) Queued(delta int) {
-	n := p.c.queued.Add(int64(delta))
-	switch {
-	case delta < 0 && n <= int64(p.c.lim.OutQueue)/2:
-		p.c.out.wakeRoom(p.c)
-	case delta > 0 && p.c.out.slots.n.Load() > 0 && !p.c.room():
-		p.c.out.withdrawSlots()
-	}
-}
-
-// Room implements actor.Link.
-func (p *Port) Room() bool { return p.c.room() }
-
-func (c *Conn) room() bool {
-	q := c.queued.Load()
-	return q < int64(c.lim.OutQueue) && q < int64(c.granted.Load()-c.sentCost.Load())
-}
-
-// AwaitRoom implements actor.Link.
-func (p *Port) AwaitRoom() { p.c.out.awaitRoom(p.c, p) }
-
-// Taken implements actor.Link.
-func (p *Port) Taken(cost int) { p.c.returned(cost) }
-
-// returned counts credit that goes back to the peer, and tells it at half the
-// window. The count is the connection's own: it waits for no stream.
-func (c *Conn) returned(cost int) {
-	n := c.taken.Add(uint64(cost))
-	if c.pacing != frame.Granted {
-		c.wakeReader()
-		return
-	}
-	told := c.told.Load()
-	if n-told >= uint64(c.window/2) || c.streams.Load() == 0 || n-told >= c.peerHas(told) {
-		c.out.say(c, func(o *output) { o.credit = true })
-	}
-}
-
-// peerHas is how much credit the peer has left, as far as we have seen what it
-// uses. Where streams that nobody reads hold most of the window, half a window
-// would never come back.
-func (c *Conn) peerHas(told uint64) uint64 {
-	total, used := told+uint64(c.window), c.arrived.Load()
-	if used > total {
-		return 0
-	}
-	return total - used
-}
-
-// Assemble implements actor.Link.
-func (p *Port) Assemble(n int) bool {
-	c := p.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if n > 0 && c.assembled+n > c.lim.AssemblyBudget {
-		return false
-	}
-	c.assembled += n
-	return true
-}
-
-// Grow implements actor.Link: a window may double while the connection has
-// plenty left, and less the less there is.
-func (p *Port) Grow(window, most int) int {
-	c := p.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	more := min(window, most-window, c.spare()/8)
-	if more <= 0 {
-		return window
-	}
-	c.given += more
-	return window + more
-}
-
-// spare is what may still be given to windows: the half of the connection's
-// window that the initial credits do not take.
-func (c *Conn) spare() int { return max(c.window/2-c.given, 0) }
-
-// FirstWindow is the window for a stream whose user asked for want bytes; 0 asks
-// for the default. What is beyond the initial credit is at most half of what the
-// connection has left.
-func (c *Conn) FirstWindow(want int) (window, most int) {
-	if c.pacing != frame.Granted {
-		return c.lim.SenderWindow, c.lim.SenderWindow
-	}
-	first := c.lim.InitialCredit()
-	switch {
-	case want == 0:
-		return first, c.lim.StreamWindow
-	case want <= first && c.caps.FixedWindow: // what was announced can't be taken back
-		return first, first
-	case want <= first:
-		return want, want
-	case want == Unlimited:
-		want = math.MaxInt32
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	more := min(want-first, c.spare()/2)
-	c.given += more
-	return first + more, want
-}
-
-// FirstUnaccepted is what a peer may have unread on a stream that nobody has
-// accepted yet.
-func (c *Conn) FirstUnaccepted() int {
-	if c.pacing != frame.Granted {
-		return c.lim.SenderWindow
-	}
-	return c.lim.InitialCredit()
-}
-
-// Shrink implements actor.Link.
-func (p *Port) Shrink(from, to int) {
-	c := p.c
-	first := c.lim.InitialCredit()
-	if c.pacing != frame.Granted {
-		return
-	}
-	if over := max(from-first, 0) - max(to-first, 0); over != 0 {
-		c.mu.Lock()
-		c.given -= over
-		c.mu.Unlock()
-	}
-}
-
-// Unpack implements actor.Link.
-func (p *Port) Unpack(m pool.Message, most int) (pool.Message, error) {
-	return p.c.sess.Unpack(p.id.Load(), m, most)
-}
-
-// Timers implements actor.Link.
-func (p *Port) Timers() *timers.Queue { return p.c.cfg.Timers }
-
-// Retire implements actor.Link.
-func (p *Port) Retire() { p.c.retire(p) }
-
-func (c *Conn) retire(p *Port) {
-	c.mu.Lock()
-	p.gone = true
-	p.keep(-int(p.brought))
-	id := p.id.Load()
-	if id != 0 {
-		c.table.remove(id)
-	}
-	if p.own {
-		c.own--
-	} else {
-		c.peer--
-	}
-	c.streams.Add(-1)
-	last := c.bare()
-	free := c.onFree
-	c.mu.Unlock()
-	c.out.leave(p, id == 0)
-	if c.out.slots.n.Load() > 0 {
-		c.out.noSlot(p)
-	}
-	if last {
-		c.lastStreamGone()
-	}
-	if free != nil && p.own {
-		free()
-	}
-}
-
-// lastStreamGone returns all credit that is owed, and ends a connection that was
-// only waiting for its streams.
-func (c *Conn) lastStreamGone() {
-	if c.pacing == frame.Granted && c.taken.Load() != c.told.Load() {
-		c.out.say(c, func(o *output) { o.credit = true })
-	}
-	c.keeper.quiet(c)
-	c.mu.Lock()
-	over := c.cause == nil && c.bare() && (c.away.final || c.away.remote)
-	c.mu.Unlock()
-	if over {
-		c.drained()
-	}
+// charge adds n bytes to what the stream and its connection hold beside messages.
+// After an eviction there may be less left to return than n says. Conn.mu is held.
+func (p *Port) charge(n int) {
+	n = max(n, -int(p.openBytes))
+	p.openBytes += int32(n)
+	p.c.openBytes += n
 }

@@ -12,20 +12,20 @@ import (
 	"github.com/sluicerpc/sluice/internal/timers"
 )
 
-// nobody is a program that takes no streams.
-type nobody struct{ closed chan error }
+// refuser is a program that refuses all streams.
+type refuser struct{ closed chan error }
 
-func (n *nobody) Open(*Conn, *frame.Frame) *Refusal { return &Refusal{Code: frame.CodeUnimplemented} }
-func (n *nobody) GoAway(*Conn)                      {}
-func (n *nobody) Closed(_ *Conn, err error)         { n.closed <- err }
-func (n *nobody) Started(*Conn)                     {}
+func (n *refuser) Open(*Conn, *frame.Frame) *Refusal { return &Refusal{Code: frame.CodeUnimplemented} }
+func (n *refuser) GoAway(*Conn)                      {}
+func (n *refuser) Closed(_ *Conn, err error)         { n.closed <- err }
+func (n *refuser) Started(*Conn)                     {}
 
-// A connection can be closed from the moment on that anybody knows of it, before
-// its reader runs: a server that is shutting down does that.
+// A connection can be closed as soon as it exists, before its reader runs: a server that is
+// shutting down does that.
 func TestAConnectionClosedAtOnceIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, peer := Pipe()
-		h := &nobody{closed: make(chan error, 2)}
+		h := &refuser{closed: make(chan error, 2)}
 		start := time.Now()
 		Serve(ours, Config{
 			Session: native.New(native.DefaultMaxFragment), Limits: limits(Limits{}), Handler: h,
@@ -46,7 +46,7 @@ func TestAConnectionClosedAtOnceIsGone(t *testing.T) {
 			t.Error(err)
 		}
 		if len(h.closed) > 0 {
-			t.Error("told twice")
+			t.Error("Closed was called twice")
 		}
 	})
 }

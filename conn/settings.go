@@ -2,12 +2,9 @@ package conn
 
 import "github.com/sluicerpc/sluice/frame"
 
-// PeerSettings is what the peer says about itself, as of now. It is not to be changed.
-func (c *Conn) PeerSettings() *frame.Settings { return c.peerSettings.Load() }
-
-// newSettings takes settings that the peer has changed. Streams that are open have their
-// credit changed by as much as the initial one has, up or down; who waits for a stream
-// may have one if more are allowed.
+// newSettings takes settings that the peer has changed. The credit of open streams
+// changes by as much as the initial credit, up or down. If more streams are allowed,
+// those who wait for one are told.
 func (c *Conn) newSettings(f *frame.Frame) error {
 	if err := c.abuse.newSettings(c.in.now); err != nil {
 		return err
@@ -38,8 +35,8 @@ func (p *Port) addCredit(delta int64) error {
 	return p.s.Control(&frame.Frame{Kind: frame.NewSettings, Stream: p.id.Load(), Value: uint64(delta)})
 }
 
-// outdated is how much the peer's initial credit has changed since p was made, which it
-// has not heard of, for it had no number. The lock is held.
-func (c *Conn) outdated(p *Port) int64 {
-	return int64(c.peerSettings.Load().InitialCredit) - int64(p.initial)
+// creditChange is by how much the initial credit has changed since p's stream was made.
+// newSettings does not find a stream without a number. mu is held.
+func (c *Conn) creditChange(p *Port) int64 {
+	return int64(c.peerSettings.Load().InitialCredit) - int64(p.initialCredit)
 }

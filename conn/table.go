@@ -2,31 +2,30 @@ package conn
 
 import "sync/atomic"
 
-// table finds a connection's streams by number. Lookups take no lock where the
-// number's own place holds the stream, which is the rule: numbers are dense.
-// Everything else is done under the connection's lock.
+// table finds a connection's streams by number. A lookup takes no lock where the stream
+// is in the place of its number, which is the rule because numbers are dense. Everything
+// else is done under the connection's lock.
 type table struct {
-	slots  atomic.Pointer[[]atomic.Pointer[Port]]
-	others map[uint64]*Port // whose place was taken
-	n      int
-	cut    uint64    // streams that ended before the peer had ended its half
-	ring   *[32]gone // of the last streams that ended; nil: none has
-	next   int
+	places     atomic.Pointer[[]atomic.Pointer[Port]]
+	others     map[uint64]*Port // streams whose place was in use
+	n          int
+	endedEarly uint64           // streams that ended before the peer had ended its half
+	recent     *[32]endedStream // the last streams that ended; nil: none has
+	next       int
 }
 
-// gone remembers a stream that ended, for frames that come after.
-type gone struct {
-	id       uint64
-	peerOver bool // the peer had said that nothing more would come
+// endedStream remembers a stream that ended, for frames that arrive later.
+type endedStream struct {
+	id     uint64
+	byPeer bool // the peer had ended its half
 }
 
-// place spreads both sides' numbers over the slots.
+// place is the index of id in places.
 func place(id uint64, size int) int { return int(id) & (size - 1) }
 
-// find looks id up without the lock; ok is false if it has to be looked up
-// under it.
+// find looks id up without the lock. If it returns nil, get may still find the stream.
 func (t *table) find(id uint64) *Port {
-	s := t.slots.Load()
+	s := t.places.Load()
 	if s == nil {
 		return nil
 	}
@@ -45,7 +44,7 @@ func (t *table) get(id uint64) *Port {
 }
 
 func (t *table) add(p *Port) {
-	s := t.slots.Load()
+	s := t.places.Load()
 	if s == nil || t.n >= len(*s)/2 {
 		s = t.grow(s)
 	}
@@ -75,36 +74,36 @@ func (t *table) grow(old *[]atomic.Pointer[Port]) *[]atomic.Pointer[Port] {
 	for _, p := range ports {
 		t.put(&s, p)
 	}
-	t.slots.Store(&s)
+	t.places.Store(&s)
 	return &s
 }
 
-// remove forgets id, and remembers that it was there.
+// remove takes id out, and remembers its end.
 func (t *table) remove(id uint64) {
 	p := t.get(id)
 	if p == nil {
 		return
 	}
-	s := t.slots.Load()
+	s := t.places.Load()
 	if !(*s)[place(id, len(*s))].CompareAndSwap(p, nil) {
 		delete(t.others, id)
 	}
 	t.n--
-	over := p.peerOver.Load()
+	over := p.peerEnded.Load()
 	if !over {
-		t.cut++
+		t.endedEarly++
 	}
-	if t.ring == nil {
-		t.ring = new([32]gone)
+	if t.recent == nil {
+		t.recent = new([32]endedStream)
 	}
-	t.ring[t.next] = gone{id, over}
-	t.next = (t.next + 1) % len(t.ring)
+	t.recent[t.next] = endedStream{id, over}
+	t.next = (t.next + 1) % len(t.recent)
 }
 
 // all returns every stream.
 func (t *table) all() []*Port {
 	var ps []*Port
-	if s := t.slots.Load(); s != nil {
+	if s := t.places.Load(); s != nil {
 		for i := range *s {
 			if p := (*s)[i].Load(); p != nil {
 				ps = append(ps, p)
@@ -117,15 +116,15 @@ func (t *table) all() []*Port {
 	return ps
 }
 
-// peerOver tells whether the peer had ended stream id itself, as far as that is
-// still remembered.
-func (t *table) peerOver(id uint64) bool {
-	if t.ring == nil {
+// peerEnded reports whether the peer had ended stream id itself, as far as that is still
+// remembered.
+func (t *table) peerEnded(id uint64) bool {
+	if t.recent == nil {
 		return false
 	}
-	for _, g := range t.ring {
+	for _, g := range t.recent {
 		if g.id == id {
-			return g.peerOver
+			return g.byPeer
 		}
 	}
 	return false

@@ -35,11 +35,11 @@ func TestTableBehavesLikeAMap(t *testing.T) {
 				p := model[id]
 				over := rapid.Bool().Draw(t, "over")
 				if p != nil {
-					p.peerOver.Store(over)
+					p.peerEnded.Store(over)
 				}
 				tab.remove(id)
 				delete(model, id)
-				if p != nil && tab.peerOver(id) != over {
+				if p != nil && tab.peerEnded(id) != over {
 					t.Fatalf("stream %d ended by its peer: %v, remembered %v", id, over, !over)
 				}
 			},
@@ -76,14 +76,14 @@ func TestTableForgetsStreamsThatEndedLongAgo(t *testing.T) {
 	for id := uint64(1); id < 200; id += 2 {
 		p := &Port{}
 		p.id.Store(id)
-		p.peerOver.Store(true)
+		p.peerEnded.Store(true)
 		tab.add(p)
 		tab.remove(id)
 	}
-	if !tab.peerOver(199) || tab.peerOver(1) {
-		t.Errorf("the last: %v, the first: %v", tab.peerOver(199), tab.peerOver(1))
+	if !tab.peerEnded(199) || tab.peerEnded(1) {
+		t.Errorf("the last: %v, the first: %v", tab.peerEnded(199), tab.peerEnded(1))
 	}
-	if n := len(*tab.slots.Load()); n > 8 {
+	if n := len(*tab.places.Load()); n > 8 {
 		t.Errorf("one stream at a time took %d places", n)
 	}
 }

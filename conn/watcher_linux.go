@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watcher tells connections when their sockets take more. It is one goroutine on
-// an epoll descriptor that the runtime's own poller watches, so that it costs no
-// thread; a socket is in it only while a write of it waits.
+// watcher notifies connections when their full sockets can be written again. It is one
+// goroutine on an epoll descriptor, which the runtime's poller watches: it costs no
+// thread. A socket is added when a write to it has to wait.
 type watcher struct {
 	file *os.File // of epoll
 	fd   int
@@ -22,7 +22,7 @@ type watcher struct {
 // watched is a connection whose socket is in epoll.
 type watched struct {
 	t     *loopConn
-	armed bool // it waits to be told
+	armed bool // it is to be notified
 }
 
 func newWatcher() (*watcher, error) {
@@ -42,7 +42,7 @@ func newWatcher() (*watcher, error) {
 	return w, nil
 }
 
-// add has t told once when fd takes more.
+// add has t notified once, when fd can be written.
 func (w *watcher) add(fd int, t *loopConn) {
 	w.mu.Lock()
 	w.conns[int32(fd)] = watched{t, true}
@@ -64,9 +64,10 @@ func (w *watcher) remove(fd int) {
 	}
 }
 
-// take returns who is to be told that fd takes more, and has it told once for each
-// add: an event may be late, and meant for a connection that had the number before.
-func (w *watcher) take(fd int32) *loopConn {
+// disarm returns the connection to notify of an event of fd, or nil. It returns each
+// connection once for each add: an event may be late, and for a connection that had the
+// same descriptor before.
+func (w *watcher) disarm(fd int32) *loopConn {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e := w.conns[fd]
@@ -99,7 +100,7 @@ func (w *watcher) run() {
 			return
 		}
 		for _, ev := range evs[:n] {
-			if t := w.take(ev.Fd); t != nil {
+			if t := w.disarm(ev.Fd); t != nil {
 				t.writable()
 			}
 		}

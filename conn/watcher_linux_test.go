@@ -2,9 +2,9 @@ package conn
 
 import "testing"
 
-// A connection is told once that its socket takes more, however many events there
-// are: one may be late and for a connection that had the descriptor before.
-func TestTheWatcherTellsOnceForEachWait(t *testing.T) {
+// A connection is notified once for each add, however many events there are: one may be
+// late, and for a connection that had the same descriptor before.
+func TestTheWatcherNotifiesOnceForEachAdd(t *testing.T) {
 	w, err := newWatcher()
 	if err != nil {
 		t.Fatal(err)
@@ -13,19 +13,19 @@ func TestTheWatcherTellsOnceForEachWait(t *testing.T) {
 	const fd = 1 << 20 // no socket: the events are the test's
 	a, b := &loopConn{}, &loopConn{}
 	w.add(fd, a)
-	if got := w.take(fd); got != a {
+	if got := w.disarm(fd); got != a {
 		t.Errorf("the first event is for %p, want %p", got, a)
 	}
-	if got := w.take(fd); got != nil {
-		t.Error("told twice of one wait")
+	if got := w.disarm(fd); got != nil {
+		t.Error("notified twice for one add")
 	}
 	w.add(fd, a)
 	w.remove(fd)
-	if got := w.take(fd); got != nil {
-		t.Error("a connection that has gone was told")
+	if got := w.disarm(fd); got != nil {
+		t.Error("a connection that is gone was notified")
 	}
 	w.add(fd, b)
-	if w.take(fd) != b || w.take(fd) != nil {
-		t.Error("the next connection was not told once")
+	if w.disarm(fd) != b || w.disarm(fd) != nil {
+		t.Error("the next connection was not notified once")
 	}
 }

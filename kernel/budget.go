@@ -57,7 +57,7 @@ func (s *Server) held() (total int64, worst *Conn) {
 	defer s.connMu.Unlock()
 	most := -1
 	for c := range s.conns {
-		n := c.c.Held() + int(c.left.bytes.Load())
+		n := c.c.MemoryUse() + int(c.left.bytes.Load())
 		total += int64(n)
 		if n > most {
 			worst, most = c, n

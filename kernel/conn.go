@@ -62,7 +62,7 @@ func (c *Conn) Logger() *slog.Logger { return c.host.logger }
 // program that stands still.
 func (c *Conn) Balance() conn.Balance {
 	b := c.c.Balance()
-	b.Held += int(c.left.bytes.Load())
+	b.Memory += int(c.left.bytes.Load())
 	return b
 }
 
@@ -217,11 +217,11 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []Strea
 		s := &Stream{}
 		ss[i] = s
 		s.c.conn, s.c.method, s.c.opener, s.c.unary = c, method, true, opts.unary
-		credit := c.c.Begin(&s.c.Port, &s.c, mate)
+		credit := c.c.OpenLocal(&s.c.Port, &s.c, mate)
 		mate = &s.c.Port
 		window, most := 0, 0
 		if !so.NoReceive || c.caps.FixedWindow { // what comes nevertheless is let go
-			window, most = c.c.FirstWindow(so.Window)
+			window, most = c.c.InitialWindow(so.Window)
 		}
 		s.c.a.Init(&s.c, s.c.config(&so, window, most, frame.Grant{Credit: credit}))
 		f.Grants = append(f.Grants, frame.Grant{Credit: s.c.a.Granted(), Limit: uint64(so.SendLimit), NoReceive: so.NoReceive})
@@ -492,7 +492,7 @@ func (l *link) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 func (c *Conn) offer(f *frame.Frame) *Offer {
 	o := &Offer{conn: c, metadata: f.Metadata}
 	o.streams, o.grants = o.one[:0], append(o.oneGrant[:0], f.Grants...)
-	initial := c.c.FirstUnaccepted()
+	initial := c.c.UnacceptedWindow()
 	brought := len(f.Method) + f.Metadata.Size() + len(f.Payload)
 	for i, g := range f.Grants {
 		s := &Stream{}
@@ -503,12 +503,12 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 		if g.Limit > 0 {
 			window = min(window, max(int(min(g.Limit, 1<<30)), c.caps.MinWindow()))
 		}
-		c.c.Prepare(&s.c.Port, &s.c)
+		c.c.PreparePeer(&s.c.Port, &s.c)
 		s.c.a.Init(&s.c, s.c.config(&so, window, window, g))
 		if f.Deadline > 0 {
 			s.c.setDeadline(time.Now().Add(f.Deadline))
 		}
-		c.c.Attach(&s.c.Port, f.Stream+2*uint64(i), brought)
+		c.c.OpenPeer(&s.c.Port, f.Stream+2*uint64(i), brought)
 		brought = 0         // the first has it all
 		s.c.startDeadline() // its opener may have no way to tell when it has passed
 		o.streams = append(o.streams, s)

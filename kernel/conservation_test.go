@@ -175,7 +175,7 @@ func (p *program) finish() {
 	}
 	synctest.Wait()
 	for _, c := range []*kernel.Conn{p.near, p.far} {
-		if b := c.Balance(); b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.Given != 0 || b.Brought != 0 || b.Credit != b.Window || c.Unread() != 0 {
+		if b := c.Balance(); b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.OpenBytes != 0 || b.Credit != b.Window || c.Unread() != 0 {
 			p.t.Fatalf("at the end %+v, %d unread\n%q", b, c.Unread(), p.trace[max(len(p.trace)-20, 0):])
 		}
 	}

@@ -67,8 +67,8 @@ func (c *core) RoomFree() { c.a.RoomFree() }
 // RoomGone implements conn.Stream.
 func (c *core) RoomGone() { c.a.RoomGone() }
 
-// Held implements conn.Stream.
-func (c *core) Held() (int, uint64) { return c.a.Held() }
+// ReadProgress implements conn.Stream.
+func (c *core) ReadProgress() (int, uint64) { return c.a.Held() }
 
 // Evict implements conn.Stream.
 func (c *core) Evict(reason string) {
@@ -93,7 +93,7 @@ func (c *core) Lost(err error, refused bool) {
 // Control implements conn.Stream.
 func (c *core) Control(f *frame.Frame) error {
 	if f.Kind == frame.Accept || f.Kind == frame.EOS {
-		if r := c.conn.c.TooMuch(f); r != nil {
+		if r := c.conn.c.CheckSize(f); r != nil {
 			c.abort(r.Code, r.Reason, nil)
 			return frame.ErrFault
 		}
@@ -146,7 +146,7 @@ func (c *core) accepted(f *frame.Frame) {
 			reply = Message{}
 		}
 		if s.a.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) && i == 0 && brought > 0 {
-			c.Keep(brought)
+			c.Charge(brought)
 		}
 	}
 }

@@ -234,7 +234,7 @@ func (f *family) adopt(c *Conn) error {
 func (k *kin) hold() {
 	if !k.holds {
 		k.holds = true
-		k.parent.c.Hold()
+		k.parent.c.AddChild()
 	}
 }
 
@@ -245,7 +245,7 @@ func (k *kin) unhold() func() {
 		return func() {}
 	}
 	k.holds = false
-	return k.parent.c.Unhold
+	return k.parent.c.RemoveChild
 }
 
 // drain ends the connection in order: see conn.Conn.Drain. It does not wait for

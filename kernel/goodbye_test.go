@@ -156,7 +156,7 @@ func (w *farewell) tooLate() {
 	if left, window := w.left(), w.peer.ConnCredit; left <= window/2 {
 		w.t.Errorf("%d bytes of credit are left of %d", left, window)
 	}
-	if b := w.conn.Balance(); b.Assembled != 0 || b.Given != 0 || b.Queued != 0 {
+	if b := w.conn.Balance(); b.Assembled != 0 || b.ExtraWindows != 0 || b.Queued != 0 {
 		w.t.Errorf("the server's books: %+v", b)
 	}
 }
@@ -355,7 +355,7 @@ func (r *raw) got() (n uint64) {
 func (r *raw) repay(c *kernel.Conn, streams int) {
 	r.t.Helper()
 	r.send(frames(frame.Frame{Kind: frame.Credit, Value: r.got() + hello().ConnCredit}))
-	if b := c.Balance(); b.Streams != streams || b.Queued != 0 || b.Assembled != 0 || b.Given != 0 || b.Credit != b.Window {
+	if b := c.Balance(); b.Streams != streams || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.Credit != b.Window {
 		r.t.Errorf("the books: %+v", b)
 	}
 }

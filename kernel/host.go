@@ -304,7 +304,7 @@ func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error)
 		orphan = c.joinFamily(j.g, j.parent)
 	}
 	if e != nil && conn.Loops(j.nc) && c.caps.Pacing != frame.Unpaced {
-		if _, err := e.Attach(j.nc, cfg, j.g.Early, made); err != nil {
+		if _, err := e.Serve(j.nc, cfg, j.g.Early, made); err != nil {
 			c.leaveFamily()
 			neverBegan(j.sess)
 			return c, err

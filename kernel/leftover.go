@@ -85,7 +85,7 @@ func (l *leftovers) leave(c *core) {
 	}
 	l.of[c] = struct{}{}
 	l.bytes.Add(int64(n))
-	out := l.excess(int64(c.conn.c.MostUnread()))
+	out := l.excess(int64(c.conn.c.MaxUnread()))
 	l.mu.Unlock()
 	if c.served.Or(isLeft)&wasServed != 0 { // meanwhile: it did not find us
 		l.remove(c)

@@ -50,7 +50,7 @@ func (o *Offer) see() {
 			return
 		}
 		if n := o.request.Len(); n > o.conn.caps.MaxInline {
-			first.Keep(-n)
+			first.Charge(-n)
 		}
 		if !o.request.IsZero() {
 			first.more().offer.Store(nil)
@@ -209,13 +209,13 @@ func (c *core) establish(so *StreamOptions, g frame.Grant) frame.Grant {
 // wants to have limit bytes unread at most; 0 is no wish.
 func (c *core) firstWindow(want int, limit uint64) (window, most int) {
 	if limit == 0 {
-		return c.conn.c.FirstWindow(want)
+		return c.conn.c.InitialWindow(want)
 	}
 	n := max(int(min(limit, 1<<30)), c.conn.caps.MinWindow())
 	if want != 0 {
 		want = min(want, n)
 	}
-	window, most = c.conn.c.FirstWindow(want)
+	window, most = c.conn.c.InitialWindow(want)
 	return min(window, n), min(most, n)
 }
 

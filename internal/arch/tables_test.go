@@ -20,7 +20,7 @@ const (
 // only goes down; a package that does not exist is not looked at.
 var backward = map[string]float64{
 	"actor":  20,
-	"conn":   26.0,
+	"conn":   20,
 	"kernel": 20.5,
 	"rpc":    20,
 }

@@ -77,13 +77,13 @@ func endsInOrder[T any](t testing.TB, w *world, src *rpc.Source[T]) {
 // assembled.
 func unreadOf(c *kernel.Conn) int {
 	b := c.Balance()
-	return b.Held - b.Brought
+	return b.Memory - b.OpenBytes
 }
 
 // heldBy is what the server counts as held by all connections.
 func heldBy(srv *kernel.Server) (n int) {
 	for _, c := range srv.Conns() {
-		n += c.Balance().Held
+		n += c.Balance().Memory
 	}
 	return n
 }

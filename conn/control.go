@@ -1,0 +1,239 @@
+package conn
+
+import (
+	"fmt"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// control takes any frame but Data.
+func (c *Conn) control(f *frame.Frame) error {
+	switch f.Kind {
+	case frame.Skip:
+		return nil
+	case frame.Reply:
+		if f.Reason == "" { // refusing a request is work, and its frame not useless
+			if err := c.countUseless(); err != nil {
+				return err
+			}
+		}
+		return c.reply(f)
+	case frame.Hello:
+		return violation(frame.CodeProtocol, "a second HELLO")
+	case frame.NewSettings:
+		return c.newSettings(f)
+	case frame.Read, frame.Ping, frame.Pong, frame.GoAway:
+		if f.Stream != 0 {
+			return violation(frame.CodeProtocol, "frame of the connection on stream %d", f.Stream)
+		}
+		return c.connFrame(f)
+	case frame.Credit:
+		if err := c.abuse.credit(c.sentCost.Load()); err != nil {
+			return err
+		}
+		if f.Stream == 0 {
+			return c.connCredit(f.Value)
+		}
+	case frame.Open:
+		return c.open(f)
+	}
+	return c.streamFrame(f)
+}
+
+func (c *Conn) streamFrame(f *frame.Frame) error {
+	p := c.find(f.Stream)
+	if p == nil {
+		if f.Stream == 0 || f.Kind == frame.Accept || f.Kind == frame.Reject {
+			return c.answerForGone(f)
+		}
+		if err := c.countUseless(); err != nil {
+			return err
+		}
+		return c.checkGone(f)
+	}
+	switch f.Kind {
+	case frame.Accept, frame.Reject:
+		if !p.local {
+			return violation(frame.CodeProtocol, "an answer for stream %d, which the peer has opened itself", f.Stream)
+		}
+	case frame.Reset:
+		p.peerEnded.Store(true)
+		if p.local { // there are as many as we open, and no more
+			break
+		}
+		if err := c.abuse.reset(c.in.now); err != nil {
+			return err
+		}
+	case frame.EOS:
+		p.peerEnded.Store(true)
+	}
+	return c.countFault(p.s.Control(f))
+}
+
+func (c *Conn) connCredit(total uint64) error {
+	old := c.granted.Load()
+	if total > c.sentCost.Load()+1<<31 {
+		return violation(frame.CodeFlowControl, "connection credit %d is too far ahead", total)
+	}
+	if total > old {
+		c.granted.Store(total)
+		c.unstall()
+		c.wakeRoom()
+	}
+	return nil
+}
+
+func (c *Conn) connFrame(f *frame.Frame) error {
+	switch f.Kind {
+	case frame.Read:
+		if f.Value > c.out.wrote.Load() {
+			return violation(frame.CodeProtocol, "more read than was written")
+		}
+		if err := c.abuse.read(c.out.wrote.Load()); err != nil {
+			return err
+		}
+		if f.Value > c.peerRead.Load() {
+			c.peerRead.Store(f.Value)
+			c.growFlight(f.Value)
+			c.unstall()
+		}
+	case frame.Ping:
+		if err := c.abuse.ping(c.in.now, c.lim.KeepaliveMinimum, c.in.messages, c.sentCost.Load()); err != nil {
+			return err
+		}
+		return c.pong(f.Value)
+	case frame.Pong:
+		if !c.receivePong(f.Value) {
+			return c.countUseless()
+		}
+	case frame.GoAway:
+		return c.receiveGoAway(f)
+	}
+	return nil
+}
+
+// open checks the peer's Open, and passes it on.
+func (c *Conn) open(f *frame.Frame) error {
+	id, n := f.Stream, uint64(len(f.Grants))
+	if id == 0 || id&1 == c.localParity() || id+2*(n-1) > c.maxStream {
+		return violation(frame.CodeProtocol, "open of %d streams from number %d", n, id)
+	}
+	c.mu.Lock()
+	if id <= c.lastPeer {
+		c.mu.Unlock()
+		return violation(frame.CodeProtocol, "open of stream %d after %d", id, c.lastPeer)
+	}
+	c.lastPeer = id + 2*(n-1)
+	c.abuse.opened(n)
+	refusal := c.refuse(f, int(n))
+	c.mu.Unlock()
+	if refusal == nil {
+		refusal = c.checkOpen(f)
+	}
+	if refusal == nil {
+		refusal = c.cfg.Handler.Open(c, f)
+	}
+	if refusal == nil {
+		c.loseIfEnded(id, n)
+		return nil
+	}
+	c.mu.Lock()
+	c.table.endedEarly += n
+	c.mu.Unlock()
+	if err := c.abuse.refused(c.in.now, c.lim.MaxStreams); err != nil {
+		return err
+	}
+	return c.reply(&frame.Frame{
+		Kind: frame.Reject, Stream: id, Code: refusal.Code,
+		Reason: clip(refusal.Reason), NotProcessed: refusal.NotProcessed,
+	})
+}
+
+// loseIfEnded ends the streams that were just opened if the connection has ended
+// meanwhile: end may not have found them.
+func (c *Conn) loseIfEnded(id, n uint64) {
+	c.mu.Lock()
+	cause := c.cause
+	c.mu.Unlock()
+	if cause == nil {
+		return
+	}
+	for i := range n {
+		if p := c.find(id + 2*i); p != nil {
+			p.s.Lost(cause, false)
+		}
+	}
+}
+
+// refuse is why n more streams are refused, or nil. mu is held.
+func (c *Conn) refuse(f *frame.Frame, n int) *Refusal {
+	switch {
+	case c.cause != nil:
+		return &Refusal{frame.CodeGoingAway, "connection is closing", true}
+	case c.goAway.final && f.Stream > c.goAway.lastStream:
+		return &Refusal{frame.CodeGoingAway, "server is shutting down", true}
+	case c.peerStreams+n > c.maxStreams():
+		return &Refusal{frame.CodeRefused, fmt.Sprintf("%d streams are open", c.peerStreams), true}
+	case c.openBytes >= c.lim.AssemblyBudget:
+		return &Refusal{frame.CodeResourceExhausted, "no memory left for requests and metadata", true}
+	}
+	return nil
+}
+
+// maxStreams is how many streams the peer may have open. Where neither side says that
+// its application was handed a stream's end, a stream may be over for the peer that is
+// not yet over here.
+func (c *Conn) maxStreams() int {
+	if !c.caps.Ended {
+		return 2 * c.lim.MaxStreams
+	}
+	return c.lim.MaxStreams
+}
+
+func (c *Conn) checkOpen(f *frame.Frame) *Refusal {
+	if r := c.CheckSize(f); r != nil {
+		return r
+	}
+	if !f.Metadata.Valid() {
+		return &Refusal{frame.CodeProtocol, "metadata with an illegal key", true}
+	}
+	return nil
+}
+
+// receiveGoAway takes the peer's GOAWAY. With a code other than CodeOK, or with nothing
+// left to serve, the error ends the connection.
+func (c *Conn) receiveGoAway(f *frame.Frame) error {
+	if err := c.abuse.goAway(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	if f.Value != c.maxStream && f.Value >= c.nextLocal {
+		c.mu.Unlock()
+		return violation(frame.CodeProtocol, "GOAWAY names stream %d, which was never opened", f.Value)
+	}
+	if c.goAway.received && f.Value > c.goAway.peerLastStream {
+		c.mu.Unlock()
+		return violation(frame.CodeProtocol, "GOAWAY raises the last stream")
+	}
+	c.goAway.received, c.goAway.peerLastStream = true, f.Value
+	if f.Code != frame.CodeOK { // end tells every stream why
+		c.mu.Unlock()
+		return &goAwayError{f.Code, f.Reason}
+	}
+	var unserved []*Port
+	for _, p := range c.table.all() {
+		if p.local && p.id.Load() > f.Value {
+			unserved = append(unserved, p)
+		}
+	}
+	idle := c.localStreams+c.peerStreams == 0
+	c.mu.Unlock()
+	for _, p := range append(unserved, c.out.takeUnnumbered()...) {
+		p.s.Lost(c.errGoingAway(), true)
+	}
+	c.cfg.Handler.GoAway(c)
+	if idle && f.Value < c.maxStream {
+		return &goAwayError{f.Code, f.Reason}
+	}
+	return nil
+}

@@ -1,0 +1,194 @@
+package conn
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// What ends a connection in the course of time, beside errStalled.
+var (
+	errSilent  = errors.New("the peer does not answer")
+	errPartial = errors.New("a frame takes too long to arrive")
+	errIdle    = errors.New("no streams for too long")
+)
+
+// health is when what happened, in nanoseconds since the connection's start: what
+// happens on the connection leaves a time stamp here, and its timer looks at them. It
+// pings a silent peer, and ends a connection whose peer does not answer or read.
+type health struct {
+	heardAt    atomic.Int64 // last input
+	progressAt atomic.Int64 // last progress of a write that had to wait
+	waiting    atomic.Bool  // a write waits for the socket
+	idleSince  atomic.Int64 // end of the last stream
+	probing    atomic.Bool  // a ping is out because the peer has been silent
+	probedAt   atomic.Int64
+	pinged     atomic.Uint64 // value of the ping that is out
+	pingedAt   atomic.Int64
+	drainPing  atomic.Pointer[drainPing]
+	frameSince atomic.Int64 // when the incomplete frame began that is arriving; 0: none
+	frameStart int64        // its position in the input; owned by the reader
+
+	// Owned by the timer: since when reportEvery bytes and more are unread, and what
+	// was read then.
+	unreadSince, readThen int64
+}
+
+// drainPing is the ping of a drain: f is called when it is answered.
+type drainPing struct {
+	v uint64
+	f func()
+}
+
+// heard notes input.
+func (h *health) heard(at int64) {
+	h.heardAt.Store(at)
+	h.probing.Store(false)
+}
+
+// writeProgressed notes that the transport has taken something.
+func (h *health) writeProgressed() {
+	if h.waiting.Load() {
+		h.waiting.Store(false)
+	}
+}
+
+// writeBlocked notes that a write may have to wait.
+func (c *Conn) writeBlocked() {
+	if c.pacing == frame.Unpaced {
+		return // such a peer slows us down by not reading
+	}
+	if h := &c.health; !h.waiting.Swap(true) {
+		h.progressAt.Store(c.since(time.Now()))
+	}
+}
+
+// noteFrame checks after each input whether a frame is incomplete. Only the start of
+// each frame is noted: one that trickles in gets no more time.
+func (c *Conn) noteFrame() {
+	h := &c.health
+	at, begun := c.sess.Begun()
+	switch {
+	case !begun:
+		if h.frameSince.Load() != 0 {
+			h.frameSince.Store(0)
+		}
+	case at != h.frameStart || h.frameSince.Load() == 0:
+		h.frameStart = at
+		h.frameSince.Store(max(c.since(c.in.now), 1))
+	}
+}
+
+// unreadFor is for how long the peer has had reportEvery bytes or more unread and has
+// reported no progress. A peer that reads reports every reportEvery bytes.
+func (c *Conn) unreadFor(t int64) int64 {
+	h := &c.health
+	read := int64(c.peerRead.Load())
+	if !c.caps.ReadReports || int64(c.out.wrote.Load())-read < reportEvery {
+		h.unreadSince = 0
+		return 0
+	}
+	if h.unreadSince == 0 || read != h.readThen {
+		h.unreadSince, h.readThen = t, read
+	}
+	return t - h.unreadSince
+}
+
+// mayPing reports whether a silent peer may be pinged now.
+func (c *Conn) mayPing() bool { return c.caps.Ping && (c.caps.PingIdle || !c.hasNoStreams()) }
+
+// defaultKeepalive is the interval where neither the program nor the protocol has one.
+const defaultKeepalive = 30 * time.Second
+
+// keepalive is after how long a silent peer is pinged.
+func (c *Conn) keepalive() time.Duration {
+	switch {
+	case c.lim.KeepaliveInterval > 0:
+		return c.lim.KeepaliveInterval
+	case c.caps.Keepalive > 0:
+		return c.caps.Keepalive
+	}
+	return defaultKeepalive
+}
+
+// nextCheck is how long after t the next check is due if nothing happens until then.
+func (c *Conn) nextCheck(t int64) time.Duration {
+	h, l := &c.health, c.lim
+	due := t + int64(l.WriteStall/4) // a write may begin to wait at any time
+	if h.frameSince.Load() != 0 {
+		due = min(due, h.frameSince.Load()+int64(l.ReadStall))
+	} else {
+		due = min(due, t+int64(l.ReadStall))
+	}
+	switch {
+	case !c.mayPing():
+	case h.probing.Load():
+		due = min(due, h.probedAt.Load()+int64(l.KeepaliveTimeout))
+	default:
+		due = min(due, h.heardAt.Load()+int64(c.keepalive()))
+	}
+	if !c.cfg.Client && c.hasNoStreams() {
+		due = min(due, h.idleSince.Load()+int64(l.IdleConn))
+	}
+	return max(time.Duration(due-t), time.Millisecond)
+}
+
+// check returns how the connection ends at time t because of what did not happen, or a
+// nil error. It pings a silent peer.
+func (c *Conn) check(t int64) (op string, code frame.Code, err error) {
+	h, l := &c.health, c.lim
+	if h.waiting.Load() && t-h.progressAt.Load() >= int64(l.WriteStall) {
+		return "write", frame.CodeWriteStall, errStalled
+	}
+	if at := h.frameSince.Load(); at != 0 && t-at >= int64(l.ReadStall) {
+		return "read", frame.CodeDeadlineExceeded, errPartial
+	}
+	if c.unreadFor(t) >= int64(l.WriteStall) {
+		return "write", frame.CodeWriteStall, errStalled
+	}
+	if !c.cfg.Client && c.hasNoStreams() && t-h.idleSince.Load() >= int64(l.IdleConn) {
+		return "close", frame.CodeOK, errIdle
+	}
+	silent := t - h.heardAt.Load()
+	switch {
+	case silent < int64(c.keepalive()), !c.mayPing():
+	case !h.probing.Swap(true):
+		h.probedAt.Store(t)
+		c.ping(uint64(t))
+	case t-h.probedAt.Load() >= int64(l.KeepaliveTimeout):
+		return "keepalive", frame.CodeKeepalive, errSilent
+	}
+	return "", 0, nil
+}
+
+// ping has a ping written.
+func (c *Conn) ping(v uint64) {
+	c.notePing(v)
+	c.requestControl(func(p *pendingControl) { p.pings = append(p.pings, v) })
+}
+
+func (c *Conn) notePing(v uint64) {
+	c.health.pinged.Store(v)
+	c.health.pingedAt.Store(c.since(time.Now()))
+}
+
+// receivePong takes the answer to a ping; false if there was no such ping.
+func (c *Conn) receivePong(v uint64) bool {
+	h := &c.health
+	ours := v != 0 && h.pinged.CompareAndSwap(v, 0)
+	if d := h.drainPing.Load(); d != nil && d.v == v && h.drainPing.CompareAndSwap(d, nil) {
+		d.f()
+		return true
+	}
+	if !ours {
+		return false
+	}
+	rtt := &c.flight.rtt
+	d := c.since(c.in.now) - h.pingedAt.Load()
+	if old := rtt.Load(); d > 0 && (old == 0 || d < old) {
+		rtt.Store(d)
+	}
+	return true
+}

@@ -1,0 +1,51 @@
+package conn
+
+import (
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+func newConn(cfg Config) *Conn {
+	c := &Conn{cfg: cfg, sess: cfg.Session}
+	c.lim = cfg.Limits
+	c.caps = c.sess.Caps()
+	c.pacing, c.maxStream = c.caps.Pacing, c.caps.MaxStream
+	c.window = max(c.lim.ConnWindow, c.caps.ConnWindow)
+	if c.pacing == frame.Unpaced {
+		c.pause.resume = make(chan struct{}, 1)
+	}
+	c.flusher = c.flushSoon
+	c.began = time.Now()
+	c.flight.bound.Store(int64(c.lim.InFlight))
+	c.out.tokens = 1
+	c.peerSettings.Store(&c.cfg.Peer)
+	c.granted.Store(cfg.Peer.ConnCredit)
+	if c.pacing == frame.Granted { // else overLimit computes the bound when it is needed
+		c.in.limit = uint64(c.window)
+	}
+	c.nextLocal = 2
+	if cfg.Client {
+		c.nextLocal = 1
+	}
+	c.goAway.lastStream = c.maxStream
+	return c
+}
+
+// start starts the connection's timer, and measures its round trip.
+func (c *Conn) start() {
+	c.cfg.Timers.Set(&c.timer, c, c.began.Add(c.nextCheck(0)))
+	e := &c.ending
+	switch { // it may have ended before: then this has replaced what that had set
+	case e.finished.Load():
+		c.cfg.Timers.Stop(&c.timer)
+	case e.lingers.Load():
+		c.linger(time.Duration(e.lingerFor.Load()))
+	}
+	if c.cfg.RTT > 0 {
+		c.flight.rtt.Store(int64(c.cfg.RTT))
+	}
+	if rtt := int64(c.cfg.RTT); c.caps.ReadReports && (rtt == 0 || rtt > shortPath) {
+		c.ping(1) // the handshake's time is not the path's alone
+	}
+}

@@ -153,9 +153,10 @@ func (a *Arena) retire() {
 // late, and where most are small nearly each one would allocate.
 var scratches = sync.Pool{New: func() any { return new(Scratch) }}
 
-// scratchMost is the largest buffer that is kept, bytes: twice what is gathered for
-// one write, with a last message.
-const scratchMost = 256 << 10
+// scratchMost is the largest buffer that is kept, bytes. A write gathers up to 320 KiB of
+// a stream that alone sends, and a buffer that grows to that has room for half as much
+// again.
+const scratchMost = 1 << 20
 
 // A Scratch is a buffer that is lent out for a while.
 type Scratch = bytebufferpool.ByteBuffer

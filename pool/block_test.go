@@ -162,7 +162,7 @@ func TestScratchIsUsedAgain(t *testing.T) {
 	if !recycle {
 		t.Skip("checked builds don't use memory again")
 	}
-	small, large := make([]byte, 12), make([]byte, 64<<10)
+	small, large := make([]byte, 12), make([]byte, 320<<10)
 	writes := func() {
 		for i := range 1000 {
 			s := GetScratch()

@@ -44,7 +44,7 @@ func (b *budget) look() int64 {
 	for {
 		held, worst := b.s.held()
 		percent := held * 100 / int64(b.s.limits.Memory)
-		if percent < stopHolding || worst == nil || !worst.left.evictLargest() && !worst.c.EvictLargest() {
+		if percent < stopHolding || worst == nil || !worst.retired.evictLargest() && !worst.c.EvictLargest() {
 			return percent
 		}
 		b.s.evicted.Add(1)
@@ -57,7 +57,7 @@ func (s *Server) held() (total int64, worst *Conn) {
 	defer s.connMu.Unlock()
 	most := -1
 	for c := range s.conns {
-		n := c.c.Held() + int(c.left.bytes.Load())
+		n := c.c.Held() + int(c.retired.bytes.Load())
 		total += int64(n)
 		if n > most {
 			worst, most = c, n

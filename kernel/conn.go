@@ -32,8 +32,7 @@ type Conn struct {
 
 	lastConfig, configBefore atomic.Pointer[actor.Config]
 	running                  handlers
-	left                     leftovers
-	feeding                  feeding
+	retired                  retired
 	done                     chan struct{}
 	err                      error // set before done is closed
 	once                     sync.Once
@@ -62,7 +61,7 @@ func (c *Conn) Logger() *slog.Logger { return c.host.logger }
 // program that stands still.
 func (c *Conn) Balance() conn.Balance {
 	b := c.c.Balance()
-	b.Held += int(c.left.bytes.Load())
+	b.Held += int(c.retired.bytes.Load())
 	return b
 }
 
@@ -89,6 +88,13 @@ func (c *Conn) Close() error {
 	c.shut()
 	<-c.done
 	return nil
+}
+
+// shut ends the connection from this side. What its streams have not handed over on
+// a channel stays for Receive.
+func (c *Conn) shut() {
+	c.retired.endFeeding()
+	c.c.Close()
 }
 
 // Open opens a stream. It returns at once: data may follow before the peer has
@@ -497,7 +503,7 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 	for i, g := range f.Grants {
 		s := &Stream{}
 		s.c.conn, s.c.method, s.c.unary = c, f.Method, f.Unary
-		s.c.served.Store(isUnseen)
+		s.c.life.Store(lifePending)
 		so := StreamOptions{InBuffer: defaultInBuffer, MaxBatch: defaultMaxBatch}
 		window := initial
 		if g.Limit > 0 {

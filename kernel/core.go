@@ -23,7 +23,7 @@ type core struct {
 	method string
 	opener bool
 	unary  bool          // a call: one message each way
-	served atomic.Uint32 // isServed and what follows it: see leftovers
+	life   atomic.Uint32 // see lifePending
 	x      atomic.Pointer[extra]
 	lazy   atomic.Pointer[Offer] // to be answered by the stream's first use
 }
@@ -37,7 +37,7 @@ type extra struct {
 	deadline time.Time
 	outlived atomic.Bool // the deadline is none any more
 	timer    timers.Timer
-	stop     atomic.Pointer[func() bool] // of the watch on the parent
+	unwatch  atomic.Pointer[func() bool] // stops the watch on the parent
 	mates    []*core                     // opened by the same request
 	offer    atomic.Pointer[Offer]       // that has the request, until somebody looks at it
 }
@@ -168,61 +168,43 @@ func (c *core) hurry() {
 
 // Retire implements actor.Link: the stream leaves its connection.
 func (c *core) Retire() {
-	x := c.x.Load()
-	unborn := c.opener && c.ID() == 0
+	unnumbered := c.opener && c.ID() == 0
 	c.Port.Retire()
-	c.conn.left.leave(c)
+	x := c.x.Load()
 	if x != nil {
-		x.unfollow()
+		x.unwatchParent()
+		if !x.deadline.IsZero() {
+			c.Timers().Stop(&x.timer)
+		}
 	}
-	if c.a.Feeding() {
-		c.Fed()
+	c.conn.retired.add(c)
+	if unnumbered || x != nil && c.opener && len(x.mates) > 0 && c.a.Unanswered() {
+		c.neverOpened(x)
 	}
-	if unborn && c.conn.kin.parent != nil {
-		c.conn.c.Close() // it was there for this stream alone
+}
+
+// neverOpened ends what the stream's request was for too, for nobody will answer it: a
+// connection that was there for this stream alone, and the streams opened with it.
+func (c *core) neverOpened(x *extra) {
+	if c.conn.kin.parent != nil && c.ID() == 0 {
+		c.conn.c.Close()
 	}
-	if x == nil {
-		return
-	}
-	if !x.deadline.IsZero() {
-		c.Timers().Stop(&x.timer)
-	}
-	if unborn || c.opener && len(x.mates) > 0 && c.a.Unanswered() {
+	if x != nil {
 		c.takeAlong(x.mates)
 	}
 }
 
-// Fed implements actor.Link: a channel of the stream, which is over, is fed by a
-// goroutine that the end of its context is to end, and of its connection on this side;
-// or is no longer. Whoever is last to look has seen how it is.
-func (c *core) Fed() {
-	for {
-		fed := c.a.Feeding()
-		c.conn.feeding.note(c, fed)
-		switch x := c.x.Load(); {
-		case x == nil || x.stop.Load() == nil:
-		case fed:
-			c.watch(x)
-		default:
-			x.unfollow()
-		}
-		if c.a.Feeding() == fed {
-			return
-		}
-	}
-}
-
-// watch has the end of the parent end the stream, and what feeds its channel.
-func (c *core) watch(x *extra) {
-	stop := context.AfterFunc(x.parent, c.orphaned)
-	if old := x.stop.Swap(&stop); old != nil {
+// watchParent has the end of the parent context end the stream, and what feeds its
+// channel.
+func (c *core) watchParent(x *extra) {
+	stop := context.AfterFunc(x.parent, c.parentEnded)
+	if old := x.unwatch.Swap(&stop); old != nil {
 		(*old)()
 	}
 }
 
-// unfollow ends the watch on the parent.
-func (x *extra) unfollow() {
-	if stop := x.stop.Load(); stop != nil {
+func (x *extra) unwatchParent() {
+	if stop := x.unwatch.Load(); stop != nil {
 		(*stop)()
 	}
 }
@@ -279,14 +261,14 @@ func (c *core) follow(ctx context.Context) {
 	}
 	x := c.more()
 	x.parent = ctx
-	c.watch(x)
-	if c.a.Err() != nil { // it has ended already, and did not find stop
-		x.unfollow()
+	c.watchParent(x)
+	if c.a.Err() != nil { // it has ended already, and did not find unwatch
+		x.unwatchParent()
 	}
 }
 
-// orphaned ends the stream, for its parent has ended.
-func (c *core) orphaned() {
+// parentEnded ends the stream, for its parent has ended.
+func (c *core) parentEnded() {
 	c.a.Orphan()
 	c.hurry()
 }

@@ -96,10 +96,10 @@ func (c *Conn) untie() {
 	if errors.As(c.err, &ce) && ce.Remote && ce.Code == CodeOK {
 		return // drained, or idle: those that belong to it are told themselves
 	}
-	shut := c.feeding.isShut()
+	shut := c.retired.isShut()
 	for _, k := range children {
 		if shut {
-			k.unfeed()
+			k.retired.endFeeding()
 		}
 		k.c.Fail("close", CodeConnectionLost, fmt.Errorf("the connection that it belongs to has ended: %w", c.err))
 	}

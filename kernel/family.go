@@ -299,10 +299,10 @@ func (c *Conn) leaveFamily() {
 		children = append(children, k)
 	}
 	f.mu.Unlock()
-	shut := c.feeding.isShut()
+	shut := c.retired.isShut()
 	for _, k := range children {
 		if shut {
-			k.unfeed()
+			k.retired.endFeeding()
 		}
 		k.c.Fail("close", frame.CodeConnectionLost, fmt.Errorf("the parent connection has ended: %w", c.err))
 	}

@@ -58,14 +58,14 @@ func (q *handlers) enter(j job) bool {
 		q.wait = append(q.wait, j)
 		return false
 	case q.idle > 0:
-		j.o.noticed()
+		j.o.handlerStarts()
 		q.n++
 		q.idle--
 		q.used = true
 		q.next <- j // has room: see rest
 		return false
 	}
-	j.o.noticed()
+	j.o.handlerStarts()
 	q.n++
 	return true
 }
@@ -83,7 +83,7 @@ func (q *handlers) leave() (j job, ok bool) {
 		j, q.wait = q.wait[0], q.wait[1:]
 		q.mu.Unlock()
 		if j.o.streams[0].Err() == nil {
-			j.o.noticed()
+			j.o.handlerStarts()
 			return j, true
 		}
 		j.o.abandon() // it was given up meanwhile

@@ -114,8 +114,7 @@ func (h *host) work(j job) {
 func (h *host) run(o *Offer, e entry) {
 	returned := false
 	defer h.recovered(o, &returned)
-	o.beginServing()
-	defer o.endServing()
+	defer o.handlerReturned()
 	if h.authorized(o) {
 		h.serve(o, e)
 	}
@@ -125,10 +124,10 @@ func (h *host) run(o *Offer, e entry) {
 func (h *host) serve(o *Offer, e entry) {
 	switch {
 	case e.stream != nil:
-		o.see()
+		o.receiveRequest()
 		h.runStream(o, e)
 	case e.offer != nil:
-		o.see()
+		o.receiveRequest()
 		err := e.offer(o.streams[0].Context(), o)
 		h.unanswered(o, err)
 	default:
@@ -238,7 +237,7 @@ func (h *host) logPanic(text, what, name string, peer net.Addr, r any) {
 
 // queue puts an offer into Offers, or refuses it: nobody is waited for.
 func (h *host) queue(o *Offer) {
-	o.unseen()
+	o.setPending()
 	select {
 	case h.offers <- o:
 	default:

@@ -34,16 +34,16 @@ func (o *Offer) Method() string { return o.streams[0].Method() }
 // it to keep it. It is empty if the peer has given the stream up before anybody
 // looked at the offer.
 func (o *Offer) Request() Message {
-	o.see()
+	o.receiveRequest()
 	return o.request
 }
 
-// see hands the offer over, to its handler or to whoever asks for its request or
+// receiveRequest hands the offer over, to its handler or to whoever asks for its request or
 // accepts it: until then a long request waits unread. A short one counts as long as its
 // stream is open.
-func (o *Offer) see() {
+func (o *Offer) receiveRequest() {
 	o.look.Do(func() {
-		o.noticed()
+		o.clearPending()
 		first := &o.streams[0].c
 		if o.follows {
 			o.setRequest(first.a.Request())
@@ -58,8 +58,8 @@ func (o *Offer) see() {
 	})
 }
 
-// forget lets the request go, if nobody has looked at it.
-func (o *Offer) forget() {
+// dropRequest lets the request go, if nobody has looked at it.
+func (o *Offer) dropRequest() {
 	o.look.Do(func() {
 		o.request.Release()
 		o.setRequest(Message{})
@@ -153,7 +153,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	if err != nil {
 		return nil, err
 	}
-	o.see()
+	o.receiveRequest()
 	first := o.streams[0]
 	if err := first.Err(); err != nil {
 		o.abandon()

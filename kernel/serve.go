@@ -46,3 +46,14 @@ func (s *Stream) discard() {
 		m.Release()
 	}
 }
+
+// Feed runs f, which receives from the stream and hands what it has received to a
+// reader of its own, such as the reader of a channel. f returns when done is closed:
+// then this side reads no more, because it has called CloseReceive, Close or Abort,
+// has closed the connection, or the stream's parent context has ended. A stream that
+// the peer has ended is read on until then.
+func (s *Stream) Feed(f func(done <-chan struct{})) {
+	done := s.c.a.GivenUp()
+	defer s.c.a.Watched()
+	f(done)
+}

@@ -135,7 +135,7 @@ var spawns = []spawn{
 	{"kernel/dial.go", "(*Client).onClose", "go", "who dials", "the dial's end, or the client's Close"},
 	{"kernel/dial.go", "(*Client).connect", "context.AfterFunc", "who dials", "it closes a socket, once; stopped when the handshake is done"},
 	{"kernel/conn.go", "(*link).Started", "go", "the program's OnConn", "its return"},
-	{"kernel/core.go", "(*core).watch", "context.AfterFunc", "the stream", "it aborts the stream, once; stopped when the stream is over and no channel of it is fed"},
+	{"kernel/core.go", "(*core).watchParent", "context.AfterFunc", "the stream", "it aborts the stream, once; stopped when the stream is over and no channel of it is fed"},
 	{"kernel/host.go", "(*host).dispatch", "go", "the connection's count of handlers", "the handler's return"},
 	{"kernel/host.go", "(*host).work", "go", "the connection's count of handlers", "the handler's return"},
 	{"kernel/host.go", "(*host).authorized", "context.AfterFunc", "the offer", "it ends a wait, once; stopped when the answer is there"},

@@ -365,7 +365,7 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 
 // most is how many streams of ours there may be at once.
 func (c *Conn) most() int {
-	if c.kin.family != nil {
+	if c.hasNumberedStreams() {
 		return c.host.limits.MaxStreams
 	}
 	return int(min(c.c.PeerSettings().MaxStreams, 1<<30))
@@ -379,24 +379,6 @@ func (o *OpenOptions) onItsOwn() *OpenOptions {
 	}
 	r.alone = true
 	return &r
-}
-
-// openShort opens on a connection that is closed when the streams are over. With
-// a parent it belongs to that.
-func (c *Client) openShort(ctx context.Context, parent *Conn, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
-	k, err := c.dialDedicated(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	k.c.EndWithStreams()
-	var ss []*Stream
-	if err = parent.tie(k); err == nil {
-		ss, err = k.openAny(ctx, method, opts, n, each)
-	}
-	if err != nil {
-		_ = k.Close()
-	}
-	return ss, err
 }
 
 // callTries is how often a call is made again that was refused unprocessed.

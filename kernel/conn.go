@@ -26,9 +26,11 @@ type Conn struct {
 	client   bool // we opened it
 	identity Identity
 	caps     frame.Caps
-	kin      kin
+	parent   *Conn  // whose child it is, if any
+	number   uint64 // among its parent's children
+	child    *child // what the parent knows of it; nil: the parent does not have it
+	children children
 	owner    *Client // nil on a server
-	ties     ties
 
 	lastConfig, configBefore atomic.Pointer[actor.Config]
 	running                  handlers
@@ -125,9 +127,9 @@ func (c *Conn) OpenN(ctx context.Context, method string, opts *OpenOptions, each
 func (c *Conn) openAny(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
 	call := opts != nil && opts.unary
 	switch {
-	case c.kin.parent != nil:
+	case c.isOneStream():
 		return nil, fmt.Errorf("sluice: open %s: %w: over %s a stream's own connection carries nothing else", method, ErrNotSupported, c.protocol)
-	case c.kin.family != nil && c.owner != nil && !call:
+	case c.hasNumberedStreams() && c.owner != nil && !call:
 		return c.owner.openChildren(ctx, c, method, opts, n, each)
 	}
 	return c.open(ctx, method, opts, n, each)
@@ -145,7 +147,10 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 		return nil, fmt.Errorf("sluice: open %s: %w", method, err)
 	}
 	if opts.Dedicated {
-		return c.openDedicated(ctx, method, opts, n, each)
+		if c.owner == nil {
+			return nil, fmt.Errorf("sluice: open %s: %w: a server makes no connections", method, ErrNotSupported)
+		}
+		return c.owner.openDedicated(ctx, c, method, opts, n, each)
 	}
 	if !c.client && !c.caps.ServerOpens {
 		return nil, fmt.Errorf("sluice: open %s: %w: over %s a server opens no streams", method, ErrNotSupported, c.protocol)
@@ -462,8 +467,9 @@ func (l *link) Closed(_ *conn.Conn, err error) {
 		c.err = err
 		close(c.done)
 		c.running.stop()
-		c.leaveFamily()
-		c.untie()
+		c.host.removeParent(c)
+		c.leaveParent()
+		c.endChildren()
 		c.ended(c)
 	})
 }
@@ -471,8 +477,8 @@ func (l *link) Closed(_ *conn.Conn, err error) {
 // Open implements conn.Handler.
 func (l *link) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	c := (*Conn)(l)
-	if c.kin.parent != nil {
-		return c.keep(f)
+	if c.isOneStream() {
+		return c.acceptUnclaimed(f)
 	}
 	h, ok := c.host.lookup(f.Method)
 	if !ok {

@@ -161,7 +161,7 @@ func (c *core) abort(code Code, reason string, cause error) {
 // own takes it along, also where the peer does not read: then a write blocks for good,
 // and what would close the connection waits behind it.
 func (c *core) hurry() {
-	if c.conn.kin.parent != nil && c.a.Err() != nil {
+	if c.conn.isOneStream() && c.a.Err() != nil {
 		c.conn.c.EndSoon()
 	}
 }
@@ -186,7 +186,7 @@ func (c *core) Retire() {
 // neverOpened ends what the stream's request was for too, for nobody will answer it: a
 // connection that was there for this stream alone, and the streams opened with it.
 func (c *core) neverOpened(x *extra) {
-	if c.conn.kin.parent != nil && c.ID() == 0 {
+	if c.conn.isOneStream() && c.ID() == 0 {
 		c.conn.c.Close()
 	}
 	if x != nil {

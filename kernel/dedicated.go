@@ -2,19 +2,8 @@ package kernel
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
 )
-
-// ties are a connection's to those that are dedicated to a stream which would have
-// been opened on it.
-type ties struct {
-	mu    sync.Mutex
-	over  bool
-	child map[*Conn]struct{}
-	boss  *Conn // whose child it is itself
-}
 
 // openDedicated opens streams on a connection that belongs to parent; nil is one
 // of the client's.
@@ -25,10 +14,19 @@ func (c *Client) openDedicated(ctx context.Context, parent *Conn, method string,
 			return nil, err
 		}
 	}
-	if parent.kin.family != nil { // every stream has a connection of its own
+	if parent.hasNumberedStreams() { // every stream has a connection of its own
 		return parent.openAny(ctx, method, opts.shared(), n, each)
 	}
-	return c.openShort(ctx, parent, method, opts.shared(), n, each)
+	if err := parent.children.reserve(1, c.limits.MaxStreams); err != nil {
+		return nil, fmt.Errorf("sluice: open %s at %s: dedicated connections: %w", method, c.target, err)
+	}
+	ss, err := c.openShort(ctx, parent, method, opts.shared(), n, each)
+	if err != nil {
+		parent.children.unreserve(1)
+		return nil, err
+	}
+	parent.children.opened(ss[0].Conn())
+	return ss, nil
 }
 
 // shared is o for a connection that there is already.
@@ -41,66 +39,66 @@ func (o *OpenOptions) shared() *OpenOptions {
 	return &r
 }
 
-func (c *Conn) openDedicated(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
-	if c.owner == nil {
-		return nil, fmt.Errorf("sluice: open %s: %w: a server makes no connections", method, ErrNotSupported)
+// openShort opens on a connection that is closed when the streams are over. With
+// a parent it belongs to that.
+func (c *Client) openShort(ctx context.Context, parent *Conn, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
+	k, err := c.dialDedicated(ctx, parent)
+	if err != nil {
+		return nil, err
 	}
-	return c.owner.openDedicated(ctx, c, method, opts, n, each)
+	k.c.EndWithStreams()
+	ss, err := k.openAny(ctx, method, opts, n, each)
+	if err != nil {
+		_ = k.Close()
+	}
+	return ss, err
 }
 
-// tie makes k end with c.
-func (c *Conn) tie(k *Conn) error {
-	if c == nil {
-		return nil
+// openChildren opens n streams on connections of their own, which belong to k. A
+// call on k then names them.
+func (c *Client) openChildren(ctx context.Context, k *Conn, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
+	switch {
+	case method != "" || opts != nil && (!opts.Request.IsZero() || opts.Metadata != nil):
+		return nil, fmt.Errorf("sluice: open %s: %w: over %s a stream is opened without a method or a request, and passed to a call",
+			method, ErrNotSupported, k.protocol)
+	case k.children.id == 0:
+		return nil, fmt.Errorf("sluice: open at %s: %w: the server serves no streams", c.target, ErrNotSupported)
+	case n < 1 || n > k.caps.MaxGroup:
+		return nil, errGroup(n, k.caps.MaxGroup)
 	}
-	t := &c.ties
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch most := c.host.limits.MaxStreams; {
-	case t.over:
-		return fmt.Errorf("sluice: the connection that a dedicated one belongs to has ended: %w", c.err)
-	case len(t.child) >= most:
-		return fmt.Errorf("%w: %d connections are dedicated to some", ErrTooManyStreams, most)
+	f := &k.children
+	if err := f.reserve(n, c.limits.MaxStreams); err != nil {
+		return nil, fmt.Errorf("sluice: open at %s: %w", c.target, err)
 	}
-	if t.child == nil {
-		t.child = map[*Conn]struct{}{}
-	}
-	t.child[k] = struct{}{}
-	k.ties.mu.Lock()
-	defer k.ties.mu.Unlock()
-	k.ties.boss = c
-	if k.ties.over { // it did not find us
-		delete(t.child, k)
-	}
-	return nil
-}
-
-// untie is called when c has ended: it leaves the one that it belongs to, and
-// takes those along that belong to it.
-func (c *Conn) untie() {
-	t := &c.ties
-	t.mu.Lock()
-	t.over = true
-	boss := t.boss
-	children := make([]*Conn, 0, len(t.child))
-	for k := range t.child {
-		children = append(children, k)
-	}
-	t.mu.Unlock()
-	if boss != nil {
-		boss.ties.mu.Lock()
-		delete(boss.ties.child, c)
-		boss.ties.mu.Unlock()
-	}
-	var ce *ConnError
-	if errors.As(c.err, &ce) && ce.Remote && ce.Code == CodeOK {
-		return // drained, or idle: those that belong to it are told themselves
-	}
-	shut := c.retired.isShut()
-	for _, k := range children {
-		if shut {
-			k.retired.endFeeding()
+	ss := make([]*Stream, 0, n)
+	for i := range n {
+		s, err := c.openChild(ctx, k, opts, each, i)
+		if err != nil {
+			f.unreserve(n - i)
+			c.changed()
+			for _, s := range ss {
+				s.Abort(CodeCancelled, "opened with a stream that could not be")
+			}
+			return nil, err
 		}
-		k.c.Fail("close", CodeConnectionLost, fmt.Errorf("the connection that it belongs to has ended: %w", c.err))
+		f.opened(s.c.conn)
+		ss = append(ss, s)
 	}
+	return ss, nil
+}
+
+func (c *Client) openChild(ctx context.Context, k *Conn, opts *OpenOptions, each []StreamOptions, i int) (*Stream, error) {
+	child, err := c.dialDedicated(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if each != nil {
+		each = each[i : i+1]
+	}
+	ss, err := child.open(ctx, "", opts, 1, each)
+	if err != nil {
+		_ = child.Close()
+		return nil, err
+	}
+	return ss[0], nil
 }

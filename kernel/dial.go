@@ -204,7 +204,7 @@ func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 	caps, plain := c.proto.Caps(), c.opts.TLS == nil
 	g := &frame.Greeting{Client: true, Authority: c.target, Secure: !plain, Own: c.settings(&caps, plain)}
 	if parent != nil {
-		g.Parent = parent.kin.family.id
+		g.Parent = parent.children.id
 	}
 	start := time.Now()
 	if err := nc.SetDeadline(start.Add(c.limits.Handshake + c.limits.Authenticate)); err != nil {

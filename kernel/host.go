@@ -37,11 +37,11 @@ type host struct {
 	onConn    func(*Conn)
 	away      func(*Conn)
 
-	mu       sync.RWMutex
-	handlers map[string]entry
-	parents  map[uint64]*Conn // by number; a server's
-	oneMore  chan struct{}    // closed when there is one more; nil if nobody waits
-	offers   chan *Offer      // made by the first call of Offers
+	mu          sync.RWMutex
+	handlers    map[string]entry
+	parents     map[uint64]*Conn // by number; a server's
+	parentAdded chan struct{}    // closed when there is one more; nil if nobody waits
+	offers      chan *Offer      // made by the first call of Offers
 }
 
 // entry is one registered handler: one of the two.
@@ -296,23 +296,24 @@ func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error)
 		Session: j.sess, Client: j.g.Client, Limits: &h.limits, Peer: j.g.Peer, Handler: (*link)(c),
 		Timers: &h.timers, Remote: j.nc.RemoteAddr(), RTT: j.rtt,
 	}
-	var orphan error
+	var noPlace error
 	made := func(k *conn.Conn) {
 		c.c = k
 		fill(c)
-		orphan = c.joinFamily(j.g, j.parent)
+		noPlace = c.findPlace(j.g, j.parent)
 	}
 	if e != nil && conn.Loops(j.nc) && c.caps.Pacing != frame.Unpaced {
 		if _, err := e.Attach(j.nc, cfg, j.g.Early, made); err != nil {
-			c.leaveFamily()
+			c.host.removeParent(c)
+			c.leaveParent()
 			neverBegan(j.sess)
 			return c, err
 		}
 	} else {
 		conn.Serve(j.nc, cfg, j.g.Early, made)
 	}
-	if orphan != nil {
-		c.c.Fail("open", CodeUnavailable, orphan)
+	if noPlace != nil {
+		c.c.Fail("open", CodeUnavailable, noPlace)
 	}
 	return c, nil
 }

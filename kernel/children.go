@@ -1,0 +1,240 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/timers"
+)
+
+// children are the connections that belong to one, their parent, and end with it: those
+// of dedicated streams and, where every stream has a connection of its own
+// (frame.Caps.StreamsByID), those of its streams. There, calls on the parent name the
+// streams by number.
+type children struct {
+	id uint64 // of the parent, which both sides know; 0: it has none
+
+	mu       sync.Mutex
+	of       map[uint64]*child // by number, those that are being set up among them
+	last     uint64            // the last number given to a child that has none on the wire
+	over     bool              // the parent has ended
+	draining bool              // no new call will name a stream
+	opening  int               // streams that this side is about to open
+	served   int               // children whose streams functions serve, ended ones among them
+}
+
+// A child is what its parent knows of it. The lock of the parent's children owns it.
+type child struct {
+	conn    *Conn         // nil while a client is setting it up
+	arrived chan struct{} // closed when stream is known, or never will be; nil: no call can name it here
+	stream  *Stream       // for the call that names it
+	claimed bool          // by a call, or nobody can any more
+	holds   bool          // it keeps its parent from being idle or drained
+	opened  bool          // this side has opened its streams
+	serving int           // functions that serve its stream
+	grace   timers.Timer  // until it is failed, when its parent has ended
+}
+
+var (
+	errNoParent = errors.New("the connection that the stream belongs to is gone")
+	errTwice    = errors.New("stream number already in use")
+)
+
+// childGrace is how long a child lives on whose parent the peer has closed. A peer that
+// closes all its connections at once has sent all that it had to say on each.
+const childGrace = time.Second
+
+// adopt makes k, which was just made, the child of c with a number.
+func (c *Conn) adopt(k *Conn, number uint64) error {
+	f := &c.children
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !c.caps.StreamsByID {
+		f.last++
+		number = f.last
+	}
+	k.parent, k.number = c, number
+	entry := f.of[number]
+	switch {
+	case f.over:
+		return errNoParent
+	case entry == nil:
+		entry = f.add(number)
+	case entry.conn != nil: // a server that gives a number twice
+		return errTwice
+	}
+	entry.conn, k.child = k, entry
+	if c.caps.StreamsByID && !f.draining { // else no call can name its stream
+		entry.hold()
+	}
+	return nil
+}
+
+// add makes an entry. The lock is held.
+func (f *children) add(number uint64) *child {
+	if f.of == nil {
+		f.of = map[uint64]*child{}
+	}
+	entry := &child{}
+	f.of[number] = entry
+	return entry
+}
+
+// hold has the parent live on for the stream of a child. The lock is held.
+func (k *child) hold() {
+	if !k.holds {
+		k.holds = true
+		k.conn.parent.c.Hold()
+	}
+}
+
+// unhold takes it back. It returns what to call when the lock is free: that may end the
+// parent.
+func (k *child) unhold() func() {
+	if !k.holds {
+		return func() {}
+	}
+	k.holds = false
+	return k.conn.parent.c.Unhold
+}
+
+// reserve makes room for n more streams of which each has a connection, if there may be
+// most. A connection whose streams are over does not count.
+func (f *children) reserve(n, most int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.over:
+		return errNoParent
+	case len(f.of)+f.opening+n > most && f.open()+f.opening+n > most: // the first is quick, and counts too many
+		return fmt.Errorf("%w: %d", ErrTooManyStreams, most)
+	}
+	f.opening += n
+	return nil
+}
+
+// opened follows reserve, for one of the n: its stream is open on k.
+func (f *children) opened(k *Conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opening--
+	if k.child != nil {
+		k.child.opened = true
+	}
+}
+
+// unreserve follows reserve, for n that could not be opened.
+func (f *children) unreserve(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opening -= n
+}
+
+// open is how many streams are open. The lock is held.
+func (f *children) open() (n int) {
+	for _, k := range f.of {
+		if k.opened && k.conn.c.Streams() > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// remove forgets the child with a number; k is nil while it is being set up. A stream
+// that no call has claimed is dropped: nobody will read what it holds.
+func (f *children) remove(number uint64, k *Conn) {
+	f.mu.Lock()
+	entry := f.of[number]
+	if entry == nil || entry.conn != nil && entry.conn != k {
+		f.mu.Unlock()
+		return
+	}
+	delete(f.of, number)
+	unhold := entry.unhold()
+	unclaimed := entry.arrived != nil && !entry.claimed
+	entry.claimed = true
+	f.mu.Unlock()
+	unhold()
+	switch {
+	case !unclaimed:
+	case entry.stream == nil:
+		close(entry.arrived)
+	default:
+		entry.stream.discard()
+	}
+}
+
+// drain ends the connection in order: see conn.Conn.Drain. It does not wait for streams
+// that no call has named, for none will: a call that is under way and does is waited for
+// itself.
+func (c *Conn) drain() {
+	f := &c.children
+	var unhold []func()
+	f.mu.Lock()
+	f.draining = true
+	for _, k := range f.of {
+		if k.conn != nil && k.arrived != nil && !k.claimed {
+			unhold = append(unhold, k.unhold())
+		}
+	}
+	f.mu.Unlock()
+	for _, u := range unhold {
+		u()
+	}
+	c.c.Drain()
+}
+
+// leaveParent is called when the connection has ended.
+func (c *Conn) leaveParent() {
+	if c.parent == nil {
+		return
+	}
+	c.parent.children.remove(c.number, c)
+	if c.child != nil {
+		c.host.timers.Stop(&c.child.grace)
+	}
+}
+
+// endChildren is called when the connection has ended: its children end with it. Where
+// the peer has closed it, what the peer has sent on a child before may still be on its
+// way, and is read for a while.
+func (c *Conn) endChildren() {
+	shut := c.retired.isShut()
+	var ce *ConnError
+	known := errors.As(c.err, &ce)
+	told := known && ce.Remote && ce.Code == CodeOK // drained, or idle: the peer ends the children in order itself
+	lost := known && ce.Code == CodeConnectionLost && !shut
+	f := &c.children
+	f.mu.Lock()
+	f.over = true
+	var now []*Conn
+	for _, k := range f.of {
+		switch {
+		case k.conn == nil || told:
+		case lost:
+			c.host.timers.Set(&k.grace, (*orphan)(k.conn), time.Now().Add(childGrace))
+		default:
+			now = append(now, k.conn)
+		}
+	}
+	f.mu.Unlock()
+	for _, k := range now {
+		if shut {
+			k.retired.endFeeding()
+		}
+		k.failWithParent()
+	}
+}
+
+func (c *Conn) failWithParent() {
+	c.c.Fail("close", frame.CodeConnectionLost, fmt.Errorf("the connection that it belongs to has ended: %w", c.parent.err))
+}
+
+// An orphan is a child whose parent the peer has closed.
+type orphan Conn
+
+// Expire implements timers.Owner: its time is over.
+func (o *orphan) Expire(*timers.Timer, time.Time) { (*Conn)(o).failWithParent() }

@@ -1,0 +1,190 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// What is here serves protocols on which every stream has a connection of its own, a
+// child of the one with the calls, and a call names a stream by number
+// (frame.Caps.StreamsByID).
+
+// errNoStream is why a call can't have the stream that it names.
+var errNoStream = errors.New("no such stream, or another call has it")
+
+// isOneStream tells whether the connection is there for one stream alone.
+func (c *Conn) isOneStream() bool { return c.caps.StreamsByID && c.parent != nil }
+
+// hasNumberedStreams tells whether streams get connections of their own, and calls on
+// this one name them.
+func (c *Conn) hasNumberedStreams() bool { return c.caps.StreamsByID && c.parent == nil }
+
+// findPlace finds out which connection c belongs to, if any. It is called before anything
+// happens on c.
+func (c *Conn) findPlace(g *frame.Greeting, parent *Conn) error {
+	if parent == nil && g.Parent != 0 {
+		if parent, _ = c.host.parentOf(g.Parent); parent == nil {
+			return errNoParent
+		}
+	}
+	if parent != nil {
+		return parent.adopt(c, g.ID)
+	}
+	c.children.id = g.ID
+	if !c.client && c.caps.StreamsByID && g.ID != 0 {
+		c.host.addParent(c)
+	}
+	return nil
+}
+
+func (h *host) addParent(c *Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.parents == nil {
+		h.parents = map[uint64]*Conn{}
+	}
+	h.parents[c.children.id] = c
+	if h.parentAdded != nil {
+		close(h.parentAdded)
+		h.parentAdded = nil
+	}
+}
+
+func (h *host) removeParent(c *Conn) {
+	if !c.hasNumberedStreams() {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.parents[c.children.id] == c {
+		delete(h.parents, c.children.id)
+	}
+}
+
+// parentOf returns a connection by its number or, if it is not there, what is
+// closed when another one comes.
+func (h *host) parentOf(id uint64) (*Conn, <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.parents[id]; c != nil {
+		return c, nil
+	}
+	if h.parentAdded == nil {
+		h.parentAdded = make(chan struct{})
+	}
+	return nil, h.parentAdded
+}
+
+// expect notes that a client is setting up a connection for the stream with a number,
+// which belongs to the connection parent, and returns what takes that back. The parent
+// may be so new that it is not known yet: it is waited for.
+func (h *host) expect(ctx context.Context, parent, number uint64) (undo func(), err error) {
+	for {
+		c, added := h.parentOf(parent)
+		if c != nil {
+			f := &c.children
+			return func() { f.remove(number, nil) }, f.expect(number, h.limits.MaxStreams)
+		}
+		select {
+		case <-added:
+		case <-ctx.Done():
+			return func() {}, errNoParent
+		}
+	}
+}
+
+// connsPerStream is how many connections of streams a server takes for each stream that
+// it allows: one whose stream is over for its client ends a little later.
+const connsPerStream = 4
+
+func (f *children) expect(number uint64, most int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.over:
+		return errNoParent
+	case len(f.of) >= connsPerStream*most:
+		return &frame.Refused{Code: CodeRefused, Reason: fmt.Sprintf("%d streams are open", len(f.of)), Cause: ErrTooManyStreams}
+	}
+	f.add(number).arrived = make(chan struct{})
+	return nil
+}
+
+// acceptUnclaimed accepts the stream that a connection is there for. It waits for the
+// call that names it.
+func (c *Conn) acceptUnclaimed(f *frame.Frame) *conn.Refusal {
+	s, err := c.offer(f).Accept(Message{}, nil)
+	if err != nil {
+		return nil // the peer has given it up already
+	}
+	siblings := &c.parent.children
+	siblings.mu.Lock()
+	defer siblings.mu.Unlock()
+	if k := c.child; k != nil && k.arrived != nil && !k.claimed {
+		k.stream = s
+		close(k.arrived)
+	}
+	return nil
+}
+
+// CallRef is how a call names the stream where Caps.StreamsByID says that calls do:
+// by the number id, in a call on the connection on. Elsewhere on is nil.
+func (s *Stream) CallRef() (on *Conn, id uint64) {
+	if c := s.c.conn; c.isOneStream() {
+		return c.parent, c.number
+	}
+	return nil, 0
+}
+
+// TakeStream takes the stream that a call on c names as id: what CallRef gives on the
+// other side. Each can be taken once. A stream whose connection is still being set up
+// is waited for, until ctx ends. It fails with ErrTooManyStreams where four times
+// Limits.MaxStreams are being served, and if there is no such stream.
+func (c *Conn) TakeStream(ctx context.Context, id uint64) (*Stream, error) {
+	f := &c.children
+	f.mu.Lock()
+	k := f.of[id]
+	f.mu.Unlock()
+	if k == nil || k.arrived == nil {
+		return nil, errNoStream
+	}
+	select {
+	case <-k.arrived:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if k.claimed { // another call was faster, or the stream is gone
+		return nil, errNoStream
+	}
+	if most := c.host.limits.MaxStreams; f.served >= connsPerStream*most {
+		return nil, fmt.Errorf("%w: %d, or functions still serve those that have ended", ErrTooManyStreams, most)
+	}
+	k.claimed = true
+	k.hold()
+	return k.stream, nil
+}
+
+// serving counts n more functions that serve the stream that the connection is there
+// for. They are no handlers of the parent: calls must not wait for streams that last.
+func (c *Conn) serving(n int) {
+	if !c.isOneStream() || c.child == nil {
+		return
+	}
+	f := &c.parent.children
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := c.child.serving
+	c.child.serving += n
+	switch {
+	case before == 0:
+		f.served++
+	case c.child.serving == 0:
+		f.served--
+	}
+}

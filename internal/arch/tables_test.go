@@ -21,7 +21,7 @@ const (
 var backward = map[string]float64{
 	"actor":  20.9,
 	"conn":   26.0,
-	"kernel": 20.4,
+	"kernel": 20,
 	"rpc":    20,
 }
 

@@ -22,7 +22,7 @@ type (
 // say. The server learns of the end of the connection with the calls before it has read
 // that, and the handler still gets it, with the end.
 func TestSeastarAnUploadSurvivesTheEndOfTheClient(t *testing.T) {
-	const uploads, messages, size = 10, 200, 20 << 10
+	const uploads, messages, size = 10, 40, 20 << 10
 	for i := range uploads {
 		w := overSeastar(t, nil, nil)
 		handled := make(chan error, 1)

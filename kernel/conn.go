@@ -234,8 +234,8 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []Strea
 		if !so.NoReceive || c.caps.FixedWindow { // what comes nevertheless is let go
 			window, most = c.c.FirstWindow(so.Window)
 		}
-		s.c.a.Init(&s.c, s.c.config(&so, window, most, frame.Grant{Credit: credit}))
-		f.Grants = append(f.Grants, frame.Grant{Credit: s.c.a.Granted(), Limit: uint64(so.SendLimit), NoReceive: so.NoReceive})
+		s.c.Init(&s.c, s.c.config(&so, window, most, frame.Grant{Credit: credit}))
+		f.Grants = append(f.Grants, frame.Grant{Credit: s.c.Granted(), Limit: uint64(so.SendLimit), NoReceive: so.NoReceive})
 	}
 	if n > 1 {
 		cores := make([]*core, n)
@@ -292,10 +292,10 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 		}
 		s.c.follow(life)
 	}
-	first.c.a.SetFirst(f)
+	first.c.SetFirst(f)
 	if !inline {
 		m := opts.Request.Share()
-		if err := first.c.a.Push(m); err != nil {
+		if err := first.c.Push(m); err != nil {
 			m.Release()
 			return err
 		}
@@ -419,7 +419,7 @@ func (s *Stream) giveUp(ctx context.Context, err error) error {
 	default:
 		s.c.abort(CodeCancelled, context.Cause(ctx).Error(), context.Cause(ctx))
 	}
-	s.c.a.GiveUp()
+	s.c.GiveUp()
 	return s.callErr(err)
 }
 
@@ -493,7 +493,7 @@ func (l *link) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	o := c.offer(f)
 	if f.FollowsData {
 		o.follows = true
-		o.streams[0].c.a.OnRequest(func() { c.host.dispatch(o, h) })
+		o.streams[0].c.OnRequest(func() { c.host.dispatch(o, h) })
 		return nil
 	}
 	c.host.dispatch(o, h)
@@ -516,7 +516,7 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 			window = min(window, max(int(min(g.Limit, 1<<30)), c.caps.MinWindow()))
 		}
 		c.c.Prepare(&s.c.Port, &s.c)
-		s.c.a.Init(&s.c, s.c.config(&so, window, window, g))
+		s.c.Init(&s.c, s.c.config(&so, window, window, g))
 		if f.Deadline > 0 {
 			s.c.setDeadline(time.Now().Add(f.Deadline))
 		}

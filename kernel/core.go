@@ -13,12 +13,15 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
+// actorStream is an actor.Stream that can be embedded without a name outside.
+type actorStream = actor.Stream
+
 // core joins a stream's actor to its place in the connection. It is what the
 // connection sees of a stream (conn.Stream), and, through the port, what the
 // actor sees of the connection (actor.Link).
 type core struct {
 	conn.Port
-	a      actor.Stream
+	actorStream
 	conn   *Conn
 	method string
 	opener bool
@@ -50,29 +53,9 @@ func (c *core) more() *extra {
 	return c.x.Load()
 }
 
-// Deliver implements conn.Stream.
-func (c *core) Deliver(run *pool.Queue, now time.Time) error { return c.a.Deliver(run, now) }
-
-// Fragment implements conn.Stream.
-func (c *core) Fragment(f *frame.Frame, now time.Time) error { return c.a.Fragment(f, now) }
-
-// Fill implements conn.Stream.
-func (c *core) Fill(sess frame.Session, o *frame.Out, most int, data bool) (int, bool) {
-	return c.a.Fill(sess, o, most, data)
-}
-
-// RoomFree implements conn.Stream.
-func (c *core) RoomFree() { c.a.RoomFree() }
-
-// RoomGone implements conn.Stream.
-func (c *core) RoomGone() { c.a.RoomGone() }
-
-// Held implements conn.Stream.
-func (c *core) Held() (int, uint64) { return c.a.Held() }
-
 // Evict implements conn.Stream.
 func (c *core) Evict(reason string) {
-	c.a.Evict(reason)
+	c.actorStream.Evict(reason)
 	c.hurry()
 }
 
@@ -83,11 +66,11 @@ func (c *core) Lost(err error, refused bool) {
 		e = &StreamError{Code: CodeGoingAway, Refused: true, NotProcessed: true, Remote: true, Reason: err.Error()}
 		for _, s := range c.mates() {
 			each := *e
-			s.a.Lost(&each)
+			s.actorStream.Lost(&each)
 		}
 		return
 	}
-	c.a.Lost(e)
+	c.actorStream.Lost(e)
 }
 
 // Control implements conn.Stream.
@@ -103,20 +86,20 @@ func (c *core) Control(f *frame.Frame) error {
 		c.accepted(f)
 	case frame.Reject:
 		for _, s := range c.mates() {
-			s.a.Refused(f.Code, f.Reason, f.NotProcessed)
+			s.Refused(f.Code, f.Reason, f.NotProcessed)
 		}
 	case frame.Credit:
-		return c.a.PeerGrant(f.Value)
+		return c.PeerGrant(f.Value)
 	case frame.NewSettings:
-		c.a.AddCredit(int64(f.Value))
+		c.AddCredit(int64(f.Value))
 	case frame.EOS:
-		return c.a.PeerEnd(f.Code, f.Reason, f.Metadata)
+		return c.PeerEnd(f.Code, f.Reason, f.Metadata)
 	case frame.Ended:
-		return c.a.PeerEnded(f.Value)
+		return c.PeerEnded(f.Value)
 	case frame.Stop:
-		c.a.PeerStopped(f.Code)
+		c.PeerStopped(f.Code)
 	case frame.Reset:
-		c.a.PeerReset(f.Code, f.Reason)
+		c.PeerReset(f.Code, f.Reason)
 	}
 	return nil
 }
@@ -139,13 +122,13 @@ func (c *core) accepted(f *frame.Frame) {
 	brought := reply.Len() + f.Metadata.Size()
 	for i, s := range c.mates() {
 		if i >= len(f.Grants) {
-			s.a.Refused(CodeFailedPrecondition, "the peer accepted fewer streams", true)
+			s.Refused(CodeFailedPrecondition, "the peer accepted fewer streams", true)
 			continue
 		}
 		if i > 0 {
 			reply = Message{}
 		}
-		if s.a.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) && i == 0 && brought > 0 {
+		if s.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) && i == 0 && brought > 0 {
 			c.Keep(brought)
 		}
 	}
@@ -153,7 +136,7 @@ func (c *core) accepted(f *frame.Frame) {
 
 // abort ends the stream now: see actor.Stream.Abort.
 func (c *core) abort(code Code, reason string, cause error) {
-	c.a.Abort(code, reason, cause)
+	c.Abort(code, reason, cause)
 	c.hurry()
 }
 
@@ -161,7 +144,7 @@ func (c *core) abort(code Code, reason string, cause error) {
 // own takes it along, also where the peer does not read: then a write blocks for good,
 // and what would close the connection waits behind it.
 func (c *core) hurry() {
-	if c.conn.isOneStream() && c.a.Err() != nil {
+	if c.conn.isOneStream() && c.Err() != nil {
 		c.conn.c.EndSoon()
 	}
 }
@@ -178,7 +161,7 @@ func (c *core) Retire() {
 		}
 	}
 	c.conn.retired.add(c)
-	if unnumbered || x != nil && c.opener && len(x.mates) > 0 && c.a.Unanswered() {
+	if unnumbered || x != nil && c.opener && len(x.mates) > 0 && c.Unanswered() {
 		c.neverOpened(x)
 	}
 }
@@ -213,11 +196,11 @@ func (x *extra) unwatchParent() {
 // not be written, or whose answer nobody waits for: refused if c was, else cancelled.
 func (c *core) takeAlong(mates []*core) {
 	var e *StreamError
-	refused := errors.As(c.a.Err(), &e) && e.NotProcessed
+	refused := errors.As(c.Err(), &e) && e.NotProcessed
 	for _, s := range mates {
 		if refused {
 			each := *e
-			s.a.Lost(&each)
+			s.actorStream.Lost(&each)
 			continue
 		}
 		s.abort(CodeCancelled, "opened with a stream that was given up", nil)
@@ -262,14 +245,14 @@ func (c *core) follow(ctx context.Context) {
 	x := c.more()
 	x.parent = ctx
 	c.watchParent(x)
-	if c.a.Err() != nil { // it has ended already, and did not find unwatch
+	if c.Err() != nil { // it has ended already, and did not find unwatch
 		x.unwatchParent()
 	}
 }
 
 // parentEnded ends the stream, for its parent has ended.
 func (c *core) parentEnded() {
-	c.a.Orphan()
+	c.Orphan()
 	c.hurry()
 }
 

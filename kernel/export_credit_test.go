@@ -14,7 +14,7 @@ func (c *Conn) Waiting() (n, unread int) {
 	c.running.mu.Lock()
 	defer c.running.mu.Unlock()
 	for _, j := range c.running.wait {
-		unread += j.o.streams[0].c.a.Unread()
+		unread += j.o.streams[0].c.Unread()
 	}
 	return len(c.running.wait), unread
 }

@@ -166,7 +166,7 @@ func (h *host) authorized(o *Offer) bool {
 // use, and ends as the handler does.
 func (h *host) runStream(o *Offer, e entry) {
 	s := o.streams[0]
-	defer s.c.a.EndContext()
+	defer s.c.EndContext()
 	s.c.lazy.Store(o)
 	err := e.stream(s.Context(), s)
 	s.Finish(err)
@@ -187,7 +187,7 @@ func (h *host) unanswered(o *Offer, err error) {
 	}
 	if err != nil {
 		for _, s := range o.streams {
-			s.c.a.Finish(code, reason, s.c.trailer())
+			s.c.Finish(code, reason, s.c.trailer())
 		}
 	}
 }

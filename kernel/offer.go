@@ -46,7 +46,7 @@ func (o *Offer) receiveRequest() {
 		o.clearPending()
 		first := &o.streams[0].c
 		if o.follows {
-			o.setRequest(first.a.Request())
+			o.setRequest(first.Request())
 			return
 		}
 		if n := o.request.Len(); n > o.conn.caps.MaxInline {
@@ -171,14 +171,14 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	for i, s := range o.streams[:n] {
 		f.Grants = append(f.Grants, s.c.establish(&so, o.grants[i]))
 	}
-	first.c.a.SetFirst(f)
+	first.c.SetFirst(f)
 	if !inline {
-		if err := first.c.a.Push(reply); err != nil {
+		if err := first.c.Push(reply); err != nil {
 			return nil, err
 		}
 	}
 	for _, s := range o.streams[n:] {
-		s.c.a.Refused(CodeFailedPrecondition, "not accepted", true)
+		s.c.Refused(CodeFailedPrecondition, "not accepted", true)
 	}
 	return o.streams[:n], nil
 }
@@ -201,7 +201,7 @@ func (c *core) establish(so *StreamOptions, g frame.Grant) frame.Grant {
 		window, most = c.firstWindow(so.Window, g.Limit)
 	}
 	cfg := c.config(so, window, most, g)
-	credit := c.a.Establish(cfg)
+	credit := c.Establish(cfg)
 	return frame.Grant{Credit: credit, Limit: uint64(so.SendLimit), NoReceive: so.NoReceive}
 }
 
@@ -229,11 +229,11 @@ func (o *Offer) reject(r *conn.Refusal) {
 	if _, err := o.claim(); err != nil {
 		return
 	}
-	o.streams[0].c.a.SetFirst(&frame.Frame{
+	o.streams[0].c.SetFirst(&frame.Frame{
 		Kind: frame.Reject, Code: r.Code, Reason: r.Reason[:min(len(r.Reason), 256)], NotProcessed: r.NotProcessed,
 	})
 	for _, s := range o.streams[1:] {
-		s.c.a.Refused(r.Code, r.Reason, true)
+		s.c.Refused(r.Code, r.Reason, true)
 	}
 }
 

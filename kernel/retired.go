@@ -62,7 +62,7 @@ func (o *Offer) clearPending() {
 
 // dropPending releases what a stream holds that is over and that nobody has looked at.
 func (c *core) dropPending() {
-	c.a.Drop()
+	c.Drop()
 	if x := c.x.Load(); x != nil {
 		if o := x.offer.Load(); o != nil {
 			o.dropRequest()
@@ -76,7 +76,7 @@ func (r *retired) add(c *core) {
 	switch life := c.life.Load(); {
 	case life&lifePending != 0:
 		c.dropPending() // its offer may wait for long
-	case life == lifeServed && c.a.Unread() > 0, c.a.Feeding():
+	case life == lifeServed && c.Unread() > 0, c.Feeding():
 		c.Fed()
 	}
 }
@@ -93,7 +93,7 @@ func (c *core) Fed() {
 				x.unwatchParent()
 			}
 		}
-		if c.a.Feeding() == fed { // else another call may have overtaken this one
+		if c.Feeding() == fed { // else another call may have overtaken this one
 			return
 		}
 	}
@@ -108,20 +108,20 @@ func (r *retired) update(c *core) (fed bool) {
 	out := r.excess(int64(c.conn.c.MostUnread()))
 	r.mu.Unlock()
 	if fed && shut {
-		c.a.GiveUp()
+		c.GiveUp()
 	}
 	for _, c := range out {
-		c.a.Evict("too much is unread of streams that were reset")
+		c.actorStream.Evict("too much is unread of streams that were reset")
 	}
 	return fed
 }
 
 // look counts again what c holds. The lock is held.
 func (r *retired) look(c *core) (fed bool) {
-	fed = c.a.Feeding()
+	fed = c.Feeding()
 	n := 0
 	if c.life.Or(lifeRetired)&^lifeRetired == lifeServed { // a handler that returns now finds the bit, and calls update
-		n = c.a.Unread()
+		n = c.Unread()
 	}
 	r.bytes.Add(int64(n - r.of[c]))
 	switch {
@@ -184,7 +184,7 @@ func (r *retired) evictLargest() bool {
 	if c == nil {
 		return false
 	}
-	c.a.Evict("the server is out of memory for what is unread of streams that were reset")
+	c.actorStream.Evict("the server is out of memory for what is unread of streams that were reset")
 	return true
 }
 
@@ -201,7 +201,7 @@ func (r *retired) endFeeding() {
 	}
 	r.mu.Unlock()
 	for _, c := range fed {
-		c.a.GiveUp()
+		c.GiveUp()
 	}
 }
 

@@ -9,7 +9,7 @@ import "context"
 func (s *Stream) Finish(err error) {
 	s.accept()
 	code, reason := StatusOf(err)
-	s.c.a.Finish(code, reason, s.c.trailer())
+	s.c.Finish(code, reason, s.c.trailer())
 }
 
 // Serve runs f in the calling goroutine, as a handler of the stream is run, and
@@ -53,7 +53,7 @@ func (s *Stream) discard() {
 // has closed the connection, or the stream's parent context has ended. A stream that
 // the peer has ended is read on until then.
 func (s *Stream) Feed(f func(done <-chan struct{})) {
-	done := s.c.a.GivenUp()
-	defer s.c.a.Watched()
+	done := s.c.GivenUp()
+	defer s.c.Watched()
 	f(done)
 }

@@ -80,7 +80,7 @@ func (s *Stream) SetTrailer(md Metadata) error {
 }
 
 // Trailer returns what came with the end of the peer's half, nil before that.
-func (s *Stream) Trailer() Metadata { return s.c.a.Trailer() }
+func (s *Stream) Trailer() Metadata { return s.c.Trailer() }
 
 // Accepted waits until the peer has accepted the stream, and returns what came
 // with that; the reply belongs to the caller. A refused stream gives an error that is
@@ -90,7 +90,7 @@ func (s *Stream) Accepted(ctx context.Context) (reply Message, header Metadata, 
 	if !s.c.opener {
 		return Message{}, nil, nil
 	}
-	return s.c.a.Answer(ctx)
+	return s.c.Answer(ctx)
 }
 
 // Context returns a context that ends with the stream, or with the handler of
@@ -107,14 +107,14 @@ func (s *Stream) Context() context.Context { return (*streamContext)(s) }
 // the same channel. On a write-only stream it is closed.
 func (s *Stream) In() <-chan Message {
 	s.accept()
-	return s.c.a.In()
+	return s.c.In()
 }
 
 // Batches returns what In returns, as many messages at a time as have arrived,
 // up to StreamOptions.MaxBatch.
 func (s *Stream) Batches() <-chan *Batch {
 	s.accept()
-	return s.c.a.Batches()
+	return s.c.Batches()
 }
 
 // Out returns the way to the peer. The stream takes a message from it only while
@@ -138,7 +138,7 @@ func (s *Stream) Batches() <-chan *Batch {
 // The first call starts a goroutine that ends with the sending half.
 func (s *Stream) Out() chan<- Message {
 	s.accept()
-	return s.c.a.Out()
+	return s.c.Out()
 }
 
 // Writable offers a slot, the right to send one message, whenever the stream has
@@ -147,7 +147,7 @@ func (s *Stream) Out() chan<- Message {
 // slot. A slot must be used or cancelled; the next one is offered after that.
 func (s *Stream) Writable() <-chan Slot {
 	s.accept()
-	return s.c.a.Writable()
+	return s.c.Writable()
 }
 
 // Idle offers the time of the last message from the peer (at first the stream's
@@ -158,24 +158,24 @@ func (s *Stream) Writable() <-chan Slot {
 // Without an IdleTimeout it is nil. It is not closed when the stream ends.
 func (s *Stream) Idle() <-chan time.Time {
 	s.accept()
-	return s.c.a.Idle()
+	return s.c.Idle()
 }
 
 // SendDone is closed when the stream will take no further message: after
 // CloseSend, Close or Abort here, or a stop, reset or lost connection there.
-func (s *Stream) SendDone() <-chan struct{} { return s.c.a.SendDone() }
+func (s *Stream) SendDone() <-chan struct{} { return s.c.SendDone() }
 
 // Done is closed when both halves have ended, on both sides, and nothing will
 // change again. Messages that are here can still be taken.
-func (s *Stream) Done() <-chan struct{} { return s.c.a.Done() }
+func (s *Stream) Done() <-chan struct{} { return s.c.Done() }
 
 // Err returns why the stream failed, or nil while it has not. A stream that both
 // sides ended in order keeps nil; one that was cut short never does.
-func (s *Stream) Err() error { return s.c.a.Err() }
+func (s *Stream) Err() error { return s.c.Err() }
 
 // Discarded is the number of messages that we sent and the peer's application
 // did not read, known once the stream has ended in order.
-func (s *Stream) Discarded() int { return s.c.a.Discarded() }
+func (s *Stream) Discarded() int { return s.c.Discarded() }
 
 // Send hands m over, waiting for credit. If it fails, m still belongs to the
 // caller, who may try again: nothing of it was sent. A ctx that ends gives up
@@ -183,14 +183,14 @@ func (s *Stream) Discarded() int { return s.c.a.Discarded() }
 // ErrNotReadable, a StreamError, or ctx's.
 func (s *Stream) Send(ctx context.Context, m Message) error {
 	s.accept()
-	return s.c.a.Send(ctx, m)
+	return s.c.Send(ctx, m)
 }
 
 // TrySend hands m over if there is credit for it now, and fails with
 // ErrWouldBlock if there is none. Credit of one byte admits a whole message.
 func (s *Stream) TrySend(m Message) error {
 	s.accept()
-	return s.c.a.TrySend(m)
+	return s.c.TrySend(m)
 }
 
 // Receive takes the next message. It returns io.EOF once the peer has ended its
@@ -198,7 +198,7 @@ func (s *Stream) TrySend(m Message) error {
 // the stream's error. A ctx that ends gives up this wait, not the stream.
 func (s *Stream) Receive(ctx context.Context) (Message, error) {
 	s.accept()
-	return s.c.a.Receive(ctx)
+	return s.c.Receive(ctx)
 }
 
 // All yields every message and then, if the stream did not end in order, the
@@ -222,14 +222,14 @@ func (s *Stream) All(ctx context.Context) iter.Seq2[Message, error] {
 // second call does nothing. ErrNotSupported: the protocol can't end one half.
 func (s *Stream) CloseSend() error {
 	s.accept()
-	return s.c.a.CloseSend(CodeOK, "", s.c.trailer())
+	return s.c.CloseSend(CodeOK, "", s.c.trailer())
 }
 
 // CloseReceive ends the receiving half: what waits unread is dropped, the peer's
 // sends give ErrStopped, and Receive gives ErrClosed.
 func (s *Stream) CloseReceive(code Code) {
 	s.accept()
-	s.c.a.CloseReceive(code)
+	s.c.CloseReceive(code)
 }
 
 // Close ends both halves in order and waits until the peer's application was
@@ -238,7 +238,7 @@ func (s *Stream) CloseReceive(code Code) {
 // number of calls, from any goroutine, end alike.
 func (s *Stream) Close(ctx context.Context) error {
 	s.accept()
-	err := s.c.a.Close(ctx)
+	err := s.c.Close(ctx)
 	if err != nil {
 		s.c.hurry()
 	}
@@ -250,7 +250,7 @@ func (s *Stream) Close(ctx context.Context) error {
 // are dropped. CodeOK is no failure, and becomes CodeUnknown.
 func (s *Stream) Abort(code Code, reason string) {
 	s.c.abort(failing(code), reason, nil)
-	s.c.a.GiveUp()
+	s.c.GiveUp()
 }
 
 // AbortCause is Abort because of a failure that was found on this side: the StreamError
@@ -273,11 +273,11 @@ func (c *streamContext) Deadline() (time.Time, bool) {
 }
 
 // Done implements context.Context.
-func (c *streamContext) Done() <-chan struct{} { return c.c.a.ContextDone() }
+func (c *streamContext) Done() <-chan struct{} { return c.c.ContextDone() }
 
 // Err implements context.Context.
 func (c *streamContext) Err() error {
-	over, err := c.c.a.ContextOver()
+	over, err := c.c.ContextOver()
 	switch {
 	case !over:
 		return nil

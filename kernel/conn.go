@@ -161,17 +161,17 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 	if err := c.checkOpen(method, opts); err != nil {
 		return nil, err
 	}
-	for i := range n { // all of it, before a place is taken that others would wait for
-		if _, err := c.wishes(opts, each, i); err != nil {
-			return nil, err
-		}
+	var one [1]StreamOptions
+	own, err := c.streamOptions(one[:0], opts, n, each) // before a place is taken that others would wait for
+	if err != nil {
+		return nil, err
 	}
 	if err := c.c.Reserve(n, opts.alone); err != nil {
 		return nil, fmt.Errorf("sluice: open %s: %w", method, err)
 	}
 	f := frame.GetFrame(frame.Open)
-	ss := c.makeStreams(method, opts, n, each, f)
-	return ss, c.sendOpen(ctx, ss, f, method, opts, each)
+	ss := c.makeStreams(method, opts, own, f)
+	return ss, c.sendOpen(ctx, ss, f, method, opts, own)
 }
 
 // mostMetadata is how many bytes of metadata can be sent to the peer.
@@ -208,23 +208,31 @@ func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
 	return nil
 }
 
-// wishes are the options of stream i of a request.
-func (c *Conn) wishes(opts *OpenOptions, each []StreamOptions, i int) (StreamOptions, error) {
-	so := opts.Stream.over(&c.host.stream)
-	if each != nil {
-		so = each[i].over(&so)
+// streamOptions appends the complete options of each of the n streams of a request.
+func (c *Conn) streamOptions(own []StreamOptions, opts *OpenOptions, n int, each []StreamOptions) ([]StreamOptions, error) {
+	common := opts.Stream.over(&c.host.stream)
+	for i := range n {
+		so := common
+		if each != nil {
+			so = each[i].over(&common)
+		}
+		so, err := so.withDefaults()
+		if err != nil {
+			return nil, err
+		}
+		own = append(own, so)
 	}
-	return so.withDefaults()
+	return own, nil
 }
 
-// makeStreams makes the streams of one request, that are still unknown to
-// everybody, and writes their grants to f. Their wishes have been looked at, and there
-// is a place for each.
-func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []StreamOptions, f *frame.Frame) []*Stream {
+// makeStreams makes the streams of one request, one for each of own, and writes their
+// grants to f. The connection has a place for each. Nobody else knows them yet.
+func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions, f *frame.Frame) []*Stream {
+	n := len(own)
 	ss := make([]*Stream, n)
 	var mate *conn.Port
 	for i := range ss {
-		so, _ := c.wishes(opts, each, i)
+		so := &own[i]
 		s := &Stream{}
 		ss[i] = s
 		s.c.conn, s.c.method, s.c.opener, s.c.unary = c, method, true, opts.unary
@@ -234,7 +242,7 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, n int, each []Strea
 		if !so.NoReceive || c.caps.FixedWindow { // what comes nevertheless is let go
 			window, most = c.c.FirstWindow(so.Window)
 		}
-		s.c.Init(&s.c, s.c.config(&so, window, most, frame.Grant{Credit: credit}))
+		s.c.Init(&s.c, s.c.config(so, window, most, frame.Grant{Credit: credit}))
 		f.Grants = append(f.Grants, frame.Grant{Credit: s.c.Granted(), Limit: uint64(so.SendLimit), NoReceive: so.NoReceive})
 	}
 	if n > 1 {
@@ -270,7 +278,7 @@ func pick[T int | time.Duration](v *T, base T) {
 	}
 }
 
-func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, method string, opts *OpenOptions, each []StreamOptions) error {
+func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, method string, opts *OpenOptions, own []StreamOptions) error {
 	f.Method, f.Metadata, f.Unary = method, opts.Metadata, opts.unary
 	first := ss[0]
 	if !opts.Request.IsZero() || opts.Metadata != nil {
@@ -283,9 +291,9 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 	} else {
 		f.FollowsData = true
 	}
-	f.Deadline = c.timeLeft(ctx, opts, each, len(ss))
+	f.Deadline = timeLeft(ctx, opts, own)
 	for i, s := range ss {
-		life := c.life(ctx, opts, each, i)
+		life := lifeOf(ctx, opts, &own[i])
 		if d, ok := life.Deadline(); ok {
 			s.c.setDeadline(d)
 			s.c.startDeadline()
@@ -303,27 +311,20 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 	return nil
 }
 
-// life is what bounds the life of stream i of a request.
-func (c *Conn) life(ctx context.Context, opts *OpenOptions, each []StreamOptions, i int) context.Context {
-	switch {
-	case opts.unary:
+// lifeOf is the context that bounds the life of a stream with the options so.
+func lifeOf(ctx context.Context, opts *OpenOptions, so *StreamOptions) context.Context {
+	if opts.unary || so.Context == nil {
 		return ctx
-	case each != nil && each[i].Context != nil:
-		return each[i].Context
-	case opts.Stream.Context != nil:
-		return opts.Stream.Context
-	case c.host.stream.Context != nil:
-		return c.host.stream.Context
 	}
-	return ctx
+	return so.Context
 }
 
-// timeLeft is how long n streams live at the longest, for the peer; 0 if one has
-// no deadline.
-func (c *Conn) timeLeft(ctx context.Context, opts *OpenOptions, each []StreamOptions, n int) time.Duration {
+// timeLeft is how long the streams of a request live at the longest, for the peer; 0 if
+// one has no deadline.
+func timeLeft(ctx context.Context, opts *OpenOptions, own []StreamOptions) time.Duration {
 	most := time.Duration(0)
-	for i := range n {
-		d, ok := c.life(ctx, opts, each, i).Deadline()
+	for i := range own {
+		d, ok := lifeOf(ctx, opts, &own[i]).Deadline()
 		if !ok {
 			return 0
 		}
@@ -484,7 +485,7 @@ func (l *link) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	if !ok {
 		return &conn.Refusal{Code: CodeUnimplemented, Reason: "no such method: " + f.Method, NotProcessed: true}
 	}
-	if c.running.full(c.c.Limits().MaxStreams) {
+	if c.running.full() {
 		return &conn.Refusal{Code: CodeRefused, Reason: "too many handlers run", NotProcessed: true}
 	}
 	if c.host.pressure.Load() >= stopOpening {

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluicerpc/sluice/internal/timers"
@@ -12,15 +13,17 @@ import (
 // the peer before its handler has quite returned, so that an honest peer's next
 // open can be early; as many may wait.
 type handlers struct {
+	most  int          // that may run, and again that may wait
+	count atomic.Int32 // n and len(wait), for who holds no lock
+
 	mu   sync.Mutex
-	most int
-	n    int
+	n    int // that run
 	wait []job
 
 	// Goroutines whose handler has returned serve the next one: a new one would
 	// grow its stack again, which costs more than all the rest of an open.
-	idle  int      // those that wait at next and have no job there yet
-	next  chan job // their jobs; one without an offer ends them
+	idle  int      // those that wait at jobs and have none there yet
+	jobs  chan job // one without an offer ends a goroutine
 	used  bool     // one of them got a job since the timer was last due
 	armed bool
 	over  bool // the connection has ended
@@ -40,12 +43,10 @@ type job struct {
 }
 
 // full tells whether not even one more may wait.
-func (q *handlers) full(most int) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.most = most
-	return q.n >= most && len(q.wait) >= most
-}
+func (q *handlers) full() bool { return int(q.count.Load()) >= 2*q.most }
+
+// recount follows a change of n or wait. The lock is held.
+func (q *handlers) recount() { q.count.Store(int32(q.n + len(q.wait))) }
 
 // enter counts a handler in. Where it may not run now, it waits, and where a
 // goroutine waits for it, it is given to that; else enter returns true, and the
@@ -53,62 +54,71 @@ func (q *handlers) full(most int) bool {
 func (q *handlers) enter(j job) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	switch {
-	case q.n >= q.most:
+	defer q.recount()
+	if q.n >= q.most {
 		q.wait = append(q.wait, j)
-		return false
-	case q.idle > 0:
-		j.o.handlerStarts()
-		q.n++
-		q.idle--
-		q.used = true
-		q.next <- j // has room: see rest
 		return false
 	}
 	j.o.handlerStarts()
 	q.n++
-	return true
+	if q.idle == 0 {
+		return true
+	}
+	q.idle--
+	q.used = true
+	q.jobs <- j // has room: see mayIdle
+	return false
 }
 
-// leave counts one out, unless one waits to run in its place.
-func (q *handlers) leave() (j job, ok bool) {
+// next counts a handler out, and returns what its goroutine runs next: a job that waited,
+// or the next one to come. It returns false if the goroutine is to end.
+func (q *handlers) next(t *timers.Queue) (job, bool) {
+	j, ok, idle := q.leave(t)
+	if idle {
+		j = <-q.jobs
+		ok = j.o != nil
+	}
+	return j, ok
+}
+
+// leave counts a handler out, unless a job waits to run in its place. Where none does
+// and t is given, it tells whether the goroutine may wait for one.
+func (q *handlers) leave(t *timers.Queue) (j job, ok, idle bool) {
 	for {
 		q.mu.Lock()
 		if len(q.wait) == 0 {
 			q.wait = nil
 			q.n--
+			q.recount()
+			idle = t != nil && q.mayIdle(t)
 			q.mu.Unlock()
-			return job{}, false
+			return job{}, false, idle
 		}
 		j, q.wait = q.wait[0], q.wait[1:]
+		q.recount()
 		q.mu.Unlock()
 		if j.o.streams[0].Err() == nil {
 			j.o.handlerStarts()
-			return j, true
+			return j, true, false
 		}
 		j.o.abandon() // it was given up meanwhile
 	}
 }
 
-// rest waits for another job, after leave found none; false if there is none to
-// wait for.
-func (q *handlers) rest(t *timers.Queue) (job, bool) {
-	q.mu.Lock()
-	if q.next == nil {
-		q.next, q.queue = make(chan job, mostIdle), t
+// mayIdle counts one more goroutine that waits for a job, if it may. The lock is held.
+func (q *handlers) mayIdle(t *timers.Queue) bool {
+	if q.jobs == nil {
+		q.jobs, q.queue = make(chan job, mostIdle), t
 	}
-	if q.over || q.idle+len(q.next) >= mostIdle {
-		q.mu.Unlock()
-		return job{}, false
+	if q.over || q.idle+len(q.jobs) >= mostIdle {
+		return false
 	}
 	q.idle++
 	if !q.armed {
 		q.armed = true
 		t.Set(&q.timer, q, time.Now().Add(idleCheck))
 	}
-	q.mu.Unlock()
-	j := <-q.next
-	return j, j.o != nil
+	return true
 }
 
 // Expire implements timers.Owner: goroutines that had nothing to do end.
@@ -137,6 +147,6 @@ func (q *handlers) stop() {
 
 func (q *handlers) dismiss() {
 	for ; q.idle > 0; q.idle-- {
-		q.next <- job{}
+		q.jobs <- job{}
 	}
 }

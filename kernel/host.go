@@ -96,16 +96,14 @@ func (h *host) work(j job) {
 			return
 		}
 		// The handler called runtime.Goexit: those that wait need another goroutine.
-		if j, ok := j.o.conn.running.leave(); ok {
+		if j, ok, _ := j.o.conn.running.leave(nil); ok {
 			go h.work(j)
 		}
 	}()
 	running := &j.o.conn.running
 	for ok := true; ok; {
 		h.run(j.o, j.e)
-		if j, ok = running.leave(); !ok {
-			j, ok = running.rest(&h.timers)
-		}
+		j, ok = running.next(&h.timers)
 	}
 	over = true
 }
@@ -283,7 +281,7 @@ func neverBegan(sess frame.Session) {
 func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error) {
 	c := &Conn{
 		host: h, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(), done: make(chan struct{}),
-		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token},
+		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token}, running: handlers{most: h.limits.MaxStreams},
 	}
 	if most := j.g.Peer.MaxFragment; most > 0 { // what the peer takes, if it says
 		c.caps.MaxFragment = int(min(uint64(c.caps.MaxFragment), most))

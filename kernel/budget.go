@@ -14,15 +14,6 @@ type budget struct {
 	timer timers.Timer
 }
 
-// The steps, in percent of Limits.Memory.
-const (
-	stopAccepting = 85
-	stopOpening   = 90
-	stopHolding   = 95
-
-	budgetLook = 100 * time.Millisecond
-)
-
 // watch begins, if there is a limit.
 func (b *budget) watch(s *Server) {
 	if b.s = s; s.limits.Memory != Unlimited {

@@ -31,6 +31,14 @@ type core struct {
 	lazy   atomic.Pointer[Offer] // to be answered by the stream's first use
 }
 
+// The life of an offered stream, as bits of core.life.
+const (
+	lifePending  = 1 << iota // its offer waits: nobody has looked at it yet
+	lifeServed               // its handler runs
+	lifeReleased             // what is unread does not count: the handler has returned, or it was evicted
+	lifeRetired              // it is in the connection's set of retired streams
+)
+
 // extra is what few streams have.
 type extra struct {
 	request  Message
@@ -177,6 +185,34 @@ func (c *core) neverOpened(x *extra) {
 	}
 }
 
+// Fed implements actor.Link: a goroutine has begun or ended to feed a channel of a
+// stream that is over. While one does, the end of the stream's parent context must end it.
+func (c *core) Fed() {
+	for {
+		fed := c.conn.retired.update(c)
+		if x := c.x.Load(); x != nil && x.unwatch.Load() != nil {
+			if fed {
+				c.watchParent(x)
+			} else {
+				x.unwatchParent()
+			}
+		}
+		if c.Feeding() == fed { // else another call may have overtaken this one
+			return
+		}
+	}
+}
+
+// dropPending releases what a stream holds that is over and that nobody has looked at.
+func (c *core) dropPending() {
+	c.Drop()
+	if x := c.x.Load(); x != nil {
+		if o := x.offer.Load(); o != nil {
+			o.dropRequest()
+		}
+	}
+}
+
 // watchParent has the end of the parent context end the stream, and what feeds its
 // channel.
 func (c *core) watchParent(x *extra) {
@@ -291,4 +327,14 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 	*last = cfg
 	c.lastConfig.Store(last)
 	return last
+}
+
+// trailer returns what SetTrailer set.
+func (c *core) trailer() Metadata {
+	if x := c.x.Load(); x != nil {
+		if md := x.trailer.Load(); md != nil {
+			return *md
+		}
+	}
+	return nil
 }

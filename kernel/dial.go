@@ -12,21 +12,6 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// A turn is when somebody may dial.
-type turn struct {
-	at       time.Time
-	last     error // what the pause until then is for
-	failures int   // attempts before that
-}
-
-// dialing is one attempt that several may wait for.
-type dialing struct {
-	turn turn
-	done chan struct{}
-	conn *Conn
-	err  error
-}
-
 // dialLocked joins the dial that is under way or starts one, in a goroutine that
 // ends with it.
 func (c *Client) dialLocked() *dialing {

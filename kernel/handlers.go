@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,12 @@ const (
 type job struct {
 	o *Offer
 	e entry
+}
+
+// entry is one registered handler: one of the two.
+type entry struct {
+	stream func(ctx context.Context, s *Stream) error
+	offer  func(ctx context.Context, o *Offer) error
 }
 
 // full tells whether not even one more may wait.

@@ -16,31 +16,6 @@ import (
 // errNoStream is why a call can't have the stream that it names.
 var errNoStream = errors.New("no such stream, or another call has it")
 
-// isOneStream tells whether the connection is there for one stream alone.
-func (c *Conn) isOneStream() bool { return c.caps.StreamsByID && c.parent != nil }
-
-// hasNumberedStreams tells whether streams get connections of their own, and calls on
-// this one name them.
-func (c *Conn) hasNumberedStreams() bool { return c.caps.StreamsByID && c.parent == nil }
-
-// findPlace finds out which connection c belongs to, if any. It is called before anything
-// happens on c.
-func (c *Conn) findPlace(g *frame.Greeting, parent *Conn) error {
-	if parent == nil && g.Parent != 0 {
-		if parent, _ = c.host.parentOf(g.Parent); parent == nil {
-			return errNoParent
-		}
-	}
-	if parent != nil {
-		return parent.adopt(c, g.ID)
-	}
-	c.children.id = g.ID
-	if !c.client && c.caps.StreamsByID && g.ID != 0 {
-		c.host.addParent(c)
-	}
-	return nil
-}
-
 func (h *host) addParent(c *Conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

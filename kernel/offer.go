@@ -3,9 +3,11 @@ package kernel
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // An Offer is one stream, or several, that a peer asks for. It must be accepted
@@ -25,6 +27,41 @@ type Offer struct {
 	header   Metadata
 	answered bool
 	follows  bool // the request is the first stream's first message
+}
+
+// offer makes the streams that the peer asks for.
+func (c *Conn) offer(f *frame.Frame) *Offer {
+	o := &Offer{conn: c, metadata: f.Metadata}
+	o.streams, o.grants = o.one[:0], append(o.oneGrant[:0], f.Grants...)
+	initial := c.c.FirstUnaccepted()
+	brought := len(f.Method) + f.Metadata.Size() + len(f.Payload)
+	for i, g := range f.Grants {
+		s := &Stream{}
+		s.c.conn, s.c.method, s.c.unary = c, f.Method, f.Unary
+		s.c.life.Store(lifePending)
+		so := StreamOptions{InBuffer: defaultInBuffer, MaxBatch: defaultMaxBatch}
+		window := initial
+		if g.Limit > 0 {
+			window = min(window, max(int(min(g.Limit, 1<<30)), c.caps.MinWindow()))
+		}
+		c.c.Prepare(&s.c.Port, &s.c)
+		s.c.Init(&s.c, s.c.config(&so, window, window, g))
+		if f.Deadline > 0 {
+			s.c.setDeadline(time.Now().Add(f.Deadline))
+		}
+		c.c.Attach(&s.c.Port, f.Stream+2*uint64(i), brought)
+		brought = 0         // the first has it all
+		s.c.startDeadline() // its opener may have no way to tell when it has passed
+		o.streams = append(o.streams, s)
+	}
+	if len(f.Payload) > 0 {
+		o.setRequest(pool.Copy(f.Payload))
+		o.streams[0].c.more().offer.Store(o)
+	}
+	if f.Metadata != nil {
+		o.streams[0].c.more().metadata = f.Metadata
+	}
+	return o
 }
 
 // Method is the name that the peer asked for.
@@ -56,6 +93,11 @@ func (o *Offer) receiveRequest() {
 			first.more().offer.Store(nil)
 		}
 	})
+}
+
+func (o *Offer) setRequest(m Message) {
+	o.request = m
+	o.streams[0].c.more().request = m
 }
 
 // dropRequest lets the request go, if nobody has looked at it.
@@ -244,4 +286,39 @@ func (o *Offer) acceptLazily(s *Stream) {
 		_, _ = o.Accept(Message{}, nil)
 		s.c.lazy.Store(nil)
 	})
+}
+
+// handlerStarts says that a handler is about to run for the offer's streams;
+// handlerReturned, that it has returned: what is unread then is for whoever the handler
+// gave its stream to.
+func (o *Offer) handlerStarts() {
+	for _, s := range o.streams {
+		s.c.life.And(^uint32(lifePending))
+		s.c.life.Or(lifeServed)
+	}
+}
+
+func (o *Offer) handlerReturned() {
+	for _, s := range o.streams {
+		if s.c.life.Or(lifeReleased)&lifeRetired != 0 {
+			o.conn.retired.update(&s.c)
+		}
+	}
+}
+
+// setPending says that the offer waits for somebody to look at it: what its streams hold
+// is dropped if they end before that. clearPending says that somebody does.
+func (o *Offer) setPending() {
+	for _, s := range o.streams {
+		s.c.life.Or(lifePending)
+		if s.Err() != nil { // it may have ended before the bit was set
+			s.c.dropPending()
+		}
+	}
+}
+
+func (o *Offer) clearPending() {
+	for _, s := range o.streams {
+		s.c.life.And(^uint32(lifePending))
+	}
 }

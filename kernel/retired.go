@@ -17,59 +17,6 @@ type retired struct {
 	bytes atomic.Int64  // the sum of of; what was read since is found out by recount
 }
 
-// The life of an offered stream, as bits of core.life.
-const (
-	lifePending  = 1 << iota // its offer waits: nobody has looked at it yet
-	lifeServed               // its handler runs
-	lifeReleased             // what is unread does not count: the handler has returned, or it was evicted
-	lifeRetired              // it is in the connection's set of retired streams
-)
-
-// handlerStarts says that a handler is about to run for the offer's streams;
-// handlerReturned, that it has returned: what is unread then is for whoever the handler
-// gave its stream to.
-func (o *Offer) handlerStarts() {
-	for _, s := range o.streams {
-		s.c.life.And(^uint32(lifePending))
-		s.c.life.Or(lifeServed)
-	}
-}
-
-func (o *Offer) handlerReturned() {
-	for _, s := range o.streams {
-		if s.c.life.Or(lifeReleased)&lifeRetired != 0 {
-			o.conn.retired.update(&s.c)
-		}
-	}
-}
-
-// setPending says that the offer waits for somebody to look at it: what its streams hold
-// is dropped if they end before that. clearPending says that somebody does.
-func (o *Offer) setPending() {
-	for _, s := range o.streams {
-		s.c.life.Or(lifePending)
-		if s.Err() != nil { // it may have ended before the bit was set
-			s.c.dropPending()
-		}
-	}
-}
-
-func (o *Offer) clearPending() {
-	for _, s := range o.streams {
-		s.c.life.And(^uint32(lifePending))
-	}
-}
-
-// dropPending releases what a stream holds that is over and that nobody has looked at.
-func (c *core) dropPending() {
-	c.Drop()
-	if x := c.x.Load(); x != nil {
-		if o := x.offer.Load(); o != nil {
-			o.dropRequest()
-		}
-	}
-}
-
 // add takes c in, which is over, if it still holds something. It must come after the
 // stream has left its connection.
 func (r *retired) add(c *core) {
@@ -78,24 +25,6 @@ func (r *retired) add(c *core) {
 		c.dropPending() // its offer may wait for long
 	case life == lifeServed && c.Unread() > 0, c.Feeding():
 		c.Fed()
-	}
-}
-
-// Fed implements actor.Link: a goroutine has begun or ended to feed a channel of a
-// stream that is over. While one does, the end of the stream's parent context must end it.
-func (c *core) Fed() {
-	for {
-		fed := c.conn.retired.update(c)
-		if x := c.x.Load(); x != nil && x.unwatch.Load() != nil {
-			if fed {
-				c.watchParent(x)
-			} else {
-				x.unwatchParent()
-			}
-		}
-		if c.Feeding() == fed { // else another call may have overtaken this one
-			return
-		}
 	}
 }
 

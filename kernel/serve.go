@@ -36,17 +36,6 @@ func (s *Stream) Serve(f func(ctx context.Context)) {
 	returned = true
 }
 
-// discard releases what a stream that is over still holds.
-func (s *Stream) discard() {
-	for {
-		m, err := s.Receive(context.Background())
-		if err != nil {
-			return
-		}
-		m.Release()
-	}
-}
-
 // Feed runs f, which receives from the stream and hands what it has received to a
 // reader of its own, such as the reader of a channel. f returns when done is closed:
 // then this side reads no more, because it has called CloseReceive, Close or Abort,

@@ -1,11 +1,14 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"net"
 
 	"github.com/sluicerpc/sluice/frame"
 )
+
+var errSilent = errors.New("closed without a byte")
 
 // spoken returns the protocols that a client under TLS may speak, by the name that it has
 // agreed on with the server, if any. A name that is none of theirs is the program's own,

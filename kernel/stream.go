@@ -260,6 +260,17 @@ func (s *Stream) AbortCause(code Code, reason string, cause error) {
 	s.c.abort(failing(code), reason, cause)
 }
 
+// discard releases what a stream that is over still holds.
+func (s *Stream) discard() {
+	for {
+		m, err := s.Receive(context.Background())
+		if err != nil {
+			return
+		}
+		m.Release()
+	}
+}
+
 // streamContext is a stream seen as a context. It is made of the stream itself,
 // so that an idle stream's context costs nothing.
 type streamContext Stream
@@ -306,14 +317,4 @@ type streamKey struct{}
 func FromContext(ctx context.Context) *Stream {
 	s, _ := ctx.Value(streamKey{}).(*Stream)
 	return s
-}
-
-// trailer returns what SetTrailer set.
-func (c *core) trailer() Metadata {
-	if x := c.x.Load(); x != nil {
-		if md := x.trailer.Load(); md != nil {
-			return *md
-		}
-	}
-	return nil
 }

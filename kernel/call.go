@@ -1,0 +1,113 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Call makes a unary call: a stream with one message each way. The request
+// belongs to the call if it succeeds; the reply belongs to the caller.
+// Errors: what Open gives, a StreamError with the handler's status, ErrNoReply.
+func (c *Conn) Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error) {
+	ctx, cancel := opts.Bound(ctx)
+	defer cancel()
+	s, err := c.Open(ctx, method, opts.open())
+	if err != nil {
+		return Message{}, err
+	}
+	return s.call(ctx, req)
+}
+
+func (o *CallOptions) open() *OpenOptions {
+	if o == nil {
+		return &OpenOptions{unary: true}
+	}
+	return &OpenOptions{Metadata: o.Metadata, unary: true}
+}
+
+// Bound returns ctx with the time limit that a call with these options has: Timeout,
+// or 60 s if that is zero and ctx has no deadline.
+func (o *CallOptions) Bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	d := time.Duration(defaultCallTimeout)
+	if o != nil && o.Timeout != 0 {
+		d = o.Timeout
+	}
+	_, has := ctx.Deadline()
+	if asked := o != nil && o.Timeout > 0; d == Unlimited || has && !asked {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+// call sends the request and waits for the one reply and the end. The request
+// is its own if it succeeds.
+func (s *Stream) call(ctx context.Context, req Message) (Message, error) {
+	reply, err := s.exchange(ctx, req.Share())
+	if err == nil {
+		req.Release()
+	}
+	return reply, err
+}
+
+func (s *Stream) exchange(ctx context.Context, req Message) (Message, error) {
+	if err := s.Send(ctx, req); err != nil {
+		req.Release()
+		if errors.Is(err, ErrStopped) {
+			return s.answer(ctx)
+		}
+		return Message{}, s.giveUp(ctx, err)
+	}
+	_ = s.CloseSend()
+	return s.answer(ctx)
+}
+
+// answer takes the one reply, and the end.
+func (s *Stream) answer(ctx context.Context) (Message, error) {
+	reply, err := s.Receive(ctx)
+	if err != nil {
+		return Message{}, s.giveUp(ctx, err)
+	}
+	if more, err := s.Receive(ctx); err == nil {
+		more.Release()
+		reply.Release()
+		s.Abort(CodeCancelled, "more than one reply")
+		return Message{}, fmt.Errorf("sluice: call %s: more than one reply", s.Method())
+	} else if err := s.callErr(err); err != nil && !errors.Is(err, ErrNoReply) {
+		reply.Release()
+		return Message{}, err
+	}
+	return reply, nil
+}
+
+// giveUp ends a call that failed with err, and returns what its caller is told.
+// Where the call's context ended, the stream may not have heard of it yet.
+func (s *Stream) giveUp(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() == nil:
+		err = s.callErr(err)
+		s.Abort(CodeCancelled, "call given up")
+		return err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		s.c.abort(CodeDeadlineExceeded, "deadline exceeded", context.Cause(ctx))
+	default:
+		s.c.abort(CodeCancelled, context.Cause(ctx).Error(), context.Cause(ctx))
+	}
+	s.c.GiveUp()
+	return s.callErr(err)
+}
+
+// callErr turns the end of the stream into the call's error.
+func (s *Stream) callErr(err error) error {
+	if serr := s.Err(); serr != nil {
+		return serr
+	}
+	if isEOF(err) {
+		return fmt.Errorf("%w: %s", ErrNoReply, s.Method())
+	}
+	return err
+}
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }

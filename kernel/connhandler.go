@@ -1,0 +1,151 @@
+package kernel
+
+import (
+	"crypto/tls"
+	"net"
+	"time"
+
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// A joint is what a handshake has found, ready to become a connection.
+type joint struct {
+	nc    net.Conn
+	proto Protocol
+	sess  frame.Session
+	g     *frame.Greeting
+	rtt   time.Duration
+
+	parent *Conn // of a client's connection that belongs to another
+}
+
+// neverBegan tells a session whose handshake is done that nothing comes of it.
+func neverBegan(sess frame.Session) {
+	if sess != nil {
+		sess.Closed()
+	}
+}
+
+// attach makes a connection; fill completes it before anything happens on it.
+func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error) {
+	c := &Conn{
+		host: h, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(), done: make(chan struct{}),
+		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token}, running: handlers{most: h.limits.MaxStreams},
+	}
+	if most := j.g.Peer.MaxFragment; most > 0 { // what the peer takes, if it says
+		c.caps.MaxFragment = int(min(uint64(c.caps.MaxFragment), most))
+	}
+	if tc, ok := j.nc.(*tls.Conn); ok {
+		st := tc.ConnectionState()
+		c.peer.TLS = &st
+	}
+	cfg := conn.Config{
+		Session: j.sess, Client: j.g.Client, Limits: &h.limits, Peer: j.g.Peer, Handler: (*link)(c),
+		Timers: &h.timers, Remote: j.nc.RemoteAddr(), RTT: j.rtt,
+	}
+	var noPlace error
+	made := func(k *conn.Conn) {
+		c.c = k
+		fill(c)
+		noPlace = c.findPlace(j.g, j.parent)
+	}
+	if e != nil && conn.Loops(j.nc) && c.caps.Pacing != frame.Unpaced {
+		if _, err := e.Attach(j.nc, cfg, j.g.Early, made); err != nil {
+			c.host.removeParent(c)
+			c.leaveParent()
+			neverBegan(j.sess)
+			return c, err
+		}
+	} else {
+		conn.Serve(j.nc, cfg, j.g.Early, made)
+	}
+	if noPlace != nil {
+		c.c.Fail("open", CodeUnavailable, noPlace)
+	}
+	return c, nil
+}
+
+// findPlace finds out which connection c belongs to, if any. It is called before anything
+// happens on c.
+func (c *Conn) findPlace(g *frame.Greeting, parent *Conn) error {
+	if parent == nil && g.Parent != 0 {
+		if parent, _ = c.host.parentOf(g.Parent); parent == nil {
+			return errNoParent
+		}
+	}
+	if parent != nil {
+		return parent.adopt(c, g.ID)
+	}
+	c.children.id = g.ID
+	if !c.client && c.caps.StreamsByID && g.ID != 0 {
+		c.host.addParent(c)
+	}
+	return nil
+}
+
+// link is a Conn as its conn.Handler.
+type link Conn
+
+// Started implements conn.Handler.
+func (l *link) Started(*conn.Conn) {
+	c := (*Conn)(l)
+	if f := c.host.onConn; f != nil {
+		go c.introduce(f)
+	}
+}
+
+// introduce tells the program of the connection, which does not live on if that
+// panics: nobody knows what is missing then.
+func (c *Conn) introduce(f func(*Conn)) {
+	failed := true
+	defer func() {
+		if failed {
+			c.c.Fail("close", CodeInternal, errHook)
+		}
+	}()
+	failed = c.host.hook("OnConn", c.peer.Addr, func() error { f(c); return nil }) != nil
+}
+
+// GoAway implements conn.Handler.
+func (l *link) GoAway(*conn.Conn) { (*Conn)(l).host.away((*Conn)(l)) }
+
+// Closed implements conn.Handler.
+func (l *link) Closed(_ *conn.Conn, err error) {
+	c := (*Conn)(l)
+	c.once.Do(func() {
+		c.err = err
+		close(c.done)
+		c.running.stop()
+		c.host.removeParent(c)
+		c.leaveParent()
+		c.endChildren()
+		c.ended(c)
+	})
+}
+
+// Open implements conn.Handler.
+func (l *link) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
+	c := (*Conn)(l)
+	if c.isOneStream() {
+		return c.acceptUnclaimed(f)
+	}
+	h, ok := c.host.lookup(f.Method)
+	if !ok {
+		return &conn.Refusal{Code: CodeUnimplemented, Reason: "no such method: " + f.Method, NotProcessed: true}
+	}
+	if c.running.full() {
+		return &conn.Refusal{Code: CodeRefused, Reason: "too many handlers run", NotProcessed: true}
+	}
+	if c.host.pressure.Load() >= stopOpening {
+		return &conn.Refusal{Code: CodeRefused, Reason: "the server is short of memory", NotProcessed: true}
+	}
+	o := c.offer(f)
+	if f.FollowsData {
+		o.follows = true
+		o.streams[0].c.OnRequest(func() { c.host.dispatch(o, h) })
+		return nil
+	}
+	c.host.dispatch(o, h)
+	return nil
+}

@@ -194,7 +194,7 @@ func (c *Conn) leaveParent() {
 	}
 	c.parent.children.remove(c.number, c)
 	if c.child != nil {
-		c.host.timers.Stop(&c.child.grace)
+		c.endpoint.timers.Stop(&c.child.grace)
 	}
 }
 
@@ -215,7 +215,7 @@ func (c *Conn) endChildren() {
 		switch {
 		case k.conn == nil || told:
 		case lost:
-			c.host.timers.Set(&k.grace, (*orphan)(k.conn), time.Now().Add(childGrace))
+			c.endpoint.timers.Set(&k.grace, (*orphan)(k.conn), time.Now().Add(childGrace))
 		default:
 			now = append(now, k.conn)
 		}

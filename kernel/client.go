@@ -15,29 +15,29 @@ import (
 // needs them, again when one is lost, with a growing pause after failures. A
 // stream never moves from one connection to another.
 type Client struct {
-	host
+	endpoint
 	opts   ClientOptions
 	target string // host:port
 	proto  Protocol
 	engine *conn.Engine
 
-	connMu    sync.Mutex
-	conns     []*Conn
-	dedicated map[*Conn]struct{}
-	dialing   *dialing
-	failures  int           // attempts to dial, in a row
-	brief     int           // connections that did not last, in a row
-	newest    *Conn         // unless it is known whether it lasted
-	made      time.Time     // when newest was
-	next      time.Time     // no dial before
-	last      error         // why not
-	free      chan struct{} // closed when a stream has ended or a connection changed; nil if nobody waits
-	closed    bool
-	wg        sync.WaitGroup // connections and dials
+	connMu     sync.Mutex
+	conns      []*Conn
+	dedicated  map[*Conn]struct{}
+	dialing    *dialing
+	failures   int           // attempts to dial, in a row
+	shortLived int           // connections that did not last, in a row
+	newest     *Conn         // unless it is known whether it lasted
+	made       time.Time     // when newest was
+	next       time.Time     // no dial before
+	last       error         // why not
+	free       chan struct{} // closed when a stream has ended or a connection changed; nil if nobody waits
+	closed     bool
+	wg         sync.WaitGroup // connections and dials
 }
 
 // A turn is when somebody may dial.
-type turn struct {
+type nextDial struct {
 	at       time.Time
 	last     error // what the pause until then is for
 	failures int   // attempts before that
@@ -45,7 +45,7 @@ type turn struct {
 
 // dialing is one attempt that several may wait for.
 type dialing struct {
-	turn turn
+	when nextDial
 	done chan struct{}
 	conn *Conn
 	err  error
@@ -61,9 +61,9 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	if c.proto, c.target, err = parseTarget(target, o.Protocols); err != nil {
 		return nil, err
 	}
-	c.host.limits, c.host.stream, c.host.protocols = o.Limits, o.Stream, o.Protocols
-	c.host.checksum, c.host.logger, c.host.token = !o.NoChecksum, o.Logger, o.Token
-	c.host.away = func(*Conn) { c.changed() }
+	c.endpoint.limits, c.endpoint.stream, c.endpoint.protocols = o.Limits, o.Stream, o.Protocols
+	c.endpoint.checksum, c.endpoint.logger, c.endpoint.token = !o.NoChecksum, o.Logger, o.Token
+	c.endpoint.away = func(*Conn) { c.changed() }
 	for m, h := range o.Handlers {
 		c.handle(m, entry{stream: h})
 	}
@@ -155,15 +155,15 @@ func (c *Client) usableLocked() int {
 }
 
 // join makes the connection one of the client's.
-func (c *Client) join(j *joint) (*Conn, error) {
+func (c *Client) join(j *handshaken) (*Conn, error) {
 	if err := c.count(1); err != nil {
-		neverBegan(j.sess)
+		discardSession(j.sess)
 		_ = j.nc.Close()
 		return nil, err
 	}
 	engine, err := c.loops(j.nc)
 	if err != nil {
-		neverBegan(j.sess)
+		discardSession(j.sess)
 		c.wg.Done()
 		_ = j.nc.Close()
 		return nil, err

@@ -78,7 +78,7 @@ func (c *Client) pick(ctx context.Context, s *search) (*Conn, error) {
 			if len(s.full) > 0 {
 				return nil, nil // there are connections: what is wanted is a stream
 			}
-			return nil, c.givenUp(ctx, d.turn)
+			return nil, c.givenUp(ctx, d.when)
 		}
 		switch {
 		case d.err == nil:
@@ -118,7 +118,7 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 		return c.openDedicated(ctx, nil, method, opts, n, each)
 	}
 	if c.opts.ConnType == ConnPooled {
-		opts = opts.onItsOwn()
+		opts = opts.exclusive()
 	}
 	var se search
 	for {
@@ -142,7 +142,7 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return ss, err
-		case errors.Is(err, ErrTooManyStreams) && n > k.most():
+		case errors.Is(err, ErrTooManyStreams) && n > k.maxStreams():
 			return nil, err // however long we wait
 		case errors.Is(err, ErrTooManyStreams) && !se.watch:
 			se.watch = true // from now on: what ends meanwhile must not be missed
@@ -160,20 +160,20 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 }
 
 // most is how many streams of ours there may be at once.
-func (c *Conn) most() int {
+func (c *Conn) maxStreams() int {
 	if c.hasNumberedStreams() {
-		return c.host.limits.MaxStreams
+		return c.endpoint.limits.MaxStreams
 	}
 	return int(min(c.c.PeerSettings().MaxStreams, 1<<30))
 }
 
 // onItsOwn is o with a connection that nobody else uses meanwhile.
-func (o *OpenOptions) onItsOwn() *OpenOptions {
+func (o *OpenOptions) exclusive() *OpenOptions {
 	r := OpenOptions{}
 	if o != nil {
 		r = *o
 	}
-	r.alone = true
+	r.exclusively = true
 	return &r
 }
 

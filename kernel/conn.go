@@ -18,7 +18,7 @@ import (
 // sides; either side may open streams on it.
 type Conn struct {
 	c        *conn.Conn
-	host     *host
+	endpoint *endpoint
 	peer     Peer
 	protocol string
 	client   bool // we opened it
@@ -65,7 +65,7 @@ func (c *Conn) Caps() frame.Caps { return c.caps }
 func (c *Conn) Conn(context.Context) (*Conn, error) { return c, nil }
 
 // Logger is that of the options of the server or client that c belongs to.
-func (c *Conn) Logger() *slog.Logger { return c.host.logger }
+func (c *Conn) Logger() *slog.Logger { return c.endpoint.logger }
 
 // Balance is what the connection owes and is owed now, for tests and for a look at a
 // program that stands still.

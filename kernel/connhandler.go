@@ -10,7 +10,7 @@ import (
 )
 
 // A joint is what a handshake has found, ready to become a connection.
-type joint struct {
+type handshaken struct {
 	nc    net.Conn
 	proto Protocol
 	sess  frame.Session
@@ -20,18 +20,18 @@ type joint struct {
 	parent *Conn // of a client's connection that belongs to another
 }
 
-// neverBegan tells a session whose handshake is done that nothing comes of it.
-func neverBegan(sess frame.Session) {
+// discardSession tells a session whose handshake is done that nothing comes of it.
+func discardSession(sess frame.Session) {
 	if sess != nil {
 		sess.Closed()
 	}
 }
 
 // attach makes a connection; fill completes it before anything happens on it.
-func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error) {
+func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Conn, error) {
 	c := &Conn{
-		host: h, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(), done: make(chan struct{}),
-		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token}, running: handlers{most: h.limits.MaxStreams},
+		endpoint: ep, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(), done: make(chan struct{}),
+		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token}, running: handlers{most: ep.limits.MaxStreams},
 	}
 	if most := j.g.Peer.MaxFragment; most > 0 { // what the peer takes, if it says
 		c.caps.MaxFragment = int(min(uint64(c.caps.MaxFragment), most))
@@ -41,8 +41,8 @@ func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error)
 		c.peer.TLS = &st
 	}
 	cfg := conn.Config{
-		Session: j.sess, Client: j.g.Client, Limits: &h.limits, Peer: j.g.Peer, Handler: (*link)(c),
-		Timers: &h.timers, Remote: j.nc.RemoteAddr(), RTT: j.rtt,
+		Session: j.sess, Client: j.g.Client, Limits: &ep.limits, Peer: j.g.Peer, Handler: (*connHandler)(c),
+		Timers: &ep.timers, Remote: j.nc.RemoteAddr(), RTT: j.rtt,
 	}
 	var noPlace error
 	made := func(k *conn.Conn) {
@@ -52,9 +52,9 @@ func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error)
 	}
 	if e != nil && conn.Loops(j.nc) && c.caps.Pacing != frame.Unpaced {
 		if _, err := e.Attach(j.nc, cfg, j.g.Early, made); err != nil {
-			c.host.removeParent(c)
+			c.endpoint.removeParent(c)
 			c.leaveParent()
-			neverBegan(j.sess)
+			discardSession(j.sess)
 			return c, err
 		}
 	} else {
@@ -70,7 +70,7 @@ func (h *host) attach(e *conn.Engine, j *joint, fill func(*Conn)) (*Conn, error)
 // happens on c.
 func (c *Conn) findPlace(g *frame.Greeting, parent *Conn) error {
 	if parent == nil && g.Parent != 0 {
-		if parent, _ = c.host.parentOf(g.Parent); parent == nil {
+		if parent, _ = c.endpoint.parentOf(g.Parent); parent == nil {
 			return errNoParent
 		}
 	}
@@ -79,45 +79,45 @@ func (c *Conn) findPlace(g *frame.Greeting, parent *Conn) error {
 	}
 	c.children.id = g.ID
 	if !c.client && c.caps.StreamsByID && g.ID != 0 {
-		c.host.addParent(c)
+		c.endpoint.addParent(c)
 	}
 	return nil
 }
 
-// link is a Conn as its conn.Handler.
-type link Conn
+// connHandler is a Conn as its conn.Handler.
+type connHandler Conn
 
 // Started implements conn.Handler.
-func (l *link) Started(*conn.Conn) {
+func (l *connHandler) Started(*conn.Conn) {
 	c := (*Conn)(l)
-	if f := c.host.onConn; f != nil {
-		go c.introduce(f)
+	if f := c.endpoint.onConn; f != nil {
+		go c.runOnConn(f)
 	}
 }
 
-// introduce tells the program of the connection, which does not live on if that
+// runOnConn tells the program of the connection, which does not live on if that
 // panics: nobody knows what is missing then.
-func (c *Conn) introduce(f func(*Conn)) {
+func (c *Conn) runOnConn(f func(*Conn)) {
 	failed := true
 	defer func() {
 		if failed {
 			c.c.Fail("close", CodeInternal, errHook)
 		}
 	}()
-	failed = c.host.hook("OnConn", c.peer.Addr, func() error { f(c); return nil }) != nil
+	failed = c.endpoint.hook("OnConn", c.peer.Addr, func() error { f(c); return nil }) != nil
 }
 
 // GoAway implements conn.Handler.
-func (l *link) GoAway(*conn.Conn) { (*Conn)(l).host.away((*Conn)(l)) }
+func (l *connHandler) GoAway(*conn.Conn) { (*Conn)(l).endpoint.away((*Conn)(l)) }
 
 // Closed implements conn.Handler.
-func (l *link) Closed(_ *conn.Conn, err error) {
+func (l *connHandler) Closed(_ *conn.Conn, err error) {
 	c := (*Conn)(l)
 	c.once.Do(func() {
 		c.err = err
 		close(c.done)
 		c.running.stop()
-		c.host.removeParent(c)
+		c.endpoint.removeParent(c)
 		c.leaveParent()
 		c.endChildren()
 		c.ended(c)
@@ -125,27 +125,27 @@ func (l *link) Closed(_ *conn.Conn, err error) {
 }
 
 // Open implements conn.Handler.
-func (l *link) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
+func (l *connHandler) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	c := (*Conn)(l)
 	if c.isOneStream() {
 		return c.acceptUnclaimed(f)
 	}
-	h, ok := c.host.lookup(f.Method)
+	h, ok := c.endpoint.lookup(f.Method)
 	if !ok {
 		return &conn.Refusal{Code: CodeUnimplemented, Reason: "no such method: " + f.Method, NotProcessed: true}
 	}
 	if c.running.full() {
 		return &conn.Refusal{Code: CodeRefused, Reason: "too many handlers run", NotProcessed: true}
 	}
-	if c.host.pressure.Load() >= stopOpening {
+	if c.endpoint.pressure.Load() >= stopOpening {
 		return &conn.Refusal{Code: CodeRefused, Reason: "the server is short of memory", NotProcessed: true}
 	}
 	o := c.offer(f)
 	if f.FollowsData {
 		o.follows = true
-		o.streams[0].c.OnRequest(func() { c.host.dispatch(o, h) })
+		o.streams[0].c.OnRequest(func() { c.endpoint.dispatch(o, h) })
 		return nil
 	}
-	c.host.dispatch(o, h)
+	c.endpoint.dispatch(o, h)
 	return nil
 }

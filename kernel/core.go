@@ -22,13 +22,13 @@ type actorStream = actor.Stream
 type core struct {
 	conn.Port
 	actorStream
-	conn   *Conn
-	method string
-	opener bool
-	unary  bool          // a call: one message each way
-	life   atomic.Uint32 // see lifePending
-	x      atomic.Pointer[extra]
-	lazy   atomic.Pointer[Offer] // to be answered by the stream's first use
+	conn        *Conn
+	method      string
+	opener      bool
+	unary       bool          // a call: one message each way
+	life        atomic.Uint32 // see lifePending
+	x           atomic.Pointer[extra]
+	acceptOnUse atomic.Pointer[Offer] // to be answered by the stream's first use
 }
 
 // The life of an offered stream, as bits of core.life.
@@ -41,16 +41,16 @@ const (
 
 // extra is what few streams have.
 type extra struct {
-	request  Message
-	metadata Metadata
-	trailer  atomic.Pointer[Metadata]
-	parent   context.Context
-	deadline time.Time
-	outlived atomic.Bool // the deadline is none any more
-	timer    timers.Timer
-	unwatch  atomic.Pointer[func() bool] // stops the watch on the parent
-	mates    []*core                     // opened by the same request
-	offer    atomic.Pointer[Offer]       // that has the request, until somebody looks at it
+	request     Message
+	metadata    Metadata
+	trailer     atomic.Pointer[Metadata]
+	parent      context.Context
+	deadline    time.Time
+	deadlineOff atomic.Bool // the deadline is none any more
+	timer       timers.Timer
+	unwatch     atomic.Pointer[func() bool] // stops the watch on the parent
+	siblings    []*core                     // opened by the same request
+	offer       atomic.Pointer[Offer]       // that has the request, until somebody looks at it
 }
 
 func (c *core) more() *extra {
@@ -64,7 +64,7 @@ func (c *core) more() *extra {
 // Evict implements conn.Stream.
 func (c *core) Evict(reason string) {
 	c.actorStream.Evict(reason)
-	c.hurry()
+	c.closeOwnConn()
 }
 
 // Lost implements conn.Stream.
@@ -72,7 +72,7 @@ func (c *core) Lost(err error, refused bool) {
 	e := &StreamError{Code: CodeConnectionLost, Cause: err}
 	if refused {
 		e = &StreamError{Code: CodeGoingAway, Refused: true, NotProcessed: true, Remote: true, Reason: err.Error()}
-		for _, s := range c.mates() {
+		for _, s := range c.siblings() {
 			each := *e
 			s.actorStream.Lost(&each)
 		}
@@ -93,7 +93,7 @@ func (c *core) Control(f *frame.Frame) error {
 	case frame.Accept:
 		c.accepted(f)
 	case frame.Reject:
-		for _, s := range c.mates() {
+		for _, s := range c.siblings() {
 			s.Refused(f.Code, f.Reason, f.NotProcessed)
 		}
 	case frame.Credit:
@@ -112,10 +112,10 @@ func (c *core) Control(f *frame.Frame) error {
 	return nil
 }
 
-// mates are all the streams of the request, this one first.
-func (c *core) mates() []*core {
-	if x := c.x.Load(); x != nil && x.mates != nil {
-		return x.mates
+// siblings are all the streams of the request, this one first.
+func (c *core) siblings() []*core {
+	if x := c.x.Load(); x != nil && x.siblings != nil {
+		return x.siblings
 	}
 	return []*core{c}
 }
@@ -128,7 +128,7 @@ func (c *core) accepted(f *frame.Frame) {
 		reply = pool.Copy(f.Payload)
 	}
 	brought := reply.Len() + f.Metadata.Size()
-	for i, s := range c.mates() {
+	for i, s := range c.siblings() {
 		if i >= len(f.Grants) {
 			s.Refused(CodeFailedPrecondition, "the peer accepted fewer streams", true)
 			continue
@@ -145,13 +145,13 @@ func (c *core) accepted(f *frame.Frame) {
 // abort ends the stream now: see actor.Stream.Abort.
 func (c *core) abort(code Code, reason string, cause error) {
 	c.Abort(code, reason, cause)
-	c.hurry()
+	c.closeOwnConn()
 }
 
-// hurry is called when the stream may have failed. One that has a connection of its
+// closeOwnConn is called when the stream may have failed. One that has a connection of its
 // own takes it along, also where the peer does not read: then a write blocks for good,
 // and what would close the connection waits behind it.
-func (c *core) hurry() {
+func (c *core) closeOwnConn() {
 	if c.conn.isOneStream() && c.Err() != nil {
 		c.conn.c.EndSoon()
 	}
@@ -169,7 +169,7 @@ func (c *core) Retire() {
 		}
 	}
 	c.conn.retired.add(c)
-	if unnumbered || x != nil && c.opener && len(x.mates) > 0 && c.Unanswered() {
+	if unnumbered || x != nil && c.opener && len(x.siblings) > 0 && c.Unanswered() {
 		c.neverOpened(x)
 	}
 }
@@ -181,7 +181,7 @@ func (c *core) neverOpened(x *extra) {
 		c.conn.c.Close()
 	}
 	if x != nil {
-		c.takeAlong(x.mates)
+		c.endSiblings(x.siblings)
 	}
 }
 
@@ -228,12 +228,12 @@ func (x *extra) unwatchParent() {
 	}
 }
 
-// takeAlong ends the streams that were to be opened with c, whose request will
+// endSiblings ends the streams that were to be opened with c, whose request will
 // not be written, or whose answer nobody waits for: refused if c was, else cancelled.
-func (c *core) takeAlong(mates []*core) {
+func (c *core) endSiblings(siblings []*core) {
 	var e *StreamError
 	refused := errors.As(c.Err(), &e) && e.NotProcessed
-	for _, s := range mates {
+	for _, s := range siblings {
 		if refused {
 			each := *e
 			s.actorStream.Lost(&each)
@@ -245,7 +245,7 @@ func (c *core) takeAlong(mates []*core) {
 
 // Expire implements timers.Owner: the stream's deadline has passed.
 func (c *core) Expire(*timers.Timer, time.Time) {
-	if c.x.Load().outlived.Load() {
+	if c.x.Load().deadlineOff.Load() {
 		return // while it was being stopped
 	}
 	c.abort(CodeDeadlineExceeded, "deadline exceeded", context.DeadlineExceeded)
@@ -261,10 +261,10 @@ func (c *core) startDeadline() {
 	}
 }
 
-// outlive ends the count, where the deadline was that of the answer.
-func (c *core) outlive() {
+// stopDeadline ends the count, where the deadline was that of the answer.
+func (c *core) stopDeadline() {
 	if x := c.x.Load(); x != nil && !x.deadline.IsZero() {
-		x.outlived.Store(true)
+		x.deadlineOff.Store(true)
 		c.Timers().Stop(&x.timer)
 	}
 }
@@ -289,7 +289,7 @@ func (c *core) follow(ctx context.Context) {
 // parentEnded ends the stream, for its parent has ended.
 func (c *core) parentEnded() {
 	c.Orphan()
-	c.hurry()
+	c.closeOwnConn()
 }
 
 // ParentErr implements actor.Link.

@@ -18,13 +18,13 @@ func (c *Client) dialLocked() *dialing {
 	if c.dialing != nil {
 		return c.dialing
 	}
-	c.judge()
-	d := &dialing{turn: c.turnLocked(), done: make(chan struct{})}
+	c.noteShortLived()
+	d := &dialing{when: c.nextDialLocked(), done: make(chan struct{})}
 	c.dialing = d
 	c.wg.Add(1)
 	go func() {
 		defer c.wg.Done()
-		k, err := c.dial(context.Background(), d.turn, nil, false)
+		k, err := c.dial(context.Background(), d.when, nil, false)
 		c.connMu.Lock()
 		defer c.connMu.Unlock()
 		c.dialing = nil
@@ -34,27 +34,29 @@ func (c *Client) dialLocked() *dialing {
 	return d
 }
 
-func (c *Client) turnLocked() turn { return turn{at: c.next, last: c.last, failures: c.failures} }
+func (c *Client) nextDialLocked() nextDial {
+	return nextDial{at: c.next, last: c.last, failures: c.failures}
+}
 
-// judge looks at the last connection when another is dialled. One that was lost
+// noteShortLived looks at the last connection when another is dialled. One that was lost
 // sooner than Backoff.First after it was made is no success, or a server that accepts
 // and then fails would be dialled without a pause. The first in a row may be chance.
-func (c *Client) judge() {
+func (c *Client) noteShortLived() {
 	switch {
 	case c.newest == nil:
 	case time.Since(c.made) >= c.opts.Backoff.First:
-		c.brief = 0
+		c.shortLived = 0
 	case !c.newest.c.Usable():
-		if c.brief > 0 {
-			c.delay(c.brief-1, c.unused(c.newest))
+		if c.shortLived > 0 {
+			c.delay(c.shortLived-1, c.unused(c.newest))
 		}
-		c.brief++
+		c.shortLived++
 	}
 	c.newest = nil
 }
 
-// tried notes how an attempt to dial went. Of several at once only one counts.
-func (c *Client) tried(t turn, err error) {
+// noteAttempt notes how an attempt to dial went. Of several at once only one counts.
+func (c *Client) noteAttempt(t nextDial, err error) {
 	switch {
 	case err == nil:
 		c.failures, c.next, c.last = 0, time.Time{}, nil
@@ -77,12 +79,12 @@ func (c *Client) delay(n int, err error) {
 
 // dial makes a connection when its turn has come: one of the client's, or a dedicated
 // one. An attempt that ctx ended says nothing of the server.
-func (c *Client) dial(ctx context.Context, t turn, parent *Conn, dedicated bool) (*Conn, error) {
+func (c *Client) dial(ctx context.Context, t nextDial, parent *Conn, dedicated bool) (*Conn, error) {
 	k, err := c.attempt(ctx, t, parent)
 	c.connMu.Lock()
 	closed := c.closed
 	if err == nil || ctx.Err() == nil {
-		c.tried(t, err)
+		c.noteAttempt(t, err)
 	}
 	switch {
 	case err != nil || closed:
@@ -107,7 +109,7 @@ func (c *Client) dial(ctx context.Context, t turn, parent *Conn, dedicated bool)
 }
 
 // attempt connects, after the pause that there may be.
-func (c *Client) attempt(ctx context.Context, t turn, parent *Conn) (*Conn, error) {
+func (c *Client) attempt(ctx context.Context, t nextDial, parent *Conn) (*Conn, error) {
 	wait := max(time.Until(t.at), 0)
 	ctx, cancel := context.WithTimeout(ctx, wait+2*c.limits.Handshake+c.limits.Authenticate)
 	defer cancel()
@@ -126,7 +128,7 @@ func (c *Client) attempt(ctx context.Context, t turn, parent *Conn) (*Conn, erro
 
 // givenUp is the error of who did not wait for an attempt, for ctx has ended. Where that
 // was in the pause, it tells of the failure before too.
-func (c *Client) givenUp(ctx context.Context, t turn) error {
+func (c *Client) givenUp(ctx context.Context, t nextDial) error {
 	err := context.Cause(ctx)
 	if t.last != nil && time.Now().Before(t.at) {
 		err = fmt.Errorf("%w, in the pause after: %w", err, t.last)
@@ -201,11 +203,11 @@ func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 		err = nc.SetDeadline(time.Time{})
 	}
 	if err != nil || !stop() {
-		neverBegan(sess)
+		discardSession(sess)
 		_ = nc.Close()
 		return fail("handshake", errors.Join(err, context.Cause(ctx)))
 	}
-	return c.join(&joint{nc: nc, proto: c.proto, sess: sess, g: g, parent: parent, rtt: time.Since(start)})
+	return c.join(&handshaken{nc: nc, proto: c.proto, sess: sess, g: g, parent: parent, rtt: time.Since(start)})
 }
 
 func (c *Client) tlsConfig() *tls.Config {
@@ -223,7 +225,7 @@ func (c *Client) tlsConfig() *tls.Config {
 // parent it belongs to that. It ends with the client at the latest.
 func (c *Client) dialDedicated(ctx context.Context, parent *Conn) (*Conn, error) {
 	c.connMu.Lock()
-	closed, t := c.closed, c.turnLocked()
+	closed, t := c.closed, c.nextDialLocked()
 	c.connMu.Unlock()
 	if closed {
 		return nil, c.errClosed()

@@ -8,18 +8,18 @@ import (
 
 // dispatch gets an offer to its handler. It runs on the reader and does not
 // wait.
-func (h *host) dispatch(o *Offer, e entry) {
-	if e.stream == nil && e.offer == nil && h.authorize == nil {
-		h.queue(o)
+func (ep *endpoint) dispatch(o *Offer, e entry) {
+	if e.stream == nil && e.offer == nil && ep.authorize == nil {
+		ep.queue(o)
 		return
 	}
 	if j := (job{o, e}); o.conn.running.enter(j) {
-		go h.work(j)
+		go ep.work(j)
 	}
 }
 
 // work serves an offer in its own goroutine, and then others of the connection.
-func (h *host) work(j job) {
+func (ep *endpoint) work(j job) {
 	over := false
 	defer func() {
 		if over {
@@ -27,55 +27,55 @@ func (h *host) work(j job) {
 		}
 		// The handler called runtime.Goexit: those that wait need another goroutine.
 		if j, ok, _ := j.o.conn.running.leave(nil); ok {
-			go h.work(j)
+			go ep.work(j)
 		}
 	}()
 	running := &j.o.conn.running
 	for ok := true; ok; {
-		h.run(j.o, j.e)
-		j, ok = running.next(&h.timers)
+		ep.run(j.o, j.e)
+		j, ok = running.next(&ep.timers)
 	}
 	over = true
 }
 
 // run serves one offer.
-func (h *host) run(o *Offer, e entry) {
+func (ep *endpoint) run(o *Offer, e entry) {
 	returned := false
-	defer h.recovered(o, &returned)
+	defer ep.recovered(o, &returned)
 	defer o.handlerReturned()
-	if h.authorized(o) {
-		h.serve(o, e)
+	if ep.authorized(o) {
+		ep.serve(o, e)
 	}
 	returned = true
 }
 
-func (h *host) serve(o *Offer, e entry) {
+func (ep *endpoint) serve(o *Offer, e entry) {
 	switch {
 	case e.stream != nil:
 		o.receiveRequest()
-		h.runStream(o, e)
+		ep.runStream(o, e)
 	case e.offer != nil:
 		o.receiveRequest()
 		err := e.offer(o.streams[0].Context(), o)
-		h.unanswered(o, err)
+		ep.unanswered(o, err)
 	default:
-		h.queue(o)
+		ep.queue(o)
 	}
 }
 
 // authorized asks the program, and refuses the offer if it says no, or nothing
 // in time.
-func (h *host) authorized(o *Offer) bool {
-	if h.authorize == nil {
+func (ep *endpoint) authorized(o *Offer) bool {
+	if ep.authorize == nil {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(o.streams[0].Context(), h.limits.Authenticate)
+	ctx, cancel := context.WithTimeout(o.streams[0].Context(), ep.limits.Authenticate)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
 		o.reject(&conn.Refusal{Code: CodeUnavailable, Reason: "authorisation takes too long", NotProcessed: true})
 	})
 	defer stop()
-	err := h.authorize(ctx, o.conn.identity, o.Method(), o.metadata)
+	err := ep.authorize(ctx, o.conn.identity, o.Method(), o.metadata)
 	if !stop() {
 		return false
 	}
@@ -92,16 +92,16 @@ func (h *host) authorized(o *Offer) bool {
 
 // runStream runs a handler of Server.Handle. Its stream is accepted by its first
 // use, and ends as the handler does.
-func (h *host) runStream(o *Offer, e entry) {
+func (ep *endpoint) runStream(o *Offer, e entry) {
 	s := o.streams[0]
 	defer s.c.EndContext()
-	s.c.lazy.Store(o)
+	s.c.acceptOnUse.Store(o)
 	err := e.stream(s.Context(), s)
 	s.Finish(err)
 }
 
 // unanswered is what becomes of an offer whose handler has returned.
-func (h *host) unanswered(o *Offer, err error) {
+func (ep *endpoint) unanswered(o *Offer, err error) {
 	code, reason := CodeFailedPrecondition, "not accepted"
 	if err != nil {
 		code, reason = StatusOf(err)
@@ -122,22 +122,22 @@ func (h *host) unanswered(o *Offer, err error) {
 
 // recovered turns a handler's panic, or its goroutine's exit, into the end of its
 // stream.
-func (h *host) recovered(o *Offer, returned *bool) {
+func (ep *endpoint) recovered(o *Offer, returned *bool) {
 	r := recover()
 	if *returned {
 		return
 	}
-	h.panicked(o.Method(), o.conn.peer.Addr, r)
+	ep.panicked(o.Method(), o.conn.peer.Addr, r)
 	for _, s := range o.streams {
 		s.Abort(CodeInternal, "the handler panicked")
 	}
 }
 
 // queue puts an offer into Offers, or refuses it: nobody is waited for.
-func (h *host) queue(o *Offer) {
+func (ep *endpoint) queue(o *Offer) {
 	o.setPending()
 	select {
-	case h.offers <- o:
+	case ep.offers <- o:
 	default:
 		o.reject(&conn.Refusal{Code: CodeResourceExhausted, Reason: "too many offers wait", NotProcessed: true})
 	}

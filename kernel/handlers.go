@@ -108,7 +108,7 @@ func (q *handlers) leave(t *timers.Queue) (j job, ok, idle bool) {
 			j.o.handlerStarts()
 			return j, true, false
 		}
-		j.o.abandon() // it was given up meanwhile
+		j.o.abortRest() // it was given up meanwhile
 	}
 }
 

@@ -21,14 +21,14 @@ func (s *Server) admit(ls *lease, nc net.Conn) {
 		return
 	}
 	ls.users.Add(1)
-	go s.greet(&guest{engine: ls.engine, nc: nc, leave: sync.OnceFunc(func() {
+	go s.greet(&pendingConn{engine: ls.engine, nc: nc, leave: sync.OnceFunc(func() {
 		s.leave(host)
 		ls.users.Done()
 	})})
 }
 
 // A guest is a connection from being accepted to being one of the server's.
-type guest struct {
+type pendingConn struct {
 	engine *conn.Engine
 	nc     net.Conn
 	leave  func() // uncounts it; the server's lock is held
@@ -55,7 +55,7 @@ func (s *Server) reserve(nc net.Conn, host string) bool {
 
 // greet does the handshake: TLS, first bytes, hello, authentication. It ends
 // within the limits' time.
-func (s *Server) greet(g *guest) {
+func (s *Server) greet(g *pendingConn) {
 	c, err := s.welcome(g)
 	<-s.slots
 	if err == nil {
@@ -84,7 +84,7 @@ func (s *Server) logHandshake(peer net.Addr, err error) {
 	s.logger.Info("sluice: handshake failed", "peer", peer, "error", clip(err.Error()))
 }
 
-func (s *Server) welcome(guest *guest) (*Conn, error) {
+func (s *Server) welcome(guest *pendingConn) (*Conn, error) {
 	l, nc := &s.opts.Limits, guest.nc
 	ctx, cancel := context.WithTimeout(context.Background(), l.Handshake)
 	defer cancel()
@@ -131,14 +131,14 @@ func (s *Server) welcome(guest *guest) (*Conn, error) {
 	}
 	if err != nil {
 		forget() // the welcome may have been for nobody
-		neverBegan(sess)
+		discardSession(sess)
 		return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 	}
-	return s.join(guest, &joint{nc: nc, proto: p, sess: sess, g: g}, id)
+	return s.join(guest, &handshaken{nc: nc, proto: p, sess: sess, g: g}, id)
 }
 
 // join makes the connection one of the server's.
-func (s *Server) join(guest *guest, j *joint, id Identity) (*Conn, error) {
+func (s *Server) join(guest *pendingConn, j *handshaken, id Identity) (*Conn, error) {
 	c, err := s.attach(guest.engine, j, func(c *Conn) {
 		c.identity = id
 		c.ended = func(c *Conn) { s.gone(c, guest.leave) }

@@ -16,53 +16,53 @@ import (
 // errNoStream is why a call can't have the stream that it names.
 var errNoStream = errors.New("no such stream, or another call has it")
 
-func (h *host) addParent(c *Conn) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.parents == nil {
-		h.parents = map[uint64]*Conn{}
+func (ep *endpoint) addParent(c *Conn) {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if ep.parents == nil {
+		ep.parents = map[uint64]*Conn{}
 	}
-	h.parents[c.children.id] = c
-	if h.parentAdded != nil {
-		close(h.parentAdded)
-		h.parentAdded = nil
+	ep.parents[c.children.id] = c
+	if ep.parentAdded != nil {
+		close(ep.parentAdded)
+		ep.parentAdded = nil
 	}
 }
 
-func (h *host) removeParent(c *Conn) {
+func (ep *endpoint) removeParent(c *Conn) {
 	if !c.hasNumberedStreams() {
 		return
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.parents[c.children.id] == c {
-		delete(h.parents, c.children.id)
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if ep.parents[c.children.id] == c {
+		delete(ep.parents, c.children.id)
 	}
 }
 
 // parentOf returns a connection by its number or, if it is not there, what is
 // closed when another one comes.
-func (h *host) parentOf(id uint64) (*Conn, <-chan struct{}) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if c := h.parents[id]; c != nil {
+func (ep *endpoint) parentOf(id uint64) (*Conn, <-chan struct{}) {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if c := ep.parents[id]; c != nil {
 		return c, nil
 	}
-	if h.parentAdded == nil {
-		h.parentAdded = make(chan struct{})
+	if ep.parentAdded == nil {
+		ep.parentAdded = make(chan struct{})
 	}
-	return nil, h.parentAdded
+	return nil, ep.parentAdded
 }
 
 // expect notes that a client is setting up a connection for the stream with a number,
 // which belongs to the connection parent, and returns what takes that back. The parent
 // may be so new that it is not known yet: it is waited for.
-func (h *host) expect(ctx context.Context, parent, number uint64) (undo func(), err error) {
+func (ep *endpoint) expect(ctx context.Context, parent, number uint64) (undo func(), err error) {
 	for {
-		c, added := h.parentOf(parent)
+		c, added := ep.parentOf(parent)
 		if c != nil {
 			f := &c.children
-			return func() { f.remove(number, nil) }, f.expect(number, h.limits.MaxStreams)
+			return func() { f.remove(number, nil) }, f.expect(number, ep.limits.MaxStreams)
 		}
 		select {
 		case <-added:
@@ -137,7 +137,7 @@ func (c *Conn) TakeStream(ctx context.Context, id uint64) (*Stream, error) {
 	if k.claimed { // another call was faster, or the stream is gone
 		return nil, errNoStream
 	}
-	if most := c.host.limits.MaxStreams; f.served >= connsPerStream*most {
+	if most := c.endpoint.limits.MaxStreams; f.served >= connsPerStream*most {
 		return nil, fmt.Errorf("%w: %d, or functions still serve those that have ended", ErrTooManyStreams, most)
 	}
 	k.claimed = true

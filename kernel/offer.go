@@ -21,12 +21,12 @@ type Offer struct {
 	one      [1]*Stream
 	oneGrant [1]frame.Grant
 
-	look     sync.Once
-	lazily   sync.Once
-	mu       sync.Mutex
-	header   Metadata
-	answered bool
-	follows  bool // the request is the first stream's first message
+	requestOnce sync.Once
+	acceptOnce  sync.Once
+	mu          sync.Mutex
+	header      Metadata
+	answered    bool
+	follows     bool // the request is the first stream's first message
 }
 
 // offer makes the streams that the peer asks for.
@@ -79,7 +79,7 @@ func (o *Offer) Request() Message {
 // accepts it: until then a long request waits unread. A short one counts as long as its
 // stream is open.
 func (o *Offer) receiveRequest() {
-	o.look.Do(func() {
+	o.requestOnce.Do(func() {
 		o.clearPending()
 		first := &o.streams[0].c
 		if o.follows {
@@ -102,7 +102,7 @@ func (o *Offer) setRequest(m Message) {
 
 // dropRequest lets the request go, if nobody has looked at it.
 func (o *Offer) dropRequest() {
-	o.look.Do(func() {
+	o.requestOnce.Do(func() {
 		o.request.Release()
 		o.setRequest(Message{})
 	})
@@ -180,7 +180,7 @@ func (o *Offer) claim() (Metadata, error) {
 func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, error) {
 	switch {
 	case opts == nil:
-		opts = &o.conn.host.stream
+		opts = &o.conn.endpoint.stream
 	case opts.Context != nil:
 		return nil, errOpensOnly
 	}
@@ -198,7 +198,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	o.receiveRequest()
 	first := o.streams[0]
 	if err := first.Err(); err != nil {
-		o.abandon()
+		o.abortRest()
 		return nil, err
 	}
 	f := frame.GetFrame(frame.Accept)
@@ -225,9 +225,9 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	return o.streams[:n], nil
 }
 
-// abandon ends the streams of a request whose first was given up: the answer to all
+// abortRest ends the streams of a request whose first was given up: the answer to all
 // would have come by that.
-func (o *Offer) abandon() {
+func (o *Offer) abortRest() {
 	for _, s := range o.streams[1:] {
 		s.Abort(CodeCancelled, "opened with a stream that was given up")
 	}
@@ -236,7 +236,7 @@ func (o *Offer) abandon() {
 // establish turns an offered stream into an accepted one.
 func (c *core) establish(so *StreamOptions, g frame.Grant) frame.Grant {
 	if c.conn.caps.Outlives && !c.unary {
-		c.outlive()
+		c.stopDeadline()
 	}
 	window, most := 0, 0
 	if !so.NoReceive {
@@ -279,12 +279,12 @@ func (o *Offer) reject(r *conn.Refusal) {
 	}
 }
 
-// acceptLazily accepts for a handler that has begun to use its stream. Whoever
+// acceptOnUse accepts for a handler that has begun to use its stream. Whoever
 // comes second waits for the first: no data may overtake the acceptance.
-func (o *Offer) acceptLazily(s *Stream) {
-	o.lazily.Do(func() {
+func (o *Offer) acceptOnUse(s *Stream) {
+	o.acceptOnce.Do(func() {
 		_, _ = o.Accept(Message{}, nil)
-		s.c.lazy.Store(nil)
+		s.c.acceptOnUse.Store(nil)
 	})
 }
 

@@ -76,7 +76,7 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 	if err != nil {
 		return nil, err
 	}
-	if err := c.c.Reserve(n, opts.alone); err != nil {
+	if err := c.c.Reserve(n, opts.exclusively); err != nil {
 		return nil, fmt.Errorf("sluice: open %s: %w", method, err)
 	}
 	f := frame.GetFrame(frame.Open)
@@ -98,7 +98,7 @@ func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
 
 // streamOptions appends the complete options of each of the n streams of a request.
 func (c *Conn) streamOptions(own []StreamOptions, opts *OpenOptions, n int, each []StreamOptions) ([]StreamOptions, error) {
-	common := opts.Stream.over(&c.host.stream)
+	common := opts.Stream.over(&c.endpoint.stream)
 	for i := range n {
 		so := common
 		if each != nil {
@@ -118,14 +118,14 @@ func (c *Conn) streamOptions(own []StreamOptions, opts *OpenOptions, n int, each
 func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions, f *frame.Frame) []*Stream {
 	n := len(own)
 	ss := make([]*Stream, n)
-	var mate *conn.Port
+	var previous *conn.Port
 	for i := range ss {
 		so := &own[i]
 		s := &Stream{}
 		ss[i] = s
 		s.c.conn, s.c.method, s.c.opener, s.c.unary = c, method, true, opts.unary
-		credit := c.c.Begin(&s.c.Port, &s.c, mate)
-		mate = &s.c.Port
+		credit := c.c.Begin(&s.c.Port, &s.c, previous)
+		previous = &s.c.Port
 		window, most := 0, 0
 		if !so.NoReceive || c.caps.FixedWindow { // what comes nevertheless is let go
 			window, most = c.c.FirstWindow(so.Window)
@@ -137,7 +137,7 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions
 		cores := make([]*core, n)
 		for i, s := range ss {
 			cores[i] = &s.c
-			s.c.more().mates = cores
+			s.c.more().siblings = cores
 		}
 	}
 	return ss

@@ -231,8 +231,8 @@ type OpenOptions struct {
 	// with its streams, which does not touch the others.
 	Dedicated bool
 
-	unary bool // one message each way
-	alone bool // no other streams on the connection
+	unary       bool // one message each way
+	exclusively bool // no other streams on the connection
 }
 
 // A ConnType says how streams share a client's connections.

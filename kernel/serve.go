@@ -28,7 +28,7 @@ func (s *Stream) Serve(f func(ctx context.Context)) {
 		if returned {
 			return
 		}
-		s.c.conn.host.panicked(s.Method(), s.c.conn.peer.Addr, r)
+		s.c.conn.endpoint.panicked(s.Method(), s.c.conn.peer.Addr, r)
 		s.Abort(CodeInternal, "the handler panicked")
 		s.discard()
 	}()

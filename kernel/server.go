@@ -14,7 +14,7 @@ import (
 
 // A Server serves streams on the connections that it accepts.
 type Server struct {
-	host
+	endpoint
 	opts ServerOptions
 
 	connMu     sync.Mutex
@@ -66,10 +66,10 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	s.life, s.end = context.WithCancel(context.Background())
 	named := opts != nil && opts.Limits.MaxConns != 0
 	s.opts.Limits.MaxConns = min(o.Limits.MaxConns, descriptorBound(o.Limits.MaxConns, named))
-	s.host.limits, s.host.stream, s.host.protocols = o.Limits, o.Stream, o.Protocols
-	s.host.checksum, s.host.logger = !o.NoChecksum, o.Logger
-	s.host.authorize, s.host.onConn = o.Authorize, o.OnConn
-	s.host.away = func(*Conn) {}
+	s.endpoint.limits, s.endpoint.stream, s.endpoint.protocols = o.Limits, o.Stream, o.Protocols
+	s.endpoint.checksum, s.endpoint.logger = !o.NoChecksum, o.Logger
+	s.endpoint.authorize, s.endpoint.onConn = o.Authorize, o.OnConn
+	s.endpoint.away = func(*Conn) {}
 	return s, nil
 }
 

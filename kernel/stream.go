@@ -20,8 +20,8 @@ type Stream struct{ c core }
 // accept answers the offer that the stream came by, if a handler has not had it
 // answered yet.
 func (s *Stream) accept() {
-	if p := s.c.lazy.Load(); p != nil {
-		p.acceptLazily(s)
+	if p := s.c.acceptOnUse.Load(); p != nil {
+		p.acceptOnUse(s)
 	}
 }
 
@@ -57,7 +57,7 @@ func (s *Stream) Metadata() Metadata {
 // ErrHeaderSent, as it does on the opener's side. Other errors are
 // ErrMetadataTooLarge and ErrMetadataKey.
 func (s *Stream) SetHeader(md Metadata) error {
-	p := s.c.lazy.Load()
+	p := s.c.acceptOnUse.Load()
 	if p == nil {
 		return ErrHeaderSent
 	}
@@ -240,7 +240,7 @@ func (s *Stream) Close(ctx context.Context) error {
 	s.accept()
 	err := s.c.Close(ctx)
 	if err != nil {
-		s.c.hurry()
+		s.c.closeOwnConn()
 	}
 	return err
 }
@@ -277,7 +277,7 @@ type streamContext Stream
 
 // Deadline implements context.Context.
 func (c *streamContext) Deadline() (time.Time, bool) {
-	if x := c.c.x.Load(); x != nil && !x.deadline.IsZero() && !x.outlived.Load() {
+	if x := c.c.x.Load(); x != nil && !x.deadline.IsZero() && !x.deadlineOff.Load() {
 		return x.deadline, true
 	}
 	return time.Time{}, false

@@ -18,7 +18,7 @@ import (
 
 // host is what a server and a client have in common: handlers for streams that
 // the other side opens, limits and timers.
-type host struct {
+type endpoint struct {
 	limits    Limits
 	stream    StreamOptions
 	protocols []Protocol
@@ -56,38 +56,38 @@ func mustBeGiven(given bool, method string) {
 	}
 }
 
-func (h *host) handle(method string, e entry) {
+func (ep *endpoint) handle(method string, e entry) {
 	mustBeGiven(e.stream != nil || e.offer != nil, method)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.handlers == nil {
-		h.handlers = map[string]entry{}
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if ep.handlers == nil {
+		ep.handlers = map[string]entry{}
 	}
-	h.handlers[method] = e
+	ep.handlers[method] = e
 }
 
 // lookup finds what serves method; the zero entry is for Offers.
-func (h *host) lookup(method string) (entry, bool) {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	e, ok := h.handlers[method]
-	return e, ok || h.offers != nil
+func (ep *endpoint) lookup(method string) (entry, bool) {
+	ep.mu.RLock()
+	defer ep.mu.RUnlock()
+	e, ok := ep.handlers[method]
+	return e, ok || ep.offers != nil
 }
 
 // panicked counts and logs a handler's panic; nil is the goroutine's exit.
-func (h *host) panicked(method string, peer net.Addr, r any) {
-	h.logPanic("sluice: handler panicked", "method", method, peer, r)
+func (ep *endpoint) panicked(method string, peer net.Addr, r any) {
+	ep.logPanic("sluice: handler panicked", "method", method, peer, r)
 }
 
 var errHook = errors.New("the hook panicked")
 
 // hook calls one of the program's hooks. A panic, or its goroutine's exit, is counted
 // and logged as a handler's is, and gives errHook.
-func (h *host) hook(name string, peer net.Addr, f func() error) (err error) {
+func (ep *endpoint) hook(name string, peer net.Addr, f func() error) (err error) {
 	returned := false
 	defer func() {
 		if r := recover(); !returned {
-			h.logPanic("sluice: hook panicked", "hook", name, peer, r)
+			ep.logPanic("sluice: hook panicked", "hook", name, peer, r)
 			err = errHook
 		}
 	}()
@@ -96,26 +96,26 @@ func (h *host) hook(name string, peer net.Addr, f func() error) (err error) {
 	return err
 }
 
-func (h *host) logPanic(text, what, name string, peer net.Addr, r any) {
+func (ep *endpoint) logPanic(text, what, name string, peer net.Addr, r any) {
 	if r == nil {
 		r = "runtime.Goexit"
 	}
-	h.logger.Error(text, what, name, "peer", peer, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-	h.panics.Add(1)
+	ep.logger.Error(text, what, name, "peer", peer, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	ep.panics.Add(1)
 }
 
 // settings is what we say about ourselves over a protocol. plain says that nothing below
 // it finds bytes that were changed on the way.
-func (h *host) settings(caps *frame.Caps, plain bool) frame.Settings {
-	l := &h.limits
+func (ep *endpoint) settings(caps *frame.Caps, plain bool) frame.Settings {
+	l := &ep.limits
 	return frame.Settings{
-		Checksum:      plain && h.checksum,
+		Checksum:      plain && ep.checksum,
 		MaxFragment:   uint64(caps.MaxFragment),
 		MaxMessage:    uint64(l.MaxMessage),
 		MaxStreams:    uint64(l.MaxStreams),
 		MaxMetadata:   uint64(min(l.MaxMetadata, caps.MaxMetadata)),
 		InitialCredit: uint64(l.InitialCredit()),
 		ConnCredit:    uint64(max(l.ConnWindow, caps.ConnWindow)),
-		Token:         h.token,
+		Token:         ep.token,
 	}
 }

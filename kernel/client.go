@@ -11,9 +11,9 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// A Client is an address that streams are opened at. It makes connections as it
-// needs them, again when one is lost, with a growing pause after failures. A
-// stream never moves from one connection to another.
+// A Client opens streams at one address. It connects when it needs to, and again when
+// a connection is lost, with a growing pause after failures. A stream never moves to
+// another connection.
 type Client struct {
 	endpoint
 	opts   ClientOptions
@@ -25,25 +25,25 @@ type Client struct {
 	conns      []*Conn
 	dedicated  map[*Conn]struct{}
 	dialing    *dialing
-	failures   int           // attempts to dial, in a row
-	shortLived int           // connections that did not last, in a row
-	newest     *Conn         // unless it is known whether it lasted
-	made       time.Time     // when newest was
-	next       time.Time     // no dial before
-	last       error         // why not
-	free       chan struct{} // closed when a stream has ended or a connection changed; nil if nobody waits
+	failures   int           // failed attempts to dial, in a row
+	shortLived int           // short-lived connections, in a row
+	newest     *Conn         // the connection made last, until it is known whether it was short-lived
+	newestMade time.Time     // when that was
+	next       time.Time     // when to dial next at the earliest
+	last       error         // the failure that next is for
+	free       chan struct{} // closed at the next change of a stream or a connection; nil if nobody waits
 	closed     bool
 	wg         sync.WaitGroup // connections and dials
 }
 
-// A turn is when somebody may dial.
+// nextDial is when the client may dial next.
 type nextDial struct {
 	at       time.Time
-	last     error // what the pause until then is for
-	failures int   // attempts before that
+	last     error // the failure that the pause until then is for
+	failures int   // failed attempts before that, in a row
 }
 
-// dialing is one attempt that several may wait for.
+// dialing is one attempt to dial. Several Opens may wait for it.
 type dialing struct {
 	when nextDial
 	done chan struct{}
@@ -51,7 +51,7 @@ type dialing struct {
 	err  error
 }
 
-// NewClient returns a client like Dial's that has not connected yet.
+// NewClient returns a client as Dial does, but does not connect.
 func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	o, err := opts.withDefaults()
 	if err != nil {
@@ -63,7 +63,7 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	}
 	c.endpoint.limits, c.endpoint.stream, c.endpoint.protocols = o.Limits, o.Stream, o.Protocols
 	c.endpoint.checksum, c.endpoint.logger, c.endpoint.token = !o.NoChecksum, o.Logger, o.Token
-	c.endpoint.away = func(*Conn) { c.changed() }
+	c.endpoint.onGoAway = func(*Conn) { c.changed() }
 	for m, h := range o.Handlers {
 		c.handle(m, entry{stream: h})
 	}
@@ -80,7 +80,7 @@ func parseTarget(target string, ps []Protocol) (Protocol, string, error) {
 			return p, rest, checkHostPort(rest)
 		}
 	}
-	return nil, "", fmt.Errorf("sluice: dial %s: no protocol %q among the client's", target, scheme)
+	return nil, "", fmt.Errorf("sluice: dial %s: the client has no protocol %q", target, scheme)
 }
 
 func checkHostPort(t string) error {
@@ -90,7 +90,7 @@ func checkHostPort(t string) error {
 	return nil
 }
 
-// changed wakes who waits for a stream or a connection.
+// changed wakes the Opens that wait for a stream or a connection.
 func (c *Client) changed() {
 	c.connMu.Lock()
 	defer c.connMu.Unlock()
@@ -100,7 +100,7 @@ func (c *Client) changed() {
 	}
 }
 
-// waitLocked returns what the next change closes. The lock is held.
+// waitLocked returns a channel that the next change closes. The lock is held.
 func (c *Client) waitLocked() <-chan struct{} {
 	if c.free == nil {
 		c.free = make(chan struct{})
@@ -108,7 +108,7 @@ func (c *Client) waitLocked() <-chan struct{} {
 	return c.free
 }
 
-// Conns returns the connections that there are, dedicated ones among them.
+// Conns returns all connections of the client, dedicated ones included.
 func (c *Client) Conns() []*Conn {
 	c.connMu.Lock()
 	defer c.connMu.Unlock()
@@ -119,7 +119,7 @@ func (c *Client) Conns() []*Conn {
 	return cs
 }
 
-// Caps tells what connections of the target's protocol can carry. It makes none.
+// Caps tells what the target's protocol can carry. It needs no connection.
 func (c *Client) Caps() frame.Caps { return c.proto.Caps() }
 
 // otherLocked returns a usable connection that is not full. The lock is held.
@@ -132,8 +132,8 @@ func (c *Client) otherLocked(full map[*Conn]bool) *Conn {
 	return nil
 }
 
-// unused is why a connection could not be used that was made for an Open.
-func (c *Client) unused(k *Conn) error {
+// unusable is why no stream can be opened on k, which was made for an Open.
+func (c *Client) unusable(k *Conn) error {
 	if err := k.c.Err(); err != nil {
 		return err
 	}
@@ -154,7 +154,7 @@ func (c *Client) usableLocked() int {
 	return n
 }
 
-// join makes the connection one of the client's.
+// join makes a connection of what the handshake has left.
 func (c *Client) join(j *handshaken) (*Conn, error) {
 	if err := c.count(1); err != nil {
 		discardSession(j.sess)
@@ -169,7 +169,7 @@ func (c *Client) join(j *handshaken) (*Conn, error) {
 		return nil, err
 	}
 	k, err := c.attach(engine, j, func(k *Conn) {
-		k.ended, k.owner = c.gone, c
+		k.onEnd, k.owner = c.connEnded, c
 		k.c.OnFree(c.changed)
 	})
 	if err != nil {
@@ -180,7 +180,8 @@ func (c *Client) join(j *handshaken) (*Conn, error) {
 	return k, nil
 }
 
-// count adds n to what Close waits for; nothing is added once Close was called.
+// count adds n to the connections and dials that Close waits for. It fails once Close was
+// called.
 func (c *Client) count(n int) error {
 	c.connMu.Lock()
 	defer c.connMu.Unlock()
@@ -191,8 +192,8 @@ func (c *Client) count(n int) error {
 	return nil
 }
 
-// loops acquires the event loops when the first connection goes there; Close
-// gives them back.
+// loops returns the event loops if nc can be served by them. The first call acquires
+// them, Close releases them.
 func (c *Client) loops(nc net.Conn) (*conn.Engine, error) {
 	if !conn.Loops(nc) {
 		return nil, nil
@@ -209,8 +210,8 @@ func (c *Client) loops(nc net.Conn) (*conn.Engine, error) {
 	return c.engine, nil
 }
 
-// gone forgets a connection that has ended.
-func (c *Client) gone(k *Conn) {
+// connEnded forgets a connection that has ended.
+func (c *Client) connEnded(k *Conn) {
 	c.connMu.Lock()
 	for i, x := range c.conns {
 		if x == k {
@@ -224,8 +225,8 @@ func (c *Client) gone(k *Conn) {
 	c.wg.Done()
 }
 
-// Close ends the client and its connections, and waits until they are gone.
-// Streams that are open fail: see Conn.Close.
+// Close closes the client and its connections, and waits until they have ended. Open
+// streams fail: see Conn.Close.
 func (c *Client) Close() error {
 	c.connMu.Lock()
 	first := !c.closed

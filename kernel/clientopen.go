@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Dial returns a client for target: "host:port", or "protocol://host:port" for a
-// protocol of the options other than the first. It makes a first connection, so
-// that an error tells what is wrong: a ConnError whose Op is "dial" or
-// "handshake", also where ctx ends first. ctx bounds that only.
+// Dial returns a client for target: "host:port", or "protocol://host:port" to choose
+// one of ClientOptions.Protocols by its name. Dial makes a first connection. If that
+// fails, or ctx ends before, the error is a ConnError whose Op is "dial" or
+// "handshake". ctx bounds the first connection only.
 func Dial(ctx context.Context, target string, opts *ClientOptions) (*Client, error) {
 	c, err := NewClient(target, opts)
 	if err != nil {
@@ -24,21 +24,21 @@ func Dial(ctx context.Context, target string, opts *ClientOptions) (*Client, err
 	return c, nil
 }
 
-// Conn returns a connection that takes streams, making one if there is none.
+// Conn returns a connection that takes new streams. It makes one if there is none.
 func (c *Client) Conn(ctx context.Context) (*Conn, error) {
 	return c.pick(ctx, &search{})
 }
 
 // A search is what one Open knows of the client's connections.
 type search struct {
-	watch   bool            // what changes is noted: there was no stream to be had
-	changed <-chan struct{} // closed when something has, since before the first of full was
-	full    map[*Conn]bool  // those without a stream for us
-	made    *Conn           // what its one attempt to connect gave
+	watch   bool            // changes are watched: a connection was found to be full
+	changed <-chan struct{} // closed at the first change after the watch began
+	full    map[*Conn]bool  // connections that allow no more streams now
+	made    *Conn           // the connection that this Open has made
 }
 
-// freed is closed when one of those that are full may take a stream again; nil if there
-// are none.
+// freed is closed when a full connection may take a stream again. It is nil if no
+// connection is full.
 func (s *search) freed() <-chan struct{} {
 	if len(s.full) == 0 {
 		return nil
@@ -46,9 +46,10 @@ func (s *search) freed() <-chan struct{} {
 	return s.changed
 }
 
-// pick returns a usable connection other than those that are full, nil if there is
-// none and there may be no more. While some are full, they are waited for too: then to
-// dial may fail, or take its time.
+// pick returns a usable connection that is not full. It dials if there is none and
+// ClientOptions.Conns allows one more. It returns nil, and no error, if all connections
+// are full and another one is not allowed, or one of them may have become free first, or
+// dialling failed.
 func (c *Client) pick(ctx context.Context, s *search) (*Conn, error) {
 	for {
 		c.connMu.Lock()
@@ -66,7 +67,7 @@ func (c *Client) pick(ctx context.Context, s *search) (*Conn, error) {
 			return k, nil
 		case made != nil && len(s.full) == 0:
 			c.connMu.Unlock()
-			return nil, c.unused(made)
+			return nil, c.unusable(made)
 		}
 		d := c.dialLocked()
 		c.connMu.Unlock()
@@ -76,9 +77,9 @@ func (c *Client) pick(ctx context.Context, s *search) (*Conn, error) {
 			return nil, nil
 		case <-ctx.Done():
 			if len(s.full) > 0 {
-				return nil, nil // there are connections: what is wanted is a stream
+				return nil, nil // the caller reports that all connections are full
 			}
-			return nil, c.givenUp(ctx, d.when)
+			return nil, c.dialCancelled(ctx, d.when)
 		}
 		switch {
 		case d.err == nil:
@@ -89,13 +90,18 @@ func (c *Client) pick(ctx context.Context, s *search) (*Conn, error) {
 	}
 }
 
-// Open opens a stream on one of the client's connections: see Conn.Open. Where
-// there is none it makes one attempt to connect, after the pause of
-// ClientOptions.Backoff if the last one failed, and gives its ConnError, also where
-// the connection is made and ends at once. It waits, as long as ctx lets it, for one of
-// the streams that the server allows to be free, or for a further connection where
-// ClientOptions.Conns allows one: while there are some, to make one more may fail.
-// To bound the connecting and not the stream, call Conn first, with another context.
+// Open opens a stream on one of the client's connections: see Conn.Open.
+//
+// If there is no connection, Open tries to connect once, after the pause of
+// ClientOptions.Backoff if the last attempt failed. If that fails, or the new connection
+// ends at once, Open returns the ConnError.
+//
+// If every connection has as many streams as the server allows, Open makes a further
+// connection where ClientOptions.Conns allows it, and waits for that or for a stream to
+// end, until ctx ends. If other connections exist, failing to add one is not an error.
+//
+// ctx bounds the stream's life too. To bound the connecting alone, call Conn first, with
+// a context of its own.
 func (c *Client) Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error) {
 	ss, err := c.open(ctx, method, opts, 1, nil)
 	if err != nil {
@@ -104,8 +110,8 @@ func (c *Client) Open(ctx context.Context, method string, opts *OpenOptions) (*S
 	return ss[0], nil
 }
 
-// OpenN opens len(each) streams with one request: see Conn.OpenN. More than may ever be
-// open at once are ErrTooManyStreams, and not waited for.
+// OpenN opens len(each) streams with one request: see Conn.OpenN. It fails with
+// ErrTooManyStreams, without waiting, if the server never allows that many at once.
 func (c *Client) OpenN(ctx context.Context, method string, opts *OpenOptions, each ...StreamOptions) ([]*Stream, error) {
 	return c.open(ctx, method, opts, len(each), each)
 }
@@ -143,9 +149,9 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 		case err == nil || ctx.Err() != nil:
 			return ss, err
 		case errors.Is(err, ErrTooManyStreams) && n > k.maxStreams():
-			return nil, err // however long we wait
+			return nil, err // waiting would not help
 		case errors.Is(err, ErrTooManyStreams) && !se.watch:
-			se.watch = true // from now on: what ends meanwhile must not be missed
+			se.watch = true // and try again: a stream may have ended before the watch began
 		case errors.Is(err, ErrTooManyStreams):
 			if se.full == nil {
 				se.full = map[*Conn]bool{}
@@ -159,7 +165,7 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 	}
 }
 
-// most is how many streams of ours there may be at once.
+// maxStreams is how many streams this side may have open at once.
 func (c *Conn) maxStreams() int {
 	if c.hasNumberedStreams() {
 		return c.endpoint.limits.MaxStreams
@@ -167,7 +173,7 @@ func (c *Conn) maxStreams() int {
 	return int(min(c.c.PeerSettings().MaxStreams, 1<<30))
 }
 
-// onItsOwn is o with a connection that nobody else uses meanwhile.
+// exclusive is o for a connection on which this side has no other stream.
 func (o *OpenOptions) exclusive() *OpenOptions {
 	r := OpenOptions{}
 	if o != nil {
@@ -177,8 +183,8 @@ func (o *OpenOptions) exclusive() *OpenOptions {
 	return &r
 }
 
-// openDedicated opens streams on a connection that belongs to parent; nil is one
-// of the client's.
+// openDedicated opens streams on a new connection, a child of parent. If parent is nil,
+// one of the client's connections is.
 func (c *Client) openDedicated(ctx context.Context, parent *Conn, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
 	if parent == nil {
 		var err error
@@ -201,7 +207,7 @@ func (c *Client) openDedicated(ctx context.Context, parent *Conn, method string,
 	return ss, nil
 }
 
-// shared is o for a connection that there is already.
+// shared is o without Dedicated: the connection exists already.
 func (o *OpenOptions) shared() *OpenOptions {
 	if o == nil || !o.Dedicated {
 		return o
@@ -211,8 +217,8 @@ func (o *OpenOptions) shared() *OpenOptions {
 	return &r
 }
 
-// openShort opens on a connection that is closed when the streams are over. With
-// a parent it belongs to that.
+// openShort opens streams on a new connection, which ends with them. If parent is not
+// nil, it is the new connection's parent.
 func (c *Client) openShort(ctx context.Context, parent *Conn, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
 	k, err := c.dialDedicated(ctx, parent)
 	if err != nil {
@@ -226,12 +232,12 @@ func (c *Client) openShort(ctx context.Context, parent *Conn, method string, opt
 	return ss, err
 }
 
-// openChildren opens n streams on connections of their own, which belong to k. A
-// call on k then names them.
+// openChildren opens n streams, each on a new connection, a child of k. A call on k then
+// names them.
 func (c *Client) openChildren(ctx context.Context, k *Conn, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
 	switch {
 	case method != "" || opts != nil && (!opts.Request.IsZero() || opts.Metadata != nil):
-		return nil, fmt.Errorf("sluice: open %s: %w: over %s a stream is opened without a method or a request, and passed to a call",
+		return nil, fmt.Errorf("sluice: open %s: %w: over %s a stream has no method and no request: open it without them and pass it to a call",
 			method, ErrNotSupported, k.protocol)
 	case k.children.id == 0:
 		return nil, fmt.Errorf("sluice: open at %s: %w: the server serves no streams", c.target, ErrNotSupported)
@@ -249,7 +255,7 @@ func (c *Client) openChildren(ctx context.Context, k *Conn, method string, opts 
 			f.unreserve(n - i)
 			c.changed()
 			for _, s := range ss {
-				s.Abort(CodeCancelled, "opened with a stream that could not be")
+				s.Abort(CodeCancelled, "another stream of the same open failed")
 			}
 			return nil, err
 		}
@@ -275,13 +281,14 @@ func (c *Client) openChild(ctx context.Context, k *Conn, opts *OpenOptions, each
 	return ss[0], nil
 }
 
-// callTries is how often a call is made again that was refused unprocessed.
+// callTries is how often a call is made at most while the server refuses it unprocessed.
 const callTries = 3
 
-// Call makes a unary call: a stream with one message each way. The request
-// belongs to the call if it succeeds; the reply belongs to the caller. A call that
-// the server refused unprocessed is made again, a few times; nothing else is.
-// Errors: what Open gives, a StreamError with the handler's status, ErrNoReply.
+// Call makes a unary call: a stream with one message each way. If it succeeds, it has
+// taken over req, and the reply belongs to the caller. If it fails, req still belongs to
+// the caller. Call tries up to three times if the server refuses the call unprocessed,
+// and never after any other failure. Errors: those of Open, a StreamError with the
+// handler's status, ErrNoReply.
 func (c *Client) Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error) {
 	ctx, cancel := opts.Bound(ctx)
 	defer cancel()
@@ -300,7 +307,7 @@ func (c *Client) Call(ctx context.Context, method string, req Message, opts *Cal
 	}
 }
 
-// pause waits a little, more each time, with jitter.
+// pause waits for 5 to 15 ms times try, or until ctx ends.
 func (c *Client) pause(ctx context.Context, try int) {
 	d := time.Duration(try) * 10 * time.Millisecond
 	t := time.NewTimer(d/2 + rand.N(d))

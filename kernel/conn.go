@@ -36,7 +36,7 @@ type Conn struct {
 	done                     chan struct{}
 	err                      error // set before done is closed
 	once                     sync.Once
-	ended                    func(*Conn) // tells the owner
+	onEnd                    func(*Conn) // tells the owner
 }
 
 // An Identity is who a peer proved to be; what it is, Authenticate decides.

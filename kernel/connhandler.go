@@ -108,7 +108,7 @@ func (c *Conn) runOnConn(f func(*Conn)) {
 }
 
 // GoAway implements conn.Handler.
-func (l *connHandler) GoAway(*conn.Conn) { (*Conn)(l).endpoint.away((*Conn)(l)) }
+func (l *connHandler) GoAway(*conn.Conn) { (*Conn)(l).endpoint.onGoAway((*Conn)(l)) }
 
 // Closed implements conn.Handler.
 func (l *connHandler) Closed(_ *conn.Conn, err error) {
@@ -120,7 +120,7 @@ func (l *connHandler) Closed(_ *conn.Conn, err error) {
 		c.endpoint.removeParent(c)
 		c.leaveParent()
 		c.endChildren()
-		c.ended(c)
+		c.onEnd(c)
 	})
 }
 

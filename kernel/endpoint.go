@@ -30,7 +30,7 @@ type endpoint struct {
 	pressure  atomic.Int64 // memory held, in percent of the limit
 	authorize func(ctx context.Context, id Identity, method string, md Metadata) error
 	onConn    func(*Conn)
-	away      func(*Conn)
+	onGoAway  func(*Conn)
 
 	mu          sync.RWMutex
 	handlers    map[string]entry

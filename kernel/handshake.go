@@ -141,7 +141,7 @@ func (s *Server) welcome(guest *pendingConn) (*Conn, error) {
 func (s *Server) join(guest *pendingConn, j *handshaken, id Identity) (*Conn, error) {
 	c, err := s.attach(guest.engine, j, func(c *Conn) {
 		c.identity = id
-		c.ended = func(c *Conn) { s.gone(c, guest.leave) }
+		c.onEnd = func(c *Conn) { s.gone(c, guest.leave) }
 		s.connMu.Lock()
 		s.conns[c] = struct{}{}
 		s.connMu.Unlock()

@@ -69,7 +69,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	s.endpoint.limits, s.endpoint.stream, s.endpoint.protocols = o.Limits, o.Stream, o.Protocols
 	s.endpoint.checksum, s.endpoint.logger = !o.NoChecksum, o.Logger
 	s.endpoint.authorize, s.endpoint.onConn = o.Authorize, o.OnConn
-	s.endpoint.away = func(*Conn) {}
+	s.endpoint.onGoAway = func(*Conn) {}
 	return s, nil
 }
 

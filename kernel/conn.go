@@ -21,12 +21,12 @@ type Conn struct {
 	endpoint *endpoint
 	peer     Peer
 	protocol string
-	client   bool // we opened it
+	client   bool // this side has opened it
 	identity Identity
 	caps     frame.Caps
-	parent   *Conn  // whose child it is, if any
-	number   uint64 // among its parent's children
-	child    *child // what the parent knows of it; nil: the parent does not have it
+	parent   *Conn  // nil: it has none
+	number   uint64 // among the parent's children
+	child    *child // the parent's entry for it; nil: the parent has not taken it
 	children children
 	owner    *Client // nil on a server
 
@@ -39,23 +39,23 @@ type Conn struct {
 	onEnd                    func(*Conn) // tells the owner
 }
 
-// An Identity is who a peer proved to be; what it is, Authenticate decides.
+// An Identity is who a peer has proved to be. Authenticate makes it, of any type.
 type Identity any
 
-// A Peer is what is known of the other side of a connection.
+// A Peer describes the other side of a connection.
 type Peer struct {
 	Addr  net.Addr
 	TLS   *tls.ConnectionState // nil without TLS
-	Token []byte               // what it sent in its hello
+	Token []byte               // that the peer sent in the handshake
 }
 
-// Peer is what is known of the other side.
+// Peer describes the other side.
 func (c *Conn) Peer() Peer { return c.peer }
 
-// Identity is who the other side proved to be, as Authenticate said.
+// Identity is what Authenticate returned for the other side.
 func (c *Conn) Identity() Identity { return c.identity }
 
-// Protocol is the name of the wire.
+// Protocol is the protocol's name.
 func (c *Conn) Protocol() string { return c.protocol }
 
 // Caps tells what the connection can carry.
@@ -64,25 +64,25 @@ func (c *Conn) Caps() frame.Caps { return c.caps }
 // Conn returns c. It makes a connection a Caller; ctx has no effect.
 func (c *Conn) Conn(context.Context) (*Conn, error) { return c, nil }
 
-// Logger is that of the options of the server or client that c belongs to.
+// Logger is the logger of the connection's server or client.
 func (c *Conn) Logger() *slog.Logger { return c.endpoint.logger }
 
-// Balance is what the connection owes and is owed now, for tests and for a look at a
-// program that stands still.
+// Balance is the connection's credit and memory at this moment, for tests and for
+// debugging a program that hangs.
 func (c *Conn) Balance() conn.Balance {
 	b := c.c.Balance()
 	b.Held += int(c.retired.bytes.Load())
 	return b
 }
 
-// isOneStream tells whether the connection is there for one stream alone.
+// isOneStream reports whether the connection exists for one stream alone.
 func (c *Conn) isOneStream() bool { return c.caps.StreamsByID && c.parent != nil }
 
-// hasNumberedStreams tells whether streams get connections of their own, and calls on
-// this one name them.
+// hasNumberedStreams reports whether each stream has a connection of its own and calls on
+// c name it by number.
 func (c *Conn) hasNumberedStreams() bool { return c.caps.StreamsByID && c.parent == nil }
 
-// Streams is how many streams are open.
+// Streams is the number of open streams.
 func (c *Conn) Streams() int { return c.c.Streams() }
 
 // Done is closed when the connection has ended.
@@ -98,34 +98,34 @@ func (c *Conn) Err() error {
 	}
 }
 
-// Close ends the connection and waits until it is gone. Streams that are open
-// fail with CodeConnectionLost, on both sides. Their In, Batches and C are closed
-// on this side, also where messages wait; Receive takes those.
+// Close closes the connection and waits until it has ended. Open streams fail with
+// CodeConnectionLost on both sides. On this side their channels (In, Batches, and C of
+// package rpc) are closed at once; messages that were not taken from them are left for
+// Receive.
 func (c *Conn) Close() error {
 	c.shut()
 	<-c.done
 	return nil
 }
 
-// shut ends the connection from this side. What its streams have not handed over on
-// a channel stays for Receive.
+// shut closes the connection and does not wait.
 func (c *Conn) shut() {
 	c.retired.endFeeding()
 	c.c.Close()
 }
 
-// mostMetadata is how many bytes of metadata can be sent to the peer.
+// mostMetadata is how many bytes of metadata can be sent to the peer at once.
 func (c *Conn) mostMetadata() int {
 	return int(min(c.c.PeerSettings().MaxMetadata, uint64(c.caps.MaxMetadata)))
 }
 
-// inlined tells whether m travels in the frame that opens or accepts n streams.
+// inlined reports whether m fits into the frame that opens or accepts n streams.
 func (c *Conn) inlined(m Message, n int) bool {
 	return m.Len() <= c.caps.MaxInline-c.caps.GrantSize*(n-1)
 }
 
-// checkMetadata tells why md can't be sent, in a frame with more bytes that count, or
-// nil.
+// checkMetadata returns why md can't be sent, or nil. more is the number of other bytes
+// in the frame that count as metadata.
 func (c *Conn) checkMetadata(md Metadata, more int) error {
 	if n := md.Size() + more; n > c.mostMetadata() {
 		return fmt.Errorf("%w: %d bytes, the peer takes %d", ErrMetadataTooLarge, n, c.mostMetadata())

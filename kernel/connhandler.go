@@ -9,7 +9,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// A joint is what a handshake has found, ready to become a connection.
+// handshaken is a network connection after its handshake, before it is a Conn.
 type handshaken struct {
 	nc    net.Conn
 	proto Protocol
@@ -17,23 +17,23 @@ type handshaken struct {
 	g     *frame.Greeting
 	rtt   time.Duration
 
-	parent *Conn // of a client's connection that belongs to another
+	parent *Conn // of a client's connection; nil: it has none
 }
 
-// discardSession tells a session whose handshake is done that nothing comes of it.
+// discardSession ends the session of a handshake that no connection comes of.
 func discardSession(sess frame.Session) {
 	if sess != nil {
 		sess.Closed()
 	}
 }
 
-// attach makes a connection; fill completes it before anything happens on it.
+// attach makes a Conn. It calls fill before anything happens on the connection.
 func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Conn, error) {
 	c := &Conn{
 		endpoint: ep, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(), done: make(chan struct{}),
 		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token}, running: handlers{most: ep.limits.MaxStreams},
 	}
-	if most := j.g.Peer.MaxFragment; most > 0 { // what the peer takes, if it says
+	if most := j.g.Peer.MaxFragment; most > 0 { // the peer has named its limit
 		c.caps.MaxFragment = int(min(uint64(c.caps.MaxFragment), most))
 	}
 	if tc, ok := j.nc.(*tls.Conn); ok {
@@ -44,11 +44,11 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 		Session: j.sess, Client: j.g.Client, Limits: &ep.limits, Peer: j.g.Peer, Handler: (*connHandler)(c),
 		Timers: &ep.timers, Remote: j.nc.RemoteAddr(), RTT: j.rtt,
 	}
-	var noPlace error
+	var noParent error
 	made := func(k *conn.Conn) {
 		c.c = k
 		fill(c)
-		noPlace = c.findPlace(j.g, j.parent)
+		noParent = c.joinParent(j.g, j.parent)
 	}
 	if e != nil && conn.Loops(j.nc) && c.caps.Pacing != frame.Unpaced {
 		if _, err := e.Attach(j.nc, cfg, j.g.Early, made); err != nil {
@@ -60,15 +60,15 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 	} else {
 		conn.Serve(j.nc, cfg, j.g.Early, made)
 	}
-	if noPlace != nil {
-		c.c.Fail("open", CodeUnavailable, noPlace)
+	if noParent != nil {
+		c.c.Fail("open", CodeUnavailable, noParent)
 	}
 	return c, nil
 }
 
-// findPlace finds out which connection c belongs to, if any. It is called before anything
-// happens on c.
-func (c *Conn) findPlace(g *frame.Greeting, parent *Conn) error {
+// joinParent makes c a child of its parent, if it has one. Otherwise c may become a parent
+// itself. It is called before anything happens on c.
+func (c *Conn) joinParent(g *frame.Greeting, parent *Conn) error {
 	if parent == nil && g.Parent != 0 {
 		if parent, _ = c.endpoint.parentOf(g.Parent); parent == nil {
 			return errNoParent
@@ -95,8 +95,8 @@ func (l *connHandler) Started(*conn.Conn) {
 	}
 }
 
-// runOnConn tells the program of the connection, which does not live on if that
-// panics: nobody knows what is missing then.
+// runOnConn calls the program's OnConn. If that panics the connection is closed: what the
+// program was about to set up is missing.
 func (c *Conn) runOnConn(f func(*Conn)) {
 	failed := true
 	defer func() {
@@ -135,7 +135,7 @@ func (l *connHandler) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 		return &conn.Refusal{Code: CodeUnimplemented, Reason: "no such method: " + f.Method, NotProcessed: true}
 	}
 	if c.running.full() {
-		return &conn.Refusal{Code: CodeRefused, Reason: "too many handlers run", NotProcessed: true}
+		return &conn.Refusal{Code: CodeRefused, Reason: "too many handlers are running", NotProcessed: true}
 	}
 	if c.endpoint.pressure.Load() >= stopOpening {
 		return &conn.Refusal{Code: CodeRefused, Reason: "the server is short of memory", NotProcessed: true}

@@ -13,12 +13,12 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// actorStream is an actor.Stream that can be embedded without a name outside.
+// actorStream lets core embed an actor.Stream in a field that is not exported.
 type actorStream = actor.Stream
 
-// core joins a stream's actor to its place in the connection. It is what the
-// connection sees of a stream (conn.Stream), and, through the port, what the
-// actor sees of the connection (actor.Link).
+// core joins a stream's actor to its connection. The connection sees it as a conn.Stream,
+// most of whose methods are the actor's own. The actor sees it as an actor.Link, most of
+// whose methods are the port's.
 type core struct {
 	conn.Port
 	actorStream
@@ -28,29 +28,29 @@ type core struct {
 	unary       bool          // a call: one message each way
 	life        atomic.Uint32 // see lifePending
 	x           atomic.Pointer[extra]
-	acceptOnUse atomic.Pointer[Offer] // to be answered by the stream's first use
+	acceptOnUse atomic.Pointer[Offer] // the first use of the stream accepts it
 }
 
 // The life of an offered stream, as bits of core.life.
 const (
-	lifePending  = 1 << iota // its offer waits: nobody has looked at it yet
-	lifeServed               // its handler runs
-	lifeReleased             // what is unread does not count: the handler has returned, or it was evicted
+	lifePending  = 1 << iota // nobody has looked at its offer yet
+	lifeServed               // its handler has begun
+	lifeReleased             // its handler has returned, or its messages were evicted
 	lifeRetired              // it is in the connection's set of retired streams
 )
 
-// extra is what few streams have.
+// extra is what only some streams need.
 type extra struct {
 	request     Message
 	metadata    Metadata
 	trailer     atomic.Pointer[Metadata]
 	parent      context.Context
 	deadline    time.Time
-	deadlineOff atomic.Bool // the deadline is none any more
+	deadlineOff atomic.Bool // the deadline no longer applies
 	timer       timers.Timer
-	unwatch     atomic.Pointer[func() bool] // stops the watch on the parent
-	siblings    []*core                     // opened by the same request
-	offer       atomic.Pointer[Offer]       // that has the request, until somebody looks at it
+	unwatch     atomic.Pointer[func() bool] // stops watching parent
+	siblings    []*core                     // all streams of the same request
+	offer       atomic.Pointer[Offer]       // whose request nobody has looked at
 }
 
 func (c *core) more() *extra {
@@ -112,7 +112,7 @@ func (c *core) Control(f *frame.Frame) error {
 	return nil
 }
 
-// siblings are all the streams of the request, this one first.
+// siblings are all streams of the request, the first one first.
 func (c *core) siblings() []*core {
 	if x := c.x.Load(); x != nil && x.siblings != nil {
 		return x.siblings
@@ -120,14 +120,14 @@ func (c *core) siblings() []*core {
 	return []*core{c}
 }
 
-// accepted takes the answer for every stream of the request; those that the
-// peer left out are refused.
+// accepted applies the answer to every stream of the request. The peer has refused those
+// that the answer does not mention.
 func (c *core) accepted(f *frame.Frame) {
 	var reply Message
 	if len(f.Payload) > 0 {
 		reply = pool.Copy(f.Payload)
 	}
-	brought := reply.Len() + f.Metadata.Size()
+	size := reply.Len() + f.Metadata.Size()
 	for i, s := range c.siblings() {
 		if i >= len(f.Grants) {
 			s.Refused(CodeFailedPrecondition, "the peer accepted fewer streams", true)
@@ -136,21 +136,21 @@ func (c *core) accepted(f *frame.Frame) {
 		if i > 0 {
 			reply = Message{}
 		}
-		if s.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) && i == 0 && brought > 0 {
-			c.Keep(brought)
+		if s.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) && i == 0 && size > 0 {
+			c.Keep(size)
 		}
 	}
 }
 
-// abort ends the stream now: see actor.Stream.Abort.
+// abort is actor.Stream.Abort. It closes a connection that is this stream's alone, too.
 func (c *core) abort(code Code, reason string, cause error) {
 	c.Abort(code, reason, cause)
 	c.closeOwnConn()
 }
 
-// closeOwnConn is called when the stream may have failed. One that has a connection of its
-// own takes it along, also where the peer does not read: then a write blocks for good,
-// and what would close the connection waits behind it.
+// closeOwnConn is called when the stream may have failed. If the connection is this
+// stream's alone, it is closed a moment later. Its session can't do that while the peer
+// does not read, because a write blocks then.
 func (c *core) closeOwnConn() {
 	if c.conn.isOneStream() && c.Err() != nil {
 		c.conn.c.EndSoon()
@@ -174,8 +174,9 @@ func (c *core) Retire() {
 	}
 }
 
-// neverOpened ends what the stream's request was for too, for nobody will answer it: a
-// connection that was there for this stream alone, and the streams opened with it.
+// neverOpened is called when the stream's request will not be written, or nobody waits for
+// the answer. It closes a connection that is this stream's alone, and ends the streams
+// that were opened with it.
 func (c *core) neverOpened(x *extra) {
 	if c.conn.isOneStream() && c.ID() == 0 {
 		c.conn.c.Close()
@@ -185,8 +186,8 @@ func (c *core) neverOpened(x *extra) {
 	}
 }
 
-// Fed implements actor.Link: a goroutine has begun or ended to feed a channel of a
-// stream that is over. While one does, the end of the stream's parent context must end it.
+// Fed implements actor.Link: a goroutine has begun to feed a channel of this stream, which
+// is over, or has stopped. While one does, the end of the parent context must stop it.
 func (c *core) Fed() {
 	for {
 		fed := c.conn.retired.update(c)
@@ -197,13 +198,13 @@ func (c *core) Fed() {
 				x.unwatchParent()
 			}
 		}
-		if c.Feeding() == fed { // else another call may have overtaken this one
+		if c.Feeding() == fed { // else another call of Fed has overtaken this one
 			return
 		}
 	}
 }
 
-// dropPending releases what a stream holds that is over and that nobody has looked at.
+// dropPending releases what a stream holds that ended before anybody looked at it.
 func (c *core) dropPending() {
 	c.Drop()
 	if x := c.x.Load(); x != nil {
@@ -213,8 +214,8 @@ func (c *core) dropPending() {
 	}
 }
 
-// watchParent has the end of the parent context end the stream, and what feeds its
-// channel.
+// watchParent has the end of the parent context end the stream, and the goroutine that
+// feeds its channel.
 func (c *core) watchParent(x *extra) {
 	stop := context.AfterFunc(x.parent, c.parentEnded)
 	if old := x.unwatch.Swap(&stop); old != nil {
@@ -228,8 +229,8 @@ func (x *extra) unwatchParent() {
 	}
 }
 
-// endSiblings ends the streams that were to be opened with c, whose request will
-// not be written, or whose answer nobody waits for: refused if c was, else cancelled.
+// endSiblings ends the streams that were opened with c. They are refused if c was, and
+// cancelled otherwise.
 func (c *core) endSiblings(siblings []*core) {
 	var e *StreamError
 	refused := errors.As(c.Err(), &e) && e.NotProcessed
@@ -239,20 +240,20 @@ func (c *core) endSiblings(siblings []*core) {
 			s.actorStream.Lost(&each)
 			continue
 		}
-		s.abort(CodeCancelled, "opened with a stream that was given up", nil)
+		s.abort(CodeCancelled, "the first stream of the request was aborted", nil)
 	}
 }
 
 // Expire implements timers.Owner: the stream's deadline has passed.
 func (c *core) Expire(*timers.Timer, time.Time) {
 	if c.x.Load().deadlineOff.Load() {
-		return // while it was being stopped
+		return // stopDeadline was too late to stop the timer
 	}
 	c.abort(CodeDeadlineExceeded, "deadline exceeded", context.DeadlineExceeded)
 }
 
-// setDeadline notes when the stream's life ends at the latest; startDeadline
-// begins to count. The first comes before anybody knows of the stream.
+// setDeadline sets when the stream is aborted. It is called before anybody else knows the
+// stream. startDeadline starts the timer.
 func (c *core) setDeadline(t time.Time) { c.more().deadline = t }
 
 func (c *core) startDeadline() {
@@ -261,7 +262,7 @@ func (c *core) startDeadline() {
 	}
 }
 
-// stopDeadline ends the count, where the deadline was that of the answer.
+// stopDeadline removes the deadline, which was that of the answer alone.
 func (c *core) stopDeadline() {
 	if x := c.x.Load(); x != nil && !x.deadline.IsZero() {
 		x.deadlineOff.Store(true)
@@ -269,9 +270,9 @@ func (c *core) stopDeadline() {
 	}
 }
 
-// follow ends the stream with ctx. It is called before anybody knows of the
-// stream, except for ctx.
-func (c *core) follow(ctx context.Context) {
+// setParent has the end of ctx end the stream. It is called before anybody else knows the
+// stream.
+func (c *core) setParent(ctx context.Context) {
 	if ctx.Done() == nil {
 		if ctx != context.Background() {
 			c.more().parent = ctx
@@ -281,12 +282,12 @@ func (c *core) follow(ctx context.Context) {
 	x := c.more()
 	x.parent = ctx
 	c.watchParent(x)
-	if c.Err() != nil { // it has ended already, and did not find unwatch
+	if c.Err() != nil { // ctx had ended: the stream was retired before unwatch was set
 		x.unwatchParent()
 	}
 }
 
-// parentEnded ends the stream, for its parent has ended.
+// parentEnded ends the stream because its parent context has ended.
 func (c *core) parentEnded() {
 	c.Orphan()
 	c.closeOwnConn()
@@ -300,13 +301,13 @@ func (c *core) ParentErr() error {
 	return nil
 }
 
-// config makes the configuration of the stream's actor. Streams of a kind share
-// one.
+// config returns the configuration of the stream's actor. Streams with the same one share
+// it.
 func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.Config {
 	c := s.conn
 	caps := c.caps
-	caps.Early = caps.Early || s.unary || !s.opener // an acceptance comes before the data behind it
-	caps.HalfClose = caps.HalfClose || s.unary      // whatever the wire, a request ends
+	caps.Early = caps.Early || s.unary || !s.opener // the acceptance is written before any data
+	caps.HalfClose = caps.HalfClose || s.unary      // on every protocol a call's request ends before its reply
 	cfg := actor.Config{
 		Method: s.method, Caps: caps,
 		InBuffer: o.InBuffer, MaxBatch: o.MaxBatch, IdleTimeout: o.IdleTimeout,
@@ -314,7 +315,7 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 		MaxReceive: c.c.Limits().MaxMessage, MaxSend: int(c.c.PeerSettings().MaxMessage),
 		Window: window, MaxWindow: most, SendLimit: o.SendLimit, SendCredit: g.Credit,
 	}
-	// An offer and what becomes of it take turns: two are remembered.
+	// Offers and the streams accepted from them alternate: two are remembered.
 	last, before := c.lastConfig.Load(), c.configBefore.Load()
 	switch {
 	case last != nil && *last == cfg:
@@ -323,7 +324,7 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 		return before
 	}
 	c.configBefore.Store(last)
-	last = new(actor.Config) // not &cfg: that would put every cfg on the heap
+	last = new(actor.Config) // with &cfg, every cfg would be allocated
 	*last = cfg
 	c.lastConfig.Store(last)
 	return last

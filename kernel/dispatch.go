@@ -6,7 +6,7 @@ import (
 	"github.com/sluicerpc/sluice/conn"
 )
 
-// dispatch gets an offer to its handler. It runs on the reader and does not
+// dispatch gives an offer to its handler. The connection's reader calls it: it does not
 // wait.
 func (ep *endpoint) dispatch(o *Offer, e entry) {
 	if e.stream == nil && e.offer == nil && ep.authorize == nil {
@@ -18,14 +18,14 @@ func (ep *endpoint) dispatch(o *Offer, e entry) {
 	}
 }
 
-// work serves an offer in its own goroutine, and then others of the connection.
+// work runs in a goroutine. It serves an offer, and then other ones of the connection.
 func (ep *endpoint) work(j job) {
 	over := false
 	defer func() {
 		if over {
 			return
 		}
-		// The handler called runtime.Goexit: those that wait need another goroutine.
+		// The handler called runtime.Goexit: offers that wait need another goroutine.
 		if j, ok, _ := j.o.conn.running.leave(nil); ok {
 			go ep.work(j)
 		}
@@ -57,14 +57,14 @@ func (ep *endpoint) serve(o *Offer, e entry) {
 	case e.offer != nil:
 		o.receiveRequest()
 		err := e.offer(o.streams[0].Context(), o)
-		ep.unanswered(o, err)
+		ep.offerReturned(o, err)
 	default:
 		ep.queue(o)
 	}
 }
 
-// authorized asks the program, and refuses the offer if it says no, or nothing
-// in time.
+// authorized calls the program's Authorize. It refuses the offer if that returns an error
+// or takes too long.
 func (ep *endpoint) authorized(o *Offer) bool {
 	if ep.authorize == nil {
 		return true
@@ -72,7 +72,7 @@ func (ep *endpoint) authorized(o *Offer) bool {
 	ctx, cancel := context.WithTimeout(o.streams[0].Context(), ep.limits.Authenticate)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
-		o.reject(&conn.Refusal{Code: CodeUnavailable, Reason: "authorisation takes too long", NotProcessed: true})
+		o.reject(&conn.Refusal{Code: CodeUnavailable, Reason: "authorization takes too long", NotProcessed: true})
 	})
 	defer stop()
 	err := ep.authorize(ctx, o.conn.identity, o.Method(), o.metadata)
@@ -90,8 +90,8 @@ func (ep *endpoint) authorized(o *Offer) bool {
 	return false
 }
 
-// runStream runs a handler of Server.Handle. Its stream is accepted by its first
-// use, and ends as the handler does.
+// runStream runs a handler of Server.Handle. The handler's first use of the stream accepts
+// it, and its return ends it.
 func (ep *endpoint) runStream(o *Offer, e entry) {
 	s := o.streams[0]
 	defer s.c.EndContext()
@@ -100,8 +100,8 @@ func (ep *endpoint) runStream(o *Offer, e entry) {
 	s.Finish(err)
 }
 
-// unanswered is what becomes of an offer whose handler has returned.
-func (ep *endpoint) unanswered(o *Offer, err error) {
+// offerReturned ends what the handler of an offer has left open.
+func (ep *endpoint) offerReturned(o *Offer, err error) {
 	code, reason := CodeFailedPrecondition, "not accepted"
 	if err != nil {
 		code, reason = StatusOf(err)
@@ -120,8 +120,7 @@ func (ep *endpoint) unanswered(o *Offer, err error) {
 	}
 }
 
-// recovered turns a handler's panic, or its goroutine's exit, into the end of its
-// stream.
+// recovered aborts the streams of a handler that has panicked or ended its goroutine.
 func (ep *endpoint) recovered(o *Offer, returned *bool) {
 	r := recover()
 	if *returned {
@@ -133,12 +132,12 @@ func (ep *endpoint) recovered(o *Offer, returned *bool) {
 	}
 }
 
-// queue puts an offer into Offers, or refuses it: nobody is waited for.
+// queue puts an offer into Offers. It refuses the offer if the channel is full.
 func (ep *endpoint) queue(o *Offer) {
 	o.setPending()
 	select {
 	case ep.offers <- o:
 	default:
-		o.reject(&conn.Refusal{Code: CodeResourceExhausted, Reason: "too many offers wait", NotProcessed: true})
+		o.reject(&conn.Refusal{Code: CodeResourceExhausted, Reason: "too many offers are waiting", NotProcessed: true})
 	}
 }

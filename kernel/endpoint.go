@@ -10,14 +10,13 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
 )
 
-// host is what a server and a client have in common: handlers for streams that
-// the other side opens, limits and timers.
+// endpoint is what a server and a client have in common: handlers for streams that the
+// peer opens, limits, timers, and hooks.
 type endpoint struct {
 	limits    Limits
 	stream    StreamOptions
@@ -27,29 +26,27 @@ type endpoint struct {
 	logger    *slog.Logger
 	timers    timers.Queue
 	panics    atomic.Uint64
-	pressure  atomic.Int64 // memory held, in percent of the limit
+	pressure  atomic.Int64 // memory held, in percent of Limits.Memory
 	authorize func(ctx context.Context, id Identity, method string, md Metadata) error
 	onConn    func(*Conn)
 	onGoAway  func(*Conn)
 
 	mu          sync.RWMutex
 	handlers    map[string]entry
-	parents     map[uint64]*Conn // by number; a server's
-	parentAdded chan struct{}    // closed when there is one more; nil if nobody waits
+	parents     map[uint64]*Conn // a server's connections that can have children, by their number
+	parentAdded chan struct{}    // closed when parents gets a new one; nil if nobody waits
 	offers      chan *Offer      // made by the first call of Offers
 }
 
-// The steps, in percent of Limits.Memory.
+// What a server does as its memory fills, in percent of Limits.Memory.
 const (
-	stopAccepting = 85
-	stopOpening   = 90
-	stopHolding   = 95
-
-	budgetLook = 100 * time.Millisecond
+	stopAccepting = 85 // connections
+	stopOpening   = 90 // streams
+	stopHolding   = 95 // the largest are evicted
 )
 
-// mustBeGiven panics if the handler for method is nil: it is better to hear of that
-// at once than by every open's failing.
+// mustBeGiven panics if the handler for method is nil. Otherwise every open of method
+// would fail later.
 func mustBeGiven(given bool, method string) {
 	if !given {
 		panic("sluice: nil handler for " + strconv.Quote(method))
@@ -66,7 +63,7 @@ func (ep *endpoint) handle(method string, e entry) {
 	ep.handlers[method] = e
 }
 
-// lookup finds what serves method; the zero entry is for Offers.
+// lookup returns the handler of method. The zero entry means Offers.
 func (ep *endpoint) lookup(method string) (entry, bool) {
 	ep.mu.RLock()
 	defer ep.mu.RUnlock()
@@ -74,15 +71,16 @@ func (ep *endpoint) lookup(method string) (entry, bool) {
 	return e, ok || ep.offers != nil
 }
 
-// panicked counts and logs a handler's panic; nil is the goroutine's exit.
+// panicked counts and logs a handler's panic. A nil r means that the handler ended its
+// goroutine.
 func (ep *endpoint) panicked(method string, peer net.Addr, r any) {
 	ep.logPanic("sluice: handler panicked", "method", method, peer, r)
 }
 
 var errHook = errors.New("the hook panicked")
 
-// hook calls one of the program's hooks. A panic, or its goroutine's exit, is counted
-// and logged as a handler's is, and gives errHook.
+// hook calls f, one of the program's hooks. If f panics or ends its goroutine, that is
+// counted and logged as a handler's panic is, and hook returns errHook.
 func (ep *endpoint) hook(name string, peer net.Addr, f func() error) (err error) {
 	returned := false
 	defer func() {
@@ -104,8 +102,8 @@ func (ep *endpoint) logPanic(text, what, name string, peer net.Addr, r any) {
 	ep.panics.Add(1)
 }
 
-// settings is what we say about ourselves over a protocol. plain says that nothing below
-// it finds bytes that were changed on the way.
+// settings are those that this side announces. plain says that no layer below, such as
+// TLS, detects changed bytes.
 func (ep *endpoint) settings(caps *frame.Caps, plain bool) frame.Settings {
 	l := &ep.limits
 	return frame.Settings{

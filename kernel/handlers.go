@@ -9,23 +9,23 @@ import (
 	"github.com/sluicerpc/sluice/internal/timers"
 )
 
-// handlers counts a connection's running handlers, those of streams that have
-// ended included: as many may run as streams may be open. A stream's end reaches
-// the peer before its handler has quite returned, so that an honest peer's next
-// open can be early; as many may wait.
+// handlers counts a connection's running handlers, those of ended streams included. As
+// many may run as streams may be open. A stream's end reaches the peer a moment before its
+// handler has returned, so an honest peer may open the next stream too early: as many
+// offers may wait.
 type handlers struct {
-	most  int          // that may run, and again that may wait
-	count atomic.Int32 // n and len(wait), for who holds no lock
+	most  int          // how many may run, and how many may wait
+	count atomic.Int32 // n + len(wait), readable without the lock
 
 	mu   sync.Mutex
-	n    int // that run
+	n    int // how many run
 	wait []job
 
-	// Goroutines whose handler has returned serve the next one: a new one would
-	// grow its stack again, which costs more than all the rest of an open.
-	idle  int      // those that wait at jobs and have none there yet
-	jobs  chan job // one without an offer ends a goroutine
-	used  bool     // one of them got a job since the timer was last due
+	// A goroutine whose handler has returned waits for the next job. A new goroutine
+	// would grow its stack again, which costs more than the rest of an open.
+	idle  int      // goroutines that wait at jobs and were given none
+	jobs  chan job // a job without an offer ends a goroutine
+	used  bool     // a waiting goroutine got a job since the timer last fired
 	armed bool
 	over  bool // the connection has ended
 	timer timers.Timer
@@ -33,31 +33,30 @@ type handlers struct {
 }
 
 const (
-	mostIdle  = 64          // goroutines that wait for a job, with those that are being given one
-	idleCheck = time.Second // they end when none of them had any for so long
+	mostIdle  = 64          // goroutines that wait for a job, or have one waiting for them
+	idleCheck = time.Second // waiting goroutines end when none has got a job for so long
 )
 
-// A job is an offer and what is to serve it.
+// A job is an offer and its handler.
 type job struct {
 	o *Offer
 	e entry
 }
 
-// entry is one registered handler: one of the two.
+// entry is a registered handler. One of its fields is set.
 type entry struct {
 	stream func(ctx context.Context, s *Stream) error
 	offer  func(ctx context.Context, o *Offer) error
 }
 
-// full tells whether not even one more may wait.
+// full reports whether not even one more offer may wait.
 func (q *handlers) full() bool { return int(q.count.Load()) >= 2*q.most }
 
-// recount follows a change of n or wait. The lock is held.
+// recount updates count after a change of n or wait. The lock is held.
 func (q *handlers) recount() { q.count.Store(int32(q.n + len(q.wait))) }
 
-// enter counts a handler in. Where it may not run now, it waits, and where a
-// goroutine waits for it, it is given to that; else enter returns true, and the
-// caller starts one.
+// enter counts a job in. If enter returns true, the caller starts a goroutine for it.
+// Otherwise a waiting goroutine has got the job, or the job waits until it may run.
 func (q *handlers) enter(j job) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -77,8 +76,8 @@ func (q *handlers) enter(j job) bool {
 	return false
 }
 
-// next counts a handler out, and returns what its goroutine runs next: a job that waited,
-// or the next one to come. It returns false if the goroutine is to end.
+// next counts a handler out and returns the job that its goroutine does next, for which
+// it may wait. It returns false if the goroutine must end.
 func (q *handlers) next(t *timers.Queue) (job, bool) {
 	j, ok, idle := q.leave(t)
 	if idle {
@@ -88,8 +87,9 @@ func (q *handlers) next(t *timers.Queue) (job, bool) {
 	return j, ok
 }
 
-// leave counts a handler out, unless a job waits to run in its place. Where none does
-// and t is given, it tells whether the goroutine may wait for one.
+// leave returns a job that has waited, to run in place of the handler that has returned.
+// If there is none, leave counts the handler out, and idle reports whether the goroutine
+// may wait for a job; with a nil t it may not.
 func (q *handlers) leave(t *timers.Queue) (j job, ok, idle bool) {
 	for {
 		q.mu.Lock()
@@ -108,11 +108,12 @@ func (q *handlers) leave(t *timers.Queue) (j job, ok, idle bool) {
 			j.o.handlerStarts()
 			return j, true, false
 		}
-		j.o.abortRest() // it was given up meanwhile
+		j.o.abortRest() // the peer has ended it meanwhile
 	}
 }
 
-// mayIdle counts one more goroutine that waits for a job, if it may. The lock is held.
+// mayIdle counts the goroutine among those that wait for a job, unless there are enough
+// of them. The lock is held.
 func (q *handlers) mayIdle(t *timers.Queue) bool {
 	if q.jobs == nil {
 		q.jobs, q.queue = make(chan job, mostIdle), t
@@ -128,7 +129,8 @@ func (q *handlers) mayIdle(t *timers.Queue) bool {
 	return true
 }
 
-// Expire implements timers.Owner: goroutines that had nothing to do end.
+// Expire implements timers.Owner. It ends the waiting goroutines if none has got a job
+// since the last time.
 func (q *handlers) Expire(_ *timers.Timer, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -141,7 +143,7 @@ func (q *handlers) Expire(_ *timers.Timer, now time.Time) {
 	q.dismiss()
 }
 
-// stop ends those that wait, with the connection.
+// stop ends the waiting goroutines, because the connection has ended.
 func (q *handlers) stop() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

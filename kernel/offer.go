@@ -229,7 +229,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 // would have come by that.
 func (o *Offer) abortRest() {
 	for _, s := range o.streams[1:] {
-		s.Abort(CodeCancelled, "opened with a stream that was given up")
+		s.Abort(CodeCancelled, "the first stream of the request was aborted")
 	}
 }
 

@@ -163,7 +163,7 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 			s.c.setDeadline(d)
 			s.c.startDeadline()
 		}
-		s.c.follow(life)
+		s.c.setParent(life)
 	}
 	first.c.SetFirst(f)
 	if !inline {

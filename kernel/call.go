@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// Call makes a unary call: a stream with one message each way. The request
-// belongs to the call if it succeeds; the reply belongs to the caller.
-// Errors: what Open gives, a StreamError with the handler's status, ErrNoReply.
+// Call makes a unary call: a stream with one message each way. If it succeeds, it has
+// taken over req, and the reply belongs to the caller. If it fails, req still belongs to
+// the caller. Errors: those of Open, a StreamError with the handler's status, ErrNoReply.
 func (c *Conn) Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error) {
 	ctx, cancel := opts.Bound(ctx)
 	defer cancel()
@@ -28,8 +28,8 @@ func (o *CallOptions) open() *OpenOptions {
 	return &OpenOptions{Metadata: o.Metadata, unary: true}
 }
 
-// Bound returns ctx with the time limit that a call with these options has: Timeout,
-// or 60 s if that is zero and ctx has no deadline.
+// Bound returns ctx with the time limit of a call with these options: Timeout, or 60 s if
+// Timeout is zero and ctx has no deadline. The caller must call the CancelFunc.
 func (o *CallOptions) Bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	d := time.Duration(defaultCallTimeout)
 	if o != nil && o.Timeout != 0 {
@@ -42,8 +42,8 @@ func (o *CallOptions) Bound(ctx context.Context) (context.Context, context.Cance
 	return context.WithTimeout(ctx, d)
 }
 
-// call sends the request and waits for the one reply and the end. The request
-// is its own if it succeeds.
+// call sends the request and waits for the reply and the end. It takes over req if it
+// succeeds.
 func (s *Stream) call(ctx context.Context, req Message) (Message, error) {
 	reply, err := s.exchange(ctx, req.Share())
 	if err == nil {
@@ -56,19 +56,19 @@ func (s *Stream) exchange(ctx context.Context, req Message) (Message, error) {
 	if err := s.Send(ctx, req); err != nil {
 		req.Release()
 		if errors.Is(err, ErrStopped) {
-			return s.answer(ctx)
+			return s.receiveReply(ctx)
 		}
-		return Message{}, s.giveUp(ctx, err)
+		return Message{}, s.fail(ctx, err)
 	}
 	_ = s.CloseSend()
-	return s.answer(ctx)
+	return s.receiveReply(ctx)
 }
 
-// answer takes the one reply, and the end.
-func (s *Stream) answer(ctx context.Context) (Message, error) {
+// receiveReply receives the one reply, and the end.
+func (s *Stream) receiveReply(ctx context.Context) (Message, error) {
 	reply, err := s.Receive(ctx)
 	if err != nil {
-		return Message{}, s.giveUp(ctx, err)
+		return Message{}, s.fail(ctx, err)
 	}
 	if more, err := s.Receive(ctx); err == nil {
 		more.Release()
@@ -82,13 +82,13 @@ func (s *Stream) answer(ctx context.Context) (Message, error) {
 	return reply, nil
 }
 
-// giveUp ends a call that failed with err, and returns what its caller is told.
-// Where the call's context ended, the stream may not have heard of it yet.
-func (s *Stream) giveUp(ctx context.Context, err error) error {
+// fail aborts a call that failed with err, and returns the error for its caller. If ctx
+// has ended, the stream may not have noticed yet.
+func (s *Stream) fail(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() == nil:
 		err = s.callErr(err)
-		s.Abort(CodeCancelled, "call given up")
+		s.Abort(CodeCancelled, "the call has failed")
 		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		s.c.abort(CodeDeadlineExceeded, "deadline exceeded", context.Cause(ctx))
@@ -99,7 +99,7 @@ func (s *Stream) giveUp(ctx context.Context, err error) error {
 	return s.callErr(err)
 }
 
-// callErr turns the end of the stream into the call's error.
+// callErr is the stream's error, or else err, for the caller of a call.
 func (s *Stream) callErr(err error) error {
 	if serr := s.Err(); serr != nil {
 		return serr

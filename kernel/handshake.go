@@ -12,7 +12,8 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// admit takes a fresh connection if the limits allow, and starts its handshake.
+// admit starts the handshake of an accepted connection, or closes it if a limit is
+// reached.
 func (s *Server) admit(ls *lease, nc net.Conn) {
 	host := addrHost(nc.RemoteAddr())
 	if !s.reserve(nc, host) {
@@ -21,20 +22,21 @@ func (s *Server) admit(ls *lease, nc net.Conn) {
 		return
 	}
 	ls.users.Add(1)
-	go s.greet(&pendingConn{engine: ls.engine, nc: nc, leave: sync.OnceFunc(func() {
-		s.leave(host)
+	go s.handshake(&pendingConn{engine: ls.engine, nc: nc, uncount: sync.OnceFunc(func() {
+		s.uncount(host)
 		ls.users.Done()
 	})})
 }
 
-// A guest is a connection from being accepted to being one of the server's.
+// A pendingConn is an accepted connection before it is a Conn.
 type pendingConn struct {
-	engine *conn.Engine
-	nc     net.Conn
-	leave  func() // uncounts it; the server's lock is held
+	engine  *conn.Engine
+	nc      net.Conn
+	uncount func() // takes it out of the server's counts; the server's lock is held
 }
 
-// reserve counts nc in: total, per address, handshakes at once.
+// reserve counts nc: in total, for its address, among the handshakes. It returns false if
+// a limit is reached.
 func (s *Server) reserve(nc net.Conn, host string) bool {
 	select {
 	case s.slots <- struct{}{}:
@@ -53,28 +55,28 @@ func (s *Server) reserve(nc net.Conn, host string) bool {
 	return true
 }
 
-// greet does the handshake: TLS, first bytes, hello, authentication. It ends
-// within the limits' time.
-func (s *Server) greet(g *pendingConn) {
-	c, err := s.welcome(g)
+// handshake makes a connection of p. It takes Limits.Handshake and Limits.Authenticate at
+// most.
+func (s *Server) handshake(p *pendingConn) {
+	c, err := s.establish(p)
 	<-s.slots
 	if err == nil {
 		s.accepted.Add(1)
 	} else {
 		s.failed.Add(1)
-		s.logHandshake(g.nc.RemoteAddr(), err)
-		_ = g.nc.Close()
+		s.logHandshake(p.nc.RemoteAddr(), err)
+		_ = p.nc.Close()
 	}
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
-	delete(s.handshakes, g.nc)
+	delete(s.handshakes, p.nc)
 	if c == nil {
-		g.leave()
+		p.uncount()
 	}
-	s.settle() // the connection may have ended before its handshake was counted out
+	s.signalIfEmpty() // the connection may have ended before the handshake was uncounted
 }
 
-var errALPN = errors.New("the client names no application protocol")
+var errALPN = errors.New("the client offers no application protocol (ALPN)")
 
 func (s *Server) logHandshake(peer net.Addr, err error) {
 	if errors.Is(err, errSilent) {
@@ -84,8 +86,9 @@ func (s *Server) logHandshake(peer net.Addr, err error) {
 	s.logger.Info("sluice: handshake failed", "peer", peer, "error", clip(err.Error()))
 }
 
-func (s *Server) welcome(guest *pendingConn) (*Conn, error) {
-	l, nc := &s.opts.Limits, guest.nc
+// establish does the handshake of TLS and of the protocol, which it finds out.
+func (s *Server) establish(pending *pendingConn) (*Conn, error) {
+	l, nc := &s.opts.Limits, pending.nc
 	ctx, cancel := context.WithTimeout(context.Background(), l.Handshake)
 	defer cancel()
 	if err := nc.SetDeadline(time.Now().Add(l.Handshake)); err != nil {
@@ -116,13 +119,13 @@ func (s *Server) welcome(guest *pendingConn) (*Conn, error) {
 			return err
 		}
 	}
-	forget := func() {}
+	unexpect := func() {}
 	g.Guard = func(_ context.Context, hook func(context.Context) error) error {
-		_, err := ask(s, nc, "handshake", func(ctx context.Context) (struct{}, error) { return struct{}{}, hook(ctx) })
+		_, err := callHook(s, nc, "handshake", func(ctx context.Context) (struct{}, error) { return struct{}{}, hook(ctx) })
 		return err
 	}
 	g.Adopt = func(ctx context.Context, parent, id uint64) (err error) {
-		forget, err = s.expect(ctx, parent, id)
+		unexpect, err = s.expect(ctx, parent, id)
 		return err
 	}
 	sess, err := p.Handshake(ctx, nc, g)
@@ -130,18 +133,18 @@ func (s *Server) welcome(guest *pendingConn) (*Conn, error) {
 		err = nc.SetDeadline(time.Time{})
 	}
 	if err != nil {
-		forget() // the welcome may have been for nobody
+		unexpect()
 		discardSession(sess)
 		return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 	}
-	return s.join(guest, &handshaken{nc: nc, proto: p, sess: sess, g: g}, id)
+	return s.join(pending, &handshaken{nc: nc, proto: p, sess: sess, g: g}, id)
 }
 
-// join makes the connection one of the server's.
-func (s *Server) join(guest *pendingConn, j *handshaken, id Identity) (*Conn, error) {
-	c, err := s.attach(guest.engine, j, func(c *Conn) {
+// join makes a connection of what the handshake has left.
+func (s *Server) join(pending *pendingConn, j *handshaken, id Identity) (*Conn, error) {
+	c, err := s.attach(pending.engine, j, func(c *Conn) {
 		c.identity = id
-		c.onEnd = func(c *Conn) { s.gone(c, guest.leave) }
+		c.onEnd = func(c *Conn) { s.connEnded(c, pending.uncount) }
 		s.connMu.Lock()
 		s.conns[c] = struct{}{}
 		s.connMu.Unlock()
@@ -152,13 +155,13 @@ func (s *Server) join(guest *pendingConn, j *handshaken, id Identity) (*Conn, er
 		s.connMu.Unlock()
 		return nil, err
 	}
-	// It may not be among those that were told. Streams may have been opened on it
-	// already, so a drain lets it drain.
+	// Close or Shutdown may have been called before the connection was in conns. Streams
+	// may have been opened on it already: Shutdown lets them end.
 	s.connMu.Lock()
-	closing, cut := s.closing, s.cut
+	closing, closed := s.closing, s.closed
 	s.connMu.Unlock()
 	switch {
-	case cut:
+	case closed:
 		c.shut()
 	case closing:
 		c.drain()
@@ -166,14 +169,14 @@ func (s *Server) join(guest *pendingConn, j *handshaken, id Identity) (*Conn, er
 	return c, nil
 }
 
-// authenticate asks the program who the peer is.
+// authenticate calls the program's Authenticate.
 func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, error) {
 	p := Peer{Addr: nc.RemoteAddr(), Token: peer.Token}
 	if tc, ok := nc.(*tls.Conn); ok {
 		st := tc.ConnectionState()
 		p.TLS = &st
 	}
-	id, err := ask(s, nc, "Authenticate", func(ctx context.Context) (Identity, error) { return s.opts.Authenticate(ctx, p) })
+	id, err := callHook(s, nc, "Authenticate", func(ctx context.Context) (Identity, error) { return s.opts.Authenticate(ctx, p) })
 	var he *HandlerError
 	if errors.As(err, &he) && he.Code != CodeOK {
 		return nil, &frame.Refused{Code: he.Code, Reason: he.Reason}
@@ -181,10 +184,11 @@ func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, erro
 	return id, err
 }
 
-// ask calls a hook of the program's during a handshake, within a time of its own.
-func ask[T any](s *Server, nc net.Conn, name string, hook func(ctx context.Context) (T, error)) (T, error) {
+// callHook calls a hook of the program during a handshake. The hook has a time limit of its
+// own.
+func callHook[T any](s *Server, nc net.Conn, name string, hook func(ctx context.Context) (T, error)) (T, error) {
 	l := s.opts.Limits.Authenticate
-	ctx, cancel := context.WithTimeout(s.life, l)
+	ctx, cancel := context.WithTimeout(s.ctx, l)
 	defer cancel()
 	if err := nc.SetDeadline(time.Now().Add(l + time.Second)); err != nil {
 		var none T
@@ -199,8 +203,8 @@ func ask[T any](s *Server, nc net.Conn, name string, hook func(ctx context.Conte
 	})
 }
 
-// within runs f, and gives up on it when ctx ends: a hook that ignores its
-// context holds up nobody but itself.
+// within runs f in a goroutine and returns its result, or an error when ctx ends. A hook
+// that ignores its context holds up nothing but its goroutine.
 func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		v   T
@@ -209,7 +213,7 @@ func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	c := make(chan result, 1)
 	go func() {
 		r := result{err: errHook}
-		defer func() { c <- r }() // also when f is left by Goexit
+		defer func() { c <- r }() // also if f calls runtime.Goexit
 		r.v, r.err = f()
 	}()
 	select {

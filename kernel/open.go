@@ -9,15 +9,18 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// Open opens a stream. It returns at once: data may follow before the peer has
-// accepted; Stream.Accepted waits for that. ctx bounds the stream's life: when it
-// ends the stream is aborted, unless this side has written all and read the peer's
-// end, and its deadline travels to the peer as time left. Where Caps.StreamsByID holds,
-// the client's side makes a connection for the stream, without a method, and a call
-// then names it.
-// A nil opts means the defaults. Errors: ErrTooManyStreams, ErrGoingAway, the
-// connection's ConnError, ErrMetadataTooLarge, ErrMetadataKey, ErrTooLarge,
-// ErrLimits.
+// Open opens a stream. It does not wait for the peer: data can be sent before the peer has
+// accepted the stream; Stream.Accepted waits for that.
+//
+// ctx bounds the stream's life. When it ends the stream is aborted, unless this side has
+// sent everything and received the peer's end. The time left until its deadline is sent to
+// the peer.
+//
+// Where Caps.StreamsByID holds, a client makes a connection for the stream. The method must
+// be empty; a call names the stream afterwards.
+//
+// Nil opts are the defaults. Errors: ErrTooManyStreams, ErrGoingAway, the connection's
+// ConnError, ErrMetadataTooLarge, ErrMetadataKey, ErrTooLarge, ErrLimits, ErrNotSupported.
 func (c *Conn) Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error) {
 	ss, err := c.openAny(ctx, method, opts, 1, nil)
 	if err != nil {
@@ -27,18 +30,19 @@ func (c *Conn) Open(ctx context.Context, method string, opts *OpenOptions) (*Str
 }
 
 // OpenN opens len(each) streams with one request; the peer accepts or refuses them
-// together. Aborting the first before it is answered aborts all.
+// together. Aborting the first before it is answered aborts all. What is zero in each comes
+// from opts.Stream.
 func (c *Conn) OpenN(ctx context.Context, method string, opts *OpenOptions, each ...StreamOptions) ([]*Stream, error) {
 	return c.openAny(ctx, method, opts, len(each), each)
 }
 
-// openAny opens streams on c, or, where each has a connection of its own, on some that
-// belong to c.
+// openAny opens streams on c, or on children of c if each stream has a connection of its
+// own.
 func (c *Conn) openAny(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
 	call := opts != nil && opts.unary
 	switch {
 	case c.isOneStream():
-		return nil, fmt.Errorf("sluice: open %s: %w: over %s a stream's own connection carries nothing else", method, ErrNotSupported, c.protocol)
+		return nil, fmt.Errorf("sluice: open %s: %w: over %s a stream's connection carries no other stream", method, ErrNotSupported, c.protocol)
 	case c.hasNumberedStreams() && c.owner != nil && !call:
 		return c.owner.openChildren(ctx, c, method, opts, n, each)
 	}
@@ -46,7 +50,7 @@ func (c *Conn) openAny(ctx context.Context, method string, opts *OpenOptions, n 
 }
 
 func errGroup(n, most int) error {
-	return fmt.Errorf("%w: %d streams in one request, must be 1 to %d", ErrLimits, n, most)
+	return fmt.Errorf("%w: %d streams in one request, allowed are 1 to %d", ErrLimits, n, most)
 }
 
 func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
@@ -58,12 +62,12 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 	}
 	if opts.Dedicated {
 		if c.owner == nil {
-			return nil, fmt.Errorf("sluice: open %s: %w: a server makes no connections", method, ErrNotSupported)
+			return nil, fmt.Errorf("sluice: open %s: %w: a server does not dial", method, ErrNotSupported)
 		}
 		return c.owner.openDedicated(ctx, c, method, opts, n, each)
 	}
 	if !c.client && !c.caps.ServerOpens {
-		return nil, fmt.Errorf("sluice: open %s: %w: over %s a server opens no streams", method, ErrNotSupported, c.protocol)
+		return nil, fmt.Errorf("sluice: open %s: %w: over %s only clients open streams", method, ErrNotSupported, c.protocol)
 	}
 	if n < 1 || n > c.caps.MaxGroup {
 		return nil, errGroup(n, c.caps.MaxGroup)
@@ -72,7 +76,7 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 		return nil, err
 	}
 	var one [1]StreamOptions
-	own, err := c.streamOptions(one[:0], opts, n, each) // before a place is taken that others would wait for
+	own, err := c.streamOptions(one[:0], opts, n, each) // before Reserve, which can have others wait
 	if err != nil {
 		return nil, err
 	}
@@ -113,8 +117,8 @@ func (c *Conn) streamOptions(own []StreamOptions, opts *OpenOptions, n int, each
 	return own, nil
 }
 
-// makeStreams makes the streams of one request, one for each of own, and writes their
-// grants to f. The connection has a place for each. Nobody else knows them yet.
+// makeStreams makes one stream for each of own, for which Reserve has made room, and adds
+// their grants to f. Nobody else knows the streams yet.
 func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions, f *frame.Frame) []*Stream {
 	n := len(own)
 	ss := make([]*Stream, n)
@@ -127,7 +131,7 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions
 		credit := c.c.Begin(&s.c.Port, &s.c, previous)
 		previous = &s.c.Port
 		window, most := 0, 0
-		if !so.NoReceive || c.caps.FixedWindow { // what comes nevertheless is let go
+		if !so.NoReceive || c.caps.FixedWindow { // what the peer sends nevertheless is dropped
 			window, most = c.c.FirstWindow(so.Window)
 		}
 		s.c.Init(&s.c, s.c.config(so, window, most, frame.Grant{Credit: credit}))
@@ -143,6 +147,7 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions
 	return ss
 }
 
+// sendOpen hands the request f to the streams' actors, which write it.
 func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, method string, opts *OpenOptions, own []StreamOptions) error {
 	f.Method, f.Metadata, f.Unary = method, opts.Metadata, opts.unary
 	first := ss[0]
@@ -176,7 +181,7 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 	return nil
 }
 
-// lifeOf is the context that bounds the life of a stream with the options so.
+// lifeOf is the context that bounds the life of a stream with options so.
 func lifeOf(ctx context.Context, opts *OpenOptions, so *StreamOptions) context.Context {
 	if opts.unary || so.Context == nil {
 		return ctx
@@ -184,8 +189,8 @@ func lifeOf(ctx context.Context, opts *OpenOptions, so *StreamOptions) context.C
 	return so.Context
 }
 
-// timeLeft is how long the streams of a request live at the longest, for the peer; 0 if
-// one has no deadline.
+// timeLeft is the time until the last deadline of the streams of a request, 0 if one of
+// them has none.
 func timeLeft(ctx context.Context, opts *OpenOptions, own []StreamOptions) time.Duration {
 	most := time.Duration(0)
 	for i := range own {

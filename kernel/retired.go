@@ -5,31 +5,32 @@ import (
 	"sync/atomic"
 )
 
-// retired is the streams of a connection that are over and still hold something:
-//   - messages that a running handler has not read. The handler reads them at its own
-//     pace, so what a peer can make us hold by resets needs a bound;
-//   - a goroutine that feeds a channel and waits for its reader. When this side closes
+// retired is the set of a connection's streams that are over and still hold something:
+//   - messages that a running handler has not read. It may read them at its own pace, so
+//     they need a bound: a peer could make us hold any number of them by resets;
+//   - a goroutine that feeds a channel, and waits for its reader. When this side closes
 //     the connection there may be no reader any more.
 type retired struct {
 	mu    sync.Mutex
-	of    map[*core]int // unread bytes that count towards the bound
-	shut  bool          // this side has closed the connection: nothing is fed any more
-	bytes atomic.Int64  // the sum of of; what was read since is found out by recount
+	of    map[*core]int // unread bytes that count towards the bound, as of the last look
+	shut  bool          // this side has closed the connection: channels are fed no more
+	bytes atomic.Int64  // the sum of of
 }
 
-// add takes c in, which is over, if it still holds something. It must come after the
-// stream has left its connection.
+// add adds c, which is over, if it still holds something. Its port must have been retired
+// before.
 func (r *retired) add(c *core) {
 	switch life := c.life.Load(); {
 	case life&lifePending != 0:
-		c.dropPending() // its offer may wait for long
+		c.dropPending() // its offer may wait for any time
 	case life == lifeServed && c.Unread() > 0, c.Feeding():
 		c.Fed()
 	}
 }
 
-// update looks at what c holds, and has it in the set while that is anything. It reports
-// whether a goroutine feeds a channel of c.
+// update looks at what c holds, and adds it to the set or removes it. It reports whether a
+// goroutine feeds a channel of c. It must follow every change of what c holds, other than
+// reading.
 func (r *retired) update(c *core) (fed bool) {
 	r.mu.Lock()
 	fed = r.look(c)
@@ -40,16 +41,16 @@ func (r *retired) update(c *core) (fed bool) {
 		c.GiveUp()
 	}
 	for _, c := range out {
-		c.actorStream.Evict("too much is unread of streams that were reset")
+		c.actorStream.Evict("too many unread bytes of streams that are over")
 	}
 	return fed
 }
 
-// look counts again what c holds. The lock is held.
+// look is update with the lock held. It evicts nothing.
 func (r *retired) look(c *core) (fed bool) {
 	fed = c.Feeding()
 	n := 0
-	if c.life.Or(lifeRetired)&^lifeRetired == lifeServed { // a handler that returns now finds the bit, and calls update
+	if c.life.Or(lifeRetired)&^lifeRetired == lifeServed { // a handler that returns now sees the bit and calls update
 		n = c.Unread()
 	}
 	r.bytes.Add(int64(n - r.of[c]))
@@ -65,14 +66,14 @@ func (r *retired) look(c *core) (fed bool) {
 	return fed
 }
 
-// excess chooses what to evict so that at most most bytes stay: the streams that hold
-// the most. The lock is held.
+// excess returns the streams to evict so that at most most bytes stay: those with the most
+// unread bytes. The lock is held.
 func (r *retired) excess(most int64) (out []*core) {
 	if r.bytes.Load() <= most {
 		return nil
 	}
 	for c := range r.of {
-		r.look(c) // it may have been read meanwhile
+		r.look(c) // some may have been read meanwhile
 	}
 	for r.bytes.Load() > most {
 		out = append(out, r.release(r.largest()))
@@ -80,7 +81,7 @@ func (r *retired) excess(most int64) (out []*core) {
 	return out
 }
 
-// largest is the stream with the most unread bytes; nil if none has any.
+// largest is the stream with the most unread bytes, or nil. The lock is held.
 func (r *retired) largest() (worst *core) {
 	most := 0
 	for c, n := range r.of {
@@ -91,14 +92,14 @@ func (r *retired) largest() (worst *core) {
 	return worst
 }
 
-// release has the unread bytes of c count no more. The lock is held.
+// release stops counting the unread bytes of c, which is to be evicted. The lock is held.
 func (r *retired) release(c *core) *core {
 	c.life.Or(lifeReleased)
 	r.look(c)
 	return c
 }
 
-// evictLargest drops what the stream with the most unread bytes holds; false if none has
+// evictLargest evicts the stream with the most unread bytes. It returns false if none has
 // any.
 func (r *retired) evictLargest() bool {
 	r.mu.Lock()
@@ -113,12 +114,12 @@ func (r *retired) evictLargest() bool {
 	if c == nil {
 		return false
 	}
-	c.actorStream.Evict("the server is out of memory for what is unread of streams that were reset")
+	c.actorStream.Evict("the server is out of memory for unread bytes of streams that are over")
 	return true
 }
 
-// endFeeding ends the goroutines that feed channels, now and from now on. What they have
-// not handed over stays for Receive.
+// endFeeding stops the goroutines that feed channels, and those that will. What was not
+// taken from the channels stays for Receive.
 func (r *retired) endFeeding() {
 	r.mu.Lock()
 	r.shut = true

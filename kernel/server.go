@@ -19,18 +19,18 @@ type Server struct {
 
 	connMu     sync.Mutex
 	conns      map[*Conn]struct{}
-	total      int // connections, those in their handshake among them
+	total      int // connections, including those in their handshake
 	perAddr    map[string]int
 	listeners  map[net.Listener]struct{}
 	handshakes map[net.Conn]struct{}
 	closing    bool
-	cut        bool          // by Close, or a drain that ran out of time
-	empty      chan struct{} // closed when closing and the last connection is gone
+	closed     bool          // by Close, or by Shutdown after its time limit
+	empty      chan struct{} // closed when the server is closing and the last connection has ended
 	budget     budget
-	watching   sync.Once
-	life       context.Context // ends with Close
-	end        context.CancelFunc
-	slots      chan struct{} // one for each handshake at once
+	measuring  sync.Once       // starts budget
+	ctx        context.Context // ends with Close
+	cancel     context.CancelFunc
+	slots      chan struct{} // holds one item for each handshake under way
 
 	counters
 }
@@ -40,19 +40,19 @@ type counters struct {
 	accepted, refused, failed, strangers, evicted atomic.Uint64
 }
 
-// Stats is what a server has counted since it began.
+// Stats is what a server has counted since it was made.
 type Stats struct {
-	Conns     int    // open now
+	Conns     int    // open connections
 	Accepted  uint64 // connections that completed their handshake
-	Refused   uint64 // connections beyond a limit
+	Refused   uint64 // connections closed at once, because of a limit
 	Failed    uint64 // handshakes that failed
-	Strangers uint64 // of them, connections that spoke none of our protocols
+	Strangers uint64 // those of Failed that spoke no known protocol
 	Panics    uint64 // handlers and hooks that panicked
-	Evicted   uint64 // streams, and connections, ended for want of memory
+	Evicted   uint64 // streams and connections ended because of Limits.Memory
 }
 
-// NewServer returns a server that is not serving yet. Nil opts are the defaults.
-// It fails with ErrLimits if an option is out of range.
+// NewServer returns a server; Serve starts it. Nil opts are the defaults. NewServer fails
+// with ErrLimits if an option is out of range.
 func NewServer(opts *ServerOptions) (*Server, error) {
 	o, err := opts.withDefaults()
 	if err != nil {
@@ -63,7 +63,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 		listeners: map[net.Listener]struct{}{}, handshakes: map[net.Conn]struct{}{},
 		empty: make(chan struct{}), slots: make(chan struct{}, min(o.Limits.MaxHandshakes, 1<<16)),
 	}
-	s.life, s.end = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	named := opts != nil && opts.Limits.MaxConns != 0
 	s.opts.Limits.MaxConns = min(o.Limits.MaxConns, descriptorBound(o.Limits.MaxConns, named))
 	s.endpoint.limits, s.endpoint.stream, s.endpoint.protocols = o.Limits, o.Stream, o.Protocols
@@ -73,29 +73,29 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	return s, nil
 }
 
-// Handle registers h for streams of method. Each runs in a goroutine of its own.
-// The stream is accepted when the handler first uses it, or returns. Returning
-// nil ends both halves in order; an error ends the sending half after what was
-// sent, with the code of a HandlerError or CodeUnknown. ctx is the stream's
-// Context. It may be called at any time; the last registration counts. It panics if
+// Handle registers h for streams of method. h runs in a goroutine for each stream; ctx is
+// the stream's Context. The stream is accepted when h first uses it, or returns. If h
+// returns nil, both halves end in order. If it returns an error, the sending half ends,
+// after what was sent, with the status that StatusOf gives.
+//
+// Handle may be called at any time and replaces an earlier handler of method. It panics if
 // h is nil.
 func (s *Server) Handle(method string, h func(ctx context.Context, s *Stream) error) {
 	s.handle(method, entry{stream: h})
 }
 
-// HandleOffer registers h for opens of method, to accept or reject. ctx is the
-// first stream's Context. The streams that it accepts live on when it returns nil,
-// and their Contexts with them; an error ends them with its code.
-// An offer that was not answered by then is rejected. It panics if h is nil.
+// HandleOffer registers h for opens of method. h accepts or rejects each; ctx is the first
+// stream's Context. If h returns nil, the accepted streams stay open and their Contexts
+// stay valid. If it returns an error, they end with the status that StatusOf gives. If h
+// has not answered the offer, it is rejected. HandleOffer panics if h is nil.
 func (s *Server) HandleOffer(method string, h func(ctx context.Context, o *Offer) error) {
 	s.handle(method, entry{offer: h})
 }
 
-// Offers returns the opens that no handler is registered for, to be accepted or
-// rejected by whoever receives them; no goroutine is made for one. It holds
-// Limits.MaxOffers; beyond it opens are refused with CodeResourceExhausted.
-// Before the first call such opens are refused with CodeUnimplemented. The
-// channel is never closed.
+// Offers returns a channel of the opens that have no registered handler. The receiver
+// accepts or rejects them. The channel holds Limits.MaxOffers; further opens are refused
+// with CodeResourceExhausted. Before the first call of Offers all such opens are refused
+// with CodeUnimplemented. Every call returns the same channel, which is never closed.
 func (s *Server) Offers() <-chan *Offer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,7 +117,7 @@ func (s *Server) Stats() Stats {
 	}
 }
 
-// Conns returns the connections that there are.
+// Conns returns the server's connections.
 func (s *Server) Conns() []*Conn {
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
@@ -131,8 +131,7 @@ func (s *Server) connsLocked() (cs []*Conn) {
 	return cs
 }
 
-// ListenAndServe listens on the TCP address addr and serves until ctx ends or
-// the server is shut down: see Serve.
+// ListenAndServe listens on the TCP address addr and calls Serve.
 func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
@@ -147,11 +146,11 @@ func (a stringAddr) Network() string { return "tcp" }
 
 func (a stringAddr) String() string { return string(a) }
 
-// Serve accepts connections from ln, which belongs to the server from now on,
-// until ctx ends (then it closes the server) or Shutdown or Close is called, and
-// returns ErrServerClosed. A listener that fails for good, or that the program has
-// closed, is returned as a ConnError; running out of descriptors or memory is not
-// that: Serve tries again. The connections that came by it live on.
+// Serve accepts connections from ln, which it takes over. After Shutdown or Close it waits
+// until all connections have ended, and returns ErrServerClosed. When ctx ends it calls
+// Close.
+// If ln fails, or the program closes it, Serve returns a ConnError, and the connections
+// stay open. While the process is out of descriptors or memory, Serve tries again.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ls, err := s.lease(ln)
 	if err != nil {
@@ -183,16 +182,16 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		}
 		if !temporary(err) {
 			s.untrack(ln)
-			go ls.end() // the loops must not stop under the connections that there are
+			go ls.end() // when the connections have ended: they need the loops
 			return &ConnError{Addr: ln.Addr(), Op: "accept", Err: err}
 		}
 		pause.sleep(ctx)
 	}
 }
 
-// A lease is the use of the event loops by a listener's connections.
+// A lease keeps the event loops running for the connections of one listener.
 type lease struct {
-	engine *conn.Engine // nil: none
+	engine *conn.Engine // nil: the connections need no loops
 	users  sync.WaitGroup
 }
 
@@ -207,7 +206,7 @@ func (s *Server) lease(ln net.Listener) (ls *lease, err error) {
 	return ls, err
 }
 
-// end waits for the connections, and gives the loops back.
+// end waits until the connections have ended, and releases the loops.
 func (ls *lease) end() {
 	ls.users.Wait()
 	if ls.engine != nil {
@@ -215,7 +214,7 @@ func (ls *lease) end() {
 	}
 }
 
-// backoffAccept grows from 10 ms to 1 s while accept fails.
+// backoffAccept is the pause while accept fails. It grows from 10 ms to 1 s.
 type backoffAccept time.Duration
 
 func (b *backoffAccept) sleep(ctx context.Context) {
@@ -236,7 +235,7 @@ func (s *Server) track(ln net.Listener) bool {
 		return false
 	}
 	s.listeners[ln] = struct{}{}
-	s.watching.Do(func() { s.budget.watch(s) })
+	s.measuring.Do(func() { s.budget.watch(s) })
 	return true
 }
 
@@ -253,7 +252,7 @@ func (s *Server) isClosing() bool {
 	return s.closing
 }
 
-// addrHost is the address without the port, for limits per address.
+// addrHost is an address without its port, for Limits.MaxConnsPerAddr.
 func addrHost(a net.Addr) string {
 	if t, ok := a.(*net.TCPAddr); ok {
 		return t.IP.String()
@@ -261,18 +260,18 @@ func addrHost(a net.Addr) string {
 	return a.String()
 }
 
-// leave uncounts one of an address. The lock is held.
-func (s *Server) leave(host string) {
+// uncount takes a connection from host out of the counts. The lock is held.
+func (s *Server) uncount(host string) {
 	s.total--
 	if s.perAddr[host]--; s.perAddr[host] <= 0 {
 		delete(s.perAddr, host)
 	}
-	s.settle()
+	s.signalIfEmpty()
 }
 
-// settle says so when the server is closing and the last connection is gone. The
-// lock is held.
-func (s *Server) settle() {
+// signalIfEmpty closes empty if the server is closing and the last connection has ended.
+// The lock is held.
+func (s *Server) signalIfEmpty() {
 	if s.closing && len(s.conns) == 0 && len(s.handshakes) == 0 {
 		select {
 		case <-s.empty:
@@ -284,27 +283,28 @@ func (s *Server) settle() {
 
 func clip(t string) string { return t[:min(len(t), 256)] }
 
-// gone uncounts a connection that has ended.
-func (s *Server) gone(c *Conn, leave func()) {
-	if err := c.err; err != nil && loud(err) {
+// connEnded takes a connection that has ended out of the server.
+func (s *Server) connEnded(c *Conn, uncount func()) {
+	if err := c.err; err != nil && worthLogging(err) {
 		s.logger.Info("sluice: connection ended", "peer", c.peer.Addr, "error", clip(err.Error()))
 	}
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
 	delete(s.conns, c)
-	leave()
+	uncount()
 }
 
-// loud tells whether a connection's end is worth a line.
-func loud(err error) bool {
+// worthLogging reports whether the end of a connection is logged.
+func worthLogging(err error) bool {
 	var ce *ConnError
 	return errors.As(err, &ce) && ce.Code != CodeOK && ce.Code != CodeConnectionLost
 }
 
-// Shutdown drains the server: it accepts no more connections, tells its clients
-// to open no more streams, refuses those that come nevertheless as not
-// processed, and waits until the open ones have ended; then it closes. When ctx
-// ends, or after Limits.Drain if it has no deadline, it closes at once and returns ctx's error.
+// Shutdown stops the server gracefully. It accepts no more connections and tells the peers
+// to open no more streams. Streams that are opened nevertheless are refused as not
+// processed. Shutdown waits until the open streams have ended and closes the connections.
+// When ctx ends, or after Limits.Drain if ctx has no deadline, it calls Close and returns
+// an error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -323,10 +323,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Close ends every connection at once, and waits until they are gone: see
-// Conn.Close. Handlers are told by their contexts, and not waited for.
+// Close closes the listeners and all connections, and waits until they have ended: see
+// Conn.Close. The Contexts of handlers end. Close does not wait for the handlers.
 func (s *Server) Close() error {
-	s.end()
+	s.cancel()
 	conns := s.stopListening(true)
 	s.connMu.Lock()
 	for nc := range s.handshakes {
@@ -340,15 +340,15 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// stopListening closes the listeners and returns the connections that there are.
-func (s *Server) stopListening(cut bool) []*Conn {
+// stopListening closes the listeners and returns the connections.
+func (s *Server) stopListening(closed bool) []*Conn {
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
-	s.closing, s.cut = true, s.cut || cut
+	s.closing, s.closed = true, s.closed || closed
 	for ln := range s.listeners {
 		_ = ln.Close()
 	}
 	clear(s.listeners)
-	s.settle()
+	s.signalIfEmpty()
 	return s.connsLocked()
 }

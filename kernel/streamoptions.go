@@ -6,35 +6,37 @@ import (
 	"time"
 )
 
-// None, where zero is the default, says zero by name.
+// None means zero in options where zero means the default.
 const None = -1
 
-// StreamOptions are one side's wishes for one stream. A nil pointer, and the
-// zero value, are the defaults.
+// StreamOptions are one side's options for one stream. A nil pointer and the zero value
+// are the defaults.
 type StreamOptions struct {
-	// Window is how many bytes the peer may send that we have not taken, each
-	// message counted with 32 bytes more. Zero starts small and grows by need
-	// to Limits.StreamWindow; a number is used from acceptance on, as far as the
-	// connection has that much left; at least 64. On brpc, where the writer
-	// chooses the window, it has no effect.
+	// Window is the receive window: how many bytes the peer may send that this side
+	// has not taken. Each message counts 32 bytes more than its length. Zero starts
+	// small and grows as needed up to Limits.StreamWindow. Another value, at least 64,
+	// applies once the stream is accepted, as far as the connection's window allows.
+	// It has no effect on protocols whose sender chooses the window (brpc).
 	Window int
-	// SendLimit is how many bytes of ours may be unread at the peer. Zero leaves
-	// that to the peer. On brpc it is the window (max_buf_size).
+	// SendLimit is how many sent bytes may be unread at the peer. Zero leaves that to
+	// the peer's window. On protocols whose sender chooses the window (brpc's
+	// max_buf_size) it is that.
 	SendLimit int
-	// InBuffer is how many messages In holds beside the mailbox, of 16 KiB in
-	// all. Zero is 16; None makes taking exact.
+	// InBuffer is the length of In's buffer, in messages; they have at most 16 KiB in
+	// all. Zero is 16. With None a message counts as taken when it is received from In.
 	InBuffer int
-	// MaxBatch is how many messages a Batch holds at most. Zero is 128.
+	// MaxBatch is the largest number of messages in a Batch. Zero is 128.
 	MaxBatch int
-	// IdleTimeout is after how long without a message Idle offers. Zero is off.
+	// IdleTimeout is the time after which Stream.Idle reports the stream as idle. Zero
+	// is never.
 	IdleTimeout time.Duration
-	// NoReceive makes the stream write-only on this side: the peer's sends get
+	// NoReceive makes the stream write-only on this side: the peer's sends fail with
 	// ErrNotReadable.
 	NoReceive bool
-	// Context bounds the life of a stream that is opened, and is the parent of its
-	// Context. Nil is the context given to Open; where it is another, that one bounds
-	// the opening alone. Only the side that opens can set it: Accept, and a server's
-	// options, fail with ErrLimits. It has no effect on a Call.
+	// Context bounds the stream's life and is the parent of its Context. The context
+	// given to Open then bounds the opening alone. Nil is the context given to Open.
+	// Only the opening side can set it: Accept and NewServer fail with ErrLimits. It has
+	// no effect on a Call.
 	Context context.Context
 }
 
@@ -44,7 +46,7 @@ const (
 	maxInBuffer     = 1 << 16
 )
 
-// Validate tells whether an option is out of range: ErrLimits.
+// Validate returns ErrLimits if an option is out of range, or nil.
 func (o *StreamOptions) Validate() error {
 	_, err := o.withDefaults()
 	return err
@@ -70,7 +72,7 @@ func (o *StreamOptions) withDefaults() (StreamOptions, error) {
 	return r, nil
 }
 
-// over completes o with what it leaves zero from base.
+// over returns o with base's value where o's is zero.
 func (o StreamOptions) over(base *StreamOptions) StreamOptions {
 	if o == (StreamOptions{}) {
 		return *base

@@ -10,32 +10,32 @@ import (
 	"github.com/sluicerpc/sluice/internal/timers"
 )
 
-// children are the connections that belong to one, their parent, and end with it: those
-// of dedicated streams and, where every stream has a connection of its own
-// (frame.Caps.StreamsByID), those of its streams. There, calls on the parent name the
-// streams by number.
+// children are the connections that belong to one connection, their parent, and end with
+// it. A dedicated stream's connection is a child. Where every stream has a connection of
+// its own (frame.Caps.StreamsByID), each of these is one too, and calls on the parent name
+// the streams by number.
 type children struct {
-	id uint64 // of the parent, which both sides know; 0: it has none
+	id uint64 // the parent's, which both sides know; 0: it has none
 
 	mu       sync.Mutex
 	of       map[uint64]*child // by number, those that are being set up among them
-	last     uint64            // the last number given to a child that has none on the wire
+	last     uint64            // the number given to a child last, where the protocol gives none
 	over     bool              // the parent has ended
 	draining bool              // no new call will name a stream
-	opening  int               // streams that this side is about to open
-	served   int               // children whose streams functions serve, ended ones among them
+	opening  int               // streams that this side has reserved room for
+	served   int               // children whose streams functions serve, ended ones included
 }
 
-// A child is what its parent knows of it. The lock of the parent's children owns it.
+// A child is a parent's entry for one child. The lock of children owns it.
 type child struct {
 	conn    *Conn         // nil while a client is setting it up
 	arrived chan struct{} // closed when stream is known, or never will be; nil: no call can name it here
 	stream  *Stream       // for the call that names it
-	claimed bool          // by a call, or nobody can any more
+	claimed bool          // by a call; or the child has ended
 	holds   bool          // it keeps its parent from being idle or drained
 	opened  bool          // this side has opened its streams
 	serving int           // functions that serve its stream
-	grace   timers.Timer  // until it is failed, when its parent has ended
+	grace   timers.Timer  // see childGrace
 }
 
 var (
@@ -43,11 +43,11 @@ var (
 	errTwice    = errors.New("stream number already in use")
 )
 
-// childGrace is how long a child lives on whose parent the peer has closed. A peer that
-// closes all its connections at once has sent all that it had to say on each.
+// childGrace is how long a child is read on after the peer has closed its parent. A peer
+// that closes all connections at once may have sent data and ends on each before.
 const childGrace = time.Second
 
-// adopt makes k, which was just made, the child of c with a number.
+// adopt makes k, which is new, a child of c. number is the one that the protocol gave it.
 func (c *Conn) adopt(k *Conn, number uint64) error {
 	f := &c.children
 	f.mu.Lock()
@@ -91,7 +91,7 @@ func (k *child) hold() {
 	}
 }
 
-// unhold takes it back. It returns what to call when the lock is free: that may end the
+// unhold undoes hold. It returns a function to call without the lock: it may end the
 // parent.
 func (k *child) unhold() func() {
 	if !k.holds {
@@ -101,8 +101,7 @@ func (k *child) unhold() func() {
 	return k.conn.parent.c.Unhold
 }
 
-// reserve makes room for n more streams of which each has a connection, if there may be
-// most. A connection whose streams are over does not count.
+// reserve makes room for n more children if at most most may have open streams.
 func (f *children) reserve(n, most int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -143,8 +142,8 @@ func (f *children) open() (n int) {
 	return n
 }
 
-// remove forgets the child with a number; k is nil while it is being set up. A stream
-// that no call has claimed is dropped: nobody will read what it holds.
+// remove removes the child with a number, if it is k or still being set up. What an
+// unclaimed stream holds is dropped: nobody will read it.
 func (f *children) remove(number uint64, k *Conn) {
 	f.mu.Lock()
 	entry := f.of[number]
@@ -168,8 +167,8 @@ func (f *children) remove(number uint64, k *Conn) {
 }
 
 // drain ends the connection in order: see conn.Conn.Drain. It does not wait for streams
-// that no call has named, for none will: a call that is under way and does is waited for
-// itself.
+// that no call has claimed. No new call can; a call that is under way may, and is waited
+// for.
 func (c *Conn) drain() {
 	f := &c.children
 	var unhold []func()
@@ -198,14 +197,13 @@ func (c *Conn) leaveParent() {
 	}
 }
 
-// endChildren is called when the connection has ended: its children end with it. Where
-// the peer has closed it, what the peer has sent on a child before may still be on its
-// way, and is read for a while.
+// endChildren is called when the connection has ended. Its children end too: at once, or
+// after childGrace if the peer has closed the connection or the network has failed.
 func (c *Conn) endChildren() {
 	shut := c.retired.isShut()
 	var ce *ConnError
 	known := errors.As(c.err, &ce)
-	told := known && ce.Remote && ce.Code == CodeOK // drained, or idle: the peer ends the children in order itself
+	told := known && ce.Remote && ce.Code == CodeOK // drained, or idle: the peer ends the children too, in order
 	lost := known && ce.Code == CodeConnectionLost && !shut
 	f := &c.children
 	f.mu.Lock()
@@ -215,7 +213,7 @@ func (c *Conn) endChildren() {
 		switch {
 		case k.conn == nil || told:
 		case lost:
-			c.endpoint.timers.Set(&k.grace, (*orphan)(k.conn), time.Now().Add(childGrace))
+			c.endpoint.timers.Set(&k.grace, (*graceTimer)(k.conn), time.Now().Add(childGrace))
 		default:
 			now = append(now, k.conn)
 		}
@@ -233,8 +231,8 @@ func (c *Conn) failWithParent() {
 	c.c.Fail("close", frame.CodeConnectionLost, fmt.Errorf("the connection that it belongs to has ended: %w", c.parent.err))
 }
 
-// An orphan is a child whose parent the peer has closed.
-type orphan Conn
+// graceTimer is a Conn as the owner of its entry's timer.
+type graceTimer Conn
 
-// Expire implements timers.Owner: its time is over.
-func (o *orphan) Expire(*timers.Timer, time.Time) { (*Conn)(o).failWithParent() }
+// Expire implements timers.Owner: childGrace is over.
+func (g *graceTimer) Expire(*timers.Timer, time.Time) { (*Conn)(g).failWithParent() }

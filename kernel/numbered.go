@@ -13,7 +13,7 @@ import (
 // child of the one with the calls, and a call names a stream by number
 // (frame.Caps.StreamsByID).
 
-// errNoStream is why a call can't have the stream that it names.
+// errNoStream is the error of a call that names a stream which it can't have.
 var errNoStream = errors.New("no such stream, or another call has it")
 
 func (ep *endpoint) addParent(c *Conn) {
@@ -40,8 +40,8 @@ func (ep *endpoint) removeParent(c *Conn) {
 	}
 }
 
-// parentOf returns a connection by its number or, if it is not there, what is
-// closed when another one comes.
+// parentOf returns the connection with a number. If there is none it returns a channel that
+// is closed when parents gets a new one.
 func (ep *endpoint) parentOf(id uint64) (*Conn, <-chan struct{}) {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
@@ -54,9 +54,9 @@ func (ep *endpoint) parentOf(id uint64) (*Conn, <-chan struct{}) {
 	return nil, ep.parentAdded
 }
 
-// expect notes that a client is setting up a connection for the stream with a number,
-// which belongs to the connection parent, and returns what takes that back. The parent
-// may be so new that it is not known yet: it is waited for.
+// expect adds a child that a client is setting up to the connection with the number parent,
+// and returns a function that removes it again. It waits for a parent that is not known
+// yet, until ctx ends.
 func (ep *endpoint) expect(ctx context.Context, parent, number uint64) (undo func(), err error) {
 	for {
 		c, added := ep.parentOf(parent)
@@ -72,8 +72,8 @@ func (ep *endpoint) expect(ctx context.Context, parent, number uint64) (undo fun
 	}
 }
 
-// connsPerStream is how many connections of streams a server takes for each stream that
-// it allows: one whose stream is over for its client ends a little later.
+// connsPerStream is how many children a server takes for each stream that it allows: a
+// connection ends later than its stream does for the client.
 const connsPerStream = 4
 
 func (f *children) expect(number uint64, most int) error {
@@ -89,12 +89,12 @@ func (f *children) expect(number uint64, most int) error {
 	return nil
 }
 
-// acceptUnclaimed accepts the stream that a connection is there for. It waits for the
-// call that names it.
+// acceptUnclaimed accepts the one stream of a child, which then waits for the call that
+// names it.
 func (c *Conn) acceptUnclaimed(f *frame.Frame) *conn.Refusal {
 	s, err := c.offer(f).Accept(Message{}, nil)
 	if err != nil {
-		return nil // the peer has given it up already
+		return nil // it has ended already
 	}
 	siblings := &c.parent.children
 	siblings.mu.Lock()
@@ -106,8 +106,8 @@ func (c *Conn) acceptUnclaimed(f *frame.Frame) *conn.Refusal {
 	return nil
 }
 
-// CallRef is how a call names the stream where Caps.StreamsByID says that calls do:
-// by the number id, in a call on the connection on. Elsewhere on is nil.
+// CallRef returns how a call names the stream where Caps.StreamsByID holds: by the number
+// id, in a call on the connection on. On other protocols on is nil.
 func (s *Stream) CallRef() (on *Conn, id uint64) {
 	if c := s.c.conn; c.isOneStream() {
 		return c.parent, c.number
@@ -115,10 +115,10 @@ func (s *Stream) CallRef() (on *Conn, id uint64) {
 	return nil, 0
 }
 
-// TakeStream takes the stream that a call on c names as id: what CallRef gives on the
-// other side. Each can be taken once. A stream whose connection is still being set up
-// is waited for, until ctx ends. It fails with ErrTooManyStreams where four times
-// Limits.MaxStreams are being served, and if there is no such stream.
+// TakeStream returns the stream that a call on c names as id, which is CallRef's on the
+// other side. Each stream can be taken once. If the stream's connection is still being set
+// up, TakeStream waits for it until ctx ends. It fails if there is no such stream, and with
+// ErrTooManyStreams if four times Limits.MaxStreams streams are being served.
 func (c *Conn) TakeStream(ctx context.Context, id uint64) (*Stream, error) {
 	f := &c.children
 	f.mu.Lock()
@@ -145,8 +145,8 @@ func (c *Conn) TakeStream(ctx context.Context, id uint64) (*Stream, error) {
 	return k.stream, nil
 }
 
-// serving counts n more functions that serve the stream that the connection is there
-// for. They are no handlers of the parent: calls must not wait for streams that last.
+// serving counts n more functions that serve the connection's one stream. They don't count
+// as handlers of the parent: its calls must not wait for streams that stay open.
 func (c *Conn) serving(n int) {
 	if !c.isOneStream() || c.child == nil {
 		return

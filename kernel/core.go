@@ -37,6 +37,12 @@ const (
 	lifeServed               // its handler has begun
 	lifeReleased             // its handler has returned, or its messages were evicted
 	lifeRetired              // it is in the connection's set of retired streams
+
+	lifeHolds        // see holdOutput
+	lifeAsksUrgently // Ready(true) was called meanwhile
+	lifeAsks         // Ready(false) was called meanwhile
+
+	lifeOfHandler = lifePending | lifeServed | lifeReleased
 )
 
 // extra is what only some streams need.
@@ -59,6 +65,35 @@ func (c *core) more() *extra {
 	}
 	c.x.CompareAndSwap(nil, &extra{})
 	return c.x.Load()
+}
+
+// holdOutput delays calls of Ready until releaseOutput, so that what the stream has to
+// write meanwhile is written at once.
+func (c *core) holdOutput() { c.life.Or(lifeHolds) }
+
+func (c *core) releaseOutput() {
+	asked := c.life.And(^uint32(lifeHolds | lifeAsksUrgently | lifeAsks))
+	if asked&lifeAsksUrgently != 0 {
+		c.Port.Ready(true)
+	}
+	if asked&lifeAsks != 0 {
+		c.Port.Ready(false)
+	}
+}
+
+// Ready implements actor.Link.
+func (c *core) Ready(urgent bool) {
+	if c.life.Load()&lifeHolds != 0 {
+		ask := uint32(lifeAsks)
+		if urgent {
+			ask = lifeAsksUrgently
+		}
+		if c.life.Or(ask)&lifeHolds != 0 {
+			return
+		}
+		c.life.And(^ask) // releaseOutput was faster
+	}
+	c.Port.Ready(urgent)
 }
 
 // Evict implements conn.Stream.

@@ -23,7 +23,7 @@ func (r *retired) add(c *core) {
 	switch life := c.life.Load(); {
 	case life&lifePending != 0:
 		c.dropPending() // its offer may wait for any time
-	case life == lifeServed && c.Unread() > 0, c.Feeding():
+	case life&lifeOfHandler == lifeServed && c.Unread() > 0, c.Feeding():
 		c.Fed()
 	}
 }
@@ -50,7 +50,7 @@ func (r *retired) update(c *core) (fed bool) {
 func (r *retired) look(c *core) (fed bool) {
 	fed = c.Feeding()
 	n := 0
-	if c.life.Or(lifeRetired)&^lifeRetired == lifeServed { // a handler that returns now sees the bit and calls update
+	if c.life.Or(lifeRetired)&lifeOfHandler == lifeServed { // a handler that returns now sees the bit and calls update
 		n = c.Unread()
 	}
 	r.bytes.Add(int64(n - r.of[c]))

@@ -7,7 +7,11 @@ import "context"
 // Either comes after everything that was sent. What is unread is dropped. Finish does not
 // wait.
 func (s *Stream) Finish(err error) {
-	s.accept()
+	if o := s.c.acceptOnUse.Load(); o != nil { // one write has the acceptance and the end
+		s.c.holdOutput()
+		defer s.c.releaseOutput()
+		o.acceptOnUse(s)
+	}
 	code, reason := StatusOf(err)
 	s.c.Finish(code, reason, s.c.trailer())
 }

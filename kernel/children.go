@@ -49,37 +49,37 @@ const childGrace = time.Second
 
 // adopt makes k, which is new, a child of c. number is the one that the protocol gave it.
 func (c *Conn) adopt(k *Conn, number uint64) error {
-	f := &c.children
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	cs := &c.children
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
 	if !c.caps.StreamsByID {
-		f.last++
-		number = f.last
+		cs.last++
+		number = cs.last
 	}
 	k.parent, k.number = c, number
-	entry := f.of[number]
+	entry := cs.of[number]
 	switch {
-	case f.over:
+	case cs.over:
 		return errNoParent
 	case entry == nil:
-		entry = f.add(number)
+		entry = cs.add(number)
 	case entry.conn != nil: // a server that gives a number twice
 		return errTwice
 	}
 	entry.conn, k.child = k, entry
-	if c.caps.StreamsByID && !f.draining { // else no call can name its stream
+	if c.caps.StreamsByID && !cs.draining { // else no call can name its stream
 		entry.hold()
 	}
 	return nil
 }
 
 // add makes an entry. The lock is held.
-func (f *children) add(number uint64) *child {
-	if f.of == nil {
-		f.of = map[uint64]*child{}
+func (cs *children) add(number uint64) *child {
+	if cs.of == nil {
+		cs.of = map[uint64]*child{}
 	}
 	entry := &child{}
-	f.of[number] = entry
+	cs.of[number] = entry
 	return entry
 }
 
@@ -102,39 +102,39 @@ func (k *child) unhold() func() {
 }
 
 // reserve makes room for n more children if at most most may have open streams.
-func (f *children) reserve(n, most int) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (cs *children) reserve(n, most int) error {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
 	switch {
-	case f.over:
+	case cs.over:
 		return errNoParent
-	case len(f.of)+f.opening+n > most && f.open()+f.opening+n > most: // the first is quick, and counts too many
+	case len(cs.of)+cs.opening+n > most && cs.open()+cs.opening+n > most: // the first is quick, and counts too many
 		return fmt.Errorf("%w: %d", ErrTooManyStreams, most)
 	}
-	f.opening += n
+	cs.opening += n
 	return nil
 }
 
 // opened follows reserve, for one of the n: its stream is open on k.
-func (f *children) opened(k *Conn) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.opening--
+func (cs *children) opened(k *Conn) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.opening--
 	if k.child != nil {
 		k.child.opened = true
 	}
 }
 
 // unreserve follows reserve, for n that could not be opened.
-func (f *children) unreserve(n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.opening -= n
+func (cs *children) unreserve(n int) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.opening -= n
 }
 
 // open is how many streams are open. The lock is held.
-func (f *children) open() (n int) {
-	for _, k := range f.of {
+func (cs *children) open() (n int) {
+	for _, k := range cs.of {
 		if k.opened && k.conn.c.Streams() > 0 {
 			n++
 		}
@@ -144,18 +144,18 @@ func (f *children) open() (n int) {
 
 // remove removes the child with a number, if it is k or still being set up. What an
 // unclaimed stream holds is dropped: nobody will read it.
-func (f *children) remove(number uint64, k *Conn) {
-	f.mu.Lock()
-	entry := f.of[number]
+func (cs *children) remove(number uint64, k *Conn) {
+	cs.mu.Lock()
+	entry := cs.of[number]
 	if entry == nil || entry.conn != nil && entry.conn != k {
-		f.mu.Unlock()
+		cs.mu.Unlock()
 		return
 	}
-	delete(f.of, number)
+	delete(cs.of, number)
 	unhold := entry.unhold()
 	unclaimed := entry.arrived != nil && !entry.claimed
 	entry.claimed = true
-	f.mu.Unlock()
+	cs.mu.Unlock()
 	unhold()
 	switch {
 	case !unclaimed:
@@ -170,16 +170,16 @@ func (f *children) remove(number uint64, k *Conn) {
 // that no call has claimed. No new call can; a call that is under way may, and is waited
 // for.
 func (c *Conn) drain() {
-	f := &c.children
+	cs := &c.children
 	var unhold []func()
-	f.mu.Lock()
-	f.draining = true
-	for _, k := range f.of {
+	cs.mu.Lock()
+	cs.draining = true
+	for _, k := range cs.of {
 		if k.conn != nil && k.arrived != nil && !k.claimed {
 			unhold = append(unhold, k.unhold())
 		}
 	}
-	f.mu.Unlock()
+	cs.mu.Unlock()
 	for _, u := range unhold {
 		u()
 	}
@@ -205,11 +205,11 @@ func (c *Conn) endChildren() {
 	known := errors.As(c.err, &ce)
 	told := known && ce.Remote && ce.Code == CodeOK // drained, or idle: the peer ends the children too, in order
 	lost := known && ce.Code == CodeConnectionLost && !shut
-	f := &c.children
-	f.mu.Lock()
-	f.over = true
+	cs := &c.children
+	cs.mu.Lock()
+	cs.over = true
 	var now []*Conn
-	for _, k := range f.of {
+	for _, k := range cs.of {
 		switch {
 		case k.conn == nil || told:
 		case lost:
@@ -218,7 +218,7 @@ func (c *Conn) endChildren() {
 			now = append(now, k.conn)
 		}
 	}
-	f.mu.Unlock()
+	cs.mu.Unlock()
 	for _, k := range now {
 		if shut {
 			k.retired.endFeeding()

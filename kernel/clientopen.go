@@ -244,22 +244,22 @@ func (c *Client) openChildren(ctx context.Context, k *Conn, method string, opts 
 	case n < 1 || n > k.caps.MaxGroup:
 		return nil, errGroup(n, k.caps.MaxGroup)
 	}
-	f := &k.children
-	if err := f.reserve(n, c.limits.MaxStreams); err != nil {
+	cs := &k.children
+	if err := cs.reserve(n, c.limits.MaxStreams); err != nil {
 		return nil, fmt.Errorf("sluice: open at %s: %w", c.target, err)
 	}
 	ss := make([]*Stream, 0, n)
 	for i := range n {
 		s, err := c.openChild(ctx, k, opts, each, i)
 		if err != nil {
-			f.unreserve(n - i)
+			cs.unreserve(n - i)
 			c.changed()
 			for _, s := range ss {
 				s.Abort(CodeCancelled, "another stream of the same open failed")
 			}
 			return nil, err
 		}
-		f.opened(s.c.conn)
+		cs.opened(s.c.conn)
 		ss = append(ss, s)
 	}
 	return ss, nil

@@ -61,8 +61,8 @@ func (ep *endpoint) expect(ctx context.Context, parent, number uint64) (undo fun
 	for {
 		c, added := ep.parentOf(parent)
 		if c != nil {
-			f := &c.children
-			return func() { f.remove(number, nil) }, f.expect(number, ep.limits.MaxStreams)
+			cs := &c.children
+			return func() { cs.remove(number, nil) }, cs.expect(number, ep.limits.MaxStreams)
 		}
 		select {
 		case <-added:
@@ -76,16 +76,16 @@ func (ep *endpoint) expect(ctx context.Context, parent, number uint64) (undo fun
 // connection ends later than its stream does for the client.
 const connsPerStream = 4
 
-func (f *children) expect(number uint64, most int) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (cs *children) expect(number uint64, most int) error {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
 	switch {
-	case f.over:
+	case cs.over:
 		return errNoParent
-	case len(f.of) >= connsPerStream*most:
-		return &frame.Refused{Code: CodeRefused, Reason: fmt.Sprintf("%d streams are open", len(f.of)), Cause: ErrTooManyStreams}
+	case len(cs.of) >= connsPerStream*most:
+		return &frame.Refused{Code: CodeRefused, Reason: fmt.Sprintf("%d streams are open", len(cs.of)), Cause: ErrTooManyStreams}
 	}
-	f.add(number).arrived = make(chan struct{})
+	cs.add(number).arrived = make(chan struct{})
 	return nil
 }
 
@@ -120,10 +120,10 @@ func (s *Stream) CallRef() (on *Conn, id uint64) {
 // up, TakeStream waits for it until ctx ends. It fails if there is no such stream, and with
 // ErrTooManyStreams if four times Limits.MaxStreams streams are being served.
 func (c *Conn) TakeStream(ctx context.Context, id uint64) (*Stream, error) {
-	f := &c.children
-	f.mu.Lock()
-	k := f.of[id]
-	f.mu.Unlock()
+	cs := &c.children
+	cs.mu.Lock()
+	k := cs.of[id]
+	cs.mu.Unlock()
 	if k == nil || k.arrived == nil {
 		return nil, errNoStream
 	}
@@ -132,12 +132,12 @@ func (c *Conn) TakeStream(ctx context.Context, id uint64) (*Stream, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
 	if k.claimed { // another call was faster, or the stream is gone
 		return nil, errNoStream
 	}
-	if most := c.endpoint.limits.MaxStreams; f.served >= connsPerStream*most {
+	if most := c.endpoint.limits.MaxStreams; cs.served >= connsPerStream*most {
 		return nil, fmt.Errorf("%w: %d, or functions still serve those that have ended", ErrTooManyStreams, most)
 	}
 	k.claimed = true

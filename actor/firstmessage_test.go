@@ -44,7 +44,7 @@ func TestARequestIsUnreadUntilItIsTaken(t *testing.T) {
 		told := 0
 		s.OnRequest(func() { told++ })
 		come(s)
-		if held, _ := s.Held(); told != 1 || held < 600 {
+		if held, _ := s.ReadProgress(); told != 1 || held < 600 {
 			t.Errorf("%s: told %d times, %d bytes are held", name, told, held)
 		}
 		m := s.Request()
@@ -52,7 +52,7 @@ func TestARequestIsUnreadUntilItIsTaken(t *testing.T) {
 			t.Errorf("%s: a request of %d bytes", name, m.Len())
 		}
 		m.Release()
-		if held, _ := s.Held(); held != 132 {
+		if held, _ := s.ReadProgress(); held != 132 {
 			t.Errorf("%s: %d bytes are held after the request was taken", name, held)
 		}
 		if taken, reserve := l.owed(); taken != 532 || reserve != 0 {
@@ -87,7 +87,7 @@ func TestRepliesAndEndsAreKept(t *testing.T) {
 	s, l := receiver()
 	s.Accepted(pool.Message{}, nil, frame.Grant{Credit: 100}, true)
 	arrive(t, s, 500, 100)
-	if held, _ := s.Held(); held != 132 || l.kept != 500 {
+	if held, _ := s.ReadProgress(); held != 132 || l.kept != 500 {
 		t.Errorf("%d bytes are held, %d kept", held, l.kept)
 	}
 	m, _, err := s.Answer(t.Context())

@@ -95,7 +95,7 @@ func TestWhoTakesACompressedMessageGetsWhatItHolds(t *testing.T) {
 					}
 				}
 				// The fragments have returned their credit, and hold their memory.
-				if held, _ := s.Held(); held != 5+3+3+7+4*overhead+3 {
+				if held, _ := s.ReadProgress(); held != 5+3+3+7+4*overhead+3 {
 					t.Errorf("%d bytes wait, not what the wire has brought", held)
 				}
 				var r reading

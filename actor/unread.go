@@ -183,9 +183,9 @@ func (s *Stream) shrink(n int) {
 	s.win.size, p.to = n, int32(n)
 }
 
-// Held returns how many bytes are unread, memory reserved for fragments included, and how
+// ReadProgress returns how many bytes are unread, memory reserved for fragments included, and how
 // many were ever taken. A message that waits for a reader of In or Batches is unread.
-func (s *Stream) Held() (int, uint64) {
+func (s *Stream) ReadProgress() (int, uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := int(s.win.recvd - s.win.taken)

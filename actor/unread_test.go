@@ -24,7 +24,7 @@ func TestWhoTakesFromInMayCutAtOnce(t *testing.T) {
 		}()
 		arrive(t, s, 500)
 		<-done
-		if held, _ := s.Held(); held != 0 {
+		if held, _ := s.ReadProgress(); held != 0 {
 			t.Fatalf("run %d: all is taken, and %d bytes count as unread", i, held)
 		}
 	}
@@ -95,7 +95,7 @@ func TestAMessageInFragmentsIsUnreadWhenItsStreamIsOver(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if held, _ := s.Held(); held < n {
+				if held, _ := s.ReadProgress(); held < n {
 					t.Fatalf("%d bytes are held of %d", held, n)
 				}
 				c.before(s)

@@ -6,24 +6,18 @@ import (
 	"github.com/sluicerpc/sluice/internal/timers"
 )
 
-// budget watches how much memory a server's connections hold, and takes steps
-// as it comes near the limit: it accepts no more connections, refuses streams,
-// resets the largest holders.
+// budgetLook is how often the memory is measured.
+const budgetLook = 100 * time.Millisecond
+
+// budget measures how much memory a server's connections hold. As that comes near
+// Limits.Memory, the server first accepts no more connections, then refuses streams, and
+// then resets those that hold the most.
 type budget struct {
 	s     *Server
 	timer timers.Timer
 }
 
-// The steps, in percent of Limits.Memory.
-const (
-	stopAccepting = 85
-	stopOpening   = 90
-	stopHolding   = 95
-
-	budgetLook = 100 * time.Millisecond
-)
-
-// watch begins, if there is a limit.
+// watch starts the measuring, if there is a limit.
 func (b *budget) watch(s *Server) {
 	if b.s = s; s.limits.Memory != Unlimited {
 		s.timers.Set(&b.timer, b, time.Now().Add(budgetLook))
@@ -33,31 +27,32 @@ func (b *budget) watch(s *Server) {
 // Expire implements timers.Owner.
 func (b *budget) Expire(_ *timers.Timer, now time.Time) {
 	s := b.s
-	s.pressure.Store(b.look())
+	s.pressure.Store(b.measure())
 	if !s.isOver() {
 		s.timers.Set(&b.timer, b, now.Add(budgetLook))
 	}
 }
 
-// look measures, and evicts until the measure is below the last step.
-func (b *budget) look() int64 {
+// measure returns the memory held in percent of the limit. It evicts until that is below
+// stopHolding.
+func (b *budget) measure() int64 {
 	for {
 		held, worst := b.s.held()
 		percent := held * 100 / int64(b.s.limits.Memory)
-		if percent < stopHolding || worst == nil || !worst.left.evictLargest() && !worst.c.EvictLargest() {
+		if percent < stopHolding || worst == nil || !worst.retired.evictLargest() && !worst.c.EvictLargest() {
 			return percent
 		}
 		b.s.evicted.Add(1)
 	}
 }
 
-// held sums what the connections hold, and finds the one that holds the most.
+// held returns what all connections hold, and the connection that holds the most.
 func (s *Server) held() (total int64, worst *Conn) {
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
 	most := -1
 	for c := range s.conns {
-		n := c.c.MemoryUse() + int(c.left.bytes.Load())
+		n := c.c.MemoryUse() + int(c.retired.bytes.Load())
 		total += int64(n)
 		if n > most {
 			worst, most = c, n
@@ -66,7 +61,7 @@ func (s *Server) held() (total int64, worst *Conn) {
 	return total, worst
 }
 
-// isOver tells whether the server has shut down.
+// isOver reports whether the server has shut down.
 func (s *Server) isOver() bool {
 	select {
 	case <-s.empty:

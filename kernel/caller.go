@@ -7,9 +7,9 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// A Caller makes calls and opens streams. A *Client and a *Conn are Callers, and a
-// program can wrap one, in a type that == compares, such as a pointer: a sink of package
-// rpc belongs to the Caller that it was made for.
+// A Caller makes calls and opens streams. A *Client and a *Conn are Callers. A program can
+// wrap one in a type of its own, which must be comparable, such as a pointer: a sink of
+// package rpc works with the Caller that it was made for.
 type Caller interface {
 	// Open opens a stream: see Conn.Open.
 	Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error)
@@ -29,6 +29,6 @@ var (
 	_ Caller = (*Conn)(nil)
 )
 
-// Verb is the method that number n stands for, where a protocol has numbers for
-// names, as Seastar has: "#7".
+// Verb is the method with number n, such as "#7", on protocols whose methods are numbers
+// (Seastar's).
 func Verb(n uint64) string { return "#" + strconv.FormatUint(n, 10) }

@@ -4,7 +4,7 @@ import "github.com/sluicerpc/sluice/frame"
 
 // A Code says why a stream or a connection ended. Numbers 0 to 16 are gRPC's
 // status codes, 64 to 255 are the kernel's own, and from FirstAppCode on they
-// are the application's. A number that this program does not know is kept.
+// are the application's. Numbers that this program does not know are kept.
 type Code = frame.Code
 
 // Metadata is an ordered list of keys and values that travels with an open, an
@@ -16,8 +16,8 @@ type Metadata = frame.Metadata
 // A Field is one key and value of Metadata.
 type Field = frame.Field
 
-// A Protocol is one wire that a server can tell from others by a connection's
-// first bytes, and that a client can choose by its name.
+// A Protocol is one that a server can tell from others by a connection's first bytes, and
+// that a client can choose by its name.
 type Protocol = frame.Protocol
 
 // FirstAppCode is the first code that applications may define.
@@ -48,10 +48,10 @@ const (
 const (
 	CodeProtocol         = frame.CodeProtocol         // the peer broke a rule of the wire
 	CodeFlowControl      = frame.CodeFlowControl      // more was sent than there was credit for
-	CodeFrameSize        = frame.CodeFrameSize        // a length that its kind of frame can't have
+	CodeFrameSize        = frame.CodeFrameSize        // a length that this kind of frame can't have
 	CodeStreamState      = frame.CodeStreamState      // a frame that the stream's state does not allow
 	CodeChecksum         = frame.CodeChecksum         // bytes were changed on the way
-	CodeCalm             = frame.CodeCalm             // a peer that costs more than it should
+	CodeCalm             = frame.CodeCalm             // the peer causes too much work
 	CodeTooLarge         = frame.CodeTooLarge         // a message or metadata beyond the limit
 	CodeVersion          = frame.CodeVersion          // no common version
 	CodeHandshakeTimeout = frame.CodeHandshakeTimeout // the handshake took too long

@@ -13,33 +13,50 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// core joins a stream's actor to its place in the connection. It is what the
-// connection sees of a stream (conn.Stream), and, through the port, what the
-// actor sees of the connection (actor.Link).
+// actorStream lets core embed an actor.Stream in a field that is not exported.
+type actorStream = actor.Stream
+
+// core joins a stream's actor to its connection. The connection sees it as a conn.Stream,
+// most of whose methods are the actor's own. The actor sees it as an actor.Link, most of
+// whose methods are the port's.
 type core struct {
 	conn.Port
-	a      actor.Stream
-	conn   *Conn
-	method string
-	opener bool
-	unary  bool          // a call: one message each way
-	served atomic.Uint32 // isServed and what follows it: see leftovers
-	x      atomic.Pointer[extra]
-	lazy   atomic.Pointer[Offer] // to be answered by the stream's first use
+	actorStream
+	conn        *Conn
+	method      string
+	opener      bool
+	unary       bool          // a call: one message each way
+	life        atomic.Uint32 // see lifePending
+	x           atomic.Pointer[extra]
+	acceptOnUse atomic.Pointer[Offer] // the first use of the stream accepts it
 }
 
-// extra is what few streams have.
+// The life of an offered stream, as bits of core.life.
+const (
+	lifePending  = 1 << iota // nobody has looked at its offer yet
+	lifeServed               // its handler has begun
+	lifeReleased             // its handler has returned, or its messages were evicted
+	lifeRetired              // it is in the connection's set of retired streams
+
+	lifeHolds        // see holdOutput
+	lifeAsksUrgently // Ready(true) was called meanwhile
+	lifeAsks         // Ready(false) was called meanwhile
+
+	lifeOfHandler = lifePending | lifeServed | lifeReleased
+)
+
+// extra is what only some streams need.
 type extra struct {
-	request  Message
-	metadata Metadata
-	trailer  atomic.Pointer[Metadata]
-	parent   context.Context
-	deadline time.Time
-	outlived atomic.Bool // the deadline is none any more
-	timer    timers.Timer
-	stop     atomic.Pointer[func() bool] // of the watch on the parent
-	mates    []*core                     // opened by the same request
-	offer    atomic.Pointer[Offer]       // that has the request, until somebody looks at it
+	request     Message
+	metadata    Metadata
+	trailer     atomic.Pointer[Metadata]
+	parent      context.Context
+	deadline    time.Time
+	deadlineOff atomic.Bool // the deadline no longer applies
+	timer       timers.Timer
+	unwatch     atomic.Pointer[func() bool] // stops watching parent
+	siblings    []*core                     // all streams of the same request
+	offer       atomic.Pointer[Offer]       // whose request nobody has looked at
 }
 
 func (c *core) more() *extra {
@@ -50,30 +67,39 @@ func (c *core) more() *extra {
 	return c.x.Load()
 }
 
-// Deliver implements conn.Stream.
-func (c *core) Deliver(run *pool.Queue, now time.Time) error { return c.a.Deliver(run, now) }
+// holdOutput delays calls of Ready until releaseOutput, so that what the stream has to
+// write meanwhile is written at once.
+func (c *core) holdOutput() { c.life.Or(lifeHolds) }
 
-// Fragment implements conn.Stream.
-func (c *core) Fragment(f *frame.Frame, now time.Time) error { return c.a.Fragment(f, now) }
-
-// Fill implements conn.Stream.
-func (c *core) Fill(sess frame.Session, o *frame.Out, most int, data bool) (int, bool) {
-	return c.a.Fill(sess, o, most, data)
+func (c *core) releaseOutput() {
+	asked := c.life.And(^uint32(lifeHolds | lifeAsksUrgently | lifeAsks))
+	if asked&lifeAsksUrgently != 0 {
+		c.Port.Ready(true)
+	}
+	if asked&lifeAsks != 0 {
+		c.Port.Ready(false)
+	}
 }
 
-// RoomFree implements conn.Stream.
-func (c *core) RoomFree() { c.a.RoomFree() }
-
-// RoomGone implements conn.Stream.
-func (c *core) RoomGone() { c.a.RoomGone() }
-
-// ReadProgress implements conn.Stream.
-func (c *core) ReadProgress() (int, uint64) { return c.a.Held() }
+// Ready implements actor.Link.
+func (c *core) Ready(urgent bool) {
+	if c.life.Load()&lifeHolds != 0 {
+		ask := uint32(lifeAsks)
+		if urgent {
+			ask = lifeAsksUrgently
+		}
+		if c.life.Or(ask)&lifeHolds != 0 {
+			return
+		}
+		c.life.And(^ask) // releaseOutput was faster
+	}
+	c.Port.Ready(urgent)
+}
 
 // Evict implements conn.Stream.
 func (c *core) Evict(reason string) {
-	c.a.Evict(reason)
-	c.hurry()
+	c.actorStream.Evict(reason)
+	c.closeOwnConn()
 }
 
 // Lost implements conn.Stream.
@@ -81,13 +107,13 @@ func (c *core) Lost(err error, refused bool) {
 	e := &StreamError{Code: CodeConnectionLost, Cause: err}
 	if refused {
 		e = &StreamError{Code: CodeGoingAway, Refused: true, NotProcessed: true, Remote: true, Reason: err.Error()}
-		for _, s := range c.mates() {
+		for _, s := range c.siblings() {
 			each := *e
-			s.a.Lost(&each)
+			s.actorStream.Lost(&each)
 		}
 		return
 	}
-	c.a.Lost(e)
+	c.actorStream.Lost(e)
 }
 
 // Control implements conn.Stream.
@@ -102,156 +128,167 @@ func (c *core) Control(f *frame.Frame) error {
 	case frame.Accept:
 		c.accepted(f)
 	case frame.Reject:
-		for _, s := range c.mates() {
-			s.a.Refused(f.Code, f.Reason, f.NotProcessed)
+		for _, s := range c.siblings() {
+			s.Refused(f.Code, f.Reason, f.NotProcessed)
 		}
 	case frame.Credit:
-		return c.a.PeerGrant(f.Value)
+		return c.PeerGrant(f.Value)
 	case frame.NewSettings:
-		c.a.AddCredit(int64(f.Value))
+		c.AddCredit(int64(f.Value))
 	case frame.EOS:
-		return c.a.PeerEnd(f.Code, f.Reason, f.Metadata)
+		return c.PeerEnd(f.Code, f.Reason, f.Metadata)
 	case frame.Ended:
-		return c.a.PeerEnded(f.Value)
+		return c.PeerEnded(f.Value)
 	case frame.Stop:
-		c.a.PeerStopped(f.Code)
+		c.PeerStopped(f.Code)
 	case frame.Reset:
-		c.a.PeerReset(f.Code, f.Reason)
+		c.PeerReset(f.Code, f.Reason)
 	}
 	return nil
 }
 
-// mates are all the streams of the request, this one first.
-func (c *core) mates() []*core {
-	if x := c.x.Load(); x != nil && x.mates != nil {
-		return x.mates
+// siblings are all streams of the request, the first one first.
+func (c *core) siblings() []*core {
+	if x := c.x.Load(); x != nil && x.siblings != nil {
+		return x.siblings
 	}
 	return []*core{c}
 }
 
-// accepted takes the answer for every stream of the request; those that the
-// peer left out are refused.
+// accepted applies the answer to every stream of the request. The peer has refused those
+// that the answer does not mention.
 func (c *core) accepted(f *frame.Frame) {
 	var reply Message
 	if len(f.Payload) > 0 {
 		reply = pool.Copy(f.Payload)
 	}
-	brought := reply.Len() + f.Metadata.Size()
-	for i, s := range c.mates() {
+	size := reply.Len() + f.Metadata.Size()
+	for i, s := range c.siblings() {
 		if i >= len(f.Grants) {
-			s.a.Refused(CodeFailedPrecondition, "the peer accepted fewer streams", true)
+			s.Refused(CodeFailedPrecondition, "the peer accepted fewer streams", true)
 			continue
 		}
 		if i > 0 {
 			reply = Message{}
 		}
-		if s.a.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) && i == 0 && brought > 0 {
-			c.Charge(brought)
+		if s.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) && i == 0 && size > 0 {
+			c.Charge(size)
 		}
 	}
 }
 
-// abort ends the stream now: see actor.Stream.Abort.
+// abort is actor.Stream.Abort. It closes a connection that is this stream's alone, too.
 func (c *core) abort(code Code, reason string, cause error) {
-	c.a.Abort(code, reason, cause)
-	c.hurry()
+	c.Abort(code, reason, cause)
+	c.closeOwnConn()
 }
 
-// hurry is called when the stream may have failed. One that has a connection of its
-// own takes it along, also where the peer does not read: then a write blocks for good,
-// and what would close the connection waits behind it.
-func (c *core) hurry() {
-	if c.conn.kin.parent != nil && c.a.Err() != nil {
+// closeOwnConn is called when the stream may have failed. If the connection is this
+// stream's alone, it is closed a moment later. Its session can't do that while the peer
+// does not read, because a write blocks then.
+func (c *core) closeOwnConn() {
+	if c.conn.isOneStream() && c.Err() != nil {
 		c.conn.c.EndSoon()
 	}
 }
 
 // Retire implements actor.Link: the stream leaves its connection.
 func (c *core) Retire() {
-	x := c.x.Load()
-	unborn := c.opener && c.ID() == 0
+	unnumbered := c.opener && c.ID() == 0
 	c.Port.Retire()
-	c.conn.left.leave(c)
+	x := c.x.Load()
 	if x != nil {
-		x.unfollow()
+		x.unwatchParent()
+		if !x.deadline.IsZero() {
+			c.Timers().Stop(&x.timer)
+		}
 	}
-	if c.a.Feeding() {
-		c.FeedingChanged()
-	}
-	if unborn && c.conn.kin.parent != nil {
-		c.conn.c.Close() // it was there for this stream alone
-	}
-	if x == nil {
-		return
-	}
-	if !x.deadline.IsZero() {
-		c.Timers().Stop(&x.timer)
-	}
-	if unborn || c.opener && len(x.mates) > 0 && c.a.AbortedUnanswered() {
-		c.takeAlong(x.mates)
+	c.conn.retired.add(c)
+	if unnumbered || x != nil && c.opener && len(x.siblings) > 0 && c.AbortedUnanswered() {
+		c.neverOpened(x)
 	}
 }
 
-// FeedingChanged implements actor.Link: a channel of the stream, which is over, is fed by a
-// goroutine that the end of its context is to end, and of its connection on this side;
-// or is no longer. Whoever is last to look has seen how it is.
+// neverOpened is called when the stream's request will not be written, or nobody waits for
+// the answer. It closes a connection that is this stream's alone, and ends the streams
+// that were opened with it.
+func (c *core) neverOpened(x *extra) {
+	if c.conn.isOneStream() && c.ID() == 0 {
+		c.conn.c.Close()
+	}
+	if x != nil {
+		c.endSiblings(x.siblings)
+	}
+}
+
+// FeedingChanged implements actor.Link: a goroutine has begun to feed a channel of this stream, which
+// is over, or has stopped. While one does, the end of the parent context must stop it.
 func (c *core) FeedingChanged() {
 	for {
-		fed := c.a.Feeding()
-		c.conn.feeding.note(c, fed)
-		switch x := c.x.Load(); {
-		case x == nil || x.stop.Load() == nil:
-		case fed:
-			c.watch(x)
-		default:
-			x.unfollow()
+		fed := c.conn.retired.update(c)
+		if x := c.x.Load(); x != nil && x.unwatch.Load() != nil {
+			if fed {
+				c.watchParent(x)
+			} else {
+				x.unwatchParent()
+			}
 		}
-		if c.a.Feeding() == fed {
+		if c.Feeding() == fed { // else another call has overtaken this one
 			return
 		}
 	}
 }
 
-// watch has the end of the parent end the stream, and what feeds its channel.
-func (c *core) watch(x *extra) {
-	stop := context.AfterFunc(x.parent, c.orphaned)
-	if old := x.stop.Swap(&stop); old != nil {
+// dropPending releases what a stream holds that ended before anybody looked at it.
+func (c *core) dropPending() {
+	c.Drop()
+	if x := c.x.Load(); x != nil {
+		if o := x.offer.Load(); o != nil {
+			o.dropRequest()
+		}
+	}
+}
+
+// watchParent has the end of the parent context end the stream, and the goroutine that
+// feeds its channel.
+func (c *core) watchParent(x *extra) {
+	stop := context.AfterFunc(x.parent, c.parentEnded)
+	if old := x.unwatch.Swap(&stop); old != nil {
 		(*old)()
 	}
 }
 
-// unfollow ends the watch on the parent.
-func (x *extra) unfollow() {
-	if stop := x.stop.Load(); stop != nil {
+func (x *extra) unwatchParent() {
+	if stop := x.unwatch.Load(); stop != nil {
 		(*stop)()
 	}
 }
 
-// takeAlong ends the streams that were to be opened with c, whose request will
-// not be written, or whose answer nobody waits for: refused if c was, else cancelled.
-func (c *core) takeAlong(mates []*core) {
+// endSiblings ends the streams that were opened with c. They are refused if c was, and
+// cancelled otherwise.
+func (c *core) endSiblings(siblings []*core) {
 	var e *StreamError
-	refused := errors.As(c.a.Err(), &e) && e.NotProcessed
-	for _, s := range mates {
+	refused := errors.As(c.Err(), &e) && e.NotProcessed
+	for _, s := range siblings {
 		if refused {
 			each := *e
-			s.a.Lost(&each)
+			s.actorStream.Lost(&each)
 			continue
 		}
-		s.abort(CodeCancelled, "opened with a stream that was given up", nil)
+		s.abort(CodeCancelled, "the first stream of the request was aborted", nil)
 	}
 }
 
 // Expire implements timers.Owner: the stream's deadline has passed.
 func (c *core) Expire(*timers.Timer, time.Time) {
-	if c.x.Load().outlived.Load() {
-		return // while it was being stopped
+	if c.x.Load().deadlineOff.Load() {
+		return // stopDeadline was too late to stop the timer
 	}
 	c.abort(CodeDeadlineExceeded, "deadline exceeded", context.DeadlineExceeded)
 }
 
-// setDeadline notes when the stream's life ends at the latest; startDeadline
-// begins to count. The first comes before anybody knows of the stream.
+// setDeadline sets when the stream is aborted. It is called before anybody else knows the
+// stream. startDeadline starts the timer.
 func (c *core) setDeadline(t time.Time) { c.more().deadline = t }
 
 func (c *core) startDeadline() {
@@ -260,17 +297,17 @@ func (c *core) startDeadline() {
 	}
 }
 
-// outlive ends the count, where the deadline was that of the answer.
-func (c *core) outlive() {
+// stopDeadline removes the deadline, which was that of the answer alone.
+func (c *core) stopDeadline() {
 	if x := c.x.Load(); x != nil && !x.deadline.IsZero() {
-		x.outlived.Store(true)
+		x.deadlineOff.Store(true)
 		c.Timers().Stop(&x.timer)
 	}
 }
 
-// follow ends the stream with ctx. It is called before anybody knows of the
-// stream, except for ctx.
-func (c *core) follow(ctx context.Context) {
+// setParent has the end of ctx end the stream. It is called before anybody else knows the
+// stream.
+func (c *core) setParent(ctx context.Context) {
 	if ctx.Done() == nil {
 		if ctx != context.Background() {
 			c.more().parent = ctx
@@ -279,16 +316,16 @@ func (c *core) follow(ctx context.Context) {
 	}
 	x := c.more()
 	x.parent = ctx
-	c.watch(x)
-	if c.a.Err() != nil { // it has ended already, and did not find stop
-		x.unfollow()
+	c.watchParent(x)
+	if c.Err() != nil { // ctx had ended: the stream was retired before unwatch was set
+		x.unwatchParent()
 	}
 }
 
-// orphaned ends the stream, for its parent has ended.
-func (c *core) orphaned() {
-	c.a.ParentEnded()
-	c.hurry()
+// parentEnded ends the stream because its parent context has ended.
+func (c *core) parentEnded() {
+	c.ParentEnded()
+	c.closeOwnConn()
 }
 
 // ParentErr implements actor.Link.
@@ -299,13 +336,13 @@ func (c *core) ParentErr() error {
 	return nil
 }
 
-// config makes the configuration of the stream's actor. Streams of a kind share
-// one.
+// config returns the configuration of the stream's actor. Streams with the same one share
+// it.
 func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.Config {
 	c := s.conn
 	caps := c.caps
-	caps.Early = caps.Early || s.unary || !s.opener // an acceptance comes before the data behind it
-	caps.HalfClose = caps.HalfClose || s.unary      // whatever the wire, a request ends
+	caps.Early = caps.Early || s.unary || !s.opener // the acceptance is written before any data
+	caps.HalfClose = caps.HalfClose || s.unary      // on every protocol a call's request ends before its reply
 	cfg := actor.Config{
 		Method: s.method, Caps: caps,
 		InBuffer: o.InBuffer, MaxBatch: o.MaxBatch, IdleTimeout: o.IdleTimeout,
@@ -313,7 +350,7 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 		MaxReceive: c.c.Limits().MaxMessage, MaxSend: int(c.c.PeerSettings().MaxMessage),
 		Window: window, MaxWindow: most, SendLimit: o.SendLimit, SendCredit: g.Credit,
 	}
-	// An offer and what becomes of it take turns: two are remembered.
+	// Offers and the streams accepted from them alternate: two are remembered.
 	last, before := c.lastConfig.Load(), c.configBefore.Load()
 	switch {
 	case last != nil && *last == cfg:
@@ -322,8 +359,18 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 		return before
 	}
 	c.configBefore.Store(last)
-	last = new(actor.Config) // not &cfg: that would put every cfg on the heap
+	last = new(actor.Config) // with &cfg, every cfg would be allocated
 	*last = cfg
 	c.lastConfig.Store(last)
 	return last
+}
+
+// trailer returns what SetTrailer set.
+func (c *core) trailer() Metadata {
+	if x := c.x.Load(); x != nil {
+		if md := x.trailer.Load(); md != nil {
+			return *md
+		}
+	}
+	return nil
 }

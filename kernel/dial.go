@@ -12,34 +12,19 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// A turn is when somebody may dial.
-type turn struct {
-	at       time.Time
-	last     error // what the pause until then is for
-	failures int   // attempts before that
-}
-
-// dialing is one attempt that several may wait for.
-type dialing struct {
-	turn turn
-	done chan struct{}
-	conn *Conn
-	err  error
-}
-
-// dialLocked joins the dial that is under way or starts one, in a goroutine that
-// ends with it.
+// dialLocked returns the dial that is under way, or starts one in a goroutine of its
+// own. The lock is held.
 func (c *Client) dialLocked() *dialing {
 	if c.dialing != nil {
 		return c.dialing
 	}
-	c.judge()
-	d := &dialing{turn: c.turnLocked(), done: make(chan struct{})}
+	c.noteShortLived()
+	d := &dialing{when: c.nextDialLocked(), done: make(chan struct{})}
 	c.dialing = d
 	c.wg.Add(1)
 	go func() {
 		defer c.wg.Done()
-		k, err := c.dial(context.Background(), d.turn, nil, false)
+		k, err := c.dial(context.Background(), d.when, nil, false)
 		c.connMu.Lock()
 		defer c.connMu.Unlock()
 		c.dialing = nil
@@ -49,27 +34,30 @@ func (c *Client) dialLocked() *dialing {
 	return d
 }
 
-func (c *Client) turnLocked() turn { return turn{at: c.next, last: c.last, failures: c.failures} }
+func (c *Client) nextDialLocked() nextDial {
+	return nextDial{at: c.next, last: c.last, failures: c.failures}
+}
 
-// judge looks at the last connection when another is dialled. One that was lost
-// sooner than Backoff.First after it was made is no success, or a server that accepts
-// and then fails would be dialled without a pause. The first in a row may be chance.
-func (c *Client) judge() {
+// noteShortLived looks at the connection made last when another one is needed. If it was
+// lost within Backoff.First of being made, it counts as a failure. Otherwise a server
+// that accepts and then fails would be dialled without a pause. The first in a row is
+// forgiven.
+func (c *Client) noteShortLived() {
 	switch {
 	case c.newest == nil:
-	case time.Since(c.made) >= c.opts.Backoff.First:
-		c.brief = 0
+	case time.Since(c.newestMade) >= c.opts.Backoff.First:
+		c.shortLived = 0
 	case !c.newest.c.Usable():
-		if c.brief > 0 {
-			c.delay(c.brief-1, c.unused(c.newest))
+		if c.shortLived > 0 {
+			c.delay(c.shortLived-1, c.unusable(c.newest))
 		}
-		c.brief++
+		c.shortLived++
 	}
 	c.newest = nil
 }
 
-// tried notes how an attempt to dial went. Of several at once only one counts.
-func (c *Client) tried(t turn, err error) {
+// noteAttempt notes the result of an attempt to dial. Of several at once only one counts.
+func (c *Client) noteAttempt(t nextDial, err error) {
 	switch {
 	case err == nil:
 		c.failures, c.next, c.last = 0, time.Time{}, nil
@@ -90,23 +78,23 @@ func (c *Client) delay(n int, err error) {
 	c.next, c.last = time.Now().Add(time.Duration(d)), err
 }
 
-// dial makes a connection when its turn has come: one of the client's, or a dedicated
-// one. An attempt that ctx ended says nothing of the server.
-func (c *Client) dial(ctx context.Context, t turn, parent *Conn, dedicated bool) (*Conn, error) {
+// dial makes a connection at the time t: one that the client's streams share, or a
+// dedicated one. An attempt that ctx has ended tells nothing about the server.
+func (c *Client) dial(ctx context.Context, t nextDial, parent *Conn, dedicated bool) (*Conn, error) {
 	k, err := c.attempt(ctx, t, parent)
 	c.connMu.Lock()
 	closed := c.closed
 	if err == nil || ctx.Err() == nil {
-		c.tried(t, err)
+		c.noteAttempt(t, err)
 	}
 	switch {
 	case err != nil || closed:
 	case dedicated:
-		if k.Err() == nil { // else it has been forgotten already
+		if k.Err() == nil { // else connEnded has run already
 			c.dedicated[k] = struct{}{}
 		}
 	default:
-		c.newest, c.made = k, time.Now()
+		c.newest, c.newestMade = k, time.Now()
 		if k.Err() == nil {
 			c.conns = append(c.conns, k)
 		}
@@ -121,8 +109,8 @@ func (c *Client) dial(ctx context.Context, t turn, parent *Conn, dedicated bool)
 	return k, err
 }
 
-// attempt connects, after the pause that there may be.
-func (c *Client) attempt(ctx context.Context, t turn, parent *Conn) (*Conn, error) {
+// attempt waits until the time t, and connects.
+func (c *Client) attempt(ctx context.Context, t nextDial, parent *Conn) (*Conn, error) {
 	wait := max(time.Until(t.at), 0)
 	ctx, cancel := context.WithTimeout(ctx, wait+2*c.limits.Handshake+c.limits.Authenticate)
 	defer cancel()
@@ -133,24 +121,23 @@ func (c *Client) attempt(ctx context.Context, t turn, parent *Conn) (*Conn, erro
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
-			return nil, c.givenUp(ctx, t)
+			return nil, c.dialCancelled(ctx, t)
 		}
 	}
 	return c.connect(ctx, parent)
 }
 
-// givenUp is the error of who did not wait for an attempt, for ctx has ended. Where that
-// was in the pause, it tells of the failure before too.
-func (c *Client) givenUp(ctx context.Context, t turn) error {
+// dialCancelled is the error of an Open whose ctx ended before the attempt did. If that
+// was during the pause, it includes the failure that the pause is for.
+func (c *Client) dialCancelled(ctx context.Context, t nextDial) error {
 	err := context.Cause(ctx)
 	if t.last != nil && time.Now().Before(t.at) {
-		err = fmt.Errorf("%w, in the pause after: %w", err, t.last)
+		err = fmt.Errorf("%w, in the pause after a failure: %w", err, t.last)
 	}
 	return &ConnError{Addr: stringAddr(c.target), Op: "dial", Err: err}
 }
 
-// onClose has f called when the client is closed, until the returned function
-// is.
+// onClose calls f on Close; the returned function cancels that.
 func (c *Client) onClose(f func()) func() {
 	done := make(chan struct{})
 	go func() {
@@ -172,8 +159,8 @@ func (c *Client) onClose(f func()) func() {
 	return func() { close(done) }
 }
 
-// connect makes one connection: network, TLS, handshake. With a parent it is that
-// one's child.
+// connect makes one connection: network, TLS, handshake. If parent is not nil, the new
+// connection is its child.
 func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 	fail := func(op string, err error) (*Conn, error) {
 		e := &ConnError{Addr: stringAddr(c.target), Op: op, Err: err}
@@ -204,7 +191,7 @@ func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 	caps, plain := c.proto.Caps(), c.opts.TLS == nil
 	g := &frame.Greeting{Client: true, Authority: c.target, Secure: !plain, Own: c.settings(&caps, plain)}
 	if parent != nil {
-		g.Parent = parent.kin.family.id
+		g.Parent = parent.children.id
 	}
 	start := time.Now()
 	if err := nc.SetDeadline(start.Add(c.limits.Handshake + c.limits.Authenticate)); err != nil {
@@ -216,11 +203,11 @@ func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 		err = nc.SetDeadline(time.Time{})
 	}
 	if err != nil || !stop() {
-		neverBegan(sess)
+		discardSession(sess)
 		_ = nc.Close()
 		return fail("handshake", errors.Join(err, context.Cause(ctx)))
 	}
-	return c.join(&joint{nc: nc, proto: c.proto, sess: sess, g: g, parent: parent, rtt: time.Since(start)})
+	return c.join(&handshaken{nc: nc, proto: c.proto, sess: sess, g: g, parent: parent, rtt: time.Since(start)})
 }
 
 func (c *Client) tlsConfig() *tls.Config {
@@ -234,11 +221,11 @@ func (c *Client) tlsConfig() *tls.Config {
 	return t
 }
 
-// dialDedicated makes a connection that is nobody's but its streams'; with a
-// parent it belongs to that. It ends with the client at the latest.
+// dialDedicated makes a connection that other streams don't share. If parent is not nil,
+// the new connection is its child. It ends with the client at the latest.
 func (c *Client) dialDedicated(ctx context.Context, parent *Conn) (*Conn, error) {
 	c.connMu.Lock()
-	closed, t := c.closed, c.turnLocked()
+	closed, t := c.closed, c.nextDialLocked()
 	c.connMu.Unlock()
 	if closed {
 		return nil, c.errClosed()

@@ -20,10 +20,10 @@
 //	client, _ := kernel.Dial(ctx, "127.0.0.1:7000", nil)
 //	s, _ := client.Open(ctx, "echo", nil)
 //
-// Nouns return channels (In, Out, Batches, Writable, Idle, Done), verbs act
-// (Send, TrySend, Receive, CloseSend, Close, Abort). A message belongs to who
-// holds it. A clean end is In closed with a nil Err, or io.EOF from Receive;
-// nothing else ever looks like it.
+// Nouns return channels (In, Out, Batches, Writable, Idle, Done), verbs act (Send, TrySend,
+// Receive, CloseSend, Close, Abort). Every message has one owner. A stream has ended in
+// order if In is closed and Err is nil, or if Receive returns io.EOF. A lost connection
+// never looks like that.
 //
 // Package rpc, which stands on this one, carries values instead of messages.
 package kernel

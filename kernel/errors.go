@@ -8,30 +8,31 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// Sentinels name a state that a caller can run into. Test for them with
-// errors.Is; what is returned may say more.
+// Errors that a program may want to tell apart. Test for them with errors.Is: what is
+// returned wraps them.
 var (
-	// ErrClosed: the stream, or the half in question, was ended on this side. It
-	// is net.ErrClosed too.
+	// ErrClosed: this side has ended the stream, or the half in question, or has closed
+	// the client. It is net.ErrClosed too.
 	ErrClosed = actor.ErrClosed
 	// ErrSendClosed: the sending half has ended by CloseSend or Close.
 	ErrSendClosed = actor.ErrSendClosed
-	// ErrStopped: the peer reads no more of this stream, for one because its handler
-	// has returned. Whether that is a failure, Receive and Err tell.
+	// ErrStopped: the peer reads no more of this stream, for example because its handler
+	// has returned. Receive and Err tell whether that is a failure.
 	ErrStopped = actor.ErrStopped
-	// ErrWouldBlock: there is no credit, or no room in the connection's queue.
+	// ErrWouldBlock: TrySend would have to wait for credit, or for room in the
+	// connection's queue.
 	ErrWouldBlock = actor.ErrWouldBlock
 	// ErrNoRoom: the stream has credit, but the connection has none, or its queue
 	// is full. It is ErrWouldBlock too.
 	ErrNoRoom = actor.ErrNoRoom
 	// ErrNotReadable: the peer opened or accepted the stream as write-only.
 	ErrNotReadable = actor.ErrNotReadable
-	// ErrRefused: the peer refused the stream; the StreamError says why, and by
-	// NotProcessed whether no handler saw it. Only then is it safe to try again.
+	// ErrRefused: the peer has refused the stream. The StreamError says why. It is safe
+	// to try again only if its NotProcessed is set: then no handler saw the open.
 	ErrRefused = actor.ErrRefused
 	// ErrChannelInUse: In and Batches exclude each other on one stream.
 	ErrChannelInUse = actor.ErrChannelInUse
-	// ErrSlotUsed: a slot can be used or cancelled once.
+	// ErrSlotUsed: the slot was used or cancelled before.
 	ErrSlotUsed = actor.ErrSlotUsed
 	// ErrTooLarge: the message is longer than the peer takes.
 	ErrTooLarge = actor.ErrTooLarge
@@ -40,13 +41,13 @@ var (
 	// ErrMetadataKey: a key of the metadata is empty, longer than 255 bytes, or not
 	// made of lower-case letters, digits, '-', '_' and '.'.
 	ErrMetadataKey = errors.New("sluice: illegal metadata key")
-	// ErrNotSupported: the connection's protocol can't carry this.
+	// ErrNotSupported: the protocol can't carry this.
 	ErrNotSupported = actor.ErrNotSupported
 	// ErrGoingAway: the connection takes no new streams.
 	ErrGoingAway = conn.ErrGoingAway
 	// ErrTooManyStreams: as many streams are open as the peer allows.
 	ErrTooManyStreams = conn.ErrTooManyStreams
-	// ErrLimits: a limit in the options is out of range.
+	// ErrLimits: an option is out of range.
 	ErrLimits = conn.ErrLimits
 	// ErrAnswered: the offer was accepted or rejected before.
 	ErrAnswered = errors.New("sluice: offer already answered")
@@ -58,41 +59,45 @@ var (
 	ErrServerClosed = errors.New("sluice: server closed")
 )
 
-// A StreamError says why one stream ended other than in order; its connection
-// lives on, unless the code is CodeConnectionLost. Its fields are Stream, the number
-// on the wire; Method; Code; Remote, the peer decided it; Refused, the answer to the
-// open was no; NotProcessed, no handler saw it, so that it is safe to try again;
-// Reason, for people; Details, the trailer that the peer's handler set; Cause.
-// errors.Is(err, &StreamError{Code: c}) asks for a code alone, and
-// context.DeadlineExceeded and context.Canceled are found where the code says so.
+// A StreamError says why a stream has failed. Its connection stays open unless the code is
+// CodeConnectionLost. The fields are:
+//   - Stream, the number on the wire, and Method;
+//   - Code, and Reason, a text for people;
+//   - Remote: the peer decided it;
+//   - Refused: the peer refused the open;
+//   - NotProcessed: no handler saw the open, so it is safe to try again;
+//   - Details, the trailer that the peer's handler set;
+//   - Cause, an error found on this side.
+//
+// errors.Is(err, &StreamError{Code: c}) compares the code alone. errors.Is also finds
+// context.DeadlineExceeded and context.Canceled if the code is theirs.
 type StreamError = actor.StreamError
 
-// A ConnError ends a connection and every stream on it, or says why there is none.
-// Its fields are Addr, Op ("dial", "handshake", "read", "write", "keepalive",
-// "close"), Code, Remote (the peer ended or refused it) and Err. errors.Is(err,
-// &ConnError{Code: c}) asks for a code alone: a server that let a client not in gave
-// CodeUnauthenticated, or what its Authenticate chose. Unwrap leads to the cause: what
-// the system said, or a ProtocolError.
+// A ConnError says why a connection has ended, and all its streams with it, or why it could
+// not be made. The fields are Addr; Op, one of "listen", "accept", "dial", "handshake",
+// "open", "read", "write", "keepalive" and "close"; Code; Remote: the peer ended or refused
+// the connection; and Err.
+//
+// errors.Is(err, &ConnError{Code: c}) compares the code alone. A server that refuses a
+// client gives CodeUnauthenticated or the code of its Authenticate. Unwrap returns the
+// cause: the system's error, or a ProtocolError.
 type ConnError = conn.Error
 
-// A ProtocolError is the cause when a peer broke the rules of the wire.
+// A ProtocolError is the cause of a ConnError if the peer has broken the protocol's rules.
 type ProtocolError = frame.ProtocolError
 
-// A HandlerError is what a handler returns to end its stream with a status of
-// its choice; CodeOK is no status of a failure, and becomes CodeUnknown. Any other error
-// is CodeUnknown with the error's text. What a program is to know beside the code goes
-// into Stream.SetTrailer before that: the peer has it in StreamError.Details, also where
-// it made a call.
+// A HandlerError is returned by a handler to end its stream with a code of its choice. The
+// metadata of Stream.SetTrailer goes with it: the peer finds it in StreamError.Details.
 type HandlerError struct {
-	Code   Code
-	Reason string // goes to the peer
+	Code   Code   // CodeOK becomes CodeUnknown
+	Reason string // is sent to the peer
 }
 
 func (e *HandlerError) Error() string { return "sluice: " + e.Code.String() + ": " + e.Reason }
 
-// StatusOf is the status that a handler's error ends its stream with: the code and
-// reason of a HandlerError or StreamError; of any other, CodeUnknown and its text; of
-// nil, CodeOK.
+// StatusOf returns the code and reason that a stream ends with when its handler returns err:
+// those of a HandlerError or StreamError, CodeUnknown and the text of any other error, and
+// CodeOK for nil.
 func StatusOf(err error) (Code, string) {
 	if err == nil {
 		return CodeOK, ""
@@ -108,7 +113,7 @@ func StatusOf(err error) (Code, string) {
 	return CodeUnknown, err.Error()
 }
 
-// failing is the code of a failure: CodeOK, which may just be no code, is none.
+// failing makes CodeOK, which is not the code of a failure, CodeUnknown.
 func failing(c Code) Code {
 	if c == CodeOK {
 		return CodeUnknown

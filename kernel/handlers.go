@@ -1,27 +1,31 @@
 package kernel
 
 import (
+	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluicerpc/sluice/internal/timers"
 )
 
-// handlers counts a connection's running handlers, those of streams that have
-// ended included: as many may run as streams may be open. A stream's end reaches
-// the peer before its handler has quite returned, so that an honest peer's next
-// open can be early; as many may wait.
+// handlers counts a connection's running handlers, those of ended streams included. As
+// many may run as streams may be open. A stream's end reaches the peer a moment before its
+// handler has returned, so an honest peer may open the next stream too early: as many
+// offers may wait.
 type handlers struct {
+	most  int          // how many may run, and how many may wait
+	count atomic.Int32 // n + len(wait), readable without the lock
+
 	mu   sync.Mutex
-	most int
-	n    int
+	n    int // how many run
 	wait []job
 
-	// Goroutines whose handler has returned serve the next one: a new one would
-	// grow its stack again, which costs more than all the rest of an open.
-	idle  int      // those that wait at next and have no job there yet
-	next  chan job // their jobs; one without an offer ends them
-	used  bool     // one of them got a job since the timer was last due
+	// A goroutine whose handler has returned waits for the next job. A new goroutine
+	// would grow its stack again, which costs more than the rest of an open.
+	idle  int      // goroutines that wait at jobs and were given none
+	jobs  chan job // a job without an offer ends a goroutine
+	used  bool     // a waiting goroutine got a job since the timer last fired
 	armed bool
 	over  bool // the connection has ended
 	timer timers.Timer
@@ -29,89 +33,104 @@ type handlers struct {
 }
 
 const (
-	mostIdle  = 64          // goroutines that wait for a job, with those that are being given one
-	idleCheck = time.Second // they end when none of them had any for so long
+	mostIdle  = 64          // goroutines that wait for a job, or have one waiting for them
+	idleCheck = time.Second // waiting goroutines end when none has got a job for so long
 )
 
-// A job is an offer and what is to serve it.
+// A job is an offer and its handler.
 type job struct {
 	o *Offer
 	e entry
 }
 
-// full tells whether not even one more may wait.
-func (q *handlers) full(most int) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.most = most
-	return q.n >= most && len(q.wait) >= most
+// entry is a registered handler. One of its fields is set.
+type entry struct {
+	stream func(ctx context.Context, s *Stream) error
+	offer  func(ctx context.Context, o *Offer) error
 }
 
-// enter counts a handler in. Where it may not run now, it waits, and where a
-// goroutine waits for it, it is given to that; else enter returns true, and the
-// caller starts one.
+// full reports whether not even one more offer may wait.
+func (q *handlers) full() bool { return int(q.count.Load()) >= 2*q.most }
+
+// recount updates count after a change of n or wait. The lock is held.
+func (q *handlers) recount() { q.count.Store(int32(q.n + len(q.wait))) }
+
+// enter counts a job in. If enter returns true, the caller starts a goroutine for it.
+// Otherwise a waiting goroutine has got the job, or the job waits until it may run.
 func (q *handlers) enter(j job) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	switch {
-	case q.n >= q.most:
+	defer q.recount()
+	if q.n >= q.most {
 		q.wait = append(q.wait, j)
 		return false
-	case q.idle > 0:
-		j.o.noticed()
-		q.n++
-		q.idle--
-		q.used = true
-		q.next <- j // has room: see rest
-		return false
 	}
-	j.o.noticed()
+	j.o.handlerStarts()
 	q.n++
-	return true
+	if q.idle == 0 {
+		return true
+	}
+	q.idle--
+	q.used = true
+	q.jobs <- j // has room: see mayIdle
+	return false
 }
 
-// leave counts one out, unless one waits to run in its place.
-func (q *handlers) leave() (j job, ok bool) {
+// next counts a handler out and returns the job that its goroutine does next, for which
+// it may wait. It returns false if the goroutine must end.
+func (q *handlers) next(t *timers.Queue) (job, bool) {
+	j, ok, idle := q.leave(t)
+	if idle {
+		j = <-q.jobs
+		ok = j.o != nil
+	}
+	return j, ok
+}
+
+// leave returns a job that has waited, to run in place of the handler that has returned.
+// If there is none, leave counts the handler out, and idle reports whether the goroutine
+// may wait for a job; with a nil t it may not.
+func (q *handlers) leave(t *timers.Queue) (j job, ok, idle bool) {
 	for {
 		q.mu.Lock()
 		if len(q.wait) == 0 {
 			q.wait = nil
 			q.n--
+			q.recount()
+			idle = t != nil && q.mayIdle(t)
 			q.mu.Unlock()
-			return job{}, false
+			return job{}, false, idle
 		}
 		j, q.wait = q.wait[0], q.wait[1:]
+		q.recount()
 		q.mu.Unlock()
 		if j.o.streams[0].Err() == nil {
-			j.o.noticed()
-			return j, true
+			j.o.handlerStarts()
+			return j, true, false
 		}
-		j.o.abandon() // it was given up meanwhile
+		j.o.abortRest() // the peer has ended it meanwhile
 	}
 }
 
-// rest waits for another job, after leave found none; false if there is none to
-// wait for.
-func (q *handlers) rest(t *timers.Queue) (job, bool) {
-	q.mu.Lock()
-	if q.next == nil {
-		q.next, q.queue = make(chan job, mostIdle), t
+// mayIdle counts the goroutine among those that wait for a job, unless there are enough
+// of them. The lock is held.
+func (q *handlers) mayIdle(t *timers.Queue) bool {
+	if q.jobs == nil {
+		q.jobs, q.queue = make(chan job, mostIdle), t
 	}
-	if q.over || q.idle+len(q.next) >= mostIdle {
-		q.mu.Unlock()
-		return job{}, false
+	if q.over || q.idle+len(q.jobs) >= mostIdle {
+		return false
 	}
 	q.idle++
 	if !q.armed {
 		q.armed = true
 		t.Set(&q.timer, q, time.Now().Add(idleCheck))
 	}
-	q.mu.Unlock()
-	j := <-q.next
-	return j, j.o != nil
+	return true
 }
 
-// Expire implements timers.Owner: goroutines that had nothing to do end.
+// Expire implements timers.Owner. It ends the waiting goroutines if none has got a job
+// since the last time.
 func (q *handlers) Expire(_ *timers.Timer, now time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -124,7 +143,7 @@ func (q *handlers) Expire(_ *timers.Timer, now time.Time) {
 	q.dismiss()
 }
 
-// stop ends those that wait, with the connection.
+// stop ends the waiting goroutines, because the connection has ended.
 func (q *handlers) stop() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -137,6 +156,6 @@ func (q *handlers) stop() {
 
 func (q *handlers) dismiss() {
 	for ; q.idle > 0; q.idle-- {
-		q.next <- job{}
+		q.jobs <- job{}
 	}
 }

@@ -17,10 +17,7 @@ func resting(q *handlers, t *timers.Queue) <-chan job {
 	q.mu.Unlock()
 	go func() {
 		defer close(got)
-		if _, ok := q.leave(); ok {
-			return
-		}
-		if j, ok := q.rest(t); ok {
+		if j, ok := q.next(t); ok {
 			got <- j
 		}
 	}()

@@ -3,50 +3,87 @@ package kernel
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
 )
 
-// An Offer is one stream, or several, that a peer asks for. It must be accepted
-// or rejected; a handler that returns without doing either has rejected it.
+// An Offer is a peer's request to open one stream, or several. It must be accepted or
+// rejected. If its handler returns without doing either, it is rejected.
 type Offer struct {
 	conn     *Conn
 	request  Message
+	follows  bool // the request is the first stream's first message
 	metadata Metadata
 	streams  []*Stream
 	grants   []frame.Grant
-	one      [1]*Stream
-	oneGrant [1]frame.Grant
+	one      [1]*Stream     // behind streams, if there is one
+	oneGrant [1]frame.Grant // behind grants, likewise
 
-	look     sync.Once
-	lazily   sync.Once
-	mu       sync.Mutex
-	header   Metadata
-	answered bool
-	follows  bool // the request is the first stream's first message
+	requestOnce sync.Once  // somebody looks at the request, or it is dropped
+	acceptOnce  sync.Once  // see acceptOnUse
+	mu          sync.Mutex // owns what follows
+	header      Metadata
+	answered    bool
 }
 
-// Method is the name that the peer asked for.
+// offer makes the streams that the peer asks for with an Open frame.
+func (c *Conn) offer(f *frame.Frame) *Offer {
+	o := &Offer{conn: c, metadata: f.Metadata}
+	o.streams, o.grants = o.one[:0], append(o.oneGrant[:0], f.Grants...)
+	initial := c.c.UnacceptedWindow()
+	size := len(f.Method) + f.Metadata.Size() + len(f.Payload)
+	for i, g := range f.Grants {
+		s := &Stream{}
+		s.c.conn, s.c.method, s.c.unary = c, f.Method, f.Unary
+		s.c.life.Store(lifePending)
+		so := StreamOptions{InBuffer: defaultInBuffer, MaxBatch: defaultMaxBatch}
+		window := initial
+		if g.Limit > 0 {
+			window = min(window, max(int(min(g.Limit, 1<<30)), c.caps.MinWindow()))
+		}
+		c.c.PreparePeer(&s.c.Port, &s.c)
+		s.c.Init(&s.c, s.c.config(&so, window, window, g))
+		if f.Deadline > 0 {
+			s.c.setDeadline(time.Now().Add(f.Deadline))
+		}
+		c.c.OpenPeer(&s.c.Port, f.Stream+2*uint64(i), size)
+		size = 0            // it is counted for the first stream
+		s.c.startDeadline() // the opener's protocol may not tell us when it aborts
+		o.streams = append(o.streams, s)
+	}
+	if len(f.Payload) > 0 {
+		o.setRequest(pool.Copy(f.Payload))
+		o.streams[0].c.more().offer.Store(o)
+	}
+	if f.Metadata != nil {
+		o.streams[0].c.more().metadata = f.Metadata
+	}
+	return o
+}
+
+// Method is the method that the peer asked for.
 func (o *Offer) Method() string { return o.streams[0].Method() }
 
-// Request is what came with the wish. It belongs to the stream: Share or Clone
-// it to keep it. It is empty if the peer has given the stream up before anybody
-// looked at the offer.
+// Request is the message that came with the open. It belongs to the stream: Share or
+// Clone it to keep it. It is empty if the stream ended before Request or Accept was
+// called.
 func (o *Offer) Request() Message {
-	o.see()
+	o.receiveRequest()
 	return o.request
 }
 
-// see hands the offer over, to its handler or to whoever asks for its request or
-// accepts it: until then a long request waits unread. A short one counts as long as its
-// stream is open.
-func (o *Offer) see() {
-	o.look.Do(func() {
-		o.noticed()
+// receiveRequest gives the request to the program. It is called before the handler runs,
+// by Request, and by Accept. Until then a long request counts as unread. A short one
+// counts as held while its stream is open.
+func (o *Offer) receiveRequest() {
+	o.requestOnce.Do(func() {
+		o.clearPending()
 		first := &o.streams[0].c
 		if o.follows {
-			o.setRequest(first.a.Request())
+			o.setRequest(first.Request())
 			return
 		}
 		if n := o.request.Len(); n > o.conn.caps.MaxInline {
@@ -58,42 +95,47 @@ func (o *Offer) see() {
 	})
 }
 
-// forget lets the request go, if nobody has looked at it.
-func (o *Offer) forget() {
-	o.look.Do(func() {
+func (o *Offer) setRequest(m Message) {
+	o.request = m
+	o.streams[0].c.more().request = m
+}
+
+// dropRequest releases the request, unless receiveRequest was called.
+func (o *Offer) dropRequest() {
+	o.requestOnce.Do(func() {
 		o.request.Release()
 		o.setRequest(Message{})
 	})
 }
 
-// Metadata is what came with the wish.
+// Metadata is the metadata that came with the open.
 func (o *Offer) Metadata() Metadata { return o.metadata }
 
-// Conn is the connection it came by.
+// Conn is the connection that the offer came by.
 func (o *Offer) Conn() *Conn { return o.conn }
 
 // Peer is the other side of the connection.
 func (o *Offer) Peer() Peer { return o.conn.Peer() }
 
-// Identity is who the peer proved to be.
+// Identity is what Authenticate returned for the peer.
 func (o *Offer) Identity() Identity { return o.conn.Identity() }
 
-// Unary tells whether the peer makes a call: one message each way. It is false
-// where the protocol does not tell calls from streams; sluice's own does not.
+// Unary reports whether the peer makes a call: one message each way. It is always false on
+// protocols that don't tell calls from streams, sluice's own among them.
 func (o *Offer) Unary() bool { return o.streams[0].c.unary }
 
-// Streams is how many streams the peer asks for with this one request.
+// Streams is the number of streams that the peer asks for.
 func (o *Offer) Streams() int { return len(o.streams) }
 
-// Stream returns stream i of the offer, from 0 on. Before it is accepted it can be
-// received from, with little credit, closed for receiving, and aborted; nothing may be
-// sent on it.
+// Stream returns stream i of the offer, from 0 on. Before the offer is accepted, the stream
+// has little credit: it can be received from, closed for receiving, and aborted. Nothing
+// can be sent on it.
 func (o *Offer) Stream(i int) *Stream { return o.streams[i] }
 
-// Accept establishes the stream and answers the request. Where the peer asked
-// for several, the first is established and the others are refused. A nil opts
-// means the server's defaults. Errors: ErrAnswered, ErrLimits, ErrTooLarge, or
-// the stream's error if the peer has given it up.
+// Accept accepts the stream. reply travels with the acceptance; Accept takes it over if it
+// succeeds. If the peer asked for several streams, the first is accepted and the others are
+// refused. Nil opts are the server's defaults. Errors: ErrAnswered, ErrLimits, ErrTooLarge,
+// or the stream's error if it has ended.
 func (o *Offer) Accept(reply Message, opts *StreamOptions) (*Stream, error) {
 	ss, err := o.accept(reply, opts, 1)
 	if err != nil {
@@ -102,13 +144,13 @@ func (o *Offer) Accept(reply Message, opts *StreamOptions) (*Stream, error) {
 	return ss[0], nil
 }
 
-// AcceptAll establishes every stream that the peer asked for.
+// AcceptAll is Accept for all streams that the peer asked for.
 func (o *Offer) AcceptAll(reply Message, opts *StreamOptions) ([]*Stream, error) {
 	return o.accept(reply, opts, len(o.streams))
 }
 
-// SetHeader sets what travels with the acceptance. Errors: ErrHeaderSent,
-// ErrMetadataTooLarge, ErrMetadataKey.
+// SetHeader sets the metadata that travels with the acceptance. Errors: ErrHeaderSent if
+// the offer was answered, ErrMetadataTooLarge, ErrMetadataKey.
 func (o *Offer) SetHeader(md Metadata) error { return o.setHeader(md) }
 
 func (o *Offer) setHeader(md Metadata) error {
@@ -124,8 +166,8 @@ func (o *Offer) setHeader(md Metadata) error {
 	return nil
 }
 
-// claim makes this the answer.
-func (o *Offer) claim() (Metadata, error) {
+// beginAnswer returns the header for the answer. Only the first call succeeds.
+func (o *Offer) beginAnswer() (Metadata, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.answered {
@@ -138,7 +180,7 @@ func (o *Offer) claim() (Metadata, error) {
 func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, error) {
 	switch {
 	case opts == nil:
-		opts = &o.conn.host.stream
+		opts = &o.conn.endpoint.stream
 	case opts.Context != nil:
 		return nil, errOpensOnly
 	}
@@ -149,14 +191,14 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	if most := o.conn.c.PeerSettings().MaxMessage; uint64(reply.Len()) > most {
 		return nil, fmt.Errorf("%w: a reply of %d bytes, the peer takes %d", ErrTooLarge, reply.Len(), most)
 	}
-	header, err := o.claim()
+	header, err := o.beginAnswer()
 	if err != nil {
 		return nil, err
 	}
-	o.see()
+	o.receiveRequest()
 	first := o.streams[0]
 	if err := first.Err(); err != nil {
-		o.abandon()
+		o.abortRest()
 		return nil, err
 	}
 	f := frame.GetFrame(frame.Accept)
@@ -171,42 +213,42 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	for i, s := range o.streams[:n] {
 		f.Grants = append(f.Grants, s.c.establish(&so, o.grants[i]))
 	}
-	first.c.a.SetFirstFrame(f)
+	first.c.SetFirstFrame(f)
 	if !inline {
-		if err := first.c.a.Push(reply); err != nil {
+		if err := first.c.Push(reply); err != nil {
 			return nil, err
 		}
 	}
 	for _, s := range o.streams[n:] {
-		s.c.a.Refused(CodeFailedPrecondition, "not accepted", true)
+		s.c.Refused(CodeFailedPrecondition, "not accepted", true)
 	}
 	return o.streams[:n], nil
 }
 
-// abandon ends the streams of a request whose first was given up: the answer to all
-// would have come by that.
-func (o *Offer) abandon() {
+// abortRest aborts the other streams of a request whose first stream has ended: the answer
+// to all of them would have been sent on that one.
+func (o *Offer) abortRest() {
 	for _, s := range o.streams[1:] {
-		s.Abort(CodeCancelled, "opened with a stream that was given up")
+		s.Abort(CodeCancelled, "the first stream of the request was aborted")
 	}
 }
 
-// establish turns an offered stream into an accepted one.
+// establish makes an offered stream an accepted one, and returns what the peer may send.
 func (c *core) establish(so *StreamOptions, g frame.Grant) frame.Grant {
 	if c.conn.caps.Outlives && !c.unary {
-		c.outlive()
+		c.stopDeadline()
 	}
 	window, most := 0, 0
 	if !so.NoReceive {
 		window, most = c.firstWindow(so.Window, g.Limit)
 	}
 	cfg := c.config(so, window, most, g)
-	credit := c.a.Establish(cfg)
+	credit := c.Establish(cfg)
 	return frame.Grant{Credit: credit, Limit: uint64(so.SendLimit), NoReceive: so.NoReceive}
 }
 
-// firstWindow is the window for a user who asked for want bytes, and a peer who
-// wants to have limit bytes unread at most; 0 is no wish.
+// firstWindow is the receive window, and what it may grow to, where the user asked for want
+// bytes and the peer for at most limit unread bytes; 0 is the default of either.
 func (c *core) firstWindow(want int, limit uint64) (window, most int) {
 	if limit == 0 {
 		return c.conn.c.InitialWindow(want)
@@ -219,29 +261,65 @@ func (c *core) firstWindow(want int, limit uint64) (window, most int) {
 	return min(window, n), min(most, n)
 }
 
-// Reject refuses the stream, or all of them. The peer gets ErrRefused with the
-// code and the reason; CodeOK is no refusal, and becomes CodeUnknown.
+// Reject refuses all streams of the offer. The peer's error is ErrRefused, with the code
+// and the reason, which is cut to 256 bytes. CodeOK becomes CodeUnknown. Reject does
+// nothing if the offer was answered.
 func (o *Offer) Reject(code Code, reason string) {
 	o.reject(&conn.Refusal{Code: failing(code), Reason: reason})
 }
 
 func (o *Offer) reject(r *conn.Refusal) {
-	if _, err := o.claim(); err != nil {
+	if _, err := o.beginAnswer(); err != nil {
 		return
 	}
-	o.streams[0].c.a.SetFirstFrame(&frame.Frame{
+	o.streams[0].c.SetFirstFrame(&frame.Frame{
 		Kind: frame.Reject, Code: r.Code, Reason: r.Reason[:min(len(r.Reason), 256)], NotProcessed: r.NotProcessed,
 	})
 	for _, s := range o.streams[1:] {
-		s.c.a.Refused(r.Code, r.Reason, true)
+		s.c.Refused(r.Code, r.Reason, true)
 	}
 }
 
-// acceptLazily accepts for a handler that has begun to use its stream. Whoever
-// comes second waits for the first: no data may overtake the acceptance.
-func (o *Offer) acceptLazily(s *Stream) {
-	o.lazily.Do(func() {
+// acceptOnUse accepts the stream of a handler that has begun to use it. Concurrent callers
+// wait: no data may be sent before the acceptance.
+func (o *Offer) acceptOnUse(s *Stream) {
+	o.acceptOnce.Do(func() {
 		_, _ = o.Accept(Message{}, nil)
-		s.c.lazy.Store(nil)
+		s.c.acceptOnUse.Store(nil)
 	})
+}
+
+// handlerStarts is called before a handler runs for the offer's streams; handlerReturned,
+// after it has. What is unread then belongs to others, whom the handler may have given its
+// streams to, and does not count any more.
+func (o *Offer) handlerStarts() {
+	for _, s := range o.streams {
+		s.c.life.And(^uint32(lifePending))
+		s.c.life.Or(lifeServed)
+	}
+}
+
+func (o *Offer) handlerReturned() {
+	for _, s := range o.streams {
+		if s.c.life.Or(lifeReleased)&lifeRetired != 0 {
+			o.conn.retired.update(&s.c)
+		}
+	}
+}
+
+// setPending is called when the offer begins to wait in Offers. What its streams hold is
+// dropped if they end before somebody looks at it, which clearPending notes.
+func (o *Offer) setPending() {
+	for _, s := range o.streams {
+		s.c.life.Or(lifePending)
+		if s.Err() != nil { // it may have ended before the bit was set
+			s.c.dropPending()
+		}
+	}
+}
+
+func (o *Offer) clearPending() {
+	for _, s := range o.streams {
+		s.c.life.And(^uint32(lifePending))
+	}
 }

@@ -14,117 +14,43 @@ import (
 	"github.com/sluicerpc/sluice/frame/native"
 )
 
-// Limits bound what a peer can make us hold and do; all are on by default. A
-// zero field is its default; Unlimited says that there shall be none. The fields, with
-// their defaults, are listed at conn.Limits and in docs/operations.md.
+// Limits bound what a peer can make this side hold and do. A zero field has its default,
+// which is a limit too; Unlimited means none. conn.Limits and docs/operations.md list the
+// fields with their defaults.
 type Limits = conn.Limits
 
-// Unlimited, where a number is asked for, says that there shall be no limit.
+// Unlimited means no limit, in options that are a number or a time.
 const Unlimited = conn.Unlimited
 
-// None, where zero is the default, says zero by name.
-const None = -1
-
-// StreamOptions are one side's wishes for one stream. A nil pointer, and the
-// zero value, are the defaults.
-type StreamOptions struct {
-	// Window is how many bytes the peer may send that we have not taken, each
-	// message counted with 32 bytes more. Zero starts small and grows by need
-	// to Limits.StreamWindow; a number is used from acceptance on, as far as the
-	// connection has that much left; at least 64. On brpc, where the writer
-	// chooses the window, it has no effect.
-	Window int
-	// SendLimit is how many bytes of ours may be unread at the peer. Zero leaves
-	// that to the peer. On brpc it is the window (max_buf_size).
-	SendLimit int
-	// InBuffer is how many messages In holds beside the mailbox, of 16 KiB in
-	// all. Zero is 16; None makes taking exact.
-	InBuffer int
-	// MaxBatch is how many messages a Batch holds at most. Zero is 128.
-	MaxBatch int
-	// IdleTimeout is after how long without a message Idle offers. Zero is off.
-	IdleTimeout time.Duration
-	// NoReceive makes the stream write-only on this side: the peer's sends get
-	// ErrNotReadable.
-	NoReceive bool
-	// Context bounds the life of a stream that is opened, and is the parent of its
-	// Context. Nil is the context given to Open; where it is another, that one bounds
-	// the opening alone. Only the side that opens can set it: Accept, and a server's
-	// options, fail with ErrLimits. It has no effect on a Call.
-	Context context.Context
-}
-
-const (
-	defaultInBuffer = 16
-	defaultMaxBatch = 128
-	maxInBuffer     = 1 << 16
-)
-
-// Validate tells whether an option is out of range: ErrLimits.
-func (o *StreamOptions) Validate() error {
-	_, err := o.withDefaults()
-	return err
-}
-
-func (o *StreamOptions) withDefaults() (StreamOptions, error) {
-	var r StreamOptions
-	if o != nil {
-		r = *o
-	}
-	switch {
-	case r.InBuffer == 0:
-		r.InBuffer = defaultInBuffer
-	case r.InBuffer == None:
-		r.InBuffer = 0
-	}
-	if r.MaxBatch == 0 {
-		r.MaxBatch = defaultMaxBatch
-	}
-	if r.Window < 0 || r.SendLimit < 0 || r.InBuffer < 0 || r.InBuffer > maxInBuffer || r.MaxBatch < 1 || r.IdleTimeout < 0 {
-		return r, fmt.Errorf("%w: stream options %+v", ErrLimits, r)
-	}
-	return r, nil
-}
-
-// An Identity is who a peer proved to be; what it is, Authenticate decides.
-type Identity any
-
-// A Peer is what is known of the other side of a connection.
-type Peer struct {
-	Addr  net.Addr
-	TLS   *tls.ConnectionState // nil without TLS
-	Token []byte               // what it sent in its hello
-}
-
-// ServerOptions configure a server. Nil, and the zero value, are the defaults.
+// ServerOptions configure a server. A nil pointer and the zero value are the defaults.
 type ServerOptions struct {
-	// TLS, if set, is what connections are secured with. MinVersion is raised to
-	// TLS 1.3 where it is zero.
+	// TLS, if set, secures all connections. A zero MinVersion means TLS 1.3.
 	TLS *tls.Config
-	// Protocols are the wires that the server tells apart by the first bytes.
-	// None is the native one.
+	// Protocols are those that the server speaks. It tells them apart by ALPN under TLS,
+	// and by a connection's first bytes. Empty is the native protocol.
 	Protocols []Protocol
-	// Limits bound what peers can make the server do.
+	// Limits bound what peers can make the server hold and do.
 	Limits Limits
-	// Stream is what streams are accepted with unless Accept says otherwise.
+	// Stream are the options of accepted streams, unless Offer.Accept gives others.
 	Stream StreamOptions
-	// NoChecksum leaves out the CRC32C of frames, which clients ask for in plain
-	// text. Under TLS there is none.
+	// NoChecksum turns off the CRC32C of frames on connections without TLS. Connections
+	// with TLS have none.
 	NoChecksum bool
-	// Logger hears of panics and of connections that end badly. Nil is
-	// slog.Default.
+	// Logger gets panics, failed handshakes, and connections that ended in an error. Nil
+	// is slog.Default.
 	Logger *slog.Logger
-	// Authenticate decides who a client is, before it can open any stream, off
-	// the event loops and within Limits.Authenticate. An error refuses it: a
-	// HandlerError's code and reason go to the peer, of any other, and where the code is
-	// CodeOK, only CodeUnauthenticated; the log has the rest.
+	// Authenticate identifies a client before it can open a stream. It runs in a
+	// goroutine of its own; ctx ends after Limits.Authenticate. An error refuses the
+	// connection. A HandlerError's code and reason are sent to the client. For any other
+	// error, and for CodeOK, the client gets CodeUnauthenticated alone, and the log has
+	// the error.
 	Authenticate func(ctx context.Context, p Peer) (Identity, error)
-	// Authorize decides on each open, before a handler runs, off the event loops
-	// and within Limits.Authenticate. An error refuses the stream with
-	// CodePermissionDenied, or the code of a HandlerError.
+	// Authorize decides on each open before the handler runs, in the handler's goroutine;
+	// ctx ends after Limits.Authenticate. An error refuses the stream with
+	// CodePermissionDenied, or with the code of a HandlerError.
 	Authorize func(ctx context.Context, id Identity, method string, md Metadata) error
-	// OnConn is called, in a goroutine of its own, with each new connection, for
-	// example to open streams towards the client. A panic in it ends the connection.
+	// OnConn is called with each new connection, in a goroutine of its own, for example
+	// to open streams to the client. If it panics the connection is closed.
 	OnConn func(*Conn)
 }
 
@@ -153,7 +79,7 @@ func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 	return r, err
 }
 
-// secure completes a TLS configuration for some protocols.
+// secure completes a TLS configuration: the least version, and the names of ps for ALPN.
 func secure(c *tls.Config, ps []Protocol) *tls.Config {
 	if c == nil {
 		return nil
@@ -172,49 +98,49 @@ func secure(c *tls.Config, ps []Protocol) *tls.Config {
 	return c
 }
 
-// ClientOptions configure a client. Nil, and the zero value, are the defaults.
+// ClientOptions configure a client. A nil pointer and the zero value are the defaults.
 type ClientOptions struct {
-	// TLS, if set, is what connections are secured with. ServerName is taken
-	// from the target where it is empty.
+	// TLS, if set, secures all connections. An empty ServerName is the target's host. A
+	// zero MinVersion means TLS 1.3.
 	TLS *tls.Config
-	// Protocols are the wires that a target's scheme can name; without a scheme it is
-	// the first. None is the native one.
+	// Protocols are those that a target can name, as in "protocol://host:port". A target
+	// that names none uses the first. Empty is the native protocol.
 	Protocols []Protocol
-	// ConnType is how streams share connections. Zero is ConnSingle.
+	// ConnType says how streams share connections. Zero is ConnSingle.
 	ConnType ConnType
-	// Conns is how many connections the client makes at most, those of ConnShort
-	// apart. Zero is 1, with ConnPooled 100. A further one is made when those
-	// there are have all the streams that they may.
+	// Conns is the largest number of connections, ConnShort's and dedicated ones apart.
+	// Zero is 1, with ConnPooled 100. The client makes another one when all others have
+	// as many streams as the server allows.
 	Conns int
-	// Limits bound what the server can make us hold.
+	// Limits bound what the server can make the client hold and do.
 	Limits Limits
-	// Stream is what streams are opened with unless OpenOptions say otherwise.
+	// Stream are the options of opened streams, where OpenOptions leave them zero.
 	Stream StreamOptions
-	// NoChecksum leaves out the CRC32C of frames in plain text.
+	// NoChecksum turns off the CRC32C of frames on connections without TLS.
 	NoChecksum bool
-	// Token is sent in the hello, for the server's Authenticate.
+	// Token is sent in the handshake, for the server's Authenticate.
 	Token []byte
-	// Backoff is how long to wait before dialling again after a failure, or after
-	// the second connection in a row that was lost within Backoff.First of being
-	// made. The zero value is 1 s, growing by 1.6 to 120 s, all with 20 % of jitter.
-	// Connections of ConnShort and dedicated ones wait too, where the last attempt failed.
+	// Backoff is the pause before dialling again after a failure. A connection that was
+	// lost within Backoff.First counts as a failure too, from the second in a row on.
+	// The zero value is 1 s, growing by 1.6 to 120 s, with 20 % of jitter. Dedicated
+	// connections and those of ConnShort wait too if the last attempt failed.
 	Backoff Backoff
-	// Logger hears of panics in handlers. Nil is slog.Default.
+	// Logger gets panics of handlers. Nil is slog.Default.
 	Logger *slog.Logger
-	// Handlers serve the streams that the server opens: method to handler, as
-	// in Server.Handle. NewClient and Dial panic if one is nil.
+	// Handlers serve the streams that the server opens, by method: see Server.Handle.
+	// NewClient and Dial panic if one is nil.
 	Handlers map[string]func(ctx context.Context, s *Stream) error
 	// Dial makes the network connection. Nil is net.Dialer's DialContext.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// Backoff is how the time between attempts to dial grows. Zero is the default of each,
-// None says zero by name.
+// Backoff says how the pause between attempts to dial grows. A zero field has its default;
+// None means zero.
 type Backoff struct {
-	First  time.Duration // before the second attempt; a connection that lasts as long is a success
-	Most   time.Duration // before jitter; it holds for First too
-	Factor float64       // 1 or more; with None the time does not grow
-	Jitter float64       // part of the time by which it varies both ways, below 1
+	First  time.Duration // the first pause; a connection that lasts as long is a success
+	Most   time.Duration // the longest pause before jitter, First included
+	Factor float64       // by which the pause grows, 1 or more; None is 1
+	Jitter float64       // the part of the pause by which it varies both ways, below 1
 }
 
 func (b Backoff) withDefaults() Backoff {
@@ -229,7 +155,7 @@ func (b Backoff) withDefaults() Backoff {
 	return b
 }
 
-// mostPause is what Unlimited is as a pause: with it times can be added up.
+// mostPause is the longest pause: it can be added to a time without an overflow.
 const mostPause = time.Duration(1 << 60)
 
 func orDefault[T time.Duration | float64](v, d T) T {
@@ -242,7 +168,7 @@ func orDefault[T time.Duration | float64](v, d T) T {
 	return v
 }
 
-// validate checks what withDefaults has completed; NaN is in no range.
+// validate checks a Backoff with its defaults. NaN fails every comparison.
 func (b Backoff) validate() error {
 	if b.First >= 0 && b.Most >= 0 && b.Factor >= 1 && b.Factor <= math.MaxFloat64 && b.Jitter >= 0 && b.Jitter < 1 {
 		return nil
@@ -273,7 +199,7 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 	if r.Dial == nil {
 		r.Dial = (&net.Dialer{}).DialContext
 	}
-	r.TLS = secure(r.TLS, nil) // the name in TLS is that of the target's protocol
+	r.TLS = secure(r.TLS, nil) // the client offers the name of the target's protocol alone
 	if r.Conns < 1 || r.ConnType > ConnShort {
 		return r, fmt.Errorf("%w: Conns is %d, ConnType %d", ErrLimits, r.Conns, r.ConnType)
 	}
@@ -287,51 +213,51 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 	return r, err
 }
 
-// OpenOptions are what a stream is opened with. Nil, and the zero value, are the
+// OpenOptions are the options of an open. A nil pointer and the zero value are the
 // defaults.
 type OpenOptions struct {
-	// Request travels with the open: the other side's Offer.Request.
+	// Request is sent with the open: it is the peer's Offer.Request.
 	Request Message
-	// Metadata travels with the open.
+	// Metadata is sent with the open.
 	Metadata Metadata
-	// Stream is this side's wishes for the stream; what is zero in it comes from
-	// the client's options.
+	// Stream are this side's options for the stream. Zero fields have the values of the
+	// client's or server's options.
 	Stream StreamOptions
-	// Dedicated gives the streams of this open a connection of their own. It
-	// belongs to the connection that they would have been opened on, made if there
-	// is none: when that fails, or is closed on this side, they fail too. Where
-	// the server ends it in order, draining, they go on. The server counts it like
-	// any connection, and as many as Limits.MaxStreams may belong to one. It ends
-	// with its streams, which does not touch the others.
+	// Dedicated gives the streams of this open a new connection, which ends with them.
+	// Its parent is the connection that they would have been opened on, which is made if
+	// there is none. When the parent ends, the streams fail too, up to 1 s later. When
+	// the server drains the parent, or ends it because it is idle, they stay open. A
+	// connection may have Limits.MaxStreams children with open streams. The server
+	// counts each like any connection.
 	Dedicated bool
 
-	unary bool // one message each way
-	alone bool // no other streams on the connection
+	unary       bool // a call: one message each way
+	exclusively bool // on a connection on which this side has no other stream
 }
 
 // A ConnType says how streams share a client's connections.
 type ConnType uint8
 
-// The kinds that brpc's users know by these names.
+// The names are brpc's.
 const (
 	// ConnSingle: all streams share the client's connections.
 	ConnSingle ConnType = iota
-	// ConnPooled: a connection carries the streams of one Open or Call at a time,
-	// and is used again afterwards.
+	// ConnPooled: a connection carries the streams of one Open or Call at a time, and
+	// is reused.
 	ConnPooled
 	// ConnShort: each Open or Call makes a connection, which ends with its streams.
 	ConnShort
 )
 
-// pooledConns is how many connections a ConnPooled client makes at most, where
-// its options don't say.
+// pooledConns is the default of ClientOptions.Conns with ConnPooled.
 const pooledConns = 100
 
-// CallOptions are what a call is made with.
+// CallOptions are the options of a call. A nil pointer and the zero value are the defaults.
 type CallOptions struct {
+	// Metadata is sent with the call.
 	Metadata Metadata
-	// Timeout bounds the call, beside its context. Zero is 60 s where the context has
-	// no deadline; Unlimited leaves it to the context.
+	// Timeout bounds the call, as its context does. Zero is 60 s if the context has no
+	// deadline. Unlimited is no limit beside the context's.
 	Timeout time.Duration
 }
 

@@ -2,23 +2,25 @@ package kernel
 
 import "context"
 
-// Finish ends the stream as the return of a handler of Server.Handle does: nil ends
-// both halves in order, after everything sent; an error ends the sending half after
-// what was sent, with the status that StatusOf gives. What is unread is dropped. It
-// does not wait.
+// Finish ends the stream as the return of a Server.Handle handler does. A nil err ends both
+// halves in order; an error ends the sending half with the status that StatusOf gives.
+// Either comes after everything that was sent. What is unread is dropped. Finish does not
+// wait.
 func (s *Stream) Finish(err error) {
-	s.accept()
+	if o := s.c.acceptOnUse.Load(); o != nil { // one write has the acceptance and the end
+		s.c.holdOutput()
+		defer s.c.releaseOutput()
+		o.acceptOnUse(s)
+	}
 	code, reason := StatusOf(err)
-	s.c.a.Finish(code, reason, s.c.trailer())
+	s.c.Finish(code, reason, s.c.trailer())
 }
 
-// Serve runs f in the calling goroutine, as a handler of the stream is run, and
-// returns when f has. If f panics, or ends its goroutine, that is logged and counted
-// as a handler's panic, and the stream is aborted with CodeInternal. Else Serve does
-// not end the stream: f calls Finish. ctx is the stream's Context.
+// Serve calls f as a handler of the stream; ctx is the stream's Context. If f panics or
+// calls runtime.Goexit, that is logged and counted as a handler's panic, and the stream is
+// aborted with CodeInternal. Otherwise Serve leaves the stream open: f calls Finish.
 //
-// A server counts a stream that it has taken with Conn.TakeStream as served while a
-// Serve runs for it.
+// A stream from Conn.TakeStream counts as being served while Serve runs for it.
 func (s *Stream) Serve(f func(ctx context.Context)) {
 	returned := false
 	s.c.conn.serving(1)
@@ -28,7 +30,7 @@ func (s *Stream) Serve(f func(ctx context.Context)) {
 		if returned {
 			return
 		}
-		s.c.conn.host.panicked(s.Method(), s.c.conn.peer.Addr, r)
+		s.c.conn.endpoint.panicked(s.Method(), s.c.conn.peer.Addr, r)
 		s.Abort(CodeInternal, "the handler panicked")
 		s.discard()
 	}()
@@ -36,13 +38,13 @@ func (s *Stream) Serve(f func(ctx context.Context)) {
 	returned = true
 }
 
-// discard releases what a stream that is over still holds.
-func (s *Stream) discard() {
-	for {
-		m, err := s.Receive(context.Background())
-		if err != nil {
-			return
-		}
-		m.Release()
-	}
+// Feed calls f, which receives from the stream and passes on what it receives, for example
+// to the reader of a channel. f must return when done is closed. That happens when this
+// side reads no more: after CloseReceive, Close or Abort, when it has closed the
+// connection, and when the stream's parent context has ended. The peer's end of the stream
+// does not close done.
+func (s *Stream) Feed(f func(done <-chan struct{})) {
+	done := s.c.BeginFeed()
+	defer s.c.EndFeed()
+	f(done)
 }

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -11,28 +10,27 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
-	"github.com/sluicerpc/sluice/frame"
 )
 
 // A Server serves streams on the connections that it accepts.
 type Server struct {
-	host
+	endpoint
 	opts ServerOptions
 
 	connMu     sync.Mutex
 	conns      map[*Conn]struct{}
-	total      int // connections, those in their handshake among them
+	total      int // connections, including those in their handshake
 	perAddr    map[string]int
 	listeners  map[net.Listener]struct{}
 	handshakes map[net.Conn]struct{}
 	closing    bool
-	cut        bool          // by Close, or a drain that ran out of time
-	empty      chan struct{} // closed when closing and the last connection is gone
+	closed     bool          // by Close, or by Shutdown after its time limit
+	empty      chan struct{} // closed when the server is closing and the last connection has ended
 	budget     budget
-	watching   sync.Once
-	life       context.Context // ends with Close
-	end        context.CancelFunc
-	slots      chan struct{} // one for each handshake at once
+	measuring  sync.Once       // starts budget
+	ctx        context.Context // ends with Close
+	cancel     context.CancelFunc
+	slots      chan struct{} // holds one item for each handshake under way
 
 	counters
 }
@@ -42,19 +40,19 @@ type counters struct {
 	accepted, refused, failed, strangers, evicted atomic.Uint64
 }
 
-// Stats is what a server has counted since it began.
+// Stats is what a server has counted since it was made.
 type Stats struct {
-	Conns     int    // open now
+	Conns     int    // open connections
 	Accepted  uint64 // connections that completed their handshake
-	Refused   uint64 // connections beyond a limit
+	Refused   uint64 // connections closed at once, because of a limit
 	Failed    uint64 // handshakes that failed
-	Strangers uint64 // of them, connections that spoke none of our protocols
+	Strangers uint64 // those of Failed that spoke no known protocol
 	Panics    uint64 // handlers and hooks that panicked
-	Evicted   uint64 // streams, and connections, ended for want of memory
+	Evicted   uint64 // streams and connections ended because of Limits.Memory
 }
 
-// NewServer returns a server that is not serving yet. Nil opts are the defaults.
-// It fails with ErrLimits if an option is out of range.
+// NewServer returns a server; Serve starts it. Nil opts are the defaults. NewServer fails
+// with ErrLimits if an option is out of range.
 func NewServer(opts *ServerOptions) (*Server, error) {
 	o, err := opts.withDefaults()
 	if err != nil {
@@ -65,39 +63,39 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 		listeners: map[net.Listener]struct{}{}, handshakes: map[net.Conn]struct{}{},
 		empty: make(chan struct{}), slots: make(chan struct{}, min(o.Limits.MaxHandshakes, 1<<16)),
 	}
-	s.life, s.end = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	named := opts != nil && opts.Limits.MaxConns != 0
 	s.opts.Limits.MaxConns = min(o.Limits.MaxConns, descriptorBound(o.Limits.MaxConns, named))
-	s.host.limits, s.host.stream, s.host.protocols = o.Limits, o.Stream, o.Protocols
-	s.host.checksum, s.host.logger = !o.NoChecksum, o.Logger
-	s.host.authorize, s.host.onConn = o.Authorize, o.OnConn
-	s.host.away = func(*Conn) {}
+	s.endpoint.limits, s.endpoint.stream, s.endpoint.protocols = o.Limits, o.Stream, o.Protocols
+	s.endpoint.checksum, s.endpoint.logger = !o.NoChecksum, o.Logger
+	s.endpoint.authorize, s.endpoint.onConn = o.Authorize, o.OnConn
+	s.endpoint.onGoAway = func(*Conn) {}
 	return s, nil
 }
 
-// Handle registers h for streams of method. Each runs in a goroutine of its own.
-// The stream is accepted when the handler first uses it, or returns. Returning
-// nil ends both halves in order; an error ends the sending half after what was
-// sent, with the code of a HandlerError or CodeUnknown. ctx is the stream's
-// Context. It may be called at any time; the last registration counts. It panics if
+// Handle registers h for streams of method. h runs in a goroutine for each stream; ctx is
+// the stream's Context. The stream is accepted when h first uses it, or returns. If h
+// returns nil, both halves end in order. If it returns an error, the sending half ends,
+// after what was sent, with the status that StatusOf gives.
+//
+// Handle may be called at any time and replaces an earlier handler of method. It panics if
 // h is nil.
 func (s *Server) Handle(method string, h func(ctx context.Context, s *Stream) error) {
 	s.handle(method, entry{stream: h})
 }
 
-// HandleOffer registers h for opens of method, to accept or reject. ctx is the
-// first stream's Context. The streams that it accepts live on when it returns nil,
-// and their Contexts with them; an error ends them with its code.
-// An offer that was not answered by then is rejected. It panics if h is nil.
+// HandleOffer registers h for opens of method. h accepts or rejects each; ctx is the first
+// stream's Context. If h returns nil, the accepted streams stay open and their Contexts
+// stay valid. If it returns an error, they end with the status that StatusOf gives. If h
+// has not answered the offer, it is rejected. HandleOffer panics if h is nil.
 func (s *Server) HandleOffer(method string, h func(ctx context.Context, o *Offer) error) {
 	s.handle(method, entry{offer: h})
 }
 
-// Offers returns the opens that no handler is registered for, to be accepted or
-// rejected by whoever receives them; no goroutine is made for one. It holds
-// Limits.MaxOffers; beyond it opens are refused with CodeResourceExhausted.
-// Before the first call such opens are refused with CodeUnimplemented. The
-// channel is never closed.
+// Offers returns a channel of the opens that have no registered handler. The receiver
+// accepts or rejects them. The channel holds Limits.MaxOffers; further opens are refused
+// with CodeResourceExhausted. Before the first call of Offers all such opens are refused
+// with CodeUnimplemented. Every call returns the same channel, which is never closed.
 func (s *Server) Offers() <-chan *Offer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,7 +117,7 @@ func (s *Server) Stats() Stats {
 	}
 }
 
-// Conns returns the connections that there are.
+// Conns returns the server's connections.
 func (s *Server) Conns() []*Conn {
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
@@ -133,8 +131,7 @@ func (s *Server) connsLocked() (cs []*Conn) {
 	return cs
 }
 
-// ListenAndServe listens on the TCP address addr and serves until ctx ends or
-// the server is shut down: see Serve.
+// ListenAndServe listens on the TCP address addr and calls Serve.
 func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
@@ -146,13 +143,14 @@ func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 type stringAddr string
 
 func (a stringAddr) Network() string { return "tcp" }
-func (a stringAddr) String() string  { return string(a) }
 
-// Serve accepts connections from ln, which belongs to the server from now on,
-// until ctx ends (then it closes the server) or Shutdown or Close is called, and
-// returns ErrServerClosed. A listener that fails for good, or that the program has
-// closed, is returned as a ConnError; running out of descriptors or memory is not
-// that: Serve tries again. The connections that came by it live on.
+func (a stringAddr) String() string { return string(a) }
+
+// Serve accepts connections from ln, which it takes over. After Shutdown or Close it waits
+// until all connections have ended, and returns ErrServerClosed. When ctx ends it calls
+// Close.
+// If ln fails, or the program closes it, Serve returns a ConnError, and the connections
+// stay open. While the process is out of descriptors or memory, Serve tries again.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ls, err := s.lease(ln)
 	if err != nil {
@@ -184,16 +182,16 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		}
 		if !temporary(err) {
 			s.untrack(ln)
-			go ls.end() // the loops must not stop under the connections that there are
+			go ls.end() // when the connections have ended: they need the loops
 			return &ConnError{Addr: ln.Addr(), Op: "accept", Err: err}
 		}
 		pause.sleep(ctx)
 	}
 }
 
-// A lease is the use of the event loops by a listener's connections.
+// A lease keeps the event loops running for the connections of one listener.
 type lease struct {
-	engine *conn.Engine // nil: none
+	engine *conn.Engine // nil: the connections need no loops
 	users  sync.WaitGroup
 }
 
@@ -208,7 +206,7 @@ func (s *Server) lease(ln net.Listener) (ls *lease, err error) {
 	return ls, err
 }
 
-// end waits for the connections, and gives the loops back.
+// end waits until the connections have ended, and releases the loops.
 func (ls *lease) end() {
 	ls.users.Wait()
 	if ls.engine != nil {
@@ -216,7 +214,7 @@ func (ls *lease) end() {
 	}
 }
 
-// backoffAccept grows from 10 ms to 1 s while accept fails.
+// backoffAccept is the pause while accept fails. It grows from 10 ms to 1 s.
 type backoffAccept time.Duration
 
 func (b *backoffAccept) sleep(ctx context.Context) {
@@ -237,7 +235,7 @@ func (s *Server) track(ln net.Listener) bool {
 		return false
 	}
 	s.listeners[ln] = struct{}{}
-	s.watching.Do(func() { s.budget.watch(s) })
+	s.measuring.Do(func() { s.budget.watch(s) })
 	return true
 }
 
@@ -254,80 +252,26 @@ func (s *Server) isClosing() bool {
 	return s.closing
 }
 
-// admit takes a fresh connection if the limits allow, and starts its handshake.
-func (s *Server) admit(ls *lease, nc net.Conn) {
-	host := addrHost(nc.RemoteAddr())
-	if !s.reserve(nc, host) {
-		s.refused.Add(1)
-		_ = nc.Close()
-		return
+// addrHost is an address without its port, for Limits.MaxConnsPerAddr.
+func addrHost(a net.Addr) string {
+	if t, ok := a.(*net.TCPAddr); ok {
+		return t.IP.String()
 	}
-	ls.users.Add(1)
-	go s.greet(&guest{engine: ls.engine, nc: nc, leave: sync.OnceFunc(func() {
-		s.leave(host)
-		ls.users.Done()
-	})})
+	return a.String()
 }
 
-// A guest is a connection from being accepted to being one of the server's.
-type guest struct {
-	engine *conn.Engine
-	nc     net.Conn
-	leave  func() // uncounts it; the server's lock is held
-}
-
-// reserve counts nc in: total, per address, handshakes at once.
-func (s *Server) reserve(nc net.Conn, host string) bool {
-	select {
-	case s.slots <- struct{}{}:
-	default:
-		return false
-	}
-	s.connMu.Lock()
-	defer s.connMu.Unlock()
-	if s.closing || s.total >= s.opts.Limits.MaxConns || s.perAddr[host] >= s.opts.Limits.MaxConnsPerAddr {
-		<-s.slots
-		return false
-	}
-	s.total++
-	s.perAddr[host]++
-	s.handshakes[nc] = struct{}{}
-	return true
-}
-
-// greet does the handshake: TLS, first bytes, hello, authentication. It ends
-// within the limits' time.
-func (s *Server) greet(g *guest) {
-	c, err := s.welcome(g)
-	<-s.slots
-	if err == nil {
-		s.accepted.Add(1)
-	} else {
-		s.failed.Add(1)
-		s.logHandshake(g.nc.RemoteAddr(), err)
-		_ = g.nc.Close()
-	}
-	s.connMu.Lock()
-	defer s.connMu.Unlock()
-	delete(s.handshakes, g.nc)
-	if c == nil {
-		g.leave()
-	}
-	s.settle() // the connection may have ended before its handshake was counted out
-}
-
-// leave uncounts one of an address. The lock is held.
-func (s *Server) leave(host string) {
+// uncount takes a connection from host out of the counts. The lock is held.
+func (s *Server) uncount(host string) {
 	s.total--
 	if s.perAddr[host]--; s.perAddr[host] <= 0 {
 		delete(s.perAddr, host)
 	}
-	s.settle()
+	s.signalIfEmpty()
 }
 
-// settle says so when the server is closing and the last connection is gone. The
-// lock is held.
-func (s *Server) settle() {
+// signalIfEmpty closes empty if the server is closing and the last connection has ended.
+// The lock is held.
+func (s *Server) signalIfEmpty() {
 	if s.closing && len(s.conns) == 0 && len(s.handshakes) == 0 {
 		select {
 		case <-s.empty:
@@ -337,178 +281,30 @@ func (s *Server) settle() {
 	}
 }
 
-var errALPN = errors.New("the client names no application protocol")
-
-var errSilent = errors.New("closed without a byte")
-
-func (s *Server) logHandshake(peer net.Addr, err error) {
-	if errors.Is(err, errSilent) {
-		s.logger.Debug("sluice: handshake failed", "peer", peer, "error", err)
-		return
-	}
-	s.logger.Info("sluice: handshake failed", "peer", peer, "error", clip(err.Error()))
-}
-
 func clip(t string) string { return t[:min(len(t), 256)] }
 
-func (s *Server) welcome(guest *guest) (*Conn, error) {
-	l, nc := &s.opts.Limits, guest.nc
-	ctx, cancel := context.WithTimeout(context.Background(), l.Handshake)
-	defer cancel()
-	if err := nc.SetDeadline(time.Now().Add(l.Handshake)); err != nil {
-		return nil, err
-	}
-	candidates := s.protocols
-	if s.opts.TLS != nil {
-		tc := tls.Server(nc, s.opts.TLS)
-		if err := tc.HandshakeContext(ctx); err != nil {
-			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
-		}
-		nc = tc
-		candidates = spoken(s.protocols, tc.ConnectionState().NegotiatedProtocol)
-		if len(candidates) == 0 {
-			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: errALPN}
-		}
-	}
-	p, first, err := s.sniff(nc, candidates)
-	if err != nil {
-		return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
-	}
-	var id Identity
-	caps, plain := p.Caps(), s.opts.TLS == nil
-	g := &frame.Greeting{First: first, Secure: !plain, Own: s.settings(&caps, plain)}
-	if s.opts.Authenticate != nil {
-		g.Authenticate = func(_ context.Context, peer *frame.Settings) error {
-			id, err = s.authenticate(nc, peer)
-			return err
-		}
-	}
-	forget := func() {}
-	g.Guard = func(_ context.Context, hook func(context.Context) error) error {
-		_, err := ask(s, nc, "handshake", func(ctx context.Context) (struct{}, error) { return struct{}{}, hook(ctx) })
-		return err
-	}
-	g.Adopt = func(ctx context.Context, parent, id uint64) (err error) {
-		forget, err = s.expect(ctx, parent, id)
-		return err
-	}
-	sess, err := p.Handshake(ctx, nc, g)
-	if err == nil {
-		err = nc.SetDeadline(time.Time{})
-	}
-	if err != nil {
-		forget() // the welcome may have been for nobody
-		neverBegan(sess)
-		return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
-	}
-	return s.join(guest, &joint{nc: nc, proto: p, sess: sess, g: g}, id)
-}
-
-// join makes the connection one of the server's.
-func (s *Server) join(guest *guest, j *joint, id Identity) (*Conn, error) {
-	c, err := s.attach(guest.engine, j, func(c *Conn) {
-		c.identity = id
-		c.ended = func(c *Conn) { s.gone(c, guest.leave) }
-		s.connMu.Lock()
-		s.conns[c] = struct{}{}
-		s.connMu.Unlock()
-	})
-	if err != nil {
-		s.connMu.Lock()
-		delete(s.conns, c)
-		s.connMu.Unlock()
-		return nil, err
-	}
-	// It may not be among those that were told. Streams may have been opened on it
-	// already, so a drain lets it drain.
-	s.connMu.Lock()
-	closing, cut := s.closing, s.cut
-	s.connMu.Unlock()
-	switch {
-	case cut:
-		c.shut()
-	case closing:
-		c.drain()
-	}
-	return c, nil
-}
-
-// authenticate asks the program who the peer is.
-func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, error) {
-	p := Peer{Addr: nc.RemoteAddr(), Token: peer.Token}
-	if tc, ok := nc.(*tls.Conn); ok {
-		st := tc.ConnectionState()
-		p.TLS = &st
-	}
-	id, err := ask(s, nc, "Authenticate", func(ctx context.Context) (Identity, error) { return s.opts.Authenticate(ctx, p) })
-	var he *HandlerError
-	if errors.As(err, &he) && he.Code != CodeOK {
-		return nil, &frame.Refused{Code: he.Code, Reason: he.Reason}
-	}
-	return id, err
-}
-
-// ask calls a hook of the program's during a handshake, within a time of its own.
-func ask[T any](s *Server, nc net.Conn, name string, hook func(ctx context.Context) (T, error)) (T, error) {
-	l := s.opts.Limits.Authenticate
-	ctx, cancel := context.WithTimeout(s.life, l)
-	defer cancel()
-	if err := nc.SetDeadline(time.Now().Add(l + time.Second)); err != nil {
-		var none T
-		return none, err
-	}
-	return within(ctx, func() (v T, err error) {
-		err = s.hook(name, nc.RemoteAddr(), func() error {
-			v, err = hook(ctx)
-			return err
-		})
-		return v, err
-	})
-}
-
-// within runs f, and gives up on it when ctx ends: a hook that ignores its
-// context holds up nobody but itself.
-func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
-	type result struct {
-		v   T
-		err error
-	}
-	c := make(chan result, 1)
-	go func() {
-		r := result{err: errHook}
-		defer func() { c <- r }() // also when f is left by Goexit
-		r.v, r.err = f()
-	}()
-	select {
-	case r := <-c:
-		return r.v, r.err
-	case <-ctx.Done():
-		var zero T
-		return zero, context.Cause(ctx)
-	}
-}
-
-// gone uncounts a connection that has ended.
-func (s *Server) gone(c *Conn, leave func()) {
-	if err := c.err; err != nil && loud(err) {
+// connEnded takes a connection that has ended out of the server.
+func (s *Server) connEnded(c *Conn, uncount func()) {
+	if err := c.err; err != nil && worthLogging(err) {
 		s.logger.Info("sluice: connection ended", "peer", c.peer.Addr, "error", clip(err.Error()))
 	}
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
 	delete(s.conns, c)
-	leave()
+	uncount()
 }
 
-// loud tells whether a connection's end is worth a line.
-func loud(err error) bool {
+// worthLogging reports whether the end of a connection is logged.
+func worthLogging(err error) bool {
 	var ce *ConnError
 	return errors.As(err, &ce) && ce.Code != CodeOK && ce.Code != CodeConnectionLost
 }
 
-// Shutdown drains the server: it accepts no more connections, tells its clients
-// to open no more streams, refuses those that come nevertheless as not
-// processed, and waits until the open ones have ended; then it closes. When ctx
-// ends, or after Limits.Drain if it has no deadline, it closes at once and returns ctx's error.
+// Shutdown stops the server gracefully. It accepts no more connections and tells the peers
+// to open no more streams. Streams that are opened nevertheless are refused as not
+// processed. Shutdown waits until the open streams have ended and closes the connections.
+// When ctx ends, or after Limits.Drain if ctx has no deadline, it calls Close and returns
+// an error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -527,10 +323,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Close ends every connection at once, and waits until they are gone: see
-// Conn.Close. Handlers are told by their contexts, and not waited for.
+// Close closes the listeners and all connections, and waits until they have ended: see
+// Conn.Close. The Contexts of handlers end. Close does not wait for the handlers.
 func (s *Server) Close() error {
-	s.end()
+	s.cancel()
 	conns := s.stopListening(true)
 	s.connMu.Lock()
 	for nc := range s.handshakes {
@@ -544,15 +340,15 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// stopListening closes the listeners and returns the connections that there are.
-func (s *Server) stopListening(cut bool) []*Conn {
+// stopListening closes the listeners and returns the connections.
+func (s *Server) stopListening(closed bool) []*Conn {
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
-	s.closing, s.cut = true, s.cut || cut
+	s.closing, s.closed = true, s.closed || closed
 	for ln := range s.listeners {
 		_ = ln.Close()
 	}
 	clear(s.listeners)
-	s.settle()
+	s.signalIfEmpty()
 	return s.connsLocked()
 }

@@ -1,15 +1,18 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"net"
 
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// spoken returns the protocols that a client under TLS may speak, by the name that it has
-// agreed on with the server, if any. A name that is none of theirs is the program's own,
-// and says nothing. Where every protocol has a name, a client without one speaks none.
+var errSilent = errors.New("closed before the first byte")
+
+// spoken returns which of ps a client under TLS may speak. name is what client and server
+// have agreed on by ALPN, if anything. A name that is none of theirs is the program's own:
+// it excludes no protocol. Without a name the client must speak a protocol that has none.
 func spoken(ps []Protocol, name string) []Protocol {
 	var named, nameless []Protocol
 	for _, p := range ps {
@@ -29,7 +32,7 @@ func spoken(ps []Protocol, name string) []Protocol {
 	return nil
 }
 
-// sniff reads until the first bytes tell which of the candidates the protocol is.
+// sniff reads until the first bytes tell which of the candidates the peer speaks.
 func (s *Server) sniff(nc net.Conn, candidates []Protocol) (Protocol, []byte, error) {
 	buf := make([]byte, 0, frame.SniffLen)
 	for {
@@ -49,7 +52,7 @@ func (s *Server) sniff(nc net.Conn, candidates []Protocol) (Protocol, []byte, er
 			return nil, nil, errSilent
 		case !more || len(buf) == cap(buf):
 			s.strangers.Add(1)
-			return nil, nil, fmt.Errorf("none of our protocols starts with %q", buf)
+			return nil, nil, fmt.Errorf("no known protocol starts with %q", buf)
 		case err != nil:
 			return nil, nil, err
 		}

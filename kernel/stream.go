@@ -8,35 +8,35 @@ import (
 	"time"
 )
 
-// A Stream is one ordered, flow-controlled, full-duplex sequence of messages.
-// Its two halves end separately: In when the peer has no more to say, Out when
-// we have none. Every method may be called from any goroutine.
+// A Stream carries messages in both directions, in order and with flow control. Its two
+// halves end separately: the receiving half when the peer sends no more, the sending half
+// when this side does. Every method may be called from any goroutine.
 //
-// A stream can be read in three ways: by Receive and All, by the channel In, by
-// the channel Batches. The first use of a channel fixes it; Receive and All then
-// read through it. However it is read, every message goes to one reader.
+// A stream can be read by Receive and All, by the channel In, or by the channel Batches.
+// In and Batches exclude each other. Receive and All read through the channel that is in
+// use. Every message goes to one reader.
 type Stream struct{ c core }
 
-// accept answers the offer that the stream came by, if a handler has not had it
-// answered yet.
+// accept accepts the offer that the stream came by, if its handler has not used the stream
+// before.
 func (s *Stream) accept() {
-	if p := s.c.lazy.Load(); p != nil {
-		p.acceptLazily(s)
+	if p := s.c.acceptOnUse.Load(); p != nil {
+		p.acceptOnUse(s)
 	}
 }
 
-// Method is what was opened.
+// Method is the method that the stream was opened with.
 func (s *Stream) Method() string { return s.c.method }
 
-// ID is the stream's number on the wire, 0 while it has none yet.
+// ID is the stream's number on the wire, 0 as long as it has none.
 func (s *Stream) ID() uint64 { return s.c.ID() }
 
 // Conn is the stream's connection.
 func (s *Stream) Conn() *Conn { return s.c.conn }
 
-// Request returns what travelled with the open, on both sides. It belongs to the
-// stream, which leaves it to the garbage collector: Share or Clone it to keep it
-// as one of your own, or Release it when nobody will look at it again.
+// Request returns the message that came with the open, on both sides. It belongs to the
+// stream: Share or Clone it to keep it. Release it if nobody will look at it again;
+// otherwise the garbage collector does.
 func (s *Stream) Request() Message {
 	if x := s.c.x.Load(); x != nil {
 		return x.request
@@ -44,7 +44,7 @@ func (s *Stream) Request() Message {
 	return Message{}
 }
 
-// Metadata returns what travelled with the open, on both sides.
+// Metadata returns the metadata that came with the open, on both sides.
 func (s *Stream) Metadata() Metadata {
 	if x := s.c.x.Load(); x != nil {
 		return x.metadata
@@ -52,22 +52,20 @@ func (s *Stream) Metadata() Metadata {
 	return nil
 }
 
-// SetHeader sets what the opener gets with the acceptance. A handler must call
-// it before it sends, receives or returns; after that it fails with
-// ErrHeaderSent, as it does on the opener's side. Other errors are
-// ErrMetadataTooLarge and ErrMetadataKey.
+// SetHeader sets the metadata that the opener gets with the acceptance. A handler must call
+// it before it sends, receives or returns. Errors: ErrHeaderSent after that and on the
+// opener's side, ErrMetadataTooLarge, ErrMetadataKey.
 func (s *Stream) SetHeader(md Metadata) error {
-	p := s.c.lazy.Load()
+	p := s.c.acceptOnUse.Load()
 	if p == nil {
 		return ErrHeaderSent
 	}
 	return p.setHeader(md)
 }
 
-// SetTrailer sets what the peer gets with the end of our half. It must be called
-// before CloseSend, or before the handler returns. It fails with
-// ErrMetadataTooLarge if the peer does not take so much, with ErrMetadataKey, and with
-// ErrNotSupported if the protocol's ends carry nothing.
+// SetTrailer sets the metadata that the peer gets with the end of this side's half. It must
+// be called before CloseSend, or before the handler returns. Errors: ErrMetadataTooLarge,
+// ErrMetadataKey, and ErrNotSupported if the protocol's ends carry no metadata.
 func (s *Stream) SetTrailer(md Metadata) error {
 	if !s.c.conn.caps.Status && !s.c.unary {
 		return ErrNotSupported
@@ -79,49 +77,48 @@ func (s *Stream) SetTrailer(md Metadata) error {
 	return nil
 }
 
-// Trailer returns what came with the end of the peer's half, nil before that.
-func (s *Stream) Trailer() Metadata { return s.c.a.Trailer() }
+// Trailer returns the metadata that came with the end of the peer's half, nil before that.
+func (s *Stream) Trailer() Metadata { return s.c.Trailer() }
 
-// Accepted waits until the peer has accepted the stream, and returns what came
-// with that; the reply belongs to the caller. A refused stream gives an error that is
-// ErrRefused. Data may be sent before. A ctx that ends gives up this wait, not
-// the stream. On the accepting side it returns at once.
+// Accepted waits until the peer has accepted the stream, and returns the reply and the
+// header that came with that; the reply belongs to the caller. If the peer has refused the
+// stream the error is ErrRefused. Data can be sent without waiting. The end of ctx ends
+// the wait and not the stream. On the accepting side Accepted returns at once.
 func (s *Stream) Accepted(ctx context.Context) (reply Message, header Metadata, err error) {
 	if !s.c.opener {
 		return Message{}, nil, nil
 	}
-	return s.c.a.Answer(ctx)
+	return s.c.Answer(ctx)
 }
 
-// Context returns a context that ends with the stream, or with the handler of
-// Server.Handle, and carries the values of the one that the stream was opened with. Its error, and
-// its cause, is context.DeadlineExceeded or context.Canceled; the stream's Err
-// says more.
+// Context returns a context that ends with the stream, or when the handler of Server.Handle
+// returns. It carries the values of the context that the stream was opened with. Its error
+// and cause are context.DeadlineExceeded or context.Canceled; the stream's Err says more.
 func (s *Stream) Context() context.Context { return (*streamContext)(s) }
 
-// In returns the messages from the peer. It is closed, after the last message
-// has been taken from it, when the peer ends its half or the stream fails; Err
-// tells the two apart. A message counts as taken, and its credit returns to the
-// peer, when it leaves the mailbox for In's small buffer (StreamOptions.InBuffer),
-// which never holds more than 16 KiB, or one larger message. Every call returns
-// the same channel. On a write-only stream it is closed.
+// In returns a channel of the messages from the peer. It is closed after the last message
+// if the peer has ended its half or the stream has failed; Err tells which. Every call
+// returns the same channel. On a write-only stream it is closed.
+//
+// The channel has a small buffer: StreamOptions.InBuffer messages, and at most 16 KiB or
+// one longer message. A message's credit returns to the peer when the message enters the
+// buffer.
 func (s *Stream) In() <-chan Message {
 	s.accept()
-	return s.c.a.In()
+	return s.c.In()
 }
 
-// Batches returns what In returns, as many messages at a time as have arrived,
-// up to StreamOptions.MaxBatch.
+// Batches is In for several messages at a time: as many as have arrived, at most
+// StreamOptions.MaxBatch.
 func (s *Stream) Batches() <-chan *Batch {
 	s.accept()
-	return s.c.a.Batches()
+	return s.c.Batches()
 }
 
-// Out returns the way to the peer. The stream takes a message from it only while
-// it has credit, so a send waits for credit; it completes when the message has
-// been handed over, in order, not when the peer has it. Once the sending half
-// has ended nothing takes from Out, and the stream never closes it, so give each
-// send a way out:
+// Out returns a channel of the messages to the peer. The stream receives from it only while
+// it has credit. A send completes when the stream has the message, not when the peer has
+// it. The stream never closes Out. Once the sending half has ended nothing receives from
+// it, so select on SendDone too:
 //
 //	select {
 //	case s.Out() <- m:
@@ -130,80 +127,81 @@ func (s *Stream) Batches() <-chan *Batch {
 //		return s.Err()
 //	}
 //
-// A select with a default may decline although there is credit, while the
-// stream is busy with an earlier message: use TrySend or Writable for that. A
-// message that is larger than the peer takes aborts the stream with
-// CodeTooLarge. Closing Out means CloseSend; only a sole sender may do it.
+// A select with a default may choose the default although there is credit, while the stream
+// is busy with an earlier message: use TrySend or Writable for that. A message that is
+// longer than the peer takes aborts the stream with CodeTooLarge. Closing Out is CloseSend;
+// do so only if nobody else sends on it.
 //
-// The first call starts a goroutine that ends with the sending half.
+// The first call starts a goroutine, which ends with the sending half.
 func (s *Stream) Out() chan<- Message {
 	s.accept()
-	return s.c.a.Out()
+	return s.c.Out()
 }
 
-// Writable offers a slot, the right to send one message, whenever the stream has
-// credit, and is closed when the sending half ends. It is exact: a select with a
-// default declines only when there is no credit, or while somebody holds the
-// slot. A slot must be used or cancelled; the next one is offered after that.
+// Writable returns a channel that holds a slot, the right to send one message, while the
+// stream has credit. It is closed when the sending half ends. A select with a default
+// chooses the default only if there is no credit or somebody else has the slot. A slot must
+// be used or cancelled; the next one comes after that.
 func (s *Stream) Writable() <-chan Slot {
 	s.accept()
-	return s.c.a.Writable()
+	return s.c.Writable()
 }
 
-// Idle offers the time of the last message from the peer (at first the stream's
-// start) while there has been no sign of life for StreamOptions.IdleTimeout: no
-// message received or taken, no notice taken. The offer is withdrawn when a
-// message arrives or is taken, so that no notice is ever stale. Own sends and keepalive
-// don't count.
-// Without an IdleTimeout it is nil. It is not closed when the stream ends.
+// Idle returns a channel that holds a time once the stream has been idle for
+// StreamOptions.IdleTimeout: no message has arrived or been taken, and nothing was received
+// from Idle. The time is that of the last message from the peer, or of the stream's start.
+// It is withdrawn when a message arrives or is taken, so what Idle gives is never out of
+// date. This side's sends and keepalive don't count. Without an IdleTimeout the channel is
+// nil. It is not closed when the stream ends.
 func (s *Stream) Idle() <-chan time.Time {
 	s.accept()
-	return s.c.a.Idle()
+	return s.c.Idle()
 }
 
-// SendDone is closed when the stream will take no further message: after
-// CloseSend, Close or Abort here, or a stop, reset or lost connection there.
-func (s *Stream) SendDone() <-chan struct{} { return s.c.a.SendDone() }
+// SendDone is closed when nothing more can be sent: after CloseSend, Close or Abort on this
+// side, when the peer reads no more or has reset the stream, or when the connection is
+// lost.
+func (s *Stream) SendDone() <-chan struct{} { return s.c.SendDone() }
 
-// Done is closed when both halves have ended, on both sides, and nothing will
-// change again. Messages that are here can still be taken.
-func (s *Stream) Done() <-chan struct{} { return s.c.a.Done() }
+// Done is closed when both halves have ended on both sides. Messages that have arrived can
+// still be received.
+func (s *Stream) Done() <-chan struct{} { return s.c.Done() }
 
-// Err returns why the stream failed, or nil while it has not. A stream that both
-// sides ended in order keeps nil; one that was cut short never does.
-func (s *Stream) Err() error { return s.c.a.Err() }
+// Err returns why the stream failed, or nil as long as it has not. After the end of a
+// stream nil means that both sides have ended it in order.
+func (s *Stream) Err() error { return s.c.Err() }
 
-// Discarded is the number of messages that we sent and the peer's application
-// did not read, known once the stream has ended in order.
-func (s *Stream) Discarded() int { return s.c.a.Discarded() }
+// Discarded is the number of messages that this side has sent and the peer's application
+// has not read. It is known when the stream has ended in order.
+func (s *Stream) Discarded() int { return s.c.Discarded() }
 
-// Send hands m over, waiting for credit. If it fails, m still belongs to the
-// caller, who may try again: nothing of it was sent. A ctx that ends gives up
-// this wait, not the stream. Errors: ErrTooLarge, ErrSendClosed, ErrStopped,
-// ErrNotReadable, a StreamError, or ctx's.
+// Send sends m. It waits for credit, not for the peer. If it succeeds it has taken over m.
+// If it fails nothing was sent, and m still belongs to the caller. The end of ctx ends the
+// wait and not the stream. Errors: ErrTooLarge, ErrSendClosed, ErrStopped, ErrNotReadable,
+// a StreamError, or ctx's.
 func (s *Stream) Send(ctx context.Context, m Message) error {
 	s.accept()
-	return s.c.a.Send(ctx, m)
+	return s.c.Send(ctx, m)
 }
 
-// TrySend hands m over if there is credit for it now, and fails with
-// ErrWouldBlock if there is none. Credit of one byte admits a whole message.
+// TrySend is Send without waiting: it fails with ErrWouldBlock if there is no credit now.
+// One byte of credit is enough for a message of any length.
 func (s *Stream) TrySend(m Message) error {
 	s.accept()
-	return s.c.a.TrySend(m)
+	return s.c.TrySend(m)
 }
 
-// Receive takes the next message. It returns io.EOF once the peer has ended its
-// half and everything before that was taken; ErrClosed after CloseReceive; else
-// the stream's error. A ctx that ends gives up this wait, not the stream.
+// Receive waits for the next message and returns it; the message belongs to the caller. The
+// error is io.EOF when the peer has ended its half and everything before that was
+// received, ErrClosed after CloseReceive, the stream's error, or ctx's. The end of ctx ends
+// the wait and not the stream.
 func (s *Stream) Receive(ctx context.Context) (Message, error) {
 	s.accept()
-	return s.c.a.Receive(ctx)
+	return s.c.Receive(ctx)
 }
 
-// All yields every message and then, if the stream did not end in order, the
-// error. Each message is the loop body's own: send it on, Release it, or let it
-// go to the garbage collector.
+// All yields every message and then, if the stream did not end in order, the error. Each
+// message belongs to the loop's body, which may send it or Release it.
 func (s *Stream) All(ctx context.Context) iter.Seq2[Message, error] {
 	return func(yield func(Message, error) bool) {
 		for {
@@ -218,66 +216,77 @@ func (s *Stream) All(ctx context.Context) iter.Seq2[Message, error] {
 	}
 }
 
-// CloseSend ends the sending half after everything handed over before it. A
-// second call does nothing. ErrNotSupported: the protocol can't end one half.
+// CloseSend ends the sending half, after everything that was sent before. A second call does
+// nothing. It fails with ErrNotSupported if the protocol can't end one half alone.
 func (s *Stream) CloseSend() error {
 	s.accept()
-	return s.c.a.CloseSend(CodeOK, "", s.c.trailer())
+	return s.c.CloseSend(CodeOK, "", s.c.trailer())
 }
 
-// CloseReceive ends the receiving half: what waits unread is dropped, the peer's
-// sends give ErrStopped, and Receive gives ErrClosed.
+// CloseReceive ends the receiving half: unread messages are dropped, the peer's sends fail
+// with ErrStopped, and Receive fails with ErrClosed.
 func (s *Stream) CloseReceive(code Code) {
 	s.accept()
-	s.c.a.CloseReceive(code)
+	s.c.CloseReceive(code)
 }
 
-// Close ends both halves in order and waits until the peer's application was
-// handed the end, or until ctx ends, when it aborts. What the peer still sends
-// is dropped. It returns the stream's error, nil if all went in order. Any
-// number of calls, from any goroutine, end alike.
+// Close ends both halves in order and waits until the peer's application has received the
+// end. When ctx ends it aborts the stream. What the peer still sends is dropped. Close
+// returns the stream's error, nil if it has ended in order. It may be called several times
+// and at once.
 func (s *Stream) Close(ctx context.Context) error {
 	s.accept()
-	err := s.c.a.Close(ctx)
+	err := s.c.Close(ctx)
 	if err != nil {
-		s.c.hurry()
+		s.c.closeOwnConn()
 	}
 	return err
 }
 
-// Abort ends both halves now and tells the peer why. Messages that have arrived
-// can still be taken, those in the mailbox by Receive; messages not yet written
-// are dropped. CodeOK is no failure, and becomes CodeUnknown.
+// Abort resets the stream: both halves end at once, and the peer is told code and reason.
+// Messages that have arrived can still be received, those that are not in a channel's
+// buffer by Receive. Messages that were not written yet are dropped. CodeOK becomes
+// CodeUnknown.
 func (s *Stream) Abort(code Code, reason string) {
 	s.c.abort(failing(code), reason, nil)
-	s.c.a.StopFeeding()
+	s.c.StopFeeding()
 }
 
-// AbortCause is Abort because of a failure that was found on this side: the StreamError
-// that Err returns has cause as its Cause. The peer is told code and reason alone. A
-// stream that has ended before is left to those who read the rest of it.
+// AbortCause is Abort for a failure that this side has found: the StreamError that Err
+// returns has cause as its Cause. The peer is told code and reason alone. Unlike Abort,
+// AbortCause does not close the channels of a stream that has ended before.
 func (s *Stream) AbortCause(code Code, reason string, cause error) {
 	s.c.abort(failing(code), reason, cause)
 }
 
-// streamContext is a stream seen as a context. It is made of the stream itself,
-// so that an idle stream's context costs nothing.
+// discard releases the unread messages of a stream that is over.
+func (s *Stream) discard() {
+	for {
+		m, err := s.Receive(context.Background())
+		if err != nil {
+			return
+		}
+		m.Release()
+	}
+}
+
+// streamContext is a Stream as its context. An idle stream's context costs nothing.
 type streamContext Stream
 
 // Deadline implements context.Context.
 func (c *streamContext) Deadline() (time.Time, bool) {
-	if x := c.c.x.Load(); x != nil && !x.deadline.IsZero() && !x.outlived.Load() {
+	if x := c.c.x.Load(); x != nil && !x.deadline.IsZero() && !x.deadlineOff.Load() {
 		return x.deadline, true
 	}
 	return time.Time{}, false
 }
 
 // Done implements context.Context.
-func (c *streamContext) Done() <-chan struct{} { return c.c.a.ContextDone() }
+func (c *streamContext) Done() <-chan struct{} { return c.c.ContextDone() }
 
 // Err implements context.Context.
 func (c *streamContext) Err() error {
-	over, err := c.c.a.ContextOver()
+	over, err := c.c.ContextOver()
 	switch {
 	case !over:
 		return nil
@@ -301,19 +310,8 @@ func (c *streamContext) Value(key any) any {
 // streamKey is the key of a stream in its context's values.
 type streamKey struct{}
 
-// FromContext returns the stream whose context ctx is, or is made from; nil if
-// there is none.
+// FromContext returns the stream whose Context ctx is, or is derived from, or nil.
 func FromContext(ctx context.Context) *Stream {
 	s, _ := ctx.Value(streamKey{}).(*Stream)
 	return s
-}
-
-// trailer returns what SetTrailer set.
-func (c *core) trailer() Metadata {
-	if x := c.x.Load(); x != nil {
-		if md := x.trailer.Load(); md != nil {
-			return *md
-		}
-	}
-	return nil
 }

@@ -7,16 +7,16 @@ import (
 	"syscall"
 )
 
-// The part of RLIMIT_NOFILE, in percent, that connections may take by default,
-// and where the program names their number itself. A connection on an event loop
-// takes two descriptors.
+// The largest share of RLIMIT_NOFILE, in percent, that the number of connections may be:
+// by default, and if the program sets Limits.MaxConns. A connection on an event loop takes
+// two descriptors.
 const (
 	defaultShare = 35
 	namedShare   = 45
 )
 
-// descriptorBound is how many connections the descriptors allow; most if that
-// can't be told.
+// descriptorBound is how many connections RLIMIT_NOFILE allows, or most if that is not
+// known. named says that the program has set most.
 func descriptorBound(most int, named bool) int {
 	var r syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil || most == Unlimited {
@@ -29,7 +29,7 @@ func descriptorBound(most int, named bool) int {
 	return max(int(min(uint64(r.Cur), 1<<30)*share/100), 1) // signed on some systems
 }
 
-// temporary tells whether accepting can go on after err.
+// temporary reports whether accept may succeed later after err.
 func temporary(err error) bool {
 	for _, e := range []error{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,

@@ -184,6 +184,12 @@ func (r *rolledServer) count(n uint64) {
 	r.seen[n]++
 }
 
+func (r *rolledServer) handled(n uint64) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen[n]
+}
+
 func (r *rolledServer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	r.mu.Lock()
 	ln := r.ln
@@ -366,7 +372,7 @@ func TestTwoVersionsInARollingRestart(t *testing.T) {
 			again += c.again.Load()
 			c.server.mu.Lock()
 			for _, n := range c.sent {
-				if got := c.server.seen[n]; got != 1 {
+				if got := c.server.handled(n); got != 1 {
 					t.Errorf("message %d was handled %d times", n, got)
 				}
 			}

@@ -1,0 +1,113 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Call makes a unary call: a stream with one message each way. If it succeeds, it has
+// taken over req, and the reply belongs to the caller. If it fails, req still belongs to
+// the caller. Errors: those of Open, a StreamError with the handler's status, ErrNoReply.
+func (c *Conn) Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error) {
+	ctx, cancel := opts.Bound(ctx)
+	defer cancel()
+	s, err := c.Open(ctx, method, opts.open())
+	if err != nil {
+		return Message{}, err
+	}
+	return s.call(ctx, req)
+}
+
+func (o *CallOptions) open() *OpenOptions {
+	if o == nil {
+		return &OpenOptions{unary: true}
+	}
+	return &OpenOptions{Metadata: o.Metadata, unary: true}
+}
+
+// Bound returns ctx with the time limit of a call with these options: Timeout, or 60 s if
+// Timeout is zero and ctx has no deadline. The caller must call the CancelFunc.
+func (o *CallOptions) Bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	d := time.Duration(defaultCallTimeout)
+	if o != nil && o.Timeout != 0 {
+		d = o.Timeout
+	}
+	_, has := ctx.Deadline()
+	if asked := o != nil && o.Timeout > 0; d == Unlimited || has && !asked {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+// call sends the request and waits for the reply and the end. It takes over req if it
+// succeeds.
+func (s *Stream) call(ctx context.Context, req Message) (Message, error) {
+	reply, err := s.exchange(ctx, req.Share())
+	if err == nil {
+		req.Release()
+	}
+	return reply, err
+}
+
+func (s *Stream) exchange(ctx context.Context, req Message) (Message, error) {
+	if err := s.Send(ctx, req); err != nil {
+		req.Release()
+		if errors.Is(err, ErrStopped) {
+			return s.receiveReply(ctx)
+		}
+		return Message{}, s.fail(ctx, err)
+	}
+	_ = s.CloseSend()
+	return s.receiveReply(ctx)
+}
+
+// receiveReply receives the one reply, and the end.
+func (s *Stream) receiveReply(ctx context.Context) (Message, error) {
+	reply, err := s.Receive(ctx)
+	if err != nil {
+		return Message{}, s.fail(ctx, err)
+	}
+	if more, err := s.Receive(ctx); err == nil {
+		more.Release()
+		reply.Release()
+		s.Abort(CodeCancelled, "more than one reply")
+		return Message{}, fmt.Errorf("sluice: call %s: more than one reply", s.Method())
+	} else if err := s.callErr(err); err != nil && !errors.Is(err, ErrNoReply) {
+		reply.Release()
+		return Message{}, err
+	}
+	return reply, nil
+}
+
+// fail aborts a call that failed with err, and returns the error for its caller. If ctx
+// has ended, the stream may not have noticed yet.
+func (s *Stream) fail(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() == nil:
+		err = s.callErr(err)
+		s.Abort(CodeCancelled, "the call has failed")
+		return err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		s.c.abort(CodeDeadlineExceeded, "deadline exceeded", context.Cause(ctx))
+	default:
+		s.c.abort(CodeCancelled, context.Cause(ctx).Error(), context.Cause(ctx))
+	}
+	s.c.StopFeeding()
+	return s.callErr(err)
+}
+
+// callErr is the stream's error, or else err, for the caller of a call.
+func (s *Stream) callErr(err error) error {
+	if serr := s.Err(); serr != nil {
+		return serr
+	}
+	if isEOF(err) {
+		return fmt.Errorf("%w: %s", ErrNoReply, s.Method())
+	}
+	return err
+}
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }

@@ -1,0 +1,151 @@
+package kernel
+
+import (
+	"crypto/tls"
+	"net"
+	"time"
+
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// handshaken is a network connection after its handshake, before it is a Conn.
+type handshaken struct {
+	nc    net.Conn
+	proto Protocol
+	sess  frame.Session
+	g     *frame.Greeting
+	rtt   time.Duration
+
+	parent *Conn // of a client's connection; nil: it has none
+}
+
+// discardSession ends the session of a handshake that no connection comes of.
+func discardSession(sess frame.Session) {
+	if sess != nil {
+		sess.Closed()
+	}
+}
+
+// attach makes a Conn. It calls fill before anything happens on the connection.
+func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Conn, error) {
+	c := &Conn{
+		endpoint: ep, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(), done: make(chan struct{}),
+		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token}, running: handlers{most: ep.limits.MaxStreams},
+	}
+	if most := j.g.Peer.MaxFragment; most > 0 { // the peer has named its limit
+		c.caps.MaxFragment = int(min(uint64(c.caps.MaxFragment), most))
+	}
+	if tc, ok := j.nc.(*tls.Conn); ok {
+		st := tc.ConnectionState()
+		c.peer.TLS = &st
+	}
+	cfg := conn.Config{
+		Session: j.sess, Client: j.g.Client, Limits: &ep.limits, Peer: j.g.Peer, Handler: (*connHandler)(c),
+		Timers: &ep.timers, Remote: j.nc.RemoteAddr(), RTT: j.rtt,
+	}
+	var noParent error
+	made := func(k *conn.Conn) {
+		c.c = k
+		fill(c)
+		noParent = c.joinParent(j.g, j.parent)
+	}
+	if e != nil && conn.Loops(j.nc) && c.caps.Pacing != frame.Unpaced {
+		if _, err := e.Serve(j.nc, cfg, j.g.Early, made); err != nil {
+			c.endpoint.removeParent(c)
+			c.leaveParent()
+			discardSession(j.sess)
+			return c, err
+		}
+	} else {
+		conn.Serve(j.nc, cfg, j.g.Early, made)
+	}
+	if noParent != nil {
+		c.c.Fail("open", CodeUnavailable, noParent)
+	}
+	return c, nil
+}
+
+// joinParent makes c a child of its parent, if it has one. Otherwise c may become a parent
+// itself. It is called before anything happens on c.
+func (c *Conn) joinParent(g *frame.Greeting, parent *Conn) error {
+	if parent == nil && g.Parent != 0 {
+		if parent, _ = c.endpoint.parentOf(g.Parent); parent == nil {
+			return errNoParent
+		}
+	}
+	if parent != nil {
+		return parent.adopt(c, g.ID)
+	}
+	c.children.id = g.ID
+	if !c.client && c.caps.StreamsByID && g.ID != 0 {
+		c.endpoint.addParent(c)
+	}
+	return nil
+}
+
+// connHandler is a Conn as its conn.Handler.
+type connHandler Conn
+
+// Started implements conn.Handler.
+func (l *connHandler) Started(*conn.Conn) {
+	c := (*Conn)(l)
+	if f := c.endpoint.onConn; f != nil {
+		go c.runOnConn(f)
+	}
+}
+
+// runOnConn calls the program's OnConn. If that panics the connection is closed: what the
+// program was about to set up is missing.
+func (c *Conn) runOnConn(f func(*Conn)) {
+	failed := true
+	defer func() {
+		if failed {
+			c.c.Fail("close", CodeInternal, errHook)
+		}
+	}()
+	failed = c.endpoint.hook("OnConn", c.peer.Addr, func() error { f(c); return nil }) != nil
+}
+
+// GoAway implements conn.Handler.
+func (l *connHandler) GoAway(*conn.Conn) { (*Conn)(l).endpoint.onGoAway((*Conn)(l)) }
+
+// Closed implements conn.Handler.
+func (l *connHandler) Closed(_ *conn.Conn, err error) {
+	c := (*Conn)(l)
+	c.once.Do(func() {
+		c.err = err
+		close(c.done)
+		c.running.stop()
+		c.endpoint.removeParent(c)
+		c.leaveParent()
+		c.endChildren()
+		c.onEnd(c)
+	})
+}
+
+// Open implements conn.Handler.
+func (l *connHandler) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
+	c := (*Conn)(l)
+	if c.isOneStream() {
+		return c.acceptUnclaimed(f)
+	}
+	h, ok := c.endpoint.lookup(f.Method)
+	if !ok {
+		return &conn.Refusal{Code: CodeUnimplemented, Reason: "no such method: " + f.Method, NotProcessed: true}
+	}
+	if c.running.full() {
+		return &conn.Refusal{Code: CodeRefused, Reason: "too many handlers are running", NotProcessed: true}
+	}
+	if c.endpoint.pressure.Load() >= stopOpening {
+		return &conn.Refusal{Code: CodeRefused, Reason: "the server is short of memory", NotProcessed: true}
+	}
+	o := c.offer(f)
+	if f.FollowsData {
+		o.follows = true
+		o.streams[0].c.OnRequest(func() { c.endpoint.dispatch(o, h) })
+		return nil
+	}
+	c.endpoint.dispatch(o, h)
+	return nil
+}

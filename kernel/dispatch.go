@@ -1,0 +1,143 @@
+package kernel
+
+import (
+	"context"
+
+	"github.com/sluicerpc/sluice/conn"
+)
+
+// dispatch gives an offer to its handler. The connection's reader calls it: it does not
+// wait.
+func (ep *endpoint) dispatch(o *Offer, e entry) {
+	if e.stream == nil && e.offer == nil && ep.authorize == nil {
+		ep.queue(o)
+		return
+	}
+	if j := (job{o, e}); o.conn.running.enter(j) {
+		go ep.work(j)
+	}
+}
+
+// work runs in a goroutine. It serves an offer, and then other ones of the connection.
+func (ep *endpoint) work(j job) {
+	over := false
+	defer func() {
+		if over {
+			return
+		}
+		// The handler called runtime.Goexit: offers that wait need another goroutine.
+		if j, ok, _ := j.o.conn.running.leave(nil); ok {
+			go ep.work(j)
+		}
+	}()
+	running := &j.o.conn.running
+	for ok := true; ok; {
+		ep.run(j.o, j.e)
+		j, ok = running.next(&ep.timers)
+	}
+	over = true
+}
+
+// run serves one offer.
+func (ep *endpoint) run(o *Offer, e entry) {
+	returned := false
+	defer ep.recovered(o, &returned)
+	defer o.handlerReturned()
+	if ep.authorized(o) {
+		ep.serve(o, e)
+	}
+	returned = true
+}
+
+func (ep *endpoint) serve(o *Offer, e entry) {
+	switch {
+	case e.stream != nil:
+		o.receiveRequest()
+		ep.runStream(o, e)
+	case e.offer != nil:
+		o.receiveRequest()
+		err := e.offer(o.streams[0].Context(), o)
+		ep.offerReturned(o, err)
+	default:
+		ep.queue(o)
+	}
+}
+
+// authorized calls the program's Authorize. It refuses the offer if that returns an error
+// or takes too long.
+func (ep *endpoint) authorized(o *Offer) bool {
+	if ep.authorize == nil {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(o.streams[0].Context(), ep.limits.Authenticate)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		o.reject(&conn.Refusal{Code: CodeUnavailable, Reason: "authorization takes too long", NotProcessed: true})
+	})
+	defer stop()
+	err := ep.authorize(ctx, o.conn.identity, o.Method(), o.metadata)
+	if !stop() {
+		return false
+	}
+	if err == nil {
+		return true
+	}
+	code, reason := StatusOf(err)
+	if code == CodeUnknown {
+		code = CodePermissionDenied
+	}
+	o.reject(&conn.Refusal{Code: code, Reason: reason, NotProcessed: true})
+	return false
+}
+
+// runStream runs a handler of Server.Handle. The handler's first use of the stream accepts
+// it, and its return ends it.
+func (ep *endpoint) runStream(o *Offer, e entry) {
+	s := o.streams[0]
+	defer s.c.EndContext()
+	s.c.acceptOnUse.Store(o)
+	err := e.stream(s.Context(), s)
+	s.Finish(err)
+}
+
+// offerReturned ends what the handler of an offer has left open.
+func (ep *endpoint) offerReturned(o *Offer, err error) {
+	code, reason := CodeFailedPrecondition, "not accepted"
+	if err != nil {
+		code, reason = StatusOf(err)
+	}
+	o.mu.Lock()
+	answered := o.answered
+	o.mu.Unlock()
+	if !answered {
+		o.Reject(code, reason)
+		return
+	}
+	if err != nil {
+		for _, s := range o.streams {
+			s.c.Finish(code, reason, s.c.trailer())
+		}
+	}
+}
+
+// recovered aborts the streams of a handler that has panicked or ended its goroutine.
+func (ep *endpoint) recovered(o *Offer, returned *bool) {
+	r := recover()
+	if *returned {
+		return
+	}
+	ep.panicked(o.Method(), o.conn.peer.Addr, r)
+	for _, s := range o.streams {
+		s.Abort(CodeInternal, "the handler panicked")
+	}
+}
+
+// queue puts an offer into Offers. It refuses the offer if the channel is full.
+func (ep *endpoint) queue(o *Offer) {
+	o.setPending()
+	select {
+	case ep.offers <- o:
+	default:
+		o.reject(&conn.Refusal{Code: CodeResourceExhausted, Reason: "too many offers are waiting", NotProcessed: true})
+	}
+}

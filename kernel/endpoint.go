@@ -1,0 +1,119 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/timers"
+)
+
+// endpoint is what a server and a client have in common: handlers for streams that the
+// peer opens, limits, timers, and hooks.
+type endpoint struct {
+	limits    Limits
+	stream    StreamOptions
+	protocols []Protocol
+	checksum  bool
+	token     []byte
+	logger    *slog.Logger
+	timers    timers.Queue
+	panics    atomic.Uint64
+	pressure  atomic.Int64 // memory held, in percent of Limits.Memory
+	authorize func(ctx context.Context, id Identity, method string, md Metadata) error
+	onConn    func(*Conn)
+	onGoAway  func(*Conn)
+
+	mu          sync.RWMutex
+	handlers    map[string]entry
+	parents     map[uint64]*Conn // a server's connections that can have children, by their number
+	parentAdded chan struct{}    // closed when parents gets a new one; nil if nobody waits
+	offers      chan *Offer      // made by the first call of Offers
+}
+
+// What a server does as its memory fills, in percent of Limits.Memory.
+const (
+	stopAccepting = 85 // connections
+	stopOpening   = 90 // streams
+	stopHolding   = 95 // the largest are evicted
+)
+
+// mustBeGiven panics if the handler for method is nil. Otherwise every open of method
+// would fail later.
+func mustBeGiven(given bool, method string) {
+	if !given {
+		panic("sluice: nil handler for " + strconv.Quote(method))
+	}
+}
+
+func (ep *endpoint) handle(method string, e entry) {
+	mustBeGiven(e.stream != nil || e.offer != nil, method)
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if ep.handlers == nil {
+		ep.handlers = map[string]entry{}
+	}
+	ep.handlers[method] = e
+}
+
+// lookup returns the handler of method. The zero entry means Offers.
+func (ep *endpoint) lookup(method string) (entry, bool) {
+	ep.mu.RLock()
+	defer ep.mu.RUnlock()
+	e, ok := ep.handlers[method]
+	return e, ok || ep.offers != nil
+}
+
+// panicked counts and logs a handler's panic. A nil r means that the handler ended its
+// goroutine.
+func (ep *endpoint) panicked(method string, peer net.Addr, r any) {
+	ep.logPanic("sluice: handler panicked", "method", method, peer, r)
+}
+
+var errHook = errors.New("the hook panicked")
+
+// hook calls f, one of the program's hooks. If f panics or ends its goroutine, that is
+// counted and logged as a handler's panic is, and hook returns errHook.
+func (ep *endpoint) hook(name string, peer net.Addr, f func() error) (err error) {
+	returned := false
+	defer func() {
+		if r := recover(); !returned {
+			ep.logPanic("sluice: hook panicked", "hook", name, peer, r)
+			err = errHook
+		}
+	}()
+	err = f()
+	returned = true
+	return err
+}
+
+func (ep *endpoint) logPanic(text, what, name string, peer net.Addr, r any) {
+	if r == nil {
+		r = "runtime.Goexit"
+	}
+	ep.logger.Error(text, what, name, "peer", peer, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	ep.panics.Add(1)
+}
+
+// settings are those that this side announces. plain says that no layer below, such as
+// TLS, detects changed bytes.
+func (ep *endpoint) settings(caps *frame.Caps, plain bool) frame.Settings {
+	l := &ep.limits
+	return frame.Settings{
+		Checksum:      plain && ep.checksum,
+		MaxFragment:   uint64(caps.MaxFragment),
+		MaxMessage:    uint64(l.MaxMessage),
+		MaxStreams:    uint64(l.MaxStreams),
+		MaxMetadata:   uint64(min(l.MaxMetadata, caps.MaxMetadata)),
+		InitialCredit: uint64(l.InitialCredit()),
+		ConnCredit:    uint64(max(l.ConnWindow, caps.ConnWindow)),
+		Token:         ep.token,
+	}
+}

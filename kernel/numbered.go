@@ -1,0 +1,165 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// What is here serves protocols on which every stream has a connection of its own, a
+// child of the one with the calls, and a call names a stream by number
+// (frame.Caps.StreamsByID).
+
+// errNoStream is the error of a call that names a stream which it can't have.
+var errNoStream = errors.New("no such stream, or another call has it")
+
+func (ep *endpoint) addParent(c *Conn) {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if ep.parents == nil {
+		ep.parents = map[uint64]*Conn{}
+	}
+	ep.parents[c.children.id] = c
+	if ep.parentAdded != nil {
+		close(ep.parentAdded)
+		ep.parentAdded = nil
+	}
+}
+
+func (ep *endpoint) removeParent(c *Conn) {
+	if !c.hasNumberedStreams() {
+		return
+	}
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if ep.parents[c.children.id] == c {
+		delete(ep.parents, c.children.id)
+	}
+}
+
+// parentOf returns the connection with a number. If there is none it returns a channel that
+// is closed when parents gets a new one.
+func (ep *endpoint) parentOf(id uint64) (*Conn, <-chan struct{}) {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if c := ep.parents[id]; c != nil {
+		return c, nil
+	}
+	if ep.parentAdded == nil {
+		ep.parentAdded = make(chan struct{})
+	}
+	return nil, ep.parentAdded
+}
+
+// expect adds a child that a client is setting up to the connection with the number parent,
+// and returns a function that removes it again. It waits for a parent that is not known
+// yet, until ctx ends.
+func (ep *endpoint) expect(ctx context.Context, parent, number uint64) (undo func(), err error) {
+	for {
+		c, added := ep.parentOf(parent)
+		if c != nil {
+			cs := &c.children
+			return func() { cs.remove(number, nil) }, cs.expect(number, ep.limits.MaxStreams)
+		}
+		select {
+		case <-added:
+		case <-ctx.Done():
+			return func() {}, errNoParent
+		}
+	}
+}
+
+// connsPerStream is how many children a server takes for each stream that it allows: a
+// connection ends later than its stream does for the client.
+const connsPerStream = 4
+
+func (cs *children) expect(number uint64, most int) error {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	switch {
+	case cs.over:
+		return errNoParent
+	case len(cs.of) >= connsPerStream*most:
+		return &frame.Refused{Code: CodeRefused, Reason: fmt.Sprintf("%d streams are open", len(cs.of)), Cause: ErrTooManyStreams}
+	}
+	cs.add(number).arrived = make(chan struct{})
+	return nil
+}
+
+// acceptUnclaimed accepts the one stream of a child, which then waits for the call that
+// names it.
+func (c *Conn) acceptUnclaimed(f *frame.Frame) *conn.Refusal {
+	s, err := c.offer(f).Accept(Message{}, nil)
+	if err != nil {
+		return nil // it has ended already
+	}
+	siblings := &c.parent.children
+	siblings.mu.Lock()
+	defer siblings.mu.Unlock()
+	if k := c.child; k != nil && k.arrived != nil && !k.claimed {
+		k.stream = s
+		close(k.arrived)
+	}
+	return nil
+}
+
+// CallRef returns how a call names the stream where Caps.StreamsByID holds: by the number
+// id, in a call on the connection on. On other protocols on is nil.
+func (s *Stream) CallRef() (on *Conn, id uint64) {
+	if c := s.c.conn; c.isOneStream() {
+		return c.parent, c.number
+	}
+	return nil, 0
+}
+
+// TakeStream returns the stream that a call on c names as id, which is CallRef's on the
+// other side. Each stream can be taken once. If the stream's connection is still being set
+// up, TakeStream waits for it until ctx ends. It fails if there is no such stream, and with
+// ErrTooManyStreams if four times Limits.MaxStreams streams are being served.
+func (c *Conn) TakeStream(ctx context.Context, id uint64) (*Stream, error) {
+	cs := &c.children
+	cs.mu.Lock()
+	k := cs.of[id]
+	cs.mu.Unlock()
+	if k == nil || k.arrived == nil {
+		return nil, errNoStream
+	}
+	select {
+	case <-k.arrived:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if k.claimed { // another call was faster, or the stream is gone
+		return nil, errNoStream
+	}
+	if most := c.endpoint.limits.MaxStreams; cs.served >= connsPerStream*most {
+		return nil, fmt.Errorf("%w: %d, or functions still serve those that have ended", ErrTooManyStreams, most)
+	}
+	k.claimed = true
+	k.hold()
+	return k.stream, nil
+}
+
+// serving counts n more functions that serve the connection's one stream. They don't count
+// as handlers of the parent: its calls must not wait for streams that stay open.
+func (c *Conn) serving(n int) {
+	if !c.isOneStream() || c.child == nil {
+		return
+	}
+	f := &c.parent.children
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := c.child.serving
+	c.child.serving += n
+	switch {
+	case before == 0:
+		f.served++
+	case c.child.serving == 0:
+		f.served--
+	}
+}

@@ -1,0 +1,142 @@
+package kernel
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// retired is the set of a connection's streams that are over and still hold something:
+//   - messages that a running handler has not read. It may read them at its own pace, so
+//     they need a bound: a peer could make us hold any number of them by resets;
+//   - a goroutine that feeds a channel, and waits for its reader. When this side closes
+//     the connection there may be no reader any more.
+type retired struct {
+	mu    sync.Mutex
+	of    map[*core]int // unread bytes that count towards the bound, as of the last look
+	shut  bool          // this side has closed the connection: channels are fed no more
+	bytes atomic.Int64  // the sum of of
+}
+
+// add adds c, which is over, if it still holds something. Its port must have been retired
+// before.
+func (r *retired) add(c *core) {
+	switch life := c.life.Load(); {
+	case life&lifePending != 0:
+		c.dropPending() // its offer may wait for any time
+	case life&lifeOfHandler == lifeServed && c.Unread() > 0, c.Feeding():
+		c.FeedingChanged()
+	}
+}
+
+// update looks at what c holds, and adds it to the set or removes it. It reports whether a
+// goroutine feeds a channel of c. It must follow every change of what c holds, other than
+// reading.
+func (r *retired) update(c *core) (fed bool) {
+	r.mu.Lock()
+	fed = r.look(c)
+	shut := r.shut
+	out := r.excess(int64(c.conn.c.MaxUnread()))
+	r.mu.Unlock()
+	if fed && shut {
+		c.StopFeeding()
+	}
+	for _, c := range out {
+		c.actorStream.Evict("too many unread bytes of streams that are over")
+	}
+	return fed
+}
+
+// look is update with the lock held. It evicts nothing.
+func (r *retired) look(c *core) (fed bool) {
+	fed = c.Feeding()
+	n := 0
+	if c.life.Or(lifeRetired)&lifeOfHandler == lifeServed { // a handler that returns now sees the bit and calls update
+		n = c.Unread()
+	}
+	r.bytes.Add(int64(n - r.of[c]))
+	switch {
+	case n == 0 && (!fed || r.shut):
+		c.life.And(^uint32(lifeRetired))
+		delete(r.of, c)
+		return fed
+	case r.of == nil:
+		r.of = map[*core]int{}
+	}
+	r.of[c] = n
+	return fed
+}
+
+// excess returns the streams to evict so that at most most bytes stay: those with the most
+// unread bytes. The lock is held.
+func (r *retired) excess(most int64) (out []*core) {
+	if r.bytes.Load() <= most {
+		return nil
+	}
+	for c := range r.of {
+		r.look(c) // some may have been read meanwhile
+	}
+	for r.bytes.Load() > most {
+		out = append(out, r.release(r.largest()))
+	}
+	return out
+}
+
+// largest is the stream with the most unread bytes, or nil. The lock is held.
+func (r *retired) largest() (worst *core) {
+	most := 0
+	for c, n := range r.of {
+		if n > most {
+			worst, most = c, n
+		}
+	}
+	return worst
+}
+
+// release stops counting the unread bytes of c, which is to be evicted. The lock is held.
+func (r *retired) release(c *core) *core {
+	c.life.Or(lifeReleased)
+	r.look(c)
+	return c
+}
+
+// evictLargest evicts the stream with the most unread bytes. It returns false if none has
+// any.
+func (r *retired) evictLargest() bool {
+	r.mu.Lock()
+	for c := range r.of {
+		r.look(c)
+	}
+	c := r.largest()
+	if c != nil {
+		r.release(c)
+	}
+	r.mu.Unlock()
+	if c == nil {
+		return false
+	}
+	c.actorStream.Evict("the server is out of memory for unread bytes of streams that are over")
+	return true
+}
+
+// endFeeding stops the goroutines that feed channels, and those that will. What was not
+// taken from the channels stays for Receive.
+func (r *retired) endFeeding() {
+	r.mu.Lock()
+	r.shut = true
+	var fed []*core
+	for c := range r.of {
+		if r.look(c) {
+			fed = append(fed, c)
+		}
+	}
+	r.mu.Unlock()
+	for _, c := range fed {
+		c.StopFeeding()
+	}
+}
+
+func (r *retired) isShut() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.shut
+}

@@ -1,0 +1,96 @@
+package kernel
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// None means zero in options where zero means the default.
+const None = -1
+
+// StreamOptions are one side's options for one stream. A nil pointer and the zero value
+// are the defaults.
+type StreamOptions struct {
+	// Window is the receive window: how many bytes the peer may send that this side
+	// has not taken. Each message counts 32 bytes more than its length. Zero starts
+	// small and grows as needed up to Limits.StreamWindow. Another value, at least 64,
+	// applies once the stream is accepted, as far as the connection's window allows.
+	// It has no effect on protocols whose sender chooses the window (brpc).
+	Window int
+	// SendLimit is how many sent bytes may be unread at the peer. Zero leaves that to
+	// the peer's window. On protocols whose sender chooses the window (brpc's
+	// max_buf_size) it is that.
+	SendLimit int
+	// InBuffer is the length of In's buffer, in messages; they have at most 16 KiB in
+	// all. Zero is 16. With None a message counts as taken when it is received from In.
+	InBuffer int
+	// MaxBatch is the largest number of messages in a Batch. Zero is 128.
+	MaxBatch int
+	// IdleTimeout is the time after which Stream.Idle reports the stream as idle. Zero
+	// is never.
+	IdleTimeout time.Duration
+	// NoReceive makes the stream write-only on this side: the peer's sends fail with
+	// ErrNotReadable.
+	NoReceive bool
+	// Context bounds the stream's life and is the parent of its Context. The context
+	// given to Open then bounds the opening alone. Nil is the context given to Open.
+	// Only the opening side can set it: Accept and NewServer fail with ErrLimits. It has
+	// no effect on a Call.
+	Context context.Context
+}
+
+const (
+	defaultInBuffer = 16
+	defaultMaxBatch = 128
+	maxInBuffer     = 1 << 16
+)
+
+// Validate returns ErrLimits if an option is out of range, or nil.
+func (o *StreamOptions) Validate() error {
+	_, err := o.withDefaults()
+	return err
+}
+
+func (o *StreamOptions) withDefaults() (StreamOptions, error) {
+	var r StreamOptions
+	if o != nil {
+		r = *o
+	}
+	switch {
+	case r.InBuffer == 0:
+		r.InBuffer = defaultInBuffer
+	case r.InBuffer == None:
+		r.InBuffer = 0
+	}
+	if r.MaxBatch == 0 {
+		r.MaxBatch = defaultMaxBatch
+	}
+	if r.Window < 0 || r.SendLimit < 0 || r.InBuffer < 0 || r.InBuffer > maxInBuffer || r.MaxBatch < 1 || r.IdleTimeout < 0 {
+		return r, fmt.Errorf("%w: stream options %+v", ErrLimits, r)
+	}
+	return r, nil
+}
+
+// over returns o with base's value where o's is zero.
+func (o StreamOptions) over(base *StreamOptions) StreamOptions {
+	if o == (StreamOptions{}) {
+		return *base
+	}
+	pick(&o.Window, base.Window)
+	pick(&o.SendLimit, base.SendLimit)
+	pick(&o.InBuffer, base.InBuffer)
+	pick(&o.MaxBatch, base.MaxBatch)
+	pick(&o.IdleTimeout, base.IdleTimeout)
+	o.NoReceive = o.NoReceive || base.NoReceive
+	if o.Context == nil {
+		o.Context = base.Context
+	}
+	return o
+}
+
+func pick[T int | time.Duration](v *T, base T) {
+	if *v == 0 {
+		*v = base
+	}
+}

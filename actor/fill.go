@@ -127,11 +127,13 @@ func (s *Stream) gather(most int) (b burst) {
 		s.gatherPiece(&b, room-b.used)
 	}
 	s.cred.sent += uint64(b.used)
+	if lead {
+		s.lead = !s.cur.IsZero() || b.piece.IsZero()
+	}
 	switch {
 	case s.cfg.granted():
 	case lead: // it is no part of what the receiver reports
 		s.cred.granted += uint64(b.used)
-		s.lead = !s.cur.IsZero() || b.piece.IsZero()
 	default:
 		s.freed(&b)
 	}

@@ -79,16 +79,20 @@ func (s *Stream) resetOverCap() error {
 	return frame.ErrFault
 }
 
-// leading is what is not written of the message that belongs to our open or
+// leading is what could be written of the message that belongs to our open or
 // answer, as credit counts it.
 func (s *Stream) leading() int {
-	switch {
-	case !s.lead:
+	if !s.lead {
 		return 0
-	case s.cur.IsZero():
-		return pool.Cost(s.out.Head())
 	}
-	return pool.Cost(s.cur) - int(s.curOff)
+	n := pool.Cost(s.cur) - int(s.curOff)
+	if s.cur.IsZero() {
+		n = pool.Cost(s.out.Head())
+	}
+	if s.cfg.granted() {
+		n = max(min(n, int(int64(s.cred.granted)-int64(s.cred.sent))), 0)
+	}
+	return n
 }
 
 // unanswered tells whether data must wait for the answer to our open.

@@ -47,7 +47,7 @@ func (s *Stream) Push(m pool.Message) error {
 	defer s.unlock()
 	err := s.check(m)
 	if err == nil {
-		s.lead = !s.cfg.granted()
+		s.lead = !s.cfg.granted() || s.unanswered()
 		s.accept(m)
 	}
 	return err

@@ -346,10 +346,10 @@ func (s *Stream) requeue() {
 // takes no room of other streams'.
 func (s *Stream) recount() {
 	switch {
-	case s.cfg.granted():
-		s.count(s.cred.update(false))
 	case s.unanswered():
 		s.count(s.cred.set(s.leading()))
+	case s.cfg.granted():
+		s.count(s.cred.update(false))
 	default:
 		s.count(s.cred.update(true))
 	}

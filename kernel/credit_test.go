@@ -320,7 +320,7 @@ func TestTooLargeFailsAtTheWriter(t *testing.T) {
 		a.Out() <- sized(1001, 1) // Out can't return an error
 		w.wantDone(a)
 		wantCode(t, a.Err(), kernel.CodeTooLarge)
-		w.wantErr(b, kernel.CodeTooLarge)
+		w.wantErr(b, w.told(kernel.CodeTooLarge))
 	})
 }
 

@@ -50,7 +50,7 @@ func capWires() (ws []foreign) {
 	}
 	add("as-http2", capwire.HTTP2())
 	for name, without := range map[string]func(c *frame.Caps){
-		"no-half-close":   func(c *frame.Caps) { c.HalfClose = false },
+		"no-half-close":   func(c *frame.Caps) { c.HalfClose, c.Stop = false, false },
 		"no-ended":        func(c *frame.Caps) { c.Ended = false },
 		"no-status":       func(c *frame.Caps) { c.Status = false },
 		"no-stop":         func(c *frame.Caps) { c.Stop = false },

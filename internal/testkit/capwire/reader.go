@@ -80,7 +80,9 @@ func (s *session) frame(k frame.Kind, id uint64, body []byte, f *frame.Frame) er
 	switch k {
 	case frame.Open:
 		for i := range g.Grants {
-			s.opened(&g, i, s.open(id+2*uint64(i), g.Unary))
+			st := s.open(id+2*uint64(i), g.Unary)
+			st.offered = true
+			s.opened(&g, i, st)
 		}
 	case frame.Accept:
 		for i := range g.Grants {
@@ -98,7 +100,11 @@ func (s *session) frame(k frame.Kind, id uint64, body []byte, f *frame.Frame) er
 		}
 		s.ended(id, st, g.Kind == frame.Reset, false)
 	case frame.Reset, frame.Reject:
-		s.ended(id, st, true, false)
+		answer := k == frame.Reset && g.Value == awaitsEnd
+		if answer {
+			s.in.queue = append(s.in.queue, frame.Frame{Kind: frame.Reply, Stream: id})
+		}
+		s.ended(id, st, !answer, false)
 	case frame.NewSettings:
 		delta := g.Settings.InitialCredit - s.peer.InitialCredit
 		s.peer = g.Settings

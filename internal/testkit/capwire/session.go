@@ -36,6 +36,7 @@ type session struct {
 // A stream is what a session knows of one, from its Open to its end both ways.
 type stream struct {
 	unary    bool
+	offered  bool   // by the peer, and not accepted
 	told     uint64 // credit that the peer knows of
 	got      uint64 // credit that the peer has granted
 	sentEnd  bool
@@ -122,15 +123,24 @@ func (s *session) Control(o *frame.Out, f *frame.Frame) {
 		if !c.Status && (st == nil || !st.unary) {
 			out.Metadata = nil
 			if f.Code != frame.CodeOK { // an end that can't be said is none in order
-				out = frame.Frame{Kind: frame.Reset, Stream: f.Stream, Code: frame.CodeAborted}
+				out = frame.Frame{Kind: frame.Reset, Stream: f.Stream, Code: frame.CodeAborted, Value: awaitsEnd}
 			}
 		}
-		s.ended(f.Stream, st, out.Kind == frame.Reset, true)
+		s.ended(f.Stream, st, false, true)
 	case frame.Reset:
-		if !c.Status {
+		if !c.Status && (st == nil || !st.offered && !st.unary) { // else it is the answer
 			out.Code, out.Reason = frame.CodeAborted, ""
 		}
 		s.ended(f.Stream, st, true, true)
+	case frame.Accept:
+		for i := range f.Grants {
+			if st := s.streams[f.Stream+2*uint64(i)]; st != nil {
+				st.offered = false
+			}
+		}
+	case frame.Reply:
+		s.end(o, f.Stream, st)
+		return
 	case frame.Reject:
 		s.ended(f.Stream, st, true, true)
 	case frame.Credit:
@@ -153,6 +163,21 @@ func (s *session) Control(o *frame.Out, f *frame.Frame) {
 	if f.Kind == frame.Open || f.Kind == frame.Accept {
 		s.grants(o, f)
 	}
+}
+
+// awaitsEnd is the Value of a Reset that stands for the end of one half: who sent it
+// waits for the other's.
+const awaitsEnd = 1
+
+// end answers such a Reset: our application was handed it. The lock is held.
+func (s *session) end(o *frame.Out, id uint64, st *stream) {
+	if s.p.C.Ended {
+		s.write(o, &frame.Frame{Kind: frame.Ended, Stream: id})
+	}
+	if st != nil && !st.sentEnd {
+		s.write(o, &frame.Frame{Kind: frame.EOS, Stream: id})
+	}
+	s.ended(id, st, true, true)
 }
 
 // ended notes an end; both says that it ends both directions. The lock is held.

@@ -85,6 +85,7 @@ func (s *Stream) discard(cost, n int) {
 	s.win.taken += uint64(cost)
 	s.later().taken += int32(cost)
 	s.consumed(n)
+	s.renewUnread()
 }
 
 // consumed counts payload that is not here any more, for protocols that report it.
@@ -180,23 +181,13 @@ func (s *Stream) returnBudget(a *assembly) {
 // credit returns cost, of n bytes of messages, to the connection and, at half the
 // window, to the peer.
 func (s *Stream) credit(cost, n int) {
-	w := &s.win
 	s.giveBack(cost)
 	s.consumed(n)
-	if w.due() && s.st.recv == recvOpen {
-		s.grow()
-		w.granted = w.taken + uint64(w.size)
-		s.ask(wantCredit)
+	if s.st.recv == recvOpen {
+		s.renew()
 	}
 	if s.f != nil && s.f.idle != nil {
 		s.f.idle.taken()
-	}
-}
-
-// grow widens the window of a stream that is read.
-func (s *Stream) grow() {
-	if w := &s.win; w.size < w.most {
-		w.size = s.link.Grow(w.size, w.most)
 	}
 }
 

@@ -483,6 +483,7 @@ func (s *Stream) Finish(code frame.Code, reason string, trailer frame.Metadata) 
 // read what came before that.
 func (s *Stream) closeReceive() {
 	s.apply(s.st.closeReceive())
+	s.renewUnread()
 	if s.st.recv == recvDead {
 		s.dropIn()
 		s.evicted = true // what the goroutine that feeds a channel has in hand goes as well

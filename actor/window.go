@@ -38,6 +38,34 @@ func (w *window) due() bool {
 	return w.size > 0 && int64(w.taken)+int64(w.size)-int64(w.granted) >= int64(w.size+1)/2
 }
 
+// renew grants the peer a window again, if it is due.
+func (s *Stream) renew() {
+	w := &s.win
+	if !w.due() {
+		return
+	}
+	if s.st.recv == recvOpen {
+		s.grow()
+	}
+	w.granted = w.taken + uint64(w.size)
+	s.ask(wantCredit)
+}
+
+// renewUnread is renew where we read no more and can't say so: the peer has to get to its
+// end, and what comes before that is dropped.
+func (s *Stream) renewUnread() {
+	if s.st.recv == recvStopped && !s.cfg.Caps.Stop {
+		s.renew()
+	}
+}
+
+// grow widens the window of a stream that is read.
+func (s *Stream) grow() {
+	if w := &s.win; w.size < w.most {
+		w.size = s.link.Grow(w.size, w.most)
+	}
+}
+
 // credit is the sender's side. Totals are absolute; admitted runs at most one
 // message ahead of granted.
 type credit struct {

@@ -51,7 +51,7 @@ var imports = map[string][]string{
 var protocolImports = []string{"frame", "pool"}
 
 // testImports is what every package's tests may import besides.
-var testImports = []string{"frame/native", "frame/strm", "frame/seastar", "kernel/kerneltest", "internal/leak", "internal/testkit"}
+var testImports = []string{"frame/native", "frame/strm", "frame/seastar", "kernel/kerneltest", "internal/leak", "internal/testkit", "internal/testkit/capwire"}
 
 // testImportsOf is what the tests of one package may import besides that.
 var testImportsOf = map[string][]string{
@@ -65,6 +65,8 @@ var helpers = map[string][]string{
 	"internal/interop": {"kernel", "rpc", "conn", "frame"},
 	"internal/leak":    {},
 	"internal/testkit": {"kernel", "pool"},
+
+	"internal/testkit/capwire": {"frame", "pool"},
 }
 
 // external names the modules of others and the packages that may import them.

@@ -85,12 +85,13 @@ func (c *credit) init(cfg *Config) {
 }
 
 // relimit keeps what is unread at the peer within our own limit. The peer was
-// told of it and counts from there.
+// told of it and counts from there; where it can't be told there is none, or it would
+// not know that we wait.
 func (c *credit) relimit(cfg *Config) {
 	switch {
 	case !cfg.granted():
 		c.granted = max(ownWindow(cfg), c.admitted)
-	case cfg.SendLimit > 0:
+	case cfg.SendLimit > 0 && !cfg.Caps.FixedWindow:
 		c.granted = min(c.granted, uint64(max(cfg.SendLimit, cfg.Caps.MinWindow())))
 	}
 }

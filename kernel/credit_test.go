@@ -71,6 +71,7 @@ func TestCreditIsExact(t *testing.T) {
 			// A message that goes in pieces has its credit returned as they
 			// arrive; none of these does.
 			overAll(t, c.so, nil, func(t *testing.T, w *world) {
+				overhead := w.caps.Overhead
 				for _, n := range []int{0, 4, 32, 96, window - overhead} {
 					for how, try := range map[string]func(*testing.T, *kernel.Stream, int) int{"TrySend": tryAll, "Writable": slotAll} {
 						a, b := w.pair(c.opener, c.acceptor)

@@ -32,10 +32,12 @@ type StreamOptions struct {
 	// message counted with 32 bytes more. Zero starts small and grows by need
 	// to Limits.StreamWindow; a number is used from acceptance on, as far as the
 	// connection has that much left; at least 64. On brpc, where the writer
-	// chooses the window, it has no effect.
+	// chooses the window, it has no effect. Where every stream begins with the same
+	// window (frame.Caps.FixedWindow) less than that has none.
 	Window int
 	// SendLimit is how many bytes of ours may be unread at the peer. Zero leaves
-	// that to the peer. On brpc it is the window (max_buf_size).
+	// that to the peer. On brpc it is the window (max_buf_size). Where every stream has
+	// the same window (frame.Caps.FixedWindow) it has no effect.
 	SendLimit int
 	// InBuffer is how many messages In holds beside the mailbox, of 16 KiB in
 	// all. Zero is 16; None makes taking exact.

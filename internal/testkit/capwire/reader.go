@@ -126,6 +126,7 @@ func (s *session) opened(g *frame.Frame, i int, st *stream) {
 		return
 	}
 	st.got = g.Grants[i].Credit
+	s.limit(&st.told, g.Grants[i])
 }
 
 func (s *session) granted(id, value uint64, f *frame.Frame) {

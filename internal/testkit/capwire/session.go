@@ -202,7 +202,15 @@ func (s *session) grants(o *frame.Out, f *frame.Frame) {
 			s.credit(o, id, st, g.Credit)
 		default: // it is in the frame
 			st.told = g.Credit
+			s.limit(&st.got, g)
 		}
+	}
+}
+
+// limit lowers a total to what the sender wants to have unread: both count from there.
+func (s *session) limit(total *uint64, g frame.Grant) {
+	if g.Limit > 0 {
+		*total = min(*total, max(g.Limit, uint64(s.p.C.MinWindow())))
 	}
 }
 

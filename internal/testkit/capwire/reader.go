@@ -105,6 +105,10 @@ func (s *session) frame(k frame.Kind, id uint64, body []byte, f *frame.Frame) er
 			s.in.queue = append(s.in.queue, frame.Frame{Kind: frame.Reply, Stream: id})
 		}
 		s.ended(id, st, !answer, false)
+	case frame.Pong:
+		if g.Value == estimate {
+			g.Kind = frame.Skip
+		}
 	case frame.NewSettings:
 		delta := g.Settings.InitialCredit - s.peer.InitialCredit
 		s.peer = g.Settings

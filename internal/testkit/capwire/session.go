@@ -19,7 +19,10 @@ const headLen = 4 + 1 + 8
 // session is one connection's.
 type session struct {
 	frame.Base
-	p   *Protocol
+	p *Protocol
+
+	client bool
+
 	own frame.Settings
 	in  input
 
@@ -48,7 +51,7 @@ type stream struct {
 }
 
 func newSession(p *Protocol, g *frame.Greeting) *session {
-	s := &session{p: p, own: g.Own, peer: g.Peer, streams: map[uint64]*stream{}, told: g.Own.ConnCredit}
+	s := &session{p: p, client: g.Client, own: g.Own, peer: g.Peer, streams: map[uint64]*stream{}, told: g.Own.ConnCredit}
 	s.enc = gob.NewEncoder(&s.body)
 	s.in.dec = gob.NewDecoder(&s.in.gob)
 	s.in.got = g.Peer.ConnCredit
@@ -158,6 +161,8 @@ func (s *session) Control(o *frame.Out, f *frame.Frame) {
 		if !c.ReadReports {
 			return
 		}
+	case frame.Ping:
+		s.p.Pings.Add(1)
 	}
 	s.write(o, &out)
 	if f.Kind == frame.Open || f.Kind == frame.Accept {
@@ -233,7 +238,13 @@ func (s *session) credit(o *frame.Out, id uint64, st *stream, total uint64) {
 	*told = total
 	o.Buf = head(o.Buf, frame.Credit, id, 8)
 	o.Buf = binary.BigEndian.AppendUint64(o.Buf, value)
+	if s.p.PingEach {
+		s.write(o, &frame.Frame{Kind: frame.Ping, Value: estimate})
+	}
 }
+
+// estimate is the Value of a ping beside a grant; its answer is the session's own.
+const estimate = 1<<64 - 1
 
 // write encodes any other frame.
 func (s *session) write(o *frame.Out, f *frame.Frame) {
@@ -251,6 +262,9 @@ func (s *session) write(o *frame.Out, f *frame.Frame) {
 
 // Flush implements frame.Session: settings that are to change go along.
 func (s *session) Flush(o *frame.Out) {
+	if s.client {
+		return
+	}
 	select {
 	case change := <-s.p.Changes:
 		s.mu.Lock()

@@ -42,7 +42,7 @@ func (s *Stream) Push(m pool.Message) error {
 	defer s.unlock()
 	err := s.check(m)
 	if err == nil {
-		s.opensWith = !s.cfg.granted()
+		s.opensWith = !s.cfg.granted() || s.awaitsAnswer()
 		s.accept(m)
 	}
 	return err

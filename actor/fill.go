@@ -111,11 +111,13 @@ func (s *Stream) gather(most int) (b burst) {
 		s.gatherPiece(&b, room-b.used)
 	}
 	s.cred.sent += uint64(b.used)
+	if alone {
+		s.opensWith = !s.partial.IsZero() || b.piece.IsZero()
+	}
 	switch {
 	case s.cfg.granted():
 	case alone: // the receiver does not report this message
 		s.cred.granted += uint64(b.used)
-		s.opensWith = !s.partial.IsZero() || b.piece.IsZero()
 	default:
 		s.freed(b.used, b.payload(s.cfg.Caps.Overhead))
 	}

@@ -391,6 +391,76 @@ func TestRequestGoesBeforeTheAnswer(t *testing.T) {
 	}
 }
 
+// Where the receiver grants credit the request is written before the answer too, as far
+// as the credit goes. What is behind it waits for the answer, whatever the credit.
+func TestRequestGoesBeforeTheAnswerWithinItsCredit(t *testing.T) {
+	const first, size = 4_000, 15_000
+	x := newPaced(t, frame.Granted, func(c *Config) {
+		c.Caps.Early = false
+		c.SendCredit, c.Caps.MaxFragment = first, 6_000
+	})
+	defer x.end()
+	x.s.SetFirstFrame(frame.GetFrame(frame.Open))
+	if err := x.s.Push(pool.New(size)); err != nil {
+		t.Fatal(err)
+	}
+	written := func() (n int) {
+		for _, f := range x.write() {
+			if f.Kind == frame.Data {
+				n += cost(&f)
+			}
+		}
+		return n
+	}
+	if n := written(); n != first || x.link.queued > 0 {
+		t.Fatalf("%d bytes were written with a credit of %d, %d more count as ready", n, first, x.link.queued)
+	}
+	if err := x.s.PeerGrant(size + overhead + 1_000); err != nil {
+		t.Fatal(err)
+	}
+	if n := written(); n != size+overhead-first {
+		t.Fatalf("%d bytes were written of the request's last %d", n, size+overhead-first)
+	}
+	if err := x.trySend(100); err != nil {
+		t.Fatal(err)
+	}
+	if n := written(); n > 0 || x.link.queued > 0 {
+		t.Fatalf("before the answer %d bytes were written, %d count as ready", n, x.link.queued)
+	}
+	x.s.Accepted(pool.Message{}, nil, frame.Grant{}, false)
+	if n := written(); n != 100+overhead {
+		t.Fatalf("%d bytes were written after the answer, want %d", n, 100+overhead)
+	}
+}
+
+// Who reads no more, and can't say so, drops what comes and grants credit for it: the
+// peer's end is behind what it has to write.
+func TestGrantsGoOnWhereNobodyCanBeStopped(t *testing.T) {
+	for name, c := range map[string]struct{ stop, want bool }{
+		"no stop": {false, true}, "stop": {true, false},
+	} {
+		x := newPaced(t, frame.Granted, func(c2 *Config) { c2.Caps.HalfClose, c2.Caps.Stop = true, c.stop })
+		const size = 1000 // the window is 2000
+		if err := x.arrive(size - overhead); err != nil {
+			t.Fatal(err)
+		}
+		x.s.CloseReceive(frame.CodeOK)
+		var got []uint64
+		got = append(got, reports(x.write())...)
+		if err := x.arrive(size - overhead); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, reports(x.write())...)
+		if want := []uint64{3 * size, 4 * size}; c.want && !slices.Equal(got, want) || !c.want && got != nil {
+			t.Errorf("%s: grants %d", name, got)
+		}
+		if taken, _ := x.link.owed(); taken != 2*size {
+			t.Errorf("%s: %d bytes of the connection's credit came back, want %d", name, taken, 2*size)
+		}
+		x.end()
+	}
+}
+
 // A protocol may show a report before it has one, to probe a window that stays full. It
 // is paid back by the next that is true: SendLimit is what is unread at most, and one
 // message.

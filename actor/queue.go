@@ -59,7 +59,7 @@ func (s *Stream) requeue() {
 func (s *Stream) requeueOne(cost int) {
 	c := &s.cred
 	c.admitted += uint64(cost)
-	if !s.cfg.granted() || c.admitted > c.granted {
+	if !s.cfg.granted() || c.admitted > c.granted || s.awaitsAnswer() {
 		s.requeue()
 		return
 	}
@@ -74,10 +74,10 @@ func (s *Stream) requeueOne(cost int) {
 // open does not count: it would take room from other streams.
 func (s *Stream) recount() {
 	switch {
-	case s.cfg.granted():
-		s.count(s.cred.update(false))
 	case s.awaitsAnswer():
 		s.count(s.cred.set(s.openLeft()))
+	case s.cfg.granted():
+		s.count(s.cred.update(false))
 	default:
 		s.count(s.cred.update(true))
 	}
@@ -115,16 +115,20 @@ func (s *Stream) forgetPartial() {
 	s.partial, s.partialSent = pool.Message{}, 0
 }
 
-// openLeft is what is not written of the message that belongs to our open or answer, in
-// bytes of credit.
+// openLeft is what may be written now of the message that belongs to our open or answer,
+// in bytes of credit.
 func (s *Stream) openLeft() int {
-	switch {
-	case !s.opensWith:
+	if !s.opensWith {
 		return 0
-	case s.partial.IsZero():
-		return pool.Cost(s.out.Head())
 	}
-	return pool.Cost(s.partial) - int(s.partialSent)
+	n := pool.Cost(s.partial) - int(s.partialSent)
+	if s.partial.IsZero() {
+		n = pool.Cost(s.out.Head())
+	}
+	if s.cfg.granted() {
+		n = max(min(n, int(int64(s.cred.granted)-int64(s.cred.sent))), 0)
+	}
+	return n
 }
 
 // canAccept reports whether the stream and the connection have credit for one more

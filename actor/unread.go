@@ -75,23 +75,34 @@ func (s *Stream) returnBudget(a *assembly) {
 // returnCredit returns cost, of messages of n bytes, to the connection and, at half the
 // window, to the peer.
 func (s *Stream) returnCredit(cost, n int) {
-	w := &s.win
 	s.returnToConn(cost)
 	s.countPayload(n)
-	if w.due() && s.st.recv == recvOpen {
-		s.grow()
-		w.granted = w.taken + uint64(w.size)
-		s.requestControl(controlCredit)
+	if s.st.recv == recvOpen {
+		s.renew()
 	}
 	if s.ch != nil && s.ch.idle != nil {
 		s.ch.idle.taken()
 	}
 }
 
-// grow enlarges the window of a stream whose reader keeps up.
-func (s *Stream) grow() {
-	if w := &s.win; w.size < w.most {
+// renew grants the peer a window again, if it is due.
+func (s *Stream) renew() {
+	w := &s.win
+	if !w.due() {
+		return
+	}
+	if s.st.recv == recvOpen && w.size < w.most { // the reader keeps up
 		w.size = s.link.Grow(w.size, w.most)
+	}
+	w.granted = w.taken + uint64(w.size)
+	s.requestControl(controlCredit)
+}
+
+// renewStopped is renew where this side reads no more and can't tell the peer: the peer
+// has to get to its end, and what comes before that is dropped.
+func (s *Stream) renewStopped() {
+	if s.st.recv == recvStopped && !s.cfg.Caps.Stop {
+		s.renew()
 	}
 }
 
@@ -120,6 +131,7 @@ func (s *Stream) discard(cost, n int) {
 	s.win.taken += uint64(cost)
 	s.later().taken += int32(cost)
 	s.countPayload(n)
+	s.renewStopped()
 }
 
 // dropIn releases what has arrived and was not taken.

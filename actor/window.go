@@ -59,7 +59,7 @@ func (c *credit) relimit(cfg *Config) {
 	switch {
 	case !cfg.granted():
 		c.granted = max(ownWindow(cfg), c.admitted)
-	case cfg.SendLimit > 0:
+	case cfg.SendLimit > 0 && !cfg.Caps.FixedWindow: // a peer that isn't told would not know that we wait
 		c.granted = min(c.granted, uint64(max(cfg.SendLimit, cfg.Caps.MinWindow())))
 	}
 }

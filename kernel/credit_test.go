@@ -71,6 +71,7 @@ func TestCreditIsExact(t *testing.T) {
 			// A message that goes in pieces has its credit returned as they
 			// arrive; none of these does.
 			overAll(t, c.so, nil, func(t *testing.T, w *world) {
+				overhead := w.caps.Overhead
 				for _, n := range []int{0, 4, 32, 96, window - overhead} {
 					for how, try := range map[string]func(*testing.T, *kernel.Stream, int) int{"TrySend": tryAll, "Writable": slotAll} {
 						a, b := w.pair(c.opener, c.acceptor)
@@ -320,7 +321,7 @@ func TestTooLargeFailsAtTheWriter(t *testing.T) {
 		a.Out() <- sized(1001, 1) // Out can't return an error
 		w.wantDone(a)
 		wantCode(t, a.Err(), kernel.CodeTooLarge)
-		w.wantErr(b, kernel.CodeTooLarge)
+		w.wantErr(b, w.told(kernel.CodeTooLarge))
 	})
 }
 

@@ -115,7 +115,11 @@ func TestSlotsGoAround(t *testing.T) {
 func TestWritableClosesWithTheSendingHalf(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		for name, end := range map[string]func(a, b *kernel.Stream){
-			"CloseSend":    func(a, _ *kernel.Stream) { w.endSend(a) },
+			"CloseSend": func(a, b *kernel.Stream) {
+				if w.endSend(a); !w.caps.HalfClose { // then it is Close, which waits for the reader
+					w.wantEOF(b)
+				}
+			},
 			"Abort":        func(a, _ *kernel.Stream) { a.Abort(kernel.CodeCancelled, "") },
 			"peer's Abort": func(_, b *kernel.Stream) { b.Abort(kernel.CodeCancelled, "") },
 			"peer's stop":  func(_, b *kernel.Stream) { b.CloseReceive(kernel.CodeOK) },

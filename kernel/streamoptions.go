@@ -16,11 +16,12 @@ type StreamOptions struct {
 	// has not taken. Each message counts 32 bytes more than its length. Zero starts
 	// small and grows as needed up to Limits.StreamWindow. Another value, at least 64,
 	// applies once the stream is accepted, as far as the connection's window allows.
-	// It has no effect on protocols whose sender chooses the window (brpc).
+	// It has no effect on protocols whose sender chooses the window (brpc). Where every
+	// stream begins with the same window (frame.Caps.FixedWindow) a smaller one has none.
 	Window int
 	// SendLimit is how many sent bytes may be unread at the peer. Zero leaves that to
 	// the peer's window. On protocols whose sender chooses the window (brpc's
-	// max_buf_size) it is that.
+	// max_buf_size) it is that. Where every stream has the same window it has no effect.
 	SendLimit int
 	// InBuffer is the length of In's buffer, in messages; they have at most 16 KiB in
 	// all. Zero is 16. With None a message counts as taken when it is received from In.

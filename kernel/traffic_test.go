@@ -22,11 +22,16 @@ func TestTrafficOfEveryKind(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		serveTraffic(w)
 		kinds := []func(*traveller) error{
-			(*traveller).call, (*traveller).echo, (*traveller).group, (*traveller).refusedEarly, (*traveller).leftEarly,
-			(*traveller).cutShort, (*traveller).stops, (*traveller).slow,
+			(*traveller).call, (*traveller).echo, (*traveller).cutShort, (*traveller).stops, (*traveller).slow,
 		}
 		if w.caps.Status { // else the server is not told
 			kinds = append(kinds, (*traveller).cancelledCall, (*traveller).cancelledStream)
+		}
+		if w.caps.Stop || !w.caps.HalfClose { // else a writer is not told that its reader has left
+			kinds = append(kinds, (*traveller).refusedEarly, (*traveller).leftEarly)
+		}
+		if w.caps.MaxGroup > 1 {
+			kinds = append(kinds, (*traveller).group)
 		}
 		steps := 40
 		if raceEnabled {

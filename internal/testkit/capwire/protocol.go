@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/sluicerpc/sluice/frame"
 )
@@ -21,8 +22,15 @@ type Protocol struct {
 	C frame.Caps
 	// Relative has credit travel as increments, not as totals.
 	Relative bool
-	// Changes are settings that each session announces with its next output, once.
+	// First, if not nil, changes what servers say about themselves at first. Their streams
+	// and connections grant what they do: it can only be less.
+	First func(*frame.Settings)
+	// Changes are changes of that, each of which a server announces behind its next output.
 	Changes chan func(*frame.Settings)
+	// PingEach has a ping follow each grant of credit, as an estimator of the path does.
+	PingEach bool
+	// Pings counts the pings that were written, but those.
+	Pings atomic.Int64
 }
 
 // HTTP2 are the capabilities that HTTP/2 with gRPC on it has: credit that is granted for
@@ -81,10 +89,15 @@ func (p *Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gre
 			return nil, err
 		}
 	}
-	if err := send(rw, nil, &g.Own); err != nil {
+	s := newSession(p, g)
+	if p.First != nil {
+		p.First(&s.own)
+	}
+	s.told = s.own.ConnCredit
+	if err := send(rw, nil, &s.own); err != nil {
 		return nil, err
 	}
-	return newSession(p, g), nil
+	return s, nil
 }
 
 func send(w io.Writer, before []byte, s *frame.Settings) error {

@@ -80,7 +80,9 @@ func (s *session) frame(k frame.Kind, id uint64, body []byte, f *frame.Frame) er
 	switch k {
 	case frame.Open:
 		for i := range g.Grants {
-			s.opened(&g, i, s.open(id+2*uint64(i), g.Unary))
+			st := s.open(id+2*uint64(i), g.Unary)
+			st.offered = true
+			s.opened(&g, i, st)
 		}
 	case frame.Accept:
 		for i := range g.Grants {
@@ -98,7 +100,15 @@ func (s *session) frame(k frame.Kind, id uint64, body []byte, f *frame.Frame) er
 		}
 		s.ended(id, st, g.Kind == frame.Reset, false)
 	case frame.Reset, frame.Reject:
-		s.ended(id, st, true, false)
+		answer := k == frame.Reset && g.Value == awaitsEnd
+		if answer {
+			s.in.queue = append(s.in.queue, frame.Frame{Kind: frame.Reply, Stream: id})
+		}
+		s.ended(id, st, !answer, false)
+	case frame.Pong:
+		if g.Value == estimate {
+			g.Kind = frame.Skip
+		}
 	case frame.NewSettings:
 		delta := g.Settings.InitialCredit - s.peer.InitialCredit
 		s.peer = g.Settings
@@ -120,6 +130,7 @@ func (s *session) opened(g *frame.Frame, i int, st *stream) {
 		return
 	}
 	st.got = g.Grants[i].Credit
+	s.limit(&st.told, g.Grants[i])
 }
 
 func (s *session) granted(id, value uint64, f *frame.Frame) {

@@ -19,7 +19,10 @@ const headLen = 4 + 1 + 8
 // session is one connection's.
 type session struct {
 	frame.Base
-	p   *Protocol
+	p *Protocol
+
+	client bool
+
 	own frame.Settings
 	in  input
 
@@ -36,6 +39,7 @@ type session struct {
 // A stream is what a session knows of one, from its Open to its end both ways.
 type stream struct {
 	unary    bool
+	offered  bool   // by the peer, and not accepted
 	told     uint64 // credit that the peer knows of
 	got      uint64 // credit that the peer has granted
 	sentEnd  bool
@@ -47,7 +51,7 @@ type stream struct {
 }
 
 func newSession(p *Protocol, g *frame.Greeting) *session {
-	s := &session{p: p, own: g.Own, peer: g.Peer, streams: map[uint64]*stream{}, told: g.Own.ConnCredit}
+	s := &session{p: p, client: g.Client, own: g.Own, peer: g.Peer, streams: map[uint64]*stream{}, told: g.Own.ConnCredit}
 	s.enc = gob.NewEncoder(&s.body)
 	s.in.dec = gob.NewDecoder(&s.in.gob)
 	s.in.got = g.Peer.ConnCredit
@@ -122,15 +126,24 @@ func (s *session) Control(o *frame.Out, f *frame.Frame) {
 		if !c.Status && (st == nil || !st.unary) {
 			out.Metadata = nil
 			if f.Code != frame.CodeOK { // an end that can't be said is none in order
-				out = frame.Frame{Kind: frame.Reset, Stream: f.Stream, Code: frame.CodeAborted}
+				out = frame.Frame{Kind: frame.Reset, Stream: f.Stream, Code: frame.CodeAborted, Value: awaitsEnd}
 			}
 		}
-		s.ended(f.Stream, st, out.Kind == frame.Reset, true)
+		s.ended(f.Stream, st, false, true)
 	case frame.Reset:
-		if !c.Status {
+		if !c.Status && (st == nil || !st.offered && !st.unary) { // else it is the answer
 			out.Code, out.Reason = frame.CodeAborted, ""
 		}
 		s.ended(f.Stream, st, true, true)
+	case frame.Accept:
+		for i := range f.Grants {
+			if st := s.streams[f.Stream+2*uint64(i)]; st != nil {
+				st.offered = false
+			}
+		}
+	case frame.Reply:
+		s.end(o, f.Stream, st)
+		return
 	case frame.Reject:
 		s.ended(f.Stream, st, true, true)
 	case frame.Credit:
@@ -148,11 +161,28 @@ func (s *session) Control(o *frame.Out, f *frame.Frame) {
 		if !c.ReadReports {
 			return
 		}
+	case frame.Ping:
+		s.p.Pings.Add(1)
 	}
 	s.write(o, &out)
 	if f.Kind == frame.Open || f.Kind == frame.Accept {
 		s.grants(o, f)
 	}
+}
+
+// awaitsEnd is the Value of a Reset that stands for the end of one half: who sent it
+// waits for the other's.
+const awaitsEnd = 1
+
+// end answers such a Reset: our application was handed it. The lock is held.
+func (s *session) end(o *frame.Out, id uint64, st *stream) {
+	if s.p.C.Ended {
+		s.write(o, &frame.Frame{Kind: frame.Ended, Stream: id})
+	}
+	if st != nil && !st.sentEnd {
+		s.write(o, &frame.Frame{Kind: frame.EOS, Stream: id})
+	}
+	s.ended(id, st, true, true)
 }
 
 // ended notes an end; both says that it ends both directions. The lock is held.
@@ -177,7 +207,15 @@ func (s *session) grants(o *frame.Out, f *frame.Frame) {
 			s.credit(o, id, st, g.Credit)
 		default: // it is in the frame
 			st.told = g.Credit
+			s.limit(&st.got, g)
 		}
+	}
+}
+
+// limit lowers a total to what the sender wants to have unread: both count from there.
+func (s *session) limit(total *uint64, g frame.Grant) {
+	if g.Limit > 0 {
+		*total = min(*total, max(g.Limit, uint64(s.p.C.MinWindow())))
 	}
 }
 
@@ -200,7 +238,13 @@ func (s *session) credit(o *frame.Out, id uint64, st *stream, total uint64) {
 	*told = total
 	o.Buf = head(o.Buf, frame.Credit, id, 8)
 	o.Buf = binary.BigEndian.AppendUint64(o.Buf, value)
+	if s.p.PingEach {
+		s.write(o, &frame.Frame{Kind: frame.Ping, Value: estimate})
+	}
 }
+
+// estimate is the Value of a ping beside a grant; its answer is the session's own.
+const estimate = 1<<64 - 1
 
 // write encodes any other frame.
 func (s *session) write(o *frame.Out, f *frame.Frame) {
@@ -216,6 +260,9 @@ func (s *session) write(o *frame.Out, f *frame.Frame) {
 
 // Flush implements frame.Session: settings that are to change go along.
 func (s *session) Flush(o *frame.Out) {
+	if s.client {
+		return
+	}
 	select {
 	case change := <-s.p.Changes:
 		s.mu.Lock()

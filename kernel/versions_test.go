@@ -370,13 +370,11 @@ func TestTwoVersionsInARollingRestart(t *testing.T) {
 		for _, c := range clients {
 			c.stop()
 			again += c.again.Load()
-			c.server.mu.Lock()
 			for _, n := range c.sent {
 				if got := c.server.handled(n); got != 1 {
 					t.Errorf("message %d was handled %d times", n, got)
 				}
 			}
-			c.server.mu.Unlock()
 		}
 		for _, s := range servers {
 			s.stop()

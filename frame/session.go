@@ -124,6 +124,7 @@ type Caps struct {
 	Ended       bool   // a side says when its application was handed the end
 	Status      bool   // an end carries code, reason and trailers
 	Stop        bool   // a receiver can stop its sender, which ends that half: there is none without HalfClose
+	StopAtEnd   bool   // it can as soon as its own half has ended: the session keeps a Stop until then
 	ServerOpens bool   // the accepting side of the connection may open streams
 	Early       bool   // data may follow an open at once; else it waits for the answer
 	Limits      bool   // each side says, in its Settings, what it takes

@@ -320,7 +320,7 @@ func TestHandlerReturnsAnError(t *testing.T) {
 			}
 			wantCode(t, s.Err(), c.code)
 			w.wantErr(s, c.code) // for everyone who asks
-			if w.caps.Stop {     // else nobody says that it reads no more
+			if w.stopsAtEnd() {  // else nobody says that it reads no more
 				wantClosed(t, name+": SendDone", s.SendDone())
 			}
 			_ = s.Close(w.ctx)

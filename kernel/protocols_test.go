@@ -207,6 +207,10 @@ func (w *world) half(s *kernel.Stream) bool {
 	return w.caps.HalfClose
 }
 
+// stopsAtEnd tells whether a writer is told that its reader has left when that has ended
+// its own half too.
+func (w *world) stopsAtEnd() bool { return w.caps.Stop || w.caps.StopAtEnd }
+
 // limitsAreTold tells whether a side knows what the other takes.
 func (w *world) limitsAreTold() bool { return w.other == nil }
 

@@ -27,7 +27,7 @@ func TestTrafficOfEveryKind(t *testing.T) {
 		if w.caps.Status { // else the server is not told
 			kinds = append(kinds, (*traveller).cancelledCall, (*traveller).cancelledStream)
 		}
-		if w.caps.Stop || !w.caps.HalfClose { // else a writer is not told that its reader has left
+		if w.stopsAtEnd() || !w.caps.HalfClose { // else a writer is not told that its reader has left
 			kinds = append(kinds, (*traveller).refusedEarly, (*traveller).leftEarly)
 		}
 		if w.caps.MaxGroup > 1 {

@@ -36,10 +36,11 @@ type Protocol struct {
 // HTTP2 are the capabilities that HTTP/2 with gRPC on it has: credit that is granted for
 // a prefix of 5 bytes and the bytes of each message, by increments, a window that is the
 // same for every stream, no reports, nothing inline, one stream a request, pings while
-// there are streams, no word of what an application was handed.
+// there are streams, no word of what an application was handed, and a writer that can be
+// stopped when its reader's own half has ended.
 func HTTP2() *Protocol {
 	return &Protocol{Relative: true, Changes: make(chan func(*frame.Settings), 16), C: frame.Caps{
-		Name: "as-http2", HalfClose: true, Status: true, Stop: true, Early: true, Ping: true, Limits: true,
+		Name: "as-http2", HalfClose: true, Status: true, StopAtEnd: true, Early: true, Ping: true, Limits: true,
 		FixedWindow: true, ConnWindow: 65_535, Overhead: 5, LeastPiece: 1,
 		MaxFragment: 16 << 10, MaxStream: 1<<31 - 1, MaxGroup: 1, MaxMetadata: 16 << 10,
 	}}

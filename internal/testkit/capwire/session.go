@@ -44,6 +44,7 @@ type stream struct {
 	got      uint64 // credit that the peer has granted
 	sentEnd  bool
 	readEnd  bool
+	stop     bool   // to be told behind our end
 	prefix   []byte // of the message that is arriving; the reader's
 	left     int    // bytes of it that are to come
 	begun    bool   // a piece of it was handed on
@@ -154,7 +155,10 @@ func (s *session) Control(o *frame.Out, f *frame.Frame) {
 			return
 		}
 	case frame.Stop:
-		if !c.Stop {
+		if !c.Stop && st != nil && !st.sentEnd {
+			st.stop = true
+		}
+		if !c.Stop && (st == nil || !c.StopAtEnd || st.stop) {
 			return
 		}
 	case frame.Read:
@@ -165,6 +169,9 @@ func (s *session) Control(o *frame.Out, f *frame.Frame) {
 		s.p.Pings.Add(1)
 	}
 	s.write(o, &out)
+	if out.Kind == frame.EOS && c.StopAtEnd && st != nil && st.stop {
+		s.write(o, &frame.Frame{Kind: frame.Stop, Stream: f.Stream})
+	}
 	if f.Kind == frame.Open || f.Kind == frame.Accept {
 		s.grants(o, f)
 	}

@@ -94,7 +94,6 @@ func (p *Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gre
 	if p.First != nil {
 		p.First(&s.own)
 	}
-	s.told = s.own.ConnCredit
 	if err := send(rw, nil, &s.own); err != nil {
 		return nil, err
 	}

@@ -116,6 +116,9 @@ func (s *session) frame(k frame.Kind, id uint64, body []byte, f *frame.Frame) er
 			st.got += delta
 		}
 	}
+	if s.owed {
+		s.in.queue = append(s.in.queue, frame.Frame{Kind: frame.Reply})
+	}
 	grants := append(f.Grants[:0], g.Grants...)
 	*f = g
 	f.Grants = grants
@@ -164,21 +167,44 @@ func (s *session) data(id uint64, p []byte, f *frame.Frame) {
 		n = min(n, len(p))
 		st.prefix, p = append(st.prefix, p[:n]...), p[n:]
 		if len(st.prefix) < overhead {
-			st.unspoken += cost
+			s.unspoken(st, id, cost)
 			return
 		}
 		st.left = int(binary.BigEndian.Uint32(st.prefix))
 	}
 	total := int(binary.BigEndian.Uint32(st.prefix))
 	if len(p) == 0 && total > 0 {
-		st.unspoken += cost
+		s.unspoken(st, id, cost)
 		return
 	}
 	st.left -= len(p)
 	f.Kind, f.Stream, f.Payload = frame.Data, id, p
 	f.First, f.Last, f.Total = !st.begun, st.left == 0, total
-	f.Cost, st.unspoken = cost+st.unspoken, 0
+	f.Cost = cost + s.spoken(st, id)
 	if st.begun = st.left > 0; !st.begun {
 		st.prefix = st.prefix[:0]
 	}
+}
+
+// unspoken notes the cost of a part of a prefix, which nothing is handed on of.
+func (s *session) unspoken(st *stream, id uint64, cost int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.unspoken += cost
+	if s.streams[id] != st { // it was reset meanwhile
+		s.refund += uint64(cost)
+		s.owed = true
+		s.in.queue = append(s.in.queue, frame.Frame{Kind: frame.Reply})
+	}
+}
+
+// spoken is that cost when something is, unless it was given back.
+func (s *session) spoken(st *stream, id uint64) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := st.unspoken
+	if st.unspoken = 0; s.streams[id] != st {
+		return 0
+	}
+	return n
 }

@@ -34,6 +34,9 @@ type session struct {
 	peer    frame.Settings
 	streams map[uint64]*stream
 	told    uint64 // the connection's credit that the peer knows of
+	given   uint64 // what the kernel has granted of it
+	refund  uint64 // what the kernel never heard of: beginnings of prefixes whose streams ended
+	owed    bool   // and that the peer is to be told of that
 }
 
 // A stream is what a session knows of one, from its Open to its end both ways.
@@ -53,6 +56,7 @@ type stream struct {
 
 func newSession(p *Protocol, g *frame.Greeting) *session {
 	s := &session{p: p, client: g.Client, own: g.Own, peer: g.Peer, streams: map[uint64]*stream{}, told: g.Own.ConnCredit}
+	s.given = s.told
 	s.enc = gob.NewEncoder(&s.body)
 	s.in.dec = gob.NewDecoder(&s.in.gob)
 	s.in.got = g.Peer.ConnCredit
@@ -79,6 +83,8 @@ func (s *session) find(id uint64) *stream {
 func (s *session) forget(id uint64) {
 	if st := s.streams[id]; st != nil && st.sentEnd && st.readEnd {
 		delete(s.streams, id)
+		s.refund += uint64(st.unspoken)
+		s.owed = s.owed || st.unspoken > 0
 	}
 }
 
@@ -116,6 +122,11 @@ func (s *session) Control(o *frame.Out, f *frame.Frame) {
 	c := &s.p.C
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer func() {
+		if s.owed {
+			s.credit(o, 0, nil, s.given)
+		}
+	}()
 	out := *f
 	st := s.streams[f.Stream]
 	switch f.Kind {
@@ -143,7 +154,9 @@ func (s *session) Control(o *frame.Out, f *frame.Frame) {
 			}
 		}
 	case frame.Reply:
-		s.end(o, f.Stream, st)
+		if f.Stream != 0 {
+			s.end(o, f.Stream, st)
+		}
 		return
 	case frame.Reject:
 		s.ended(f.Stream, st, true, true)
@@ -234,6 +247,10 @@ func (s *session) credit(o *frame.Out, id uint64, st *stream, total uint64) {
 			return
 		}
 		told = &st.told
+	}
+	if id == 0 {
+		s.given, s.owed = total, false
+		total += s.refund
 	}
 	value := total
 	if s.p.Relative {

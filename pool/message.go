@@ -143,7 +143,11 @@ func IsPacked(m Message) bool { return m.s != nil && m.s.price&packedBit != 0 }
 // Clone returns a copy that shares no memory with m. Use it for a small message
 // that is kept for long: the original may keep a whole block alive.
 func (m Message) Clone() Message {
-	return MessageOf(append([]byte(nil), m.Bytes()...))
+	r := MessageOf(append([]byte(nil), m.Bytes()...))
+	if IsPacked(m) {
+		MarkPacked(r)
+	}
+	return r
 }
 
 // Share returns another handle of the same bytes, so that one message can be
@@ -156,7 +160,9 @@ func (m Message) Share() Message {
 	checkLive(m.s)
 	m.s.block.aliased.Store(true)
 	m.s.block.refs.Add(1)
-	return m.s.block.adopt(new(span), int(m.s.off), int(m.s.n))
+	r := m.s.block.adopt(new(span), int(m.s.off), int(m.s.n))
+	r.s.price = m.s.price & packedBit
+	return r
 }
 
 // Release gives the message's memory back. A second Release does nothing.

@@ -201,6 +201,12 @@ func TestAQueueSumsCosts(t *testing.T) {
 	if SetCost(m, 8); !IsPacked(m) || Cost(m) != 8 {
 		t.Errorf("packed %v, cost %d", IsPacked(m), Cost(m))
 	}
+	for what, r := range map[string]Message{"shared": m.Share(), "cloned": m.Clone()} {
+		if !IsPacked(r) || Cost(r) != 0 {
+			t.Errorf("%s: packed %v, cost %d", what, IsPacked(r), Cost(r))
+		}
+		r.Release()
+	}
 	m.Release()
 	if Cost(Message{}) != 0 {
 		t.Error("a zero Message costs something")

@@ -159,7 +159,7 @@ func (s *session) data(id uint64, p []byte, f *frame.Frame) {
 	overhead := s.p.C.Overhead
 	st := s.find(id)
 	if st == nil { // it is over: nothing but its credit is of interest
-		f.Kind, f.Stream, f.Payload, f.First, f.Last, f.Total, f.Cost = frame.Data, id, p, true, true, len(p), len(p)
+		f.Kind, f.Stream, f.Payload, f.First, f.Last, f.Packed, f.Total, f.Cost = frame.Data, id, p, true, true, false, len(p), len(p)
 		return
 	}
 	cost := len(p)
@@ -180,6 +180,7 @@ func (s *session) data(id uint64, p []byte, f *frame.Frame) {
 	st.left -= len(p)
 	f.Kind, f.Stream, f.Payload = frame.Data, id, p
 	f.First, f.Last, f.Total = !st.begun, st.left == 0, total
+	f.Packed = f.First && overhead > 4 && st.prefix[4] == 1
 	f.Cost = cost + s.spoken(st, id)
 	if st.begun = st.left > 0; !st.begun {
 		st.prefix = st.prefix[:0]

@@ -2,8 +2,10 @@ package capwire
 
 import (
 	"bytes"
+	"compress/flate"
 	"encoding/binary"
 	"encoding/gob"
+	"io"
 	"sync"
 
 	"github.com/sluicerpc/sluice/frame"
@@ -108,6 +110,9 @@ func (s *session) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) 
 	if off < overhead {
 		prefix := binary.BigEndian.AppendUint32(nil, uint32(m.Len()))
 		prefix = append(prefix, make([]byte, overhead-len(prefix))...)
+		if overhead > 4 && pool.IsPacked(m) {
+			prefix[4] = 1
+		}
 		o.Buf = append(o.Buf, prefix[off:min(off+n, overhead)]...)
 	}
 	from, to := frame.Part(overhead, off, n)
@@ -280,6 +285,34 @@ func (s *session) write(o *frame.Out, f *frame.Frame) {
 	_ = s.enc.Encode(f) // a Frame always can be
 	o.Buf = head(o.Buf, f.Kind, f.Stream, s.body.Len())
 	o.Buf = append(o.Buf, s.body.Bytes()...)
+}
+
+// Unpack implements frame.Session: what is marked as packed is deflated.
+func (s *session) Unpack(_ uint64, m pool.Message, most int) (pool.Message, error) {
+	defer m.Release()
+	p, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(m.Bytes())), int64(most)+1))
+	switch {
+	case err != nil:
+		return pool.Message{}, err
+	case len(p) > most:
+		return pool.Message{}, frame.ErrUnpacked
+	}
+	return pool.MessageOf(p), nil
+}
+
+// Packed is a message that holds p, compressed.
+func Packed(p []byte) (pool.Message, error) {
+	var b bytes.Buffer
+	w, err := flate.NewWriter(&b, flate.BestSpeed)
+	if err == nil {
+		_, err = w.Write(p)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	m := pool.MessageOf(b.Bytes())
+	pool.MarkPacked(m)
+	return m, err
 }
 
 // Flush implements frame.Session: settings that are to change go along.

@@ -1,0 +1,119 @@
+package kernel_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/sluicerpc/sluice/internal/testkit/capwire"
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/kernel/kerneltest"
+)
+
+// compressing connects a server and a client over HTTP/2's set of capabilities.
+func compressing(t *testing.T) *world {
+	t.Helper()
+	p := capwire.HTTP2()
+	return newWorld(t, kerneltest.Start,
+		&kernel.ServerOptions{Protocols: []kernel.Protocol{p}}, &kernel.ClientOptions{Protocols: []kernel.Protocol{p}})
+}
+
+func packedMessage(t *testing.T, p []byte) kernel.Message {
+	t.Helper()
+	m, err := capwire.Packed(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// Messages travel compressed, and their readers get what they hold, whichever way they
+// read: also as an open's request.
+func TestCompressedMessagesAreUnpackedByTheirReader(t *testing.T) {
+	for name, read := range map[string]func(ctx context.Context, s *kernel.Stream) []kernel.Message{
+		"Receive": func(ctx context.Context, s *kernel.Stream) (ms []kernel.Message) {
+			for m, err := range s.All(ctx) {
+				if err != nil {
+					t.Error(err)
+				}
+				ms = append(ms, m)
+			}
+			return ms
+		},
+		"In": func(_ context.Context, s *kernel.Stream) (ms []kernel.Message) {
+			for m := range s.In() {
+				ms = append(ms, m)
+			}
+			return ms
+		},
+		"Batches": func(_ context.Context, s *kernel.Stream) (ms []kernel.Message) {
+			for b := range s.Batches() {
+				for i := range b.Len() {
+					ms = append(ms, b.Keep(i))
+				}
+				b.Release()
+			}
+			return ms
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := compressing(t)
+			want := [][]byte{bytes.Repeat([]byte("all the same "), 100_000), []byte("plain"), make([]byte, 300<<10)}
+			got := make(chan []byte, len(want)+1)
+			w.srv.HandleOffer("m", func(ctx context.Context, o *kernel.Offer) error {
+				got <- bytes.Clone(o.Request().Bytes())
+				s, err := o.Accept(kernel.Message{}, nil)
+				if err != nil {
+					return err
+				}
+				for _, m := range read(ctx, s) {
+					got <- bytes.Clone(m.Bytes())
+					m.Release()
+				}
+				o.Request().Release()
+				return s.Close(ctx)
+			})
+			s, err := w.client.Open(w.ctx, "m", &kernel.OpenOptions{Request: packedMessage(t, want[0])})
+			ok(t, err)
+			ok(t, s.Send(w.ctx, packedMessage(t, want[0])))
+			ok(t, s.Send(w.ctx, kernel.CopyMessage(want[1])))
+			ok(t, s.Send(w.ctx, packedMessage(t, want[2])))
+			ok(t, s.Close(w.ctx))
+			for i, want := range append([][]byte{want[0]}, want...) {
+				if p := <-got; !bytes.Equal(p, want) {
+					t.Errorf("message %d: %d bytes, want %d", i, len(p), len(want))
+				}
+			}
+		})
+	}
+}
+
+// A small message that holds far too much ends its stream and nothing else, and is never
+// all there.
+func TestACompressionBombEndsItsStream(t *testing.T) {
+	w := compressing(t)
+	a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+	other, there := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+	ok(t, a.Send(w.ctx, packedMessage(t, make([]byte, 200<<20))))
+	ok(t, a.CloseSend())
+	for {
+		m, err := b.Receive(w.ctx)
+		m.Release()
+		if err == nil {
+			t.Fatalf("a message of %d bytes", m.Len())
+		}
+		if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeTooLarge}) || errors.Is(err, io.EOF) {
+			t.Errorf("the reader is told %v", err)
+		}
+		break
+	}
+	<-a.Done()
+	w.send(other, "as before")
+	if m, err := there.Receive(w.ctx); err != nil || string(m.Bytes()) != "as before" {
+		t.Errorf("the neighbour: %v", err)
+	} else {
+		m.Release()
+	}
+}

@@ -65,7 +65,7 @@ func (s *Stream) CloseReceive(code frame.Code) {
 // before that.
 func (s *Stream) closeReceive() {
 	s.apply(s.st.closeReceive())
-	s.renewStopped()
+	s.renewDropped()
 	if s.st.recv == recvDead {
 		s.dropIn()
 		s.dropUnread = true // also what the goroutine that feeds a channel has taken

@@ -229,6 +229,7 @@ func (s *Stream) pumpEnds(ch *channels) {
 	switch s.st.recv {
 	case recvStopped, recvStopEnd:
 		s.dropIn()
+		s.renewDropped()
 		s.closeInbound(ch)
 	case recvOpen:
 	default:
@@ -248,8 +249,15 @@ func (s *Stream) pumpBatches() {
 		}
 		b, t, packed := s.batch()
 		s.unlock()
-		if packed > 0 && !s.unpackBatch(ch, b, &t) {
-			return
+		unpacked := 0
+		if packed {
+			u, err := s.unpack(b.msgs[0])
+			if err != nil { // the stream has been reset
+				s.mu.Lock()
+				s.pumpEnds(ch)
+				return
+			}
+			b.msgs[0], unpacked = u, 1
 		}
 		select {
 		case ch.batches <- b:
@@ -261,50 +269,29 @@ func (s *Stream) pumpBatches() {
 			for _, m := range b.msgs[1:] {
 				rest.Push(m)
 			}
-			s.putBack(ch, b.msgs[0], &rest, packed)
+			s.putBack(ch, b.msgs[0], &rest, unpacked)
 			return
 		}
 	}
 }
 
-// unpackBatch unpacks what came compressed of b. When it reports false, the stream was
-// reset for one of them, and the goroutine has ended.
-func (s *Stream) unpackBatch(ch *channels, b *Batch, t *taken) bool {
-	for i, m := range b.msgs {
-		u, err := s.unpack(m)
-		if err == nil {
-			b.msgs[i] = u
-			continue
-		}
-		s.mu.Lock()
-		for j, m := range b.msgs {
-			if j != i {
-				m.Release()
-			}
-		}
-		s.account(t)
-		s.pumpEnds(ch)
-		return false
-	}
-	return true
-}
-
-// batch takes up to MaxBatch messages out of the mailbox. packed of them came compressed,
-// and are accounted for: t counts the others.
-func (s *Stream) batch() (b *Batch, t taken, packed int) {
+// batch takes up to MaxBatch messages out of the mailbox. One that came compressed is a
+// batch by itself, so that no more than it is unpacked before somebody takes it; packed
+// says that, and that it is accounted for: t counts the others.
+func (s *Stream) batch() (b *Batch, t taken, packed bool) {
 	b = batchPool.Get().(*Batch)
-	for len(b.msgs) < s.cfg.MaxBatch {
-		m, ok := s.in.Pop()
-		if !ok {
+	for len(b.msgs) < s.cfg.MaxBatch && s.in.Len() > 0 {
+		packed = pool.IsPacked(s.in.Head())
+		if packed && len(b.msgs) > 0 {
+			return b, t, false
+		}
+		m, _ := s.in.Pop()
+		b.msgs = append(b.msgs, m)
+		if packed {
+			s.accountOne(m)
 			break
 		}
-		if pool.IsPacked(m) {
-			packed++
-			s.accountOne(m)
-		} else {
-			t.add(m.Len(), pool.Cost(m), s.isPaid(m))
-		}
-		b.msgs = append(b.msgs, m)
+		t.add(m.Len(), pool.Cost(m), s.isPaid(m))
 	}
 	return b, t, packed
 }

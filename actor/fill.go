@@ -117,7 +117,7 @@ func (s *Stream) gather(most int) (b burst) {
 	switch {
 	case s.cfg.granted():
 	case alone: // the receiver does not report this message
-		s.cred.granted += uint64(b.used)
+		s.cred.granted += int64(b.used)
 	default:
 		s.freed(b.used, b.payload(s.cfg.Caps.Overhead))
 	}

@@ -12,17 +12,17 @@ func (s *Stream) OnRequest(f func()) {
 	oc.firstMessage, oc.onRequest = firstRequest, f
 }
 
-// Request takes the request. It is called after the function given to OnRequest, and
-// returns the zero Message if the request was dropped.
-func (s *Stream) Request() pool.Message {
+// Request takes the request. It is called after the function given to OnRequest. It returns
+// the zero Message if the request was dropped, and an error, the stream's, if it came
+// compressed and can't be unpacked.
+func (s *Stream) Request() (pool.Message, error) {
 	s.mu.Lock()
 	m, ok := s.in.Pop()
 	if ok {
 		s.accountOne(m)
 	}
 	s.unlock()
-	m, _ = s.unpack(m) // a failure is the stream's
-	return m
+	return s.unpack(m)
 }
 
 // takeFirst is called when the first message has arrived, at the head of run. A reply does

@@ -47,8 +47,8 @@ func TestARequestIsUnreadUntilItIsTaken(t *testing.T) {
 		if held, _ := s.ReadProgress(); told != 1 || held < 600 {
 			t.Errorf("%s: told %d times, %d bytes are held", name, told, held)
 		}
-		m := s.Request()
-		if m.Len() != 500 {
+		m, err := s.Request()
+		if m.Len() != 500 || err != nil {
 			t.Errorf("%s: a request of %d bytes", name, m.Len())
 		}
 		m.Release()
@@ -73,7 +73,7 @@ func TestARequestGoesWithItsStream(t *testing.T) {
 	arrive(t, s, 500)
 	s.PeerReset(frame.CodeCancelled, "")
 	s.Drop()
-	if m := s.Request(); !m.IsZero() {
+	if m, _ := s.Request(); !m.IsZero() {
 		t.Errorf("a request of %d bytes", m.Len())
 	}
 	if taken, reserve := l.owed(); taken != 532 || reserve != 0 {

@@ -78,8 +78,10 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 		s.shrink(0)
 		return w.granted
 	case cfg.NoReceive:
-		s.shrink(0)
-		w.most = 0
+		if !cfg.Caps.FixedWindow { // else the peer has it, and what comes is dropped
+			s.shrink(0)
+			w.most = 0
+		}
 		s.apply(s.st.closeReceive())
 		return w.granted
 	}
@@ -132,6 +134,7 @@ func (s *Stream) Answer(ctx context.Context) (pool.Message, frame.Metadata, erro
 	if pool.IsPacked(oc.reply) {
 		m, err := s.link.Unpack(oc.reply, s.cfg.MaxReceive)
 		if oc.reply = m; err != nil {
+			oc.header = nil
 			return pool.Message{}, nil, s.spoil(err)
 		}
 	}

@@ -11,9 +11,9 @@ import "github.com/sluicerpc/sluice/frame"
 func (s *Stream) freed(used, payload int) {
 	switch s.cfg.Caps.Pacing {
 	case frame.Reported:
-		s.cred.granted += uint64(used - payload)
+		s.cred.granted += int64(used - payload)
 	case frame.Unpaced:
-		s.cred.granted += uint64(used)
+		s.cred.granted += int64(used)
 	}
 }
 
@@ -25,7 +25,7 @@ func (s *Stream) reported(total uint64) bool {
 	if total <= oc.reported {
 		return false
 	}
-	s.cred.granted += total - oc.reported
+	s.cred.granted += int64(total - oc.reported)
 	oc.reported = total
 	return true
 }

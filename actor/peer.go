@@ -39,7 +39,7 @@ func (s *Stream) AddCredit(delta int64) {
 	if !s.cfg.granted() {
 		return
 	}
-	s.cred.granted = uint64(max(int64(s.cred.granted)+delta, 0))
+	s.cred.granted += delta
 	s.admitWaiting()
 	s.requeue()
 }

@@ -59,7 +59,7 @@ func (s *Stream) requeue() {
 func (s *Stream) requeueOne(cost int) {
 	c := &s.cred
 	c.admitted += uint64(cost)
-	if !s.cfg.granted() || c.admitted > c.granted || s.awaitsAnswer() {
+	if !s.cfg.granted() || int64(c.admitted) > c.granted || s.awaitsAnswer() {
 		s.requeue()
 		return
 	}
@@ -126,7 +126,7 @@ func (s *Stream) openLeft() int {
 		n = pool.Cost(s.out.Head())
 	}
 	if s.cfg.granted() {
-		n = max(min(n, int(int64(s.cred.granted)-int64(s.cred.sent))), 0)
+		n = max(min(n, int(s.cred.granted-int64(s.cred.sent))), 0)
 	}
 	return n
 }

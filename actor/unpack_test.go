@@ -209,3 +209,45 @@ func TestAChannelThatIsGivenUpLeavesCompressedMessages(t *testing.T) {
 		})
 	}
 }
+
+// A reply that can't be unpacked is an error for everybody who asks for it.
+func TestAReplyThatCannotBeUnpacked(t *testing.T) {
+	s := compressedStream(newFakeLink())
+	if !s.Accepted(pool.Message{}, frame.Metadata{{Key: "k"}}, frame.Grant{Credit: 1000}, true) {
+		t.Fatal("not accepted")
+	}
+	bad := plain('b', 9)
+	pool.MarkPacked(bad)
+	arriveAll(t, s, bad)
+	for i := range 2 {
+		if m, _, err := s.Answer(context.Background()); !errors.Is(err, &StreamError{Code: frame.CodeDataLoss}) || !m.IsZero() {
+			t.Errorf("answer %d: %d bytes, %v", i, m.Len(), err)
+		}
+	}
+}
+
+// However many wait, one message is unpacked before somebody takes it.
+func TestOneMessageIsUnpackedAheadOfItsReader(t *testing.T) {
+	for name, read := range map[string]func(s *Stream){
+		"In": func(s *Stream) { _ = s.In() }, "Batches": func(s *Stream) { _ = s.Batches() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newFakeLink()
+				s := compressedStream(l)
+				s.cfg.InBuffer, s.cfg.MaxBatch = 0, 100
+				read(s)
+				for range 20 {
+					arriveAll(t, s, packed('x', 400))
+				}
+				synctest.Wait()
+				if taken, _ := l.owed(); taken > 3+overhead {
+					t.Errorf("%d bytes of credit have returned, of one message", taken)
+				}
+				s.Abort(frame.CodeCancelled, "test over", nil)
+				s.CloseReceive(frame.CodeOK)
+				synctest.Wait()
+			})
+		})
+	}
+}

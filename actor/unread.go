@@ -14,8 +14,11 @@ type taken struct {
 // add counts a message of n bytes.
 func (t *taken) add(n, cost int, paid bool) {
 	t.messages++
-	if paid {
+	switch {
+	case paid:
 		t.paid = true
+		return
+	case cost == 0: // it has been unpacked, and was accounted for before that
 		return
 	}
 	t.cost += cost
@@ -79,6 +82,8 @@ func (s *Stream) returnCredit(cost, n int) {
 	s.countPayload(n)
 	if s.st.recv == recvOpen {
 		s.renew()
+	} else {
+		s.renewDropped()
 	}
 	if s.ch != nil && s.ch.idle != nil {
 		s.ch.idle.taken()
@@ -91,18 +96,25 @@ func (s *Stream) renew() {
 	if !w.due() {
 		return
 	}
-	if s.st.recv == recvOpen && w.size < w.most { // the reader keeps up
+	if s.st.recv == recvOpen && !s.cfg.NoReceive && w.size < w.most { // the reader keeps up
 		w.size = s.link.Grow(w.size, w.most)
 	}
 	w.granted = w.taken + uint64(w.size)
 	s.requestControl(controlCredit)
 }
 
-// renewStopped is renew where this side reads no more and can't tell the peer: the peer
-// has to get to its end, and what comes before that is dropped.
-func (s *Stream) renewStopped() {
-	if s.st.recv == recvStopped && !s.cfg.Caps.Stop {
-		s.renew()
+// renewDropped is renew where what arrives is dropped, because this side reads no more, or
+// never did, and can't tell the peer: the peer has to get to its end.
+func (s *Stream) renewDropped() {
+	switch s.st.recv {
+	case recvStopped:
+		if !s.cfg.Caps.Stop {
+			s.renew()
+		}
+	case recvOpen:
+		if s.cfg.NoReceive {
+			s.renew()
+		}
 	}
 }
 
@@ -131,18 +143,20 @@ func (s *Stream) discard(cost, n int) {
 	s.win.taken += uint64(cost)
 	s.later().taken += int32(cost)
 	s.countPayload(n)
-	s.renewStopped()
+	s.renewDropped()
 }
 
 // dropIn releases what has arrived and was not taken.
 func (s *Stream) dropIn() {
 	for m, ok := s.in.Pop(); ok; m, ok = s.in.Pop() {
 		cost := pool.Cost(m)
+		if cost > 0 { // else it has been unpacked, and was accounted for before that
+			s.countPayload(m.Len())
+		}
 		if a := s.asm; a != nil && m == a.paid {
 			s.tookPaid(a)
 			cost = 0
 		}
-		s.countPayload(m.Len())
 		m.Release()
 		s.returnToConn(cost)
 	}

@@ -38,14 +38,14 @@ func (w *window) due() bool {
 // A credit is what we may send on a stream, in bytes of credit from the stream's
 // start. admitted runs at most one message ahead of granted.
 type credit struct {
-	granted  uint64 // by the peer
+	granted  int64  // by the peer; below 0 where it has taken back more than it gave
 	admitted uint64 // accepted from the application
 	sent     uint64 // written
 	eligible int    // accepted, not written, and covered by granted
 }
 
 func (c *credit) init(cfg *Config) {
-	c.granted = cfg.SendCredit
+	c.granted = int64(cfg.SendCredit)
 	if !cfg.granted() {
 		c.granted = ownWindow(cfg)
 		return
@@ -58,29 +58,29 @@ func (c *credit) init(cfg *Config) {
 func (c *credit) relimit(cfg *Config) {
 	switch {
 	case !cfg.granted():
-		c.granted = max(ownWindow(cfg), c.admitted)
+		c.granted = max(ownWindow(cfg), int64(c.admitted))
 	case cfg.SendLimit > 0 && !cfg.Caps.FixedWindow: // a peer that isn't told would not know that we wait
-		c.granted = min(c.granted, uint64(max(cfg.SendLimit, cfg.Caps.MinWindow())))
+		c.granted = min(c.granted, int64(max(cfg.SendLimit, cfg.Caps.MinWindow())))
 	}
 }
 
 // ownWindow is how many bytes a stream may have unwritten, or unread at the peer,
 // where the peer grants no credit.
-func ownWindow(cfg *Config) uint64 {
+func ownWindow(cfg *Config) int64 {
 	switch {
 	case cfg.SendLimit == math.MaxInt:
 		return 1 << 62
 	case cfg.SendLimit > 0:
-		return uint64(cfg.SendLimit)
+		return int64(cfg.SendLimit)
 	}
-	return uint64(cfg.Caps.SendWindow)
+	return int64(cfg.Caps.SendWindow)
 }
 
 // left is the credit that the application can use.
-func (c *credit) left() int64 { return int64(c.granted) - int64(c.admitted) }
+func (c *credit) left() int64 { return c.granted - int64(c.admitted) }
 
 // grant takes a total from the peer. A lower one than before is stale.
-func (c *credit) grant(total uint64) { c.granted = max(c.granted, total) }
+func (c *credit) grant(total uint64) { c.granted = max(c.granted, int64(min(total, 1<<62))) }
 
 // drop forgets what was admitted and not sent.
 func (c *credit) drop() { c.admitted = c.sent }
@@ -95,7 +95,7 @@ const wholeCounts = 256 << 10
 func (c *credit) update(whole bool) int {
 	e := min(int(int64(c.admitted)-int64(c.sent)), wholeCounts)
 	if !whole {
-		e = max(int(int64(min(c.admitted, c.granted))-int64(c.sent)), 0)
+		e = max(int(min(int64(c.admitted), c.granted)-int64(c.sent)), 0)
 	}
 	return c.set(e)
 }

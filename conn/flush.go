@@ -126,6 +126,7 @@ func (c *Conn) gather() bool {
 	}
 	c.gatherData()
 	if o.o.Len() == 0 {
+		o.o.Reset() // its time too: the session's timer may have found nothing due
 		c.sessionEvents()
 		c.outputWritten()
 		return false

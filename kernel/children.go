@@ -20,7 +20,8 @@ type children struct {
 	mu       sync.Mutex
 	of       map[uint64]*child // by number, those that are being set up among them
 	last     uint64            // the number given to a child last, where the protocol gives none
-	over     bool              // the parent has ended
+	over     bool              // the parent has ended,
+	graced   bool              // and its children have childGrace
 	draining bool              // no new call will name a stream
 	opening  int               // streams that this side has reserved room for
 	served   int               // children whose streams functions serve, ended ones included
@@ -207,7 +208,7 @@ func (c *Conn) endChildren() {
 	lost := known && ce.Code == CodeConnectionLost && !shut
 	cs := &c.children
 	cs.mu.Lock()
-	cs.over = true
+	cs.over, cs.graced = true, lost
 	var now []*Conn
 	for _, k := range cs.of {
 		switch {
@@ -220,14 +221,33 @@ func (c *Conn) endChildren() {
 	}
 	cs.mu.Unlock()
 	for _, k := range now {
-		if shut {
-			k.retired.endFeeding()
-		}
 		k.failWithParent()
 	}
 }
 
+// shutChildren is called when this side closes the connection. If it has ended before, its
+// children may have been given a grace, which is over then.
+func (c *Conn) shutChildren() {
+	cs := &c.children
+	cs.mu.Lock()
+	var now []*Conn
+	for _, k := range cs.of {
+		if cs.graced && k.conn != nil {
+			now = append(now, k.conn)
+		}
+	}
+	cs.mu.Unlock()
+	for _, k := range now {
+		k.failWithParent()
+	}
+}
+
+// failWithParent ends a child because its parent has ended. Where this side has closed the
+// parent, there may be no reader of the child's channels any more.
 func (c *Conn) failWithParent() {
+	if c.parent.retired.isShut() {
+		c.retired.endFeeding()
+	}
 	c.c.Fail("close", frame.CodeConnectionLost, fmt.Errorf("the connection that it belongs to has ended: %w", c.parent.err))
 }
 

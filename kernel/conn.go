@@ -112,6 +112,7 @@ func (c *Conn) Close() error {
 func (c *Conn) shut() {
 	c.retired.endFeeding()
 	c.c.Close()
+	c.shutChildren()
 }
 
 // mostMetadata is how many bytes of metadata can be sent to the peer at once.

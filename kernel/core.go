@@ -83,15 +83,14 @@ func (c *core) releaseOutput() {
 
 // Ready implements actor.Link.
 func (c *core) Ready(urgent bool) {
-	if c.life.Load()&lifeHolds != 0 {
-		ask := uint32(lifeAsks)
-		if urgent {
-			ask = lifeAsksUrgently
-		}
-		if c.life.Or(ask)&lifeHolds != 0 {
+	ask := uint32(lifeAsks)
+	if urgent {
+		ask = lifeAsksUrgently
+	}
+	for life := c.life.Load(); life&lifeHolds != 0; life = c.life.Load() {
+		if c.life.CompareAndSwap(life, life|ask) { // releaseOutput calls Port.Ready
 			return
 		}
-		c.life.And(^ask) // releaseOutput was faster
 	}
 	c.Port.Ready(urgent)
 }

@@ -51,15 +51,15 @@ func (ep *endpoint) run(o *Offer, e entry) {
 
 func (ep *endpoint) serve(o *Offer, e entry) {
 	switch {
+	case e.stream == nil && e.offer == nil:
+		ep.queue(o)
+	case o.receiveRequest() != nil: // its stream has failed, and nobody can answer
+		o.abortRest()
 	case e.stream != nil:
-		o.receiveRequest()
 		ep.runStream(o, e)
-	case e.offer != nil:
-		o.receiveRequest()
+	default:
 		err := e.offer(o.streams[0].Context(), o)
 		ep.offerReturned(o, err)
-	default:
-		ep.queue(o)
 	}
 }
 

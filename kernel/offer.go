@@ -13,14 +13,15 @@ import (
 // An Offer is a peer's request to open one stream, or several. It must be accepted or
 // rejected. If its handler returns without doing either, it is rejected.
 type Offer struct {
-	conn     *Conn
-	request  Message
-	follows  bool // the request is the first stream's first message
-	metadata Metadata
-	streams  []*Stream
-	grants   []frame.Grant
-	one      [1]*Stream     // behind streams, if there is one
-	oneGrant [1]frame.Grant // behind grants, likewise
+	conn       *Conn
+	request    Message
+	unreadable error // why the request could not be read: no handler runs
+	follows    bool  // the request is the first stream's first message
+	metadata   Metadata
+	streams    []*Stream
+	grants     []frame.Grant
+	one        [1]*Stream     // behind streams, if there is one
+	oneGrant   [1]frame.Grant // behind grants, likewise
 
 	requestOnce sync.Once  // somebody looks at the request, or it is dropped
 	acceptOnce  sync.Once  // see acceptOnUse
@@ -77,13 +78,15 @@ func (o *Offer) Request() Message {
 
 // receiveRequest gives the request to the program. It is called before the handler runs,
 // by Request, and by Accept. Until then a long request counts as unread. A short one
-// counts as held while its stream is open.
-func (o *Offer) receiveRequest() {
+// counts as held while its stream is open. It returns why there is none that can be read.
+func (o *Offer) receiveRequest() error {
 	o.requestOnce.Do(func() {
 		o.clearPending()
 		first := &o.streams[0].c
 		if o.follows {
-			o.setRequest(first.Request())
+			var m Message
+			m, o.unreadable = first.Request()
+			o.setRequest(m)
 			return
 		}
 		if n := o.request.Len(); n > o.conn.caps.MaxInline {
@@ -93,6 +96,7 @@ func (o *Offer) receiveRequest() {
 			first.more().offer.Store(nil)
 		}
 	})
+	return o.unreadable
 }
 
 func (o *Offer) setRequest(m Message) {
@@ -128,9 +132,13 @@ func (o *Offer) Unary() bool { return o.streams[0].c.unary }
 func (o *Offer) Streams() int { return len(o.streams) }
 
 // Stream returns stream i of the offer, from 0 on. Before the offer is accepted, the stream
-// has little credit: it can be received from, closed for receiving, and aborted. Nothing
-// can be sent on it.
-func (o *Offer) Stream(i int) *Stream { return o.streams[i] }
+// has little credit, and is there to be received from, closed for receiving, or aborted.
+// Sending on it must wait for the acceptance: what is sent before that can be taken for the
+// reply.
+func (o *Offer) Stream(i int) *Stream {
+	o.clearPending()
+	return o.streams[i]
+}
 
 // Accept accepts the stream. reply travels with the acceptance; Accept takes it over if it
 // succeeds. If the peer asked for several streams, the first is accepted and the others are
@@ -294,8 +302,12 @@ func (o *Offer) acceptOnUse(s *Stream) {
 // streams to, and does not count any more.
 func (o *Offer) handlerStarts() {
 	for _, s := range o.streams {
-		s.c.life.And(^uint32(lifePending))
-		s.c.life.Or(lifeServed)
+		for { // in one step: the stream may end, and be looked at, meanwhile
+			life := s.c.life.Load()
+			if s.c.life.CompareAndSwap(life, life&^uint32(lifePending)|lifeServed) {
+				break
+			}
+		}
 	}
 }
 

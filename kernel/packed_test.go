@@ -117,3 +117,22 @@ func TestACompressionBombEndsItsStream(t *testing.T) {
 		m.Release()
 	}
 }
+
+// A request that can't be unpacked is none: no handler runs.
+func TestAnUnreadableRequestReachesNoHandler(t *testing.T) {
+	w := compressing(t)
+	ran := make(chan string, 2)
+	w.srv.Handle("stream", func(context.Context, *kernel.Stream) error { ran <- "stream"; return nil })
+	w.srv.HandleOffer("offer", func(context.Context, *kernel.Offer) error { ran <- "offer"; return nil })
+	for _, method := range []string{"stream", "offer"} {
+		s, err := w.client.Open(w.ctx, method, &kernel.OpenOptions{Request: packedMessage(t, make([]byte, 200<<20))})
+		ok(t, err)
+		if _, _, err := s.Accepted(w.ctx); !errors.Is(err, &kernel.StreamError{Code: kernel.CodeTooLarge}) {
+			t.Errorf("%s: %v", method, err)
+		}
+		<-s.Done()
+	}
+	if len(ran) > 0 {
+		t.Errorf("the handler of %q ran", <-ran)
+	}
+}

@@ -12,7 +12,8 @@ var errSilent = errors.New("closed before the first byte")
 
 // spoken returns which of ps a client under TLS may speak. name is what client and server
 // have agreed on by ALPN, if anything. A name that is none of theirs is the program's own:
-// it excludes no protocol. Without a name the client must speak a protocol that has none.
+// it excludes no protocol. A client without a name is told by its first bytes, like one
+// without TLS, unless every protocol has a name.
 func spoken(ps []Protocol, name string) []Protocol {
 	var named, nameless []Protocol
 	for _, p := range ps {

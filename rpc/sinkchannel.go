@@ -43,11 +43,12 @@ func (k *Sink[T]) C() chan<- T {
 // stream first.
 func (k *Sink[T]) pump(s *kernel.Stream, coming <-chan struct{}) {
 	defer close(k.pumped)
-	if s == nil {
+	for s == nil {
 		<-coming
 		if s = k.known(); s == nil {
-			k.resetC()
-			return
+			if coming = k.resetC(); coming == nil {
+				return
+			}
 		}
 	}
 	done := s.SendDone()
@@ -71,14 +72,20 @@ func (k *Sink[T]) pump(s *kernel.Stream, coming <-chan struct{}) {
 	}
 }
 
-// resetC has the next C start anew: the call has failed, or was not made.
-func (k *Sink[T]) resetC() {
+// resetC has the next C start anew: the call has failed, or was not made. If the sink was
+// passed to another call meanwhile, C stays, and resetC returns what is closed when that
+// call has its stream.
+func (k *Sink[T]) resetC() (coming <-chan struct{}) {
 	k.cmu.Lock()
 	defer k.cmu.Unlock()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.err == nil && k.coming != nil {
+		return k.coming
+	}
 	k.ch, k.flush = nil, nil
 	k.ended = k.ended || k.stopped
+	return nil
 }
 
 // lose ends the stream because a value taken from C could not be sent, unless it

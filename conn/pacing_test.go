@@ -44,7 +44,7 @@ func TestAPausedReaderEndsWithItsConnection(t *testing.T) {
 		"peer gone":  func(c *Conn, peer net.Conn) { _ = peer.Close(); c.Close() },
 		"idle":       func(*Conn, net.Conn) {}, // until IdleConn
 		"a panic":    func(c *Conn, _ net.Conn) { c.panicked("of another") },
-		"a violator": func(c *Conn, _ net.Conn) { c.violated(&frame.Violation{Code: frame.CodeCalm}) },
+		"a violator": func(c *Conn, _ net.Conn) { c.violated(&frame.Violation{Code: frame.CodeEnhanceYourCalm}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -89,7 +89,7 @@ func (c *Conn) unstall() {
 	c.startFlush(!was)
 }
 
-var errAnswers = &frame.Violation{Code: frame.CodeCalm, Detail: "too many answers are unread"}
+var errAnswers = &frame.Violation{Code: frame.CodeEnhanceYourCalm, Detail: "too many answers are unread"}
 
 // pong queues the answer to a ping.
 func (c *Conn) pong(value uint64) error {

@@ -36,7 +36,7 @@ const (
 	CodeFrameSize        Code = 66 // a length that its kind of frame can't have
 	CodeStreamState      Code = 67 // a frame that the stream's state does not allow
 	CodeChecksum         Code = 68 // bytes were changed on the way
-	CodeCalm             Code = 69 // a peer that costs more than it should
+	CodeEnhanceYourCalm  Code = 69 // a peer that costs more than it should
 	CodeTooLarge         Code = 70 // a message or metadata beyond the limit
 	CodeVersion          Code = 71 // no common version
 	CodeHandshakeTimeout Code = 72
@@ -59,7 +59,7 @@ var codeNames = map[Code]string{
 	CodeUnimplemented: "UNIMPLEMENTED", CodeInternal: "INTERNAL", CodeUnavailable: "UNAVAILABLE",
 	CodeDataLoss: "DATA_LOSS", CodeUnauthenticated: "UNAUTHENTICATED",
 	CodeProtocol: "PROTOCOL", CodeFlowControl: "FLOW_CONTROL", CodeFrameSize: "FRAME_SIZE",
-	CodeStreamState: "STREAM_STATE", CodeChecksum: "CHECKSUM", CodeCalm: "CALM", CodeTooLarge: "TOO_LARGE",
+	CodeStreamState: "STREAM_STATE", CodeChecksum: "CHECKSUM", CodeEnhanceYourCalm: "ENHANCE_YOUR_CALM", CodeTooLarge: "TOO_LARGE",
 	CodeVersion: "VERSION", CodeHandshakeTimeout: "HANDSHAKE_TIMEOUT", CodeGoingAway: "GOING_AWAY",
 	CodeRefused: "REFUSED", CodeIdleTimeout: "IDLE_TIMEOUT", CodeKeepalive: "KEEPALIVE",
 	CodeWriteStall: "WRITE_STALL", CodeConnectionLost: "CONNECTION_LOST",

@@ -61,13 +61,13 @@ func TestWhatAKeyMayBe(t *testing.T) {
 
 func TestErrorsCanBeToldApartByCode(t *testing.T) {
 	err := fmt.Errorf("wrapped: %w", &ProtocolError{Proto: "sluice", Code: CodeChecksum, Offset: 7, Detail: "bad sum"})
-	if !errors.Is(err, &ProtocolError{Code: CodeChecksum}) || errors.Is(err, &ProtocolError{Code: CodeCalm}) {
+	if !errors.Is(err, &ProtocolError{Code: CodeChecksum}) || errors.Is(err, &ProtocolError{Code: CodeEnhanceYourCalm}) {
 		t.Error("the code does not tell")
 	}
 	if got := errors.Unwrap(err).Error(); got != "sluice protocol error at byte 7: CHECKSUM: bad sum" {
 		t.Errorf("it says %q", got)
 	}
-	if got := (&Violation{CodeCalm, "too much"}).Error(); got != "CALM: too much" {
+	if got := (&Violation{CodeEnhanceYourCalm, "too much"}).Error(); got != "ENHANCE_YOUR_CALM: too much" {
 		t.Errorf("a violation says %q", got)
 	}
 }

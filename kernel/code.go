@@ -51,7 +51,7 @@ const (
 	CodeFrameSize        = frame.CodeFrameSize        // a length that this kind of frame can't have
 	CodeStreamState      = frame.CodeStreamState      // a frame that the stream's state does not allow
 	CodeChecksum         = frame.CodeChecksum         // bytes were changed on the way
-	CodeCalm             = frame.CodeCalm             // the peer causes too much work
+	CodeEnhanceYourCalm  = frame.CodeEnhanceYourCalm  // the peer causes too much work
 	CodeTooLarge         = frame.CodeTooLarge         // a message or metadata beyond the limit
 	CodeVersion          = frame.CodeVersion          // no common version
 	CodeHandshakeTimeout = frame.CodeHandshakeTimeout // the handshake took too long

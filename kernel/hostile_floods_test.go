@@ -41,23 +41,23 @@ func ping(v uint64) []byte { return frames(frame.Frame{Kind: frame.Ping, Value: 
 func TestHostileFloods(t *testing.T) {
 	runHostile(t, []hostileRow{
 		{name: "50 pings, and reading the answers", do: after(opens("stuck"), sends(ping(1)), sends(ping(2)), sends(ping(3)), sends(ping(4))),
-			ends: connection, code: frame.CodeCalm},
+			ends: connection, code: frame.CodeEnhanceYourCalm},
 		{name: "50 as many pings as are allowed", do: after(opens("stuck"), sends(ping(1)), sends(ping(2)), sends(ping(3))), ends: nothing},
-		{name: "51 pings that are never read", quiet: true, alloc: 2 << 20, ends: connection, code: frame.CodeCalm,
+		{name: "51 pings that are never read", quiet: true, alloc: 2 << 20, ends: connection, code: frame.CodeEnhanceYourCalm,
 			do: after(opens("stuck"), repeat(20, ping(1)))},
-		{name: "51 pings with data between them, never read", quiet: true, alloc: 8 << 20, ends: connection, code: frame.CodeCalm,
+		{name: "51 pings with data between them, never read", quiet: true, alloc: 8 << 20, ends: connection, code: frame.CodeEnhanceYourCalm,
 			do: after(opens("source"), fillPipe, pingsWithData)},
 		{name: "51 answers that nobody asked for", do: says(bytes.Repeat(frames(frame.Frame{Kind: frame.Pong, Value: 99}), 1100)),
-			ends: connection, code: frame.CodeCalm, alloc: 2 << 20},
-		{name: "53 refusals that are never read", quiet: true, alloc: 8 << 20, ends: connection, code: frame.CodeCalm,
+			ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 2 << 20},
+		{name: "53 refusals that are never read", quiet: true, alloc: 8 << 20, ends: connection, code: frame.CodeEnhanceYourCalm,
 			do: after(opens("source"), fillPipe, func(r *raw) { manyRefused(r, 2000) })},
-		{name: "54 tiny grants", do: after(opens("stuck"), grants(1, 1100)), ends: connection, code: frame.CodeCalm, alloc: 2 << 20},
-		{name: "54 tiny grants to the connection", do: after(opens("stuck"), grants(0, 1100)), ends: connection, code: frame.CodeCalm, alloc: 2 << 20},
-		{name: "54 reports of nothing read", do: after(opens("stuck"), repeat(1100, frames(frame.Frame{Kind: frame.Read}))), ends: connection, code: frame.CodeCalm, alloc: 2 << 20},
+		{name: "54 tiny grants", do: after(opens("stuck"), grants(1, 1100)), ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 2 << 20},
+		{name: "54 tiny grants to the connection", do: after(opens("stuck"), grants(0, 1100)), ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 2 << 20},
+		{name: "54 reports of nothing read", do: after(opens("stuck"), repeat(1100, frames(frame.Frame{Kind: frame.Read}))), ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 2 << 20},
 		{name: "54 more read than was sent", do: says(frames(frame.Frame{Kind: frame.Read, Value: 1 << 40})), ends: connection, code: frame.CodeProtocol},
 		{name: "54 frames for streams that have ended", do: after(says(frames(reset)), repeat(1100, frames(frame.Frame{Kind: frame.Stop, Stream: 1}))),
-			ends: connection, code: frame.CodeCalm, alloc: 2 << 20},
-		{name: "54 goodbyes", do: says(bytes.Repeat(frames(goAway), 17)), ends: connection, code: frame.CodeCalm},
+			ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 2 << 20},
+		{name: "54 GOAWAYs", do: says(bytes.Repeat(frames(goAway), 17)), ends: connection, code: frame.CodeEnhanceYourCalm},
 		{name: "58 much is asked for and nothing read", quiet: true, do: opens("source"), after: 50 * time.Second,
 			ends: stalled, code: frame.CodeWriteStall, logged: "the peer does not read", alloc: 16 << 20},
 		{name: "58 the same, with signs of life", quiet: true, do: func(r *raw) {
@@ -159,7 +159,7 @@ func hears(_ string, want ...string) func(r *raw) {
 
 // Rows 1 to 3, 13, 15, 16, 19 and 102: before the hello is over there is nothing
 // to be gentle with. What a stranger sends costs a few KiB, and is answered by a
-// goodbye at most.
+// GOAWAY at most.
 func TestHostileHandshake(t *testing.T) {
 	payload := func(f func(s *frame.Settings)) []byte {
 		s := hello()
@@ -202,7 +202,7 @@ func TestHostileHandshake(t *testing.T) {
 		{name: "15 an open in the record of the hello", say: greeting(head(len(usual), 13, 0), usual, frames(openFrame(1, "echo"))), ends: connection, code: frame.CodeProtocol},
 		{name: "15 a hello without a record", say: join([]byte(native.Magic), head(len(usual), 13, 0), usual), ends: connection, code: frame.CodeChecksum},
 		{name: "16 settings nobody knows", say: with(usual, unknown(20)), ends: nothing},
-		{name: "16 33 settings", say: with(unknown(33)), ends: connection, code: frame.CodeCalm},
+		{name: "16 33 settings", say: with(unknown(33)), ends: connection, code: frame.CodeEnhanceYourCalm},
 		{name: "16 fragments of 0 bytes", say: settings(func(s *frame.Settings) { s.MaxFragment = 0 }), ends: connection, code: frame.CodeProtocol},
 		{name: "16 messages of 4 GiB", say: settings(func(s *frame.Settings) { s.MaxMessage = 1 << 32 }), ends: connection, code: frame.CodeProtocol},
 		{name: "16 a number twice", say: with(usual, []byte{5, 1, 9}), ends: nothing},
@@ -255,7 +255,7 @@ func (tg *target) stranger() *raw {
 
 func (r *raw) handshakeEnded(want ends, code frame.Code) {
 	r.t.Helper()
-	h, goodbye := r.find(frame.GoAway, 0)
+	h, told := r.find(frame.GoAway, 0)
 	_, welcome := r.find(frame.Hello, 0)
 	switch {
 	case want == nothing && (r.over() != nil || !welcome):
@@ -264,8 +264,8 @@ func (r *raw) handshakeEnded(want ends, code frame.Code) {
 		r.t.Errorf("welcome: %s", r.tail())
 	case want == dropped && r.bytesRead() > 0:
 		r.t.Errorf("%d bytes of an answer: %s", r.bytesRead(), r.tail())
-	case want == connection && (!goodbye || h.code != code):
-		r.t.Errorf("no goodbye with %v: %s", code, r.tail())
+	case want == connection && (!told || h.code != code):
+		r.t.Errorf("no GOAWAY with %v: %s", code, r.tail())
 	}
 }
 

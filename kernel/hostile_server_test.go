@@ -56,9 +56,9 @@ func fakeServer(t *testing.T, f func(r *raw, c *kernel.Client)) {
 	})
 }
 
-// A goodbye that names a stream refuses those above it, as not processed, and
+// A GOAWAY that names a stream refuses those above it, as not processed, and
 // leaves the others alone.
-func TestHostileServersGoodbye(t *testing.T) {
+func TestHostileServersGoAway(t *testing.T) {
 	fakeServer(t, func(r *raw, c *kernel.Client) {
 		ctx := context.Background()
 		open := func() *kernel.Stream {
@@ -124,7 +124,7 @@ func TestHostileServers(t *testing.T) {
 		say  []byte
 		code frame.Code
 	}{
-		{"24 a goodbye with a stream that never was", frames(frame.Frame{Kind: frame.GoAway, Value: 3}), frame.CodeProtocol},
+		{"24 a GOAWAY with a stream that never was", frames(frame.Frame{Kind: frame.GoAway, Value: 3}), frame.CodeProtocol},
 		{"30 open with the client's parity", frames(openFrame(3, "m")), frame.CodeProtocol},
 		{"32 an answer for a stream never opened", frames(frame.Frame{Kind: frame.Reject, Stream: 3, Code: 1}), frame.CodeStreamState},
 		{"40 credit beyond all in an answer", frames(frame.Frame{Kind: frame.Accept, Stream: 1, Grants: []frame.Grant{{Credit: 1<<31 + 1}}}), frame.CodeFlowControl},
@@ -143,7 +143,7 @@ func TestHostileServers(t *testing.T) {
 				synctest.Wait()
 				h, ok := r.find(frame.GoAway, 0)
 				if !ok || h.code != row.code {
-					t.Errorf("no goodbye with %v: %s", row.code, r.tail())
+					t.Errorf("no GOAWAY with %v: %s", row.code, r.tail())
 				}
 				var ce *kernel.ConnError
 				if _, err := s.Receive(context.Background()); !errors.Is(err, &kernel.StreamError{Code: kernel.CodeConnectionLost}) &&

@@ -40,9 +40,9 @@ type ends int
 const (
 	nothing    ends = iota
 	stream          // the row's stream is reset or refused, with the code
-	connection      // goodbye with the code, then the end
+	connection      // GOAWAY with the code, then the end
 	dropped         // the connection is gone without a word
-	stalled         // the connection is gone; the goodbye came if there was room for it
+	stalled         // the connection is gone; the GOAWAY came if there was room for it
 )
 
 // A hostileRow is one row of the catalogue.
@@ -211,7 +211,7 @@ func TestHostileFraming(t *testing.T) {
 		{name: "10 ping too long", do: says(head(9, 11, 0), big[:9]), ends: connection, code: frame.CodeFrameSize},
 		{name: "10 open without a payload", do: says(head(0, 1, 3)), ends: connection, code: frame.CodeFrameSize},
 		{name: "11 frames of unknown types", do: says(bytes.Repeat(head(0, 20, 0), 100)), ends: nothing},
-		{name: "11 too many of them", do: says(bytes.Repeat(head(0, 20, 0), 101)), ends: connection, code: frame.CodeCalm},
+		{name: "11 too many of them", do: says(bytes.Repeat(head(0, 20, 0), 101)), ends: connection, code: frame.CodeEnhanceYourCalm},
 		{name: "11 a type that must be known", do: says(head(0, 15, 0)), ends: connection, code: frame.CodeProtocol},
 		{name: "12 unknown flags", do: says(append(head(8, 9|0xe0, 1), 0, 0, 16, 0, 0, 0, 0, 0)), ends: nothing},
 		{name: "14 a second hello", do: says(frames(frame.Frame{Kind: frame.Hello, Settings: hello()})), ends: connection, code: frame.CodeProtocol},
@@ -223,9 +223,9 @@ func TestHostileFraming(t *testing.T) {
 		{name: "22 a total of 4 GiB", do: says(first(1, 1<<32-1, big)), ends: stream, code: frame.CodeTooLarge},
 		{name: "23 varint of eleven bytes", do: says(head(12, 6, 1), bytes.Repeat([]byte{0xff}, 11), []byte{1}), ends: connection, code: frame.CodeProtocol},
 		{name: "23 varint that is not the shortest", do: says(head(2, 6, 1), []byte{0x80, 0}), ends: connection, code: frame.CodeProtocol},
-		{name: "24 goodbye that takes the last one back", do: says(frames(goAway, frame.Frame{Kind: frame.GoAway, Value: 2})), ends: connection, code: frame.CodeProtocol},
-		{name: "24 goodbye with a stream that never was", do: says(frames(frame.Frame{Kind: frame.GoAway, Value: 4711})), ends: connection, code: frame.CodeProtocol},
-		{name: "24 goodbye with a number beyond all", do: says(frames(frame.Frame{Kind: frame.GoAway, Value: 1 << 40})), ends: connection, code: frame.CodeProtocol},
+		{name: "24 GOAWAY that takes the last one back", do: says(frames(goAway, frame.Frame{Kind: frame.GoAway, Value: 2})), ends: connection, code: frame.CodeProtocol},
+		{name: "24 GOAWAY with a stream that never was", do: says(frames(frame.Frame{Kind: frame.GoAway, Value: 4711})), ends: connection, code: frame.CodeProtocol},
+		{name: "24 GOAWAY with a number beyond all", do: says(frames(frame.Frame{Kind: frame.GoAway, Value: 1 << 40})), ends: connection, code: frame.CodeProtocol},
 		{name: "25 two messages mixed", do: says(first(1, 100, big[:10]), first(1, 100, big[:10])), ends: connection, code: frame.CodeProtocol},
 		{name: "25 a message inside another", do: says(first(1, 100, big[:10]), data(1, big[:3])), ends: connection, code: frame.CodeProtocol},
 		{name: "25 a fragment of nothing", do: says(more(1, big[:10], false)), ends: connection, code: frame.CodeProtocol},
@@ -234,8 +234,8 @@ func TestHostileFraming(t *testing.T) {
 		{name: "27 a message beyond the limit", do: says(first(1, 1<<20+1, big), more(1, big, false), more(1, big, true)), ends: stream, code: frame.CodeTooLarge},
 		{name: "27 a message longer than announced", do: says(first(1, 20, big[:10]), more(1, big[:11], true)), ends: connection, code: frame.CodeProtocol},
 		{name: "27 a message shorter than announced", do: says(first(1, 20, big[:10]), more(1, big[:9], true)), ends: connection, code: frame.CodeProtocol},
-		{name: "28 a message byte by byte", alloc: 4 << 20, do: says(first(1, 1<<20, big[:1]), bytes.Repeat(more(1, big[:1], false), 1001)), ends: connection, code: frame.CodeCalm},
-		{name: "29 empty fragments", alloc: 4 << 20, do: says(first(1, 1<<20, big[:1]), bytes.Repeat(more(1, nil, false), 11)), ends: connection, code: frame.CodeCalm},
+		{name: "28 a message byte by byte", alloc: 4 << 20, do: says(first(1, 1<<20, big[:1]), bytes.Repeat(more(1, big[:1], false), 1001)), ends: connection, code: frame.CodeEnhanceYourCalm},
+		{name: "29 empty fragments", alloc: 4 << 20, do: says(first(1, 1<<20, big[:1]), bytes.Repeat(more(1, nil, false), 11)), ends: connection, code: frame.CodeEnhanceYourCalm},
 	})
 }
 

@@ -459,7 +459,7 @@ func (r *raw) tail() string {
 	return s
 }
 
-// ended tells whether the connection ended by a goodbye of code.
+// ended tells whether the connection ended by a GOAWAY of code.
 func (r *raw) ended(code frame.Code) bool {
 	h, ok := r.find(frame.GoAway, 0)
 	return ok && h.code == code && errors.Is(r.over(), io.EOF)

@@ -37,18 +37,18 @@ type Server struct {
 
 // counters is what Stats reads.
 type counters struct {
-	accepted, refused, failed, strangers, evicted atomic.Uint64
+	accepted, refused, failed, unknownProtocol, evicted atomic.Uint64
 }
 
 // Stats is what a server has counted since it was made.
 type Stats struct {
-	Conns     int    // open connections
-	Accepted  uint64 // connections that completed their handshake
-	Refused   uint64 // connections closed at once, because of a limit
-	Failed    uint64 // handshakes that failed
-	Strangers uint64 // those of Failed that spoke no known protocol
-	Panics    uint64 // handlers and hooks that panicked
-	Evicted   uint64 // streams and connections ended because of Limits.Memory
+	Conns           int    // open connections
+	Accepted        uint64 // connections that completed their handshake
+	Refused         uint64 // connections closed at once, because of a limit
+	Failed          uint64 // handshakes that failed
+	UnknownProtocol uint64 // those of Failed that spoke no known protocol
+	Panics          uint64 // handlers and hooks that panicked
+	Evicted         uint64 // streams and connections ended because of Limits.Memory
 }
 
 // NewServer returns a server; Serve starts it. Nil opts are the defaults. NewServer fails
@@ -112,7 +112,7 @@ func (s *Server) Stats() Stats {
 	s.connMu.Unlock()
 	return Stats{
 		Conns: n, Accepted: s.accepted.Load(), Refused: s.refused.Load(),
-		Failed: s.failed.Load(), Strangers: s.strangers.Load(), Panics: s.panics.Load(),
+		Failed: s.failed.Load(), UnknownProtocol: s.unknownProtocol.Load(), Panics: s.panics.Load(),
 		Evicted: s.evicted.Load(),
 	}
 }

@@ -83,9 +83,9 @@ func TestDrainLetsStreamsFinish(t *testing.T) {
 		conn := w.client.Conns()[0]
 		down := make(chan error, 1)
 		go func() { down <- w.srv.Shutdown(w.ctx) }()
-		w.eventually("the goodbye", func() bool {
+		w.eventually("the GOAWAY", func() bool {
 			s, err := conn.Open(w.ctx, "echo", nil)
-			if err == nil { // either taken before the goodbye, or refused for it
+			if err == nil { // either taken before the GOAWAY, or refused for it
 				_, _, _ = s.Accepted(w.ctx)
 				s.Abort(kernel.CodeCancelled, "only a try")
 			}
@@ -111,9 +111,9 @@ func TestDrainLetsStreamsFinish(t *testing.T) {
 	})
 }
 
-// Opens race the goodbye, with data behind them: each either runs to its end or
+// Opens race the GOAWAY, with data behind them: each either runs to its end or
 // is told that nobody has processed it, and no handler saw that one.
-func TestOpensRacingTheGoodbye(t *testing.T) {
+func TestOpensRacingTheGoAway(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		w.loose = true
 		var mu sync.Mutex
@@ -758,7 +758,7 @@ func (p toy) Handshake(ctx context.Context, rw io.ReadWriter, h *frame.Greeting)
 }
 
 // One port serves several protocols, told apart by the first bytes, with the
-// same handlers; strangers are put out and counted.
+// same handlers; a connection that speaks none of them is closed and counted.
 func TestProtocolsShareAPort(t *testing.T) {
 	so := &kernel.ServerOptions{Protocols: []kernel.Protocol{native.Protocol{}, toy{}}}
 	co := &kernel.ClientOptions{Protocols: []kernel.Protocol{native.Protocol{}, toy{}}}
@@ -788,7 +788,7 @@ func TestProtocolsShareAPort(t *testing.T) {
 	_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\n\r\n")
 	_, _ = io.ReadAll(nc)
 	_ = nc.Close()
-	eventually(t, "the stranger to be counted", func() bool { return srv.Stats().Strangers == 1 })
+	eventually(t, "the connection of no known protocol to be counted", func() bool { return srv.Stats().UnknownProtocol == 1 })
 }
 
 // A time limit that was asked for holds also where the context has a later one.

@@ -52,7 +52,7 @@ func (s *Server) sniff(nc net.Conn, candidates []Protocol) (Protocol, []byte, er
 		case len(buf) == 0 && err != nil:
 			return nil, nil, errSilent
 		case !more || len(buf) == cap(buf):
-			s.strangers.Add(1)
+			s.unknownProtocol.Add(1)
 			return nil, nil, fmt.Errorf("no known protocol starts with %q", buf)
 		case err != nil:
 			return nil, nil, err

@@ -267,8 +267,8 @@ func TestTooManyPings(t *testing.T) {
 			if n := srv.Stats().Conns; (n == 0) != calm {
 				t.Errorf("a ping every %v: %d connections are left", gap, n)
 			}
-			if f := <-ends; calm && f.Code != kernel.CodeCalm {
-				t.Errorf("a ping every %v: the goodbye is %v", gap, f.Code)
+			if f := <-ends; calm && f.Code != kernel.CodeEnhanceYourCalm {
+				t.Errorf("a ping every %v: the GOAWAY is %v", gap, f.Code)
 			}
 		})
 	}

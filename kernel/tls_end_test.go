@@ -15,7 +15,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
 
-// A TLS connection whose peer takes no farewell ends when its goodbye has had its
+// A TLS connection whose peer takes no farewell ends when its GOAWAY has had its
 // time, and holds up nobody's timers until then: TLS itself would try for 5 s.
 func TestTheEndOfTLSWaitsForNoPeer(t *testing.T) {
 	server, client := certificates()

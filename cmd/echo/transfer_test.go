@@ -140,7 +140,7 @@ func TestFileThatBecomesShorterIsNoticed(t *testing.T) {
 	}
 }
 
-// severed closes the connection that its stream came by, without a goodbye, as
+// severed closes the connection that its stream came by, without a notice, as
 // a machine does that loses its power.
 type severed struct {
 	net.Listener

@@ -69,7 +69,7 @@ var controls = []struct {
 	{"pong", frame.Frame{Kind: frame.Pong, Value: 1}, `08 00 00 2b 00 00 00 00  01 00 00 00 00 00 00 00`},
 	{"goaway, first step", frame.Frame{Kind: frame.GoAway, Value: maxStreamID},
 		`07 00 00 0c 00 00 00 00  ff ff ff ff 07  00  00`},
-	{"goaway with a code", frame.Frame{Kind: frame.GoAway, Value: 5, Code: frame.CodeCalm, Reason: "x"},
+	{"goaway with a code", frame.Frame{Kind: frame.GoAway, Value: 5, Code: frame.CodeEnhanceYourCalm, Reason: "x"},
 		`04 00 00 0c 00 00 00 00  05  45  01 78`},
 }
 
@@ -400,7 +400,7 @@ func TestUnknownTypesFrom16AreSkippedAHundredInARow(t *testing.T) {
 	if err != nil || len(es) != 2*maxSkipped+1 {
 		t.Fatalf("%d events, %v", len(es), err)
 	}
-	if _, err = read(r, one, whole); codeOf(err) != frame.CodeCalm {
+	if _, err = read(r, one, whole); codeOf(err) != frame.CodeEnhanceYourCalm {
 		t.Errorf("one more gave %v", err)
 	}
 }
@@ -438,7 +438,7 @@ func TestTinyFragmentsEndTheConnection(t *testing.T) {
 				t.Fatalf("%s: fragment %d: %v", c.name, i, err)
 			}
 		}
-		if err := next(); codeOf(err) != frame.CodeCalm {
+		if err := next(); codeOf(err) != frame.CodeEnhanceYourCalm {
 			t.Errorf("%s: one more gave %v", c.name, err)
 		}
 	}

@@ -119,7 +119,7 @@ func (r *reader) fail(err error) error {
 	case errors.As(err, &ce):
 		code = ce.code
 	case errors.Is(err, errSettings):
-		code = frame.CodeCalm
+		code = frame.CodeEnhanceYourCalm
 	}
 	return &frame.ProtocolError{Proto: "sluice", Code: code, Offset: r.begun, Detail: err.Error()}
 }
@@ -252,7 +252,7 @@ func (r *reader) tiny(n int) error {
 		r.empty = 0
 	}
 	if r.empty > maxEmpty || r.tinyCount > maxTinyFrames {
-		return failf(frame.CodeCalm, "too many tiny fragments in a row")
+		return failf(frame.CodeEnhanceYourCalm, "too many tiny fragments in a row")
 	}
 	return nil
 }
@@ -315,7 +315,7 @@ func (r *reader) unknown(t byte, f *frame.Frame) error {
 		return failf(frame.CodeProtocol, "unknown frame type %d", t)
 	}
 	if r.skipped++; r.skipped > maxSkipped {
-		return failf(frame.CodeCalm, "too many frames of unknown types in a row")
+		return failf(frame.CodeEnhanceYourCalm, "too many frames of unknown types in a row")
 	}
 	f.Kind = frame.Skip
 	return nil

@@ -88,7 +88,7 @@ func parseRecords(p []byte) (rs []record, err error) {
 			return nil, failf(frame.CodeFrameSize, "a record of %d bytes in the last %d of a hello", n, len(p))
 		}
 		if len(rs) == maxRecords {
-			return nil, failf(frame.CodeCalm, "more than %d records in a hello", maxRecords)
+			return nil, failf(frame.CodeEnhanceYourCalm, "more than %d records in a hello", maxRecords)
 		}
 		rs = append(rs, record{feature, string(p[:n])})
 		p = p[n:]

@@ -61,7 +61,7 @@ func TestAServersAnswerToAHello(t *testing.T) {
 		"half a record":            {in: raw("\x04\x00\x00\x00", "\x01\x00\x00\x00"), code: frame.CodeFrameSize},
 		"a record beyond the end":  {in: raw("\x08\x00\x00\x00", "\x01\x00\x00\x00\x05\x00\x00\x00"), code: frame.CodeFrameSize},
 		"a record of 4 GiB":        {in: raw("\x08\x00\x00\x00", "\x01\x00\x00\x00\xff\xff\xff\xff"), code: frame.CodeFrameSize},
-		"too many records":         {in: full(many(maxRecords + 1)...), code: frame.CodeCalm},
+		"too many records":         {in: full(many(maxRecords + 1)...), code: frame.CodeEnhanceYourCalm},
 		"an unknown parent":        {in: full(record{featStreamParent, idData(7 << idShift)}), code: frame.CodeProtocol},
 		"a parent on another core": {in: full(record{featStreamParent, idData(1<<idShift | 9)}), code: frame.CodeProtocol},
 		"no parent":                {in: full(record{featStreamParent, idData(0)}), code: frame.CodeProtocol},

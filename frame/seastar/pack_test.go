@@ -271,7 +271,7 @@ func TestEmptyCompressedFramesAreSkipped(t *testing.T) {
 				}
 			}
 			_, err := events(s, bytes.Repeat(c.in, maxIdles+1))
-			if codeOf(err) != frame.CodeCalm {
+			if codeOf(err) != frame.CodeEnhanceYourCalm {
 				t.Errorf("it ends with %v", err)
 			}
 		})

@@ -370,7 +370,7 @@ func (e *envelope) end(boundary bool) error {
 		return nil
 	}
 	if e.idles++; e.idles > maxIdles {
-		return failf(frame.CodeCalm, "more than %d empty frames in a row", maxIdles)
+		return failf(frame.CodeEnhanceYourCalm, "more than %d empty frames in a row", maxIdles)
 	}
 	return nil
 }

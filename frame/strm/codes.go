@@ -61,7 +61,7 @@ var errnos = []errnoRow{
 	{112, "EHOSTDOWN", frame.CodeUnavailable, false},
 	{113, "EHOSTUNREACH", frame.CodeUnavailable, false},
 	{121, "EREMOTEIO", frame.CodeUnknown, false},
-	{122, "EDQUOT", frame.CodeCalm, false},
+	{122, "EDQUOT", frame.CodeEnhanceYourCalm, false},
 	{125, "ECANCELED", frame.CodeCancelled, false},
 
 	{eNoService, "ENOSERVICE", frame.CodeUnimplemented, true},
@@ -124,7 +124,7 @@ var codes = map[frame.Code]codeRow{
 	frame.CodeFrameSize:          {71, 71},
 	frame.CodeStreamState:        {71, 71},
 	frame.CodeChecksum:           {74, 74},
-	frame.CodeCalm:               {122, 122},
+	frame.CodeEnhanceYourCalm:    {122, 122},
 	frame.CodeTooLarge:           {90, 90},
 	frame.CodeVersion:            {93, 93},
 	frame.CodeHandshakeTimeout:   {62, 62},

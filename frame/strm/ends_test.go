@@ -100,7 +100,7 @@ func TestLateAnswersToCallsThatWereGivenUpAreNoFlood(t *testing.T) {
 	}
 	c.expect(t)
 	c.feed(one)
-	if !errors.Is(c.err, &frame.ProtocolError{Code: frame.CodeCalm}) {
+	if !errors.Is(c.err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) {
 		t.Errorf("%v", c.err)
 	}
 }
@@ -115,7 +115,7 @@ func TestCallsThatWereNotWrittenPayForNoAnswers(t *testing.T) {
 	for range maxUseless + 1 {
 		c.feed(replyOf(t, 1))
 	}
-	if !errors.Is(c.err, &frame.ProtocolError{Code: frame.CodeCalm}) {
+	if !errors.Is(c.err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) {
 		t.Errorf("%v", c.err)
 	}
 }
@@ -199,7 +199,7 @@ func TestResetsOfStreamsThatNeverWereAreAFlood(t *testing.T) {
 	for range maxUseless + 1 {
 		s.feed(appendRST(nil, 99))
 	}
-	if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeCalm}) {
+	if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) {
 		t.Errorf("%v", s.err)
 	}
 }

@@ -221,7 +221,7 @@ func TestFloodsEndTheConnection(t *testing.T) {
 		for range 3 {
 			s.feed(c.frame)
 		}
-		if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeCalm}) {
+		if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) {
 			t.Errorf("%s: %v", c.name, s.err)
 		}
 	}
@@ -232,7 +232,7 @@ func TestFloodsEndTheConnection(t *testing.T) {
 		for range maxUseless + 1 {
 			s.feed(parseShown(t, f))
 		}
-		if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeCalm}) {
+		if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) {
 			t.Errorf("%s: %v", f, s.err)
 		}
 	}
@@ -277,7 +277,7 @@ func TestAnswersThatNobodyReadsEndTheConnection(t *testing.T) {
 				b = b[used:]
 			}
 		}
-		if !errors.Is(err, &frame.ProtocolError{Code: frame.CodeCalm}) || len(s.pending) > maxPending+100 {
+		if !errors.Is(err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) || len(s.pending) > maxPending+100 {
 			t.Errorf("%v after %d frames, %d bytes wait", err, n, len(s.pending))
 		}
 	}
@@ -292,7 +292,7 @@ func TestBadRequestsInARowEndTheConnection(t *testing.T) {
 		for b := no; ; {
 			n, err := s.Next(b, &f)
 			if err != nil {
-				if !errors.Is(err, &frame.ProtocolError{Code: frame.CodeCalm}) {
+				if !errors.Is(err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) {
 					t.Error(err)
 				}
 				return

@@ -397,7 +397,7 @@ func (in *input) collect(p []byte, n int) (b []byte, used int, ok bool) {
 // useless counts what means nothing.
 func (s *Session) uselessFrame() error {
 	if s.in.useless++; s.in.useless > maxUseless {
-		return codef(frame.CodeCalm, "too many frames in a row that mean nothing")
+		return codef(frame.CodeEnhanceYourCalm, "too many frames in a row that mean nothing")
 	}
 	return nil
 }
@@ -427,7 +427,7 @@ func (s *Session) reply(b func(b []byte) []byte) error {
 	n := len(s.pending)
 	s.mu.Unlock()
 	if n > maxPending {
-		return codef(frame.CodeCalm, "too many answers wait to be read")
+		return codef(frame.CodeEnhanceYourCalm, "too many answers wait to be read")
 	}
 	if first {
 		s.emit(frame.Frame{Kind: frame.Reply})

@@ -103,7 +103,7 @@ func (s *Session) segment(n int) error {
 		in.empty = 0
 	}
 	if in.tiny > maxTiny || in.empty > maxEmpty {
-		return codef(frame.CodeCalm, "too many tiny segments in a row")
+		return codef(frame.CodeEnhanceYourCalm, "too many tiny segments in a row")
 	}
 	return nil
 }

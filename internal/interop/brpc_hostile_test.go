@@ -72,7 +72,7 @@ func (row *brpcRow) run(t *testing.T, tg *target) {
 	got := allocated(func() {
 		row.do(p, own, theirs)
 		synctest.Wait()
-		time.Sleep(row.after + 200*time.Millisecond) // goodbyes linger
+		time.Sleep(row.after + 200*time.Millisecond) // GOAWAYs linger
 		synctest.Wait()
 	})
 	if most := max(row.alloc, 512<<10); got > most {
@@ -205,7 +205,7 @@ func TestBrpcHostileFraming(t *testing.T) {
 		{name: "10 a frame without a meta", do: brpcSays(packedHead("STRM", 10, 0)), ends: connection, code: frame.CodeProtocol},
 		{name: "11 frames of unknown types", do: onStream(func(own, theirs int64) []byte { return bytes.Repeat(strmFrame(9, theirs, own, false, ""), 1000) }), ends: nothing},
 		{name: "11 too many of them", do: onStream(func(own, theirs int64) []byte { return bytes.Repeat(strmFrame(9, theirs, own, false, ""), 1001) }),
-			ends: connection, code: frame.CodeCalm},
+			ends: connection, code: frame.CodeEnhanceYourCalm},
 		{name: "12 unknown fields", do: onStream(func(own, theirs int64) []byte {
 			return packed("STRM", join(num(1, theirs), num(2, own), num(3, brpcData), num(77, 1), str(78, "x")), []byte("x"))
 		}), ends: nothing},
@@ -225,10 +225,10 @@ func TestBrpcHostileFraming(t *testing.T) {
 		}), ends: stream, code: frame.CodeTooLarge},
 		{name: "28 a message byte by byte", alloc: 4 << 20, do: onStream(func(own, theirs int64) []byte {
 			return bytes.Repeat(strmFrame(brpcData, theirs, own, true, "x"), 1001)
-		}), ends: connection, code: frame.CodeCalm},
+		}), ends: connection, code: frame.CodeEnhanceYourCalm},
 		{name: "29 empty segments", alloc: 4 << 20, do: onStream(func(own, theirs int64) []byte {
 			return bytes.Repeat(strmFrame(brpcData, theirs, own, true, ""), 11)
-		}), ends: connection, code: frame.CodeCalm},
+		}), ends: connection, code: frame.CodeEnhanceYourCalm},
 		{name: "60 a byte a second", do: func(p *brpcPeer, own, theirs int64) {
 			for _, b := range strmData(theirs, own, strings.Repeat("x", 100)) {
 				if p.say([]byte{b}) != nil {
@@ -309,7 +309,7 @@ func TestBrpcHostileStreams(t *testing.T) {
 				p.send(strmFrame(brpcClose, theirs, own, false, ""))
 			}, ends: nothing},
 		{name: "42 streams beyond the limit", limit: few, do: opensOf("stuck", 10), ends: connection, code: frame.CodeConnectionLost, check: wantErrno(2004), alloc: 2 << 20},
-		{name: "42 ten times the limit of refusals", limit: few, do: opensOf("stuck", 10+51), ends: connection, code: frame.CodeCalm, alloc: 2 << 20},
+		{name: "42 ten times the limit of refusals", limit: few, do: opensOf("stuck", 10+51), ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 2 << 20},
 		{name: "43 an unknown method", do: brpcSays(brpcAsk{service: "no.Such", method: "Thing", id: 1, streams: []int64{1}, payload: "x"}.bytes()),
 			ends: nothing, check: wantAnswer(1002)},
 		{name: "44 metadata beyond the limit", do: brpcSays(brpcAsk{method: "echo", id: 1, meta: str(9, join(str(1, "k"), str(2, make([]byte, 20<<10))))}.bytes()),
@@ -320,9 +320,9 @@ func TestBrpcHostileStreams(t *testing.T) {
 			ends: nothing, check: wantAnswer(90)},
 		{name: "44 keys that are none", do: brpcSays(brpcAsk{method: "echo", id: 1, meta: str(9, join(str(1, "A\x00 b\xff"), str(2, "v")))}.bytes()),
 			ends: nothing, check: wantAnswer(0)},
-		{name: "46 opens and resets", do: opensAndResets, ends: connection, code: frame.CodeCalm, alloc: 64 << 20},
+		{name: "46 opens and resets", do: opensAndResets, ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 64 << 20},
 		{name: "47 opens, and what has us reset them", limit: func(l *kernel.Limits) { l.MaxMessage, l.SenderWindow = 1000, 1000 },
-			do: opensToBeReset, ends: connection, code: frame.CodeCalm, alloc: 96 << 20},
+			do: opensToBeReset, ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 96 << 20},
 	})
 }
 

@@ -621,14 +621,14 @@ func TestBrpcSharesAPort(t *testing.T) {
 				}
 				return s.Send(ctx, text("%s", s.Conn().Protocol()))
 			})
-			strangers := uint64(0)
+			unknown := uint64(0)
 			for p, served := range map[kernel.Protocol]bool{native.Protocol{}: k.sluice, strm.Protocol{}: k.brpc} {
 				got, err := dial(t, tg.Addr, p)
 				if served && (err != nil || got != p.Name()) || !served && err == nil {
 					t.Errorf("%s: %q, %v", p.Name(), got, err)
 				}
 				if !served {
-					strangers++
+					unknown++
 				}
 			}
 			for _, first := range []string{
@@ -640,12 +640,12 @@ func TestBrpcSharesAPort(t *testing.T) {
 				if got, err := io.ReadAll(nc); len(got) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Errorf("%q was answered with %q, %v", first, got, err)
 				}
-				strangers++
+				unknown++
 			}
-			eventually(t, "the strangers to be counted", func() bool {
+			eventually(t, "connections of no known protocol to be counted", func() bool {
 				st := tg.Srv.Stats()
-				return st.Strangers == strangers && st.Conns == 0
-			}, func() string { return fmt.Sprintf("%+v, want %d", tg.Srv.Stats(), strangers) })
+				return st.UnknownProtocol == unknown && st.Conns == 0
+			}, func() string { return fmt.Sprintf("%+v, want %d", tg.Srv.Stats(), unknown) })
 		})
 	}
 }
@@ -715,7 +715,7 @@ func TestBrpcClientLeavesAServerThatStops(t *testing.T) {
 	down := make(chan error, 1)
 	go func() { down <- w.Srv.Shutdown(w.Ctx) }()
 	var ne net.Error
-	w.Eventually("the goodbye", func() bool {
+	w.Eventually("the GOAWAY", func() bool {
 		m := text("x")
 		reply, err := old.Call(w.Ctx, "echo", m, nil)
 		if err == nil {

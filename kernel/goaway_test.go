@@ -19,7 +19,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
 
-// noLast is what the first goodbye of a drain names: every stream is served yet.
+// noLast is what the first GOAWAY of a drain names: every stream is served yet.
 const noLast = 1<<31 - 1
 
 // all returns the frames of a kind that were heard, of stream id.
@@ -88,13 +88,13 @@ func (r *raw) wantRefused(id uint64) {
 }
 
 // A farewell is a server that drains, and a client that has heard the first
-// goodbye and not answered yet.
+// GOAWAY and not answered yet.
 type farewell struct {
 	*raw
 	conn     *kernel.Conn
 	handled  atomic.Int32
 	shutdown chan error
-	running  uint64 // open since before the goodbye, one word echoed
+	running  uint64 // open since before the GOAWAY, one word echoed
 	ended    chan error
 }
 
@@ -116,12 +116,12 @@ func drainOf(ctx context.Context, t *testing.T) *farewell {
 	go func() { w.shutdown <- tg.srv.Shutdown(ctx) }()
 	synctest.Wait()
 	if g := w.all(frame.GoAway, 0); len(g) != 1 || g[0].value != noLast || g[0].code != frame.CodeOK {
-		t.Fatalf("the first goodbye: %+v", g)
+		t.Fatalf("the first GOAWAY: %+v", g)
 	}
 	return w
 }
 
-// answer answers the last ping, which followed the first goodbye, and returns
+// answer answers the last ping, which followed the first GOAWAY, and returns
 // what the second one names.
 func (w *farewell) answer() uint64 {
 	w.t.Helper()
@@ -129,7 +129,7 @@ func (w *farewell) answer() uint64 {
 	w.send(frames(frame.Frame{Kind: frame.Pong, Value: pings[len(pings)-1].value}))
 	g := w.all(frame.GoAway, 0)
 	if len(g) != 2 || g[1].code != frame.CodeOK {
-		w.t.Fatalf("the second goodbye: %+v", g)
+		w.t.Fatalf("the second GOAWAY: %+v", g)
 	}
 	return g[1].value
 }
@@ -169,19 +169,19 @@ func (w *farewell) wantNothingOwed() {
 	}
 }
 
-// A drain serves what was opened before its second goodbye, refuses what comes
+// A drain serves what was opened before its second GOAWAY, refuses what comes
 // after that with all data behind it, and ends with the last stream.
-func TestDrainRefusesWhatComesBehindTheGoodbye(t *testing.T) {
+func TestDrainRefusesWhatComesBehindTheGoAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := drainOf(context.Background(), t)
 		late := w.open("counted")
 		both := w.group("counted", 2) // a handler uses the first
 		w.send(data(late, []byte("crossed")), data(both, []byte("crossed too")))
 		if got := w.words(late) + w.words(both); got != `["crossed"]["crossed too"]` {
-			t.Errorf("opens that crossed the first goodbye heard %s: %s", got, w.tail())
+			t.Errorf("opens that crossed the first GOAWAY heard %s: %s", got, w.tail())
 		}
 		if last := w.answer(); last != both+2 {
-			t.Errorf("the second goodbye names %d, the last open was %d", last, both+2)
+			t.Errorf("the second GOAWAY names %d, the last open was %d", last, both+2)
 		}
 		w.tooLate()
 		w.send(data(w.running, []byte("between")))
@@ -266,16 +266,16 @@ func TestDrainsDeadlineCutsWhatRuns(t *testing.T) {
 				}
 				g := w.all(frame.GoAway, 0)
 				if h := g[len(g)-1]; h.value != last || h.code != frame.CodeOK || !errors.Is(w.over(), io.EOF) {
-					w.t.Errorf("the last goodbye, which should name %d: %+v, %v", last, h, w.over())
+					w.t.Errorf("the last GOAWAY, which should name %d: %+v, %v", last, h, w.over())
 				}
 			})
 		})
 	}
 }
 
-// The ping of a drain is written behind its goodbye: only then does the answer
-// tell that the peer has read the goodbye.
-func TestDrainAsksBehindItsGoodbye(t *testing.T) {
+// The ping of a drain is written behind its GOAWAY: only then does the answer
+// tell that the peer has read the GOAWAY.
+func TestDrainAsksBehindItsGoAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := drainOf(context.Background(), t)
 		w.mu.Lock()
@@ -380,9 +380,9 @@ func wantNotProcessed(t *testing.T, what string, s *kernel.Stream) {
 	wantClosed(t, what+"'s Done", s.Done())
 }
 
-// goodbyes are the ways in which a peer says that it serves stream last and none
+// goaways are the ways in which a peer says that it serves stream last and none
 // above.
-func goodbyes(last uint64) map[string][]byte {
+func goaways(last uint64) map[string][]byte {
 	one, two := frame.Frame{Kind: frame.GoAway, Value: last}, frame.Frame{Kind: frame.GoAway, Value: noLast}
 	return map[string][]byte{"at once": frames(one), "in two steps": frames(two, one)}
 }
@@ -394,11 +394,11 @@ func (r *raw) serveCall(id uint64, reply string) {
 		frames(frame.Frame{Kind: frame.EOS, Stream: id}, frame.Frame{Kind: frame.Ended, Stream: id, Value: 1}))
 }
 
-// What a client has opened above the last stream of a goodbye was not processed:
+// What a client has opened above the last stream of a GOAWAY was not processed:
 // it is told so, at once. The rest goes on. Calls are made again elsewhere, and
 // nothing else is.
-func TestClientsOpensThatRaceTheGoodbye(t *testing.T) {
-	for name, goodbye := range goodbyes(1) {
+func TestClientsOpensThatRaceTheGoAway(t *testing.T) {
+	for name, goaway := range goaways(1) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx := context.Background()
@@ -434,7 +434,7 @@ func TestClientsOpensThatRaceTheGoodbye(t *testing.T) {
 					t.Fatalf("no open of stream 7: %s", old.tail())
 				}
 
-				old.send(goodbye)
+				old.send(goaway)
 				wantNotProcessed(t, "stream 3", ss[1])
 				wantNotProcessed(t, "stream 5", ss[2])
 				if err := ss[0].Err(); err != nil {
@@ -485,7 +485,7 @@ func lateRefusals(r *raw) {
 	}
 }
 
-// finishesInOrder has stream 1, which a goodbye left alone, go on and end.
+// finishesInOrder has stream 1, which a GOAWAY left alone, go on and end.
 func finishesInOrder(t *testing.T, r *raw, s *kernel.Stream) {
 	t.Helper()
 	ctx := context.Background()
@@ -515,11 +515,11 @@ func finishesInOrder(t *testing.T, r *raw, s *kernel.Stream) {
 	}
 }
 
-// An open that waits to be written when the goodbye comes is refused as well,
+// An open that waits to be written when the GOAWAY comes is refused as well,
 // and never written: also where several streams are opened by one request.
-func TestOpensNotYetWrittenAtTheGoodbye(t *testing.T) {
-	for name, goodbye := range map[string][]byte{
-		"at once": goodbyes(1)["at once"], "in two steps": goodbyes(1)["in two steps"],
+func TestOpensNotYetWrittenAtTheGoAway(t *testing.T) {
+	for name, goaway := range map[string][]byte{
+		"at once": goaways(1)["at once"], "in two steps": goaways(1)["in two steps"],
 		"the first step alone": frames(frame.Frame{Kind: frame.GoAway, Value: noLast}),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -556,7 +556,7 @@ func TestOpensNotYetWrittenAtTheGoodbye(t *testing.T) {
 				if single.Err() != nil || single.ID() != 0 || several[2].ID() != 0 {
 					t.Fatalf("an open was written: %d, %d, %v", single.ID(), several[2].ID(), single.Err())
 				}
-				r.send(goodbye)
+				r.send(goaway)
 				wantNotProcessed(t, "an open not yet written", single)
 				for i, s := range several {
 					wantNotProcessed(t, fmt.Sprint("a group's stream ", i), s)
@@ -584,9 +584,9 @@ func TestOpensNotYetWrittenAtTheGoodbye(t *testing.T) {
 	}
 }
 
-// A server opens streams towards its client, and the client says goodbye.
-func TestServersOpensThatRaceTheGoodbye(t *testing.T) {
-	for name, goodbye := range goodbyes(2) {
+// A server opens streams towards its client, and the client says GOAWAY.
+func TestServersOpensThatRaceTheGoAway(t *testing.T) {
+	for name, goaway := range goaways(2) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx := context.Background()
@@ -618,7 +618,7 @@ func TestServersOpensThatRaceTheGoodbye(t *testing.T) {
 				if r.count(frame.Open) != 3 || len(r.all(frame.Data, 8)) != 1 {
 					t.Fatalf("heard %s", r.tail())
 				}
-				r.send(goodbye)
+				r.send(goaway)
 				for i, s := range ss[1:] {
 					wantNotProcessed(t, fmt.Sprint("push ", i+1), s)
 				}
@@ -655,7 +655,7 @@ func TestServersOpensThatRaceTheGoodbye(t *testing.T) {
 }
 
 // A server's opens that meet a client's end are above the last stream that the
-// client's goodbye names, and no handler sees them.
+// client's GOAWAY names, and no handler sees them.
 func TestServersOpensAtAClientThatCloses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var handled atomic.Int32
@@ -684,7 +684,7 @@ func TestServersOpensAtAClientThatCloses(t *testing.T) {
 			t.Errorf("%d handlers ran", n)
 		}
 		if h, ok := r.find(frame.GoAway, 0); !ok || h.value != served || h.code != frame.CodeOK {
-			t.Errorf("the goodbye, which should name %d: %+v", served, h)
+			t.Errorf("the GOAWAY, which should name %d: %+v", served, h)
 		}
 		_ = r.nc.Close()
 		if err := <-closed; err != nil {
@@ -696,10 +696,10 @@ func TestServersOpensAtAClientThatCloses(t *testing.T) {
 	})
 }
 
-// A call that the goodbye left to be served, and that is lost with its
+// A call that the GOAWAY left to be served, and that is lost with its
 // connection, may have been processed: it is not made again.
 func TestACallThatIsServedIsNotMadeAgain(t *testing.T) {
-	for name, goodbye := range goodbyes(1) {
+	for name, goaway := range goaways(1) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				rs := newRawServers(t, kernel.ClientOptions{})
@@ -717,7 +717,7 @@ func TestACallThatIsServedIsNotMadeAgain(t *testing.T) {
 					called <- err
 				}()
 				synctest.Wait()
-				r.send(goodbye)
+				r.send(goaway)
 				if len(called) > 0 {
 					t.Fatalf("the call ended: %v", <-called)
 				}

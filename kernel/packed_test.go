@@ -81,6 +81,7 @@ func TestCompressedMessagesAreUnpackedByTheirReader(t *testing.T) {
 			ok(t, s.Send(w.ctx, kernel.CopyMessage(want[1])))
 			ok(t, s.Send(w.ctx, packedMessage(t, want[2])))
 			ok(t, s.Close(w.ctx))
+			s.Request().Release()
 			for i, want := range append([][]byte{want[0]}, want...) {
 				if p := <-got; !bytes.Equal(p, want) {
 					t.Errorf("message %d: %d bytes, want %d", i, len(p), len(want))
@@ -126,6 +127,7 @@ func TestAnUnreadableRequestReachesNoHandler(t *testing.T) {
 			t.Errorf("%s: %v", method, err)
 		}
 		<-s.Done()
+		s.Request().Release()
 	}
 	if len(ran) > 0 {
 		t.Errorf("the handler of %q ran", <-ran)

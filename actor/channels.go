@@ -26,7 +26,6 @@ type channels struct {
 	feeders       int32      // calls of BeginFeed without EndFeed
 
 	sendOver bool // the sending half takes no more
-	ctxOver  bool // the stream's context has ended
 	outRuns  bool // the goroutine that takes from out
 	endAsked bool // the application has ended the half while it runs
 

@@ -43,10 +43,10 @@ func (s *Stream) ContextDone() <-chan struct{} {
 	defer s.unlock()
 	ch := s.makeChannels()
 	if ch.ctxDone == nil {
-		ch.ctxDone = make(chan struct{})
-		if ch.ctxOver || s.st.done {
-			ch.ctxOver = true
-			close(ch.ctxDone)
+		if s.contextOver {
+			ch.ctxDone = closed
+		} else {
+			ch.ctxDone = make(chan struct{})
 		}
 	}
 	return ch.ctxDone
@@ -56,11 +56,14 @@ func (s *Stream) ContextDone() <-chan struct{} {
 func (s *Stream) EndContext() {
 	s.mu.Lock()
 	defer s.unlock()
-	ch := s.makeChannels()
-	if ch.ctxDone != nil && !ch.ctxOver {
-		close(ch.ctxDone)
+	s.endContext()
+}
+
+func (s *Stream) endContext() {
+	if s.ch != nil && s.ch.ctxDone != nil && !s.contextOver {
+		close(s.ch.ctxDone)
 	}
-	ch.ctxOver = true
+	s.contextOver = true
 }
 
 // ContextOver reports whether the stream's context has ended, and the stream's failure if
@@ -68,7 +71,7 @@ func (s *Stream) EndContext() {
 func (s *Stream) ContextOver() (bool, error) {
 	s.mu.Lock()
 	defer s.unlock()
-	return s.st.done || s.ch != nil && s.ch.ctxOver, s.errLocked()
+	return s.contextOver, s.errLocked()
 }
 
 // Idle returns a channel that offers the time of the last message once the stream has been

@@ -46,6 +46,7 @@ func (s *Stream) retire() {
 
 // over closes the channels that announce the stream's end: nothing changes any more.
 func (s *Stream) over() {
+	s.endContext()
 	ch := s.ch
 	if ch == nil {
 		return
@@ -53,10 +54,6 @@ func (s *Stream) over() {
 	if ch.done != nil {
 		close(ch.done)
 	}
-	if ch.ctxDone != nil && !ch.ctxOver {
-		close(ch.ctxDone)
-	}
-	ch.ctxOver = true
 	if ch.idle != nil {
 		ch.idle.stop()
 	}

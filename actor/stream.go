@@ -26,6 +26,7 @@ type Stream struct {
 	filling          bool // a fragment of partial is being encoded
 	dropPartial      bool // drop partial after that
 	dropUnread       bool // keep nothing unread when the goroutine that feeds a channel ends
+	contextOver      bool // the stream's context has ended
 
 	uncounted int32 // eligible bytes that the connection does not know of
 

@@ -9,11 +9,11 @@ type Port struct {
 	s  Stream
 	id atomic.Uint64 // 0: has none yet
 
-	local         bool        // we opened the stream
-	follower      bool        // another stream's request opens this one
 	sibling       *Port       // the next stream that the same request opens
 	initialCredit uint64      // credit that our stream began with
 	peerEnded     atomic.Bool // the peer sent EOS or Reset
+	local         bool        // we opened the stream
+	follower      bool        // another stream's request opens this one
 
 	// Owned by Conn.mu.
 	retired   bool

@@ -29,7 +29,7 @@ type end struct {
 func connected(t *rapid.T, cp, sp *Protocol, parent uint64) *pair {
 	toServer, toClient := &bytes.Buffer{}, &bytes.Buffer{}
 	own := frame.Settings{MaxMessage: testLimit, MaxStreams: 100}
-	toServer.Write(appendHello(nil, cp.offer(parent)))
+	toServer.Write(appendHello(nil, cp.clientHello(parent)))
 	ss, err := sp.Handshake(context.Background(), rw{toServer, toClient}, &frame.Greeting{Own: own})
 	if err != nil {
 		t.Fatal(err)

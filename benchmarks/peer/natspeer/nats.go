@@ -25,7 +25,7 @@ const (
 	startWait   = 5 * time.Second
 	openSubject = "bench.open."
 
-	// A stream may have window bytes on their way and one message more; each
+	// A stream may have window bytes in flight and one message more; each
 	// counts minCost at least.
 	window  = 4 << 20
 	minCost = 4 << 10

@@ -93,7 +93,7 @@ func (f *Frame) SetCost(overhead int) {
 // frames is a pool of the frames that wait to be written: one for each open and answer.
 var frames = sync.Pool{New: func() any { return new(Frame) }}
 
-// GetFrame returns an empty frame of a kind from a pool. Who writes it returns it with
+// GetFrame returns an empty frame of a kind from a pool. Its writer returns it with
 // PutFrame.
 func GetFrame(k Kind) *Frame {
 	f := frames.Get().(*Frame)

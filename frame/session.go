@@ -26,7 +26,7 @@ type Session interface {
 	// Buffered belongs to the reader. It is how many bytes of input the session keeps
 	// until it can hand them on.
 	Buffered() int
-	// Full belongs to the reader, who calls it after each input. It is nil when reading
+	// Full belongs to the reader, which calls it after each input. It is nil when reading
 	// may go on. Else reading waits until the channel is closed; then Next is called with
 	// nothing until it returns None, and Full again.
 	Full() (wait <-chan struct{})

@@ -73,7 +73,7 @@ func TestTheHighestCommonVersionIsUsed(t *testing.T) {
 				t.Errorf("%s: the server says %v", name, server.err)
 			}
 			if !errors.As(client.err, &no) || no.Code != frame.CodeVersion || no.Reason != c.reason {
-				t.Errorf("%s: the client was told %v", name, client.err)
+				t.Errorf("%s: the client got %v", name, client.err)
 			}
 		}
 	}
@@ -102,7 +102,7 @@ func TestAClientTellsWhyItCloses(t *testing.T) {
 			_, r := pair(checksum)
 			es, err := read(r, got.sent[len(opening):], whole)
 			if err != nil || len(es) != 1 || !strings.HasPrefix(es[0].head, fmt.Sprintf("goaway stream=0 last=0 code=%v", c.code)) {
-				t.Errorf("%s, checksum=%t: the server was told %v, %v", c.name, checksum, es, err)
+				t.Errorf("%s, checksum=%t: the server got %v, %v", c.name, checksum, es, err)
 			}
 		}
 	}

@@ -75,10 +75,10 @@ func TestEveryCallIsAnswered(t *testing.T) {
 			accept: accept, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeDeadlineExceeded}, timeout: true, want: nil},
 		"an end for want of time, before the deadline": {
 			accept: accept, end: end(frame.CodeDeadlineExceeded, "backend"), timeout: true, want: user(1, "DEADLINE_EXCEEDED: backend")},
-		"nobody waits":                 {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, replies: []string{"hi"}, end: ok, want: nil},
-		"nobody waits for the error":   {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, end: end(frame.CodeUnknown, "boom"), want: nil},
-		"nobody waits, said at last":   {accept: accept, end: &frame.Frame{Kind: frame.EOS, Stream: 1, Metadata: noWait}, want: nil},
-		"nobody waits, and it panics":  {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeInternal}, want: nil},
+		"no reply":                     {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, replies: []string{"hi"}, end: ok, want: nil},
+		"no reply, and an error":       {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, end: end(frame.CodeUnknown, "boom"), want: nil},
+		"no reply, by the end":         {accept: accept, end: &frame.Frame{Kind: frame.EOS, Stream: 1, Metadata: noWait}, want: nil},
+		"no reply, and a panic":        {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeInternal}, want: nil},
 		"a reason longer than a frame": {accept: accept, end: end(frame.CodeUnknown, strings.Repeat("x", 100_000)), want: user(1, strings.Repeat("x", 100_000))},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestTheHandlersTimeIsSent(t *testing.T) {
 		c.advance(took)
 		got := control(s, &frame.Frame{Kind: frame.EOS, Stream: 1})
 		if d := binary.LittleEndian.Uint32(got[responseLen:]); len(got) != responseLen+durationLen || d != want {
-			t.Errorf("%v is told as %d, want %d", took, d, want)
+			t.Errorf("%v is sent as %d, want %d", took, d, want)
 		}
 	}
 }
@@ -186,7 +186,7 @@ func TestTimesLeftAreBounded(t *testing.T) {
 		math.MaxInt64: 365 * 24 * 3600 * 1000,
 	} {
 		if got := millis(d); got != want {
-			t.Errorf("%v is told as %d ms, want %d", d, got, want)
+			t.Errorf("%v is sent as %d ms, want %d", d, got, want)
 		}
 	}
 }

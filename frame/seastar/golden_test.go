@@ -170,7 +170,7 @@ func TestEveryConversationIsReplayed(t *testing.T) {
 	}
 }
 
-// noWaitVerb is the verb in the conversations whose calls nobody waits for.
+// noWaitVerb is the verb in the conversations whose calls have no reply.
 const noWaitVerb = 6
 
 // A side is one connection of a conversation, seen from one end.
@@ -331,7 +331,7 @@ func replayServer(t *testing.T, name string, options *Protocol) {
 			x.feed(nil)
 		case l.client:
 			x.feed(l.data)
-			x.serverHears(l.data)
+			x.readRequests(l.data)
 		case x.out != nil:
 			equalBytes(t, "hello", x.out, l.data)
 			x.out = nil
@@ -346,8 +346,8 @@ func replayServer(t *testing.T, name string, options *Protocol) {
 	}
 }
 
-// serverHears notes the requests in what a client said.
-func (x *side) serverHears(p []byte) {
+// readRequests notes the requests in what a client wrote.
+func (x *side) readRequests(p []byte) {
 	if _, ok := x.s.(*stream); ok {
 		x.in = append(x.in, p...)
 		return

@@ -169,7 +169,7 @@ func TestWhatFollowsAHelloIsNotLost(t *testing.T) {
 	}
 }
 
-// A cookie is shown to whoever authenticates, as the client's token, and to
+// A cookie is passed to Authenticate, as the client's token, and to
 // Isolate; either can refuse.
 func TestACookieIsLookedAtBeforeTheAnswer(t *testing.T) {
 	no := errors.New("no")

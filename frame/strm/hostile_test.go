@@ -261,7 +261,7 @@ func TestFloodsEndTheConnection(t *testing.T) {
 	}
 }
 
-func TestAnswersThatNobodyReadsEndTheConnection(t *testing.T) {
+func TestUnreadAnswersEndTheConnection(t *testing.T) {
 	for _, client := range []bool{false, true} {
 		s := connect(t, client, "")
 		var f frame.Frame

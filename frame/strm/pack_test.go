@@ -318,7 +318,7 @@ func TestInvalidPackOptionsFail(t *testing.T) {
 		}
 		s.feed(nil)
 		if want := !unary; (len(s.events) == 1 && s.events[0].frame.Kind == frame.Reset) != want {
-			t.Errorf("unary %t: the kernel hears %s", unary, s.log())
+			t.Errorf("unary %t: the kernel gets %s", unary, s.log())
 		}
 		s.empty(t)
 		c.empty(t)

@@ -20,7 +20,7 @@ func TestARunIsWhatNextWouldGive(t *testing.T) {
 		two.runs = true
 		for _, s := range []*side{one, two} {
 			for _, st := range s.table.streams {
-				st.sent.Store(1 << 20) // so that they may be told of something read
+				st.sent.Store(1 << 20) // so that reports are valid
 			}
 		}
 		input := drawInput(rt, c.Session)

@@ -114,7 +114,7 @@ type call struct {
 	method          string
 	metadata        frame.Metadata // the request's, or the reply's headers
 	timeout         int64          // milliseconds; 0 is none
-	feedback        bool           // we want to hear what the peer takes
+	feedback        bool           // we want reports of what the peer takes
 	writable        bool           // we read
 	accepted        int            // a server's: streams that were accepted
 	limits          []frame.Grant  // and their windows; nil: by default

@@ -72,7 +72,7 @@ func TestEveryWayToEndAStreamLeavesNothing(t *testing.T) {
 			[]string{"C STRM 1=1 2=1 3=2", "S STRM 1=1 2=1 3=2", "C STRM 1=1 3=1"},
 		},
 		{
-			"data behind the close is nobody's", "cE > cM sE sM < cM >",
+			"data behind the close is ignored", "cE > cM sE sM < cM >",
 			[]string{"eos stream=1"}, []string{"eos stream=1", "stop stream=1"},
 			[]string{"C STRM 1=1 2=1 3=2", "S STRM 1=1 2=1 3=2", "C STRM 1=1 3=1"},
 		},
@@ -449,7 +449,7 @@ func TestStreamsThatWaitForThePeerAreBounded(t *testing.T) {
 		}
 	}
 	if want := (n - leastClosing) / 2; ended != want {
-		t.Errorf("%d kernels were told that they need not wait, want %d", ended, want)
+		t.Errorf("%d kernels had the event that ends their wait, want %d", ended, want)
 	}
 	// A frame for an evicted stream is one for an unknown stream.
 	s.events = nil

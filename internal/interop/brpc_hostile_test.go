@@ -19,7 +19,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// The rows of the hostile catalogue that apply to brpc's door, numbered as there
+// The rows of the hostile catalogue that apply to brpc's protocol, numbered as there
 // (see TestHostileFraming). frame/strm tests more of what its codec refuses; here
 // it is what a server does about it, and that nobody else notices.
 
@@ -479,7 +479,7 @@ func TestBrpcHostileSilence(t *testing.T) {
 
 // A packet that is compressed is kept until all of it is there. Peers that never send
 // its end can't have the server hold more than its budget.
-func TestBrpcHostileHoarders(t *testing.T) {
+func TestBrpcHostileUnreadStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := targetLimits()
 		l.Memory = 8 << 20

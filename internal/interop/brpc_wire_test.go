@@ -374,7 +374,7 @@ func TestBrpcLostFirstFeedback(t *testing.T) {
 				time.Sleep(99 * time.Millisecond)
 				synctest.Wait()
 				if got := len(p.frames(brpcData, 50)); got != 2 {
-					t.Fatalf("%d messages went before there was a nudge", got)
+					t.Fatalf("%d messages went before there was a probe", got)
 				}
 				start := time.Now()
 				for told := 0; time.Since(start) < 10*time.Second; time.Sleep(time.Millisecond) {
@@ -387,7 +387,7 @@ func TestBrpcLostFirstFeedback(t *testing.T) {
 				}
 				want := n
 				if !reports {
-					want = 5 // two, and three nudges
+					want = 5 // two, and three probes
 				}
 				var all []string
 				for i := range want {

@@ -212,7 +212,7 @@ func second[A, B any](_ A, b B) B { return b }
 
 // A compressed frame is kept until all of it is there. Peers that never send its end
 // can't have the server hold more than its budget.
-func TestSeastarHostileHoarders(t *testing.T) {
+func TestSeastarHostileUnreadStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := targetLimits()
 		l.Memory = 8 << 20

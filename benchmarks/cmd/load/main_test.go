@@ -46,7 +46,7 @@ func commandUntil(ctx context.Context, measured func(), args ...string) (code in
 	return code, out.String(), errs.String()
 }
 
-// progressed is a standard error that calls f, once, when an interval is told there.
+// progressed is a standard error that calls f, once, when an interval is printed there.
 type progressed struct {
 	bytes.Buffer
 	f func()
@@ -255,7 +255,7 @@ func TestAViolationHasItsOwnExitCode(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	if !strings.Contains(said.String(), "1 lost") || !strings.Contains(said.String(), os.ErrPermission.Error()) {
-		t.Errorf("not both errors are told: %s", said)
+		t.Errorf("not both errors are printed: %s", said)
 	}
 	if code := e.fail(worst(exit(exitSLO, os.ErrInvalid), exit(exitWrite, os.ErrPermission))); code != exitWrite {
 		t.Errorf("exit %d", code)

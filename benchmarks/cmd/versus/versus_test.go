@@ -118,7 +118,7 @@ func TestEveryPeer(t *testing.T) {
 // unknownPeer is a peer that the child processes don't know.
 type unknownPeer struct{ peer.Peer }
 
-func (unknownPeer) Name() string { return "nobody" }
+func (unknownPeer) Name() string { return "unknown" }
 
 func TestFailureDoesNotEndTheRun(t *testing.T) {
 	s := must(t, "-peers", "raw", "-workloads", "w1", "-rounds", "1", "-messages", "10", "-warmup", "0s")
@@ -128,7 +128,7 @@ func TestFailureDoesNotEndTheRun(t *testing.T) {
 		t.Errorf("exit code %d, want %d", code, exitFailed)
 	}
 	md := rep.markdown()
-	for _, want := range []string{"| nobody | failed |", "### Failures", `no peer "nobody"`, "| raw |"} {
+	for _, want := range []string{"| unknown | failed |", "### Failures", `no peer "unknown"`, "| raw |"} {
 		if !strings.Contains(md, want) {
 			t.Errorf("no %q in the report:\n%s", want, md)
 		}

@@ -200,7 +200,7 @@ func (c Checks) Violations() uint64 { return c.Lost + c.Duplicated + c.Reordered
 // Usage is what one process used.
 type Usage struct {
 	// Messages is how many went through meanwhile: fewer than the run's if the
-	// process went away.
+	// process was lost.
 	Messages      uint64             `json:"messages"`
 	UserCPU       float64            `json:"user_cpu_s"`
 	SystemCPU     float64            `json:"system_cpu_s"`

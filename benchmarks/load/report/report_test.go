@@ -285,7 +285,7 @@ func TestCompareFailsFiguresThatBLacks(t *testing.T) {
 		"client_rss": func(r *Run) { r.Client.RSS = 0 },
 		"violations": func(r *Run) { r.Checks.Corrupted = 1 },
 		"failed runs": func(r *Run) {
-			r.Error = "the server went away"
+			r.Error = "the server was lost"
 		},
 	} {
 		cs, err := Compare(a, whole(change))

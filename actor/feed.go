@@ -276,7 +276,7 @@ func (s *Stream) pumpBatches() {
 }
 
 // batch takes up to MaxBatch messages out of the mailbox. One that came compressed is a
-// batch by itself, so that no more than it is unpacked before somebody takes it; packed
+// batch by itself, so that no more than it is unpacked before it is taken; packed
 // says that, and that it is accounted for: t counts the others.
 func (s *Stream) batch() (b *Batch, t taken, packed bool) {
 	b = batchPool.Get().(*Batch)

@@ -79,7 +79,7 @@ func plain(b byte, n int) pool.Message { return arriving(pool.Copy(bytes.Repeat(
 
 // Whoever takes a message that came compressed gets what it holds, in order among others,
 // and what it has cost on the wire is what returns as credit.
-func TestWhoTakesACompressedMessageGetsWhatItHolds(t *testing.T) {
+func TestACompressedMessageIsUnpackedForItsReader(t *testing.T) {
 	for name, read := range unpackReaders {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -168,7 +168,7 @@ func TestAMessageThatCannotBeUnpackedEndsItsStream(t *testing.T) {
 
 // A reader that gives a channel up leaves what it has not taken, unpacked or not, to
 // Receive, and it counts as taken once.
-func TestAChannelThatIsGivenUpLeavesCompressedMessages(t *testing.T) {
+func TestAnAbandonedChannelLeavesCompressedMessages(t *testing.T) {
 	for _, name := range []string{"In", "Batches"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -226,7 +226,7 @@ func TestAReplyThatCannotBeUnpacked(t *testing.T) {
 	}
 }
 
-// However many wait, one message is unpacked before somebody takes it.
+// However many wait, one message is unpacked before it is taken.
 func TestOneMessageIsUnpackedAheadOfItsReader(t *testing.T) {
 	for name, read := range map[string]func(s *Stream){
 		"In": func(s *Stream) { _ = s.In() }, "Batches": func(s *Stream) { _ = s.Batches() },

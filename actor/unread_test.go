@@ -11,7 +11,7 @@ import (
 
 // The reader of In may cut or release a message at once. What the message counts is
 // computed before it is sent on In.
-func TestWhoTakesFromInMayCutAtOnce(t *testing.T) {
+func TestAMessageFromInMayBeTruncatedAtOnce(t *testing.T) {
 	for i := range 200 {
 		s, _ := receiver()
 		in := s.In()

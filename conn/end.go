@@ -106,7 +106,7 @@ func (c *Conn) writeFailed(err error) {
 
 // end is the one place where a connection ends. Streams learn of it first, each after
 // what was delivered to it. Then what is left is written, and a GOAWAY, if there is
-// still somebody to write to.
+// still a connection to write to.
 func (c *Conn) end(e *Error, sendGoAway bool) {
 	c.mu.Lock()
 	if c.cause != nil {

@@ -172,7 +172,7 @@ func (*panickingStream) Deliver(*pool.Queue, time.Time) error { panic("a secret"
 
 // A panic on the reader ends the connection while the output is corked. The peer is still
 // sent a GOAWAY, which does not say what the panic was.
-func TestAPanicOnTheReaderIsTold(t *testing.T) {
+func TestAPanicOnTheReaderIsReported(t *testing.T) {
 	wantPanicTold(t, func(c *Conn, p []byte) bool { return (&netConn{c: c}).input(p) })
 }
 
@@ -266,7 +266,7 @@ func TestADrainBeginsAsAnotherPongComes(t *testing.T) {
 }
 
 // One ping has one answer. Further ones are counted as frames that change nothing.
-func TestPongsThatNobodyAskedForAreCounted(t *testing.T) {
+func TestUnrequestedPongsAreCounted(t *testing.T) {
 	c, _ := newDecoded(t, &acceptor{})
 	c.ping(1)
 	c.in.now = time.Now()

@@ -3,7 +3,7 @@ package conn
 import "testing"
 
 // The same on an event loop, which goes on for other connections.
-func TestAPanicOnALoopIsTold(t *testing.T) {
+func TestAPanicOnALoopIsReported(t *testing.T) {
 	lc := &loopConn{}
 	wantPanicTold(t, func(c *Conn, p []byte) bool {
 		lc.c = c

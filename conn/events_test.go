@@ -34,7 +34,7 @@ func (s *dueSession) Tick(o *frame.Out) {
 
 // A session is woken when it wants to be, and asks its output for the time, also where it
 // had nothing to write the time before.
-func TestASessionIsWokenWhenItWantsToBe(t *testing.T) {
+func TestASessionIsTickedAtItsWakeTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := newStage(Limits{InFlight: Unlimited}, 1<<30)
 		start := time.Now()

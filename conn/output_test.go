@@ -159,7 +159,7 @@ func TestAFullSocketHandsTheOutputOver(t *testing.T) {
 
 // A stream that was aborted before it had a number gets none, nor do those of the same
 // request: the peer never learns of them.
-func TestAForsakenStreamGetsNoNumber(t *testing.T) {
+func TestAnAbortedStreamGetsNoNumber(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
 	first, second := &fakeStream{name: "first", log: &s.log}, &fakeStream{name: "second", log: &s.log}
 	s.c.OpenLocal(&first.Port, first, nil)
@@ -208,22 +208,22 @@ func TestNumbersRunOut(t *testing.T) {
 // the data of that flush.
 func TestStreamsOfARequestWaitForIt(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
-	lead := &fakeStream{name: "lead", log: &s.log}
-	mates := []*fakeStream{{name: "one", size: 10, turns: 2, log: &s.log}, {name: "two", size: 10, turns: 1, log: &s.log}}
-	s.c.OpenLocal(&lead.Port, lead, nil)
-	s.c.OpenLocal(&mates[0].Port, mates[0], &lead.Port)
-	s.c.OpenLocal(&mates[1].Port, mates[1], &mates[0].Port)
+	first := &fakeStream{name: "lead", log: &s.log}
+	siblings := []*fakeStream{{name: "one", size: 10, turns: 2, log: &s.log}, {name: "two", size: 10, turns: 1, log: &s.log}}
+	s.c.OpenLocal(&first.Port, first, nil)
+	s.c.OpenLocal(&siblings[0].Port, siblings[0], &first.Port)
+	s.c.OpenLocal(&siblings[1].Port, siblings[1], &siblings[0].Port)
 	a := s.stream("a", 10, 1)
 	a.onTurn = func() {
-		lead.Ready(true)
-		mates[1].Ready(false)
-		mates[0].Ready(false)
+		first.Ready(true)
+		siblings[1].Ready(false)
+		siblings[0].Ready(false)
 	}
 	a.Ready(true)
 	if got := strings.Join(s.log, ", "); got != "a control, lead control, one, two, one" {
 		t.Errorf("turns: %s", got)
 	}
-	if ids := []uint64{lead.ID(), mates[0].ID(), mates[1].ID()}; !slices.Equal(ids, []uint64{2, 4, 6}) {
+	if ids := []uint64{first.ID(), siblings[0].ID(), siblings[1].ID()}; !slices.Equal(ids, []uint64{2, 4, 6}) {
 		t.Errorf("numbers %v", ids)
 	}
 }
@@ -447,7 +447,7 @@ func TestDataStaysWithinTheConnectionsCredit(t *testing.T) {
 
 // RoomGone is called once for each AwaitFull, when there is no room any more. A stream
 // that is over is not remembered.
-func TestNoRoomIsTold(t *testing.T) {
+func TestNoRoomIsReported(t *testing.T) {
 	s := newStage(Limits{OutQueue: 1000}, 1<<30)
 	a, b, over := s.stream("a", 64, 1), s.stream("b", 64, 1), s.stream("over", 64, 1)
 	a.AwaitFull()
@@ -474,7 +474,7 @@ func TestNoRoomIsTold(t *testing.T) {
 
 // RoomFree is called for waiting streams in order, as soon as there is room, whatever the
 // size of the queue.
-func TestRoomIsGivenInTurn(t *testing.T) {
+func TestRoomIsSharedInTurn(t *testing.T) {
 	for _, size := range []int{1, 2, 1000} {
 		s := newStage(Limits{OutQueue: size}, 1<<30)
 		first := s.stream("first", 64, 1)

@@ -39,7 +39,7 @@ func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
 	}
 	c.evictStalled(now)
 	c.cfg.Timers.Set(&c.timer, c, now.Add(c.nextCheck(t)))
-	switch { // set for sooner by somebody else meanwhile: this has replaced it
+	switch { // another goroutine may have set it for sooner, and this Set has replaced that
 	case e.lingers.Load():
 		c.cfg.Timers.Set(&c.timer, c, now.Add(time.Duration(e.lingerFor.Load())))
 	case e.writeErr.Load() != nil:

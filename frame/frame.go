@@ -20,7 +20,7 @@ const (
 	Reject             // refuses an Open: Code, Reason, NotProcessed
 	Data               // Payload, First, Last
 	EOS                // one direction's end: Code, Reason, Metadata
-	Ended              // the application was handed the end; Value: messages that it took
+	Ended              // the application has received the end; Value: messages that it took
 	Reset              // both directions end now: Code, Reason
 	Stop               // nothing more will be read: Code
 	Credit             // Value: bytes that may be sent in all; stream 0 is the connection
@@ -28,18 +28,18 @@ const (
 	Ping               // Value is to come back in a Pong
 	Pong
 	GoAway // Value: last stream of the peer's that will be served; Code, Reason
-	Skip   // a frame of no interest that a newer peer may send
+	Skip   // a frame of an unknown type that a newer peer may send, to be ignored
 	Reply  // the session's own: what Next returns is given back to Control, to be written
-	// NewSettings has Settings, all of what the peer says about itself by now. To a stream
-	// it is by how much its credit changes with that, in Value, up or down.
+	// NewSettings has Settings, the complete new settings of the peer. For a stream Value
+	// is by how much its credit changes with that, up or down.
 	NewSettings
 	// Finished is an event of the session's own: nothing is left to do. The connection ends
 	// when what was flushed is written: at once if Deadline is 0, else with the peer's FIN,
-	// which is then an end in order, or after Deadline.
+	// which then is a clean end, or after Deadline.
 	Finished
 )
 
-// A Grant is what one stream of an Open or Accept tells about its reader.
+// A Grant is what an Open or Accept announces for one stream about its reader.
 type Grant struct {
 	Credit    uint64 // bytes that the peer may send on it, from its start
 	Limit     uint64 // bytes that this side will have unread at the peer; 0: no limit of its own
@@ -76,7 +76,7 @@ type Frame struct {
 
 	Method   string
 	Metadata Metadata
-	Omitted  int           // Open, Accept, EOS: bytes of metadata, as Size counts, that were too many to keep
+	Omitted  int           // Open, Accept, EOS: size of the metadata, as Size counts, if that was too large to keep
 	Deadline time.Duration // time left; 0 is none
 	Grants   []Grant
 	Settings Settings
@@ -90,20 +90,21 @@ func (f *Frame) SetCost(overhead int) {
 	}
 }
 
-// frames are those that wait to be written: one for each open and answer.
+// frames is a pool of the frames that wait to be written: one for each open and answer.
 var frames = sync.Pool{New: func() any { return new(Frame) }}
 
-// GetFrame returns an empty frame of a kind, to be given to whoever writes it.
+// GetFrame returns an empty frame of a kind from a pool. Its writer returns it with
+// PutFrame.
 func GetFrame(k Kind) *Frame {
 	f := frames.Get().(*Frame)
 	*f = Frame{Kind: k, Grants: f.Grants[:0]}
 	return f
 }
 
-// PutFrame takes a frame back that was written.
+// PutFrame returns a frame that was written to the pool.
 func PutFrame(f *Frame) { frames.Put(f) }
 
-// Settings is what a side tells about itself in its Hello.
+// Settings is what a side announces about itself in its Hello.
 type Settings struct {
 	MinVersion    uint64 // of the wire that it speaks, with MaxVersion; both 0: what the protocol has
 	MaxVersion    uint64
@@ -136,11 +137,11 @@ func (e *ProtocolError) Is(target error) bool {
 	return ok && t.Code == e.Code
 }
 
-// A Refused is the error of a handshake that one side turned down in order.
+// A Refused is the error of a handshake that one side refused with a code and a reason.
 type Refused struct {
 	Code   Code
-	Reason string // what the other side is told, or told us
-	Cause  error  // where it was decided: what the other side is not told
+	Reason string // as sent to the peer, or by it
+	Cause  error  // on the side that refused: it is not sent to the peer
 }
 
 func (e *Refused) Error() string {
@@ -154,12 +155,11 @@ func (e *Refused) Error() string {
 // Unwrap returns the cause.
 func (e *Refused) Unwrap() error { return e.Cause }
 
-// ErrFault is what a step of a stream returns where what the peer sent had the
-// stream, and nothing else, reset. Connections count that.
+// ErrFault is returned by a step of a stream when what the peer sent resets that stream
+// and nothing else. Connections count such faults.
 var ErrFault = errors.New("the stream was reset for what the peer sent")
 
-// A Violation is what a peer did that ends its connection, found above the
-// framing.
+// A Violation is what a peer did that ends its connection, found after decoding.
 type Violation struct {
 	Code   Code
 	Detail string

@@ -31,32 +31,32 @@ type Protocol interface {
 	Handshake(ctx context.Context, rw io.ReadWriter, h *Greeting) (Session, error)
 }
 
-// A Greeting is what a handshake works with, and what it finds out.
+// A Greeting is the input and the result of a handshake.
 type Greeting struct {
 	Client bool
 	// Parent is the ID of the connection that this one belongs to, where a stream has a
-	// connection of its own (Caps.StreamsByID); 0: none. A client's is given, a server's
-	// handshake finds it out.
+	// connection of its own (Caps.StreamsByID); 0: none. It is given to a client, and set
+	// by a server's handshake.
 	Parent uint64
-	// Adopt is called by a server before it answers a connection that has a Parent: the
+	// AddChild is called by a server before it answers a connection that has a Parent: the
 	// client may name its stream on the parent as soon as it has the answer. It may wait.
 	// A handshake that fails takes it back.
-	Adopt func(ctx context.Context, parent, id uint64) error
+	AddChild func(ctx context.Context, parent, id uint64) error
 	// Authority is the host and port that a client dials, as its program named them.
 	Authority string
-	Secure    bool     // the connection is encrypted below
+	Secure    bool     // the connection is over TLS
 	First     []byte   // what a server has read to detect the protocol
-	Own       Settings // what to say
-	// Authenticate is called by a server with what the client said, before it
-	// is told that it is let in.
+	Own       Settings // what this side announces
+	// Authenticate is called by a server with the client's settings, before it answers
+	// the client.
 	Authenticate func(ctx context.Context, peer *Settings) error
-	// Guard is how a server calls any other function of the program's: one that panics,
-	// or does not return in time, is an error. nil: as it is.
+	// Guard is how a server calls any other function of the program: it returns an error
+	// if that panics or does not return in time. nil: the server calls it directly.
 	Guard func(ctx context.Context, hook func(ctx context.Context) error) error
 
-	// What follows is what the handshake has found out.
+	// The handshake sets what follows.
 
-	Peer  Settings // what the peer said
+	Peer  Settings // what the peer has announced
 	Early []byte   // bytes read beyond the handshake
 	ID    uint64   // the connection's number, which both sides know; 0: it has none
 }

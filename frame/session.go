@@ -8,9 +8,9 @@ import (
 )
 
 // A Session is one connection's protocol: bytes in and frames out, frames in and bytes
-// out. Its methods belong to the reader of the connection, to its writer, or to anyone,
-// as they say; reader and writer may run at once. Base has the methods that few protocols
-// need.
+// out. Each method is called by the connection's reader, by its writer, or by any
+// goroutine, as documented; reader and writer may run at once. Base has the methods that
+// few protocols need.
 type Session interface {
 	// Next belongs to the reader. It cuts the first frame off p, fills f and returns how
 	// many bytes it consumed. If p holds no complete frame it keeps what it needs of p,
@@ -20,13 +20,13 @@ type Session interface {
 	// whole messages of stream id that come next in p. It returns how many bytes of p
 	// they were; 0 leaves them to Next.
 	Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) int
-	// Begun belongs to the reader. It is the position in the input of a frame that has
-	// begun and is not complete; ok is false if there is none.
+	// Begun belongs to the reader. It is the position in the input where an incomplete
+	// frame begins; ok is false if there is none.
 	Begun() (at int64, ok bool)
 	// Buffered belongs to the reader. It is how many bytes of input the session keeps
 	// until it can hand them on.
 	Buffered() int
-	// Full belongs to the reader, who calls it after each input. It is nil when reading
+	// Full belongs to the reader, which calls it after each input. It is nil when reading
 	// may go on. Else reading waits until the channel is closed; then Next is called with
 	// nothing until it returns None, and Full again.
 	Full() (wait <-chan struct{})
@@ -44,21 +44,21 @@ type Session interface {
 	Tick(o *Out)
 	// Flush completes what was appended: after it, o can be written.
 	Flush(o *Out)
-	// Event fills f with an event that the peer did not send, and that writing or time
-	// has caused, as Next does. It is called after each Flush, until it returns false.
+	// Event fills f, as Next does, with an event that writing or time has caused, not the
+	// peer. It is called after each Flush, until it returns false.
 	Event(f *Frame) bool
 	// Wake is when Tick is to be called; the zero Time is not at all. It is asked after the
 	// events of each Flush.
 	Wake() time.Time
 
-	// Unpack returns what a message of stream id holds that came Packed, at most most
-	// bytes, and takes m over. It is called by who takes the message, any time. An error
-	// ends the stream: ErrUnpacked if it would be more.
+	// Unpack decompresses a message of stream id that came Packed, to at most most bytes,
+	// and takes m over. The goroutine that takes the message calls it, at any time. An
+	// error ends the stream: ErrUnpacked if the message is longer.
 	Unpack(id uint64, m pool.Message, most int) (pool.Message, error)
-	// Closed is called once, when the connection has ended or has never begun: any time
-	// after the handshake, by anyone.
+	// Closed is called once, when the connection has ended or has never begun: at any time
+	// after the handshake, by any goroutine.
 	Closed()
-	// Caps tells what the protocol can carry. It is constant, and may be called by anyone.
+	// Caps tells what the protocol can carry. It is constant, and any goroutine may call it.
 	Caps() Caps
 }
 
@@ -84,18 +84,18 @@ func (Base) Event(*Frame) bool { return false }
 // Wake asks for no Tick.
 func (Base) Wake() time.Time { return time.Time{} }
 
-// Unpack knows no compression.
+// Unpack fails: there is no compression.
 func (Base) Unpack(_ uint64, m pool.Message, _ int) (pool.Message, error) {
 	m.Release()
 	return pool.Message{}, errPacked
 }
 
-var errPacked = errors.New("a compressed message, and the protocol has none")
+var errPacked = errors.New("a compressed message on a protocol without compression")
 
-// ErrUnpacked is what Unpack fails with where a message holds more than it may.
+// ErrUnpacked is returned by Unpack for a message that is too large when decompressed.
 var ErrUnpacked = errors.New("the message is too large when it is unpacked")
 
-// Closed has nothing to give back.
+// Closed has nothing to release.
 func (Base) Closed() {}
 
 // Pacing is what bounds the bytes that were sent and that the peer's application
@@ -108,10 +108,10 @@ const (
 	Granted Pacing = iota
 	// Reported: the receiver reports what its application has taken, and the
 	// sender keeps to a window of its own. Credit frames carry the payload bytes
-	// taken in all, reports when the receiver's queue has run dry, at the latest.
-	// A message is never held back for want of the rest of its credit.
+	// taken in all; they are sent when the receiver's queue is empty, at the latest.
+	// A message is sent whole as soon as there is any credit.
 	Reported
-	// Unpaced: nobody says anything. What was accepted and not written is
+	// Unpaced: there is neither. What a sender has accepted and not written is
 	// bounded, and a receiver that can hold no more stops reading the connection.
 	Unpaced
 )
@@ -121,23 +121,23 @@ type Caps struct {
 	Name        string
 	Pacing      Pacing
 	HalfClose   bool   // one direction can end before the other
-	Ended       bool   // a side says when its application was handed the end
+	Ended       bool   // a side says when its application has received the end
 	Status      bool   // an end carries code, reason and trailers
 	Stop        bool   // a receiver can stop its sender, which ends that half: there is none without HalfClose
 	StopAtEnd   bool   // it can as soon as its own half has ended: the session keeps a Stop until then
 	ServerOpens bool   // the accepting side of the connection may open streams
 	Early       bool   // data may follow an open at once; else it waits for the answer
 	Limits      bool   // each side says, in its Settings, what it takes
-	Ping        bool   // a side can ask whether the other is there
+	Ping        bool   // a side can ping the other
 	PingIdle    bool   // and may do so while no stream is open
 	ReadReports bool   // the peer reports how many bytes of the connection it has read
 	FixedWindow bool   // every stream begins with the window of the Settings, whatever its options
 	Outlives    bool   // an open's deadline is that of its answer: the stream outlives it
-	Overhead    int    // what a message costs of the credit beside its length: nobody can have us hold empty ones for free
+	Overhead    int    // what a message costs of the credit beside its length, so that empty messages are not free
 	LeastPiece  int    // of a message's cost, what its first piece takes at least, or all of it
 	SendWindow  int    // where the receiver grants no credit: what a stream may have unread, bytes
 	MaxOverrun  int    // by how much a message may be longer than MaxMessage before it is refused, bytes
-	ALPN        string // the protocol's name in TLS, which clients must give; "": they give none
+	ALPN        string // the protocol's name in TLS, which clients must offer; "": none
 	StreamsByID bool   // a stream has a connection of its own, and calls on its parent name it by a number
 	MaxFragment int    // largest piece of a message, bytes
 	MaxInline   int    // longest request or reply that travels in an Open or Accept, bytes; a longer one is the first message
@@ -148,8 +148,8 @@ type Caps struct {
 	MaxStream   uint64 // the last number that a stream can have
 	ConnWindow  int    // the smallest window of a connection, bytes
 
-	// Keepalive is after how long a silent peer is asked whether it is there, unless the
-	// program says otherwise; 0 leaves that to the kernel.
+	// Keepalive is after how long without input the peer is pinged, unless the program
+	// says otherwise; 0 leaves that to the kernel.
 	Keepalive time.Duration
 }
 
@@ -184,8 +184,8 @@ type Out struct {
 	now   time.Time
 }
 
-// Now is the time of this output, for sessions that wait for something: it is looked at
-// once, when the first of them asks.
+// Now is the time of this output, for sessions with timers. The clock is read once, at the
+// first call.
 func (o *Out) Now() time.Time {
 	if o.now.IsZero() {
 		if o.now = time.Now(); o.Clock != nil {
@@ -195,8 +195,8 @@ func (o *Out) Now() time.Time {
 	return o.now
 }
 
-// Scratch returns an empty frame of a kind, to be filled and passed to Control
-// at once: it is used again by the next call.
+// Scratch returns an empty frame of a kind, to be filled and passed to Control at once:
+// the next call reuses it.
 func (o *Out) Scratch(k Kind, id uint64) *Frame {
 	if o.f == nil {
 		o.f = GetFrame(k)

@@ -81,7 +81,7 @@ func TestStreamsAreRefusedNearTheMemoryBudget(t *testing.T) {
 	})
 }
 
-func TestALongStalledHolderMakesRoom(t *testing.T) {
+func TestALongStalledStreamIsEvicted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv, client := kerneltest.Start(t, &kernel.ServerOptions{Limits: kernel.Limits{ConnWindow: 1 << 20}}, nil)
 		var held []*kernel.Stream

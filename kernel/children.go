@@ -48,8 +48,8 @@ var (
 // that closes all connections at once may have sent data and ends on each before.
 const childGrace = time.Second
 
-// adopt makes k, which is new, a child of c. number is the one that the protocol gave it.
-func (c *Conn) adopt(k *Conn, number uint64) error {
+// addChild makes k, which is new, a child of c. number is the one that the protocol gave it.
+func (c *Conn) addChild(k *Conn, number uint64) error {
 	cs := &c.children
 	cs.mu.Lock()
 	defer cs.mu.Unlock()

@@ -82,7 +82,7 @@ func overAll(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, f
 	}
 }
 
-// inBubble runs f in memory, where time stands still until everybody waits.
+// inBubble runs f in memory, where time stands still until all goroutines wait.
 func inBubble(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, f func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

@@ -75,7 +75,7 @@ func (c *Conn) joinParent(g *frame.Greeting, parent *Conn) error {
 		}
 	}
 	if parent != nil {
-		return parent.adopt(c, g.ID)
+		return parent.addChild(c, g.ID)
 	}
 	c.children.id = g.ID
 	if !c.client && c.caps.StreamsByID && g.ID != 0 {

@@ -11,16 +11,16 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// A party is one end of a stream in a random program.
-type party struct {
+// An end is one end of a stream in a random program.
+type end struct {
 	s   *kernel.Stream
 	out [][2]int // sent: sequence and size
-	far *party
+	far *end
 	in  int // messages received
 }
 
 // program runs a random program on streams of one connection, both ways, and
-// checks the books whenever everything is at rest.
+// checks the credit whenever everything is at rest.
 type program struct {
 	t       *testing.T
 	rnd     *rand.Rand
@@ -28,7 +28,7 @@ type program struct {
 	near    *kernel.Conn
 	far     *kernel.Conn
 	window  int
-	parties []*party
+	parties []*end
 	offers  <-chan *kernel.Offer
 	trace   []string
 }
@@ -76,7 +76,7 @@ func (p *program) open() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	x, y := &party{s: a}, &party{s: b}
+	x, y := &end{s: a}, &end{s: b}
 	x.far, y.far = y, x
 	p.parties = append(p.parties, x, y)
 	p.log("open %d", len(p.parties)/2)
@@ -118,12 +118,12 @@ func (p *program) step() {
 		p.log("%d closes", i)
 	default:
 		synctest.Wait()
-		p.books("in the middle")
+		p.checkCredit("in the middle")
 	}
 }
 
 // receive takes one message, if there is one.
-func (p *program) receive(i int, x *party) {
+func (p *program) receive(i int, x *end) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Microsecond)
 	defer cancel()
 	m, err := x.s.Receive(ctx)
@@ -141,10 +141,10 @@ func (p *program) receive(i int, x *party) {
 	p.log("%d received %d bytes", i, m.Len())
 }
 
-// books checks the connection's credit at rest, both ways: what was sent was
+// checkCredit checks the connection's credit at rest, both ways: what was sent was
 // received, and is either unread there or owed, and what is owed is less than
 // half the window.
-func (p *program) books(when string) {
+func (p *program) checkCredit(when string) {
 	p.t.Helper()
 	for _, way := range []struct {
 		name         string
@@ -228,6 +228,6 @@ func runProgram(t *testing.T, seed uint64) {
 		p.step()
 	}
 	synctest.Wait()
-	p.books("before the end")
+	p.checkCredit("before the end")
 	p.finish()
 }

@@ -163,7 +163,7 @@ func TestWithoutCreditNothingIsAccepted(t *testing.T) {
 
 // Send's context ends that one wait: the stream, and the order of the others
 // that wait, are as before.
-func TestSendGivenUpHarmsNobody(t *testing.T) {
+func TestACanceledSendAffectsNoOther(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		b, a := w.pair(kernel.StreamOptions{Window: 64, InBuffer: kernel.None}, kernel.StreamOptions{})
 		tryAll(t, a, 32)
@@ -372,7 +372,7 @@ func TestRoomOfTheConnectionIsShared(t *testing.T) {
 	})
 }
 
-// A slot that nobody has taken is withdrawn when other streams have used up the
+// A slot that was not taken is withdrawn when other streams have used up the
 // connection's room, and comes back with that.
 func TestASlotIsWithdrawnWithTheConnectionsRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -440,7 +440,7 @@ func (memoryAddr) Network() string { return "memory" }
 func (memoryAddr) String() string  { return kerneltest.Target }
 
 // An end takes no credit. On a connection whose window is full of messages of other
-// streams that nobody reads, a stream can still be closed, and a handler's status comes.
+// streams that are not read, a stream can still be closed, and a handler's status comes.
 func TestEndsWaitForNoCredit(t *testing.T) {
 	small := kernel.Limits{MaxStreams: 100, ConnWindow: 4 << 10, MaxMessage: 1 << 20}
 	for name, fromServer := range map[string]bool{"client's": false, "server's": true} {

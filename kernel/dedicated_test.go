@@ -27,7 +27,7 @@ func dedicated(t testing.TB, w *world, method string) (s *kernel.Stream, parent 
 }
 
 // A dedicated connection fails with the one that it belongs to, and the handler
-// on the other side is told.
+// on the other side gets an error.
 func TestADedicatedConnectionFailsWithItsParent(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		handled := make(chan error, 1)

@@ -97,7 +97,7 @@ func TestShortConnectionsAreDialledWithPauses(t *testing.T) {
 		if d := time.Since(start); d != time.Second {
 			t.Errorf("after five failures at once dialled after %v, want 1s", d)
 		}
-		// Who gives up waiting does so at once, and it is no failure to dial.
+		// A wait that is canceled ends at once, and does not count as a failure to dial.
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
 		_, err = c.Open(ctx, "x", nil)
@@ -226,7 +226,7 @@ func TestAnOpenMakesOneAttempt(t *testing.T) {
 	<-done
 }
 
-// Close is told from a failure to dial, also while somebody dials or waits for that.
+// Close differs from a failure to dial, also while a dial is under way or waited for.
 func TestCloseEndsDialsWithErrClosed(t *testing.T) {
 	hangs := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		<-ctx.Done()

@@ -19,7 +19,7 @@ import (
 
 // Each half ends on its own, after everything before it, and both sides are
 // done when both applications have been handed both ends.
-func TestHalvesEndInOrder(t *testing.T) {
+func TestHalvesEndSeparately(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		for i := range 100 {
@@ -46,22 +46,22 @@ func TestHalvesEndInOrder(t *testing.T) {
 		w.wantEOF(a)
 		w.wantDone(a)
 		w.wantDone(b)
-		w.wantEOF(a) // and again, for whoever asks
+		w.wantEOF(a) // and again for every call
 		if err := errors.Join(a.Err(), b.Err()); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// Close from any number of goroutines ends alike, and wakes everyone who waits
+// Close from any number of goroutines ends alike, and wakes every wait
 // on the stream at that very moment.
-func TestCloseWakesEverybodyAtOnce(t *testing.T) {
+func TestCloseWakesAllWaitersAtOnce(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		for _, face := range []string{"mailbox", "In", "Batches"} {
+		for _, way := range []string{"mailbox", "In", "Batches"} {
 			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{Window: 64, InBuffer: kernel.None})
 			var in <-chan kernel.Message
 			var batches <-chan *kernel.Batch
-			switch face {
+			switch way {
 			case "In":
 				in = a.In()
 			case "Batches":
@@ -74,7 +74,7 @@ func TestCloseWakesEverybodyAtOnce(t *testing.T) {
 			wait := func(name string, f func() error, want error) {
 				wg.Go(func() {
 					if err := f(); !errors.Is(err, want) {
-						t.Errorf("%s, %s: %v, want %v", face, name, err, want)
+						t.Errorf("%s, %s: %v, want %v", way, name, err, want)
 					}
 					if time.Since(start) != time.Second {
 						late.Add(1)
@@ -99,7 +99,7 @@ func TestCloseWakesEverybodyAtOnce(t *testing.T) {
 					return nil
 				}, nil)
 				wait("SendDone", func() error { <-a.SendDone(); return nil }, nil)
-				switch face {
+				switch way {
 				case "In":
 					wait("In", func() error { <-in; return nil }, nil)
 				case "Batches":
@@ -123,18 +123,18 @@ func TestCloseWakesEverybodyAtOnce(t *testing.T) {
 			}
 			wg.Wait()
 			if n := late.Load(); n > 0 {
-				t.Errorf("%s: %d waiters were not woken at once", face, n)
+				t.Errorf("%s: %d waiters were not woken at once", way, n)
 			}
 			drainN(w, b, accepted)
 			w.wantEOF(b)
 			_ = b.CloseSend()
 			for range 10 {
 				if err := <-closed; err != nil {
-					t.Errorf("%s: Close: %v", face, err)
+					t.Errorf("%s: Close: %v", way, err)
 				}
 			}
 			if err := a.Close(w.ctx); err != nil {
-				t.Errorf("%s: Close, again: %v", face, err)
+				t.Errorf("%s: Close, again: %v", way, err)
 			}
 		}
 	})
@@ -158,7 +158,7 @@ func TestCloseWaitsForThePeersApplication(t *testing.T) {
 	})
 }
 
-// Close gives up when its context ends: it aborts.
+// Close aborts when its context ends.
 func TestCloseAbortsInTheEnd(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
@@ -222,7 +222,7 @@ func TestCloseReceiveStopsThePeer(t *testing.T) {
 }
 
 // In and Batches that are asked for after CloseReceive are closed.
-func TestFacesAfterCloseReceive(t *testing.T) {
+func TestChannelsAfterCloseReceive(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		_, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		b.CloseReceive(kernel.CodeOK)
@@ -276,7 +276,7 @@ func TestHandlerReturnsNilWithInputLeft(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 			left := n - <-read
-			if !w.caps.Ended { // nobody says
+			if !w.caps.Ended { // the peer does not report it
 				left = 0
 			}
 			if d := s.Discarded(); d != left {
@@ -319,8 +319,8 @@ func TestHandlerReturnsAnError(t *testing.T) {
 				t.Errorf("%s: %+v, trailer %v", name, se, s.Trailer())
 			}
 			wantCode(t, s.Err(), c.code)
-			w.wantErr(s, c.code) // for everyone who asks
-			if w.stopsAtEnd() {  // else nobody says that it reads no more
+			w.wantErr(s, c.code) // for every call
+			if w.stopsAtEnd() {  // else the peer does not learn that it reads no more
 				wantClosed(t, name+": SendDone", s.SendDone())
 			}
 			_ = s.Close(w.ctx)
@@ -329,8 +329,8 @@ func TestHandlerReturnsAnError(t *testing.T) {
 	})
 }
 
-// A stream that the peer has reset is read on, unless Abort says that nobody will:
-// then nothing waits to hand over the rest, which Receive still finds.
+// A stream that the peer has reset can be read on. After Abort nothing waits to hand over
+// the rest on a channel, but Receive still returns it.
 func TestAbortAfterThePeersReset(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
@@ -418,7 +418,7 @@ func TestAContextEndsWhatAResetHasLeft(t *testing.T) {
 	}
 }
 
-// A watched context counts who waits for its end.
+// A watched context counts the waits for its end.
 type watched struct {
 	context.Context
 	n atomic.Int64
@@ -485,7 +485,7 @@ func TestAContextForgetsStreamsThatAreOver(t *testing.T) {
 	})
 }
 
-// Whatever ends a stream that did not end in order, it does not look as if it had.
+// A stream that did not end cleanly never looks as if it had, whatever has ended it.
 func TestAFailureIsNeverAnEnd(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		ctx, cancel := context.WithCancelCause(context.Background())
@@ -501,14 +501,14 @@ func TestAFailureIsNeverAnEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.want(s, "one")
-		cancel(fmt.Errorf("somebody else's: %w", io.EOF))
+		cancel(fmt.Errorf("another error: %w", io.EOF))
 		w.quiesce()
 		var last error
 		for _, err := range s.All(w.ctx) {
 			last = err
 		}
 		se := wantCode(t, last, kernel.CodeCancelled)
-		if errors.Is(last, io.EOF) || !errors.Is(last, io.ErrUnexpectedEOF) || !strings.Contains(se.Reason, "somebody else's") {
+		if errors.Is(last, io.EOF) || !errors.Is(last, io.ErrUnexpectedEOF) || !strings.Contains(se.Reason, "another error") {
 			t.Errorf("the stream ended by %v", last)
 		}
 	})
@@ -575,10 +575,10 @@ func TestAbortLeavesInItsBuffer(t *testing.T) {
 	})
 }
 
-// Neither side is told twice, nor before its data, whoever ends what and when:
-// each side reads every message that the other could have sent, then exactly one
-// end, and In and Done are closed once (a second close would panic).
-func TestTheEndIsToldOnceAfterAllData(t *testing.T) {
+// Each side gets its end once, after its data, whichever side ends which half and when. It
+// reads every message that the other could have sent, then exactly one end, and In and
+// Done are closed once (a second close would panic).
+func TestTheEndIsReportedOnceAfterAllData(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorldInMemory(t)
 		for seed := range uint64(300) {
@@ -658,7 +658,7 @@ func readAll(t *testing.T, w *world, s *kernel.Stream, inOrder bool) {
 	}
 }
 
-// Closing both sides at the same time ends in order on both.
+// Closing both sides at the same time is a clean end on both.
 func TestBothCloseAtOnce(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		for range 100 {
@@ -677,9 +677,9 @@ func TestBothCloseAtOnce(t *testing.T) {
 	})
 }
 
-// The connection dies while streams end: each is told once, data first, with
-// the cause, and nothing hangs.
-func TestTheConnectionDiesMeanwhile(t *testing.T) {
+// The connection fails while streams end: each stream ends once, data first, with the
+// cause, and nothing hangs.
+func TestTheConnectionFailsMeanwhile(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		for round := range 10 {
 			var wg sync.WaitGroup
@@ -744,8 +744,8 @@ func TestALostConnectionFailsItsStreamsWithTheCause(t *testing.T) {
 	})
 }
 
-// What was closed here before it was read to its end is closed, and not at its end,
-// although the peer has ended it in order.
+// A half that was closed here before it was read to its end is closed, which is not its
+// end, although the peer has ended it cleanly.
 func TestCloseReceiveOfUnreadMessagesIsNoEnd(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})

@@ -81,12 +81,12 @@ func ExampleServer_Handle() {
 func ExampleServer_HandleOffer() {
 	ctx := context.Background()
 	srv := newServer()
-	srv.HandleOffer("door", func(ctx context.Context, o *kernel.Offer) error {
-		if string(o.Request().Bytes()) != "friend" {
-			o.Reject(kernel.CodePermissionDenied, "speak, friend")
+	srv.HandleOffer("report", func(ctx context.Context, o *kernel.Offer) error {
+		if string(o.Request().Bytes()) != "token 7" {
+			o.Reject(kernel.CodePermissionDenied, "unknown token")
 			return nil
 		}
-		s, err := o.Accept(say("enter"), nil)
+		s, err := o.Accept(say("accepted"), nil)
 		if err != nil {
 			return err
 		}
@@ -95,8 +95,8 @@ func ExampleServer_HandleOffer() {
 	client, stop := start(srv, nil)
 	defer stop()
 
-	for _, word := range []string{"orc", "friend"} {
-		s, err := client.Open(ctx, "door", &kernel.OpenOptions{Request: say(word)})
+	for _, token := range []string{"token 1", "token 7"} {
+		s, err := client.Open(ctx, "report", &kernel.OpenOptions{Request: say(token)})
 		if err != nil {
 			fmt.Println(err)
 			return
@@ -104,17 +104,17 @@ func ExampleServer_HandleOffer() {
 		reply, _, err := s.Accepted(ctx)
 		var refused *kernel.StreamError
 		if errors.As(err, &refused) {
-			fmt.Println(word+":", refused.Code, refused.Reason)
+			fmt.Println(token+":", refused.Code, refused.Reason)
 			continue
 		}
-		fmt.Printf("%s: %s\n", word, reply.Bytes())
+		fmt.Printf("%s: %s\n", token, reply.Bytes())
 	}
 	// Output:
-	// orc: PERMISSION_DENIED speak, friend
-	// friend: enter
+	// token 1: PERMISSION_DENIED unknown token
+	// token 7: accepted
 }
 
-// Offers gives the opens that no handler is registered for to whoever receives
+// Offers yields the opens that no handler is registered for to the goroutine that receives
 // them: one goroutine can accept any number of streams.
 func ExampleServer_Offers() {
 	ctx := context.Background()
@@ -126,15 +126,15 @@ func ExampleServer_Offers() {
 	go func() {
 		for range 3 {
 			o := <-offers
-			s, err := o.Accept(say("welcome to "+o.Method()), nil)
+			s, err := o.Accept(say("accepted "+o.Method()), nil)
 			if err != nil {
 				continue
 			}
 			_ = s.CloseSend()
 		}
 	}()
-	for _, room := range []string{"hall", "kitchen", "attic"} {
-		s, err := client.Open(ctx, room, nil)
+	for _, method := range []string{"prices", "orders", "alerts"} {
+		s, err := client.Open(ctx, method, nil)
 		if err != nil {
 			fmt.Println(err)
 			return
@@ -143,9 +143,9 @@ func ExampleServer_Offers() {
 		fmt.Printf("%s %v\n", reply.Bytes(), err)
 	}
 	// Output:
-	// welcome to hall <nil>
-	// welcome to kitchen <nil>
-	// welcome to attic <nil>
+	// accepted prices <nil>
+	// accepted orders <nil>
+	// accepted alerts <nil>
 }
 
 // upper is a handler that answers each message in capitals.
@@ -653,7 +653,7 @@ func ExampleStream_SetHeader() {
 	}
 	_, header, err := s.Accepted(ctx)
 	fmt.Println(header.Get("version"), err)
-	fmt.Println(s.SetHeader(nil) == kernel.ErrHeaderSent) // only who accepts has one
+	fmt.Println(s.SetHeader(nil) == kernel.ErrHeaderSent) // only the accepting side has one
 	// Output:
 	// 7 <nil>
 	// true

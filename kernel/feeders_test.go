@@ -28,7 +28,7 @@ func wantInClosed(t *testing.T, in <-chan kernel.Message) {
 	}
 }
 
-// An offer's stream can be read before it is accepted. Whoever does so is no reason for a
+// An offer's stream can be read before it is accepted. Doing so is no reason for a
 // goroutine to be left when the connection is closed, whatever became of the stream.
 func TestReadersOfOffersEndWithTheConnection(t *testing.T) {
 	for _, reset := range []bool{false, true} {

@@ -11,7 +11,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// Who closes a connection leaves nobody behind who waits for a reader. What was not
+// Closing a connection leaves no goroutine that waits for a reader. What was not
 // handed over can be received.
 func TestCloseWaitsForNoReader(t *testing.T) {
 	closeClient := func(w *world, _ *kernel.Stream) error { return w.client.Close() }
@@ -170,7 +170,7 @@ func TestCloseWaitsForNoReaderOfAProgramsChannel(t *testing.T) {
 	}
 }
 
-// Who asks for a channel of a stream that is over is fed like others, and waited for no
+// A channel that is asked for when its stream is over is fed like others, and waited for no
 // longer than others, whatever comes first: the question, or what ends the wait.
 func TestAChannelAskedForLateWaitsForNoReader(t *testing.T) {
 	for name, ask := range map[string]func(w *world, s *kernel.Stream) (taken int, closed func()){
@@ -207,7 +207,7 @@ func TestAChannelAskedForLateWaitsForNoReader(t *testing.T) {
 	}
 }
 
-// unknown is how many messages were taken where nobody can say.
+// unknown is the number of messages taken where it varies.
 const unknown = -1000
 
 // askLate has a stream end with messages unread, and asks for a channel then; what ends

@@ -183,7 +183,7 @@ func startLen(b []byte) int {
 }
 
 // explained returns an error if a bit was changed and neither side says so: the
-// client by end, the server by its log. Of the magic nobody says anything.
+// client by end, the server by its log. A flipped bit of the magic has no text.
 func (f *flipper) explained(end error, log string) error {
 	if f.bit < 8*len(native.Magic) {
 		return nil
@@ -194,12 +194,12 @@ func (f *flipper) explained(end error, log string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("nobody says why; the server's log: %s", log)
+	return fmt.Errorf("neither side says why; the server's log: %s", log)
 }
 
 // Every bit of both HELLOs, with and without records behind them, and every bit of a
 // session's first kilobyte with records, is changed on its way, one at a time: the
-// connection ends and says why, within a second, and nobody takes what came for an end
+// connection ends and says why, within a second, and neither side takes what came for an end
 // in order or for what was sent.
 func TestEveryFlippedBitOfASessionEndsIt(t *testing.T) {
 	stride := 1

@@ -8,7 +8,7 @@ import (
 )
 
 // A peer that takes small fragments only is sent none that are larger.
-func TestThePeersLargestFragmentIsKeptTo(t *testing.T) {
+func TestThePeersLargestFragmentIsRespected(t *testing.T) {
 	for _, most := range []uint64{64 << 10, 4 << 10, 1 << 10} {
 		tg := newTarget(t, false, kernel.ServerOptions{})
 		own := hello()

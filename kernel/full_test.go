@@ -15,7 +15,7 @@ import (
 
 // What is wrong with an open is said at once, also where no stream is free: it takes no
 // place, not even for a moment, that others would wait for.
-func TestAnOpenThatCanNotBeTakesNoPlace(t *testing.T) {
+func TestAnInvalidOpenTakesNoPlace(t *testing.T) {
 	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}}, nil, func(t *testing.T, w *world) {
 		w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
@@ -104,8 +104,8 @@ func TestAFullConnectionIsWaitedForWhileAnotherIsDialled(t *testing.T) {
 	}
 }
 
-// Who waits for a full connection goes on trying to make another, with pauses.
-func TestAFurtherConnectionIsTriedAgain(t *testing.T) {
+// An Open that waits for a full connection goes on trying to make another, with pauses.
+func TestAFurtherConnectionIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv, ln := serverOnly(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}})
 		srv.Handle("stays", func(ctx context.Context, _ *kernel.Stream) error {

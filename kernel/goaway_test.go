@@ -34,7 +34,7 @@ func (r *raw) all(k frame.Kind, id uint64) (hs []heard) {
 	return hs
 }
 
-// words are the messages heard on stream id, none of them in pieces.
+// words are the messages received on stream id, none of them in pieces.
 func (r *raw) words(id uint64) string {
 	var ws []string
 	for _, h := range r.all(frame.Data, id) {
@@ -50,7 +50,7 @@ func (r *raw) left() uint64 {
 	return r.credit - r.spent
 }
 
-// send writes bytes and waits until everybody has done with them.
+// send writes bytes and waits until both sides have handled them.
 func (r *raw) send(parts ...[]byte) {
 	r.t.Helper()
 	if err := r.write(join(parts...)); err != nil {
@@ -87,9 +87,9 @@ func (r *raw) wantRefused(id uint64) {
 	}
 }
 
-// A farewell is a server that drains, and a client that has heard the first
-// GOAWAY and not answered yet.
-type farewell struct {
+// A draining is a server that drains, and a client that has received the first GOAWAY and
+// not answered the ping behind it yet.
+type draining struct {
 	*raw
 	conn     *kernel.Conn
 	handled  atomic.Int32
@@ -99,10 +99,10 @@ type farewell struct {
 }
 
 // drainOf starts a server's drain under ctx with one stream running.
-func drainOf(ctx context.Context, t *testing.T) *farewell {
+func drainOf(ctx context.Context, t *testing.T) *draining {
 	t.Helper()
 	tg := newTarget(t, true, kernel.ServerOptions{})
-	w := &farewell{shutdown: make(chan error, 1), ended: make(chan error, 10)}
+	w := &draining{shutdown: make(chan error, 1), ended: make(chan error, 10)}
 	tg.srv.Handle("counted", func(ctx context.Context, s *kernel.Stream) error {
 		w.handled.Add(1)
 		err := echo(ctx, s)
@@ -123,7 +123,7 @@ func drainOf(ctx context.Context, t *testing.T) *farewell {
 
 // answer answers the last ping, which followed the first GOAWAY, and returns
 // what the second one names.
-func (w *farewell) answer() uint64 {
+func (w *draining) answer() uint64 {
 	w.t.Helper()
 	pings := w.all(frame.Ping, 0)
 	w.send(frames(frame.Frame{Kind: frame.Pong, Value: pings[len(pings)-1].value}))
@@ -136,7 +136,7 @@ func (w *farewell) answer() uint64 {
 
 // tooLate opens streams with data behind them, alone and in a group, whole and
 // in pieces, and checks what becomes of them: 720 KB in all.
-func (w *farewell) tooLate() {
+func (w *draining) tooLate() {
 	w.t.Helper()
 	p := make([]byte, 60_000)
 	whole, pieces, cut, several := w.open("counted"), w.open("counted"), w.open("counted"), w.group("counted", 3)
@@ -157,12 +157,12 @@ func (w *farewell) tooLate() {
 		w.t.Errorf("%d bytes of credit are left of %d", left, window)
 	}
 	if b := w.conn.Balance(); b.Assembled != 0 || b.ExtraWindows != 0 || b.Queued != 0 {
-		w.t.Errorf("the server's books: %+v", b)
+		w.t.Errorf("the server's balance: %+v", b)
 	}
 }
 
 // wantNothingOwed checks the connection's credit when all streams are over.
-func (w *farewell) wantNothingOwed() {
+func (w *draining) wantNothingOwed() {
 	w.t.Helper()
 	if left := w.left(); left != w.peer.ConnCredit {
 		w.t.Errorf("%d bytes of credit are left of %d: %s", left, w.peer.ConnCredit, w.tail())
@@ -223,8 +223,8 @@ func TestDrainRefusesWhatComesBehindTheGoAway(t *testing.T) {
 	})
 }
 
-// What a drain's deadline finds running is cut; what was refused before stays
-// refused, and the last word names none of it.
+// A drain's deadline resets the streams that still run. Those that were refused before
+// stay refused, and the last GOAWAY names none of them.
 func TestDrainsDeadlineCutsWhatRuns(t *testing.T) {
 	for _, answered := range []bool{true, false} {
 		t.Run(fmt.Sprintf("answered %v", answered), func(t *testing.T) {
@@ -247,7 +247,7 @@ func TestDrainsDeadlineCutsWhatRuns(t *testing.T) {
 				if len(w.shutdown) > 0 || w.over() != nil {
 					t.Fatalf("over before the deadline: %s", w.tail())
 				}
-				go func() { // hang up when the other side has
+				go func() { // close when the other side has closed
 					for w.over() == nil {
 						time.Sleep(time.Millisecond)
 					}
@@ -286,8 +286,8 @@ func TestDrainAsksBehindItsGoAway(t *testing.T) {
 	})
 }
 
-// rawServers are servers that say what they like to an honest client, one for
-// each connection that it makes.
+// rawServers are servers that send any bytes to an honest client, one for each connection
+// that it makes.
 type rawServers struct {
 	tg     *target
 	client *kernel.Client
@@ -350,13 +350,13 @@ func (r *raw) got() (n uint64) {
 	return n
 }
 
-// repay returns all credit, and checks the other side's books when all but
+// repay returns all credit, and checks the other side's balance when all but
 // streams are over.
 func (r *raw) repay(c *kernel.Conn, streams int) {
 	r.t.Helper()
 	r.send(frames(frame.Frame{Kind: frame.Credit, Value: r.got() + hello().ConnCredit}))
 	if b := c.Balance(); b.Streams != streams || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.Credit != b.Window {
-		r.t.Errorf("the books: %+v", b)
+		r.t.Errorf("the balance: %+v", b)
 	}
 }
 
@@ -394,9 +394,8 @@ func (r *raw) serveCall(id uint64, reply string) {
 		frames(frame.Frame{Kind: frame.EOS, Stream: id}, frame.Frame{Kind: frame.Ended, Stream: id, Value: 1}))
 }
 
-// What a client has opened above the last stream of a GOAWAY was not processed:
-// it is told so, at once. The rest goes on. Calls are made again elsewhere, and
-// nothing else is.
+// What a client has opened above the last stream of a GOAWAY was not processed, and fails
+// so at once. The rest goes on. Calls are retried elsewhere, and nothing else is.
 func TestClientsOpensThatRaceTheGoAway(t *testing.T) {
 	for name, goaway := range goaways(1) {
 		t.Run(name, func(t *testing.T) {
@@ -485,7 +484,7 @@ func lateRefusals(r *raw) {
 	}
 }
 
-// finishesInOrder has stream 1, which a GOAWAY left alone, go on and end.
+// finishesInOrder checks that stream 1, which a GOAWAY allows, goes on and ends cleanly.
 func finishesInOrder(t *testing.T, r *raw, s *kernel.Stream) {
 	t.Helper()
 	ctx := context.Background()
@@ -697,8 +696,8 @@ func TestServersOpensAtAClientThatCloses(t *testing.T) {
 }
 
 // A call that the GOAWAY left to be served, and that is lost with its
-// connection, may have been processed: it is not made again.
-func TestACallThatIsServedIsNotMadeAgain(t *testing.T) {
+// connection, may have been processed: it is not retried.
+func TestACallThatIsServedIsNotRetried(t *testing.T) {
 	for name, goaway := range goaways(1) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

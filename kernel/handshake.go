@@ -124,7 +124,7 @@ func (s *Server) establish(pending *pendingConn) (*Conn, error) {
 		_, err := callHook(s, nc, "handshake", func(ctx context.Context) (struct{}, error) { return struct{}{}, hook(ctx) })
 		return err
 	}
-	g.Adopt = func(ctx context.Context, parent, id uint64) (err error) {
+	g.AddChild = func(ctx context.Context, parent, id uint64) (err error) {
 		unexpect, err = s.expect(ctx, parent, id)
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // A hook's panic ends its own connection, is counted and logged with its value and
-// stack; other connections live.
+// stack; other connections go on.
 func TestAHookThatPanics(t *testing.T) {
 	faults := map[string]func(){"panic": func() { panicsHere() }, "exit": runtime.Goexit}
 	for name, fault := range faults {

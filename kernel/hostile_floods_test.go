@@ -13,7 +13,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// repeat sends b n times, a thousand at once, until the server has had enough.
+// repeat sends b n times, a thousand at once, until the server ends the connection.
 func repeat(n int, b []byte) func(r *raw) {
 	return func(r *raw) {
 		for n := n; n > 0; n -= 1000 {
@@ -24,7 +24,7 @@ func repeat(n int, b []byte) func(r *raw) {
 	}
 }
 
-// drips sends one byte of b every gap, for as long as the connection lives.
+// drips sends one byte of b every gap, for as long as the connection is open.
 func drips(b []byte, gap time.Duration) func(r *raw) {
 	return func(r *raw) {
 		for i := range b {
@@ -157,9 +157,8 @@ func hears(_ string, want ...string) func(r *raw) {
 	}
 }
 
-// Rows 1 to 3, 13, 15, 16, 19 and 102: before the hello is over there is nothing
-// to be gentle with. What a stranger sends costs a few KiB, and is answered by a
-// GOAWAY at most.
+// Rows 1 to 3, 13, 15, 16, 19 and 102: bad input before the end of the hello ends the
+// connection. It costs a few KiB, and is answered by at most a GOAWAY.
 func TestHostileHandshake(t *testing.T) {
 	payload := func(f func(s *frame.Settings)) []byte {
 		s := hello()
@@ -173,7 +172,7 @@ func TestHostileHandshake(t *testing.T) {
 	}
 	settings := func(f func(s *frame.Settings)) []byte { return with(payload(f)) }
 	usual := payload(func(*frame.Settings) {})
-	unknown := func(n int) []byte { return bytes.Repeat([]byte{99, 1, 0}, n) } // settings that nobody knows
+	unknown := func(n int) []byte { return bytes.Repeat([]byte{99, 1, 0}, n) } // unknown settings
 	changed := func(b []byte, at int) []byte {
 		b[at] ^= 1
 		return b
@@ -201,7 +200,7 @@ func TestHostileHandshake(t *testing.T) {
 		{name: "15 an open before the hello", say: greeting(frames(openFrame(1, "echo"))), ends: connection, code: frame.CodeProtocol},
 		{name: "15 an open in the record of the hello", say: greeting(head(len(usual), 13, 0), usual, frames(openFrame(1, "echo"))), ends: connection, code: frame.CodeProtocol},
 		{name: "15 a hello without a record", say: join([]byte(native.Magic), head(len(usual), 13, 0), usual), ends: connection, code: frame.CodeChecksum},
-		{name: "16 settings nobody knows", say: with(usual, unknown(20)), ends: nothing},
+		{name: "16 unknown settings", say: with(usual, unknown(20)), ends: nothing},
 		{name: "16 33 settings", say: with(unknown(33)), ends: connection, code: frame.CodeEnhanceYourCalm},
 		{name: "16 fragments of 0 bytes", say: settings(func(s *frame.Settings) { s.MaxFragment = 0 }), ends: connection, code: frame.CodeProtocol},
 		{name: "16 messages of 4 GiB", say: settings(func(s *frame.Settings) { s.MaxMessage = 1 << 32 }), ends: connection, code: frame.CodeProtocol},
@@ -222,8 +221,8 @@ func TestHostileHandshake(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tg := newTarget(t, true, kernel.ServerOptions{})
-				tg.neighbour()
-				r := tg.stranger()
+				tg.connectHonest()
+				r := tg.connectSilently()
 				start := time.Now()
 				if got := allocated(func() {
 					if row.drip {
@@ -246,8 +245,8 @@ func TestHostileHandshake(t *testing.T) {
 	}
 }
 
-// stranger connects and listens; it has said nothing.
-func (tg *target) stranger() *raw {
+// connectSilently connects and listens; it sends nothing.
+func (tg *target) connectSilently() *raw {
 	r := tg.unheard()
 	go r.listen()
 	return r
@@ -256,12 +255,12 @@ func (tg *target) stranger() *raw {
 func (r *raw) handshakeEnded(want ends, code frame.Code) {
 	r.t.Helper()
 	h, told := r.find(frame.GoAway, 0)
-	_, welcome := r.find(frame.Hello, 0)
+	_, accepted := r.find(frame.Hello, 0)
 	switch {
-	case want == nothing && (r.over() != nil || !welcome):
-		r.t.Errorf("not welcome: %s", r.tail())
-	case want != nothing && (r.over() == nil || welcome):
-		r.t.Errorf("welcome: %s", r.tail())
+	case want == nothing && (r.over() != nil || !accepted):
+		r.t.Errorf("not accepted: %s", r.tail())
+	case want != nothing && (r.over() == nil || accepted):
+		r.t.Errorf("accepted: %s", r.tail())
 	case want == dropped && r.bytesRead() > 0:
 		r.t.Errorf("%d bytes of an answer: %s", r.bytesRead(), r.tail())
 	case want == connection && (!told || h.code != code):
@@ -281,8 +280,8 @@ func TestHostileScanIsNotLogged(t *testing.T) {
 	})
 }
 
-// Row 62: connections beyond a limit are gone at once, without a word; they
-// count, and one that ends makes room.
+// Row 62: connections beyond a limit are closed at once, without a GOAWAY; they are
+// counted, and one that ends makes room.
 func TestHostileConnectionsBeyondTheLimits(t *testing.T) {
 	for name, l := range map[string]kernel.Limits{
 		"in all": {MaxConns: 3}, "from one address": {MaxConnsPerAddr: 3}, "handshakes at once": {MaxHandshakes: 2},
@@ -290,11 +289,11 @@ func TestHostileConnectionsBeyondTheLimits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
-				tg.neighbour()
+				tg.connectHonest()
 				synctest.Wait() // its handshake is counted out
-				held := []*raw{tg.stranger(), tg.stranger()}
+				held := []*raw{tg.connectSilently(), tg.connectSilently()}
 				synctest.Wait()
-				r := tg.stranger()
+				r := tg.connectSilently()
 				synctest.Wait()
 				if r.over() == nil || r.bytesRead() > 0 || held[0].over() != nil || held[1].over() != nil {
 					t.Errorf("one too many: %v; those before: %v, %v", r.over(), held[0].over(), held[1].over())
@@ -316,7 +315,7 @@ func TestHostileConnectionsBeyondTheLimits(t *testing.T) {
 func TestHostileSlowStreamHoldsUpItselfOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tg := newTarget(t, true, kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1100}})
-		tg.neighbour()
+		tg.connectHonest()
 		ctx := context.Background()
 		slow, err := tg.client.Open(ctx, "source", nil)
 		if err != nil {
@@ -344,7 +343,7 @@ func TestHostileSlowStreamHoldsUpItselfOnly(t *testing.T) {
 	})
 }
 
-// Row 99: what a peer says ends up in the log quoted and short.
+// Row 99: a peer's texts are quoted and cut in the log.
 func TestHostileReasonsCannotForgeLogLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tg := newTarget(t, true, kernel.ServerOptions{})
@@ -352,7 +351,7 @@ func TestHostileReasonsCannotForgeLogLines(t *testing.T) {
 		r.open("echo")
 		evil := "x\r\nlevel=ERROR msg=forged\x1b[2J" + string(bytes.Repeat([]byte("y"), 1000))
 		r.say(frame.Frame{Kind: frame.GoAway, Code: frame.CodeInternal, Reason: evil})
-		other := tg.stranger()
+		other := tg.connectSilently()
 		_ = other.write([]byte("\r\nlevel=ERROR msg=forged\r\n\x1b[2J"))
 		synctest.Wait()
 		log := tg.log.String()

@@ -70,7 +70,7 @@ func TestHostileAnswers(t *testing.T) {
 	}
 }
 
-// M42: a reason that is too long is cut by whoever reads it.
+// M42: a reason that is too long is cut by the reader.
 func TestHostileReasonsAreCut(t *testing.T) {
 	const most = 1 << 10
 	synctest.Test(t, func(t *testing.T) {
@@ -100,7 +100,7 @@ func TestHostileOpensAndEndsStayWithinTheMemoryBudget(t *testing.T) {
 		l := targetLimits()
 		l.Memory = budget
 		tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
-		tg.neighbour()
+		tg.connectHonest()
 		r := tg.attack(hello())
 		for range 50 {
 			f := openFrame(r.next, "stuck")
@@ -134,7 +134,7 @@ func TestHostileOpensOfOneConnectionAreBounded(t *testing.T) {
 		l := targetLimits()
 		l.AssemblyBudget = 1 << 20
 		tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
-		tg.neighbour()
+		tg.connectHonest()
 		r := tg.attack(hello())
 		for range 100 {
 			f := openFrame(r.next, "stuck")
@@ -155,7 +155,7 @@ func TestHostileOpensOfOneConnectionAreBounded(t *testing.T) {
 	})
 }
 
-// A request that follows its open is unread until somebody looks at its offer: it
+// A request that follows its open is unread until Request is called on its offer: it
 // keeps its credit and its share of the assembly budget, and goes with its stream.
 func TestHostileRequestsThatWaitAreUnread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -164,7 +164,7 @@ func TestHostileRequestsThatWaitAreUnread(t *testing.T) {
 		l.AssemblyBudget = budget
 		tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
 		offers := tg.srv.Offers()
-		tg.neighbour()
+		tg.connectHonest()
 		r := tg.attack(hello())
 		piece := make([]byte, 32<<10)
 		for range 20 {
@@ -232,7 +232,7 @@ func TestHostileStreamsThatWaitForHandlersKeepNothing(t *testing.T) {
 			<-done
 			return nil
 		})
-		tg.neighbour()
+		tg.connectHonest()
 		r := tg.attack(hello())
 		open := func(n int) (ids []frame.Frame) {
 			for range n {
@@ -272,7 +272,7 @@ func TestStreamsAreNotResetForWhatOthersHaveUnwritten(t *testing.T) {
 		l := targetLimits()
 		l.Memory, l.OutQueue = 1<<20, 4<<20
 		tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
-		tg.neighbour()
+		tg.connectHonest()
 		r := tg.silent(hello())
 		for range 10 {
 			r.open("stuck")
@@ -291,11 +291,11 @@ func TestStreamsAreNotResetForWhatOthersHaveUnwritten(t *testing.T) {
 }
 
 // So does a request that came with the open.
-func TestHostileRequestsGoWithStreamsThatNobodyLookedAt(t *testing.T) {
+func TestHostileRequestsAreReleasedWithUnusedOffers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tg := newTarget(t, true, kernel.ServerOptions{})
 		offers := tg.srv.Offers()
-		tg.neighbour()
+		tg.connectHonest()
 		r := tg.attack(hello())
 		f := openFrame(1, "nobody looks")
 		f.Payload = make([]byte, 10_000)
@@ -317,7 +317,7 @@ func TestHostileRequestsGoWithStreamsThatNobodyLookedAt(t *testing.T) {
 		r.say(frame.Frame{Kind: frame.Reset, Stream: 3})
 		synctest.Wait()
 		if n := s.Request().Len(); n != 10_000 {
-			t.Errorf("somebody looked, and the request is of %d bytes", n)
+			t.Errorf("Request was called, and the request is of %d bytes", n)
 		}
 		s.Request().Release()
 		tg.unharmed()

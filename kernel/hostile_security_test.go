@@ -16,7 +16,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// Rows 91 to 94: who does not show a certificate that the server's authority
+// Rows 91 to 94: a peer that does not show a certificate that the server's authority
 // signed for this use and this time, or does not speak this protocol over TLS
 // 1.3, gets no further than the handshake; a client takes no server under
 // another name.
@@ -43,7 +43,7 @@ func TestHostileTLS(t *testing.T) {
 			})}
 		}, false},
 		{"92 another authority's certificate", func(c *tls.Config) {
-			authority, key := certificate("somebody", nil, nil)
+			authority, key := certificate("unknown", nil, nil)
 			own, _ := certificate("client", authority.Leaf, key)
 			c.Certificates = []tls.Certificate{own}
 		}, false},
@@ -164,7 +164,7 @@ func TestHostileCertificateReplaced(t *testing.T) {
 }
 
 // Rows 95 to 98: no stream before the server has let the client in, none that
-// the program denies, and no metadata can make a peer somebody else.
+// the program denies, and no metadata can change the identity of a peer.
 func TestHostileIdentity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ran := make(chan kernel.Identity, 10)
@@ -195,7 +195,7 @@ func TestHostileIdentity(t *testing.T) {
 		tg.srv.Handle("open", serve)
 
 		for token, code := range map[string]frame.Code{"": frame.CodeUnauthenticated, "slow": frame.CodeUnauthenticated} {
-			r := tg.stranger()
+			r := tg.connectSilently()
 			s := hello()
 			s.MinVersion, s.MaxVersion, s.Token = 1, 1, []byte(token)
 			_ = r.write(join(greeting(frames(frame.Frame{Kind: frame.Hello, Settings: s})), frames(openFrame(1, "open"))))
@@ -205,7 +205,7 @@ func TestHostileIdentity(t *testing.T) {
 		}
 
 		s := hello()
-		s.Token = []byte("guest")
+		s.Token = []byte("reader")
 		r := tg.attack(s)
 		id := r.open("secret")
 		f := openFrame(r.next, "open")
@@ -219,7 +219,7 @@ func TestHostileIdentity(t *testing.T) {
 		if len(ran) != 1 {
 			t.Fatalf("%d handlers ran", len(ran))
 		}
-		if who := <-ran; who != "guest" {
+		if who := <-ran; who != "reader" {
 			t.Errorf("98: the handler was told of %v", who)
 		}
 		r.echoes()

@@ -193,7 +193,7 @@ func bytes128() (md frame.Metadata) {
 func TestHostileLastNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tg := newTarget(t, true, kernel.ServerOptions{})
-		tg.neighbour()
+		tg.connectHonest()
 		r := tg.attack(hello())
 		r.next = 1<<31 - 1
 		r.echoes()
@@ -242,7 +242,7 @@ func TestHostileResetsDoNotMultiplyHandlers(t *testing.T) {
 			<-done
 			return nil
 		})
-		tg.neighbour()
+		tg.connectHonest()
 		r := tg.attack(hello())
 		for range 500 {
 			id := r.next

@@ -40,7 +40,7 @@ func TestHostileOverTCP(t *testing.T) {
 // server writes to it; nine others do not notice, and nothing of it is left.
 func TestHostileResetWhileTheServerWrites(t *testing.T) {
 	tg := newTarget(t, false, kernel.ServerOptions{Limits: targetLimits()})
-	tg.neighbour()
+	tg.connectHonest()
 	var others []*raw
 	for range 9 {
 		others = append(others, tg.attack(hello()))
@@ -59,7 +59,7 @@ func TestHostileResetWhileTheServerWrites(t *testing.T) {
 		_ = r.nc.Close()
 	}
 	if !tg.settle(func() bool { return tg.srv.Stats().Conns == 10 }) {
-		t.Errorf("%d connections are left, 10 were untouched", tg.srv.Stats().Conns)
+		t.Errorf("%d connections are left, 10 were not attacked", tg.srv.Stats().Conns)
 	}
 	for _, r := range others {
 		r.echoes()
@@ -98,7 +98,7 @@ func TestHostileChecksums(t *testing.T) {
 					}
 					return nil
 				})
-				tg.neighbour()
+				tg.connectHonest()
 				own := hello()
 				own.Checksum = true
 				r := tg.attack(own)

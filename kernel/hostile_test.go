@@ -17,7 +17,7 @@ import (
 // The hostile catalogue: what a peer may do that an honest one does not, one row
 // each. Every row says what it must end, with which code, and how much memory it
 // may cost; the runner checks besides that all credit of the connection comes
-// back and that an honest neighbour goes on. Numbers without a row:
+// back and that an honest client's stream goes on. Numbers without a row:
 //
 //	17          settings do not change after the hello
 //	52, 55      there is neither a settings frame nor a header continuation
@@ -41,8 +41,8 @@ const (
 	nothing    ends = iota
 	stream          // the row's stream is reset or refused, with the code
 	connection      // GOAWAY with the code, then the end
-	dropped         // the connection is gone without a word
-	stalled         // the connection is gone; the GOAWAY came if there was room for it
+	dropped         // the connection is closed without a GOAWAY
+	stalled         // the connection is closed; the GOAWAY came if there was room for it
 )
 
 // A hostileRow is one row of the catalogue.
@@ -83,7 +83,7 @@ func (row *hostileRow) limits() kernel.Limits {
 
 func (row *hostileRow) run(tg *target) {
 	tg.t.Helper()
-	tg.neighbour()
+	tg.connectHonest()
 	own := hello()
 	if row.own != nil {
 		row.own(&own)
@@ -289,7 +289,7 @@ func TestHostileTruncation(t *testing.T) {
 	for cut := range len(script) {
 		synctest.Test(t, func(t *testing.T) {
 			tg := newTarget(t, true, kernel.ServerOptions{})
-			tg.neighbour()
+			tg.connectHonest()
 			got := make(chan string, 1)
 			tg.srv.Handle("log", func(_ context.Context, s *kernel.Stream) error {
 				var b strings.Builder

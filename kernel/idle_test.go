@@ -9,7 +9,7 @@ import (
 )
 
 // A handler whose first look at its stream is Idle gets a channel like any other.
-func TestIdleIsThereBeforeAnythingElseIsUsed(t *testing.T) {
+func TestIdleBeforeAnythingElseIsUsed(t *testing.T) {
 	const period = time.Hour
 	inBubble(t, &kernel.ServerOptions{Stream: kernel.StreamOptions{IdleTimeout: period}}, nil, func(t *testing.T, w *world) {
 		silent := make(chan time.Duration, 1)

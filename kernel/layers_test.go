@@ -121,7 +121,7 @@ func TestAbortCauseKeepsTheCause(t *testing.T) {
 
 // Each stream of an OpenN can have a life of its own; the context of the call bounds the
 // opening.
-func TestStreamsOpenedTogetherHaveLivesOfTheirOwn(t *testing.T) {
+func TestStreamsOpenedTogetherHaveTheirOwnContexts(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		type key struct{}
 		w.srv.HandleOffer("two", func(_ context.Context, o *kernel.Offer) error {
@@ -147,7 +147,7 @@ func TestStreamsOpenedTogetherHaveLivesOfTheirOwn(t *testing.T) {
 	})
 }
 
-func TestOnlyWhoOpensSetsAStreamsContext(t *testing.T) {
+func TestOnlyTheOpenerSetsAStreamsContext(t *testing.T) {
 	so := kernel.StreamOptions{Context: t.Context()}
 	_, err := kernel.NewServer(&kernel.ServerOptions{Stream: so})
 	isErr(t, "a server's options", err, kernel.ErrLimits)

@@ -85,7 +85,7 @@ func TestListenerClosedDuringHandshake(t *testing.T) {
 		Authenticate: func(context.Context, kernel.Peer) (kernel.Identity, error) {
 			close(begun)
 			<-goOn
-			return "somebody", nil
+			return "client", nil
 		},
 	})
 	opened := make(chan error, 1)

@@ -20,7 +20,7 @@ import (
 
 // 999 streams are stuck, each with a full window. The 1,000th runs as if it were
 // alone, and memory stays within the connection's window.
-func TestStuckReadersHarmNobody(t *testing.T) {
+func TestStuckReadersDelayNoOtherStream(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		w.srv.Handle("echo", echo)
 		rate := func() time.Duration {
@@ -156,7 +156,7 @@ func TestBlockedHandlersBlockNoLoop(t *testing.T) {
 	overAll(t, nil, co, func(t *testing.T, w *world) {
 		leave := make(chan struct{})
 		w.srv.Handle("blocks", func(_ context.Context, s *kernel.Stream) error {
-			in := s.In() // a channel that nobody takes from
+			in := s.In() // nothing receives from it
 			<-leave
 			for m := range in {
 				m.Release()
@@ -191,8 +191,8 @@ func TestBlockedHandlersBlockNoLoop(t *testing.T) {
 	})
 }
 
-// Streams that nobody touches own no goroutine and no timer, on either side.
-func TestIdleStreamsOwnNothingOfTheRuntimes(t *testing.T) {
+// Streams that are not used own no goroutine and no timer, on either side.
+func TestIdleStreamsHaveNoGoroutineAndNoTimer(t *testing.T) {
 	const conns, each = 10, 1000
 	w := newWorld(t, loops, nil, nil)
 	offers := w.srv.Offers()

@@ -8,7 +8,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
 
-// TestMaxMessageAloneIsEnough: who raises the largest message beyond the
+// TestMaxMessageAloneIsEnough: a program that raises the largest message beyond the
 // default of another limit need not know of that one.
 func TestMaxMessageAloneIsEnough(t *testing.T) {
 	const size = 65 << 20

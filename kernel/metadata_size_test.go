@@ -15,7 +15,7 @@ func md(n int) kernel.Metadata {
 }
 
 // Metadata, texts and requests of the largest size there is, all at once, fit
-// their frames; what is larger fails where it is set, and harms nobody.
+// their frames; what is larger fails where it is set, and affects nothing else.
 func TestTheLargestFramesFit(t *testing.T) {
 	const most = 48 << 10
 	limits := kernel.Limits{MaxMetadata: most}
@@ -67,7 +67,7 @@ func TestTheLargestFramesFit(t *testing.T) {
 	})
 }
 
-// A key that the wire can't carry fails where it is set, and harms nobody: the peer
+// A key that the wire can't carry fails where it is set, and affects nothing else: the peer
 // would end the connection.
 func TestIllegalMetadataKeysFailWhereTheyAreSet(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {

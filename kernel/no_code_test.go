@@ -58,11 +58,11 @@ func TestAFailureWithoutACodeIsNoSuccess(t *testing.T) {
 	})
 }
 
-// Who is let in by nobody's code is not let in.
+// An error of Authenticate without a code refuses the client all the same.
 func TestARefusalWithoutACodeIsARefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		err := callOnce(t, &kernel.ServerOptions{Authenticate: func(context.Context, kernel.Peer) (kernel.Identity, error) {
-			return "nobody", &kernel.HandlerError{Reason: "who is that"}
+			return "client", &kernel.HandlerError{Reason: "unknown client"}
 		}}, nil)
 		isErr(t, "Authenticate", err, &kernel.ConnError{Code: kernel.CodeUnauthenticated})
 		err = callOnce(t, &kernel.ServerOptions{Authorize: func(context.Context, kernel.Identity, string, kernel.Metadata) error {

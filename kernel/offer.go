@@ -23,7 +23,7 @@ type Offer struct {
 	one        [1]*Stream     // behind streams, if there is one
 	oneGrant   [1]frame.Grant // behind grants, likewise
 
-	requestOnce sync.Once  // somebody looks at the request, or it is dropped
+	requestOnce sync.Once  // for Request, and for dropping the request
 	acceptOnce  sync.Once  // see acceptOnUse
 	mu          sync.Mutex // owns what follows
 	header      Metadata
@@ -320,7 +320,7 @@ func (o *Offer) handlerReturned() {
 }
 
 // setPending is called when the offer begins to wait in Offers. What its streams hold is
-// dropped if they end before somebody looks at it, which clearPending notes.
+// dropped if they end before Request is called, which clearPending notes.
 func (o *Offer) setPending() {
 	for _, s := range o.streams {
 		s.c.life.Or(lifePending)

@@ -32,7 +32,7 @@ func TestDataRightBehindTheOpen(t *testing.T) {
 		if err == nil {
 			_, _, err = s.Accepted(w.ctx)
 		}
-		wantCode(t, err, kernel.CodeUnimplemented) // nobody asked for Offers yet
+		wantCode(t, err, kernel.CodeUnimplemented) // Offers was not called yet
 		w.srv.Offers()
 		s, err = w.client.Open(w.ctx, "slow", &kernel.OpenOptions{Request: text("request")})
 		if err != nil {
@@ -78,8 +78,8 @@ func TestDataRightBehindTheOpen(t *testing.T) {
 	})
 }
 
-// A refused open fails the stream, whoever waits on it and however, and says
-// whether a handler has seen it. What was sent behind it is let go.
+// A refused open fails the stream and every wait on it, and says whether a handler has
+// seen it. What was sent behind it is released.
 func TestARefusedOpen(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		w.srv.HandleOffer("no", func(_ context.Context, o *kernel.Offer) error {
@@ -91,9 +91,9 @@ func TestARefusedOpen(t *testing.T) {
 			return &kernel.HandlerError{Code: kernel.CodeAborted, Reason: "no"}
 		})
 		for _, c := range []struct {
-			method    string
-			code      kernel.Code
-			untouched bool
+			method       string
+			code         kernel.Code
+			notProcessed bool
 		}{
 			{"no", kernel.CodeNotFound, false},
 			{"forgets", kernel.CodeFailedPrecondition, false},
@@ -112,7 +112,7 @@ func TestARefusedOpen(t *testing.T) {
 			}
 			_, _, err = s.Accepted(w.ctx)
 			se := wantCode(t, err, c.code)
-			if !errors.Is(err, kernel.ErrRefused) || !se.Refused || !se.Remote || se.NotProcessed != c.untouched {
+			if !errors.Is(err, kernel.ErrRefused) || !se.Refused || !se.Remote || se.NotProcessed != c.notProcessed {
 				t.Errorf("%s: %+v", c.method, se)
 			}
 			m := text("x")
@@ -155,9 +155,9 @@ func TestAnOfferIsAnsweredOnce(t *testing.T) {
 	})
 }
 
-// The answer to a request that opens several streams comes by the first: who gives
-// that up before it, gives them all up, on both sides.
-func TestGivingUpTheFirstOfSeveral(t *testing.T) {
+// The answer to a request that opens several streams comes on the first: resetting that
+// before the answer resets all of them, on both sides.
+func TestCancelingTheFirstOfSeveral(t *testing.T) {
 	inBubble(t, nil, &kernel.ClientOptions{}, func(t *testing.T, w *world) {
 		offers := w.srv.Offers()
 		ss, err := w.client.OpenN(w.ctx, "x", nil, make([]kernel.StreamOptions, 3)...)
@@ -186,9 +186,9 @@ func TestGivingUpTheFirstOfSeveral(t *testing.T) {
 	})
 }
 
-// A peer that says no more of a group than that its first stream is reset leaves
-// nothing of the others, whoever was to serve them.
-func TestHostileHalfGivenUp(t *testing.T) {
+// A peer that resets only the first stream of a group before the answer ends the others
+// too, however the group is served.
+func TestHostileResetOfAGroupsFirstStream(t *testing.T) {
 	for name, serve := range map[string]func(tg *target){
 		"a handler": func(tg *target) {
 			tg.srv.Handle("group", func(ctx context.Context, s *kernel.Stream) error {
@@ -226,9 +226,9 @@ func TestHostileHalfGivenUp(t *testing.T) {
 	}
 }
 
-// A peer that gives the stream up while nobody has answered leaves nothing
-// behind, and whoever accepts it later is told.
-func TestAnOfferGivenUp(t *testing.T) {
+// A peer that resets the stream before the answer leaves nothing behind, and a later
+// Accept fails.
+func TestACanceledOffer(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		w.srv.Offers()
 		s, err := w.client.Open(w.ctx, "x", nil)
@@ -245,13 +245,12 @@ func TestAnOfferGivenUp(t *testing.T) {
 		_, err = o.Accept(kernel.Message{}, &kernel.StreamOptions{Window: 1 << 20})
 		wantCode(t, err, kernel.CodeAborted)
 		w.settle()
-		w.loose = true // nobody can get at the data's message any more
+		w.loose = true // the data's message can't be received any more
 		releaseOf(o)
 	})
 }
 
-// releaseOf releases what an offer that nobody accepted holds, through the
-// stream that its end left behind.
+// releaseOf releases what an offer that was not accepted holds, through its stream.
 func releaseOf(o *kernel.Offer) {
 	s := o.Stream(0)
 	drain(s)
@@ -394,7 +393,7 @@ func TestPartOfAGroup(t *testing.T) {
 		for _, a := range as[1:] {
 			_, _, err := a.Accepted(w.ctx)
 			if !w.caps.Status && errors.Is(err, &kernel.StreamError{Code: kernel.CodeAborted}) {
-				continue // it was told by an end
+				continue // an end has told it
 			}
 			if se := wantCode(t, err, kernel.CodeFailedPrecondition); !se.NotProcessed || !se.Refused {
 				t.Errorf("%+v", se)
@@ -476,7 +475,7 @@ func TestMetadataHasALimit(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, _, err = s.Accepted(w.ctx)
-			if se := wantCode(t, err, kernel.CodeTooLarge); se.NotProcessed != w.untouched(kernel.CodeTooLarge) {
+			if se := wantCode(t, err, kernel.CodeTooLarge); se.NotProcessed != w.notProcessed(kernel.CodeTooLarge) {
 				t.Errorf("%+v", se)
 			}
 		}

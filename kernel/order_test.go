@@ -154,7 +154,7 @@ func TestOrderOfEverySenderHoldsAmongOthers(t *testing.T) {
 }
 
 // What one goroutine sends by different means arrives in the order of its calls.
-func TestOneSenderMayChangeItsWays(t *testing.T) {
+func TestOneSenderMayMixItsMethods(t *testing.T) {
 	overAll(t, &kernel.ServerOptions{Limits: kernel.Limits{StreamWindow: 512}}, nil, func(t *testing.T, w *world) {
 		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		const n = 600

@@ -108,7 +108,7 @@ func TestACompressionBombEndsItsStream(t *testing.T) {
 	<-a.Done()
 	w.send(other, "as before")
 	if m, err := there.Receive(w.ctx); err != nil || string(m.Bytes()) != "as before" {
-		t.Errorf("the neighbour: %v", err)
+		t.Errorf("the other stream: %v", err)
 	} else {
 		m.Release()
 	}

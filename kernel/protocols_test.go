@@ -28,14 +28,14 @@ type foreign struct {
 	cannot map[string]string
 	// code is what a code of an answer becomes on its way.
 	code func(kernel.Code) kernel.Code
-	// untouched tells whether a refusal with a code can say that no handler has
+	// notProcessed tells whether a refusal with a code can say that no handler has
 	// seen the open.
-	untouched func(kernel.Code) bool
-	connect   starter
+	notProcessed func(kernel.Code) bool
+	connect      starter
 }
 
 var foreigns = append([]foreign{
-	{"brpc", strm.Protocol{}, brpcCannot, brpcCode, brpcUntouched, loops},
+	{"brpc", strm.Protocol{}, brpcCannot, brpcCode, brpcNotProcessed, loops},
 }, capWires()...)
 
 // capWires are protocols that lack something that sluice's own has: HTTP/2's set, and
@@ -45,7 +45,7 @@ func capWires() (ws []foreign) {
 		p.C.Name = name
 		ws = append(ws, foreign{
 			name: name, proto: p, connect: kerneltest.Start,
-			code: func(c kernel.Code) kernel.Code { return c }, untouched: func(kernel.Code) bool { return true },
+			code: func(c kernel.Code) kernel.Code { return c }, notProcessed: func(kernel.Code) bool { return true },
 		})
 	}
 	add("as-http2", capwire.HTTP2())
@@ -97,7 +97,7 @@ var (
 // needs is what tests ask for, by their names.
 var needs = map[string][]need{
 	"TestLargeMessagesTakeTurns":             {needsReports},
-	"TestHalvesEndInOrder":                   {needsHalfClose},
+	"TestHalvesEndSeparately":                {needsHalfClose},
 	"TestCloseOfOutComesAfterItsMessages":    {needsHalfClose},
 	"TestHandlerReturnsAnError":              {needsStatus},
 	"TestDetailsOfAStatus":                   {needsStatus},
@@ -108,7 +108,7 @@ var needs = map[string][]need{
 	"TestCreditIsExact/acceptor's_SendLimit": {needsGrants},
 	"TestCreditIsExact/limits_of_both":       {needsGrants},
 	"TestCreditIsExact/opener's_Window":      {needsGrants},
-	"TestStuckReadersHarmNobody":             {needsGranted},
+	"TestStuckReadersDelayNoOtherStream":     {needsGranted},
 	"TestStreamsStuckAfterTheyGrew":          {needsGranted},
 	"TestTooLargeFailsAtTheWriter":           {needsLimits},
 	"TestStreamsAreLimited":                  {needsLimits},
@@ -123,7 +123,7 @@ var needs = map[string][]need{
 // brpcCannot is what docs/interop.md says of brpc beside its capabilities, as tests. What
 // happens instead is tested in internal/interop.
 var brpcCannot = map[string]string{
-	"TestAnOfferGivenUp":               "a stream that was given up before its answer is reset when that comes",
+	"TestACanceledOffer":               "a stream that was given up before its answer is reset when that comes",
 	"TestManyCallsSideBySide":          "cancelling a call: the server is not told",
 	"TestCallsSayHowTheirContextEnded": "cancelling a call: the server is not told",
 	"TestCallsWithoutTheOneReply":      "an answer has one message: none is an empty one, a second is the server's error",
@@ -132,8 +132,8 @@ var brpcCannot = map[string]string{
 // brpcCode is what a code becomes as an error of brpc's.
 func brpcCode(c kernel.Code) kernel.Code { return strm.CodeOf(strm.Errno(c)) }
 
-// brpcUntouched: brpc's clients try again after these, and no others.
-func brpcUntouched(c kernel.Code) bool {
+// brpcNotProcessed: brpc clients retry after these, and no others.
+func brpcNotProcessed(c kernel.Code) bool {
 	switch c {
 	case kernel.CodeUnimplemented, kernel.CodeResourceExhausted, kernel.CodeGoingAway, kernel.CodeRefused:
 		return true
@@ -163,10 +163,10 @@ func (w *world) answered(c kernel.Code) kernel.Code {
 	return w.other.code(c)
 }
 
-// untouched tells whether a refusal with code c can say that nobody saw the open.
-func (w *world) untouched(c kernel.Code) bool { return w.other == nil || w.other.untouched(c) }
+// notProcessed tells whether a refusal with code c can say that no handler saw the open.
+func (w *world) notProcessed(c kernel.Code) bool { return w.other == nil || w.other.notProcessed(c) }
 
-// told is the code that the other side of an established stream is told of its
+// told is the code that the other side of an established stream gets for its
 // end, where that is not in order.
 func (w *world) told(c kernel.Code) kernel.Code {
 	if w.caps.Status {
@@ -207,7 +207,7 @@ func (w *world) half(s *kernel.Stream) bool {
 	return w.caps.HalfClose
 }
 
-// stopsAtEnd tells whether a writer is told that its reader has left when that has ended
+// stopsAtEnd tells whether a writer learns that its reader has ended when that has ended
 // its own half too.
 func (w *world) stopsAtEnd() bool { return w.caps.Stop || w.caps.StopAtEnd }
 

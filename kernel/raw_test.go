@@ -21,8 +21,8 @@ import (
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
 
-// A target is a server under attack, with an honest client whose stream must
-// not notice.
+// A target is a server under attack, with an honest client whose stream must not be
+// affected.
 type target struct {
 	t      *testing.T
 	srv    *kernel.Server
@@ -71,7 +71,7 @@ func newTarget(t *testing.T, bubble bool, opts kernel.ServerOptions) *target {
 	return tg
 }
 
-// handlers are what attackers find.
+// handlers registers the methods that attackers call.
 func (tg *target) handlers() {
 	tg.srv.Handle("echo", echo)
 	tg.srv.Handle("stuck", func(ctx context.Context, _ *kernel.Stream) error {
@@ -99,8 +99,8 @@ func (tg *target) handlers() {
 	})
 }
 
-// neighbour connects the honest client.
-func (tg *target) neighbour() {
+// connectHonest connects the honest client.
+func (tg *target) connectHonest() {
 	tg.t.Helper()
 	client, err := kernel.Dial(context.Background(), tg.addr, quietClient(&kernel.ClientOptions{Dial: tg.dial}))
 	if err != nil {
@@ -122,11 +122,11 @@ func (tg *target) unharmed() {
 	tg.said++
 	word := fmt.Sprint("still here ", tg.said)
 	if err := tg.honest.Send(ctx, text("%s", word)); err != nil {
-		tg.t.Fatalf("the neighbour can't send: %v", err)
+		tg.t.Fatalf("the honest client can't send: %v", err)
 	}
 	m, err := tg.honest.Receive(ctx)
 	if err != nil || string(m.Bytes()) != word {
-		tg.t.Fatalf("the neighbour received %q, %v", m.Bytes(), err)
+		tg.t.Fatalf("the honest client received %q, %v", m.Bytes(), err)
 	}
 	m.Release()
 }
@@ -158,7 +158,7 @@ type heard struct {
 	last   bool
 }
 
-// raw is a client that says what it likes.
+// raw is a client that sends any bytes.
 type raw struct {
 	tg   *target
 	t    *testing.T
@@ -179,7 +179,7 @@ type raw struct {
 
 }
 
-// connect dials without a word.
+// connect dials and sends nothing.
 func (tg *target) connect() net.Conn {
 	tg.t.Helper()
 	nc, err := tg.dial(context.Background(), "tcp", tg.addr)
@@ -190,7 +190,7 @@ func (tg *target) connect() net.Conn {
 	return nc
 }
 
-// hello is what a raw client says of itself unless a row has its own ideas.
+// hello is the settings of a raw client, unless a row has its own.
 func hello() frame.Settings {
 	return frame.Settings{
 		MaxFragment: native.DefaultMaxFragment, MaxMessage: 4 << 20, MaxStreams: 100, MaxMetadata: 16 << 10,
@@ -206,7 +206,7 @@ func (tg *target) attack(own frame.Settings) *raw {
 	return r
 }
 
-// unheard connects without a word.
+// unheard connects and sends nothing.
 func (tg *target) unheard() *raw {
 	tg.t.Helper()
 	// The server's side of a handshake starts with the magic, as ours does: it is
@@ -277,7 +277,7 @@ func (r *raw) take(p []byte) {
 			r.credit = max(r.credit, f.Value)
 		}
 		if f.Kind == frame.Hello {
-			r.sess.SetChecksum(false) // strangers don't ask for it
+			r.sess.SetChecksum(false) // hello has no Checksum
 		}
 		r.heard = append(r.heard, h)
 	}
@@ -312,15 +312,15 @@ func (r *raw) over() error {
 	return r.err
 }
 
-// write sends bytes as they are. It fails where the server has hung up, which a
-// flood will find.
+// write sends bytes as they are. It fails when the server has closed the connection, as it
+// does in a flood.
 func (r *raw) write(b []byte) error {
 	r.book(b)
 	_, err := r.nc.Write(b)
 	return err
 }
 
-// book keeps book of the credit that b uses.
+// book counts the credit that b uses.
 func (r *raw) book(b []byte) {
 	var f frame.Frame
 	for {

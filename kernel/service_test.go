@@ -36,7 +36,7 @@ func (w *world) call(method, req, want string) {
 }
 
 // A panic ends the handler's stream with INTERNAL, is logged with its stack and
-// counted; the other streams of the connection live on.
+// counted; the other streams of the connection go on.
 func TestAPanicEndsItsStreamOnly(t *testing.T) {
 	logs := &journal{}
 	overAll(t, &kernel.ServerOptions{Logger: logs.Logger()}, nil, func(t *testing.T, w *world) {
@@ -47,7 +47,7 @@ func TestAPanicEndsItsStreamOnly(t *testing.T) {
 			return nil
 		})
 		w.srv.HandleOffer("panics early", func(context.Context, *kernel.Offer) error { panic("early") })
-		neighbour := w.open("echo")
+		other := w.open("echo")
 		for method, code := range map[string]kernel.Code{
 			"panics": w.told(kernel.CodeInternal), "panics early": w.answered(kernel.CodeInternal),
 		} {
@@ -59,9 +59,9 @@ func TestAPanicEndsItsStreamOnly(t *testing.T) {
 			}
 			drain(s)
 		}
-		w.send(neighbour, "alive")
-		w.want(neighbour, "alive")
-		_ = neighbour.Close(w.ctx)
+		w.send(other, "alive")
+		w.want(other, "alive")
+		_ = other.Close(w.ctx)
 		w.eventually("two panics to be counted", func() bool { return w.srv.Stats().Panics == 2 })
 		if l := logs.String(); !strings.Contains(l, "secret") || !strings.Contains(l, "panicsHere") {
 			t.Errorf("logged: %s", l)
@@ -71,8 +71,8 @@ func TestAPanicEndsItsStreamOnly(t *testing.T) {
 
 func panicsHere() { panic("secret") }
 
-// Draining: streams that run finish, the connection ends in order with the last
-// of them, and new opens are refused as not processed.
+// Draining: streams that run finish, the connection ends cleanly with the last of them,
+// and new opens are refused as not processed.
 func TestDrainLetsStreamsFinish(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		w.loose = true
@@ -111,8 +111,8 @@ func TestDrainLetsStreamsFinish(t *testing.T) {
 	})
 }
 
-// Opens race the GOAWAY, with data behind them: each either runs to its end or
-// is told that nobody has processed it, and no handler saw that one.
+// Opens race the GOAWAY, with data behind them: each either runs to its end or fails as
+// not processed, and no handler saw that one.
 func TestOpensRacingTheGoAway(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		w.loose = true
@@ -187,7 +187,7 @@ func TestOpensRacingTheGoAway(t *testing.T) {
 	})
 }
 
-// The other way: the server opens streams while the client goes away.
+// The other way: the server opens streams while the client closes.
 func TestServersOpensRacingTheClientsEnd(t *testing.T) {
 	handlers := map[string]func(context.Context, *kernel.Stream) error{"race": echo}
 	conns := make(chan *kernel.Conn, 10)
@@ -221,8 +221,8 @@ func TestServersOpensRacingTheClientsEnd(t *testing.T) {
 	})
 }
 
-// The drain's deadline cuts what is left: its streams fail, handlers are told,
-// and Shutdown says so.
+// The drain's deadline resets what is left: the streams fail, on both sides, and Shutdown
+// returns an error.
 func TestTheDrainsDeadlineCuts(t *testing.T) {
 	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{Drain: 7 * time.Second}}, nil, func(t *testing.T, w *world) {
 		w.loose = true
@@ -245,8 +245,8 @@ func TestTheDrainsDeadlineCuts(t *testing.T) {
 	})
 }
 
-// Nobody opens a stream who has not been let in; what Authenticate says of a
-// peer comes with each of its streams.
+// A client that Authenticate refuses opens no stream; what Authenticate returns for a peer
+// comes with each of its streams.
 func TestAuthentication(t *testing.T) {
 	overAllBut(t, func(t *testing.T, start starter) {
 		so := &kernel.ServerOptions{Authenticate: func(_ context.Context, p kernel.Peer) (kernel.Identity, error) {
@@ -322,8 +322,8 @@ func TestAuthenticationRefuses(t *testing.T) {
 	}
 }
 
-// Authorize decides on each open; one that hangs refuses in time, and holds up
-// nobody else.
+// Authorize decides on each open; one that hangs refuses in time, and delays no other
+// open.
 func TestAuthorization(t *testing.T) {
 	overAllBut(t, func(t *testing.T, start starter) {
 		hang := make(chan struct{})
@@ -358,7 +358,7 @@ func TestAuthorization(t *testing.T) {
 			"echo": kernel.CodePermissionDenied, "own code": kernel.CodeNotFound,
 		} {
 			_, _, err := w.open(method).Accepted(w.ctx)
-			if se := wantCode(t, err, code); se.NotProcessed != w.untouched(code) {
+			if se := wantCode(t, err, code); se.NotProcessed != w.notProcessed(code) {
 				t.Errorf("%s: %+v", method, se)
 			}
 		}
@@ -373,7 +373,7 @@ func TestAuthorization(t *testing.T) {
 			return nil
 		})
 		_, _, err = other.open("hangs").Accepted(w.ctx)
-		if se := wantCode(t, err, kernel.CodeUnavailable); se.NotProcessed != w.untouched(kernel.CodeUnavailable) {
+		if se := wantCode(t, err, kernel.CodeUnavailable); se.NotProcessed != w.notProcessed(kernel.CodeUnavailable) {
 			t.Errorf("%+v", se)
 		}
 		wantOpen(t, "a handler without leave", ran)
@@ -457,9 +457,9 @@ func TestCallsWithoutTheOneReply(t *testing.T) {
 	})
 }
 
-// A call that was refused as not processed is made again, a few times; one that
-// a handler saw is not.
-func TestOnlyRefusedCallsAreMadeAgain(t *testing.T) {
+// A call that was refused as not processed is retried, a few times; one that a handler saw
+// is not.
+func TestOnlyRefusedCallsAreRetried(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		tries := make(chan string, 10)
 		w.srv.HandleOffer("busy", func(_ context.Context, o *kernel.Offer) error {
@@ -475,7 +475,7 @@ func TestOnlyRefusedCallsAreMadeAgain(t *testing.T) {
 		}
 		req.Release()
 	})
-	// Refused by a limit, before any handler: made again until there is room. One
+	// Refused by a limit, before any handler: retried until there is room. One
 	// handler runs on, one open waits for it; there is no room for a third.
 	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}}, nil, func(t *testing.T, w *world) {
 		leave := make(chan struct{})
@@ -487,7 +487,7 @@ func TestOnlyRefusedCallsAreMadeAgain(t *testing.T) {
 		w.srv.Handle("echo", echo)
 		s := w.open("holds")
 		w.wantDone(s)
-		s = w.open("echo") // waits, and is given up
+		s = w.open("echo") // waits, and is canceled
 		w.quiesce()
 		s.Abort(kernel.CodeCancelled, "")
 		w.quiesce()
@@ -534,8 +534,8 @@ func TestServerOpenedStreams(t *testing.T) {
 	})
 }
 
-// A dedicated stream has a connection of its own, which ends with it; the others
-// do not feel its end.
+// A dedicated stream has a connection of its own, which ends with it; its end does not
+// affect the others.
 func TestDedicatedConnections(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		w.srv.Handle("echo", echo)
@@ -901,7 +901,7 @@ func TestManyCallsSideBySide(t *testing.T) {
 	})
 }
 
-// What a caller is told when its context ends has that context's error in it,
+// The error of a call whose context ends wraps that context's error,
 // whichever side finds out first, and its cause.
 func TestCallsSayHowTheirContextEnded(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
@@ -936,7 +936,7 @@ func TestDetailsOfAStatus(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		details := kernel.Metadata{{Key: "retry-after", Value: "7"}}
 		w.srv.Handle("fails", func(ctx context.Context, s *kernel.Stream) error {
-			m, err := s.Receive(ctx) // and no end: where no half has one there would be nobody left to tell
+			m, err := s.Receive(ctx) // without an end: on a protocol without half-close it would end both halves
 			if err != nil {
 				return err
 			}

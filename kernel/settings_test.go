@@ -236,7 +236,7 @@ func TestRaisedMaxStreams(t *testing.T) {
 	})
 }
 
-// Who reads much may measure the path beside each grant of credit. That is no abuse, as
+// A receiver may send a ping beside each grant of credit, to measure the path. That is no abuse, as
 // often as it may be.
 func TestPingsBesideGrants(t *testing.T) {
 	so := &kernel.ServerOptions{Limits: kernel.Limits{StreamWindow: 2000}}
@@ -297,7 +297,7 @@ func TestKeepaliveOfTheProtocol(t *testing.T) {
 				if n := len(w.client.Conns()); n != 1 || w.srv.Stats().Accepted != 1 {
 					t.Errorf("%d connections of %d", n, w.srv.Stats().Accepted)
 				}
-				if s, err := w.client.Open(w.ctx, "echo", nil); err != nil { // and it is not taken for dead
+				if s, err := w.client.Open(w.ctx, "echo", nil); err != nil { // and the connection did not fail
 					t.Error(err)
 				} else {
 					w.send(s, "y")
@@ -311,7 +311,7 @@ func TestKeepaliveOfTheProtocol(t *testing.T) {
 
 // Where streams begin with one window for all, the peer does not know of a limit of
 // ours: a writer must not wait for what it does not know to grant.
-func TestSendLimitThatCannotBeTold(t *testing.T) {
+func TestSendLimitUnknownToThePeer(t *testing.T) {
 	overHTTP2(t, nil, nil, nil, func(w *http2World) {
 		for name, opts := range map[string][2]kernel.StreamOptions{
 			"opener": {{SendLimit: 256}, {}}, "acceptor": {{}, {SendLimit: 256}},

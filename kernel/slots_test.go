@@ -50,7 +50,7 @@ func TestOneSlotAtATime(t *testing.T) {
 	})
 }
 
-// A slot that nobody has taken is withdrawn when others use the credit up, and
+// A slot that was not taken is withdrawn when others use the credit up, and
 // offered again with the next credit.
 func TestAnUntakenSlotIsWithdrawn(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
@@ -87,7 +87,7 @@ func TestATakenSlotIsGood(t *testing.T) {
 }
 
 // Many goroutines wait for slots: each is woken in its turn.
-func TestSlotsGoAround(t *testing.T) {
+func TestEveryWaiterGetsASlot(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		b, a := w.pair(kernel.StreamOptions{Window: 64, InBuffer: kernel.None}, kernel.StreamOptions{})
 		const n = 50
@@ -101,7 +101,7 @@ func TestSlotsGoAround(t *testing.T) {
 				}
 				defer slot.Cancel()
 				if i%5 == 0 {
-					return // it thought better of it
+					return // without a send
 				}
 				if err := slot.Send(sized(32, byte(i))); err != nil {
 					t.Error(err)
@@ -144,7 +144,7 @@ func TestWritableClosesWithTheSendingHalf(t *testing.T) {
 	})
 }
 
-// A slot that is kept holds up nobody but those who wait for slots.
+// A slot that is kept delays only those that wait for slots.
 func TestAKeptSlotHoldsUpNoSender(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		b, a := w.pair(kernel.StreamOptions{Window: 64, InBuffer: kernel.None}, kernel.StreamOptions{})

@@ -140,7 +140,7 @@ func (s *Stream) Out() chan<- Message {
 
 // Writable returns a channel that holds a slot, the right to send one message, while the
 // stream has credit. It is closed when the sending half ends. A select with a default
-// chooses the default only if there is no credit or somebody else has the slot. A slot must
+// chooses the default only if there is no credit or another goroutine has the slot. A slot must
 // be used or cancelled; the next one comes after that.
 func (s *Stream) Writable() <-chan Slot {
 	s.accept()

@@ -27,7 +27,7 @@ func TestIdleIsAnOfferNotATick(t *testing.T) {
 		if quiet := time.Since(<-idle); quiet != 3*time.Second {
 			t.Errorf("silent for %v, want 3s", quiet)
 		}
-		time.Sleep(2 * time.Second) // due again, and nobody is looking
+		time.Sleep(2 * time.Second) // due again, while nothing receives from Idle
 		w.send(a, "ping")
 		w.quiesce()
 		select {
@@ -82,7 +82,7 @@ func TestWithoutIdleTimeoutThereIsNoIdle(t *testing.T) {
 	})
 }
 
-// A peer is one end of a connection that the test itself speaks for.
+// A peer is one end of a connection that the test drives itself.
 type peer struct {
 	t    *testing.T
 	nc   net.Conn
@@ -166,9 +166,9 @@ func dialling(t *testing.T, co kernel.ClientOptions, serve func(net.Conn)) *kern
 	return c
 }
 
-// A peer that answers nothing any more is asked after the interval and given up
-// after the timeout; its streams fail with the cause.
-func TestKeepaliveOnADeadPeer(t *testing.T) {
+// A peer that answers nothing any more is pinged after the interval, and its connection
+// fails after the timeout; its streams fail with the cause.
+func TestKeepaliveFailsAnUnresponsivePeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lim := kernel.Limits{KeepaliveInterval: 8 * time.Second, KeepaliveTimeout: 4 * time.Second}
 		pings := make(chan time.Time, 10)
@@ -205,8 +205,9 @@ func TestKeepaliveOnADeadPeer(t *testing.T) {
 	})
 }
 
-// A peer that answers pings is kept, however silent; a stream waits for ever.
-func TestKeepaliveKeepsALivingPeer(t *testing.T) {
+// A peer that answers pings keeps its connection, however silent it is otherwise; a stream
+// waits for ever.
+func TestKeepaliveKeepsAResponsivePeer(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		time.Sleep(5 * time.Hour)
@@ -240,7 +241,7 @@ func TestAnIdleConnectionIsClosed(t *testing.T) {
 	})
 }
 
-// A client that asks too often is told to calm down.
+// A client that pings too often is closed with ENHANCE_YOUR_CALM.
 func TestTooManyPings(t *testing.T) {
 	for gap, calm := range map[time.Duration]bool{time.Second: true, 11 * time.Second: false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -291,8 +292,8 @@ func serverOnly(t *testing.T, so *kernel.ServerOptions) (*kernel.Server, *kernel
 	return srv, ln
 }
 
-// Whoever connects and does not complete the handshake in time is put out, and
-// nobody else waits for that.
+// A connection that does not complete the handshake in time is closed, and no other waits
+// for that.
 func TestHandshakesHaveATimeLimit(t *testing.T) {
 	for name, say := range map[string]string{"nothing": "", "half the magic": native.Magic[:4], "the magic": native.Magic} {
 		synctest.Test(t, func(t *testing.T) {
@@ -316,7 +317,7 @@ func TestHandshakesHaveATimeLimit(t *testing.T) {
 	}
 }
 
-// A client gives up on a server that says nothing.
+// A client closes a connection whose server does not answer the handshake.
 func TestAClientsHandshakeHasATimeLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := dialling(t, kernel.ClientOptions{Limits: kernel.Limits{Handshake: 2 * time.Second, Authenticate: time.Second}}, func(nc net.Conn) {
@@ -332,7 +333,8 @@ func TestAClientsHandshakeHasATimeLimit(t *testing.T) {
 	})
 }
 
-// A peer that stops reading is given up when a write has waited for WriteStall.
+// The connection of a peer that stops reading fails when a write has waited for
+// WriteStall.
 func TestAPeerThatDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lim := kernel.Limits{WriteStall: 5 * time.Second, InFlight: 4 << 20}
@@ -457,7 +459,7 @@ func TestRedialBacksOff(t *testing.T) {
 		if _, err := c.Conn(t.Context()); !errors.Is(err, broken) || time.Since(start) != 0 {
 			t.Errorf("the first dial after a good connection: %v after %v", err, time.Since(start))
 		}
-		// Who gives up waiting for the next attempt does so at once.
+		// A wait for the next attempt that is canceled ends at once.
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		start = time.Now()

@@ -15,8 +15,8 @@ import (
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
 
-// A TLS connection whose peer takes no farewell ends when its GOAWAY has had its
-// time, and holds up nobody's timers until then: TLS itself would try for 5 s.
+// A TLS connection whose peer does not read close_notify ends at the time limit of its
+// GOAWAY, and delays no other timer until then: TLS itself would try for 5 s.
 func TestTheEndOfTLSWaitsForNoPeer(t *testing.T) {
 	server, client := certificates()
 	server, client = server.Clone(), client.Clone()
@@ -48,7 +48,7 @@ func TestTheEndOfTLSWaitsForNoPeer(t *testing.T) {
 	})
 }
 
-// A muteListener's connections don't get TLS's farewell across.
+// A muteListener's connections block in the write of TLS's close_notify.
 type muteListener struct{ net.Listener }
 
 func (l muteListener) Accept() (net.Conn, error) {

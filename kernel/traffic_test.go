@@ -17,21 +17,21 @@ import (
 
 // Streams of every kind side by side on one connection, begun, used and ended in
 // every way: what is sent arrives whole and in order, nothing waits for ever, every end
-// is told as it should be, and it stays one connection.
+// is reported as it should be, and it stays one connection.
 func TestTrafficOfEveryKind(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		serveTraffic(w)
-		kinds := []func(*traveller) error{
-			(*traveller).call, (*traveller).echo, (*traveller).cutShort, (*traveller).stops, (*traveller).slow,
+		kinds := []func(*worker) error{
+			(*worker).call, (*worker).echo, (*worker).cutShort, (*worker).stops, (*worker).slow,
 		}
-		if w.caps.Status { // else the server is not told
-			kinds = append(kinds, (*traveller).cancelledCall, (*traveller).cancelledStream)
+		if w.caps.Status { // else the end carries no status
+			kinds = append(kinds, (*worker).cancelledCall, (*worker).cancelledStream)
 		}
-		if w.stopsAtEnd() || !w.caps.HalfClose { // else a writer is not told that its reader has left
-			kinds = append(kinds, (*traveller).refusedEarly, (*traveller).leftEarly)
+		if w.stopsAtEnd() || !w.caps.HalfClose { // else a writer does not learn that its reader has ended
+			kinds = append(kinds, (*worker).refusedEarly, (*worker).leftEarly)
 		}
 		if w.caps.MaxGroup > 1 {
-			kinds = append(kinds, (*traveller).group)
+			kinds = append(kinds, (*worker).group)
 		}
 		steps := 40
 		if raceEnabled {
@@ -43,8 +43,8 @@ func TestTrafficOfEveryKind(t *testing.T) {
 				r := rand.New(rand.NewPCG(uint64(n), 1))
 				for i := range steps {
 					k := r.IntN(len(kinds))
-					if err := kinds[k](&traveller{w, r}); err != nil {
-						t.Errorf("traveller %d, step %d, kind %d: %v", n, i, k, err)
+					if err := kinds[k](&worker{w, r}); err != nil {
+						t.Errorf("worker %d, step %d, kind %d: %v", n, i, k, err)
 						return
 					}
 				}
@@ -72,7 +72,7 @@ func serveTraffic(w *world) {
 	w.srv.Handle("source", func(ctx context.Context, s *kernel.Stream) error {
 		r := rand.New(rand.NewPCG(1, 2))
 		for range 50 {
-			if err := sendOrRelease(ctx, s, parcel(r)); err != nil {
+			if err := sendOrRelease(ctx, s, payload(r)); err != nil {
 				return err
 			}
 		}
@@ -104,8 +104,8 @@ func serveTraffic(w *world) {
 	})
 }
 
-// parcel is a message of a random size with its sum in front.
-func parcel(r *rand.Rand) kernel.Message {
+// payload is a message of a random size with its sum in front.
+func payload(r *rand.Rand) kernel.Message {
 	n := r.IntN(100)
 	switch r.IntN(10) {
 	case 0:
@@ -131,18 +131,18 @@ func sendOrRelease(ctx context.Context, s *kernel.Stream, m kernel.Message) erro
 	return err
 }
 
-// A traveller does one thing after the other.
-type traveller struct {
+// A worker runs one operation after the other.
+type worker struct {
 	w *world
 	r *rand.Rand
 }
 
-func (v *traveller) open(method string) (*kernel.Stream, error) {
+func (v *worker) open(method string) (*kernel.Stream, error) {
 	return v.w.client.Open(v.w.ctx, method, nil)
 }
 
-func (v *traveller) call() error {
-	m := parcel(v.r)
+func (v *worker) call() error {
+	m := payload(v.r)
 	reply, err := v.w.client.Call(v.w.ctx, "echo", m, nil)
 	if err != nil {
 		m.Release()
@@ -155,10 +155,10 @@ func (v *traveller) call() error {
 	return nil
 }
 
-func (v *traveller) cancelledCall() error {
+func (v *worker) cancelledCall() error {
 	ctx, cancel := context.WithTimeout(v.w.ctx, time.Duration(v.r.IntN(2000))*time.Microsecond)
 	defer cancel()
-	m := parcel(v.r)
+	m := payload(v.r)
 	defer m.Release()
 	if _, err := v.w.client.Call(ctx, "stuck", m, nil); !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("cancelled, and told %w", err)
@@ -166,7 +166,7 @@ func (v *traveller) cancelledCall() error {
 	return nil
 }
 
-func (v *traveller) echo() error {
+func (v *worker) echo() error {
 	s, err := v.open("echo")
 	if err != nil {
 		return err
@@ -174,26 +174,26 @@ func (v *traveller) echo() error {
 	return v.exchange(s, 1+v.r.IntN(20))
 }
 
-func (v *traveller) group() error {
+func (v *worker) group() error {
 	ss, err := v.w.client.OpenN(v.w.ctx, "group", nil, make([]kernel.StreamOptions, 3)...)
 	if err != nil {
 		return err
 	}
 	errs := make(chan error)
 	for i, s := range ss {
-		mine := &traveller{v.w, rand.New(rand.NewPCG(v.r.Uint64(), uint64(i)))}
+		mine := &worker{v.w, rand.New(rand.NewPCG(v.r.Uint64(), uint64(i)))}
 		go func() { errs <- mine.exchange(s, 5) }()
 	}
 	return errors.Join(<-errs, <-errs, <-errs)
 }
 
 // exchange sends n messages in one of three ways, and has them back.
-func (v *traveller) exchange(s *kernel.Stream, n int) error {
+func (v *worker) exchange(s *kernel.Stream, n int) error {
 	sent := make(chan error, 1)
 	way, r := v.r.IntN(3), rand.New(rand.NewPCG(v.r.Uint64(), 3))
 	go func() {
 		for range n {
-			if err := v.sendBy(s, way, parcel(r)); err != nil {
+			if err := v.sendBy(s, way, payload(r)); err != nil {
 				sent <- err
 				return
 			}
@@ -216,7 +216,7 @@ func (v *traveller) exchange(s *kernel.Stream, n int) error {
 	return s.Close(v.w.ctx)
 }
 
-func (v *traveller) sendBy(s *kernel.Stream, way int, m kernel.Message) error {
+func (v *worker) sendBy(s *kernel.Stream, way int, m kernel.Message) error {
 	switch way {
 	case 0:
 		select {
@@ -236,15 +236,15 @@ func (v *traveller) sendBy(s *kernel.Stream, way int, m kernel.Message) error {
 }
 
 // upload sends until the peer wants no more.
-func (v *traveller) upload(s *kernel.Stream) error {
+func (v *worker) upload(s *kernel.Stream) error {
 	for {
-		if err := sendOrRelease(v.w.ctx, s, parcel(v.r)); err != nil {
+		if err := sendOrRelease(v.w.ctx, s, payload(v.r)); err != nil {
 			return err
 		}
 	}
 }
 
-func (v *traveller) refusedEarly() error {
+func (v *worker) refusedEarly() error {
 	s, err := v.open("early")
 	if err != nil {
 		return err
@@ -258,7 +258,7 @@ func (v *traveller) refusedEarly() error {
 	return nil
 }
 
-func (v *traveller) leftEarly() error {
+func (v *worker) leftEarly() error {
 	s, err := v.open("gone")
 	if err != nil {
 		return err
@@ -269,7 +269,7 @@ func (v *traveller) leftEarly() error {
 	return s.Close(v.w.ctx)
 }
 
-func (v *traveller) cutShort() error {
+func (v *worker) cutShort() error {
 	s, err := v.take("source")
 	if err == nil {
 		s.Abort(kernel.CodeCancelled, "enough")
@@ -278,7 +278,7 @@ func (v *traveller) cutShort() error {
 	return err
 }
 
-func (v *traveller) stops() error {
+func (v *worker) stops() error {
 	s, err := v.take("source")
 	if err != nil {
 		return err
@@ -288,7 +288,7 @@ func (v *traveller) stops() error {
 }
 
 // take opens a stream and reads some of what comes, or all.
-func (v *traveller) take(method string) (*kernel.Stream, error) {
+func (v *worker) take(method string) (*kernel.Stream, error) {
 	s, err := v.open(method)
 	if err != nil {
 		return nil, err
@@ -309,20 +309,20 @@ func (v *traveller) take(method string) (*kernel.Stream, error) {
 	return s, nil
 }
 
-func (v *traveller) slow() error {
+func (v *worker) slow() error {
 	s, err := v.open("slow")
 	if err != nil {
 		return err
 	}
 	for range 30 {
-		if err := sendOrRelease(v.w.ctx, s, parcel(v.r)); err != nil {
+		if err := sendOrRelease(v.w.ctx, s, payload(v.r)); err != nil {
 			return err
 		}
 	}
 	return s.Close(v.w.ctx)
 }
 
-func (v *traveller) cancelledStream() error {
+func (v *worker) cancelledStream() error {
 	ctx, cancel := context.WithCancel(v.w.ctx)
 	defer cancel()
 	s, err := v.w.client.Open(ctx, "echo", nil)

@@ -71,18 +71,18 @@
 /* CANCEL  the application stops reading at any moment
    ABORT   the sender gives up in the middle of a message
    REPLAY  one old grant is repeated
-   A party that may give up frees whoever waits for it, so deadlocks are looked
-   for without these.
+   A side that may give up ends the other's wait and so hides deadlocks: liveness is
+   checked without CANCEL and ABORT.
 
    Each of the following breaks one rule:
-   TIED           connection credit rides on the streams' counters
+   TIED           connection credit returns with the streams' counters
    LOSE_LATE      what arrives after the application gave up is not returned
    LOSE_MAILBOX   nor is what it had not taken
    LOSE_PARTIAL   nor is a half-assembled message
    TWICE_PARTIAL  which is returned again although it had been lent for
-   DEAF           a sender that waits for credit does not hear that it was stopped
-   HASTY          the close is told before the last message is taken
-   AGAIN          it is told for our own end and for the peer's */
+   IGNORE_STOP    a sender that waits for credit does not see the peer's STOP
+   EARLY_CLOSE    the close is reported before the last message is taken
+   CLOSE_TWICE    it is reported for our own end and for the peer's */
 
 #define C 2
 
@@ -136,7 +136,7 @@ proctype sender(byte s) {
 		fi }
 		do
 		:: atomic { left == 0 -> break }
-#ifndef DEAF
+#ifndef IGNORE_STOP
 		:: atomic { stopped[s] -> goto fin }
 #endif
 #ifdef ABORT
@@ -216,7 +216,7 @@ inline returnTo(c, n, threshold) {
 	fi
 }
 
-/* n units of stream s are in nobody's way any more. */
+/* The credit of n units of stream s returns. */
 inline giveBack(s, n) {
 #ifdef TIED
 	owed[s] = owed[s] + n;
@@ -323,7 +323,7 @@ end:	do
 #if FLUSH == EOS
 		if :: ended[0] && ended[1] -> flush() :: else fi;
 #endif
-#ifdef AGAIN
+#ifdef CLOSE_TWICE
 		if :: dropping[s] -> tell(s) :: else fi;
 #endif
 		if :: closed[s] -> leave(s) :: else fi;
@@ -372,7 +372,7 @@ proctype application(byte s) {
 	bit early;
 	do
 	:: atomic { nempty(mail[s]) -> take(s) }
-#ifdef HASTY
+#ifdef EARLY_CLOSE
 	:: atomic { ended[s] && !closed[s] -> tell(s); leave(s) }
 #else
 	:: atomic { ended[s] && !closed[s] && empty(mail[s]) -> tell(s); leave(s) }

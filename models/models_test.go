@@ -58,9 +58,9 @@ var variants = []struct {
 	{"untaken messages not returned", "-DCANCEL -DLOSE_MAILBOX", violated, "(limit[2]-sent[2])==4"},
 	{"half a message not returned", "-DABORT -DLOSE_PARTIAL", violated, "(limit[2]-sent[2])==4"},
 	{"half a message returned twice", "-DCANCEL -DTWICE_PARTIAL", violated, "(limit[2]-sent[2])<="},
-	{"stop not heard while waiting", "-DCANCEL -DDEAF -DN=1", deadlock, ""},
-	{"close told before the last message", "-DHASTY", violated, "!(closed[s])"},
-	{"close told twice", "-DCANCEL -DAGAIN", violated, "!(closed[s])"},
+	{"STOP not seen while waiting", "-DCANCEL -DIGNORE_STOP -DN=1", deadlock, ""},
+	{"close reported before the last message", "-DEARLY_CLOSE", violated, "!(closed[s])"},
+	{"close reported twice", "-DCANCEL -DCLOSE_TWICE", violated, "!(closed[s])"},
 }
 
 func TestCreditRules(t *testing.T) {

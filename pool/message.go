@@ -130,7 +130,7 @@ func (s *span) cost() int { return int(s.price &^ packedBit) }
 const packedBit = 1 << 31
 
 // MarkPacked notes that m's bytes are compressed, as its stream has agreed on. It keeps
-// them so until somebody takes it: what waits should take no more memory than the wire.
+// them so until the message is taken: what waits should take no more memory than the wire.
 func MarkPacked(m Message) {
 	if m.s != nil {
 		m.s.price |= packedBit
@@ -183,7 +183,7 @@ func (m Message) Release() {
 }
 
 // Forget gives the handle up and leaves the memory to the garbage collector,
-// for when somebody may still be reading it.
+// for when another goroutine may still be reading it.
 func (m Message) Forget() {
 	if m.s != nil && atomic.CompareAndSwapUint32(&m.s.live, 1, 0) {
 		forgotten()

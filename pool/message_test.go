@@ -157,16 +157,16 @@ func TestStaleBytesAreVisibleInCheckedBuilds(t *testing.T) {
 		t.Skip("this build does not look for it: use -race or -tags invariants")
 	}
 	var a Arena
-	m, neighbour := a.Copy([]byte("stale")), a.Copy([]byte("fresh"))
+	m, other := a.Copy([]byte("stale")), a.Copy([]byte("fresh"))
 	p := m.Bytes()
 	m.Release()
 	if string(p) == "stale" {
 		t.Error("released bytes look as if they were still there")
 	}
-	if string(neighbour.Bytes()) != "fresh" {
-		t.Errorf("a neighbour's bytes became %q", neighbour.Bytes())
+	if string(other.Bytes()) != "fresh" {
+		t.Errorf("the other message's bytes became %q", other.Bytes())
 	}
-	neighbour.Release()
+	other.Release()
 
 	s := Copy([]byte("shared"))
 	h := s.Share()

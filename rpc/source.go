@@ -21,7 +21,7 @@ type Source[T any] struct {
 	stream *kernel.Stream
 	m      *codec.Marshaler[T]
 	of     handledStream // of a request: for MakeSink and Go; nil for others
-	halved bool          // the other half is somebody's already
+	halved bool          // the other half is in use already
 
 	n   atomic.Uint64         // messages taken
 	end atomic.Pointer[error] // how it ended

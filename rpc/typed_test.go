@@ -391,7 +391,7 @@ func TestASourcesEndIsOneForEver(t *testing.T) {
 }
 
 // Not even a context whose cause is io.EOF looks like a stream's end.
-func TestAWaitThatIsGivenUpIsNoEnd(t *testing.T) {
+func TestACanceledWaitIsNotAnEnd(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		a, src := points(t, w)
 		ctx, cancel := context.WithCancelCause(w.Ctx)

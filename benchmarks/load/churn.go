@@ -8,8 +8,7 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 )
 
-// cycle opens a stream, gets one echo and closes it. due is when it should
-// have begun.
+// cycle opens a stream, gets one echo and closes it. due is when that was due to begin.
 func (l *lane) cycle(due int64) error {
 	start := l.r.now()
 	s, err := l.link.open(l.r.ctx, l.link.current(), l.mode)

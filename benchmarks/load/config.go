@@ -23,7 +23,7 @@ const (
 	OneWay Workload = "oneway"
 	// Idle opens streams and leaves them alone.
 	Idle Workload = "idle"
-	// Churn opens a stream, gets one echo, closes it, and again.
+	// Churn opens a stream, gets one echo, closes it, and repeats that.
 	Churn Workload = "churn"
 )
 
@@ -46,7 +46,7 @@ type Config struct {
 	Duration time.Duration `help:"how long to measure" group:"Time"`
 	Warmup   time.Duration `help:"how long to run before that" group:"Time"`
 	Interval time.Duration `help:"one row of the time series" group:"Time"`
-	Drain    time.Duration `help:"how long to wait for what is under way at the end" group:"Time"`
+	Drain    time.Duration `help:"how long to wait at the end for messages in flight" group:"Time"`
 	OpenRate Rate          `help:"streams opened a second before the run; 0: as fast as they open" group:"Time"`
 
 	Sample      int           `help:"measure the latency of every n-th message (a power of two), 0: of none; with --rate, --stage or --find-knee of every one unless set" group:"Measuring"`
@@ -131,7 +131,7 @@ func (c *Config) stages() []pace.Stage {
 	return append([]pace.Stage{{For: c.Warmup, From: first, To: first}}, st...)
 }
 
-// PeerOptions returns what either side must be set up for.
+// PeerOptions returns the options that either side needs.
 func (c *Config) PeerOptions() peer.Options {
 	longest := max(c.Size.Max(), c.BulkSize.Max())
 	return peer.Options{
@@ -151,9 +151,8 @@ func (c *Config) longest() int {
 	return c.Size.Max()
 }
 
-// oneGoroutine is how many bytes a stream may have under way if its sender and
-// its receiver are one goroutine. What the peer holds unread must never keep
-// that goroutine in Send, for then nobody would receive.
+// oneGoroutine is how many bytes a stream may have in flight if its sender and its
+// receiver are one goroutine. If that blocked in Send, nothing would be received.
 const oneGoroutine = 48 << 10
 
 // duplex reports whether a stream's sender and receiver are two goroutines.
@@ -171,7 +170,7 @@ func (c *Config) duplex() bool {
 	return c.Open() || limit*c.Size.Max() > oneGoroutine
 }
 
-// CheckPeer returns what c asks for that can't be had with p.
+// CheckPeer returns an error if c needs something that p can't do.
 func (c *Config) CheckPeer(p peer.Peer) error {
 	n, ok := p.(interface{ Network() string })
 	if ok && n.Network() != "tcp" && c.needsRelay() {
@@ -180,7 +179,7 @@ func (c *Config) CheckPeer(p peer.Peer) error {
 	return nil
 }
 
-// Check returns what is wrong with c, in the words of the command line.
+// Check returns what is wrong with c, with the names of the command line's flags.
 func (c *Config) Check() error {
 	var errs []error
 	bad := func(wrong bool, format string, args ...any) {

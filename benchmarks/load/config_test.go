@@ -65,7 +65,7 @@ func TestParseFaults(t *testing.T) {
 	}
 }
 
-func TestPresetsAreSound(t *testing.T) {
+func TestPresetsAreValid(t *testing.T) {
 	for _, p := range Presets() {
 		if err := p.Config.Check(); err != nil {
 			t.Errorf("%s: %v", p.Name, err)
@@ -115,7 +115,7 @@ func TestQueue(t *testing.T) {
 		}
 	}
 	batch := q.take()
-	if len(batch) != 5 || batch[4].due() != 4 || batch[0].why() != 0 || batch[3].why() != mailbox || batch[3].because(credit).why() != mailbox || batch[0].because(credit).why() != credit {
+	if len(batch) != 5 || batch[4].due() != 4 || batch[0].why() != 0 || batch[3].why() != mailbox || batch[3].withReason(credit).why() != mailbox || batch[0].withReason(credit).why() != credit {
 		t.Errorf("took %v", batch)
 	}
 	for i := range int64(backlog) {

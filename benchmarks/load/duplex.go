@@ -8,8 +8,8 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 )
 
-// duplex sends from a goroutine of its own, so that the two directions can't
-// wait for each other.
+// duplex sends from a goroutine of its own, so that neither direction waits for the
+// other.
 func (l *lane) duplex() error {
 	limit := l.r.cfg.Outstanding
 	if l.q != nil {
@@ -19,17 +19,17 @@ func (l *lane) duplex() error {
 	for range limit {
 		l.tokens <- struct{}{}
 	}
-	dead := make(chan struct{}) // receiver -> sender: the stream failed
+	failed := make(chan struct{}) // receiver -> sender: the stream failed
 	var sendErr error
 	var sender sync.WaitGroup
 	sender.Go(func() {
-		if sendErr = l.sendAll(dead); sendErr != nil {
+		if sendErr = l.sendAll(failed); sendErr != nil {
 			peer.Break(l.s) // so that the receiver learns of it
 		}
 	})
 	err := l.receiveAll()
 	if err != nil {
-		close(dead)
+		close(failed)
 		peer.Break(l.s) // so that a sender inside Send learns of it
 	}
 	sender.Wait()
@@ -49,18 +49,18 @@ func (l *lane) receiveAll() error {
 		l.pubBytes.Store(l.bytes)
 		select {
 		case l.tokens <- struct{}{}:
-		default: // a message that came twice: nobody waits for this token
+		default: // a duplicated message: all tokens are there
 		}
 	}
 }
 
 // sendAll sends what the model asks for until the run stops, then ends our
 // half.
-func (l *lane) sendAll(dead <-chan struct{}) (err error) {
+func (l *lane) sendAll(failed <-chan struct{}) (err error) {
 	if l.q == nil {
-		err = l.sendClosed(dead)
+		err = l.sendClosed(failed)
 	} else {
-		err = l.sendOpen(dead)
+		err = l.sendOpen(failed)
 	}
 	if err != nil {
 		return err
@@ -68,9 +68,9 @@ func (l *lane) sendAll(dead <-chan struct{}) (err error) {
 	return errors.Join(l.s.Flush(), l.s.CloseSend())
 }
 
-func (l *lane) sendClosed(dead <-chan struct{}) error {
+func (l *lane) sendClosed(failed <-chan struct{}) error {
 	for !l.r.stop.Load() {
-		if ok, err := l.token(dead); !ok || err != nil {
+		if ok, err := l.token(failed); !ok || err != nil {
 			return err
 		}
 		if err := l.ping(0); err != nil {
@@ -81,14 +81,14 @@ func (l *lane) sendClosed(dead <-chan struct{}) error {
 	return nil
 }
 
-func (l *lane) sendOpen(dead <-chan struct{}) error {
+func (l *lane) sendOpen(failed <-chan struct{}) error {
 	for batch := l.q.take(); len(batch) > 0; batch = l.q.take() {
 		for i, it := range batch {
 			if l.r.stop.Load() {
 				l.r.drop(l, batch[i:])
 				break
 			}
-			if err := l.pingDue(it, dead); err != nil {
+			if err := l.pingDue(it, failed); err != nil {
 				l.r.drop(l, batch[i+1:])
 				return err
 			}
@@ -101,18 +101,18 @@ func (l *lane) sendOpen(dead <-chan struct{}) error {
 	return nil
 }
 
-func (l *lane) pingDue(it item, dead <-chan struct{}) error {
+func (l *lane) pingDue(it item, failed <-chan struct{}) error {
 	select {
 	case <-l.tokens:
 	default:
 		l.state.Store(-int64(inFlight))
-		ok, err := l.token(dead)
+		ok, err := l.token(failed)
 		l.state.Store(0)
 		if !ok || err != nil {
 			l.r.drop(l, []item{it})
 			return err
 		}
-		it = it.because(inFlight)
+		it = it.withReason(inFlight)
 	}
 	l.stampTimes(it.due())
 	return l.sendDue(l.next(), it, l.r.now())
@@ -120,7 +120,7 @@ func (l *lane) pingDue(it item, dead <-chan struct{}) error {
 
 // token waits for the right to send one more; ok is false if the run stops
 // first.
-func (l *lane) token(dead <-chan struct{}) (ok bool, err error) {
+func (l *lane) token(failed <-chan struct{}) (ok bool, err error) {
 	select {
 	case <-l.tokens:
 		return true, nil
@@ -134,9 +134,9 @@ func (l *lane) token(dead <-chan struct{}) (ok bool, err error) {
 		return true, nil
 	case <-l.r.stopped:
 		return false, nil
-	case <-dead:
-		return false, errDead
+	case <-failed:
+		return false, errReceiveFailed
 	}
 }
 
-var errDead = errors.New("the receiving side of the stream failed")
+var errReceiveFailed = errors.New("the receiving side of the stream failed")

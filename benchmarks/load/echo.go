@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// echo keeps Outstanding echoes under way, with one goroutine: what is kept
-// back goes out when Recv would wait.
+// echo keeps Outstanding echoes in flight, with one goroutine: what Send keeps back is
+// flushed when Recv would wait.
 func (l *lane) echo() error {
 	outstanding := uint64(l.r.cfg.Outstanding)
 	for range outstanding {
@@ -57,7 +57,7 @@ func (l *lane) pong() error {
 func (l *lane) receive(p []byte) {
 	if l.r.faulty {
 		l.r.stalled()
-		l.madeGood()
+		l.noteRecovery()
 	}
 	l.got++
 	l.bytes += uint64(len(p))
@@ -92,7 +92,7 @@ func (l *lane) finishEcho(err error) error {
 	}
 }
 
-// roundTrip is one due echo, with nothing else under way.
+// roundTrip is one due echo, with nothing else in flight.
 func (l *lane) roundTrip(due int64) error {
 	if err := l.ping(due); err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A Fault is something to go wrong on purpose during a run.
+// A Fault is a fault to inject during a run.
 type Fault struct {
 	At    time.Duration // in the measured window
 	Kind  FaultKind
@@ -16,7 +16,7 @@ type Fault struct {
 	Delay time.Duration // each way, for DelayAll
 }
 
-// A FaultKind says what goes wrong.
+// A FaultKind is a kind of fault.
 type FaultKind string
 
 const (

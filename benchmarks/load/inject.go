@@ -12,8 +12,8 @@ import (
 // fault is one injected fault. All but what is fixed is guarded by run.mu.
 type fault struct {
 	plan   Fault
-	at     int64 // when it struck, as run.now tells it
-	until  int64 // when it was over; far off as long as it is not
+	at     int64 // when it began, by run.now
+	until  int64 // when it ended; math.MaxInt64 until then
 	report report.Fault
 }
 
@@ -82,7 +82,7 @@ func (r *run) openGate() {
 	}
 }
 
-// stalled holds a reader while readers are to stall.
+// stalled blocks a reader while a stall-readers fault lasts.
 func (r *run) stalled() {
 	if !r.gated.Load() {
 		return
@@ -95,12 +95,12 @@ func (r *run) stalled() {
 	}
 }
 
-// culprit returns the fault to blame for the lane's broken stream: the one that
-// it has not got over yet; else the latest that kills, for a stream may notice
-// late; else the latest of any kind, for a library may give up on a peer that
-// is slow. A stream that was opened after a fault did not break by it, and what
-// we break ourselves at the end of the drain is no fault's doing.
-func (l *lane) culprit() (culprit *fault) {
+// causingFault returns the fault that explains why the lane's stream broke: the one that
+// it has not recovered from yet; else the latest that kills, since a stream may notice
+// late; else the latest of any kind, since a library may give up on a slow peer. A fault
+// does not explain the break of a stream that was opened after it, nor of one that the
+// run breaks at the end of the drain.
+func (l *lane) causingFault() (cause *fault) {
 	if l.r.cut.Load() {
 		return nil
 	}
@@ -111,11 +111,11 @@ func (l *lane) culprit() (culprit *fault) {
 	defer l.r.mu.Unlock()
 	for _, f := range l.r.faults {
 		kills := f.plan.Kind == KillConns
-		if l.opened <= f.until && (kills || culprit == nil || culprit.plan.Kind != KillConns) {
-			culprit = f
+		if l.opened <= f.until && (kills || cause == nil || cause.plan.Kind != KillConns) {
+			cause = f
 		}
 	}
-	return culprit
+	return cause
 }
 
 // faultsEnd returns when the last of the faults so far was over.
@@ -128,8 +128,8 @@ func (r *run) faultsEnd() (end int64) {
 	return end
 }
 
-// blame charges the end of the lane's stream, and what is missing on it, to f.
-func (l *lane) blame(f *fault, missing uint64) {
+// charge counts the end of the lane's stream, and its missing messages, with f.
+func (l *lane) charge(f *fault, missing uint64) {
 	l.r.mu.Lock()
 	defer l.r.mu.Unlock()
 	if l.broken == nil {
@@ -143,40 +143,40 @@ func (l *lane) blame(f *fault, missing uint64) {
 	}
 }
 
-// madeGood notes that messages flow again on a lane that a fault broke, once
-// that has shown.
-func (l *lane) madeGood() {
+// noteRecovery is called when the lane receives or sends: a lane that a fault broke has
+// recovered when its new stream has shown that it works.
+func (l *lane) noteRecovery() {
 	switch {
 	case l.broken == nil:
 	case l.mode != peer.Discard:
-		l.mended(l.r.now())
-	case !l.young():
-		l.mended(l.opened)
+		l.recovered(l.r.now())
+	case !l.unproven():
+		l.recovered(l.opened)
 	}
 }
 
-// mended notes that messages have flowed again since then.
-func (l *lane) mended(since int64) {
+// recovered notes that messages have flowed again since then.
+func (l *lane) recovered(since int64) {
 	if l.broken == nil {
 		return
 	}
 	l.r.mu.Lock()
 	defer l.r.mu.Unlock()
 	f := &l.broken.report
-	f.Back++
+	f.Recovered++
 	f.Recovery = max(f.Recovery, float64(since-l.broken.at)/1e9)
 	l.broken = nil
 }
 
-// faultReports returns what became of the faults. How long one that lasted was
-// felt afterwards is read off the series: until an interval is as good again
-// as those before the fault.
+// faultReports returns the reports of the faults. The recovery from a fault with a
+// duration is taken from the series: until an interval is as good as those before the
+// fault.
 func (r *run) faultReports(series []report.Interval) (out []report.Fault) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range r.faults {
 		switch {
-		case f.report.Back < f.report.Broken:
+		case f.report.Recovered < f.report.Broken:
 			f.report.Recovery = -1
 		case f.plan.Kind != KillConns:
 			f.report.Recovery = recovery(series, f.plan.At.Seconds(), (f.plan.At + f.plan.For).Seconds())

@@ -9,8 +9,8 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 )
 
-// A TrySender is a peer.Stream that can say why a message can't go now. In the
-// open model the harness asks it first and then waits in Send.
+// A TrySender is a peer.Stream that can say why a message can't be sent now. In the open
+// model the harness calls TrySend first, and then waits in Send.
 type TrySender interface {
 	// TrySend sends p, from Buf, if it can do so without waiting, and
 	// otherwise returns what it would wait for: "credit", "mailbox" or
@@ -18,9 +18,8 @@ type TrySender interface {
 	TrySend(p []byte) (wait string, err error)
 }
 
-// A lane is the life of one stream, or of one place for a stream where they
-// come and go. Its fields belong to the goroutine that runs it, save those
-// marked otherwise.
+// A lane runs one stream, or one after the other where streams are short or break. Its
+// fields belong to the goroutine that runs it, except as noted.
 type lane struct {
 	r    *run
 	link *link
@@ -48,25 +47,25 @@ type lane struct {
 
 	// Published for the sampler, now and then.
 	pubSent, pubGot, pubBytes atomic.Uint64
-	// What the sender is at: idle (0), in Send since that time (> 0), or
-	// waiting for a reason (< 0). For the pacer.
+	// What the sender does, for the pacer: nothing (0), Send since that time (> 0),
+	// or waiting, with the reason (< 0).
 	state atomic.Int64
 
-	// The stream's standing between faults.
-	conn     peer.Conn          // that it was opened on
-	opened   int64              // when, as run.now tells it
+	// For recovery from faults.
+	conn     peer.Conn          // that the stream was opened on
+	opened   int64              // when, by run.now
 	reopened bool               // it is not the lane's first
 	cancel   context.CancelFunc // ends it, if it was reopened
-	broken   *fault             // what ended the stream before it; nil once that is made good
-	brokeAt  int64              // when that stream ended
+	broken   *fault             // what broke the stream before it; nil once the lane has recovered
+	brokeAt  int64              // when that stream broke
 
 	current atomic.Pointer[peer.Stream]
-	ended   atomic.Bool // nothing more to wait for
-	_       [64]byte    // lanes are polled by the sampler: no shared cache lines
+	ended   atomic.Bool // run has returned
+	_       [64]byte    // no cache line shared with another lane: the sampler polls them
 }
 
-// A stamp says when a message was due and sent. It is atomic because not every
-// library's way from sender to receiver orders memory.
+// A stamp says when a message was due and sent. It is atomic because not every library
+// synchronizes sender and receiver.
 type stamp struct{ due, sent atomic.Int64 }
 
 // A reason is why a message was deferred.
@@ -94,8 +93,8 @@ func reasonOf(wait string) reason {
 	return blocked
 }
 
-// patience is how long Send may take before a message counts as deferred by it.
-const patience = 100 * time.Microsecond
+// blockedAfter is how long Send may take before a message counts as deferred by it.
+const blockedAfter = 100 * time.Microsecond
 
 // open opens the lane's first or next stream.
 func (l *lane) open(ctx context.Context, c peer.Conn) error {
@@ -103,12 +102,12 @@ func (l *lane) open(ctx context.Context, c peer.Conn) error {
 	if err != nil {
 		return err
 	}
-	l.adopt(s)
+	l.setStream(s)
 	l.conn, l.opened = c, l.r.now()
-	return s.Flush() // what opens the stream may have been kept back
+	return s.Flush() // the library may have buffered what opens the stream
 }
 
-func (l *lane) adopt(s peer.Stream) {
+func (l *lane) setStream(s peer.Stream) {
 	l.s, l.id = s, l.r.ids.Add(1)
 	l.try, _ = s.(TrySender)
 	l.check = peer.NewChecker(l.id)
@@ -127,7 +126,7 @@ func (l *lane) run() {
 		err := l.work()
 		l.publish()
 		if err == nil {
-			l.settle()
+			l.takeChecks()
 			return
 		}
 		if !l.recover(err) {
@@ -142,7 +141,7 @@ func (l *lane) closeStream() {
 	}
 }
 
-// dropRest accounts for what is due still when the lane ends.
+// dropRest accounts for messages still due when the lane ends.
 func (l *lane) dropRest() {
 	batch, _ := l.q.tryTake()
 	l.r.drop(l, batch)
@@ -156,9 +155,9 @@ func (l *lane) work() error {
 	case c.Workload == Churn:
 		return l.repeat(l.cycle)
 	case l.bulk, c.Workload == OneWay && !c.Open():
-		return l.pour()
+		return l.oneWayClosed()
 	case c.Workload == OneWay:
-		return l.drip()
+		return l.oneWayOpen()
 	case c.duplex():
 		return l.duplex()
 	case c.Open():
@@ -195,7 +194,7 @@ func (l *lane) sendDue(p []byte, it item, now int64) error {
 			l.r.deferredBy(it)
 			return err
 		}
-		l.r.deferredBy(it.because(reasonOf(wait)))
+		l.r.deferredBy(it.withReason(reasonOf(wait)))
 		l.state.Store(-int64(reasonOf(wait)))
 		defer l.state.Store(0)
 		return l.s.Send(p)
@@ -203,22 +202,22 @@ func (l *lane) sendDue(p []byte, it item, now int64) error {
 	l.state.Store(max(now, 1))
 	err := l.s.Send(p)
 	l.state.Store(0)
-	if l.r.now()-now > int64(patience) {
-		it = it.because(blocked)
+	if l.r.now()-now > int64(blockedAfter) {
+		it = it.withReason(blocked)
 	}
 	l.r.deferredBy(it)
 	return err
 }
 
-// flush sends what the library kept back, under the pacer's eyes.
+// flush sends what the library has buffered. Its time counts as that of Send.
 func (l *lane) flush() error {
 	l.state.Store(max(l.r.now(), 1))
 	defer l.state.Store(0)
 	return l.s.Flush()
 }
 
-// checksOf turns a receiver's findings into the report's. What never came
-// intact is lost, unless it came damaged: that counts once.
+// checksOf turns a receiver's summary into the report's counters. A message that did not
+// come intact is lost, unless it came damaged: then it is corrupted only.
 func checksOf(s peer.Summary, sent uint64) report.Checks {
 	c := report.Checks{
 		Messages: sent, Duplicated: s.Duplicated, Reordered: s.Reordered, Corrupted: s.Corrupt + s.Misrouted,
@@ -230,7 +229,7 @@ func checksOf(s peer.Summary, sent uint64) report.Checks {
 	return c
 }
 
-// repeat does f until the run stops.
+// repeat calls f until the run stops.
 func (l *lane) repeat(f func(due int64) error) error {
 	for !l.r.stop.Load() {
 		if err := f(0); err != nil {
@@ -241,7 +240,7 @@ func (l *lane) repeat(f func(due int64) error) error {
 	return nil
 }
 
-// serveQueue does f for all that is due, one at a time.
+// serveQueue calls f for every due message, one at a time.
 func (l *lane) serveQueue(f func(due int64) error) error {
 	for batch := l.q.take(); len(batch) > 0; batch = l.q.take() {
 		for i, it := range batch {
@@ -249,8 +248,8 @@ func (l *lane) serveQueue(f func(due int64) error) error {
 				l.r.drop(l, batch[i:])
 				return nil
 			}
-			if i > 0 { // the one before it was still under way when it was due
-				it = it.because(inFlight)
+			if i > 0 { // the one before it was still in flight when it was due
+				it = it.withReason(inFlight)
 			}
 			l.r.deferredBy(it)
 			l.state.Store(-int64(inFlight))

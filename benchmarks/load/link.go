@@ -10,7 +10,7 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 )
 
-// A link is one connection, which faults may break and lanes mend.
+// A link is a connection that is replaced when a fault has broken it.
 type link struct {
 	r     *run
 	index int
@@ -20,7 +20,7 @@ type link struct {
 	conn peer.Conn
 	done bool
 
-	mending sync.Mutex // held while dialing again: one lane does that for all
+	reconnecting sync.Mutex // held while a lane dials again, for all of the link
 }
 
 func (k *link) dial(ctx context.Context) error {
@@ -31,7 +31,7 @@ func (k *link) dial(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.done {
-		_ = c.Close() // nobody wants it any more
+		_ = c.Close() // the run is over
 		return errors.New("the run is over")
 	}
 	k.conn = c
@@ -51,7 +51,7 @@ func (k *link) open(ctx context.Context, c peer.Conn, m peer.Mode) (peer.Stream,
 
 // reopen opens l's next stream, on a new connection if there is none.
 func (k *link) reopen(l *lane) error {
-	c, err := k.mend()
+	c, err := k.reconnect()
 	if err != nil {
 		return err
 	}
@@ -72,10 +72,10 @@ func (k *link) reopen(l *lane) error {
 	return nil
 }
 
-// mend returns the connection, a new one if there is none.
-func (k *link) mend() (peer.Conn, error) {
-	k.mending.Lock()
-	defer k.mending.Unlock()
+// reconnect returns the connection, a new one if there is none.
+func (k *link) reconnect() (peer.Conn, error) {
+	k.reconnecting.Lock()
+	defer k.reconnecting.Unlock()
 	if c := k.current(); c != nil {
 		return c, nil
 	}
@@ -93,7 +93,7 @@ func (k *link) current() peer.Conn {
 	return k.conn
 }
 
-// drop gives up the connection c if it is still the link's.
+// drop closes the connection c if it is still the link's.
 func (k *link) drop(c peer.Conn) {
 	k.mu.Lock()
 	mine := c != nil && k.conn == c

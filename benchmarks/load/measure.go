@@ -90,7 +90,7 @@ func (m *measurement) drain(hs ...*hist.H) {
 	m.r.lateness.Drain(hs[2])
 }
 
-// begin opens the window: what was before is warm-up.
+// begin opens the measured window: what came before is warm-up.
 func (m *measurement) begin(ctx context.Context) {
 	var err error
 	if m.first, err = m.r.readings(ctx, false); err != nil {
@@ -105,7 +105,7 @@ func (m *measurement) begin(ctx context.Context) {
 	m.r.until.Store(int64(m.began.Add(m.r.cfg.Length()).Sub(m.r.start)))
 }
 
-// lost ends the run because the server's figures can't be had any more.
+// lost ends the run because the server's figures can't be fetched any more.
 func (r *run) lost(ctx context.Context, err error) {
 	if ctx.Err() == nil {
 		r.fail(err)
@@ -146,7 +146,7 @@ func (m *measurement) sample(ctx context.Context) {
 	m.r.mu.Lock()
 	i.Checks = m.r.checks
 	m.r.mu.Unlock()
-	// An interrupted run wants its last figures too.
+	// An interrupted run reports its last figures too.
 	rd, err := m.r.readings(context.WithoutCancel(ctx), false)
 	i.Client = report.GaugeOf(m.last.client, rd.client)
 	m.last.client = rd.client
@@ -199,15 +199,14 @@ func (m *measurement) idle(ctx context.Context) {
 	m.r.end()
 }
 
-// probe makes sure that the server still answers: on idle streams nothing else
-// would tell. It takes the place of a connection, for the server may allow no
-// more of them, nor of streams.
+// probe checks that the server still answers, which idle streams do not show. It replaces
+// a connection, since the server may allow no further connections or streams.
 func (r *run) probe() {
-	t := time.AfterFunc(r.cfg.Drain, r.hangUp)
+	t := time.AfterFunc(r.cfg.Drain, r.closeConns)
 	defer t.Stop()
 	k := r.links[0]
 	k.drop(k.current())
-	_, err := k.mend()
+	_, err := k.reconnect()
 	if err == nil {
 		err = r.newLane(k, peer.Echo).cycle(0)
 	}
@@ -251,7 +250,8 @@ func (m *measurement) finish() *report.Run {
 	return out
 }
 
-// due returns how many messages the schedule wants by then, in the window at most.
+// due returns how many messages are due by then, or by the end of the window if that is
+// earlier.
 func (m *measurement) due(by time.Time) float64 {
 	if !m.r.cfg.Open() {
 		return 0
@@ -263,7 +263,7 @@ func (m *measurement) due(by time.Time) float64 {
 	return pace.Due(m.r.cfg.stages(), by.Sub(m.r.paced))
 }
 
-// fairness is that of the streams that were there to be served.
+// fairness compares the messages of the lanes in the window.
 func (m *measurement) fairness() report.Fairness {
 	if m.r.cfg.Workload == Idle || m.perLane == nil {
 		return report.Fairness{}
@@ -275,8 +275,8 @@ func (m *measurement) fairness() report.Fairness {
 	return report.FairnessOf(counts)
 }
 
-// lateEnd adds what came while draining. In the open model it was due in the
-// window, and a server that stalls at the end must not get away with it.
+// lateEnd adds what came while draining. In the open model that was due in the window,
+// and a server that stalls at the end must show in the figures.
 func (m *measurement) lateEnd() {
 	tail := []*hist.H{hist.New(), hist.New(), hist.New()}
 	m.drain(tail...)
@@ -295,16 +295,16 @@ func (m *measurement) lateEnd() {
 	out.Lateness = report.LatencyOf(m.lateness, true)
 }
 
-// tolerable is the pacer's p99 lateness that no run is called invalid for: a
-// general-purpose kernel on a shared machine does not do better.
-const tolerable = 250 * time.Microsecond
+// minMaxLateness is the least limit of the pacer's p99 lateness: a general-purpose kernel
+// on a shared machine does no better.
+const minMaxLateness = 250 * time.Microsecond
 
-// onTime is the share of what is due in the window that must be released in it.
-const onTime = 0.99
+// minReleased is the share of the messages due in the window that must be released in it.
+const minReleased = 0.99
 
-// odd is by how much the number released may fall short by chance, or because
+// releaseSlack is how many messages fewer than due may be released, by chance or because
 // of where the window's ends lie.
-func (m *measurement) odd(due float64) float64 {
+func (m *measurement) releaseSlack(due float64) float64 {
 	n := float64(max(m.r.cfg.Arrival.Burst, 1))
 	if m.r.cfg.Arrival.Poisson {
 		n *= 5 * math.Sqrt(due)
@@ -312,8 +312,8 @@ func (m *measurement) odd(due float64) float64 {
 	return 2 + n
 }
 
-// busy is the share of all CPUs above which the client had none left.
-const busy = 0.9
+// maxCPUShare is the share of all CPUs above which the client was the bottleneck.
+const maxCPUShare = 0.9
 
 // invalid returns why the figures say more about the client than the server.
 func (m *measurement) invalid() (why []string) {
@@ -326,15 +326,15 @@ func (m *measurement) invalid() (why []string) {
 	}
 	limit := c.MaxLateness
 	if limit == 0 {
-		limit = max(time.Duration(out.Response.P99/10), tolerable)
+		limit = max(time.Duration(out.Response.P99/10), minMaxLateness)
 	}
 	if late := time.Duration(out.Lateness.P99); late > limit {
 		why = append(why, fmt.Sprintf("the client's pacer was late: p99 %v, above %v", late, limit))
 	}
-	if due, released := out.Scheduled*out.Seconds, m.seen.released-m.before.released; float64(released) < onTime*due-m.odd(due) {
+	if due, released := out.Scheduled*out.Seconds, m.seen.released-m.before.released; float64(released) < minReleased*due-m.releaseSlack(due) {
 		why = append(why, fmt.Sprintf("the client's pacer released %d of %.0f due messages", released, due))
 	}
-	if cpus := float64(min(runtime.GOMAXPROCS(0), runtime.NumCPU())); out.Client.Cores > busy*cpus {
+	if cpus := float64(min(runtime.GOMAXPROCS(0), runtime.NumCPU())); out.Client.Cores > maxCPUShare*cpus {
 		why = append(why, fmt.Sprintf("the client used %.1f of %.0f CPUs", out.Client.Cores, cpus))
 	}
 	return why

@@ -20,8 +20,8 @@ import (
 // the server stalls.
 type pausing struct {
 	peer.Peer
-	after int
-	pause time.Duration
+	after      int
+	retryPause time.Duration
 }
 
 func (p pausing) Dial(ctx context.Context, addr string, o peer.Options) (peer.Conn, error) {
@@ -47,7 +47,7 @@ type pausingStream struct {
 
 func (s *pausingStream) Recv() ([]byte, error) {
 	if s.n++; s.n == s.p.after {
-		time.Sleep(s.p.pause)
+		time.Sleep(s.p.retryPause)
 	}
 	return s.Stream.Recv()
 }
@@ -173,7 +173,7 @@ func TestALatePacerMakesARunInvalid(t *testing.T) {
 
 // Of messages that the end cuts off, each counts once, and as many are measured
 // as of those that went.
-func TestWhatIsNeverSentCountsOnce(t *testing.T) {
+func TestMessagesNeverSentCountOnce(t *testing.T) {
 	c := short(t, "pingpong", func(c *Config) {
 		c.Rate, c.InFlight, c.Sample, c.Warmup, c.Drain = 2000, 1, 16, 0, 50*time.Millisecond
 	})
@@ -187,8 +187,8 @@ func TestWhatIsNeverSentCountsOnce(t *testing.T) {
 	}
 }
 
-// No machine releases that many: neither the rate nor the lateness of those
-// that were released may hide it.
+// No machine releases that many. The rate and the lateness of those that were released
+// must not hide it.
 func TestAnImpossibleRateIsInvalid(t *testing.T) {
 	c := short(t, "pingpong", func(c *Config) {
 		c.Rate, c.MaxLateness, c.Duration, c.Warmup = 1e12, time.Hour, 50*time.Millisecond, 0
@@ -254,7 +254,7 @@ func tryFaults(t *testing.T, p peer.Peer, w Workload, rate Rate, slow time.Durat
 	if shared {
 		hit, broken = 1, 4
 	}
-	if kill.Hit != hit || kill.Broken != broken || kill.Back != broken || kill.Recovery <= 0 || kill.Recovery > float64(slow) {
+	if kill.Hit != hit || kill.Broken != broken || kill.Recovered != broken || kill.Recovery <= 0 || kill.Recovery > float64(slow) {
 		note("%+v", kill)
 	}
 	if w == Echo && rate == 0 && kill.Lost < uint64(broken) {
@@ -269,8 +269,8 @@ func tryFaults(t *testing.T, p peer.Peer, w Workload, rate Rate, slow time.Durat
 	return wrong
 }
 
-// A server that dies after a fault is gone, and the fault is not to blame.
-func TestAFaultDoesNotExplainALaterDeath(t *testing.T) {
+// A server that fails after a fault is lost, and the fault does not explain it.
+func TestAFaultDoesNotExplainALaterFailure(t *testing.T) {
 	for _, p := range []peer.Peer{raw.New(), grpcpeer.New()} {
 		c := short(t, "pingpong", func(c *Config) {
 			c.Streams, c.Duration = 2, time.Minute
@@ -286,13 +286,13 @@ func TestAFaultDoesNotExplainALaterDeath(t *testing.T) {
 				srv.Close()
 			}
 		})
-		if _, ok := errors.AsType[*GoneError](err); !ok || out.Status() != "BROKEN OFF" {
+		if _, ok := errors.AsType[*GoneError](err); !ok || out.Status() != "ENDED EARLY" {
 			t.Errorf("%s: %v", p.Name(), err)
 		}
 	}
 }
 
-func TestIdleStreamsOfADeadServerAreNoSuccess(t *testing.T) {
+func TestIdleStreamsOfALostServerAreAFailure(t *testing.T) {
 	for _, p := range []peer.Peer{raw.New(), grpcpeer.New(), sluicepeer.Peers()[0]} {
 		c := short(t, "idle", func(c *Config) { c.Conns, c.Streams = 2, 4 })
 		target := few(t, p, 4)
@@ -324,7 +324,7 @@ func TestAStallHitsThoseThatReceive(t *testing.T) {
 	}
 }
 
-func TestAServerThatGoesAwayLeavesItsFigures(t *testing.T) {
+func TestALostServersFiguresAreReported(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"echo":     nil,
 		"duplex":   func(c *Config) { c.Outstanding, c.Size = 64, sizes("16KiB") },
@@ -364,8 +364,8 @@ func TestAServerThatGoesAwayLeavesItsFigures(t *testing.T) {
 	}
 }
 
-// The client's figures are there to the end, the server's to its last reading.
-func TestTheClientsCostSurvivesTheServer(t *testing.T) {
+// The client's figures last to the end, the server's to its last reading.
+func TestTheClientsUsageIsCompleteWithoutTheServer(t *testing.T) {
 	c := short(t, "pingpong", func(c *Config) { c.Duration = 10 * time.Second })
 	target := serve(t, raw.New(), c)
 	admin := new(proc.Admin)
@@ -416,10 +416,10 @@ func TestTheKneeIsFound(t *testing.T) {
 	}
 }
 
-func TestAFaultIsOverWhenEveryStreamIsBack(t *testing.T) {
+func TestAFaultIsOverWhenEveryStreamHasRecovered(t *testing.T) {
 	r := &run{faults: []*fault{
-		{plan: Fault{Kind: KillConns}, report: report.Fault{Broken: 2, Back: 1, Recovery: 0.5}},
-		{plan: Fault{Kind: KillConns}, report: report.Fault{Broken: 2, Back: 2, Recovery: 0.5}},
+		{plan: Fault{Kind: KillConns}, report: report.Fault{Broken: 2, Recovered: 1, Recovery: 0.5}},
+		{plan: Fault{Kind: KillConns}, report: report.Fault{Broken: 2, Recovered: 2, Recovery: 0.5}},
 	}}
 	if got := r.faultReports(nil); got[0].Recovery != -1 || got[1].Recovery != 0.5 {
 		t.Errorf("recovered after %v s and %v s, want never and 0.5", got[0].Recovery, got[1].Recovery)

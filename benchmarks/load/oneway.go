@@ -6,25 +6,24 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 )
 
-// pour sends one way as fast as it goes. The stop flag and the counters are
-// looked after once a burst: beside 64 bytes they would cost more than the
-// message.
-func (l *lane) pour() error {
+// oneWayClosed sends one way as fast as it can. It checks the stop flag and updates the
+// counters once a burst: for a message of 64 bytes they would cost more than the message.
+func (l *lane) oneWayClosed() error {
 	burst := min(max(64<<10/int(l.size.Mean()), 1), 64)
 	for !l.r.stop.Load() {
 		for range burst {
-			if err := l.put(); err != nil {
+			if err := l.sendOneWay(); err != nil {
 				return err
 			}
 		}
 		l.publish()
-		l.madeGood()
+		l.noteRecovery()
 	}
 	return l.finishOneWay()
 }
 
-// put sends the next message one way.
-func (l *lane) put() error {
+// sendOneWay sends the next message one way.
+func (l *lane) sendOneWay() error {
 	measure := !l.bulk && l.sampled(l.sent)
 	p := l.next()
 	l.bytes += uint64(len(p))
@@ -37,15 +36,15 @@ func (l *lane) put() error {
 	return err
 }
 
-// drip sends one way what is due.
-func (l *lane) drip() error {
+// oneWayOpen sends one way what is due.
+func (l *lane) oneWayOpen() error {
 	for batch := l.q.take(); len(batch) > 0; batch = l.q.take() {
 		for i, it := range batch {
 			if l.r.stop.Load() {
 				l.r.drop(l, batch[i:])
 				break
 			}
-			if err := l.putDue(it); err != nil {
+			if err := l.sendOneWayDue(it); err != nil {
 				l.r.drop(l, batch[i+1:])
 				return err
 			}
@@ -54,12 +53,12 @@ func (l *lane) drip() error {
 			return err
 		}
 		l.publish()
-		l.madeGood()
+		l.noteRecovery()
 	}
 	return l.finishOneWay()
 }
 
-func (l *lane) putDue(it item) error {
+func (l *lane) sendOneWayDue(it item) error {
 	start, measure := l.r.now(), l.sampled(l.sent)
 	p := l.next()
 	l.bytes += uint64(len(p))
@@ -72,7 +71,7 @@ func (l *lane) putDue(it item) error {
 	return nil
 }
 
-// finishOneWay ends our half and takes the server's word for what came.
+// finishOneWay ends our half and takes the server's summary of what came.
 func (l *lane) finishOneWay() error {
 	if err := errors.Join(l.s.Flush(), l.s.CloseSend()); err != nil {
 		return err
@@ -86,7 +85,7 @@ func (l *lane) finishOneWay() error {
 		return err
 	}
 	l.r.check(checksOf(sum, l.sent))
-	l.check = nil // the server's word is in
-	l.mended(l.opened)
+	l.check = nil // the server's summary is counted
+	l.recovered(l.opened)
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 )
 
-// prepare sets up what stands between the lanes and the server.
+// prepare makes the relay, links and lanes, and checks the server's settings.
 func (r *run) prepare(ctx context.Context) error {
 	addr := r.target.Addr
 	if r.cfg.needsRelay() {
@@ -117,8 +117,8 @@ func (r *run) openAll(ctx context.Context) (*report.Memory, error) {
 // openLimit is how long opening may take beyond what OpenRate asks for.
 const openLimit = 30 * time.Second
 
-// openInTime opens every stream, or none if ctx ends or the limit is up before:
-// a library may wait for ever for a stream that the server does not allow.
+// openInTime opens every stream. It fails if ctx ends or the limit passes before: a
+// library may wait for ever for a stream that the server does not allow.
 func (r *run) openInTime(ctx context.Context, limit time.Duration) error {
 	lanes := len(r.lanes) + len(r.bulk)
 	if r.cfg.OpenRate > 0 {
@@ -127,10 +127,10 @@ func (r *run) openInTime(ctx context.Context, limit time.Duration) error {
 	var late atomic.Bool
 	t := time.AfterFunc(limit, func() {
 		late.Store(true)
-		r.hangUp()
+		r.closeConns()
 	})
 	defer t.Stop()
-	stop := context.AfterFunc(ctx, r.hangUp)
+	stop := context.AfterFunc(ctx, r.closeConns)
 	defer stop()
 	err := r.openLanes(ctx)
 	if late.Load() {
@@ -187,8 +187,8 @@ func (r *run) openLanes(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// awaitServer waits until the server serves all streams: some libraries open
-// without waiting for the other side.
+// awaitServer waits until the server serves all streams: some libraries do not wait for
+// the server in Open.
 func (r *run) awaitServer(ctx context.Context) error {
 	if r.server == nil {
 		return nil
@@ -203,10 +203,10 @@ func (r *run) awaitServer(ctx context.Context) error {
 		}
 		r.sleep(ctx, 5*time.Millisecond)
 	}
-	return nil // a server need not count its streams
+	return nil // not every server counts its streams
 }
 
-// readings are both processes' at one time.
+// readings are those of both processes at one time.
 type readings struct{ client, server proc.Stats }
 
 func (r *run) readings(ctx context.Context, collect bool) (readings, error) {
@@ -218,6 +218,6 @@ func (r *run) readings(ctx context.Context, collect bool) (readings, error) {
 	if collect {
 		proc.Collect()
 	}
-	rd.client = proc.Read() // the client's is there even if the server is gone
+	rd.client = proc.Read() // also if the server is lost
 	return rd, err
 }

@@ -10,7 +10,7 @@ import (
 type Preset struct {
 	Name string
 	Help string
-	// Note tells of limits that the preset raises above the defaults.
+	// Note names the limits that the preset raises above the defaults.
 	Note   string
 	Config Config
 }
@@ -18,7 +18,7 @@ type Preset struct {
 func sizes(text string) Sizes {
 	s, err := ParseSizes(text)
 	if err != nil {
-		panic(err) // a preset is wrong: a test would have said so
+		panic(err) // a test calls every preset
 	}
 	return s
 }

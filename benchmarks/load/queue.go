@@ -2,8 +2,7 @@ package load
 
 import "sync"
 
-// An item is a message that is due: when, and what kept it from going then, if
-// that is known already.
+// An item is a due message: its due time, and why it was not sent then, if that is known.
 type item int64
 
 const reasonBits = 3
@@ -14,7 +13,7 @@ func (i item) due() int64  { return int64(i) >> reasonBits }
 func (i item) why() reason { return reason(i & (1<<reasonBits - 1)) }
 
 // because returns i with a reason, if it has none yet.
-func (i item) because(why reason) item {
+func (i item) withReason(why reason) item {
 	if i.why() != 0 {
 		return i
 	}
@@ -29,7 +28,7 @@ const backlog = 1 << 18
 type queue struct {
 	mu     sync.Mutex
 	items  []item
-	spare  []item // the sender's last batch, to be filled again
+	spare  []item // the sender's last batch, for reuse
 	closed bool
 	wake   chan struct{} // pacer -> sender; holds one
 }

@@ -7,16 +7,16 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 )
 
-// settle takes the checks of a stream that ended in order.
-func (l *lane) settle() {
+// takeChecks adds the checks of a stream that ended cleanly.
+func (l *lane) takeChecks() {
 	if l.check != nil && l.mode == peer.Echo {
 		l.r.check(checksOf(l.check.Summary(), l.sent))
 	}
 }
 
-// abandon takes the checks of a stream that broke: what is missing counts with
+// takeBrokenChecks adds the checks of a stream that broke. Missing messages are charged to
 // the fault f, if that broke it.
-func (l *lane) abandon(f *fault) {
+func (l *lane) takeBrokenChecks(f *fault) {
 	var c report.Checks
 	missing := l.sent
 	switch {
@@ -28,8 +28,8 @@ func (l *lane) abandon(f *fault) {
 	}
 	switch {
 	case f != nil:
-		l.blame(f, missing)
-	case l.mode == peer.Echo && l.check != nil && !l.r.excused():
+		l.charge(f, missing)
+	case l.mode == peer.Echo && l.check != nil && !l.r.lossExpected():
 		c.Lost = missing
 	default:
 		c.Unconfirmed = missing
@@ -37,22 +37,21 @@ func (l *lane) abandon(f *fault) {
 	l.r.check(c)
 }
 
-// excused reports whether streams may end with messages missing: a fault was
-// injected, or the server is gone. A server that merely kept messages to
-// itself is not an excuse.
-func (r *run) excused() bool {
+// lossExpected reports whether streams may end with messages missing: a fault was
+// injected, or the server was lost. A server that merely does not answer is no reason.
+func (r *run) lossExpected() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.failed != nil || len(r.faults) > 0 || !r.stop.Load()
 }
 
-// recover gets the lane going again after a fault, and reports whether it did.
-// Without a fault to blame the run is over, and so it is if streams keep
-// breaking: then the server has gone.
+// recover opens the lane's stream again after a fault, and reports whether it did. The run
+// ends if no fault explains the break, or if streams keep breaking: then the server is
+// lost.
 func (l *lane) recover(err error) bool {
 	r := l.r
-	f := l.culprit()
-	l.abandon(f)
+	f := l.causingFault()
+	l.takeBrokenChecks(f)
 	if f == nil {
 		r.errors.Add(1)
 		if !r.stop.Load() {
@@ -60,13 +59,13 @@ func (l *lane) recover(err error) bool {
 		}
 		return false
 	}
-	l.leave()
-	if l.reopened && l.young() { // the library does not notice by itself
+	l.closeBroken()
+	if l.reopened && l.unproven() { // the library has not noticed that the connection failed
 		l.link.drop(l.conn)
-		r.sleep(r.ctx, pause)
+		r.sleep(r.ctx, retryPause)
 	}
 	for !r.stop.Load() {
-		if r.now()-int64(goneAfter) > max(r.faultsEnd(), l.brokeAt) {
+		if r.now()-int64(retryLimit) > max(r.faultsEnd(), l.brokeAt) {
 			r.errors.Add(1)
 			r.fail(err)
 			return false
@@ -74,23 +73,23 @@ func (l *lane) recover(err error) bool {
 		if err = l.link.reopen(l); err == nil {
 			return true
 		}
-		r.sleep(r.ctx, pause)
+		r.sleep(r.ctx, retryPause)
 	}
 	return false
 }
 
-// pause is between two tries to get a stream going again.
-const pause = 10 * time.Millisecond
+// retryPause is the pause between two attempts to open a stream again.
+const retryPause = 10 * time.Millisecond
 
-// goneAfter is how long a lane tries in vain, once all faults are over.
-const goneAfter = 3 * time.Second
+// retryLimit is how long a lane tries to open a stream again, once all faults are over.
+const retryLimit = 3 * time.Second
 
-// proven is how long a stream that only sends must live to show that it works:
-// a library takes messages for a connection that is dead already.
-const proven = 100 * time.Millisecond
+// provenAfter is how long a stream that only sends must last to show that it works: a
+// library also takes messages for a connection that has failed already.
+const provenAfter = 100 * time.Millisecond
 
-// leave closes the stream that broke.
-func (l *lane) leave() {
+// closeBroken closes the stream that broke.
+func (l *lane) closeBroken() {
 	if s := l.current.Swap(nil); s != nil {
 		_ = (*s).Close() // it is broken
 	}
@@ -99,10 +98,10 @@ func (l *lane) leave() {
 	}
 }
 
-// young reports whether the lane's stream has not shown yet that it works.
-func (l *lane) young() bool {
+// unproven reports whether the lane's stream has not shown yet that it works.
+func (l *lane) unproven() bool {
 	if l.mode == peer.Discard {
-		return l.r.now()-l.opened < int64(proven)
+		return l.r.now()-l.opened < int64(provenAfter)
 	}
 	return l.got == 0
 }

@@ -29,21 +29,21 @@ func (e *ConnectError) Error() string { return "can't connect: " + e.Err.Error()
 
 func (e *ConnectError) Unwrap() error { return e.Err }
 
-// A SetupError says that the server is not set up for what the run asks of it.
+// A SetupError says that the server's options do not allow the run.
 type SetupError struct{ Err error }
 
 func (e *SetupError) Error() string { return e.Err.Error() }
 
 func (e *SetupError) Unwrap() error { return e.Err }
 
-// A GoneError says that the server went away in mid-run.
+// A GoneError says that the server was lost in mid-run.
 type GoneError struct{ Err error }
 
 func (e *GoneError) Error() string { return "lost the server in mid-run: " + e.Err.Error() }
 
 func (e *GoneError) Unwrap() error { return e.Err }
 
-// A Phase is what a run is at.
+// A Phase is a part of a run.
 type Phase string
 
 // The phases, in order.
@@ -54,7 +54,7 @@ const (
 	Draining  Phase = "draining"
 )
 
-// Progress tells a watcher how a run is getting on.
+// Progress is what a watcher is called with.
 type Progress struct {
 	Phase    Phase
 	Elapsed  time.Duration // in the measured window
@@ -62,14 +62,14 @@ type Progress struct {
 	Interval report.Interval // the latest
 }
 
-// shards is how many recorders the lanes share. One would be contended, one a
-// lane would be memory.
+// shards is how many recorders the lanes share. One would be contended, and one a lane
+// would take too much memory.
 const shards = 4
 
 type shard struct{ response, service *hist.Recorder }
 
-// run is one run. What lanes touch for every message comes first and does not
-// change while they live.
+// run is one run. The first fields are those that lanes read for every message; they do
+// not change while lanes run.
 type run struct {
 	cfg        Config
 	sampling   bool
@@ -85,7 +85,7 @@ type run struct {
 	stop     atomic.Bool   // lanes: send nothing more
 	stopped  chan struct{} // closed with stop
 	stopOnce sync.Once
-	cut      atomic.Bool // the drain is over: what breaks from now on, we broke
+	cut      atomic.Bool // the drain is over: the run itself breaks what still hangs
 
 	shards   [shards]shard
 	lateness *hist.Recorder
@@ -111,10 +111,9 @@ type run struct {
 	gated  atomic.Bool
 }
 
-// Run runs c against t. It returns what there is to report together with why
-// it ended before its time, if it did: a ConnectError and a SetupError come without a report,
-// a GoneError and an end of ctx with one. watch, if not nil, is told of every
-// interval.
+// Run runs c against t. If it ends early it returns an error: a ConnectError and a
+// SetupError come without a report, a GoneError and an end of ctx with one. watch, if not
+// nil, is called for every interval.
 func Run(ctx context.Context, t Target, c Config, watch func(Progress)) (*report.Run, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
@@ -128,8 +127,8 @@ func Run(ctx context.Context, t Target, c Config, watch func(Progress)) (*report
 }
 
 func newRun(ctx context.Context, t Target, c Config, watch func(Progress)) *run {
-	// Streams are opened with a context of the run's own: in some libraries it
-	// is theirs for life, and a run that is interrupted lets them finish.
+	// Streams are opened with a context of the run's own: in some libraries it bounds the
+	// stream, and an interrupted run lets streams finish.
 	opens, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	r := &run{
 		cfg: c, sampling: c.Sample > 0, sampleMask: uint64(max(c.Sample, 1) - 1), faulty: len(c.At) > 0,
@@ -205,9 +204,9 @@ func addChecks(to *report.Checks, c report.Checks) {
 	to.Unconfirmed += c.Unconfirmed
 }
 
-// drop accounts for messages that will never be sent: what they have waited so
-// far is the least that their response would have taken. It is measured of as
-// many as it is of those that are sent.
+// drop accounts for messages that will never be sent. The time that they have waited so
+// far is recorded as their response time, of the same share of them as of those that are
+// sent.
 func (r *run) drop(l *lane, items []item) {
 	now := r.now()
 	n := r.deferred[dropped].Add(uint64(len(items)))
@@ -218,8 +217,8 @@ func (r *run) drop(l *lane, items []item) {
 	}
 }
 
-// deferredBy counts a message that goes now if it could not when it was due.
-// That it goes is known by then: each counts once, here or in drop.
+// deferredBy counts a message that is sent now if it could not be when it was due. Each
+// message counts once, here or in drop.
 func (r *run) deferredBy(it item) {
 	if why := it.why(); why != 0 {
 		r.deferred[why].Add(1)
@@ -236,7 +235,7 @@ func (r *run) fail(err error) {
 	}
 }
 
-// end tells the lanes to send no more.
+// end stops the lanes' sending.
 func (r *run) end() {
 	r.stopOnce.Do(func() {
 		r.stop.Store(true)
@@ -310,8 +309,8 @@ func (r *run) pace(begin time.Time) {
 	})
 }
 
-// release hands one due message to its lane, with the reason if that is stuck.
-// What is due after the window is no part of the run.
+// release hands one due message to its lane, with the reason if the lane is blocked.
+// Messages due after the window are not part of the run.
 func (r *run) release(l *lane, due, now int64) {
 	if end := r.until.Load(); end > 0 && due > end {
 		return
@@ -321,7 +320,7 @@ func (r *run) release(l *lane, due, now int64) {
 	switch st := l.state.Load(); {
 	case st < 0:
 		why = reason(-st)
-	case st > 0 && now-st > int64(patience):
+	case st > 0 && now-st > int64(blockedAfter):
 		why = blocked
 	}
 	if it := newItem(due, why); !l.q.push(it) {
@@ -348,23 +347,23 @@ func (r *run) drained(done <-chan struct{}) {
 	r.cut.Store(true)
 	for _, l := range append(r.lanes[:len(r.lanes):len(r.lanes)], r.bulk...) {
 		if s := l.current.Load(); s != nil && !l.ended.Load() {
-			peer.Break(*s) // to wake whoever waits in it
+			peer.Break(*s) // to wake what waits in it
 		}
 	}
-	r.hangUp()
+	r.closeConns()
 	<-done
 }
 
-// hangUp ends the connections, and with them every call that waits for one:
-// not every library looks at a context.
-func (r *run) hangUp() {
+// closeConns closes the connections, and with them ends every call that waits on one: not
+// every library observes a context.
+func (r *run) closeConns() {
 	r.cancel()
 	for _, k := range r.links {
 		k.close()
 	}
 }
 
-// close frees what is left.
+// close releases all resources.
 func (r *run) close() {
 	r.end()
 	for _, l := range r.lanes {
@@ -373,9 +372,9 @@ func (r *run) close() {
 	for _, l := range r.bulk {
 		l.closeStream()
 	}
-	r.hangUp()
+	r.closeConns()
 	if r.relay != nil {
-		_ = r.relay.Close() // its listener is ours alone
+		_ = r.relay.Close() // no traffic is left
 	}
 	if r.server != nil {
 		r.server.Close()

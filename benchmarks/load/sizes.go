@@ -12,8 +12,8 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 )
 
-// Sizes is a distribution of message sizes, drawn beforehand: a message's size
-// costs one load from a table.
+// Sizes is a distribution of message sizes. They are drawn in advance, so that a message's
+// size costs one load from a table.
 type Sizes struct {
 	text  string
 	table []int // a power of two of them

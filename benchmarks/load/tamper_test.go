@@ -11,8 +11,8 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/peer/raw"
 )
 
-// tamper is a peer whose streams do wrong to the messages that pass: change
-// turns one message into those that arrive in its place.
+// tamper is a peer whose streams tamper with messages: change turns one message into those
+// that arrive instead.
 type tamper struct {
 	peer.Peer
 	change func(n int, p []byte) [][]byte
@@ -140,7 +140,7 @@ func TestChurnSeesViolationsToo(t *testing.T) {
 	}
 }
 
-// A server that keeps an echo to itself must not hang the run.
+// A server that does not send an echo must not hang the run.
 func TestAMessageThatNeverComesEndsTheDrain(t *testing.T) {
 	c := short(t, "pingpong", func(c *Config) { c.Drain, c.Duration = 200*time.Millisecond, 50*time.Millisecond })
 	out := mustRun(t, stuck{raw.New(), 0}, c)
@@ -149,9 +149,9 @@ func TestAMessageThatNeverComesEndsTheDrain(t *testing.T) {
 	}
 }
 
-// What nobody confirms is no success: streams that hang until the drain is
-// over, and echoes that a delay keeps until after it.
-func TestWhatNobodyConfirmsIsCounted(t *testing.T) {
+// Unconfirmed messages are no success: on streams that hang until the drain is over, and
+// echoes that come after it.
+func TestUnconfirmedMessagesAreCounted(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"one way": func(c *Config) { c.Workload = OneWay },
 		"churn":   func(c *Config) { c.Workload = Churn },

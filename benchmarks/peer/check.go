@@ -142,8 +142,8 @@ type Checker struct {
 // NewChecker returns a Checker for the messages stamped with stream.
 func NewChecker(stream uint32) *Checker { return &Checker{stream: stream, known: true} }
 
-// Check takes the next message and reports whether it is intact, on its own
-// stream and in its turn. If not, Summary says what is wrong.
+// Check takes the next message and reports whether it is intact, of its own stream and in
+// order. If not, Summary says what is wrong.
 func (c *Checker) Check(p []byte) bool {
 	c.sum.Messages++
 	c.sum.Bytes += uint64(len(p))
@@ -164,11 +164,11 @@ func (c *Checker) Check(p []byte) bool {
 		c.next++
 		return true
 	}
-	c.outOfTurn(seq)
+	c.outOfOrder(seq)
 	return false
 }
 
-func (c *Checker) outOfTurn(seq uint64) {
+func (c *Checker) outOfOrder(seq uint64) {
 	if seq > c.next {
 		c.sum.Lost += seq - c.next
 		c.remember(c.next, seq)

@@ -28,8 +28,8 @@ const (
 	// Discard checks every message and, when the client ends its half, sends
 	// one message back: the Summary of what came.
 	Discard Mode = 'd'
-	// Park accepts the stream and leaves it alone until the client closes it.
-	// The server need not end its half: a client does not wait for that.
+	// Park accepts the stream and does nothing until the client closes it. The server
+	// need not end its half: a client does not wait for that.
 	Park Mode = 'p'
 )
 
@@ -42,8 +42,8 @@ type Options struct {
 	Checksum   bool // integrity check by the transport, where there is a choice
 
 	// Duplex says that a stream's sender and receiver are two goroutines.
-	// Then Recv sends nothing that was kept back: the sender calls Flush
-	// when it has nothing more to send for the moment.
+	// Then Recv does not flush: the sender calls Flush when it has nothing more
+	// to send for the moment.
 	Duplex bool
 
 	// Serving, if set, holds how many streams the server is serving. Only
@@ -61,7 +61,7 @@ type Server interface {
 type Conn interface {
 	// Open opens a stream. Streams of one Conn share a connection if the
 	// library can do that. An Open that waits ends with ctx or with Close. Let
-	// ctx live as long as the stream: in some libraries it bounds that.
+	// ctx last as long as the stream: in some libraries it bounds that.
 	Open(ctx context.Context, m Mode) (Stream, error)
 	Close() error
 }
@@ -71,13 +71,13 @@ type Conn interface {
 type Stream interface {
 	// Buf returns a buffer of n bytes for the next message, to be filled and
 	// passed to Send. It is pooled where the library has a pool. The buffer
-	// of an earlier Buf is void, unless Send took it.
+	// of an earlier Buf is invalid, unless Send took it.
 	Buf(n int) []byte
-	// Send sends p, which is what the last Buf returned. It may keep it back
-	// until Flush, CloseSend or a Recv that has to wait (see Options.Duplex)
-	// if that is how a user of this library would batch.
+	// Send sends p, which is what the last Buf returned. It may buffer it until
+	// Flush, CloseSend or a Recv that has to wait (see Options.Duplex) if that is
+	// how a user of this library would batch.
 	Send(p []byte) error
-	// Flush sends what Send kept back.
+	// Flush sends what Send has buffered.
 	Flush() error
 	// Recv returns the next message, io.EOF after the last. It is valid until
 	// the next Recv on this stream.
@@ -95,8 +95,8 @@ type Breaker interface {
 	Break()
 }
 
-// Break makes what waits in s fail, from any goroutine. Close is still due
-// where s is a Breaker.
+// Break makes every Send and Recv in s fail, from any goroutine. A Breaker still needs
+// Close.
 func Break(s Stream) {
 	if b, ok := s.(Breaker); ok {
 		b.Break()

@@ -90,7 +90,7 @@ type run struct {
 	lanes   []lane
 	latency recorder
 	stop    chan struct{} // closed when the workers should finish
-	stopped atomic.Bool   // the same, cheaper to ask
+	stopped atomic.Bool   // the same, cheaper to check
 	workers sync.WaitGroup
 
 	mu       sync.Mutex
@@ -120,8 +120,8 @@ func Run(ctx context.Context, w Workload, p peer.Peer, cfg Config) (Result, erro
 	return r.result, err
 }
 
-// drive runs the workload, and leaves it alone if it is stuck in the peer
-// when ctx ends.
+// drive runs the workload. It does not wait for it if it is stuck in the peer when ctx
+// ends.
 func (r *run) drive() error {
 	done := make(chan error, 1)
 	go func() { done <- r.w.run(r) }() // ends when its streams do; if they are stuck, with the process
@@ -179,7 +179,7 @@ const grace = 3 * time.Second
 func (r *run) join() error {
 	r.finish()
 	done := make(chan struct{})
-	go func() { // ends with the workers, which end closes the connections of
+	go func() { // ends with the workers; end closes their connections
 		r.workers.Wait()
 		close(done)
 	}()
@@ -381,7 +381,7 @@ func (r *run) parallel(n, width int, f func(i int) error) error {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n && failed.Load() == nil; i = int(next.Add(1)) - 1 {
 				if err := f(i); err != nil {
-					failed.CompareAndSwap(nil, &err) // the first tells enough
+					failed.CompareAndSwap(nil, &err) // the first is enough
 				}
 			}
 		})

@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// A Sample is what a process has used up so far.
+// A Sample is what a process has used so far.
 type Sample struct {
 	User     time.Duration `json:"user"`
 	System   time.Duration `json:"system"`
 	Allocs   uint64        `json:"allocs"`   // objects
-	Switches int64         `json:"switches"` // of context, wanted or not
+	Switches int64         `json:"switches"` // of context, voluntary or not
 	RSS      int64         `json:"rss"`
 	Memory   int64         `json:"memory"`  // live heap and stacks, bytes; exact only in a settled sample
 	Serving  int64         `json:"serving"` // streams, on the server
@@ -44,8 +44,7 @@ func Take(settled bool) (Sample, error) {
 	}, nil
 }
 
-// rss returns the resident set now, or its maximum where the system tells
-// only that.
+// rss returns the current resident set, or its maximum where only that is known.
 func rss(u *syscall.Rusage) int64 {
 	var size, resident int64
 	statm, err := os.ReadFile("/proc/self/statm")

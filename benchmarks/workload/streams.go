@@ -8,7 +8,7 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 )
 
-// idle opens streams that nobody uses and measures what they hold (W6).
+// idle opens streams that are not used and measures their memory (W6).
 func (r *run) idle() error {
 	if err := r.dial(); err != nil {
 		return err
@@ -18,7 +18,7 @@ func (r *run) idle() error {
 	if err != nil {
 		return err
 	}
-	return r.wake(streams)
+	return r.checkIdle(streams)
 }
 
 // park opens the streams, those of one connection one after the other, and
@@ -68,10 +68,10 @@ func (r *run) served(n int64) error {
 	}
 }
 
-// wake looks whether streams and connections have lived through their rest:
-// the server serves as many streams as before, each connection carries an
-// echo, and some of the streams are closed.
-func (r *run) wake(streams []peer.Stream) error {
+// checkIdle checks that streams and connections still work after they were idle: the
+// server serves as many streams as before, each connection carries an echo, and some of
+// the streams can be closed.
+func (r *run) checkIdle(streams []peer.Stream) error {
 	if err := r.served(int64(len(streams))); err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ const dialers = 16
 // many opens connections that are used once in a period (W8).
 func (r *run) many() error {
 	echoers := make([]*echoer, r.w.Streams)
-	r.lanes = make([]lane, r.w.Streams) // what opening did is counted before the measured part
+	r.lanes = make([]lane, r.w.Streams) // the first echoes count before the measured part
 	err := r.memory(r.w.Conns, func() error {
 		return r.parallel(r.w.Conns, dialers, func(i int) error {
 			c, err := r.dialOne()

@@ -15,8 +15,7 @@ func publishEvery(size int) int64 {
 	return int64(max(1, 4096/max(size, 1)))
 }
 
-// fan runs streams of echoes, each with a number of messages on their way
-// (W1, W2).
+// fan runs streams of echoes, each with a number of messages in flight (W1, W2).
 func (r *run) fan() error {
 	if err := r.dial(); err != nil {
 		return err
@@ -32,9 +31,8 @@ func (r *run) fan() error {
 	return r.measure()
 }
 
-// An echoer keeps messages on their way on one stream and checks what comes
-// back. It times one of them at a time: each in a ping-pong, one of
-// Outstanding otherwise.
+// An echoer keeps messages in flight on one stream and checks what comes back. It times
+// one of them at a time: each in a ping-pong, one of Outstanding otherwise.
 type echoer struct {
 	r           *run
 	s           peer.Stream
@@ -65,7 +63,7 @@ func (e *echoer) run() error {
 			return err
 		}
 		if e.r.stopped.Load() {
-			continue // takes what is on its way
+			continue // receive what is in flight
 		}
 		if err := e.send(); err != nil {
 			return err
@@ -119,7 +117,7 @@ func unexpected(err error) error {
 	return err
 }
 
-// endStream ends our half and wants to see the end of the other.
+// endStream ends our half and expects the end of the other.
 func endStream(s peer.Stream) error {
 	if err := s.CloseSend(); err != nil {
 		return fmt.Errorf("ending the stream: %w", err)
@@ -127,7 +125,7 @@ func endStream(s peer.Stream) error {
 	return ended(s)
 }
 
-// ended wants to see the end of the other half.
+// ended expects the end of the other half.
 func ended(s peer.Stream) error {
 	p, err := s.Recv()
 	if err == nil {
@@ -155,8 +153,8 @@ func (r *run) firehose() error {
 	return r.measure()
 }
 
-// flood sends messages of size until the run stops, telling count how many
-// went out, and compares that with what the server got.
+// flood sends messages of size until the run stops. It calls count with how many it sent,
+// and compares that with what the server received.
 func (r *run) flood(i, size int, count func(sent int64)) error {
 	s, err := r.conns[i%len(r.conns)].Open(r.ctx, peer.Discard)
 	if err != nil {
@@ -179,8 +177,7 @@ func (r *run) flood(i, size int, count func(sent int64)) error {
 	return r.summary(s, sent)
 }
 
-// summary receives what the server counted. Messages missing at the end are
-// seen only here.
+// summary receives the server's counts. Only they show messages missing at the end.
 func (r *run) summary(s peer.Stream, sent int64) error {
 	p, err := s.Recv()
 	if err != nil {

@@ -21,9 +21,9 @@ type Workload struct {
 
 	Conns       int           // connections
 	Streams     int           // streams in all; in W7 how many are open at a time
-	Outstanding int           // messages on their way per stream
+	Outstanding int           // messages in flight per stream
 	Size        int           // bytes of a message
-	Bulk        int           // bytes of a message of the stream beside
+	Bulk        int           // bytes of a message of the bulk stream
 	Period      time.Duration // between the messages of a paced stream
 
 	run func(*run) error

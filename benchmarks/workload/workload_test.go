@@ -222,7 +222,7 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-func TestServerGone(t *testing.T) {
+func TestLostServer(t *testing.T) {
 	p := raw.New()
 	s, err := p.Serve("127.0.0.1:0", peer.Options{})
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 // server, and this client to their servers.
 const methodBRPC = "example.EchoService/Echo"
 
-// echoExample answers it: a call is answered with what it says, and each stream
-// that comes with a call gets its messages back. A brpc client waits for the
-// answer before it writes, and wants a message in it.
+// echoExample answers it: a call is answered with its request, and each stream that a
+// call opens gets its messages back. A brpc client waits for the answer before it writes,
+// and expects a message in it.
 func echoExample(ctx context.Context, o *kernel.Offer) error {
 	if o.Unary() {
 		s, err := o.Accept(kernel.Message{}, nil)

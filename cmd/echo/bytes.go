@@ -47,7 +47,7 @@ func grouped(n int64) string {
 	return s
 }
 
-// inBytes writes a number of bytes for people: 64 B, 1.5 MiB.
+// inBytes writes a number of bytes with a unit: 64 B, 1.5 MiB.
 func inBytes(n int64) string {
 	switch {
 	case n < 1<<10:

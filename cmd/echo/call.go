@@ -38,7 +38,7 @@ func (f *callFlags) register(fs *flag.FlagSet) {
 	fs.BoolVar(&f.oneWay, "one-way", false, "the server answers nothing: only send, lines of standard input")
 	f.tls.register(fs)
 	fs.DurationVar(&f.timeout, "timeout", 0, "give up after this long (default never)")
-	fs.IntVar(&f.count, "count", 0, "send this many made-up messages on each stream, and check what comes back")
+	fs.IntVar(&f.count, "count", 0, "send this many generated messages on each stream, and check what comes back")
 	fs.StringVar(&f.file, "file", "", "send this `FILE`, and check what comes back")
 	f.size = 1 << 10
 	fs.Var(&f.size, "size", "`SIZE` of a message, with -count or -file")
@@ -51,7 +51,7 @@ func (f *callFlags) check() error {
 	case f.count < 0 || f.streams < 1 || f.timeout < 0:
 		return usagef("-count and -timeout can't be negative, and -streams starts at 1")
 	case f.count > 0 && f.file != "":
-		return usagef("-count makes messages up: leave -file out")
+		return usagef("-count generates messages: leave -file out")
 	case f.file != "" && f.size == 0:
 		return usagef("a file can't be sent in messages of 0 bytes")
 	case f.size > 1<<30:
@@ -64,7 +64,7 @@ func (f *callFlags) check() error {
 	return nil
 }
 
-// call is the life of a client: dial, open streams, use them, close.
+// call runs a client: it dials, opens streams, uses them, and closes.
 func call(c *command, args []string, std stdio) error {
 	var f callFlags
 	fs := flag.NewFlagSet("call", flag.ContinueOnError)
@@ -93,13 +93,13 @@ func call(c *command, args []string, std stdio) error {
 		defer cancel()
 	}
 
-	// A client is an address: it connects now, to find out at once if that can't
-	// be done, and again whenever it has to.
+	// Dial connects now, so that an error shows at once. The client connects again
+	// whenever it has to.
 	client, err := kernel.Dial(ctx, f.addr, &kernel.ClientOptions{
 		TLS:       tlsConfig,
 		Protocols: []kernel.Protocol{f.wire.protocol},
-		// What comes back is as large as what we send; by default no more than
-		// 4 MiB would be let in. The server has a limit of its own.
+		// What comes back is as large as what we send, and the default limit is
+		// 4 MiB. The server has a limit of its own.
 		Limits: kernel.Limits{MaxMessage: max(int(f.size), 4<<20)},
 	})
 	if err != nil {
@@ -116,8 +116,8 @@ func call(c *command, args []string, std stdio) error {
 
 // lines sends each line of standard input, and prints each reply.
 func (f *callFlags) lines(ctx context.Context, client *kernel.Client, std stdio) error {
-	// The context of Open bounds the stream. Ending it is how the half that reads
-	// standard input tells the other one that it has failed.
+	// The context of Open bounds the stream. The goroutine that reads standard input
+	// cancels it when it fails, to end the other one.
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	s, err := f.wire.open(ctx, client, f.method)
@@ -130,8 +130,8 @@ func (f *callFlags) lines(ctx context.Context, client *kernel.Client, std stdio)
 		}
 		return s.Close(ctx)
 	}
-	// Reading standard input can't be interrupted, so nobody waits for this
-	// goroutine: if the server goes away first, the program ends over its head.
+	// Reading standard input can't be interrupted, so nothing waits for this goroutine:
+	// if the stream ends first, the program exits while it still reads.
 	sent := make(chan int, 1)
 	go func() {
 		n, err := f.sendLines(ctx, s, std.in)
@@ -143,9 +143,8 @@ func (f *callFlags) lines(ctx context.Context, client *kernel.Client, std stdio)
 	return f.printReplies(ctx, s, sent, std)
 }
 
-// printReplies prints what comes back until the server has no more to say. Over a
-// protocol on which a stream ends as a whole that is when as much has come as
-// was sent.
+// printReplies prints what comes back until the server's half ends. Over a protocol
+// without half-close it closes the stream when as many lines have come as were sent.
 func (f *callFlags) printReplies(ctx context.Context, s *kernel.Stream, sent <-chan int, std stdio) error {
 	out := bufio.NewWriter(std.out)
 	in, lines, known := s.In(), 0, false
@@ -171,7 +170,7 @@ func (f *callFlags) printReplies(ctx context.Context, s *kernel.Stream, sent <-c
 		}
 		lines++
 		_, _ = out.Write(m.Bytes())
-		_ = out.WriteByte('\n') // a failure stays with the writer until Flush
+		_ = out.WriteByte('\n') // Flush returns the writer's first error
 		m.Release()
 		if err := out.Flush(); err != nil {
 			return err
@@ -179,7 +178,7 @@ func (f *callFlags) printReplies(ctx context.Context, s *kernel.Stream, sent <-c
 	}
 }
 
-// first is the error that was there first.
+// first is cause if there is one: it came before err.
 func first(cause, err error) error {
 	if cause != nil {
 		return cause
@@ -203,14 +202,14 @@ func (f *callFlags) sendLines(ctx context.Context, s *kernel.Stream, r io.Reader
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return n, f.wire.end(s) // the server answers what it has, and ends its half
+			return n, f.wire.end(s) // the server echoes what it has received, and ends its half
 		case err != nil:
 			return n, fmt.Errorf("standard input: %w", err)
 		}
 	}
 }
 
-// load sends a file or made-up messages over several streams of one connection.
+// load sends a file or generated messages over several streams of one connection.
 func (f *callFlags) load(ctx context.Context, client *kernel.Client, std stdio) error {
 	parts, done, err := f.parts()
 	if err != nil {
@@ -219,7 +218,7 @@ func (f *callFlags) load(ctx context.Context, client *kernel.Client, std stdio) 
 	defer done()
 	var n counts
 	start := time.Now()
-	t := newTeam(ctx)
+	t := newGroup(ctx)
 	for _, p := range parts {
 		t.run(func() error {
 			s, err := f.wire.open(t.ctx, client, f.method)
@@ -233,7 +232,7 @@ func (f *callFlags) load(ctx context.Context, client *kernel.Client, std stdio) 
 		return err
 	}
 	took := time.Since(start).Seconds()
-	_, err = fmt.Fprintf(std.err, "%s messages, %s bytes on %d streams came back right in %.2f s: %.1f MB/s, %s messages/s, %s stalls for credit\n",
+	_, err = fmt.Fprintf(std.err, "%s messages, %s bytes on %d streams came back intact in %.2f s: %.1f MB/s, %s messages/s, %s stalls for credit\n",
 		grouped(n.messages.Load()), grouped(n.bytes.Load()), f.streams, took,
 		float64(n.bytes.Load())/1e6/took, grouped(int64(float64(n.messages.Load())/took)), grouped(n.stalls.Load()))
 	return err
@@ -245,7 +244,7 @@ func (f *callFlags) parts() ([]part, func(), error) {
 	if f.file == "" {
 		for i := range parts {
 			each := int64(f.size) * int64(f.count)
-			parts[i] = part{made(1), repeated(int64(i)*each, int(f.size), f.count)}
+			parts[i] = part{generated(1), repeated(int64(i)*each, int(f.size), f.count)}
 		}
 		return parts, func() {}, nil
 	}
@@ -260,8 +259,8 @@ func (f *callFlags) parts() ([]part, func(), error) {
 	return parts, func() { _ = file.Close() }, nil
 }
 
-// explain says what a user can do about an error. The library's errors tell by
-// type what ended, and by code or cause why.
+// explain turns an error into what a user can do about it. The type of the library's
+// errors tells what has ended, their code or cause why.
 func (f *callFlags) explain(err error) error {
 	var (
 		ce *kernel.ConnError
@@ -274,26 +273,26 @@ func (f *callFlags) explain(err error) error {
 	case f.timeout > 0 && errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("gave up after %v", f.timeout)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("nobody listens on %s; start a server there with: echo serve -addr %s", f.addr, f.addr)
+		return fmt.Errorf("no server listens on %s; start one with: echo serve -addr %s", f.addr, f.addr)
 	case errors.As(err, &ua):
-		return fmt.Errorf("the certificate of %s is signed by nobody known here; name its signer with -ca, or try -insecure", f.addr)
+		return fmt.Errorf("the certificate of %s is signed by an unknown authority; name that with -ca, or try -insecure", f.addr)
 	case errors.As(err, &se) && se.Code == kernel.CodeConnectionLost:
-		return fmt.Errorf("%s went away in mid-stream: %w", f.addr, lastCause(se))
+		return fmt.Errorf("lost the connection to %s in mid-stream: %w", f.addr, lastCause(se))
 	case errors.As(err, &se) && se.NotProcessed && se.Code == kernel.CodeGoingAway:
-		return fmt.Errorf("%s is shutting down and did not look at the stream", f.addr)
+		return fmt.Errorf("%s is shutting down and did not process the stream", f.addr)
 	case errors.As(err, &se) && se.Refused && se.Code == kernel.CodeUnimplemented:
 		return fmt.Errorf("%s has no method %q", f.addr, f.method)
 	case errors.As(err, &ce) && ce.Op == "handshake" && strings.Contains(err.Error(), "certificate required"):
-		return fmt.Errorf("%s wants a certificate of yours; give -cert and -key", f.addr)
-	case errors.As(err, &ce) && ce.Op == "handshake" && hungUp(err) && f.tls.on:
-		return fmt.Errorf("%s hung up when asked for TLS; if it serves plain text, leave the TLS flags out", f.addr)
-	case errors.As(err, &ce) && ce.Op == "handshake" && hungUp(err):
-		return fmt.Errorf("%s hung up on the first bytes; if it wants TLS, try -tls", f.addr)
+		return fmt.Errorf("%s requires a client certificate; give -cert and -key", f.addr)
+	case errors.As(err, &ce) && ce.Op == "handshake" && closedByPeer(err) && f.tls.on:
+		return fmt.Errorf("%s closed the connection in the TLS handshake; if it serves plain text, leave the TLS flags out", f.addr)
+	case errors.As(err, &ce) && ce.Op == "handshake" && closedByPeer(err):
+		return fmt.Errorf("%s closed the connection in the handshake; if it serves TLS, try -tls", f.addr)
 	}
 	return err
 }
 
-// lastCause is what the system said.
+// lastCause is the innermost error, such as the system's.
 func lastCause(err error) error {
 	for {
 		next := errors.Unwrap(err)
@@ -304,8 +303,8 @@ func lastCause(err error) error {
 	}
 }
 
-// hungUp tells whether the other side ended the connection without a word.
-func hungUp(err error) bool {
+// closedByPeer tells whether the peer ended the connection without a reason.
+func closedByPeer(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, os.ErrDeadlineExceeded)
 }

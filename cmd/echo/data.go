@@ -25,8 +25,8 @@ type cuts iter.Seq2[int64, int]
 const maxMixed = 1 << 20
 
 // mixed cuts n bytes from off on into messages of 1 B to 1 MiB, each power of
-// two as likely as the other: most messages are small, most bytes are in large
-// ones, as in life. The same seed gives the same cuts.
+// two equally likely: most messages are small, and most bytes are in large ones, as in
+// practice. The same seed gives the same cuts.
 func mixed(off, n int64, seed uint64) cuts {
 	return func(yield func(int64, int) bool) {
 		rng := rand.New(rand.NewPCG(seed, uint64(off)))
@@ -63,20 +63,20 @@ func repeated(off int64, size, count int) cuts {
 	}
 }
 
-// share gives the i-th of n streams its stretch of total bytes.
+// share is the range of total bytes that the i-th of n streams carries.
 func share(total int64, i, n int) (off, length int64) {
 	each := (total + int64(n) - 1) / int64(n)
 	off = min(int64(i)*each, total)
 	return off, min(each, total-off)
 }
 
-// made is an endless source of bytes that follow from its value as the seed.
-// Every eight are the output of SplitMix64 for their place, so that any stretch
-// can be had without those before it.
-type made uint64
+// generated is an endless source of bytes, with its value as the seed. Every eight are
+// the output of SplitMix64 for their position, so that any range can be read without
+// those before it.
+type generated uint64
 
 // ReadAt implements io.ReaderAt.
-func (d made) ReadAt(p []byte, off int64) (int, error) {
+func (d generated) ReadAt(p []byte, off int64) (int, error) {
 	var word [8]byte
 	n := 0
 	for n < len(p) {
@@ -100,7 +100,7 @@ func splitMix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// openFile opens a file that can be read at any place, and tells its length.
+// openFile opens a regular file and returns its length.
 func openFile(name string) (*os.File, int64, error) {
 	f, err := os.Open(name)
 	if err != nil {

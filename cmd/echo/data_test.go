@@ -5,23 +5,23 @@ import (
 	"testing"
 )
 
-func (d made) bytes(n int) []byte {
+func (d generated) bytes(n int) []byte {
 	p := make([]byte, n)
 	_, _ = d.ReadAt(p, 0)
 	return p
 }
 
-func TestMadeBytesDependOnTheirPlaceAlone(t *testing.T) {
-	whole := made(5).bytes(1000)
+func TestGeneratedBytesDependOnTheirOffsetOnly(t *testing.T) {
+	whole := generated(5).bytes(1000)
 	for off := range 40 {
 		for n := range 40 {
 			p := make([]byte, n)
-			if _, err := made(5).ReadAt(p, int64(off)); err != nil || !bytes.Equal(p, whole[off:off+n]) {
+			if _, err := generated(5).ReadAt(p, int64(off)); err != nil || !bytes.Equal(p, whole[off:off+n]) {
 				t.Fatalf("%d bytes from %d on differ from the same in one piece (%v)", n, off, err)
 			}
 		}
 	}
-	if bytes.Equal(whole, made(6).bytes(1000)) {
+	if bytes.Equal(whole, generated(6).bytes(1000)) {
 		t.Error("another seed makes the same bytes")
 	}
 	if bytes.Equal(whole[:500], whole[500:]) {
@@ -29,7 +29,7 @@ func TestMadeBytesDependOnTheirPlaceAlone(t *testing.T) {
 	}
 }
 
-func TestCutsCoverTheirStretchTheSameWayEachTime(t *testing.T) {
+func TestCutsCoverTheirRangeTheSameWayEachTime(t *testing.T) {
 	const total = 50_000_000
 	for name, cut := range map[string]func(off, n int64) cuts{
 		"mixed": func(off, n int64) cuts { return mixed(off, n, 42) },
@@ -115,7 +115,7 @@ func TestByteCount(t *testing.T) {
 	}
 }
 
-func TestPeopleReadNumbers(t *testing.T) {
+func TestNumbersAreFormatted(t *testing.T) {
 	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
 		if got := grouped(n); got != want {
 			t.Errorf("%d is written %s", n, got)

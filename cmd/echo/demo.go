@@ -28,13 +28,13 @@ type demoFlags struct {
 
 func (f *demoFlags) register(fs *flag.FlagSet) {
 	f.size = 256 << 20
-	fs.Var(&f.size, "size", "`SIZE` of what is made up without a FILE")
-	fs.IntVar(&f.streams, "streams", 4, "streams that share it")
-	fs.Uint64Var(&f.seed, "seed", 1, "what messages' sizes, and made-up bytes, follow from")
+	fs.Var(&f.size, "size", "`SIZE` of the generated data, without a FILE")
+	fs.IntVar(&f.streams, "streams", 4, "streams that share the data")
+	fs.Uint64Var(&f.seed, "seed", 1, "seed of the messages' sizes and of generated data")
 }
 
-// demo runs a server and a client, sends what it is given through several
-// streams at once, and a ping-pong beside them.
+// demo runs a server and a client. It sends the data over several streams at once, with a
+// ping-pong on a further stream.
 func demo(c *command, args []string, std stdio) error {
 	var f demoFlags
 	fs := flag.NewFlagSet("demo", flag.ContinueOnError)
@@ -49,7 +49,7 @@ func demo(c *command, args []string, std stdio) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	d := &demonstration{streams: f.streams, src: made(f.seed), total: int64(f.size), seed: f.seed}
+	d := &demonstration{streams: f.streams, src: generated(f.seed), total: int64(f.size), seed: f.seed}
 	if len(files) == 1 {
 		file, length, err := openFile(files[0])
 		if err != nil {
@@ -81,7 +81,7 @@ type demonstration struct {
 }
 
 func (d *demonstration) run(ctx context.Context, std stdio) error {
-	srv, err := kernel.NewServer(&kernel.ServerOptions{Logger: quiet(std.err)})
+	srv, err := kernel.NewServer(&kernel.ServerOptions{Logger: warnings(std.err)})
 	if err != nil {
 		return err
 	}
@@ -95,9 +95,9 @@ func (d *demonstration) run(ctx context.Context, std stdio) error {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(context.Background(), ln) }()
 
-	err = d.converse(ctx, ln.Addr().String(), std)
+	err = d.runClient(ctx, ln.Addr().String(), std)
 
-	// The client is gone, so there is nothing to drain: this only waits until the
+	// The client has closed, so there is nothing to drain: this only waits until the
 	// server has noticed.
 	if cerr := srv.Close(); err == nil {
 		err = cerr
@@ -108,25 +108,25 @@ func (d *demonstration) run(ctx context.Context, std stdio) error {
 	return err
 }
 
-// quiet logs what nobody expects in a demonstration, and nothing else.
-func quiet(w io.Writer) *slog.Logger {
+// warnings logs warnings and errors only.
+func warnings(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// converse is the client's side.
-func (d *demonstration) converse(ctx context.Context, addr string, std stdio) error {
+// runClient is the client's side.
+func (d *demonstration) runClient(ctx context.Context, addr string, std stdio) error {
 	client, err := kernel.Dial(ctx, addr, nil)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	fmt.Fprintf(std.out, "%s there and back on %d streams beside a ping-pong, one connection to %s\n",
+	fmt.Fprintf(std.out, "%s echoed on %d streams beside a ping-pong, one connection to %s\n",
 		inBytes(d.total), d.streams, addr)
 
-	// Two teams: the ping-pong goes on until the bulk has come back, and either
-	// ends with the other if it fails.
-	all := newTeam(ctx)
-	bulk := newTeam(all.ctx)
+	// Two groups: the ping-pong goes on until the bulk has come back. If either fails,
+	// both end.
+	all := newGroup(ctx)
+	bulk := newGroup(all.ctx)
 	over := make(chan struct{})
 	d.start = time.Now()
 	progress := startProgress(d, std.err)
@@ -151,8 +151,8 @@ func (d *demonstration) converse(ctx context.Context, addr string, std stdio) er
 	return err
 }
 
-// pingEvery paces the ping-pong, so that it measures the streams beside it and
-// not itself.
+// pingEvery paces the ping-pong, so that its latency shows the effect of the streams
+// beside it and not of itself.
 const (
 	pingEvery = time.Millisecond
 	pingSize  = 64
@@ -183,13 +183,13 @@ func (d *demonstration) pingPong(ctx context.Context, client *kernel.Client, ove
 }
 
 func (d *demonstration) ping(s *kernel.Stream, n uint64) error {
-	ball := make([]byte, pingSize)
-	binary.LittleEndian.PutUint64(ball, n)
+	payload := make([]byte, pingSize)
+	binary.LittleEndian.PutUint64(payload, n)
 	sent := time.Now()
-	// Nothing takes from Out once the stream has ended: every send to it needs
-	// another way out.
+	// Nothing receives from Out once the stream has ended, so every send to it needs
+	// another case.
 	select {
-	case s.Out() <- kernel.CopyMessage(ball):
+	case s.Out() <- kernel.CopyMessage(payload):
 	case <-s.SendDone():
 		return fmt.Errorf("ping %d: %w", n, why(s, kernel.ErrSendClosed))
 	}
@@ -198,8 +198,8 @@ func (d *demonstration) ping(s *kernel.Stream, n uint64) error {
 		return fmt.Errorf("ping %d: %w", n, why(s, io.ErrUnexpectedEOF))
 	}
 	d.pings.add(time.Since(sent))
-	if !bytes.Equal(m.Bytes(), ball) {
-		return fmt.Errorf("ping %d: something else came back", n)
+	if !bytes.Equal(m.Bytes(), payload) {
+		return fmt.Errorf("ping %d: another message came back", n)
 	}
 	m.Release()
 	return nil
@@ -238,7 +238,7 @@ func (p *pings) quantile(q float64) time.Duration {
 }
 
 func (d *demonstration) report(w io.Writer) error {
-	_, err := fmt.Fprintf(w, `all of it came back right
+	_, err := fmt.Fprintf(w, `all of it came back intact
   messages  %s of 1 B to %s
   bytes     %s
   rate      %.1f MB/s each way, for %.2f s

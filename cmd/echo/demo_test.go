@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-func TestDemoChecksWhatItMakesUp(t *testing.T) {
+func TestDemoChecksGeneratedData(t *testing.T) {
 	r := runEcho(t, "", "demo", "-size", "20M", "-seed", "3")
 	r.wantOK(t)
 	for _, want := range []string{
-		`20\.0 MiB there and back on 4 streams`, `all of it came back right`, `bytes +20,971,520\n`,
+		`20\.0 MiB echoed on 4 streams`, `all of it came back intact`, `bytes +20,971,520\n`,
 		`messages +\d+ of 1 B`, `rate +[\d.]+ MB/s`, `ping +p50 \S+, p99 \S+ \(\d+ pings of 64 B\)`, `stalls +[\d,]+ sends`,
 	} {
 		if !regexp.MustCompile(want).MatchString(r.stdout) {
@@ -27,7 +27,7 @@ func TestDemoSendsAFile(t *testing.T) {
 	for name, size := range map[string]int{"of 3 MB": 3_000_001, "of a byte": 1, "that is empty": 0} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "file")
-			if err := os.WriteFile(file, made(9).bytes(size), 0o600); err != nil {
+			if err := os.WriteFile(file, generated(9).bytes(size), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			r := runEcho(t, "", "demo", "-streams", "3", file)
@@ -42,14 +42,14 @@ func TestDemoSendsAFile(t *testing.T) {
 func TestDemoCanBeInterrupted(t *testing.T) {
 	needSignals(t)
 	p := start(t, "demo", "-size", "1000G")
-	p.wantLine("there and back")
+	p.wantLine("echoed on")
 	p.signal(os.Interrupt)
 	r := p.end()
 	// There may have been lines of progress before.
 	lines := strings.SplitAfter(strings.TrimSpace(r.stderr), "\n")
 	r.stderr = lines[len(lines)-1]
 	r.wantError(t, exitFailed, "^echo demo: interrupted$")
-	if strings.Contains(r.stdout, "right") {
+	if strings.Contains(r.stdout, "intact") {
 		t.Errorf("it says that all is well: %s", r.stdout)
 	}
 }

@@ -21,14 +21,14 @@ func handle(srv *kernel.Server) error {
 	return registerEcho(srv)
 }
 
-// echo is the short style, and the fast one. All ends when the client has no
-// more to say, and hands out the error if the stream ended in any other way, so
-// that it can't be forgotten. Send waits while the client takes nothing: then
-// nothing is received either, the client's credit runs out, and it has to wait
-// as well. That is all there is to backpressure.
+// echo is the short style, and the fast one. All ends when the client ends its half,
+// and yields the error if the stream ended in any other way, so that it can't be
+// forgotten. Send waits while the client takes nothing: then nothing is received
+// either, the client's credit runs out, and it has to wait as well. This is the
+// backpressure.
 //
-// A message belongs to whoever holds it. Send takes it over, so there is nothing
-// to release here.
+// A received message belongs to the handler. Send takes it over, so there is nothing to
+// release here.
 func echo(ctx context.Context, s *kernel.Stream) error {
 	for m, err := range s.All(ctx) {
 		if err != nil {
@@ -36,7 +36,7 @@ func echo(ctx context.Context, s *kernel.Stream) error {
 		}
 		err := s.Send(ctx, m)
 		if errors.Is(err, kernel.ErrNotReadable) {
-			m.Release() // a client that only writes is listened to
+			m.Release() // the client does not read: there is nothing to echo
 			continue
 		}
 		if err != nil {
@@ -46,13 +46,12 @@ func echo(ctx context.Context, s *kernel.Stream) error {
 	return nil // ends our half too, after everything that was sent
 }
 
-// echoSelect is the same in a select, the style for a handler that has more to
-// listen to than one stream.
+// echoSelect is the same in a select, the style for a handler that waits for more than
+// one stream.
 //
-// It holds one message at most, and has one of two wishes: to receive while it
-// holds none, to send while it holds one. The arm of the other wish is switched
-// off by a nil channel. There is no arm for ctx: when the stream ends, however
-// it does, both of these channels are closed.
+// It holds at most one message. It receives while it holds none, and sends while it
+// holds one; the channel of the other case is nil, which disables that case. There is no
+// case for ctx: however the stream ends, both of these channels are closed.
 func echoSelect(_ context.Context, s *kernel.Stream) error {
 	var held kernel.Message
 	in, slots := s.In(), (<-chan kernel.Slot)(nil)
@@ -60,7 +59,7 @@ func echoSelect(_ context.Context, s *kernel.Stream) error {
 		select {
 		case m, ok := <-in:
 			if !ok {
-				return s.Err() // nil if the client ended in order
+				return s.Err() // nil if the client ended its half cleanly
 			}
 			held, in, slots = m, nil, s.Writable()
 		case slot, ok := <-slots:

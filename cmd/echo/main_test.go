@@ -21,8 +21,8 @@ import (
 	"github.com/sluicerpc/sluice/internal/leak"
 )
 
-// patience is for what hangs; nothing here waits for it.
-const patience = time.Minute
+// timeLimit ends a test that hangs. No test waits for it.
+const timeLimit = time.Minute
 
 // TestMain builds the program once; most tests run it as a user does.
 func TestMain(m *testing.M) {
@@ -57,7 +57,7 @@ func build(out string, args ...string) error {
 
 func echoCommand(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeLimit)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, os.Getenv("ECHO_UNDER_TEST"), args...)
 	// A program with the race detector waits a second when it exits.

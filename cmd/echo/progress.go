@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A progress tells people how far a demonstration is: on a terminal in one line
-// that changes in place, elsewhere in a line a second.
+// A progress shows how far a demonstration is: on a terminal in one line that changes in
+// place, elsewhere in a line a second.
 type progress struct {
 	d     *demonstration
 	w     io.Writer
@@ -48,7 +48,7 @@ func (p *progress) watch() {
 			bytes, at = b, now
 		case <-p.done:
 			if p.live {
-				fmt.Fprint(p.w, "\r\x1b[K") // the summary takes its place
+				fmt.Fprint(p.w, "\r\x1b[K") // the summary replaces it
 			}
 			return
 		}
@@ -73,7 +73,7 @@ func (p *progress) show(bytes int64, rate float64) {
 	fmt.Fprintf(p.w, "\r\x1b[?7l[%s%s] %s\x1b[K\x1b[?7h", strings.Repeat("=", full), strings.Repeat(" ", width-full), line)
 }
 
-// isTerminal tells whether w is a screen that understands a carriage return.
+// isTerminal tells whether w is a terminal with cursor control.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" {

@@ -160,7 +160,7 @@ func TestReadmesTypedStreams(t *testing.T) {
 	}
 }
 
-// await waits until somebody listens on addr.
+// await waits until a server listens on addr.
 func await(t *testing.T, addr string) {
 	t.Helper()
 	for t.Context().Err() == nil {
@@ -170,12 +170,12 @@ func await(t *testing.T, addr string) {
 			return
 		}
 	}
-	t.Fatal("nobody came to listen")
+	t.Fatal("no server listens")
 }
 
-// TestReadmesLinksLead: every file that the README points to is there, and the
-// first commands that it shows are ones that there are.
-func TestReadmesLinksLead(t *testing.T) {
+// TestReadmesLinksExist: every file that the README links to exists, and the
+// first commands that it shows exist.
+func TestReadmesLinksExist(t *testing.T) {
 	text := readReadme(t)
 	prose := regexp.MustCompile("(?s)```go\n.*?```").ReplaceAllString(text, "")
 	links := regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`).FindAllStringSubmatch(prose, -1)
@@ -187,13 +187,13 @@ func TestReadmesLinksLead(t *testing.T) {
 			continue
 		}
 		if _, err := os.Stat(filepath.Join(filepath.Dir(readme), m[1])); err != nil {
-			t.Errorf("a link to %s, which is not there", m[1])
+			t.Errorf("a link to %s, which does not exist", m[1])
 		}
 	}
 	_, shell, _ := strings.Cut(text, "```sh\n")
 	for _, m := range regexp.MustCompile(`(?m)^go run \./cmd/echo (\w+)`).FindAllStringSubmatch(shell, -1) {
 		if !slices.ContainsFunc(commands(), func(c command) bool { return c.name == m[1] }) {
-			t.Errorf("the README runs %q, which is no command", m[1])
+			t.Errorf("the README runs %q, which is not a command", m[1])
 		}
 	}
 }

@@ -7,12 +7,12 @@ import (
 	"github.com/sluicerpc/sluice/rpc"
 )
 
-// verbEcho is the number that the echo has for Seastar's clients, which call by
-// number: it takes a source and returns the sink of the same stream.
+// verbEcho is the echo's verb: Seastar's clients call by number. The call takes a source
+// and returns the sink of the same stream.
 const verbEcho = 1
 
-// registerEcho has the echo served to calls that a stream is passed to, over any
-// protocol. What goes through it is not looked at, so it serves every type.
+// registerEcho registers the echo as a call that a stream is passed to, over any
+// protocol. It does not decode the messages, so it serves every type.
 func registerEcho(srv *kernel.Server) error {
 	type (
 		source = *rpc.Source[kernel.Message]
@@ -25,8 +25,8 @@ func registerEcho(srv *kernel.Server) error {
 	}, nil)
 }
 
-// openPassed makes a sink and passes it to a call. What it gets back is the other
-// half of the same stream.
+// openPassed makes a sink and passes it to a call. The result is the other half of the
+// same stream.
 func openPassed(ctx context.Context, client *kernel.Client, method string) (*kernel.Stream, error) {
 	sink, err := rpc.NewSink[kernel.Message](ctx, client, nil)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// defaultAddr is where serve listens and call looks.
+// defaultAddr is where serve listens and call connects.
 const defaultAddr = "127.0.0.1:7000"
 
 type serveFlags struct {
@@ -64,7 +64,7 @@ func (f *serveFlags) options(std stdio) (*kernel.ServerOptions, error) {
 	}, nil
 }
 
-// serve is the life of a server: listen, serve, drain.
+// serve runs a server: it listens, serves, and drains.
 func serve(c *command, args []string, std stdio) error {
 	var f serveFlags
 	fs := flag.NewFlagSet("serve", flag.ContinueOnError)
@@ -86,16 +86,16 @@ func serve(c *command, args []string, std stdio) error {
 		return err
 	}
 
-	// Signals first: from the line that says "serving" on, they mean drain.
+	// Signals first: once the line "serving ..." is printed, a signal means drain.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 
-	// ListenAndServe would do. With a listener of our own we can say where it
-	// listens, once it does: a client that reads the line can connect.
+	// ListenAndServe would do. With a listener of our own we can print its address
+	// once it listens: a client that reads the line can connect.
 	ln, err := net.Listen("tcp", f.addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s is taken by another program; choose another port with -addr", f.addr)
+		return fmt.Errorf("%s is in use by another program; choose another port with -addr", f.addr)
 	} else if err != nil {
 		return err
 	}
@@ -111,20 +111,19 @@ func serve(c *command, args []string, std stdio) error {
 	}
 }
 
-// drain lets open streams finish. Clients are told to open no more here; those
-// that race with the news are refused as "not processed", so that they can
-// safely try elsewhere.
-func drain(srv *kernel.Server, patience time.Duration, signals <-chan os.Signal, std stdio) error {
+// drain lets open streams finish. Clients are sent a GOAWAY; streams that they open
+// before they have it are refused as "not processed", and are safe to retry elsewhere.
+func drain(srv *kernel.Server, timeLimit time.Duration, signals <-chan os.Signal, std stdio) error {
 	fmt.Fprintf(std.out, "draining for at most %v, connections open: %d; a second signal stops at once\n",
-		patience, srv.Stats().Conns)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+		timeLimit, srv.Stats().Conns)
+	ctx, cancel := context.WithTimeout(context.Background(), timeLimit)
 	defer cancel()
 	drained := make(chan error, 1)
 	go func() { drained <- srv.Shutdown(ctx) }()
 	select {
 	case err := <-drained:
 		if errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("streams were still open after %v and have been cut", patience)
+			return fmt.Errorf("streams were still open after %v and have been reset", timeLimit)
 		}
 		return err
 	case <-signals:

@@ -47,7 +47,7 @@ func TestALineIsAnsweredBeforeTheNextIsTyped(t *testing.T) {
 func TestLoadComesBack(t *testing.T) {
 	_, addr := startServer(t)
 	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, made(7).bytes(300_001), 0o600); err != nil {
+	if err := os.WriteFile(file, generated(7).bytes(300_001), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -64,14 +64,14 @@ func TestLoadComesBack(t *testing.T) {
 		t.Run(strings.Join(c.args[:len(c.args)-1], " "), func(t *testing.T) {
 			r := runEcho(t, "", append([]string{"call", "-addr", addr}, c.args...)...)
 			r.wantOK(t)
-			if r.stdout != "" || !strings.Contains(r.stderr, c.want+" came back right") {
+			if r.stdout != "" || !strings.Contains(r.stderr, c.want+" came back intact") {
 				t.Errorf("standard output %q, standard error %q, want %q", r.stdout, r.stderr, c.want)
 			}
 		})
 	}
 }
 
-func TestLimitsAreTheServers(t *testing.T) {
+func TestServersLimits(t *testing.T) {
 	_, addr := startServer(t, "-max-message", "8M", "-max-streams", "2", "-window", "4K")
 	r := runEcho(t, "", "call", "-addr", addr, "-count", "1", "-size", "6M", "-streams", "2")
 	r.wantOK(t)
@@ -102,8 +102,8 @@ func TestClearErrors(t *testing.T) {
 		args    []string
 		pattern string
 	}{
-		"port taken":           {[]string{"serve", "-addr", plain}, plain + ` is taken by another program`},
-		"nobody listens":       {[]string{"call", "-addr", free}, `nobody listens on ` + free},
+		"port taken":           {[]string{"serve", "-addr", plain}, plain + ` is in use by another program`},
+		"no server listens":    {[]string{"call", "-addr", free}, `no server listens on ` + free},
 		"TLS asked of plain":   {[]string{"call", "-addr", plain, "-tls"}, `leave the TLS flags out`},
 		"plain asked of TLS":   {[]string{"call", "-addr", secure}, `try -tls`},
 		"unknown signer":       {[]string{"call", "-addr", secure, "-tls"}, `-ca, or try -insecure`},
@@ -120,7 +120,7 @@ func TestClearErrors(t *testing.T) {
 	}
 }
 
-func TestTimeoutGivesUp(t *testing.T) {
+func TestTimeout(t *testing.T) {
 	_, addr := startServer(t)
 	p := start(t, "call", "-addr", addr, "-timeout", "30ms")
 	p.end().wantError(t, exitFailed, `gave up after 30ms`)
@@ -136,7 +136,7 @@ func TestDrainLetsAnOpenStreamFinish(t *testing.T) {
 			srv.signal(s)
 			srv.wantLine("^draining for at most 30s, connections open: 1;")
 			p.echo("while it drains")
-			runEcho(t, "late\n", "call", "-addr", addr).wantError(t, exitFailed, "nobody listens")
+			runEcho(t, "late\n", "call", "-addr", addr).wantError(t, exitFailed, "no server listens")
 			if err := p.in.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -153,7 +153,7 @@ func TestDrainWithoutStreamsEndsAtOnce(t *testing.T) {
 	srv.end().wantOK(t)
 }
 
-func TestDrainIsCutWhenItsTimeIsOver(t *testing.T) {
+func TestDrainResetsStreamsAtItsTimeLimit(t *testing.T) {
 	needSignals(t)
 	srv, addr := startServer(t, "-drain", "20ms")
 	p := start(t, "call", "-addr", addr)
@@ -161,7 +161,7 @@ func TestDrainIsCutWhenItsTimeIsOver(t *testing.T) {
 	srv.signal(syscall.SIGTERM)
 	srv.wantLine("^draining")
 	srv.end().wantError(t, exitFailed, "still open after 20ms")
-	p.end().wantError(t, exitFailed, addr+" went away in mid-stream")
+	p.end().wantError(t, exitFailed, "lost the connection to "+addr+" in mid-stream")
 }
 
 func TestSecondSignalStopsAtOnce(t *testing.T) {
@@ -173,10 +173,10 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	srv.wantLine("^draining")
 	srv.signal(syscall.SIGTERM)
 	srv.end().wantError(t, exitFailed, "second signal")
-	p.end().wantError(t, exitFailed, addr+" went away in mid-stream")
+	p.end().wantError(t, exitFailed, "lost the connection to "+addr+" in mid-stream")
 }
 
-func TestKilledServerIsNoEndOfStream(t *testing.T) {
+func TestAKilledServerIsNotAnEndOfStream(t *testing.T) {
 	for _, method := range []string{methodEcho, methodSelect} {
 		t.Run(method, func(t *testing.T) {
 			srv, addr := startServer(t)
@@ -185,7 +185,7 @@ func TestKilledServerIsNoEndOfStream(t *testing.T) {
 			if err := srv.cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
-			p.end().wantError(t, exitFailed, addr+" went away in mid-stream")
+			p.end().wantError(t, exitFailed, "lost the connection to "+addr+" in mid-stream")
 		})
 	}
 }

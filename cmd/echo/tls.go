@@ -15,10 +15,9 @@ import (
 	"time"
 )
 
-// The library takes a *tls.Config and asks no more of it; this file only makes
-// one from flags. With TLS, connections use a net.Conn and a goroutine each to
-// read it; without, they share event loops. Nothing else in this program
-// changes.
+// The library takes a *tls.Config as it is; this file makes one from flags. With TLS,
+// each connection is a net.Conn with a goroutine that reads it; without, connections
+// share event loops. Nothing else in this program differs.
 
 // serverTLS are the flags of serve about TLS.
 type serverTLS struct {
@@ -29,8 +28,8 @@ type serverTLS struct {
 func (f *serverTLS) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.cert, "cert", "", "serve over TLS with the certificate chain in this PEM `FILE`")
 	fs.StringVar(&f.key, "key", "", "PEM `FILE` with the certificate's key")
-	fs.StringVar(&f.clientCA, "client-ca", "", "let in only clients with a certificate signed by one in this PEM `FILE`")
-	fs.BoolVar(&f.selfSigned, "self-signed", false, "serve over TLS with a certificate made up now, for trying")
+	fs.StringVar(&f.clientCA, "client-ca", "", "accept only clients with a certificate signed by one in this PEM `FILE`")
+	fs.BoolVar(&f.selfSigned, "self-signed", false, "serve over TLS with a certificate generated now, for tests")
 }
 
 func (f *serverTLS) describe() string {
@@ -83,8 +82,8 @@ type clientTLS struct {
 func (f *clientTLS) register(fs *flag.FlagSet) {
 	fs.BoolVar(&f.on, "tls", false, "use TLS; the flags below imply it")
 	fs.StringVar(&f.ca, "ca", "", "trust only servers whose certificate is signed by one in this PEM `FILE`")
-	fs.BoolVar(&f.insecure, "insecure", false, "trust whatever certificate the server shows, for trying")
-	fs.StringVar(&f.cert, "cert", "", "PEM `FILE` with a certificate chain of our own to show")
+	fs.BoolVar(&f.insecure, "insecure", false, "accept any certificate of the server, for tests")
+	fs.StringVar(&f.cert, "cert", "", "PEM `FILE` with the client's certificate chain")
 	fs.StringVar(&f.key, "key", "", "PEM `FILE` with that certificate's key")
 }
 
@@ -95,7 +94,7 @@ func (f *clientTLS) config() (*tls.Config, error) {
 	case (f.cert == "") != (f.key == ""):
 		return nil, usagef("-cert and -key go together")
 	case f.insecure && f.ca != "":
-		return nil, usagef("-insecure trusts everybody: leave -ca out")
+		return nil, usagef("-insecure accepts any certificate: leave -ca out")
 	case !f.on:
 		return nil, nil
 	}

@@ -95,14 +95,14 @@ func TestMutualTLS(t *testing.T) {
 	if r.stdout != "secret\n" {
 		t.Errorf("got %q", r.stdout)
 	}
-	runEcho(t, "secret\n", call...).wantError(t, exitFailed, "wants a certificate of yours")
+	runEcho(t, "secret\n", call...).wantError(t, exitFailed, "requires a client certificate")
 
-	stranger := newAuthority(t)
-	stranger.sign("client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-	runEcho(t, "secret\n", append(call, "-cert", stranger.file("client"), "-key", stranger.file("client-key"))...).
+	unknown := newAuthority(t)
+	unknown.sign("client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	runEcho(t, "secret\n", append(call, "-cert", unknown.file("client"), "-key", unknown.file("client-key"))...).
 		wantError(t, exitFailed, "remote error: tls")
-	runEcho(t, "secret\n", "call", "-addr", addr, "-ca", stranger.file("ca")).
-		wantError(t, exitFailed, "signed by nobody known here")
+	runEcho(t, "secret\n", "call", "-addr", addr, "-ca", unknown.file("ca")).
+		wantError(t, exitFailed, "signed by an unknown authority")
 	runEcho(t, "", "call", "-addr", addr, "-ca", ca.file("client-key")).
 		wantError(t, exitFailed, "holds no PEM certificate")
 }

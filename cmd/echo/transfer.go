@@ -20,9 +20,9 @@ type counts struct {
 }
 
 // exchange sends a part over a stream and checks what comes back. The halves of
-// a stream are independent: one goroutine sends, another receives, and neither
-// knows how far the other is. What keeps them together is credit.
-func (t *team) exchange(w *wire, s *kernel.Stream, p part, n *counts) {
+// a stream are independent: one goroutine sends, another receives. Only credit keeps
+// the one from getting far ahead of the other.
+func (t *group) exchange(w *wire, s *kernel.Stream, p part, n *counts) {
 	t.run(func() error { return send(t.ctx, w, s, p, n) })
 	t.run(func() error { return check(t.ctx, w, s, p, n) })
 }
@@ -31,14 +31,14 @@ func (t *team) exchange(w *wire, s *kernel.Stream, p part, n *counts) {
 // was handed over before CloseSend still arrives before the end.
 func send(ctx context.Context, w *wire, s *kernel.Stream, p part, n *counts) error {
 	for off, size := range p.cuts {
-		m := kernel.NewMessage(size) // from a pool: whoever reads it last gives it back
+		m := kernel.NewMessage(size) // from a pool: its last owner releases it
 		if err := fill(m.Bytes(), p.src, off); err != nil {
 			return err
 		}
 		err := s.TrySend(m)
 		if errors.Is(err, kernel.ErrWouldBlock) {
-			// Send alone would do. Trying first tells us that there was no credit:
-			// the server has as much unread as it wants to hold.
+			// Send alone would do. TrySend tells us that there was no credit: the
+			// server has as much unread as its window allows.
 			n.stalls.Add(1)
 			err = s.Send(ctx, m)
 		}
@@ -77,14 +77,14 @@ func check(ctx context.Context, w *wire, s *kernel.Stream, p part, n *counts) er
 		return err
 	}
 	if m, ok := <-in; ok {
-		return fmt.Errorf("stream %d: %d bytes came back that nobody sent", s.ID(), m.Len())
+		return fmt.Errorf("stream %d: %d bytes came back that were not sent", s.ID(), m.Len())
 	}
-	// A closed channel says that nothing more will come. Err says whether that
-	// is because the server was done.
+	// A closed channel means that no message follows. Err tells a clean end from any
+	// other.
 	return s.Err()
 }
 
-// why prefers the reason for which the stream ended to what it made of the
+// why returns the stream's own error if it has one: it says more than that of the
 // operation at hand.
 func why(s *kernel.Stream, err error) error {
 	if serr := s.Err(); serr != nil {
@@ -111,22 +111,22 @@ func grow(p []byte, n int) []byte {
 	return p[:n]
 }
 
-// A team is goroutines with one purpose. The first that fails ends ctx for all.
-// Streams opened with ctx end with it, and that wakes whoever waits for one: no
-// goroutine needs another way out.
-type team struct {
+// A group is goroutines that work on one task, as in errgroup. The first that fails
+// cancels ctx for all. Streams opened with ctx end with it, which wakes every goroutine
+// that waits on one.
+type group struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 }
 
-func newTeam(ctx context.Context) *team {
-	t := &team{}
+func newGroup(ctx context.Context) *group {
+	t := &group{}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
 	return t
 }
 
-func (t *team) run(f func() error) {
+func (t *group) run(f func() error) {
 	t.wg.Go(func() {
 		if err := f(); err != nil {
 			t.cancel(err)
@@ -134,8 +134,8 @@ func (t *team) run(f func() error) {
 	})
 }
 
-// wait returns the first error, when everybody is gone.
-func (t *team) wait() error {
+// wait returns the first error, when all goroutines have returned.
+func (t *group) wait() error {
 	t.wg.Wait()
 	defer t.cancel(nil)
 	return context.Cause(t.ctx)

@@ -39,20 +39,20 @@ func exchangeWith(t *testing.T, h func(context.Context, *kernel.Stream) error, p
 	t.Helper()
 	srv, client := kerneltest.Start(t, nil, nil)
 	srv.Handle(methodEcho, h)
-	team := newTeam(t.Context())
-	s, err := client.Open(team.ctx, methodEcho, nil)
+	group := newGroup(t.Context())
+	s, err := client.Open(group.ctx, methodEcho, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var n counts
-	team.exchange(&wires()[0], s, p, &n)
-	return &n, team.wait()
+	group.exchange(&wires()[0], s, p, &n)
+	return &n, group.wait()
 }
 
-func TestExchangeIsContentWithAnEcho(t *testing.T) {
+func TestExchangeAcceptsAnEcho(t *testing.T) {
 	for name, h := range map[string]func(context.Context, *kernel.Stream) error{"echo": echo, "select": echoSelect} {
 		t.Run(name, func(t *testing.T) {
-			n, err := exchangeWith(t, h, part{made(1), mixed(0, 3_000_000, 1)})
+			n, err := exchangeWith(t, h, part{generated(1), mixed(0, 3_000_000, 1)})
 			if err != nil || n.bytes.Load() != 3_000_000 {
 				t.Errorf("%d bytes, error %v", n.bytes.Load(), err)
 			}
@@ -80,7 +80,7 @@ func TestExchangeNoticesEveryKindOfError(t *testing.T) {
 		}, "message 4: sent 100 bytes from 400 on, and 10 other bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := exchangeWith(t, dishonest(c.wrong), part{made(1), repeated(0, 100, 20)})
+			_, err := exchangeWith(t, dishonest(c.wrong), part{generated(1), repeated(0, 100, 20)})
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
@@ -89,14 +89,14 @@ func TestExchangeNoticesEveryKindOfError(t *testing.T) {
 }
 
 func TestExchangeNoticesAWrongEnd(t *testing.T) {
-	twenty := part{made(1), repeated(0, 100, 20)}
+	twenty := part{generated(1), repeated(0, 100, 20)}
 	extra := func(ctx context.Context, s *kernel.Stream) error {
 		if err := echo(ctx, s); err != nil {
 			return err
 		}
 		return s.Send(ctx, kernel.CopyMessage([]byte("one more")))
 	}
-	if _, err := exchangeWith(t, extra, twenty); err == nil || !strings.Contains(err.Error(), "8 bytes came back that nobody sent") {
+	if _, err := exchangeWith(t, extra, twenty); err == nil || !strings.Contains(err.Error(), "8 bytes came back that were not sent") {
 		t.Errorf("one too many: error %v", err)
 	}
 	five := func(ctx context.Context, s *kernel.Stream) error {
@@ -122,9 +122,9 @@ func TestExchangeNoticesAWrongEnd(t *testing.T) {
 	}
 }
 
-func TestFileThatBecomesShorterIsNoticed(t *testing.T) {
+func TestATruncatedFileIsNoticed(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(name, made(1).bytes(5000), 0o600); err != nil {
+	if err := os.WriteFile(name, generated(1).bytes(5000), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f, size, err := openFile(name)
@@ -155,7 +155,7 @@ func (l severed) Accept() (net.Conn, error) {
 	return c, err
 }
 
-func TestServerGoneUnderLoadIsOneClearError(t *testing.T) {
+func TestALostServerUnderLoadIsOneClearError(t *testing.T) {
 	srv, err := kernel.NewServer(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +182,7 @@ func TestServerGoneUnderLoadIsOneClearError(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(context.Background(), ln) }()
 	r := runEcho(t, "", "call", "-addr", tcp.Addr().String(), "-count", "1000000", "-size", "100")
-	r.wantError(t, exitFailed, "went away in mid-stream: ")
+	r.wantError(t, exitFailed, "lost the connection to .* in mid-stream: ")
 	if err := srv.Close(); err != nil {
 		t.Error(err)
 	}

@@ -10,14 +10,14 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// A wire is a protocol that the commands speak. The handlers and the client's
-// code are the same for all; what differs is named here.
+// A wire is a protocol that the commands speak. The handlers and the client's code are
+// the same for all of them but for these differences.
 type wire struct {
 	protocol kernel.Protocol
 	method   string // what call opens
 	request  []byte // what it opens with
-	whole    bool   // a stream ends as a whole, not one half and then the other
-	passed   bool   // a stream is passed to a call
+	whole    bool   // there is no half-close: both halves of a stream end together
+	passed   bool   // a stream is opened by passing a sink to a call
 }
 
 func wires() []wire {
@@ -65,8 +65,8 @@ func (w *wire) open(ctx context.Context, client *kernel.Client, method string) (
 	return client.Open(ctx, method, &kernel.OpenOptions{Request: kernel.MessageOf(w.request)})
 }
 
-// end says that we have nothing more to send. Where a stream ends as a whole
-// whoever receives does it instead, when everything has come back.
+// end ends our half after everything that was sent. Without half-close it does nothing:
+// done closes the stream, when everything has come back.
 func (w *wire) end(s *kernel.Stream) error {
 	if w.whole {
 		return nil
@@ -74,7 +74,7 @@ func (w *wire) end(s *kernel.Stream) error {
 	return s.CloseSend()
 }
 
-// done ends what is left when everything has come back.
+// done is called when everything has come back. Without half-close it closes the stream.
 func (w *wire) done(ctx context.Context, s *kernel.Stream) error {
 	if w.whole {
 		return s.Close(ctx)

@@ -18,13 +18,13 @@ func TestEveryProtocolOnOnePort(t *testing.T) {
 			}
 			r = runEcho(t, "", "call", "-addr", addr, "-proto", name, "-count", "300", "-size", "5K", "-streams", "3")
 			r.wantOK(t)
-			if want := "900 messages, 4,608,000 bytes on 3 streams came back right"; !strings.Contains(r.stderr, want) {
+			if want := "900 messages, 4,608,000 bytes on 3 streams came back intact"; !strings.Contains(r.stderr, want) {
 				t.Errorf("standard error %q, want %q", r.stderr, want)
 			}
 			r = runEcho(t, "a\nb\n", "call", "-addr", addr, "-proto", name, "-one-way")
 			r.wantOK(t)
 			if r.stdout != "" {
-				t.Errorf("%q came back although nobody waited for it", r.stdout)
+				t.Errorf("%q came back although the call was one-way", r.stdout)
 			}
 		})
 	}
@@ -33,7 +33,7 @@ func TestEveryProtocolOnOnePort(t *testing.T) {
 func TestAProtocolCanBeSwitchedOff(t *testing.T) {
 	_, addr := startServer(t, "-proto", "sluice,seastar")
 	runEcho(t, "x\n", "call", "-addr", addr).wantOK(t)
-	runEcho(t, "x\n", "call", "-addr", addr, "-proto", "brpc", "-timeout", "5s").wantError(t, exitFailed, `went away in mid-stream`)
+	runEcho(t, "x\n", "call", "-addr", addr, "-proto", "brpc", "-timeout", "5s").wantError(t, exitFailed, `lost the connection to .* in mid-stream`)
 	runEcho(t, "", "serve", "-proto", "sluice,http").wantError(t, exitUsage, `no protocol "http"; there are sluice,brpc,seastar`)
 	runEcho(t, "", "call", "-proto", "http").wantError(t, exitUsage, `no protocol "http"`)
 }

@@ -127,7 +127,7 @@ func readPlain(s *Session, p []byte, next func() int) ([]event, error) {
 				first = f.First
 			}
 			part = append(part, f.Payload...)
-			if s.reader.want > 0 {
+			if s.reader.left > 0 {
 				continue // more pieces of this frame follow
 			}
 			es = append(es, dataEvent(f.Stream, part, first, f.Last, f.Total))
@@ -137,7 +137,7 @@ func readPlain(s *Session, p []byte, next func() int) ([]event, error) {
 	return es, nil
 }
 
-func TestAMessageIsNotCompleteBeforeItsSumIsRight(t *testing.T) {
+func TestAMessageIsNotCompleteBeforeItsChecksumIsRight(t *testing.T) {
 	w, r := pair(true)
 	b := written(w, func(o *frame.Out) { w.Message(o, 1, filled(50_000)) })
 	b[len(b)-1] ^= 1

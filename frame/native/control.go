@@ -14,7 +14,7 @@ const (
 	maxSettings = 32       // settings in a Hello
 	maxGroup    = 256      // streams that one Open opens
 	grantSize   = 16       // bytes that the grant of a further stream takes of a frame, at most
-	maxMetadata = 48 << 10 // bytes that a frame has room for beside a request or reply
+	maxMetadata = 48 << 10 // bytes that fit into a frame beside a request or reply
 	maxGrant    = 1 << 31  // credit at a stream's start
 	maxReason   = 1 << 10  // bytes of a reason; a longer one is cut
 )
@@ -32,7 +32,7 @@ const (
 	setToken
 )
 
-// checksumCRC32C is the kind of checksum that there is; 0 is none.
+// checksumCRC32C is the only kind of checksum; 0 is none.
 const checksumCRC32C = 1
 
 func appendControl(b []byte, f *frame.Frame) (_ []byte, flags byte) {
@@ -45,7 +45,7 @@ func appendControl(b []byte, f *frame.Frame) (_ []byte, flags byte) {
 		return append(b, f.Payload...), follows(f)
 	case frame.Reject:
 		if f.NotProcessed {
-			flags = fUntouched
+			flags = fNotProcessed
 		}
 		return appendReason(b, f), flags
 	case frame.EOS:
@@ -107,9 +107,8 @@ func appendMetadata(b []byte, md frame.Metadata) []byte {
 	return b
 }
 
-// appendReason cuts a text that is too long: no error may grow past what a frame
-// can hold. Four copies of it in appendControl would take their place on the stack
-// of whoever flushes.
+// appendReason cuts a text that is too long for a frame. Inlined four times into
+// appendControl it would enlarge the stack of every goroutine that flushes.
 //
 //go:noinline
 func appendReason(b []byte, f *frame.Frame) []byte {
@@ -196,8 +195,8 @@ func (c *cursor) fixed64() uint64 {
 	return v
 }
 
-// metadata reads the fields into f, or how much they are if that is more than most:
-// a field of two bytes would take 32 of memory.
+// metadata reads the fields into f, or only their size if that is more than most: a field
+// of two bytes on the wire takes 32 of memory.
 func (c *cursor) metadata(f *frame.Frame, most int) {
 	f.Metadata, f.Omitted = nil, 0
 	n := c.uint()
@@ -270,7 +269,7 @@ func control(p []byte, flags byte, f *frame.Frame, most int) error {
 		c.metadata(f, most)
 		f.Payload = c.rest()
 	case frame.Reject:
-		f.NotProcessed = flags&fUntouched != 0
+		f.NotProcessed = flags&fNotProcessed != 0
 		c.reason(f)
 	case frame.EOS:
 		f.Code, f.Reason, f.Metadata, f.Omitted = frame.CodeOK, "", nil, 0
@@ -303,7 +302,7 @@ func control(p []byte, flags byte, f *frame.Frame, most int) error {
 	return c.err
 }
 
-// deadline bounds what a peer may say, so that no sum with it overflows.
+// deadline bounds a peer's time left, so that no sum with it overflows.
 func deadline(us uint64) time.Duration {
 	const most = 365 * 24 * time.Hour
 	return time.Duration(min(us, uint64(most/time.Microsecond))) * time.Microsecond

@@ -27,8 +27,8 @@ func seeds(f *testing.F) {
 	}
 }
 
-// session is one side of a conversation: every kind of frame, messages of many
-// sizes, and fragments of two streams that alternate.
+// session is what one side writes: every kind of frame, messages of many sizes, and
+// fragments of two streams that alternate.
 func session(checked bool) []byte {
 	w, _ := pair(checked)
 	var b []byte
@@ -243,9 +243,9 @@ func randomFrame(rnd *rand.Rand, op byte, id uint64) *frame.Frame {
 	return f
 }
 
-// FuzzHello: a handshake reads what a stranger sends without a panic, takes no
-// settings that are out of range, and leaves what follows the hello alone. What is a
-// frame gets the magic and a record with the right checks, which no fuzzer finds.
+// FuzzHello: a handshake reads any input without a panic, accepts no settings out of
+// range, and does not consume what follows the hello. Some inputs are wrapped in the magic
+// and a record with the right checksums, which a fuzzer would not find.
 func FuzzHello(f *testing.F) {
 	hello := greet(&controls[0].frame)
 	f.Add(false, hello, uint64(1))
@@ -288,7 +288,7 @@ func greeting() *frame.Greeting {
 	}}
 }
 
-// script is a connection that says what it was given.
+// script is a connection that returns a given input.
 type script struct {
 	in   []byte
 	out  bytes.Buffer

@@ -40,12 +40,12 @@ func (Protocol) Detect(first []byte) frame.Verdict {
 	return frame.Yes
 }
 
-// ErrNotSluice: the other side speaks something else.
+// ErrNotSluice is returned by Handshake if the peer speaks another protocol.
 var ErrNotSluice = errors.New("the peer does not speak this protocol")
 
-// Handshake exchanges magic and Hello: the client's first, the server's when it
-// has let the client in. It offers Version, unless h.Own has a range of versions: that
-// of a protocol that wraps this one, and does what the other versions ask for.
+// Handshake exchanges magic and Hello: the client's first, the server's when it has
+// authenticated the client. It offers Version, unless h.Own has a range of versions: that
+// of a protocol that wraps this one and implements the other versions.
 func (Protocol) Handshake(ctx context.Context, rw io.ReadWriter, h *frame.Greeting) (frame.Session, error) {
 	s := New(int(h.Own.MaxFragment))
 	s.reader.maxMetadata = int(h.Own.MaxMetadata)
@@ -59,12 +59,12 @@ func (Protocol) Handshake(ctx context.Context, rw io.ReadWriter, h *frame.Greeti
 		}
 	}
 	var f frame.Frame
-	switch err := s.first(rw, h, &f); {
+	switch err := s.readFirst(rw, h, &f); {
 	case err != nil && h.Client:
-		return nil, err // and no answer: it can't tell whether the server expects records
+		return nil, err // without an answer: the client can't know whether the server expects records
 	case err != nil:
 		return nil, s.refuse(rw, h, err)
-	case h.Client: // the server sends and expects from here on what was agreed on
+	case h.Client: // from here on the server uses records only if both sides asked for them
 		s.SetChecksum(h.Own.Checksum && f.Settings.Checksum)
 	}
 	version, err := agree(&f, h)
@@ -95,8 +95,8 @@ func (s *Session) hello(w io.Writer, own *frame.Settings) error {
 	return err
 }
 
-// denial is what Authenticate's error becomes. Only what was meant for the peer goes
-// there: nobody knows yet who it is.
+// denial is the error that an error of Authenticate becomes. Its text is not sent to the
+// peer, which is not authenticated, unless it is a frame.Refused.
 func denial(err error) error {
 	var no *frame.Refused
 	if errors.As(err, &no) {
@@ -116,7 +116,7 @@ func (s *Session) refuse(w io.Writer, h *frame.Greeting, err error) error {
 	)
 	switch {
 	case errors.As(err, &no) && h.Client:
-		return err // the server's own word
+		return err // the server's own refusal
 	case no != nil:
 		f.Code, f.Reason = no.Code, no.Reason
 	case errors.As(err, &pe):
@@ -134,8 +134,8 @@ func (s *Session) refuse(w io.Writer, h *frame.Greeting, err error) error {
 	return err
 }
 
-// first reads the peer's magic and first frame, which has a record of its own.
-func (s *Session) first(r io.Reader, h *frame.Greeting, f *frame.Frame) error {
+// readFirst reads the peer's magic and first frame, which has a record of its own.
+func (s *Session) readFirst(r io.Reader, h *frame.Greeting, f *frame.Frame) error {
 	buf := append(make([]byte, 0, 4<<10), h.First...)
 	for len(buf) < len(Magic) {
 		if err := readSome(r, &buf); err != nil {
@@ -162,7 +162,7 @@ func (s *Session) first(r io.Reader, h *frame.Greeting, f *frame.Frame) error {
 			return err
 		}
 	}
-	defer s.letGo() // nothing more may ever come
+	defer s.releaseStale() // no further call may come
 	if f.Kind != frame.Hello && f.Kind != frame.GoAway {
 		return protocolError(frame.CodeProtocol, "the first frame is not a HELLO")
 	}
@@ -216,7 +216,7 @@ func agree(f *frame.Frame, h *frame.Greeting) (version uint64, err error) {
 	return version, nil
 }
 
-// checkSettings refuses values that no peer can mean. A setting that is missing is 0.
+// checkSettings refuses values out of range. A setting that is missing is 0.
 func checkSettings(p *frame.Settings) error {
 	for _, c := range []struct {
 		name     string

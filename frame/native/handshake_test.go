@@ -19,7 +19,7 @@ type side struct {
 	g    *frame.Greeting
 }
 
-// versions are the lowest and the highest that a side speaks; zeros: what there is.
+// versions are the lowest and the highest that a side speaks; zeros: the default.
 type versions [2]uint64
 
 // play has one side shake hands with a peer that sends in, and then nothing.
@@ -73,15 +73,15 @@ func TestTheHighestCommonVersionIsUsed(t *testing.T) {
 				t.Errorf("%s: the server says %v", name, server.err)
 			}
 			if !errors.As(client.err, &no) || no.Code != frame.CodeVersion || no.Reason != c.reason {
-				t.Errorf("%s: the client was told %v", name, client.err)
+				t.Errorf("%s: the client got %v", name, client.err)
 			}
 		}
 	}
 }
 
-// A server may leave it to the client to find that there is no common version, or
-// that a setting is out of range.
-func TestAClientTellsWhyItGoes(t *testing.T) {
+// A client that finds no common version, or a setting out of range, tells the server why
+// it closes.
+func TestAClientTellsWhyItCloses(t *testing.T) {
 	for _, checksum := range []bool{false, true} {
 		server := settingsOf(greeting(), checksum)
 		for _, c := range []struct {
@@ -102,13 +102,13 @@ func TestAClientTellsWhyItGoes(t *testing.T) {
 			_, r := pair(checksum)
 			es, err := read(r, got.sent[len(opening):], whole)
 			if err != nil || len(es) != 1 || !strings.HasPrefix(es[0].head, fmt.Sprintf("goaway stream=0 last=0 code=%v", c.code)) {
-				t.Errorf("%s, checksum=%t: the server was told %v, %v", c.name, checksum, es, err)
+				t.Errorf("%s, checksum=%t: the server got %v, %v", c.name, checksum, es, err)
 			}
 		}
 	}
 }
 
-// settingsOf is what a side says with greeting's settings.
+// settingsOf is what a side writes with greeting's settings.
 func settingsOf(g *frame.Greeting, checksum bool) frame.Settings {
 	s := g.Own
 	s.MinVersion, s.MaxVersion, s.Checksum = Version, Version, checksum
@@ -135,7 +135,7 @@ func TestAHelloWithoutASetting(t *testing.T) {
 		s := settingsOf(greeting(), true)
 		s.Token = []byte("key")
 		c.leave(&s)
-		// A setting that is 0 and one that is not there are told apart by nobody.
+		// A setting that is 0 and one that is missing are the same.
 		b := withoutZeros(appendSettings(nil, &s))
 		hello := append([]byte(Magic), sealed(append(le64(header(len(b), tHello, 0)), b...))...)
 		for _, client := range []bool{false, true} {
@@ -198,9 +198,9 @@ func TestHandshakesSendOneFrame(t *testing.T) {
 	}
 }
 
-// Every bit of either side's start is flipped, one at a time. Whoever reads it knows at
-// once, with or without records to follow: it does not wait for more, and it takes no
-// setting from it.
+// Every bit of either side's start is flipped, one at a time. The reader notices at once,
+// with or without records to follow: it does not wait for more, and it accepts no setting
+// from it.
 func TestEveryFlippedBitOfAHelloIsNoticed(t *testing.T) {
 	for _, checksum := range []bool{false, true} {
 		for _, token := range []int{0, 3, 40_000} { // the last has a record that is read in pieces

@@ -118,7 +118,7 @@ func describe(f *frame.Frame) string {
 	case frame.Accept:
 		fmt.Fprintf(&b, " md=%q grants=%v payload=%x follows=%t", f.Metadata, f.Grants, f.Payload, f.FollowsData)
 	case frame.Reject:
-		fmt.Fprintf(&b, " code=%v reason=%q untouched=%t", f.Code, f.Reason, f.NotProcessed)
+		fmt.Fprintf(&b, " code=%v reason=%q notProcessed=%t", f.Code, f.Reason, f.NotProcessed)
 	case frame.EOS:
 		fmt.Fprintf(&b, " code=%v reason=%q md=%q", f.Code, f.Reason, f.Metadata)
 	case frame.Reset:

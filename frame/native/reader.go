@@ -10,7 +10,7 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// Limits on what an honest peer has no use for.
+// Limits on what only a hostile peer sends.
 const (
 	maxSkipped    = 100  // unknown frames in a row
 	maxTinyFrames = 1000 // fragments of less than tinyFragment bytes in a row
@@ -18,11 +18,10 @@ const (
 	maxEmpty      = 10 // fragments without a byte in a row
 )
 
-// reader is the half that decodes. It is a state machine over the bytes: how
-// they are cut into calls makes no difference, but to how a large payload is
-// cut into pieces.
+// reader is the half that decodes. It is a state machine over the bytes. How they are cut
+// into calls changes nothing but how a large payload is cut into pieces.
 type reader struct {
-	frame.Base  // what the native protocol has no need for
+	frame.Base  // methods that the native protocol does not need
 	maxFragment int
 	maxMetadata int // bytes, as Metadata.Size counts
 	checked     bool
@@ -34,16 +33,16 @@ type reader struct {
 
 	typ  byte // of the frame at hand
 	id   uint64
-	want int // bytes of payload still to come in pieces
+	left int // bytes of payload still to come in pieces
 
-	whole pool.Message // a payload that must be handed on whole, coming
-	got   int
-	stale pool.Message // the one handed on by the last call
+	whole pool.Message // a payload or record that is collected
+	got   int          // bytes of it so far
+	stale pool.Message // the one that the last call has returned
 
-	record int // verified bytes of the record at hand that are still unread
-	run    int // bytes of a record that is read in pieces still to come
-	sum    uint32
-	expect uint32
+	verified   int // unread bytes of a verified record
+	longRecord int // bytes still to come of a record that is read in pieces
+	sum        uint32
+	expect     uint32
 
 	first            bool
 	msgTotal         int
@@ -54,7 +53,7 @@ type reader struct {
 // Next implements frame.Session.
 func (r *reader) Next(p []byte, f *frame.Frame) (int, error) {
 	f.Kind = frame.None
-	r.letGo()
+	r.releaseStale()
 	n, err := r.next(p, f)
 	r.offset += int64(n)
 	if err != nil {
@@ -66,20 +65,20 @@ func (r *reader) Next(p []byte, f *frame.Frame) (int, error) {
 	return n, nil
 }
 
-// letGo releases what the last frame was read from.
-func (r *reader) letGo() {
+// releaseStale releases the memory of the last frame.
+func (r *reader) releaseStale() {
 	if !r.stale.IsZero() {
 		r.stale.Release()
 		r.stale = pool.Message{}
 	}
 }
 
-// between tells whether nothing has begun that is not complete.
+// between tells whether the input ends between two frames, and between two records.
 func (r *reader) between() bool {
-	return r.nhead == 0 && r.want == 0 && r.whole.IsZero() && r.record == 0 && r.run == 0
+	return r.nhead == 0 && r.left == 0 && r.whole.IsZero() && r.verified == 0 && r.longRecord == 0
 }
 
-// next tries until there is a frame or p is used up.
+// next steps until there is a frame or p is used up.
 func (r *reader) next(p []byte, f *frame.Frame) (int, error) {
 	used := 0
 	for {
@@ -97,8 +96,9 @@ func (r *reader) next(p []byte, f *frame.Frame) (int, error) {
 	}
 }
 
-// pending tells whether a verified record has frames left that need no input.
-func (r *reader) pending() bool { return r.record > 0 && !r.whole.IsZero() }
+// pending tells whether a collected and verified record has frames left, which need no
+// input.
+func (r *reader) pending() bool { return r.verified > 0 && !r.whole.IsZero() }
 
 // A codeError gives a framing error its code.
 type codeError struct {
@@ -127,7 +127,7 @@ func (r *reader) fail(err error) error {
 // step reads plain frames: a header, then a payload in one piece or several.
 func (r *reader) step(p []byte, f *frame.Frame) (int, error) {
 	switch {
-	case r.want > 0:
+	case r.left > 0:
 		return r.piece(p, f)
 	case !r.whole.IsZero():
 		return r.fill(p, f)
@@ -141,7 +141,7 @@ func (r *reader) step(p []byte, f *frame.Frame) (int, error) {
 		return used, err
 	}
 	if kinds[r.typ&typeMask] == frame.Data && n > wholeMax {
-		r.want, r.first = n, true
+		r.left, r.first = n, true
 		return used, nil
 	}
 	if len(p)-used < n {
@@ -151,8 +151,8 @@ func (r *reader) step(p []byte, f *frame.Frame) (int, error) {
 	return used + n, r.emit(p[used:used+n], f)
 }
 
-// header returns the next frame's header once it is there, and what it used of
-// p. A whole one is read in place.
+// header returns the next frame's header once it has come, and how much of p it used. It
+// does not copy a header that p holds whole.
 func (r *reader) header(p []byte) ([]byte, int) {
 	if r.nhead == 0 && len(p) >= maxHeader {
 		n := headerSize(p[3])
@@ -185,7 +185,7 @@ func headerSize(typ byte) int {
 	return headerLen
 }
 
-// start takes a header in and returns the length of what follows it.
+// start reads a header and returns the length of what follows it.
 func (r *reader) start(h []byte) (int, error) {
 	w := binary.LittleEndian.Uint64(h)
 	n := int(w & 0xffffff)
@@ -259,12 +259,12 @@ func (r *reader) tiny(n int) error {
 
 // piece hands on what has come of a large payload.
 func (r *reader) piece(p []byte, f *frame.Frame) (int, error) {
-	n := min(r.want, len(p))
+	n := min(r.left, len(p))
 	if n == 0 {
 		return 0, nil
 	}
-	r.want -= n
-	r.data(p[:n], f, r.first, r.want == 0)
+	r.left -= n
+	r.data(p[:n], f, r.first, r.left == 0)
 	r.first = false
 	return n, nil
 }
@@ -281,7 +281,8 @@ func (r *reader) fill(p []byte, f *frame.Frame) (int, error) {
 	return n, r.emit(b, f)
 }
 
-// data makes f a piece of a Data frame's payload, the first and the last of it or not.
+// data makes f a piece of a Data frame's payload. first and last say whether it is the
+// first and the last piece of that.
 func (r *reader) data(p []byte, f *frame.Frame, first, last bool) {
 	f.Kind, f.Stream, f.Payload = frame.Data, r.id, p
 	f.First = first && r.typ&fCont == 0
@@ -321,19 +322,19 @@ func (r *reader) unknown(t byte, f *frame.Frame) error {
 	return nil
 }
 
-// stepChecked reads records. One that has come whole is verified where it is;
-// one of several frames that has not is collected first; a record of one large
-// Data frame is handed on in pieces, the last only when the sum is right: no
-// message is complete before that.
+// stepChecked reads records. One that has come whole is verified in place. One of several
+// frames that has not come whole is collected first. A record of one large Data frame is
+// handed on in pieces, the last only when the checksum is right: no message is complete
+// before that.
 func (r *reader) stepChecked(p []byte, f *frame.Frame) (int, error) {
 	switch {
-	case r.run > 0:
-		return r.stepRun(p, f)
-	case r.record > 0 && !r.whole.IsZero():
+	case r.longRecord > 0:
+		return r.stepLongRecord(p, f)
+	case r.verified > 0 && !r.whole.IsZero():
 		return 0, r.stepCollected(f)
-	case r.record > 0:
-		n, err := r.inRecord(p[:r.record], f)
-		r.record -= n
+	case r.verified > 0:
+		n, err := r.inRecord(p[:r.verified], f)
+		r.verified -= n
 		return n, err
 	case !r.whole.IsZero():
 		return r.collect(p)
@@ -358,13 +359,13 @@ func (r *reader) startRecord(p []byte) (int, error) {
 	}
 	r.expect = binary.LittleEndian.Uint32(r.head[4:])
 	r.sum = crc32.Update(0, castagnoli, r.head[:4])
-	if size > maxRecord { // of one frame, however it arrives
-		r.run = size
+	if size > maxRecord { // of one frame
+		r.longRecord = size
 		return n, nil
 	}
 	if rest := p[n:]; len(rest) >= size {
 		r.sum = crc32.Update(r.sum, castagnoli, rest[:size])
-		r.record = size
+		r.verified = size
 		return n, r.verify()
 	}
 	r.whole, r.got = pool.New(size), 0
@@ -382,14 +383,14 @@ func (r *reader) verify() error {
 func (r *reader) inRecord(p []byte, f *frame.Frame) (int, error) {
 	h, n := r.header(p)
 	if h == nil {
-		return n, failf(frame.CodeProtocol, "a frame's header crosses its record")
+		return n, failf(frame.CodeProtocol, "a frame's header crosses the end of its record")
 	}
 	size, err := r.start(h)
 	if err != nil {
 		return n, err
 	}
 	if size > len(p)-n {
-		return n, failf(frame.CodeProtocol, "a frame crosses its record")
+		return n, failf(frame.CodeProtocol, "a frame crosses the end of its record")
 	}
 	return n + size, r.emit(p[n:n+size], f)
 }
@@ -402,28 +403,28 @@ func (r *reader) collect(p []byte) (int, error) {
 		return n, nil
 	}
 	r.sum = crc32.Update(r.sum, castagnoli, b)
-	r.record = len(b)
+	r.verified = len(b)
 	return n, r.verify()
 }
 
 // stepCollected reads one frame of a collected record.
 func (r *reader) stepCollected(f *frame.Frame) error {
 	b := r.whole.Bytes()
-	n, err := r.inRecord(b[len(b)-r.record:], f)
-	if r.record -= n; r.record == 0 {
+	n, err := r.inRecord(b[len(b)-r.verified:], f)
+	if r.verified -= n; r.verified == 0 {
 		r.stale, r.whole = r.whole, pool.Message{}
 	}
 	return err
 }
 
-// stepRun reads a record of one frame that is longer than what came of it.
-func (r *reader) stepRun(p []byte, f *frame.Frame) (int, error) {
-	if r.want == 0 && r.whole.IsZero() {
-		return r.startRun(p)
+// stepLongRecord reads a record of one frame, in pieces as they come.
+func (r *reader) stepLongRecord(p []byte, f *frame.Frame) (int, error) {
+	if r.left == 0 && r.whole.IsZero() {
+		return r.startLongRecord(p)
 	}
-	n := min(r.run, len(p))
+	n := min(r.longRecord, len(p))
 	r.sum = crc32.Update(r.sum, castagnoli, p[:n])
-	if r.run -= n; r.run == 0 {
+	if r.longRecord -= n; r.longRecord == 0 {
 		if err := r.verify(); err != nil {
 			return n, err
 		}
@@ -434,7 +435,7 @@ func (r *reader) stepRun(p []byte, f *frame.Frame) (int, error) {
 	return r.piece(p[:n], f)
 }
 
-func (r *reader) startRun(p []byte) (int, error) {
+func (r *reader) startLongRecord(p []byte) (int, error) {
 	h, n := r.header(p)
 	if h == nil {
 		return n, nil
@@ -444,27 +445,25 @@ func (r *reader) startRun(p []byte) (int, error) {
 	if err != nil {
 		return n, err
 	}
-	if size != r.run-len(h) {
+	if size != r.longRecord-len(h) {
 		return n, failf(frame.CodeProtocol, "a record of several frames is longer than %d", maxRecord)
 	}
-	r.run = size
+	r.longRecord = size
 	if r.typ&typeMask == tData {
-		r.want, r.first = size, true
+		r.left, r.first = size, true
 	} else {
 		r.whole, r.got = pool.New(size), 0
 	}
 	return n, nil
 }
 
-// Run takes whole small messages of stream id that come next in p, one after the
-// other, and returns how many bytes of p they were. It does what as many calls of
-// Next would, for the case that most bytes of small messages are in.
+// Run implements frame.Session, for small messages.
 func (r *reader) Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) (used int) {
-	if r.nhead > 0 || r.want > 0 || r.run > 0 || !r.whole.IsZero() {
+	if r.nhead > 0 || r.left > 0 || r.longRecord > 0 || !r.whole.IsZero() {
 		return 0
 	}
-	if r.checked { // as far as it is verified
-		p = p[:min(r.record, len(p))]
+	if r.checked { // only what is verified
+		p = p[:min(r.verified, len(p))]
 	}
 	most := min(wholeMax, r.maxFragment)
 	for len(p)-used >= headerLen {
@@ -485,7 +484,7 @@ func (r *reader) Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) (used in
 	r.tinyCount, r.empty = 0, 0
 	r.offset += int64(used)
 	if r.checked {
-		r.record -= used
+		r.verified -= used
 	}
 	if r.between() {
 		r.begun = r.offset

@@ -26,15 +26,14 @@ func New(maxFragment int) *Session {
 	return s
 }
 
-// Begun tells where in the input the frame, or record, begins that has begun and
-// is not complete; ok is false if there is none. It belongs to the reader.
+// Begun implements frame.Session: it is where an incomplete frame or record begins.
 func (s *Session) Begun() (at int64, ok bool) { return s.reader.begun, !s.reader.between() }
 
 // Buffered implements frame.Session.
 func (s *Session) Buffered() int { return s.reader.whole.Len() }
 
-// SetChecksum tells whether frames travel in records. It must not be called while
-// a frame or a record is half read or half written.
+// SetChecksum sets whether frames travel in records. It must not be called while a frame
+// or a record is half read or half written.
 func (s *Session) SetChecksum(on bool) {
 	s.reader.checked = on
 	s.writer.checked = on

@@ -19,7 +19,7 @@ var lengthTable = func() (t [256]byte) {
 
 // lengthCheck is the CRC-8 of a record's length. A record's CRC32C can be verified
 // only when all of the record has come: a length that was changed on the way would
-// have the reader wait for bytes that nobody sends.
+// have the reader wait for bytes that never come.
 func lengthCheck(n int) byte {
 	c := lengthTable[^byte(n)]
 	c = lengthTable[c^byte(n>>8)]

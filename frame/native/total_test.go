@@ -7,7 +7,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// Every length on the wire is one: none means that there is none.
+// Every length on the wire is a length, never UnknownTotal.
 func TestATotalIsNeverUnknown(t *testing.T) {
 	s := New(DefaultMaxFragment)
 	b := binary.LittleEndian.AppendUint64(nil, header(totalLen+1, tData|fMore, 1))

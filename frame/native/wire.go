@@ -2,15 +2,15 @@ package native
 
 import "github.com/sluicerpc/sluice/frame"
 
-// Magic is what each side sends first. The carriage return shows a channel that
-// is not clean for binary data.
+// Magic is what each side sends first. The CR LF in it reveals a path that changes line
+// endings.
 const Magic = "SLUICE\r\n"
 
 // Version is the version of the wire that this package speaks.
 const Version = 1
 
-// overhead is what a message costs of the credit beside its length, so that nobody can
-// have us hold empty messages without bound.
+// overhead is what a message costs of the credit beside its length, so that a peer can't
+// make us hold empty messages without bound.
 const overhead = 32
 
 const (
@@ -54,11 +54,11 @@ const (
 
 // Flags, in the upper bits of the type byte.
 const (
-	fMore      = 0x20 // Data: more fragments of this message follow
-	fCont      = 0x40 // Data: not the first fragment
-	fPong      = 0x20 // Ping: an answer
-	fUntouched = 0x20 // Reject: not processed
-	fFollows   = 0x20 // Open, Accept: the first message is the request or reply
+	fMore         = 0x20 // Data: more fragments of this message follow
+	fCont         = 0x40 // Data: not the first fragment
+	fPong         = 0x20 // Ping: an answer
+	fNotProcessed = 0x20 // Reject: not processed
+	fFollows      = 0x20 // Open, Accept: the first message is the request or reply
 )
 
 // kinds maps wire types to frame kinds; 0 is unknown.
@@ -69,7 +69,7 @@ var kinds = [typeMask + 1]frame.Kind{
 	tHello: frame.Hello,
 }
 
-// types is the way back.
+// types is the inverse of kinds.
 var types = map[frame.Kind]byte{
 	frame.Open: tOpen, frame.Accept: tAccept, frame.Reject: tReject, frame.EOS: tEOS,
 	frame.Ended: tEnded, frame.Reset: tReset, frame.Stop: tStop, frame.Credit: tCredit,

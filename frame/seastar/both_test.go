@@ -62,7 +62,7 @@ func (r *runner) read() {
 }
 
 // Reading and writing go on at once, on both sides, while calls begin, end and are
-// given up, and the connection's end is told in between: for the race detector,
+// canceled, and Closed is called in between: for the race detector,
 // above all.
 func TestASessionIsReadAndWrittenAtOnce(t *testing.T) {
 	const calls = 300

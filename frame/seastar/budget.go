@@ -2,66 +2,66 @@ package seastar
 
 import "sync"
 
-// A budget is the memory that the calls of all connections may take together.
-// Those that find too little wait in line. The zero value has no limit.
+// A budget is a weighted semaphore, first come first served: the memory that the calls of
+// all connections may take together. It is not used without a limit.
 type budget struct {
-	mu   sync.Mutex
-	max  int64 // 0: no limit
-	used int64
-	line []*ticket
+	mu      sync.Mutex
+	max     int64 // 0: no limit
+	used    int64
+	waiters []*waiter
 }
 
-// A ticket is a place in the line.
-type ticket struct {
+// A waiter is a call that waits for memory.
+type waiter struct {
 	cost  int64
-	ready chan struct{} // closed when the cost was taken
+	ready chan struct{} // closed when the cost was acquired
 }
 
-// take takes cost, or returns a ticket for it.
-func (b *budget) take(cost int64) *ticket {
+// acquire acquires cost, or returns a waiter for it.
+func (b *budget) acquire(cost int64) *waiter {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.line) == 0 && b.used+cost <= b.max {
+	if len(b.waiters) == 0 && b.used+cost <= b.max {
 		b.used += cost
 		return nil
 	}
-	t := &ticket{cost, make(chan struct{})}
-	b.line = append(b.line, t)
+	t := &waiter{cost, make(chan struct{})}
+	b.waiters = append(b.waiters, t)
 	return t
 }
 
-// give returns cost.
-func (b *budget) give(cost int64) {
+// release returns cost.
+func (b *budget) release(cost int64) {
 	if cost == 0 {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.used -= cost
-	b.serve()
+	b.wake()
 }
 
-// serve lets in those at the head of the line that there is room for.
-func (b *budget) serve() {
-	for len(b.line) > 0 && b.used+b.line[0].cost <= b.max {
-		t := b.line[0]
-		b.line[0], b.line = nil, b.line[1:]
+// wake wakes the first waiters, as many as there is room for.
+func (b *budget) wake() {
+	for len(b.waiters) > 0 && b.used+b.waiters[0].cost <= b.max {
+		t := b.waiters[0]
+		b.waiters[0], b.waiters = nil, b.waiters[1:]
 		b.used += t.cost
 		close(t.ready)
 	}
 }
 
-// leave gives a place in the line up, or what it has brought.
-func (b *budget) leave(t *ticket) {
+// cancel removes a waiter, or returns its cost if that was acquired.
+func (b *budget) cancel(t *waiter) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i, o := range b.line {
+	for i, o := range b.waiters {
 		if o == t {
-			b.line = append(b.line[:i], b.line[i+1:]...)
-			b.serve()
+			b.waiters = append(b.waiters[:i], b.waiters[i+1:]...)
+			b.wake()
 			return
 		}
 	}
 	b.used -= t.cost
-	b.serve()
+	b.wake()
 }

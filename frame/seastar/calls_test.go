@@ -13,7 +13,7 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// oneCall is a server's session with one call in work, of stream 1, message 1,
+// oneCall is a server's session that serves one call, of stream 1, message 1,
 // verb 7.
 func oneCall(t *testing.T, rs ...record) frame.Session {
 	t.Helper()
@@ -75,10 +75,10 @@ func TestEveryCallIsAnswered(t *testing.T) {
 			accept: accept, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeDeadlineExceeded}, timeout: true, want: nil},
 		"an end for want of time, before the deadline": {
 			accept: accept, end: end(frame.CodeDeadlineExceeded, "backend"), timeout: true, want: user(1, "DEADLINE_EXCEEDED: backend")},
-		"nobody waits":                 {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, replies: []string{"hi"}, end: ok, want: nil},
-		"nobody waits for the error":   {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, end: end(frame.CodeUnknown, "boom"), want: nil},
-		"nobody waits, said at last":   {accept: accept, end: &frame.Frame{Kind: frame.EOS, Stream: 1, Metadata: noWait}, want: nil},
-		"nobody waits, and it panics":  {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeInternal}, want: nil},
+		"no reply":                     {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, replies: []string{"hi"}, end: ok, want: nil},
+		"no reply, and an error":       {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, end: end(frame.CodeUnknown, "boom"), want: nil},
+		"no reply, by the end":         {accept: accept, end: &frame.Frame{Kind: frame.EOS, Stream: 1, Metadata: noWait}, want: nil},
+		"no reply, and a panic":        {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeInternal}, want: nil},
 		"a reason longer than a frame": {accept: accept, end: end(frame.CodeUnknown, strings.Repeat("x", 100_000)), want: user(1, strings.Repeat("x", 100_000))},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -124,7 +124,7 @@ func TestALongReplyIsWrittenWhole(t *testing.T) {
 
 // The handler's time is measured where the client has asked for it; answers that
 // no handler has made say that there is none.
-func TestTheHandlersTimeIsTold(t *testing.T) {
+func TestTheHandlersTimeIsSent(t *testing.T) {
 	c := newClock()
 	for took, want := range map[time.Duration]uint32{
 		0: 0, 5231 * time.Microsecond: 5231, 2 * time.Hour: notMeasured, -time.Second: notMeasured,
@@ -136,13 +136,13 @@ func TestTheHandlersTimeIsTold(t *testing.T) {
 		c.advance(took)
 		got := control(s, &frame.Frame{Kind: frame.EOS, Stream: 1})
 		if d := binary.LittleEndian.Uint32(got[responseLen:]); len(got) != responseLen+durationLen || d != want {
-			t.Errorf("%v is told as %d, want %d", took, d, want)
+			t.Errorf("%v is sent as %d, want %d", took, d, want)
 		}
 	}
 }
 
-// Message ids start at 1 and rise: what else comes is no Seastar client.
-func TestMessageIdsRise(t *testing.T) {
+// Message ids start at 1 and rise. Anything else ends the connection.
+func TestMessageIdsMustRise(t *testing.T) {
 	for _, ids := range [][]int64{{0}, {-1}, {math.MinInt64}, {1, 1}, {5, 4}, {1, 2, 3, 2}} {
 		s := mustServe(t, &Protocol{})
 		var in []byte
@@ -186,7 +186,7 @@ func TestTimesLeftAreBounded(t *testing.T) {
 		math.MaxInt64: 365 * 24 * 3600 * 1000,
 	} {
 		if got := millis(d); got != want {
-			t.Errorf("%v is told as %d ms, want %d", d, got, want)
+			t.Errorf("%v is sent as %d ms, want %d", d, got, want)
 		}
 	}
 }
@@ -219,7 +219,7 @@ func TestARequestOverTheLimitIsAnswered(t *testing.T) {
 	}
 }
 
-// Calls beyond the memory limit wait for those in work, on all connections, in
+// Calls beyond the memory limit wait for those being served on all connections, in
 // the order in which they came.
 func TestCallsWaitForMemory(t *testing.T) {
 	c := newClock()
@@ -267,8 +267,8 @@ func TestCallsWaitForMemory(t *testing.T) {
 		s.Closed()
 		s.Closed()
 	}
-	if p.budget.used != 0 || len(p.budget.line) != 0 {
-		t.Errorf("%d bytes in use, %d in line after the end of all", p.budget.used, len(p.budget.line))
+	if p.budget.used != 0 || len(p.budget.waiters) != 0 {
+		t.Errorf("%d bytes in use, %d waiters after the end of all", p.budget.used, len(p.budget.waiters))
 	}
 }
 
@@ -281,10 +281,10 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// A connection that ends while it waits, or when it has just been let in, holds
-// nobody up.
-func TestAPlaceInLineIsGivenUpWithItsConnection(t *testing.T) {
-	for _, first := range []string{"waiting", "let in", "never asked again"} {
+// A connection that ends while it waits for memory, or when it has just acquired it,
+// holds up no other.
+func TestAConnectionThatEndsReleasesItsMemory(t *testing.T) {
+	for _, first := range []string{"waiting", "admitted", "acquired"} {
 		t.Run(first, func(t *testing.T) {
 			p := &Protocol{MaxMemory: 100}
 			a, b, c := mustServe(t, p), mustServe(t, p), mustServe(t, p)
@@ -294,10 +294,10 @@ func TestAPlaceInLineIsGivenUpWithItsConnection(t *testing.T) {
 				}
 			}
 			if first != "waiting" {
-				control(a, &frame.Frame{Kind: frame.EOS, Stream: 1}) // lets b in
+				control(a, &frame.Frame{Kind: frame.EOS, Stream: 1}) // b acquires it
 			}
 			b.Closed()
-			if first == "let in" {
+			if first == "admitted" {
 				if _, err := events(b, nil); err != nil {
 					t.Fatal(err)
 				}
@@ -306,7 +306,7 @@ func TestAPlaceInLineIsGivenUpWithItsConnection(t *testing.T) {
 				control(a, &frame.Frame{Kind: frame.EOS, Stream: 1})
 			}
 			if !closed(c.Full()) {
-				t.Error("the next in line is not let in")
+				t.Error("the next waiter does not acquire the memory")
 			}
 			c.Closed()
 			a.Closed()
@@ -317,8 +317,8 @@ func TestAPlaceInLineIsGivenUpWithItsConnection(t *testing.T) {
 	}
 }
 
-// The time in line counts: a call whose caller has given up is not made.
-func TestTimeInLineIsTakenOffACallsTime(t *testing.T) {
+// The time waited for memory counts: a call whose deadline has passed is not served.
+func TestTheTimeWaitedCountsTowardsACallsDeadline(t *testing.T) {
 	for waited, want := range map[time.Duration]string{
 		0:                     `1 open "#1" unary=true value=0x0 left=100ms grants=1`,
 		40 * time.Millisecond: `1 open "#1" unary=true value=0x0 left=60ms grants=1`,
@@ -406,10 +406,10 @@ func TestWhatAResponseBecomes(t *testing.T) {
 		"an unknown verb":      {in: plainResponse(-2, exc(1, []byte("\x02\x00\x00\x00\x00\x00\x00\x00"))), want: []string{"3 reject UNIMPLEMENTED unknown verb 2 notprocessed=true"}},
 		"an odd unknown verb":  {in: plainResponse(-2, exc(1, []byte("\x02"))), want: []string{"3 reject UNIMPLEMENTED unknown verb notprocessed=true"}},
 		"an unknown kind":      {in: plainResponse(-2, exc(9, []byte("boom"))), want: []string{accept, "3 eos UNKNOWN unknown exception of kind 9"}},
-		"more text than there": {in: plainResponse(-2, []byte("\x00\x00\x00\x00\x05\x00\x00\x00boom")), want: []string{accept, "3 eos PROTOCOL an exception that can't be read"}},
-		"4 GiB of text":        {in: plainResponse(-2, []byte("\x00\x00\x00\x00\xff\xff\xff\xffboom")), want: []string{accept, "3 eos PROTOCOL an exception that can't be read"}},
-		"a verb beyond it":     {in: plainResponse(-2, []byte("\x01\x00\x00\x00\x08\x00\x00\x00boom")), want: []string{accept, "3 eos PROTOCOL an exception that can't be read"}},
-		"no exception":         {in: plainResponse(-2, []byte("\x00\x00\x00")), want: []string{accept, "3 eos PROTOCOL an exception that can't be read"}},
+		"more text than there": {in: plainResponse(-2, []byte("\x00\x00\x00\x00\x05\x00\x00\x00boom")), want: []string{accept, "3 eos PROTOCOL an exception that can't be decoded"}},
+		"4 GiB of text":        {in: plainResponse(-2, []byte("\x00\x00\x00\x00\xff\xff\xff\xffboom")), want: []string{accept, "3 eos PROTOCOL an exception that can't be decoded"}},
+		"a verb beyond it":     {in: plainResponse(-2, []byte("\x01\x00\x00\x00\x08\x00\x00\x00boom")), want: []string{accept, "3 eos PROTOCOL an exception that can't be decoded"}},
+		"no exception":         {in: plainResponse(-2, []byte("\x00\x00\x00")), want: []string{accept, "3 eos PROTOCOL an exception that can't be decoded"}},
 		"too long a text":      {in: plainResponse(-2, exc(0, bytes.Repeat([]byte("x"), 100_000))), want: []string{accept, "3 eos UNKNOWN " + strings.Repeat("x", maxText-8)}},
 		"too long a reply":     {in: plainResponse(2, make([]byte, testLimit+1)), want: []string{accept, "3 eos TOO_LARGE a reply of 1048577 bytes"}},
 		"twice":                {in: append(plainResponse(2, nil), plainResponse(2, []byte("x"))...), want: []string{accept, "3 data ", "3 eos OK"}},
@@ -451,9 +451,8 @@ func TestRepliesMayComeInAnyOrder(t *testing.T) {
 	})
 }
 
-// A call that was given up is not written if it was not yet, and its reply is of
-// no interest.
-func TestACallThatWasGivenUp(t *testing.T) {
+// A canceled call is not written, or its reply is ignored.
+func TestACanceledCall(t *testing.T) {
 	open := &frame.Frame{Kind: frame.Open, Stream: 1, Unary: true, Method: "#1", Grants: make([]frame.Grant, 1)}
 	reset := &frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeCancelled}
 	s := mustDial(t, &Protocol{}, 0)
@@ -470,7 +469,7 @@ func TestACallThatWasGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, "events", lines, []string{"3 accept value=0x0 grants=1", "3 data ", "3 eos OK"})
-	if n := len(s.(*client).calls) + len(s.(*client).waits); n != 0 {
+	if n := len(s.(*client).calls) + len(s.(*client).pending); n != 0 {
 		t.Errorf("%d calls are remembered", n)
 	}
 }
@@ -511,7 +510,7 @@ func TestTheTimeLeftIsTakenWhenTheRequestIsWritten(t *testing.T) {
 }
 
 // What the wire can't carry is refused before it is written.
-func TestOpensThatTheWireCantCarry(t *testing.T) {
+func TestOpensThatTheProtocolCantCarry(t *testing.T) {
 	for name, f := range map[string]frame.Frame{
 		"a stream":            {Method: "#1"},
 		"a name":              {Method: "pkg.Service/Method", Unary: true},
@@ -539,7 +538,7 @@ func TestOpensThatTheWireCantCarry(t *testing.T) {
 
 // A call without a reply is over when it was written. Seastar answers even it with
 // an exception if it does not know the verb.
-func TestACallThatNobodyWaitsFor(t *testing.T) {
+func TestACallWithoutAReply(t *testing.T) {
 	s := mustDial(t, &Protocol{}, 0)
 	got := control(s, &frame.Frame{
 		Kind: frame.Open, Stream: 1, Unary: true, Method: "#6", Grants: make([]frame.Grant, 1), Metadata: frame.Metadata{{Key: NoWait}},
@@ -574,7 +573,7 @@ func TestPayloadsAreNotGathered(t *testing.T) {
 	}
 }
 
-// A verb's name is remembered, but not those of every number there is.
+// The names of verbs are cached, a bounded number of them.
 func TestNamesAreRememberedWithinBounds(t *testing.T) {
 	s := mustServe(t, &Protocol{}).(*server)
 	for i := range uint64(2 * maxNames) {

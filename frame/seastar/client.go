@@ -25,13 +25,13 @@ type client struct {
 	// Owned by the writer.
 	local []frame.Frame
 
-	mu    sync.Mutex
-	last  int64 // message id
-	calls map[uint64]*request
-	waits map[int64]*request // by message id: written, and no reply yet
+	mu      sync.Mutex
+	last    int64 // message id
+	calls   map[uint64]*request
+	pending map[int64]*request // by message id: written, and no reply yet
 }
 
-// A request is a call that we make.
+// A request is a call of ours without its reply.
 type request struct {
 	stream uint64
 	id     int64 // 0: not written
@@ -42,23 +42,23 @@ type request struct {
 	unsent bool // its deadline passed before it could be written
 }
 
-// A response is what the reader has in hand.
+// A response is the one that the reader is reading.
 type response struct {
 	stream uint64
 	took   uint32
 	failed bool
 	large  bool
 
-	seen   bool // what follows is known:
-	accept bool // that it was accepted, and
-	end    frame.Frame
-	said   bool
+	concluded   bool // accept and end are set
+	accept      bool // an Accept is to be returned before the end
+	end         frame.Frame
+	endReturned bool
 }
 
 func newClient(p *Protocol, a agreed) *client {
-	s := &client{p: p, agreed: a, calls: map[uint64]*request{}, waits: map[int64]*request{}}
+	s := &client{p: p, agreed: a, calls: map[uint64]*request{}, pending: map[int64]*request{}}
 	s.algorithm = a.compress
-	s.reader.kind, s.header = s, responseLen
+	s.reader.handler, s.header = s, responseLen
 	if a.duration {
 		s.header += durationLen
 	}
@@ -69,8 +69,8 @@ func newClient(p *Protocol, a agreed) *client {
 // Caps tells what the protocol can carry.
 func (s *client) Caps() frame.Caps { return caps }
 
-// begin implements kind.
-func (s *client) begin(h []byte) (v verdict, err error) {
+// begin implements frameHandler.
+func (s *client) begin(h []byte) (v headerInfo, err error) {
 	id := int64(binary.LittleEndian.Uint64(h))
 	v.size = int64(binary.LittleEndian.Uint32(h[8:]))
 	s.cur = response{took: notMeasured, failed: id < 0}
@@ -84,69 +84,69 @@ func (s *client) begin(h []byte) (v verdict, err error) {
 	switch {
 	case !ok:
 		return v, failf(frame.CodeStreamState, "a response to message %d, which was never sent", id)
-	case r == nil: // its caller has given up
-		v.fate, s.cur.seen, s.cur.said = drop, true, true
+	case r == nil: // the call was canceled
+		v.action, s.cur.concluded, s.cur.endReturned = drop, true, true
 		return v, nil
 	}
 	s.cur.stream, v.stream = r.stream, r.stream
 	switch {
 	case s.cur.failed:
-		v.fate = gather
+		v.action = gather
 	case v.size > int64(s.limit):
-		v.fate, s.cur.large = drop, true
+		v.action, s.cur.large = drop, true
 	}
 	return v, nil
 }
 
-// answered takes the call that a message id belongs to; ok is false if there was
-// no such message.
+// answered removes and returns the call with a message id. It is nil if the call was
+// canceled; ok is false if no such message was sent.
 func (s *client) answered(id int64) (r *request, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if id <= 0 || id > s.last {
 		return nil, false
 	}
-	if r = s.waits[id]; r != nil {
-		delete(s.waits, id)
+	if r = s.pending[id]; r != nil {
+		delete(s.pending, id)
 		delete(s.calls, r.stream)
 	}
 	return r, true
 }
 
-// admit implements kind.
+// admit implements frameHandler.
 func (s *client) admit() bool { return true }
 
-// before implements kind: the call has been served.
+// before implements frameHandler: the call has been served.
 func (s *client) before(f *frame.Frame) bool {
-	if s.fate != deliver {
+	if s.action != deliver {
 		return false
 	}
-	accept(f, s.cur.stream)
+	setAccept(f, s.cur.stream)
 	return true
 }
 
-func accept(f *frame.Frame, stream uint64) {
+func setAccept(f *frame.Frame, stream uint64) {
 	f.Kind, f.Stream, f.Value = frame.Accept, stream, 0
 	f.Metadata, f.Payload, f.FollowsData = nil, nil, false
 	f.Grants = append(f.Grants[:0], frame.Grant{})
 }
 
-// after implements kind: the response's end, or an exception's events.
+// after implements frameHandler: the response's end, or an exception's events.
 func (s *client) after(f *frame.Frame) bool {
 	c := &s.cur
-	if !c.seen {
-		c.seen = true
+	if !c.concluded {
+		c.concluded = true
 		s.conclude()
 	}
 	switch {
-	case c.said:
+	case c.endReturned:
 		return false
 	case c.accept:
 		c.accept = false
-		accept(f, c.stream)
+		setAccept(f, c.stream)
 		return true
 	}
-	c.said = true
+	c.endReturned = true
 	f.Kind, f.Stream, f.Code, f.Reason = c.end.Kind, c.stream, c.end.Code, c.end.Reason
 	f.Metadata, f.NotProcessed = c.end.Metadata, c.end.NotProcessed
 	return true
@@ -183,8 +183,8 @@ func (s *client) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
 	}
 }
 
-// request writes a call's request, and takes m over. A second message, and one
-// for a call that was given up, is dropped.
+// request writes a call's request, and takes m over. It drops a second message, and one
+// for a call that was canceled.
 func (s *client) request(o *frame.Out, id uint64, m pool.Message) {
 	s.mu.Lock()
 	r := s.calls[id]
@@ -198,7 +198,7 @@ func (s *client) request(o *frame.Out, id uint64, m pool.Message) {
 		left -= s.p.now().Sub(r.start)
 		r.unsent = left <= 0
 	}
-	if r.unsent { // nobody would wait for the reply
+	if r.unsent { // the deadline has passed
 		s.mu.Unlock()
 		m.Release()
 		return
@@ -206,7 +206,7 @@ func (s *client) request(o *frame.Out, id uint64, m pool.Message) {
 	s.last++
 	r.id = s.last
 	if !r.noWait {
-		s.waits[r.id] = r
+		s.pending[r.id] = r
 	}
 	s.mu.Unlock()
 
@@ -228,13 +228,13 @@ func (s *client) Control(o *frame.Out, f *frame.Frame) {
 		s.open(o, f)
 	case frame.EOS:
 		s.request(o, f.Stream, pool.Message{}) // unless there was one
-		s.sent(f.Stream)
+		s.requestSent(f.Stream)
 	case frame.Reset:
 		s.forget(f.Stream)
 	}
 }
 
-// open notes a call; there is nothing to write before its message.
+// open notes a call. Nothing is written before its message.
 func (s *client) open(o *frame.Out, f *frame.Frame) {
 	verb, ok := verbOf(f.Method)
 	switch {
@@ -242,7 +242,7 @@ func (s *client) open(o *frame.Out, f *frame.Frame) {
 		s.refuse(f, "a stream needs a connection of its own")
 		return
 	case !ok:
-		s.refuse(f, "a method here is a number: #7")
+		s.refuse(f, "a method of this protocol is a number, such as #7")
 		return
 	}
 	r := &request{stream: f.Stream, verb: verb, noWait: marked(f.Metadata, NoWait)}
@@ -257,7 +257,7 @@ func (s *client) open(o *frame.Out, f *frame.Frame) {
 	}
 }
 
-// refuse answers an open that the wire can't carry.
+// refuse rejects an open that the protocol can't carry.
 func (s *client) refuse(f *frame.Frame, why string) {
 	s.local = append(s.local, frame.Frame{
 		Kind: frame.Reject, Stream: f.Stream, Code: frame.CodeUnimplemented, Reason: why, NotProcessed: true,
@@ -271,28 +271,28 @@ func verbOf(method string) (uint64, bool) {
 	return n, ok && err == nil
 }
 
-// sent: the request is complete. A call that nobody waits for is over.
-func (s *client) sent(id uint64) {
+// requestSent is called when the request is complete. It ends a call without a reply.
+func (s *client) requestSent(id uint64) {
 	s.mu.Lock()
 	r := s.calls[id]
-	over := r != nil && r.noWait
-	if over {
+	done := r != nil && r.noWait
+	if done {
 		delete(s.calls, id)
 	}
 	s.mu.Unlock()
-	if over {
+	if done {
 		s.local = append(s.local,
 			frame.Frame{Kind: frame.Accept, Stream: id}, frame.Frame{Kind: frame.EOS, Stream: id})
 	}
 }
 
-// forget gives a call up. The server is not told: the wire can't.
+// forget cancels a call. The protocol can't tell the server.
 func (s *client) forget(id uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.calls[id]; r != nil {
 		delete(s.calls, id)
-		delete(s.waits, r.id)
+		delete(s.pending, r.id)
 	}
 }
 

@@ -18,9 +18,9 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// The files in testdata are what Seastar's own client and server, and in 30 to 54
-// a client that breaks rules and Seastar's server, said to each other: connection,
-// direction, bytes.
+// The files in testdata are captures: connection, direction, bytes. They are of Seastar's
+// own client and server, and from 30 to 54 of a client that breaks rules and Seastar's
+// server.
 
 type line struct {
 	conn   int
@@ -170,7 +170,7 @@ func TestEveryConversationIsReplayed(t *testing.T) {
 	}
 }
 
-// noWaitVerb is the verb in the conversations whose calls nobody waits for.
+// noWaitVerb is the verb in the conversations whose calls have no reply.
 const noWaitVerb = 6
 
 // A side is one connection of a conversation, seen from one end.
@@ -298,9 +298,9 @@ func (x *side) find(id int64) request {
 	return request{}
 }
 
-// TestAServerSaysWhatSeastarsSays replays the conversations as server: what the
+// TestAServerWritesWhatSeastarsWrites replays the conversations as server: what the
 // client said goes in, and what the server said must come out.
-func TestAServerSaysWhatSeastarsSays(t *testing.T) {
+func TestAServerWritesWhatSeastarsWrites(t *testing.T) {
 	for _, set := range []map[string]*Protocol{regular, answered} {
 		for name, options := range set {
 			t.Run(name, func(t *testing.T) { replayServer(t, name, options) })
@@ -331,7 +331,7 @@ func replayServer(t *testing.T, name string, options *Protocol) {
 			x.feed(nil)
 		case l.client:
 			x.feed(l.data)
-			x.serverHears(l.data)
+			x.readRequests(l.data)
 		case x.out != nil:
 			equalBytes(t, "hello", x.out, l.data)
 			x.out = nil
@@ -346,8 +346,8 @@ func replayServer(t *testing.T, name string, options *Protocol) {
 	}
 }
 
-// serverHears notes the requests in what a client said.
-func (x *side) serverHears(p []byte) {
+// readRequests notes the requests in what a client wrote.
+func (x *side) readRequests(p []byte) {
 	if _, ok := x.s.(*stream); ok {
 		x.in = append(x.in, p...)
 		return
@@ -462,8 +462,8 @@ func (x *side) streamLines(p []byte) (want []string) {
 	return want
 }
 
-// TestAClientSaysWhatSeastarsSays replays them as client.
-func TestAClientSaysWhatSeastarsSays(t *testing.T) {
+// TestAClientWritesWhatSeastarsWrites replays them as client.
+func TestAClientWritesWhatSeastarsWrites(t *testing.T) {
 	for name, options := range regular {
 		t.Run(name, func(t *testing.T) { replayClient(t, name, options) })
 	}
@@ -508,7 +508,7 @@ func (x *side) clientHello(p *Protocol, answer []byte) {
 	if data, ok := find(golden, featStreamParent); ok {
 		parent, _ = idOf(data)
 	}
-	p.Plain = true // they say nothing of ours
+	p.NoExtensions = true
 	s, out, _, err := dial(p, parent, answer)
 	if err != nil {
 		x.t.Fatal(err)

@@ -13,7 +13,7 @@ const (
 	helloLen   = len(magic) + 4
 	maxHello   = 64 << 10 // bytes of records
 	maxRecords = 32
-	readStep   = 4 << 10 // bytes that are read at once, and allocated before they are there
+	readStep   = 4 << 10 // bytes of one read, allocated before it
 )
 
 // A record is one feature of a hello.
@@ -96,7 +96,7 @@ func parseRecords(p []byte) (rs []record, err error) {
 	return rs, nil
 }
 
-// find returns a feature's data: the first record of it counts.
+// find returns the data of a feature's first record.
 func find(rs []record, feature uint32) (string, bool) {
 	for _, r := range rs {
 		if r.feature == feature {
@@ -113,10 +113,10 @@ func has(rs []record, feature uint32) bool {
 
 func idData(id uint64) string { return string(binary.LittleEndian.AppendUint64(nil, id)) }
 
-// idOf decodes a connection's number.
+// idOf decodes a connection's ID.
 func idOf(data string) (uint64, error) {
 	if len(data) != 8 {
-		return 0, failf(frame.CodeFrameSize, "a connection's number of %d bytes, must be 8", len(data))
+		return 0, failf(frame.CodeFrameSize, "connection ID of %d bytes, must be 8", len(data))
 	}
 	return binary.LittleEndian.Uint64([]byte(data)), nil
 }

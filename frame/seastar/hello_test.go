@@ -10,7 +10,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-func TestTheMagicTells(t *testing.T) {
+func TestDetect(t *testing.T) {
 	p := &Protocol{}
 	for first, want := range map[string]frame.Verdict{
 		"": frame.More, "S": frame.More, "SSTARRP": frame.More, "SSTARRPC": frame.Yes,
@@ -169,7 +169,7 @@ func TestWhatFollowsAHelloIsNotLost(t *testing.T) {
 	}
 }
 
-// A cookie is shown to whoever authenticates, as the client's token, and to
+// A cookie is passed to Authenticate, as the client's token, and to
 // Isolate; either can refuse.
 func TestACookieIsLookedAtBeforeTheAnswer(t *testing.T) {
 	no := errors.New("no")
@@ -210,9 +210,9 @@ func TestACookieIsLookedAtBeforeTheAnswer(t *testing.T) {
 	}
 }
 
-// A stream needs a parent that is there, from before the parent's client hears of
-// its number until the parent's end.
-func TestStreamsBelongToConnectionsThatAreThere(t *testing.T) {
+// A stream needs a parent that is open. It can be one from before the parent's client has
+// its ID until the parent's end.
+func TestAStreamNeedsAnOpenParent(t *testing.T) {
 	p := &Protocol{}
 	of := func(id uint64) (frame.Session, error) {
 		in := hello(record{featStreamParent, idData(id)})
@@ -238,8 +238,8 @@ func TestStreamsBelongToConnectionsThatAreThere(t *testing.T) {
 	one.Closed()
 }
 
-// A hello that can't be answered leaves nothing behind.
-func TestAClientThatLeavesDuringTheHelloIsForgotten(t *testing.T) {
+// A connection that breaks before the answer to its hello leaves nothing behind.
+func TestAConnectionThatBreaksInTheHelloIsForgotten(t *testing.T) {
 	p := &Protocol{}
 	gone := errors.New("gone")
 	g := func() *frame.Greeting { return &frame.Greeting{Own: frame.Settings{MaxStreams: 1}} }
@@ -259,9 +259,9 @@ func TestAClientThatLeavesDuringTheHelloIsForgotten(t *testing.T) {
 	}
 }
 
-// Whoever runs a server hears of a stream before its client does, and can refuse
-// it; then it leaves nothing behind.
-func TestAStreamIsAdoptedBeforeItIsWelcome(t *testing.T) {
+// The kernel learns of a stream before the server answers its client, and can refuse it.
+// A refused stream leaves nothing behind.
+func TestTheKernelLearnsOfAStreamBeforeItsClient(t *testing.T) {
 	p := &Protocol{}
 	p.parents.add(1 << idShift)
 	p.parents.sequence = 1
@@ -269,10 +269,10 @@ func TestAStreamIsAdoptedBeforeItIsWelcome(t *testing.T) {
 	for i, refusal := range []error{no, nil, no} {
 		w := &wire{in: hello(record{featStreamParent, idData(1 << idShift)})}
 		asked := 0
-		g := &frame.Greeting{Own: frame.Settings{MaxStreams: 100}, Adopt: func(_ context.Context, parent, id uint64) error {
+		g := &frame.Greeting{Own: frame.Settings{MaxStreams: 100}, AddChild: func(_ context.Context, parent, id uint64) error {
 			asked++
 			if want := uint64(2+i) << idShift; parent != 1<<idShift || id != want || w.out.Len() > 0 {
-				t.Errorf("stream %#x of %#x is to be adopted after %d bytes, want %#x", id, parent, w.out.Len(), want)
+				t.Errorf("stream %#x of %#x is to be added after %d bytes, want %#x", id, parent, w.out.Len(), want)
 			}
 			return refusal
 		}}
@@ -282,13 +282,13 @@ func TestAStreamIsAdoptedBeforeItIsWelcome(t *testing.T) {
 		}
 	}
 	w := &wire{in: hello()}
-	g := &frame.Greeting{Adopt: func(context.Context, uint64, uint64) error { return no }}
+	g := &frame.Greeting{AddChild: func(context.Context, uint64, uint64) error { return no }}
 	if _, err := p.Handshake(context.Background(), w, g); err != nil {
 		t.Errorf("a connection for calls: %v", err)
 	}
 }
 
-func TestUnknownCompressionIsAMistake(t *testing.T) {
+func TestUnknownCompressionIsAnError(t *testing.T) {
 	if _, _, _, err := serve(&Protocol{Compress: []string{"ZSTD"}}, hello(), 0, 0); err == nil {
 		t.Error("a server that speaks ZSTD")
 	}

@@ -17,7 +17,7 @@ type sender struct {
 	scratch   []byte
 }
 
-// compressors are large and needed for a moment.
+// compressors are large and used briefly, so they are pooled.
 var compressors = sync.Pool{New: func() any { return new(lz4.Compressor) }}
 
 // frame appends one frame, a header and m, and takes m over.
@@ -40,7 +40,7 @@ func (s *sender) frame(o *frame.Out, head []byte, m pool.Message) {
 // until it was written.
 const inPlace = 64 << 10
 
-// compressed appends at most n bytes that put writes and whose length it returns.
+// compressed appends the bytes that put writes, at most n; put returns how many.
 func (s *sender) compressed(o *frame.Out, n int, put func(dst []byte) int) {
 	if n <= inPlace {
 		at := len(o.Buf)
@@ -59,7 +59,7 @@ func (s *sender) compressed(o *frame.Out, n int, put func(dst []byte) int) {
 	o.Hold(m)
 }
 
-// block appends a frame by LZ4, which wants the plain one in one piece.
+// block appends a frame by LZ4, which needs the plain one in one piece.
 func (s *sender) block(o *frame.Out, head []byte, m pool.Message) {
 	n := len(head) + m.Len()
 	src := append(append(s.scratch[:0], head...), m.Bytes()...)
@@ -72,8 +72,8 @@ func (s *sender) block(o *frame.Out, head []byte, m pool.Message) {
 	s.scratch = trim(src)
 }
 
-// chunks appends a frame by LZ4_FRAGMENTED. Each chunk stands for itself: a
-// decoder does not mind.
+// chunks appends a frame by LZ4_FRAGMENTED. No chunk refers to those before it, which the
+// format allows.
 func (s *sender) chunks(o *frame.Out, head, p []byte) {
 	n := len(head) + len(p)
 	bound := 4 + (n/chunkLen+1)*(4+lz4.CompressBlockBound(chunkLen))
@@ -102,8 +102,7 @@ func (s *sender) chunks(o *frame.Out, head, p []byte) {
 	})
 }
 
-// compress makes a block of src; dst has room for whatever becomes of it, so that
-// it can't fail.
+// compress makes a block of src. dst has room for the worst case, so that it can't fail.
 func compress(src, dst []byte) int {
 	c := compressors.Get().(*lz4.Compressor)
 	n, _ := c.CompressBlock(src, dst[:lz4.CompressBlockBound(len(src))])

@@ -196,8 +196,8 @@ func TestCompressedFramesThatAreWrong(t *testing.T) {
 	}{
 		"too long":                    {LZ4, u32(testLimit * 2), frame.CodeFrameSize},
 		"4 GiB":                       {LZ4, u32(1<<32 - 1), frame.CodeFrameSize},
-		"it says to hold nothing":     {LZ4, join(u32(0), block), frame.CodeProtocol},
-		"it says to hold too much":    {LZ4, join(u32(testLimit+5), block), frame.CodeTooLarge},
+		"its plain size is 0":         {LZ4, join(u32(0), block), frame.CodeProtocol},
+		"its plain size is too much":  {LZ4, join(u32(testLimit+5), block), frame.CodeTooLarge},
 		"and 4 GiB":                   {LZ4, join(u32(1<<32-1), block), frame.CodeTooLarge},
 		"more than it can":            {LZ4, join(u32(testLimit), block), frame.CodeProtocol},
 		"more than it does":           {LZ4, join(u32(uint32(len(one)+1)), block), frame.CodeProtocol},
@@ -261,7 +261,7 @@ func TestEmptyCompressedFramesAreSkipped(t *testing.T) {
 			s := packedStream(t, c.algorithm)
 			hello := send(packedStream(t, c.algorithm), 1, []byte("hello"))
 			for range 3 {
-				for i := range maxIdles {
+				for i := range maxEmptyFrames {
 					if lines, err := events(s, c.in, min(i%6, len(c.in))); err != nil || lines != nil {
 						t.Fatal(lines, err)
 					}
@@ -270,7 +270,7 @@ func TestEmptyCompressedFramesAreSkipped(t *testing.T) {
 					t.Fatal(lines, err)
 				}
 			}
-			_, err := events(s, bytes.Repeat(c.in, maxIdles+1))
+			_, err := events(s, bytes.Repeat(c.in, maxEmptyFrames+1))
 			if codeOf(err) != frame.CodeEnhanceYourCalm {
 				t.Errorf("it ends with %v", err)
 			}

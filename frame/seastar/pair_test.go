@@ -29,7 +29,7 @@ type end struct {
 func connected(t *rapid.T, cp, sp *Protocol, parent uint64) *pair {
 	toServer, toClient := &bytes.Buffer{}, &bytes.Buffer{}
 	own := frame.Settings{MaxMessage: testLimit, MaxStreams: 100}
-	toServer.Write(appendHello(nil, cp.offer(parent)))
+	toServer.Write(appendHello(nil, cp.clientHello(parent)))
 	ss, err := sp.Handshake(context.Background(), rw{toServer, toClient}, &frame.Greeting{Own: own})
 	if err != nil {
 		t.Fatal(err)
@@ -39,8 +39,8 @@ func connected(t *rapid.T, cp, sp *Protocol, parent uint64) *pair {
 		t.Fatal(err)
 	}
 	p := &pair{t, &end{listener{s: cs}, toClient}, &end{listener{s: ss}, toServer}}
-	p.hear(p.client, 0)
-	p.hear(p.server, 0)
+	p.deliver(p.client, 0)
+	p.deliver(p.server, 0)
 	return p
 }
 
@@ -50,8 +50,8 @@ type rw struct{ r, w *bytes.Buffer }
 func (x rw) Read(p []byte) (int, error)  { return x.r.Read(p) }
 func (x rw) Write(p []byte) (int, error) { return x.w.Write(p) }
 
-// hear lets up to n bytes arrive, unless the reader waits.
-func (p *pair) hear(e *end, n int) {
+// deliver lets up to n bytes arrive, unless the reader waits.
+func (p *pair) deliver(e *end, n int) {
 	if wait := e.s.Full(); wait != nil {
 		if !closed(wait) {
 			return
@@ -92,10 +92,10 @@ type model struct {
 	seen    int                 // events of the server's that were looked at
 }
 
-// TestCallsEndAsTheirHandlersSay: whatever calls are made, answered and given up in
+// TestCallsEndAsTheirHandlersEnd: whatever calls are made, answered and canceled in
 // whatever order, and however the bytes are cut, each has the outcome that its
 // handler chose.
-func TestCallsEndAsTheirHandlersSay(t *testing.T) {
+func TestCallsEndAsTheirHandlersEnd(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := pool.Outstanding()
 		names := compression(t)
@@ -107,15 +107,15 @@ func TestCallsEndAsTheirHandlersSay(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"call":   m.call,
 			"answer": m.answer,
-			"give up": func(t *rapid.T) {
+			"cancel": func(t *rapid.T) {
 				if m.n > 0 {
 					id := 2*rapid.Uint64Range(1, m.n).Draw(t, "call") - 1
 					control(m.client.s, &frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})
 					m.outcome[id] = nil
 				}
 			},
-			"to the server": func(t *rapid.T) { m.pair.hear(m.server, rapid.IntRange(0, 50_000).Draw(t, "bytes")); m.look() },
-			"to the client": func(t *rapid.T) { m.pair.hear(m.client, rapid.IntRange(0, 50_000).Draw(t, "bytes")) },
+			"to the server": func(t *rapid.T) { m.pair.deliver(m.server, rapid.IntRange(0, 50_000).Draw(t, "bytes")); m.look() },
+			"to the client": func(t *rapid.T) { m.pair.deliver(m.client, rapid.IntRange(0, 50_000).Draw(t, "bytes")) },
 		})
 		m.settle(t)
 		m.check(t)
@@ -203,9 +203,9 @@ func (m *model) answer(t *rapid.T) {
 // settle lets everything arrive and answers every call.
 func (m *model) settle(t *rapid.T) {
 	for range 100_000 {
-		m.hear(m.server, 1<<20)
+		m.deliver(m.server, 1<<20)
 		m.look()
-		m.hear(m.client, 1<<20)
+		m.deliver(m.client, 1<<20)
 		if m.answer(t); len(m.pending)+m.server.to.Len()+m.client.to.Len() == 0 && m.server.s.Full() == nil {
 			return
 		}
@@ -213,7 +213,7 @@ func (m *model) settle(t *rapid.T) {
 	t.Fatal("some calls are not answered")
 }
 
-// check compares what the client has heard, call by call. A call that was given up
+// check compares what the client has received, call by call. A call that was canceled
 // may have had its outcome before.
 func (m *model) check(t *rapid.T) {
 	got := map[uint64][]string{}
@@ -268,11 +268,11 @@ func TestStreamsCarryWhatIsSent(t *testing.T) {
 				over[from] = true
 			},
 			"arrive": func(t *rapid.T) {
-				p.hear(rapid.SampledFrom(ends).Draw(t, "at"), rapid.IntRange(0, 100_000).Draw(t, "bytes"))
+				p.deliver(rapid.SampledFrom(ends).Draw(t, "at"), rapid.IntRange(0, 100_000).Draw(t, "bytes"))
 			},
 		})
 		for _, e := range ends {
-			p.hear(e, e.to.Len())
+			p.deliver(e, e.to.Len())
 			equal(t, "events", e.lines, want[e])
 		}
 	})

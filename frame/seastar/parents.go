@@ -6,23 +6,23 @@ import "sync"
 // the number of a shard, of which this server has one.
 const idShift = 16
 
-// parents is the connections with calls that are there: streams can belong to them. Its
-// zero value is empty.
+// parents is the open connections with calls, which can be parents of streams. Its zero
+// value is empty.
 type parents struct {
 	mu       sync.Mutex
 	sequence uint64
 	ids      map[uint64]struct{}
 }
 
-// number gives out the next id.
-func (p *parents) number() uint64 {
+// nextID returns the next unused ID.
+func (p *parents) nextID() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sequence++
 	return p.sequence << idShift
 }
 
-// add lets streams belong to id.
+// add allows streams whose parent is id.
 func (p *parents) add(id uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -38,7 +38,7 @@ func (p *parents) remove(id uint64) {
 	delete(p.ids, id)
 }
 
-// has tells whether streams can belong to id.
+// has tells whether streams can have the parent id.
 func (p *parents) has(id uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -21,7 +21,7 @@ const (
 	LZ4Fragmented = "LZ4_FRAGMENTED"
 )
 
-// DefaultLinger is how long a stream's connection waits for the peer's FIN.
+// DefaultLinger is the default of Protocol.Linger.
 const DefaultLinger = 5 * time.Second
 
 // Protocol is Seastar's protocol, for a server's or client's list of them. Its
@@ -31,19 +31,20 @@ type Protocol struct {
 	// Compress names the algorithms that this side speaks, in the order in which a
 	// client prefers them: LZ4, LZ4Fragmented. None by default, as with Seastar.
 	Compress []string
-	// Cookie is what a client's connections ask to be isolated by.
+	// Cookie is the isolation cookie that a client's connections send; nil for none.
 	Cookie []byte
-	// Isolate is asked by a server for each connection that comes with a cookie,
-	// those of streams too. An error closes the connection, as do a panic and no
-	// answer in the time that Authenticate has. nil lets all in.
+	// Isolate is called by a server for each connection with a cookie, those of streams
+	// too. An error closes the connection, and so does a panic, or no return in the time
+	// that Authenticate has. nil accepts every cookie.
 	Isolate func(ctx context.Context, cookie []byte) error
-	// NoStreams keeps a server from telling its clients the number of their
-	// connection, without which they can't make streams.
+	// NoStreams keeps a server from sending its clients the ID of their connection,
+	// without which they can't open streams.
 	NoStreams bool
 
-	// MaxMemory is how many bytes the requests in work on all connections of a
-	// server may cost; a connection whose next request is beyond it is not read. A
-	// request that costs more alone is answered with an exception. 0 is no limit.
+	// MaxMemory is how many bytes the requests being served on all connections of a
+	// server may cost together. A connection whose next request would exceed it is not
+	// read until there is room. A request that costs more alone is answered with an
+	// exception. 0 is no limit.
 	MaxMemory int
 	// RequestSize is what each request costs at least; Seastar calls it
 	// basic_request_size.
@@ -51,13 +52,13 @@ type Protocol struct {
 	// Bloat is what a byte of a request costs; 0 is 1. Seastar: bloat_factor.
 	Bloat int
 
-	// Plain keeps a client from telling its servers that it is no Seastar program. By
-	// default it does, and where the server is no Seastar program either, neither side has to wait
-	// for the other to end a stream's connection.
-	Plain bool
+	// NoExtensions keeps a client from sending sluice's extension of the hello. Where
+	// client and server both send it, neither has to linger before it closes a stream's
+	// connection.
+	NoExtensions bool
 	// Linger is how long a stream's connection waits for the peer's FIN when both
-	// directions have ended; 0 is DefaultLinger. A Seastar peer that is slow to
-	// read loses the end of its stream if the connection is closed earlier.
+	// directions have ended; 0 is DefaultLinger. A Seastar peer that reads slowly
+	// loses the end of its stream if the connection is closed earlier.
 	Linger time.Duration
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
@@ -85,14 +86,14 @@ func (p *Protocol) Detect(first []byte) frame.Verdict {
 // Caps tells what the protocol can carry.
 func (p *Protocol) Caps() frame.Caps { return caps }
 
-// agreed is what the two hellos have settled.
+// agreed is what the two hellos have negotiated.
 type agreed struct {
 	compress string // "": none
-	timeout  bool   // requests tell the time left
-	duration bool   // responses tell the handler's time
+	timeout  bool   // requests carry the time left
+	duration bool   // responses carry the handler's time
 	id       uint64 // of the connection; 0: none
-	parent   uint64 // of a stream's connection; 0: it is none
-	prompt   bool   // the peer does not lose an end that is followed by a FIN
+	parent   uint64 // of a stream's connection; 0: the connection carries calls
+	noLinger bool   // the peer does not lose an end that is followed by a FIN
 	limit    int    // bytes of the longest message that we take
 }
 
@@ -110,9 +111,9 @@ func (p *Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gre
 	}
 	a := agreed{limit: int(min(g.Own.MaxMessage, pool.MaxLen))}
 	if g.Client {
-		return p.call(rw, g, a)
+		return p.clientHandshake(rw, g, a)
 	}
-	return p.answer(ctx, rw, g, a)
+	return p.serverHandshake(ctx, rw, g, a)
 }
 
 func checkNames(names []string) error {
@@ -124,19 +125,19 @@ func checkNames(names []string) error {
 	return nil
 }
 
-// call is the client's side of the handshake.
-func (p *Protocol) call(rw io.ReadWriter, g *frame.Greeting, a agreed) (frame.Session, error) {
-	if _, err := rw.Write(appendHello(nil, p.offer(g.Parent))); err != nil {
+// clientHandshake is the client's side of the handshake.
+func (p *Protocol) clientHandshake(rw io.ReadWriter, g *frame.Greeting, a agreed) (frame.Session, error) {
+	if _, err := rw.Write(appendHello(nil, p.clientHello(g.Parent))); err != nil {
 		return nil, err
 	}
 	rs, rest, err := readHello(nil, rw)
 	if errors.Is(err, io.ErrUnexpectedEOF) && g.Parent != 0 {
-		err = fmt.Errorf("seastar: the server takes no stream of connection %#x: %w", g.Parent, err)
+		err = fmt.Errorf("seastar: the server refused a stream of connection %#x: %w", g.Parent, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := p.accept(rs, g, &a); err != nil {
+	if err := p.takeServerHello(rs, g, &a); err != nil {
 		return nil, err
 	}
 	g.Early, g.ID = rest, a.id
@@ -147,9 +148,9 @@ func (p *Protocol) call(rw io.ReadWriter, g *frame.Greeting, a agreed) (frame.Se
 	return newClient(p, a), nil
 }
 
-// offer is what a client's hello says. On a stream's connection the timeouts and
-// durations of calls mean nothing.
-func (p *Protocol) offer(parent uint64) (rs []record) {
+// clientHello returns the records of a client's hello. On a stream's connection the
+// timeouts and durations of calls have no meaning.
+func (p *Protocol) clientHello(parent uint64) (rs []record) {
 	if len(p.Compress) > 0 {
 		rs = append(rs, record{featCompress, strings.Join(p.Compress, ",")})
 	}
@@ -164,15 +165,15 @@ func (p *Protocol) offer(parent uint64) (rs []record) {
 	switch {
 	case parent == 0:
 		rs = append(rs, record{featHandlerDuration, ""})
-	case !p.Plain:
-		rs = append(rs, record{featPrompt, ""})
+	case !p.NoExtensions:
+		rs = append(rs, record{featNoLinger, ""})
 	}
 	return rs
 }
 
-// accept takes the server's answer in.
-func (p *Protocol) accept(rs []record, g *frame.Greeting, a *agreed) (err error) {
-	a.parent, a.prompt = g.Parent, has(rs, featPrompt)
+// takeServerHello reads the server's hello into g and a.
+func (p *Protocol) takeServerHello(rs []record, g *frame.Greeting, a *agreed) (err error) {
+	a.parent, a.noLinger = g.Parent, has(rs, featNoLinger)
 	a.timeout, a.duration = has(rs, featTimeout), has(rs, featHandlerDuration)
 	if chosen, ok := find(rs, featCompress); ok {
 		if !slices.Contains(p.Compress, chosen) {
@@ -191,14 +192,14 @@ func (p *Protocol) accept(rs []record, g *frame.Greeting, a *agreed) (err error)
 	return nil
 }
 
-// answer is the server's side of the handshake. Whatever is refused is refused
-// by closing: the wire has no other way.
-func (p *Protocol) answer(ctx context.Context, rw io.ReadWriter, g *frame.Greeting, a agreed) (frame.Session, error) {
+// serverHandshake is the server's side of the handshake. It refuses a client by closing
+// the connection: the protocol has no other way.
+func (p *Protocol) serverHandshake(ctx context.Context, rw io.ReadWriter, g *frame.Greeting, a agreed) (frame.Session, error) {
 	rs, rest, err := readHello(g.First, rw)
 	if err != nil {
 		return nil, err
 	}
-	reply, err := p.choose(rs, &a)
+	reply, err := p.serverHello(rs, &a)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +215,7 @@ func (p *Protocol) answer(ctx context.Context, rw io.ReadWriter, g *frame.Greeti
 			return nil, failf(frame.CodePermissionDenied, "isolation: %v", err)
 		}
 	}
-	s, err := p.join(ctx, a, g)
+	s, err := p.serverSession(ctx, a, g)
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +227,7 @@ func (p *Protocol) answer(ctx context.Context, rw io.ReadWriter, g *frame.Greeti
 	return s, nil
 }
 
-// isolate asks the program whether to let a connection with a cookie in.
+// isolate calls Protocol.Isolate for a connection with a cookie.
 func (p *Protocol) isolate(ctx context.Context, g *frame.Greeting, cookie string) error {
 	hook := func(ctx context.Context) error { return p.Isolate(ctx, []byte(cookie)) }
 	switch {
@@ -238,8 +239,9 @@ func (p *Protocol) isolate(ctx context.Context, g *frame.Greeting, cookie string
 	return g.Guard(ctx, hook)
 }
 
-// choose settles what a client's hello asks for, and makes the answer to it.
-func (p *Protocol) choose(rs []record, a *agreed) (reply []record, err error) {
+// serverHello chooses from what a client's hello offers, and returns the records of the
+// answer.
+func (p *Protocol) serverHello(rs []record, a *agreed) (reply []record, err error) {
 	if names, ok := find(rs, featCompress); ok {
 		for n := range strings.SplitSeq(names, ",") {
 			if slices.Contains(p.Compress, n) {
@@ -260,11 +262,11 @@ func (p *Protocol) choose(rs []record, a *agreed) (reply []record, err error) {
 			return nil, err
 		}
 		if a.parent == 0 {
-			return nil, failf(frame.CodeProtocol, "a stream of no connection")
+			return nil, failf(frame.CodeProtocol, "a stream whose parent connection is 0")
 		}
 	}
 	if !p.NoStreams {
-		a.id = p.parents.number()
+		a.id = p.parents.nextID()
 		reply = append(reply, record{featConnectionID, idData(a.id)})
 	}
 	if cookie, ok := find(rs, featIsolation); ok {
@@ -273,14 +275,15 @@ func (p *Protocol) choose(rs []record, a *agreed) (reply []record, err error) {
 	if a.duration = has(rs, featHandlerDuration); a.duration {
 		reply = append(reply, record{featHandlerDuration, ""})
 	}
-	if a.prompt = a.parent != 0 && has(rs, featPrompt); a.prompt {
-		reply = append(reply, record{featPrompt, ""})
+	if a.noLinger = a.parent != 0 && has(rs, featNoLinger); a.noLinger {
+		reply = append(reply, record{featNoLinger, ""})
 	}
 	return reply, nil
 }
 
-// join gives a server's connection its place before its client hears of it.
-func (p *Protocol) join(ctx context.Context, a agreed, g *frame.Greeting) (frame.Session, error) {
+// serverSession makes a server's session. It registers the connection before its client
+// has the answer, and with it the connection's ID.
+func (p *Protocol) serverSession(ctx context.Context, a agreed, g *frame.Greeting) (frame.Session, error) {
 	if a.parent == 0 {
 		if a.id != 0 {
 			p.parents.add(a.id)
@@ -288,10 +291,10 @@ func (p *Protocol) join(ctx context.Context, a agreed, g *frame.Greeting) (frame
 		return newServer(p, a), nil
 	}
 	if !p.parents.has(a.parent) {
-		return nil, failf(frame.CodeProtocol, "a stream of connection %#x, which is not there", a.parent)
+		return nil, failf(frame.CodeProtocol, "a stream of connection %#x, which does not exist", a.parent)
 	}
-	if g.Adopt != nil {
-		if err := g.Adopt(ctx, a.parent, a.id); err != nil {
+	if g.AddChild != nil {
+		if err := g.AddChild(ctx, a.parent, a.id); err != nil {
 			return nil, err
 		}
 	}

@@ -7,29 +7,29 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// A fate is what becomes of a payload.
-type fate uint8
+// An action is what the reader does with a payload.
+type action uint8
 
 const (
-	deliver fate = iota // it goes up as data
-	drop                // nobody wants it
-	gather              // it is kept for the kind, maxText bytes of it
-	nothing             // there is none, and it is no message either
+	deliver   action = iota // return it as Data
+	drop                    // skip it
+	gather                  // keep it in reader.text, maxText bytes of it
+	noPayload               // there is none, not even an empty message
 )
 
-// A verdict is what a header has told.
-type verdict struct {
+// headerInfo is what the reader needs of a frame's header.
+type headerInfo struct {
 	size   int64 // of the payload
-	fate   fate
-	stream uint64 // whose data it is
+	action action
+	stream uint64 // the number in its Data
 }
 
-// A kind is what the frames of one sort of connection mean. It belongs to the
+// A frameHandler interprets the frames of one kind of connection. It belongs to the
 // reader.
-type kind interface {
-	// begin takes a header in.
-	begin(h []byte) (verdict, error)
-	// admit tells whether the frame may come in now. If not, it is asked again.
+type frameHandler interface {
+	// begin handles a header.
+	begin(h []byte) (headerInfo, error)
+	// admit tells whether the frame may be read now. If not, it is called again later.
 	admit() bool
 	// before fills f with the event that precedes the payload.
 	before(f *frame.Frame) bool
@@ -37,50 +37,49 @@ type kind interface {
 	after(f *frame.Frame) bool
 }
 
-// What the reader is at, within a frame.
-type place uint8
+// A state is where the reader is within a frame.
+type state uint8
 
 const (
-	atHead place = iota
+	atHead state = iota
 	atAdmit
 	atBefore
 	atPayload
 	atAfter
 )
 
-// A reader turns bytes into frames, and frames into what its kind makes of them.
-// It is a state machine over the bytes: how they are cut into calls makes no
-// difference, but to how a large payload is cut into pieces.
+// A reader turns bytes into frames, and its handler turns those into events. It is a
+// state machine over the bytes. How they are cut into calls changes nothing but how a
+// large payload is cut into pieces.
 type reader struct {
-	kind   kind
-	offset int64 // bytes consumed
-	begun  int64 // where the frame at hand starts
+	handler frameHandler
+	offset  int64 // bytes consumed
+	begun   int64 // where the frame at hand starts
 
-	at     place
+	at     state
 	header int // length of a frame's header
 	head   [maxHeader]byte
 	nhead  int
-	verdict
+	headerInfo
 	left  int64 // of the payload, still to come
 	text  []byte
 	small []byte // a small payload that comes in parts
 
 	pack *envelope // nil where nothing is compressed
 
-	paused bool   // admit said no
-	held   []byte // input that came before that, and
-	heldAt int    // what of it was consumed
+	paused bool   // admit has returned false
+	held   []byte // input that was not consumed then
+	heldAt int    // how much of it was consumed since
 }
 
-// Begun tells where in the input the frame begins that has begun and is not
-// complete; ok is false if there is none, or if it is we who let it wait. It
-// belongs to the reader.
+// Begun implements frame.Session. While reading pauses no frame counts as incomplete: it
+// is we who let it wait.
 func (r *reader) Begun() (at int64, ok bool) { return r.begun, !r.between() && !r.paused }
 
-// between tells whether nothing has begun that is not complete.
+// between tells whether the input ends between two frames, compressed or plain.
 func (r *reader) between() bool { return r.boundary() && r.pack.idle() }
 
-// boundary is between, within what was compressed.
+// boundary tells whether the plain bytes end between two frames.
 func (r *reader) boundary() bool { return r.at == atHead && r.nhead == 0 }
 
 // Buffered implements frame.Session.
@@ -107,10 +106,10 @@ func (r *reader) Next(p []byte, f *frame.Frame) (int, error) {
 }
 
 var errPaused = &frame.ProtocolError{
-	Proto: name, Code: frame.CodeInternal, Detail: "more was read while reading was to pause",
+	Proto: name, Code: frame.CodeInternal, Detail: "the connection was read although reading was to pause",
 }
 
-// resume goes on with input that had to wait.
+// resume goes on with the held input.
 func (r *reader) resume(p []byte, f *frame.Frame) (int, error) {
 	if len(p) > 0 {
 		if len(r.held)-r.heldAt > maxHeld {
@@ -169,13 +168,13 @@ func (r *reader) step(p []byte, f *frame.Frame) (used int, err error) {
 				return used, err
 			}
 		case atAdmit:
-			if r.paused = !r.kind.admit(); r.paused {
+			if r.paused = !r.handler.admit(); r.paused {
 				return used, nil
 			}
 			r.at = atBefore
 		case atBefore:
 			r.at = atPayload
-			if r.kind.before(f) {
+			if r.handler.before(f) {
 				return used, nil
 			}
 		case atPayload:
@@ -188,7 +187,7 @@ func (r *reader) step(p []byte, f *frame.Frame) (used int, err error) {
 				return used, nil
 			}
 		case atAfter:
-			if r.kind.after(f) {
+			if r.handler.after(f) {
 				return used, nil
 			}
 			r.at = atHead
@@ -201,7 +200,7 @@ func (r *reader) step(p []byte, f *frame.Frame) (used int, err error) {
 }
 
 func (r *reader) start() (err error) {
-	if r.verdict, err = r.kind.begin(r.head[:r.header]); err != nil {
+	if r.headerInfo, err = r.handler.begin(r.head[:r.header]); err != nil {
 		return err
 	}
 	r.nhead, r.at = 0, atAdmit
@@ -209,23 +208,23 @@ func (r *reader) start() (err error) {
 	return nil
 }
 
-// payload takes what has come of a payload, and tells whether that was the rest.
+// payload handles what has come of a payload, and tells whether it is complete.
 func (r *reader) payload(p []byte, f *frame.Frame) (n int, done bool) {
-	switch r.fate {
-	case nothing:
+	switch r.action {
+	case noPayload:
 		return 0, true
 	case deliver:
 		return r.data(p, f)
 	}
 	n = int(min(r.left, int64(len(p))))
-	if r.fate == gather {
+	if r.action == gather {
 		r.text = append(r.text, p[:min(n, maxText-len(r.text))]...)
 	}
 	r.left -= int64(n)
 	return n, r.left == 0
 }
 
-// data hands a message on: a small one whole, a large one in pieces as it comes.
+// data makes f Data: of a small message whole, of a large one in pieces as it comes.
 func (r *reader) data(p []byte, f *frame.Frame) (n int, done bool) {
 	first := r.left == r.size
 	n = int(min(r.left, int64(len(p))))
@@ -242,8 +241,8 @@ func (r *reader) data(p []byte, f *frame.Frame) (n int, done bool) {
 	return n, r.left == 0
 }
 
-// collect gathers a small message that comes in parts. Its memory is the garbage
-// collector's: the connection may end at any time.
+// collect collects a small message that comes in parts. Its memory is not pooled, since
+// the connection may end at any time.
 func (r *reader) collect(p []byte, f *frame.Frame) (int, bool) {
 	if len(p) == 0 {
 		return 0, false
@@ -274,7 +273,7 @@ func (r *reader) unpack(p []byte, f *frame.Frame) (used int, err error) {
 			if r.boundary() && len(e.plain) > 0 {
 				return used, errTrailing
 			}
-			e.full = e.full || r.boundary()
+			e.complete = e.complete || r.boundary()
 		}
 		if e.inside && e.left == 0 {
 			if err := e.end(r.boundary()); err != nil {
@@ -305,7 +304,7 @@ type unpacker interface {
 	// feed takes bytes of the frame, and returns those that it used and what they
 	// hold, which is valid until the next call.
 	feed(p []byte) (used int, plain []byte, err error)
-	// done ends the frame; it is an error if it is not complete.
+	// done ends the frame, with an error if it is not complete.
 	done() error
 	// held is how many bytes it keeps.
 	held() int
@@ -314,24 +313,24 @@ type unpacker interface {
 // An envelope is the compressed frame at hand.
 type envelope struct {
 	unpacker
-	most   int // bytes of the longest one
-	head   [4]byte
-	nhead  int
-	left   int // bytes still to come
-	inside bool
-	full   bool // its plain frame is complete
-	any    bool // it had plain bytes
-	idles  int  // frames in a row that held nothing
-	plain  []byte
+	most        int // bytes of the longest one
+	head        [4]byte
+	nhead       int
+	left        int // bytes still to come
+	inside      bool
+	complete    bool // its plain frame is complete
+	hasPlain    bool // it had plain bytes
+	emptyFrames int  // frames in a row that held nothing
+	plain       []byte
 }
 
 func (e *envelope) idle() bool { return e == nil || !e.inside && e.nhead == 0 }
 
-// maxIdles is how many empty frames there may be in a row: compressors talk to
-// each other through them, ours have nothing to say.
-const maxIdles = 100
+// maxEmptyFrames is how many empty frames there may be in a row: Seastar's compressors
+// may send each other data in them.
+const maxEmptyFrames = 100
 
-// take consumes input of which something comes, or all.
+// take consumes input until there are plain bytes, or all of it.
 func (e *envelope) take(p []byte) (int, error) {
 	if !e.inside {
 		n := copy(e.head[e.nhead:], p)
@@ -342,17 +341,17 @@ func (e *envelope) take(p []byte) (int, error) {
 		if int64(size) > int64(e.most) {
 			return n, failf(frame.CodeFrameSize, "a compressed frame of %d bytes, limit %d", size, e.most)
 		}
-		e.nhead, e.left, e.inside, e.full, e.any = 0, int(size), true, false, false
+		e.nhead, e.left, e.inside, e.complete, e.hasPlain = 0, int(size), true, false, false
 		e.reset(e.left)
 		return n, nil
 	}
 	n, plain, err := e.feed(p[:min(e.left, len(p))])
 	e.left -= n
-	if err == nil && len(plain) > 0 && e.full {
+	if err == nil && len(plain) > 0 && e.complete {
 		err = errTrailing
 	}
 	e.plain = plain
-	e.any = e.any || len(plain) > 0
+	e.hasPlain = e.hasPlain || len(plain) > 0
 	return n, err
 }
 
@@ -365,12 +364,12 @@ func (e *envelope) end(boundary bool) error {
 	if !boundary {
 		return errTruncated
 	}
-	if e.any {
-		e.idles = 0
+	if e.hasPlain {
+		e.emptyFrames = 0
 		return nil
 	}
-	if e.idles++; e.idles > maxIdles {
-		return failf(frame.CodeEnhanceYourCalm, "more than %d empty frames in a row", maxIdles)
+	if e.emptyFrames++; e.emptyFrames > maxEmptyFrames {
+		return failf(frame.CodeEnhanceYourCalm, "more than %d empty frames in a row", maxEmptyFrames)
 	}
 	return nil
 }

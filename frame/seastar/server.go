@@ -11,7 +11,7 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// server is a server's connection that calls come in on. Each is a unary stream.
+// server is a server's connection for calls. Each is a unary stream.
 type server struct {
 	frame.Base
 	reader
@@ -24,24 +24,24 @@ type server struct {
 	next    uint64 // number of the next call's stream
 	cur     call
 	outcome outcome
-	waits   *ticket // for the call at hand, and
+	waiter  *waiter // for the call at hand, since when:
 	since   time.Time
 	names   map[uint64]string
 
 	mu     sync.Mutex
 	calls  map[uint64]*call // by stream
 	closed bool
-	line   *ticket // waits, for Closed to give up
+	queued *waiter // the same waiter, for Closed to cancel
 }
 
-// An outcome is what the reader says about the call at hand.
+// An outcome is how the reader has judged the call at hand.
 type outcome struct {
-	refusal string // it costs too much; empty if it does not
-	code    frame.Code
-	said    bool // its last event was returned
+	refusal      string // why it was refused; empty if it was not
+	code         frame.Code
+	lastReturned bool // its last event was returned
 }
 
-// A call is one that was not answered yet.
+// A call is one of the client's without its reply.
 type call struct {
 	stream uint64
 	id     int64
@@ -60,7 +60,7 @@ type call struct {
 func newServer(p *Protocol, a agreed) *server {
 	s := &server{p: p, agreed: a, next: 1, calls: map[uint64]*call{}}
 	s.algorithm = a.compress
-	s.reader.kind, s.header = s, requestLen
+	s.reader.handler, s.header = s, requestLen
 	if a.timeout {
 		s.header += timeoutLen
 	}
@@ -71,8 +71,8 @@ func newServer(p *Protocol, a agreed) *server {
 // Caps tells what the protocol can carry.
 func (s *server) Caps() frame.Caps { return caps }
 
-// Closed implements frame.Session: no stream can belong to the connection any
-// more, and its calls cost nothing.
+// Closed implements frame.Session: the connection can't be the parent of a stream any
+// more, and the memory of its calls is returned.
 func (s *server) Closed() {
 	if s.id != 0 {
 		s.p.parents.remove(s.id)
@@ -84,26 +84,26 @@ func (s *server) Closed() {
 	}
 	s.closed = true
 	for _, c := range s.calls {
-		s.p.budget.give(c.cost)
+		s.p.budget.release(c.cost)
 		c.reply.Release()
 	}
 	s.calls = nil
-	if s.line != nil {
-		s.p.budget.leave(s.line)
-		s.line = nil
+	if s.queued != nil {
+		s.p.budget.cancel(s.queued)
+		s.queued = nil
 	}
 }
 
-// Full implements frame.Session: the next request costs more than there is left.
+// Full implements frame.Session: reading pauses while the next request waits for memory.
 func (s *server) Full() <-chan struct{} {
 	if !s.paused {
 		return nil
 	}
-	return s.waits.ready
+	return s.waiter.ready
 }
 
-// begin implements kind.
-func (s *server) begin(h []byte) (v verdict, err error) {
+// begin implements frameHandler.
+func (s *server) begin(h []byte) (v headerInfo, err error) {
 	c := &s.cur
 	*c = call{}
 	if s.timeout {
@@ -118,9 +118,9 @@ func (s *server) begin(h []byte) (v verdict, err error) {
 	}
 	s.last = c.id
 	s.outcome = outcome{}
-	s.weigh(c, v.size)
+	s.setCost(c, v.size)
 	if s.outcome.refusal != "" {
-		v.fate = drop
+		v.action = drop
 		return v, nil
 	}
 	c.stream = s.next
@@ -129,8 +129,8 @@ func (s *server) begin(h []byte) (v verdict, err error) {
 	return v, nil
 }
 
-// weigh finds out what a request of n bytes costs, and whether that is too much.
-func (s *server) weigh(c *call, n int64) {
+// setCost sets what a request of n bytes costs, and refuses it if that is too much.
+func (s *server) setCost(c *call, n int64) {
 	p := s.p
 	cost := n
 	most := int64(s.limit)
@@ -149,30 +149,30 @@ func (s *server) weigh(c *call, n int64) {
 		cost, most, c.verb)
 }
 
-// admit implements kind: a call comes in when there is memory for it.
+// admit implements frameHandler: a call is admitted when there is memory for it.
 func (s *server) admit() bool {
 	if s.cur.cost == 0 {
 		return true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.waits == nil {
-		t := s.p.budget.take(s.cur.cost)
+	if s.waiter == nil {
+		t := s.p.budget.acquire(s.cur.cost)
 		if t == nil {
 			return true
 		}
-		if s.waits, s.since = t, s.p.now(); s.closed {
-			s.p.budget.leave(t)
+		if s.waiter, s.since = t, s.p.now(); s.closed {
+			s.p.budget.cancel(t)
 		} else {
-			s.line = t
+			s.queued = t
 		}
 	}
 	select {
-	case <-s.waits.ready:
-		if s.line == nil { // Closed has given it back
+	case <-s.waiter.ready:
+		if s.queued == nil { // Closed has returned it
 			s.cur.cost = 0
 		}
-		s.waits, s.line = nil, nil
+		s.waiter, s.queued = nil, nil
 		s.waited(s.p.now().Sub(s.since))
 		return true
 	default:
@@ -180,8 +180,8 @@ func (s *server) admit() bool {
 	}
 }
 
-// waited takes the time in line off what is left to the call. Nobody waits for
-// one that has nothing left.
+// waited subtracts the time waited from the time left of the call, and drops the call if
+// its deadline has passed.
 func (s *server) waited(d time.Duration) {
 	c := &s.cur
 	if c.left == 0 {
@@ -190,13 +190,13 @@ func (s *server) waited(d time.Duration) {
 	if c.left -= d; c.left > 0 {
 		return
 	}
-	s.p.budget.give(c.cost)
-	s.fate, s.outcome.said = drop, true
+	s.p.budget.release(c.cost)
+	s.action, s.outcome.lastReturned = drop, true
 }
 
-// before implements kind: the call begins.
+// before implements frameHandler: the call begins.
 func (s *server) before(f *frame.Frame) bool {
-	if s.fate != deliver {
+	if s.action != deliver {
 		return false
 	}
 	c := s.cur
@@ -205,7 +205,7 @@ func (s *server) before(f *frame.Frame) bool {
 	}
 	s.mu.Lock()
 	if s.closed {
-		s.p.budget.give(c.cost)
+		s.p.budget.release(c.cost)
 	} else {
 		s.calls[c.stream] = &c
 	}
@@ -234,12 +234,12 @@ func (s *server) method(verb uint64) string {
 	return n
 }
 
-// after implements kind: the request's one message is all there is.
+// after implements frameHandler: the client's half ends after its one message.
 func (s *server) after(f *frame.Frame) bool {
-	if s.outcome.said {
+	if s.outcome.lastReturned {
 		return false
 	}
-	s.outcome.said = true
+	s.outcome.lastReturned = true
 	f.Metadata = nil
 	if s.outcome.refusal != "" {
 		f.Kind, f.Stream, f.Value = frame.Reply, 0, uint64(s.cur.id)
@@ -287,14 +287,14 @@ func (s *server) Control(o *frame.Out, f *frame.Frame) {
 	case frame.EOS, frame.Reject, frame.Reset:
 		if c := s.take(f.Stream); c != nil {
 			s.end(o, c, f)
-			s.p.budget.give(c.cost)
+			s.p.budget.release(c.cost)
 		}
 	case frame.Reply:
 		s.throw(o, &call{id: int64(f.Value)}, exceptionUser, f.Reason, notMeasured)
 	}
 }
 
-// take ends a call for the session; nil if it was ended.
+// take removes and returns a call; nil if it was removed before.
 func (s *server) take(id uint64) *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -315,7 +315,7 @@ func (s *server) accepted(f *frame.Frame) {
 	}
 }
 
-// marked tells whether there is a key at all.
+// marked tells whether md has key.
 func marked(md frame.Metadata, key string) bool {
 	for i := range md {
 		if md[i].Key == key {
@@ -325,8 +325,8 @@ func marked(md frame.Metadata, key string) bool {
 	return false
 }
 
-// end writes the response to a call. Every call gets one, but for those whose
-// caller waits no more: nobody ever did, or the deadline has passed.
+// end writes the response to a call, unless the caller does not wait for one: it never
+// did, or the deadline has passed.
 func (s *server) end(o *frame.Out, c *call, f *frame.Frame) {
 	late := f.Kind == frame.Reset && f.Code == frame.CodeDeadlineExceeded && c.left > 0
 	ok := f.Kind == frame.EOS && f.Code == frame.CodeOK
@@ -347,7 +347,7 @@ func (s *server) end(o *frame.Out, c *call, f *frame.Frame) {
 	}
 }
 
-// took is how long the handler took, as the wire says it.
+// took is how long the handler took, as a response carries it.
 func (s *server) took(c *call) uint32 {
 	if !s.duration {
 		return 0

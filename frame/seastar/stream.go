@@ -7,11 +7,11 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// streamNumber is the number of a stream that has a connection of its own.
+// streamNumber is the number of the stream on a connection of its own.
 const streamNumber = 1
 
-// stream is a connection that is one stream. Both sides of it are the same but
-// for how it begins.
+// stream is a connection that carries one stream. Both sides are the same but for how it
+// begins.
 type stream struct {
 	frame.Base
 	reader
@@ -21,31 +21,30 @@ type stream struct {
 	isClient bool
 
 	// Owned by the reader.
-	announced bool // a server's Open was returned
-	let       bool // the stream is known above
-	ended     bool // the peer's end was read
-	said      bool // and returned
+	openReturned bool // a server's Open was returned
+	known        bool // the kernel knows the stream
+	ended        bool // the peer's end was read
+	endReturned  bool // and its event returned
 
-	// open is closed when a client's stream is known above, so that what comes of
-	// it has somewhere to go.
+	// open is closed when the kernel knows a client's stream. Input waits until then.
 	open chan struct{}
 
 	// Owned by the writer.
-	opened  bool
-	answers bool          // an Accept is to be returned by Event
-	reject  []frame.Frame // other opens are refused
-	sentEnd bool
-	handed  bool // the application was handed the peer's end
-	broken  bool // nothing is written any more, and the connection is to end
-	over    bool // Event has returned Finished
+	opened           bool
+	acceptDue        bool          // an Accept is to be returned by Event
+	rejects          []frame.Frame // for opens of further streams, which are refused
+	sentEnd          bool
+	endTaken         bool // the application has received the peer's end
+	broken           bool // nothing more is written, and the connection is to end
+	finishedReturned bool // Event has returned Finished
 }
 
 func newStream(p *Protocol, a agreed, isClient bool) *stream {
 	s := &stream{p: p, agreed: a, isClient: isClient, open: make(chan struct{})}
 	s.algorithm = a.compress
-	s.reader.kind, s.header = s, streamLen
+	s.reader.handler, s.header = s, streamLen
 	s.pack = newEnvelope(a.compress, a.limit+s.header)
-	s.announced, s.let = isClient, !isClient
+	s.openReturned, s.known = isClient, !isClient
 	return s
 }
 
@@ -55,13 +54,13 @@ func (s *stream) Caps() frame.Caps { return caps }
 // Next implements frame.Session. A server's stream begins with its Open, before
 // anything was read.
 func (s *stream) Next(p []byte, f *frame.Frame) (int, error) {
-	if s.announced {
+	if s.openReturned {
 		if n := s.short(p, f); n > 0 {
 			return n, nil
 		}
 		return s.reader.Next(p, f)
 	}
-	s.announced = true
+	s.openReturned = true
 	f.Kind, f.Stream, f.Value = frame.Open, streamNumber, s.id
 	f.Method, f.Metadata, f.Deadline = "", nil, 0
 	f.Payload, f.FollowsData, f.Unary = nil, false, false
@@ -69,10 +68,10 @@ func (s *stream) Next(p []byte, f *frame.Frame) (int, error) {
 	return 0, nil
 }
 
-// short is the short way for a message that has come whole: most are like that. It
-// returns 0 if this one is not.
+// short handles the common case of a message that has come whole. It returns 0 if the
+// next frame is not one.
 func (s *stream) short(p []byte, f *frame.Frame) int {
-	if len(p) < streamLen || s.pack != nil || !s.let || s.ended || !s.boundary() || len(s.held) > 0 {
+	if len(p) < streamLen || s.pack != nil || !s.known || s.ended || !s.boundary() || len(s.held) > 0 {
 		return 0
 	}
 	n := int64(binary.LittleEndian.Uint32(p))
@@ -86,7 +85,7 @@ func (s *stream) short(p []byte, f *frame.Frame) int {
 	return streamLen + int(n)
 }
 
-// Full implements frame.Session: a client has nobody yet to give to what has come.
+// Full implements frame.Session: a client pauses until the kernel knows the stream.
 func (s *stream) Full() <-chan struct{} {
 	if !s.paused {
 		return nil
@@ -94,44 +93,44 @@ func (s *stream) Full() <-chan struct{} {
 	return s.open
 }
 
-// begin implements kind.
-func (s *stream) begin(h []byte) (v verdict, err error) {
+// begin implements frameHandler.
+func (s *stream) begin(h []byte) (v headerInfo, err error) {
 	n := binary.LittleEndian.Uint32(h)
-	v = verdict{size: int64(n), stream: streamNumber}
+	v = headerInfo{size: int64(n), stream: streamNumber}
 	switch {
 	case s.ended:
 		return v, failf(frame.CodeStreamState, "a frame after the end of the stream")
 	case n == endOfStream:
 		s.ended = true
-		v.size, v.fate = 0, nothing
+		v.size, v.action = 0, noPayload
 	case v.size > int64(s.limit):
 		return v, failf(frame.CodeTooLarge, "a message of %d bytes, limit %d", n, s.limit)
 	}
 	return v, nil
 }
 
-// admit implements kind.
+// admit implements frameHandler.
 func (s *stream) admit() bool {
-	if s.let {
+	if s.known {
 		return true
 	}
 	select {
 	case <-s.open:
-		s.let = true
+		s.known = true
 	default:
 	}
-	return s.let
+	return s.known
 }
 
-// before implements kind.
+// before implements frameHandler.
 func (s *stream) before(*frame.Frame) bool { return false }
 
-// after implements kind.
+// after implements frameHandler.
 func (s *stream) after(f *frame.Frame) bool {
-	if !s.ended || s.said {
+	if !s.ended || s.endReturned {
 		return false
 	}
-	s.said = true
+	s.endReturned = true
 	f.Kind, f.Stream, f.Code, f.Reason, f.Metadata = frame.EOS, streamNumber, frame.CodeOK, "", nil
 	return true
 }
@@ -163,8 +162,8 @@ func (s *stream) message(o *frame.Out, length uint32, m pool.Message) {
 	s.sender.frame(o, head[:], m)
 }
 
-// Fragment implements frame.Session: nothing else is on the connection, so pieces
-// can follow each other under one length. What is compressed waits for the last.
+// Fragment implements frame.Session: nothing else is on the connection, so the pieces
+// follow one length. A compressed message is written with its last piece.
 func (s *stream) Fragment(o *frame.Out, _ uint64, m pool.Message, off, n int) {
 	off, to := frame.Part(overhead, off, n)
 	last := to == m.Len()
@@ -192,31 +191,31 @@ func (s *stream) Fragment(o *frame.Out, _ uint64, m pool.Message, off, n int) {
 func (s *stream) Control(o *frame.Out, f *frame.Frame) {
 	switch f.Kind {
 	case frame.Open:
-		s.begun(f)
+		s.takeOpen(f)
 	case frame.EOS:
 		s.finish(o, f.Code)
 	case frame.Ended:
-		s.handed = true
+		s.endTaken = true
 	case frame.Reject, frame.Reset:
 		s.broken = true
 	}
 }
 
-// begun takes our wish for the stream, which the peer has granted by letting the
-// connection be.
-func (s *stream) begun(f *frame.Frame) {
+// takeOpen handles our Open of the stream. The peer has accepted it already, in the
+// handshake.
+func (s *stream) takeOpen(f *frame.Frame) {
 	if f.Stream == streamNumber && !f.Unary && !s.opened && s.isClient {
-		s.opened, s.answers = true, true
+		s.opened, s.acceptDue = true, true
 		return
 	}
-	s.reject = append(s.reject, frame.Frame{
+	s.rejects = append(s.rejects, frame.Frame{
 		Kind: frame.Reject, Stream: f.Stream, Code: frame.CodeUnimplemented, NotProcessed: true,
-		Reason: "the connection is that of one stream",
+		Reason: "the connection carries one stream only",
 	})
 }
 
-// finish writes the end of our direction. An end that is none in order can't be
-// said: the connection ends without one.
+// finish writes the end of our direction. The protocol has no end with a code: then the
+// connection closes without one.
 func (s *stream) finish(o *frame.Out, c frame.Code) {
 	switch {
 	case s.sentEnd || s.broken:
@@ -231,14 +230,14 @@ func (s *stream) finish(o *frame.Out, c frame.Code) {
 // Event implements frame.Session.
 func (s *stream) Event(f *frame.Frame) bool {
 	switch {
-	case s.answers:
-		s.answers = false
-		accept(f, streamNumber)
+	case s.acceptDue:
+		s.acceptDue = false
+		setAccept(f, streamNumber)
 		f.Value = s.id
 		return true
-	case len(s.reject) > 0:
-		*f = s.reject[0]
-		s.reject = s.reject[1:]
+	case len(s.rejects) > 0:
+		*f = s.rejects[0]
+		s.rejects = s.rejects[1:]
 		return true
 	case s.opened:
 		s.resumeReader()
@@ -246,7 +245,7 @@ func (s *stream) Event(f *frame.Frame) bool {
 	return s.finished(f)
 }
 
-// resumeReader has the reader go on: the stream has heard that it is accepted.
+// resumeReader lets the reader go on: the kernel has the Accept.
 func (s *stream) resumeReader() {
 	select {
 	case <-s.open:
@@ -255,15 +254,15 @@ func (s *stream) resumeReader() {
 	}
 }
 
-// finished fills f with the end of the connection, when it is time for that. A peer that
-// may lose an end with a FIN behind it is given the time to close first.
+// finished fills f with Finished, once, when the stream is over. A peer that may lose an
+// end with a FIN behind it is given time to close first.
 func (s *stream) finished(f *frame.Frame) bool {
-	if s.over || !s.broken && !(s.sentEnd && s.handed) {
+	if s.finishedReturned || !s.broken && !(s.sentEnd && s.endTaken) {
 		return false
 	}
-	s.over = true
+	s.finishedReturned = true
 	f.Kind, f.Stream, f.Deadline = frame.Finished, 0, 0
-	if !s.broken && !s.prompt {
+	if !s.broken && !s.noLinger {
 		f.Deadline = s.p.linger()
 	}
 	return true

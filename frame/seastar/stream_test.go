@@ -13,7 +13,7 @@ import (
 // their connections have begun.
 func serverStream(t testing.TB, p *Protocol, rs ...record) frame.Session {
 	t.Helper()
-	id := p.parents.number()
+	id := p.parents.nextID()
 	p.parents.add(id)
 	s := mustServe(t, p, append(rs, record{featStreamParent, idData(id)})...)
 	lines, err := events(s, nil)
@@ -39,7 +39,7 @@ func both(t *testing.T, f func(t *testing.T, s frame.Session)) {
 	t.Run("client", func(t *testing.T) { f(t, clientStream(t, &Protocol{})) })
 }
 
-func TestAServersStreamIsThereBeforeItsData(t *testing.T) {
+func TestAServersOpenComesBeforeItsData(t *testing.T) {
 	p := &Protocol{}
 	p.parents.add(7 << idShift)
 	s := mustServe(t, p, record{featStreamParent, idData(7 << idShift)})
@@ -59,7 +59,7 @@ func TestAServersStreamIsThereBeforeItsData(t *testing.T) {
 }
 
 // What comes before a client's stream is known above waits until it is.
-func TestAClientsStreamIsThereBeforeItsData(t *testing.T) {
+func TestAClientsDataWaitsForTheAccept(t *testing.T) {
 	s := mustDial(t, &Protocol{}, 1<<idShift, record{featConnectionID, idData(2 << idShift)})
 	l := listener{s: s}
 	if err := l.feed(append(streamFrame([]byte("early")), 3, 0)); err != nil || l.lines != nil {
@@ -96,7 +96,7 @@ func TestAStreamsConnectionHasOneStream(t *testing.T) {
 		f.Kind, f.Grants = frame.Open, make([]frame.Grant, 1)
 		equalBytes(t, "written", control(s, &f), nil)
 		lines := locals(s)
-		if len(lines) != 1 || lines[0] != describe(&frame.Frame{Kind: frame.Reject, Stream: f.Stream, Code: frame.CodeUnimplemented, Reason: "the connection is that of one stream", NotProcessed: true}) {
+		if len(lines) != 1 || lines[0] != describe(&frame.Frame{Kind: frame.Reject, Stream: f.Stream, Code: frame.CodeUnimplemented, Reason: "the connection carries one stream only", NotProcessed: true}) {
 			t.Errorf("stream %d is answered with %q", f.Stream, lines)
 		}
 	}

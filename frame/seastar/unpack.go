@@ -14,13 +14,13 @@ const (
 	lastChunk  = 1 << 31        // in a chunk's header
 	reach      = 64 << 10       // how far back a chunk may refer
 	windowLen  = 2 * reach      // where chunks that refer to each other are put
-	expansion  = 255            // what a byte of LZ4 can stand for at most, and
-	expansion0 = 64             // a few more, for the first
+	expansion  = 255            // plain bytes for a byte of LZ4, at most,
+	expansion0 = 64             // and a few more for the first
 	keepMost   = windowLen + 64 // memory that is kept between frames
 )
 
-// newEnvelope makes what reads frames compressed by the algorithm; most is how
-// long a plain frame can be. It is nil for no algorithm.
+// newEnvelope returns a reader of frames compressed by the algorithm, nil for no
+// algorithm. most is the longest plain frame, bytes.
 func newEnvelope(algorithm string, most int) *envelope {
 	bound := lz4.CompressBlockBound(most) + 4
 	switch algorithm {
@@ -50,7 +50,7 @@ func (b *block) reset(n int) {
 	b.in = trim(b.in)
 }
 
-// trim empties memory that is used again, unless it has grown large.
+// trim empties memory for reuse. It drops the memory if that has grown large.
 func trim(p []byte) []byte {
 	if cap(p) > keepMost {
 		return nil
@@ -67,22 +67,22 @@ func (b *block) feed(p []byte) (int, []byte, error) {
 	if len(p) < b.size {
 		return n, nil, nil
 	}
-	if b.size < 4 { // too short for a size: nothing is meant
+	if b.size < 4 { // too short for a size: an empty frame
 		return n, nil, nil
 	}
 	plain, err := b.decompress(binary.LittleEndian.Uint32(p), p[4:])
 	return n, plain, err
 }
 
-// decompress checks the size before there is memory for it.
+// decompress checks the size before it allocates.
 func (b *block) decompress(size uint32, src []byte) ([]byte, error) {
 	switch {
 	case size == 0:
-		return nil, errCorrupt("it says to hold nothing")
+		return nil, errCorrupt("its plain size is 0")
 	case int64(size) > int64(b.most):
 		return nil, failf(frame.CodeTooLarge, "a compressed frame that holds %d bytes, limit %d", size, b.most)
 	case int64(size) > int64(len(src))*expansion+expansion0:
-		return nil, errCorrupt("it says to hold more than it can")
+		return nil, errCorrupt("its plain size is more than it can hold")
 	}
 	b.plain = pool.New(int(size))
 	n, err := lz4.UncompressBlock(src, b.plain.Bytes())
@@ -125,7 +125,7 @@ type chunks struct {
 
 func (c *chunks) reset(n int) {
 	*c = chunks{most: c.most, left: n, in: trim(c.in)}
-	if n < 4 { // too short for a header: nothing is meant
+	if n < 4 { // too short for a header: an empty frame
 		c.body, c.last, c.size, c.ended = true, true, n, n == 0
 	}
 }
@@ -157,7 +157,7 @@ func (c *chunks) feed(p []byte) (used int, plain []byte, err error) {
 	return used, plain, err
 }
 
-// start takes a chunk's header in.
+// start reads a chunk's header.
 func (c *chunks) start(h uint32) error {
 	c.nhead, c.body = 0, true
 	c.left -= len(c.head)
@@ -180,7 +180,7 @@ func (c *chunks) start(h uint32) error {
 	return nil
 }
 
-// decompress puts a chunk behind those before it.
+// decompress appends a chunk to the window.
 func (c *chunks) decompress(src []byte) ([]byte, error) {
 	if c.holds == 0 {
 		return nil, nil

@@ -23,9 +23,10 @@ const (
 	featIsolation       = 4
 	featHandlerDuration = 5
 
-	// featPrompt is sluice's own: receivers skip what they don't know. Two ends that
-	// both say it end a stream's connection as soon as both directions have ended.
-	featPrompt = 0x6c756973
+	// featNoLinger is an extension of sluice's; receivers skip features that they don't
+	// know. Where both sides send it, they close a stream's connection as soon as both
+	// directions have ended.
+	featNoLinger = 0x6c756973
 )
 
 // Lengths in bytes. All numbers on the wire are little-endian.
@@ -41,16 +42,15 @@ const (
 	maxText  = 16 << 10 // of an exception; the rest is dropped
 )
 
-// overhead is what a message costs of what a connection may have unread, beside its
-// length.
+// overhead is what a message costs of a window, beside its length.
 const overhead = 32
 
-// sendWindow is what one of Seastar's sinks may have on its way, bytes.
+// sendWindow is what one of Seastar's sinks may have in flight, bytes.
 const sendWindow = 100 << 10
 
 const (
-	endOfStream = 0xffffffff // the length that says so
-	notMeasured = 0xffffffff // a handler's duration
+	endOfStream = 0xffffffff // instead of a length: the stream ends
+	notMeasured = 0xffffffff // instead of a handler's duration: none
 )
 
 // Kinds of exceptions.
@@ -59,10 +59,10 @@ const (
 	exceptionUnknownVerb = 1
 )
 
-// Keys of metadata that stand for what this wire has.
+// Keys of metadata that stand for features of this protocol.
 const (
-	// NoWait marks a call that nobody waits for: in a client's Open, or in a
-	// server's Accept or end, where it keeps the reply from being written. The
+	// NoWait marks a call without a reply (Seastar's no_wait): in a client's Open, or
+	// in a server's Accept or end, where it keeps the reply from being written. The
 	// value does not matter.
 	NoWait = "seastar-no-wait"
 	// HandlerMicros is in a reply's trailers: how long the handler took, in
@@ -74,28 +74,29 @@ func failf(c frame.Code, format string, args ...any) error {
 	return &frame.ProtocolError{Proto: name, Code: c, Detail: fmt.Sprintf(format, args...)}
 }
 
-// caps is what both sorts of connections carry.
+// caps is what both kinds of connections carry.
 var caps = frame.Caps{
 	Name: name, Pacing: frame.Unpaced, HalfClose: true, Early: true, StreamsByID: true,
 	Overhead: overhead, LeastPiece: overhead + 1, SendWindow: sendWindow, MaxFragment: 1 << 30, MaxStream: 1 << 62,
 	MaxInline: 16 << 10, LongInline: true, MaxGroup: 256, MaxMetadata: 48 << 10,
 }
 
-// mostLeft is the longest time left that is told or heard, so that no sum with it
+// maxTimeLeft is the longest time left that is sent or accepted, so that no sum with it
 // overflows.
-const mostLeft = 365 * 24 * time.Hour
+const maxTimeLeft = 365 * 24 * time.Hour
 
-// millis is a time left as a request says it. It is never 0, which means none.
+// millis is a time left as a request carries it, in milliseconds. It is never 0, which
+// means none.
 func millis(d time.Duration) uint64 {
-	return uint64((min(d, mostLeft) + time.Millisecond - 1) / time.Millisecond)
+	return uint64((min(d, maxTimeLeft) + time.Millisecond - 1) / time.Millisecond)
 }
 
-// timeLeft is the way back.
+// timeLeft is the inverse of millis.
 func timeLeft(ms uint64) time.Duration {
-	return time.Duration(min(ms, uint64(mostLeft/time.Millisecond))) * time.Millisecond
+	return time.Duration(min(ms, uint64(maxTimeLeft/time.Millisecond))) * time.Millisecond
 }
 
-// micros is a duration as a response says it.
+// micros is a duration as a response carries it, in microseconds.
 func micros(d time.Duration) uint32 {
 	if us := d / time.Microsecond; us >= 0 && us < math.MaxUint32 {
 		return uint32(us)
@@ -112,7 +113,7 @@ func appendException(b []byte, kind uint32, text string) []byte {
 // exception decodes what was kept of an exception of n bytes into f, whose Code
 // and Reason it sets. notProcessed says that no handler saw the call.
 func exception(p []byte, n int64, f *frame.Frame) (notProcessed bool) {
-	f.Code, f.Reason = frame.CodeProtocol, "an exception that can't be read"
+	f.Code, f.Reason = frame.CodeProtocol, "an exception that can't be decoded"
 	if len(p) < 8 {
 		return false
 	}
@@ -136,7 +137,7 @@ func exception(p []byte, n int64, f *frame.Frame) (notProcessed bool) {
 	return false
 }
 
-// exceptionText says in a text what our ends say in a code and a reason.
+// exceptionText is the text of an exception for a code and a reason.
 func exceptionText(c frame.Code, reason string) string {
 	switch {
 	case c == frame.CodeUnknown && reason != "":

@@ -16,10 +16,10 @@ var benchSizes = []int{64, 64 << 10}
 const burst = 64
 
 // streamsOf makes sessions with n established streams: one of ours as the client,
-// and one of the native protocol, which needs no telling.
+// and one of the native protocol, which keeps no table of streams.
 func streamsOf(b *testing.B, n int) map[string]frame.Session {
 	b.Helper()
-	c, _ := established(b, n, n)
+	c, _ := establishedPair(b, n, n)
 	return map[string]frame.Session{"brpc": c.Session, "native": native.New(maxFragment)}
 }
 
@@ -92,7 +92,7 @@ func BenchmarkNext(b *testing.B) {
 
 // A report comes with each message of a conversation.
 func BenchmarkReports(b *testing.B) {
-	c, _ := established(b, 16, 16)
+	c, _ := establishedPair(b, 16, 16)
 	for _, st := range c.table.streams {
 		st.sent.Store(1 << 20)
 	}
@@ -161,7 +161,7 @@ func nativeMessage(id uint64, msg string) []byte {
 
 // Nothing is allocated for a message of an established stream, nor for a report.
 func TestMessagesCostNoAllocation(t *testing.T) {
-	c, s := established(t, 4, 4)
+	c, s := establishedPair(t, 4, 4)
 	msg := make([]byte, 64)
 	var o frame.Out
 	var f frame.Frame

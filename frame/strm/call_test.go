@@ -33,7 +33,7 @@ func TestCallsMayBeAnsweredInAnyOrder(t *testing.T) {
 	}
 	for _, i := range []uint64{3, 0, 4, 1, 2} {
 		c.feed(replying(s.Session, 1+2*i, fmt.Sprint("reply ", i)))
-		c.expect(t, fmt.Sprintf("accept stream=%d {limit=0 deaf=false}", 1+2*i),
+		c.expect(t, fmt.Sprintf("accept stream=%d {limit=0 noReceive=false}", 1+2*i),
 			fmt.Sprintf(`data stream=%d total=7 first=true last=true "reply %d"`, 1+2*i, i),
 			fmt.Sprintf("eos stream=%d", 1+2*i))
 	}
@@ -58,7 +58,7 @@ func TestOnePacketIsWrittenWhenTheCallIsComplete(t *testing.T) {
 	req := control(c.Session, eos(1))
 	wrote(t, req, `PRPC 1={ 1="a.B" 2="C" } 3=0 4=1 10=0 11=0 12="" "request"`)
 	s.feed(req)
-	s.expect(t, `open stream=1 method="a.B/C" unary {limit=0 deaf=false}`, `data stream=1 total=7 first=true last=true "request"`, "eos stream=1")
+	s.expect(t, `open stream=1 method="a.B/C" unary {limit=0 noReceive=false}`, `data stream=1 total=7 first=true last=true "request"`, "eos stream=1")
 	wrote(t, control(s.Session, frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: frame.Metadata{{Key: "header", Value: "h"}}}))
 	wrote(t, send(s.Session, 1, "reply"))
 	end := eos(1)
@@ -66,7 +66,7 @@ func TestOnePacketIsWrittenWhenTheCallIsComplete(t *testing.T) {
 	ans := control(s.Session, end)
 	wrote(t, ans, `PRPC 2={ 1=0 } 3=0 4=1 9={ 1="header" 2="h" } 9={ 1="trailer" 2="t" } 10=0 11=0 12="" "reply"`)
 	c.feed(ans)
-	c.expect(t, `accept stream=1 md=[{"header" "h"} {"trailer" "t"}] {limit=0 deaf=false}`,
+	c.expect(t, `accept stream=1 md=[{"header" "h"} {"trailer" "t"}] {limit=0 noReceive=false}`,
 		`data stream=1 total=5 first=true last=true "reply"`, "eos stream=1")
 }
 
@@ -75,7 +75,7 @@ func TestAReplyMayComeWithTheAcceptance(t *testing.T) {
 	s.feed(calling(c.Session, 1, "request"))
 	wrote(t, control(s.Session, frame.Frame{Kind: frame.Accept, Stream: 1, Payload: []byte("reply")}))
 	c.feed(control(s.Session, eos(1)))
-	c.expect(t, "accept stream=1 {limit=0 deaf=false}", `data stream=1 total=5 first=true last=true "reply"`, "eos stream=1")
+	c.expect(t, "accept stream=1 {limit=0 noReceive=false}", `data stream=1 total=5 first=true last=true "reply"`, "eos stream=1")
 }
 
 func TestEmptyRequestsAndRepliesAreMessages(t *testing.T) {
@@ -98,7 +98,7 @@ func TestEmptyRequestsAndRepliesAreMessages(t *testing.T) {
 			b = replying(s.Session, 1, "")
 		}
 		c.feed(b)
-		c.expect(t, "accept stream=1 {limit=0 deaf=false}", `data stream=1 total=0 first=true last=true ""`, "eos stream=1")
+		c.expect(t, "accept stream=1 {limit=0 noReceive=false}", `data stream=1 total=0 first=true last=true ""`, "eos stream=1")
 	}
 }
 
@@ -149,7 +149,7 @@ func TestLongMessagesOfCallsAreNotCollected(t *testing.T) {
 	s.empty(t)
 }
 
-// Its meta may come in pieces too, and what needs unpacking is collected.
+// Its meta may come in pieces too, and a compressed message is collected.
 func TestLongMessagesComeHoweverTheyAreCut(t *testing.T) {
 	for _, md := range [][]frame.Field{nil, {{Key: KeyChecksum, Value: "crc32c"}}, {{Key: KeyAttachmentSize, Value: "5000"}}} {
 		c, _ := pair(t)
@@ -181,7 +181,7 @@ func TestACallMayBeAnsweredBeforeItsRequestIsThere(t *testing.T) {
 	req := calling(c.Session, 1, strings.Repeat("x", 100_000))
 	s.feed(req[:50_000])
 	c.feed(replying(s.Session, 1, "enough"))
-	c.expect(t, "accept stream=1 {limit=0 deaf=false}", `data stream=1 total=6 first=true last=true "enough"`, "eos stream=1")
+	c.expect(t, "accept stream=1 {limit=0 noReceive=false}", `data stream=1 total=6 first=true last=true "enough"`, "eos stream=1")
 	s.empty(t)
 	s.feed(req[50_000:])
 	if e := s.events; len(e) != 3 || !e[1].last || len(e[1].payload) != 100_000 || e[2].frame.Kind != frame.EOS {
@@ -189,12 +189,12 @@ func TestACallMayBeAnsweredBeforeItsRequestIsThere(t *testing.T) {
 	}
 }
 
-func TestACallMayBeGivenUpWhileItsReplyComes(t *testing.T) {
+func TestACallMayBeCanceledWhileItsReplyComes(t *testing.T) {
 	c, s := pair(t)
 	s.feed(calling(c.Session, 1, "request"))
 	ans := replying(s.Session, 1, strings.Repeat("x", 100_000))
 	c.feed(ans[:50_000])
-	// There is no second answer, though the first is not complete.
+	// A second answer is ignored, though the first is not complete.
 	other := calling(c.Session, 3, "x")
 	control(c.Session, abort(1))
 	c.events = nil
@@ -202,7 +202,7 @@ func TestACallMayBeGivenUpWhileItsReplyComes(t *testing.T) {
 	c.expect(t)
 	s.feed(other)
 	c.feed(replying(s.Session, 3, "goes on"))
-	c.expect(t, "accept stream=3 {limit=0 deaf=false}", `data stream=3 total=7 first=true last=true "goes on"`, "eos stream=3")
+	c.expect(t, "accept stream=3 {limit=0 noReceive=false}", `data stream=3 total=7 first=true last=true "goes on"`, "eos stream=3")
 	c.empty(t)
 }
 
@@ -215,14 +215,14 @@ func TestACallTakesOneRequestAndOneReply(t *testing.T) {
 	ans := control(s.Session, eos(1))
 	wrote(t, ans, `PRPC 2={ 1=2001 2="[E2001]3 replies to a call, which takes one" } 3=0 4=1 10=0 11=0 12=""`)
 	c.feed(ans)
-	c.expect(t, "accept stream=1 {limit=0 deaf=false}", `eos stream=1 code=INTERNAL reason="3 replies to a call, which takes one"`)
+	c.expect(t, "accept stream=1 {limit=0 noReceive=false}", `eos stream=1 code=INTERNAL reason="3 replies to a call, which takes one"`)
 	s.empty(t)
 
 	control(c.Session, frame.Frame{Kind: frame.Open, Stream: 3, Unary: true, Method: "a.B/C"})
 	send(c.Session, 3, "one", "two")
 	wrote(t, control(c.Session, eos(3)))
 	c.feed(nil)
-	c.expect(t, `reject stream=3 code=INVALID_ARGUMENT reason="2 requests in a call, which takes one" untouched=false`)
+	c.expect(t, `reject stream=3 code=INVALID_ARGUMENT reason="2 requests in a call, which takes one" notProcessed=false`)
 	c.empty(t)
 }
 
@@ -235,27 +235,27 @@ func TestACallThatFailsEndsWithItsStatus(t *testing.T) {
 		{
 			frame.Frame{Kind: frame.EOS, Code: frame.CodeNotFound, Reason: "no such song"},
 			`2={ 1=6 2="[E6]no such song" }`,
-			[]string{"accept stream=1 {limit=0 deaf=false}", `eos stream=1 code=NOT_FOUND reason="no such song"`},
+			[]string{"accept stream=1 {limit=0 noReceive=false}", `eos stream=1 code=NOT_FOUND reason="no such song"`},
 		},
 		{
 			frame.Frame{Kind: frame.Reset, Code: frame.CodeInternal, Reason: "the handler panicked"},
 			`2={ 1=2001 2="[E2001]the handler panicked" }`,
-			[]string{"accept stream=1 {limit=0 deaf=false}", `eos stream=1 code=INTERNAL reason="the handler panicked"`},
+			[]string{"accept stream=1 {limit=0 noReceive=false}", `eos stream=1 code=INTERNAL reason="the handler panicked"`},
 		},
 		{
 			frame.Frame{Kind: frame.Reject, Code: frame.CodeGoingAway, Reason: "stopping", NotProcessed: true},
 			`2={ 1=2003 2="[E2003]stopping" }`,
-			[]string{"goaway stream=0 value=4611686018427387904", `reject stream=1 code=GOING_AWAY reason="stopping" untouched=true`},
+			[]string{"goaway stream=0 value=4611686018427387904", `reject stream=1 code=GOING_AWAY reason="stopping" notProcessed=true`},
 		},
 		{
 			frame.Frame{Kind: frame.Reject, Code: frame.CodePermissionDenied, Reason: "not you"},
 			`2={ 1=13 2="[E13]not you" }`,
-			[]string{"accept stream=1 {limit=0 deaf=false}", `eos stream=1 code=PERMISSION_DENIED reason="not you"`},
+			[]string{"accept stream=1 {limit=0 noReceive=false}", `eos stream=1 code=PERMISSION_DENIED reason="not you"`},
 		},
 		{ // a reset without a code is no success
 			frame.Frame{Kind: frame.Reset},
 			`2={ 1=2001 2="[E2001]" }`,
-			[]string{"accept stream=1 {limit=0 deaf=false}", `eos stream=1 code=INTERNAL reason=""`},
+			[]string{"accept stream=1 {limit=0 noReceive=false}", `eos stream=1 code=INTERNAL reason=""`},
 		},
 	} {
 		c, s := pair(t)
@@ -284,10 +284,10 @@ func TestAFailedCallHasMetadata(t *testing.T) {
 	s.feed(calling(c.Session, 1, "request"))
 	control(s.Session, frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: frame.Metadata{{Key: "k", Value: "v"}}})
 	c.feed(control(s.Session, failed(1)))
-	c.expect(t, `accept stream=1 md=[{"k" "v"}] {limit=0 deaf=false}`, `eos stream=1 code=INTERNAL reason="lost on the way"`)
+	c.expect(t, `accept stream=1 md=[{"k" "v"}] {limit=0 noReceive=false}`, `eos stream=1 code=INTERNAL reason="lost on the way"`)
 }
 
-func TestACallThatIsGivenUpIsForgotten(t *testing.T) {
+func TestACanceledCallIsForgotten(t *testing.T) {
 	c, s := pair(t)
 	s.feed(calling(c.Session, 1, "request"))
 	wrote(t, control(c.Session, abort(1)))
@@ -303,7 +303,7 @@ func TestACallThatIsGivenUpIsForgotten(t *testing.T) {
 	c.empty(t)
 }
 
-func TestAnAnswerNobodyAskedForIsPassedOver(t *testing.T) {
+func TestAnUnrequestedAnswerIsIgnored(t *testing.T) {
 	c, s := pair(t)
 	ans := func(id int) []byte { return parseShown(t, fmt.Sprintf(`PRPC 2={ 1=0 } 4=%d "x"`, id)) }
 	c.feed(ans(1))
@@ -311,7 +311,7 @@ func TestAnAnswerNobodyAskedForIsPassedOver(t *testing.T) {
 	c.feed(ans(3))
 	c.feed(ans(1))
 	c.feed(ans(1))
-	c.expect(t, "accept stream=1 {limit=0 deaf=false}", `data stream=1 total=1 first=true last=true "x"`, "eos stream=1")
+	c.expect(t, "accept stream=1 {limit=0 noReceive=false}", `data stream=1 total=1 first=true last=true "x"`, "eos stream=1")
 }
 
 // brpc takes a meta without a response for success.
@@ -319,11 +319,10 @@ func TestAnAnswerWithoutResponseIsSuccess(t *testing.T) {
 	c, _ := pair(t)
 	calling(c.Session, 1, "request")
 	c.feed(parseShown(t, `PRPC 4=1 "x"`))
-	c.expect(t, "accept stream=1 {limit=0 deaf=false}", `data stream=1 total=1 first=true last=true "x"`, "eos stream=1")
+	c.expect(t, "accept stream=1 {limit=0 noReceive=false}", `data stream=1 total=1 first=true last=true "x"`, "eos stream=1")
 }
 
-// A stream frame can't reach a call, and streams that come with its answer are not
-// wanted.
+// A stream frame for a call is ignored, and streams that its answer names are reset.
 func TestACallIsNoStream(t *testing.T) {
 	c, s := pair(t)
 	s.feed(calling(c.Session, 1, "request"))
@@ -335,18 +334,18 @@ func TestACallIsNoStream(t *testing.T) {
 	}
 	c.feed(parseShown(t, `PRPC 2={ 1=0 } 4=1 8={ 1=70 4=71 } "x"`))
 	c.answers(t, `STRM 1=70 3=1`, `STRM 1=71 3=1`)
-	c.expect(t, "accept stream=1 {limit=0 deaf=false}", `data stream=1 total=1 first=true last=true "x"`, "eos stream=1")
+	c.expect(t, "accept stream=1 {limit=0 noReceive=false}", `data stream=1 total=1 first=true last=true "x"`, "eos stream=1")
 }
 
 func TestTheTokenGoesWithTheFirstRequestOnly(t *testing.T) {
 	c := connect(t, true, "secret")
-	// One that can't be written does not take it along.
+	// A request that can't be written does not use the token up.
 	calling(c, 1, "x", frame.Field{Key: KeyCompress, Value: "none at all"})
 	wrote(t, calling(c, 3, "x"), `PRPC 1={ 1="lab.StreamLab" 2="Echo" } 3=0 4=3 7="secret" 10=0 11=0 12="" "x"`)
 	wrote(t, calling(c, 5, "x"), `PRPC 1={ 1="lab.StreamLab" 2="Echo" } 3=0 4=5 10=0 11=0 12="" "x"`)
 	c = connect(t, true, "secret")
 	wrote(t, control(c, opening(1, 1)), `PRPC 1={ 1="lab.StreamLab" 2="Open" } 3=0 4=1 7="secret" 8={ 1=1 2=1 3=1 } 10=0 11=0 12="" "hi"`)
-	// Nobody above hears of it.
+	// The kernel has no event.
 	_, s := pair(t)
 	s.feed(control(connect(t, true, "secret"), opening(1, 1)))
 	if strings.Contains(s.log(), "secret") {
@@ -355,8 +354,8 @@ func TestTheTokenGoesWithTheFirstRequestOnly(t *testing.T) {
 }
 
 // What brpc can't carry writes nothing.
-func TestFramesThatBrpcHasNotWriteNothing(t *testing.T) {
-	c, _ := established(t, 1, 1)
+func TestFramesThatBrpcLacksWriteNothing(t *testing.T) {
+	c, _ := establishedPair(t, 1, 1)
 	for _, k := range []frame.Kind{frame.None, frame.Hello, frame.Stop, frame.Ended, frame.Read, frame.Ping, frame.Pong, frame.GoAway, frame.Skip} {
 		wrote(t, control(c.Session, frame.Frame{Kind: k, Stream: 1, Value: 7}))
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// packet takes an RPC packet: a request, or the answer to one of ours. via is the
-// stream that it came wrapped in a frame of, or nil.
+// packet handles an RPC packet: a request, or the answer to one of ours. via is the
+// stream whose frame it came wrapped in, or nil.
 func (s *Session) packet(meta, payload []byte, via *stream) error {
 	m, err := s.packetMeta(meta)
 	switch {
@@ -24,7 +24,7 @@ func (s *Session) packet(meta, payload []byte, via *stream) error {
 	default:
 		err = s.request(m, payload)
 	}
-	m.reset() // what a packet took is not kept for the next, which may never come
+	m.reset() // the next packet may never come
 	return err
 }
 
@@ -36,16 +36,15 @@ func (s *Session) packetMeta(meta []byte) (*rpcMeta, error) {
 	s.in.hasAnswer = false
 	switch {
 	case s.client && m.isRequest:
-		return nil, failf("a request from the server")
+		return nil, failf("the server sent a request")
 	case !s.client && !m.isRequest:
-		return nil, failf("a packet of a client's without a request")
+		return nil, failf("the client sent a packet that is not a request")
 	}
 	return m, nil
 }
 
-// longPacket decides how a long message is taken: that of a call is handed on as
-// it comes, if it needs no unpacking. What belongs to an open or its answer is
-// collected.
+// longPacket decides how to read a long message. That of a call is handed on as it
+// comes, unless it is compressed or has a checksum. Any other is collected.
 func (s *Session) longPacket(meta []byte) error {
 	in := &s.in
 	m, err := s.packetMeta(meta)
@@ -81,27 +80,28 @@ func (s *Session) beginCall(m *rpcMeta) *stream {
 		}
 		return s.offer(m, 1)
 	}
-	st, c := s.asker(m, nil)
+	st, c := s.requestOf(m, nil)
 	if c == nil || !c.unary {
 		return nil
 	}
 	c.answered = true
-	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: m.metadata(), Omitted: m.omitted(), Grants: s.in.grant(1, false)})
+	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: m.metadata(), Omitted: m.omitted(), Grants: s.in.grantsFor(1, false)})
 	return st
 }
 
-// callPiece hands on a piece of a call's message, and after the last the end. Who
-// has given a call up wants none; a handler may answer before its request is there.
+// callPiece hands on a piece of a call's message, and after the last the end. A client
+// drops it if the call was canceled. A server does not: its handler may answer before
+// the request is complete.
 func (s *Session) callPiece(p []byte, first bool, f *frame.Frame) {
 	in := &s.in
 	last := in.rest == 0
 	if last {
 		in.call = false
 	}
-	if s.client && in.st.is(gone) {
+	if s.client && in.st.is(removed) {
 		return
 	}
-	s.put(f, in.st, &in.fm, p, first, last)
+	s.setData(f, in.st, &in.fm, p, first, last)
 	if last {
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: in.st.id})
 		if s.client {
@@ -110,18 +110,18 @@ func (s *Session) callPiece(p []byte, first bool, f *frame.Frame) {
 	}
 }
 
-// forget ends a stream's entry.
+// forget removes st from the table.
 func (s *Session) forget(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.table.remove(st)
 }
 
-// wrapped takes the packet that a frame of st's carries: the answer to the
-// request that opens it.
+// wrapped handles the packet in a data frame of st: the answer to the request that opens
+// st.
 func (s *Session) wrapped(b []byte, st *stream) error {
 	if len(b) < headerLen || binary.BigEndian.Uint32(b) != magicRPC {
-		return failf("stream %d: data that is no answer, before the answer", st.id)
+		return failf("stream %d: data before the answer", st.id)
 	}
 	body, meta := int64(binary.BigEndian.Uint32(b[4:])), int64(binary.BigEndian.Uint32(b[8:]))
 	if b = b[headerLen:]; body != int64(len(b)) || meta > body || meta > maxRPCMeta || meta == 0 {
@@ -130,7 +130,7 @@ func (s *Session) wrapped(b []byte, st *stream) error {
 	return s.packet(b[:meta], b[meta:], st)
 }
 
-// A refusal is why a message that came is not handed on.
+// A refusal is the error that answers a message which is not handed on.
 type refusal struct {
 	errno int
 	text  string
@@ -170,13 +170,13 @@ func (m *rpcMeta) verify(body, attachment []byte) bool {
 	return string(m.sum) == string(sum[:])
 }
 
-// unreadable is the refusal of what can't be read, in brpc's words.
+// unreadable is the refusal of a message that can't be decoded, with brpc's text.
 func (m *rpcMeta) unreadable(what string, size int) *refusal {
 	return &refusal{eRequest, fmt.Sprintf("Fail to parse %s, ContentType=%s, CompressType=%s, ChecksumType=%s, %s_size=%d",
 		what, nameOf(contentNames, m.content), nameOf(compressNames, m.compress), nameOf(checksumNames, m.checksum), what, size)}
 }
 
-// request takes a request of the peer's: a call, or the wish for streams.
+// request handles a request of the peer: a call, or one that opens streams.
 func (s *Session) request(m *rpcMeta, payload []byte) error {
 	in := &s.in
 	n := 1
@@ -186,12 +186,12 @@ func (s *Session) request(m *rpcMeta, payload []byte) error {
 	if n > maxGroup {
 		return s.refuse(m, &refusal{eRequest, fmt.Sprintf("%d streams in one request, at most %d", n, maxGroup)})
 	}
-	msg, no := s.unpack(m, payload, "request")
-	if no != nil {
-		return s.refuse(m, no)
+	msg, refused := s.unpack(m, payload, "request")
+	if refused != nil {
+		return s.refuse(m, refused)
 	}
 	if in.next+2*uint64(n) > maxStream {
-		return failf("no numbers for streams are left")
+		return failf("no stream numbers are left")
 	}
 	st := s.offer(m, n)
 	if m.hasSettings {
@@ -203,24 +203,24 @@ func (s *Session) request(m *rpcMeta, payload []byte) error {
 	return nil
 }
 
-// offer enters a request for n streams into the table, and passes it on. It returns
-// the first stream.
+// offer enters a request for n streams into the table, and emits its Open. It returns the
+// first stream.
 func (s *Session) offer(m *rpcMeta, n int) *stream {
 	in := &s.in
 	c := s.newCall(call{
 		first: in.next, n: n, unary: !m.hasSettings, correlation: m.correlation,
-		dotless: bytes.IndexByte(m.service, '.') < 0,
+		noPackage: bytes.IndexByte(m.service, '.') < 0,
 	}, offered, nil)
 	in.next += 2 * uint64(n)
 	s.emit(frame.Frame{
 		Kind: frame.Open, Stream: c.first, Unary: c.unary, Method: in.methodOf(m),
 		Metadata: m.metadata(), Omitted: m.omitted(), Deadline: time.Duration(max(m.timeout, 0)) * time.Millisecond,
-		Grants: in.grant(n, !c.unary && !m.settings.writable),
+		Grants: in.grantsFor(n, !c.unary && !m.settings.writable),
 	})
-	return s.settle(m, c)
+	return s.noteSettings(m, c)
 }
 
-// methodOf is the method's name, made anew only when another one is called.
+// methodOf is the method's name. It allocates only if the name differs from the last one.
 func (in *input) methodOf(m *rpcMeta) string {
 	n := len(m.service)
 	last := in.method
@@ -234,8 +234,8 @@ func (in *input) methodOf(m *rpcMeta) string {
 	return in.method
 }
 
-// grant returns n grants, valid until the next call.
-func (in *input) grant(n int, noReceive bool) []frame.Grant {
+// grantsFor returns n grants, valid until the next call.
+func (in *input) grantsFor(n int, noReceive bool) []frame.Grant {
 	in.grants = in.grants[:0]
 	for range n {
 		in.grants = append(in.grants, frame.Grant{NoReceive: noReceive})
@@ -243,8 +243,8 @@ func (in *input) grant(n int, noReceive bool) []frame.Grant {
 	return in.grants
 }
 
-// settle notes what a request says of its streams, and returns the first.
-func (s *Session) settle(m *rpcMeta, c *call) (first *stream) {
+// noteSettings stores a request's settings in its streams, and returns the first.
+func (s *Session) noteSettings(m *rpcMeta, c *call) (first *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.each(c, func(i int, st *stream) {
@@ -259,31 +259,31 @@ func (s *Session) settle(m *rpcMeta, c *call) (first *stream) {
 	return first
 }
 
-// refuse answers a request that nobody above hears of.
-func (s *Session) refuse(m *rpcMeta, no *refusal) error {
-	text := errorText(no.errno, no.text)
+// refuse answers a request with an error; the kernel does not see the request.
+func (s *Session) refuse(m *rpcMeta, refused *refusal) error {
+	text := errorText(refused.errno, refused.text)
 	if err := s.uselessFrame(); err != nil {
 		return err
 	}
 	return s.reply(func(b []byte) []byte {
 		if !m.hasSettings {
-			return appendFailure(b, m, no.errno, text)
+			return appendFailure(b, m, refused.errno, text)
 		}
-		packet := appendFailure(nil, m, no.errno, text)
+		packet := appendFailure(nil, m, refused.errno, text)
 		return append(appendDataHead(b, m.settings.id, noStream, len(packet), false), packet...)
 	})
 }
 
-// response takes the answer to a request of ours. One that nobody waits for any
-// more is told that its streams are not wanted.
+// response handles the answer to a request of ours. If that was canceled, it resets the
+// streams that the answer names.
 func (s *Session) response(m *rpcMeta, payload []byte, via *stream) error {
-	st, c := s.asker(m, via)
+	st, c := s.requestOf(m, via)
 	if c == nil {
 		if via != nil {
-			return failf("stream %d: an answer to another request, %d", via.id, m.correlation)
+			return failf("stream %d: the answer is to another request, %d", via.id, m.correlation)
 		}
 		if !m.hasSettings {
-			return s.lastFrame()
+			return s.lateFrame()
 		}
 		return s.resetAll(m, 0)
 	}
@@ -294,8 +294,8 @@ func (s *Session) response(m *rpcMeta, payload []byte, via *stream) error {
 	return s.opened(m, payload, c)
 }
 
-// loggedOff passes on that the server is stopping, which it says in an answer:
-// brpc's clients ask it for nothing more then.
+// loggedOff emits a GOAWAY when an answer says that the server is stopping: brpc's
+// clients send it no further requests then.
 func (s *Session) loggedOff(m *rpcMeta) {
 	if m.errno == eLogoff && !s.in.loggedOff {
 		s.in.loggedOff = true
@@ -303,12 +303,12 @@ func (s *Session) loggedOff(m *rpcMeta) {
 	}
 }
 
-// asker finds the request that m answers.
-func (s *Session) asker(m *rpcMeta, via *stream) (*stream, *call) {
+// requestOf finds the request that m answers.
+func (s *Session) requestOf(m *rpcMeta, via *stream) (*stream, *call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.table.streams[uint64(m.correlation)]
-	if st == nil || !st.is(asked) || via != nil && via != st {
+	if st == nil || !st.is(requested) || via != nil && via != st {
 		return nil, nil
 	}
 	c := st.call.Load()
@@ -332,7 +332,7 @@ func (s *Session) resetAll(m *rpcMeta, i int) error {
 	})
 }
 
-// replied takes the answer to a call.
+// replied handles the answer to a call.
 func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
 	s.forget(st)
 	if m.hasSettings { // for streams that were not asked for
@@ -340,21 +340,21 @@ func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
 			return err
 		}
 	}
-	code, untouched := meaning(int(m.errno))
+	code, notProcessed := meaning(int(m.errno))
 	reason := reasonOf(int(m.errno), m.text)
-	if untouched {
+	if notProcessed {
 		s.emit(frame.Frame{Kind: frame.Reject, Stream: st.id, Code: code, Reason: reason, NotProcessed: true})
 		return nil
 	}
 	var msg []byte
 	if code == frame.CodeOK {
-		var no *refusal
-		if msg, no = s.unpack(m, payload, "response"); no != nil {
-			code, reason = unreadableCode(no), no.text
+		var refused *refusal
+		if msg, refused = s.unpack(m, payload, "response"); refused != nil {
+			code, reason = unreadableCode(refused), refused.text
 		}
 	}
 	md := m.metadata()
-	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: md, Omitted: m.omitted(), Grants: s.in.grant(1, false)})
+	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: md, Omitted: m.omitted(), Grants: s.in.grantsFor(1, false)})
 	if code == frame.CodeOK {
 		s.emit(frame.Frame{Kind: frame.Data, Stream: st.id, Payload: msg, First: true, Last: true, Total: len(msg), Cost: len(msg) + overhead})
 		reason, md = "", nil
@@ -363,35 +363,35 @@ func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
 	return nil
 }
 
-// unreadableCode is the code of an answer that we can't read.
-func unreadableCode(no *refusal) frame.Code {
-	if no.errno == eRequest {
+// unreadableCode is the code of an answer that we can't decode.
+func unreadableCode(refused *refusal) frame.Code {
+	if refused.errno == eRequest {
 		return frame.CodeDataLoss
 	}
-	return CodeOf(no.errno)
+	return CodeOf(refused.errno)
 }
 
 // noAccept is what brpc tells a caller whose streams were not accepted.
 const noAccept = "The server didn't accept the stream"
 
-// opened takes the answer to a request for streams.
+// opened handles the answer to a request for streams.
 func (s *Session) opened(m *rpcMeta, payload []byte, c *call) error {
-	no := frame.Frame{Kind: frame.Reject}
+	refused := frame.Frame{Kind: frame.Reject}
 	var msg []byte
 	switch {
 	case m.errno != 0:
-		no.Code, no.NotProcessed = meaning(int(m.errno))
-		no.Reason = reasonOf(int(m.errno), m.text)
+		refused.Code, refused.NotProcessed = meaning(int(m.errno))
+		refused.Reason = reasonOf(int(m.errno), m.text)
 	case !m.hasSettings:
-		no.Code, no.Reason = frame.CodeFailedPrecondition, noAccept
+		refused.Code, refused.Reason = frame.CodeFailedPrecondition, noAccept
 	default:
 		var bad *refusal
 		if msg, bad = s.unpack(m, payload, "response"); bad != nil {
-			no.Code, no.Reason = unreadableCode(bad), bad.text
+			refused.Code, refused.Reason = unreadableCode(bad), bad.text
 		}
 	}
-	if no.Code != frame.CodeOK || no.Reason != "" {
-		return s.notOpened(m, c, no)
+	if refused.Code != frame.CodeOK || refused.Reason != "" {
+		return s.notOpened(m, c, refused)
 	}
 	accepted := min(1+m.settings.count, c.n)
 	first, unwanted, ended := s.establish(m, c, accepted)
@@ -403,14 +403,14 @@ func (s *Session) opened(m *rpcMeta, payload []byte, c *call) error {
 	}
 	s.emit(frame.Frame{
 		Kind: frame.Accept, Stream: first, Payload: msg, Metadata: m.metadata(), Omitted: m.omitted(),
-		Grants: s.in.grant(accepted, !m.settings.writable),
+		Grants: s.in.grantsFor(accepted, !m.settings.writable),
 	})
 	return s.replay(c)
 }
 
-// notOpened ends the streams of a request that failed. If the server established
-// some all the same, it is told that nobody is there.
-func (s *Session) notOpened(m *rpcMeta, c *call, no frame.Frame) error {
+// notOpened ends the streams of a request that failed, and resets those that the server
+// established all the same.
+func (s *Session) notOpened(m *rpcMeta, c *call, refused frame.Frame) error {
 	first := uint64(0)
 	s.mu.Lock()
 	s.each(c, func(_ int, st *stream) {
@@ -426,16 +426,16 @@ func (s *Session) notOpened(m *rpcMeta, c *call, no frame.Frame) error {
 		}
 	}
 	if first != 0 {
-		no.Stream = first
-		s.emit(no)
+		refused.Stream = first
+		s.emit(refused)
 	}
 	s.forgetEarly(c)
 	return nil
 }
 
-// establish makes the streams of c that the server accepted live. It returns the
-// first that is still wanted, accepted or not, by which the kernel finds the others,
-// the ids of those that were accepted and are not wanted, and what await does.
+// establish sets the phase of the streams of c that the server accepted. It returns the
+// first that was not canceled, accepted or not, by which the kernel finds the others; the
+// peer's ids of accepted streams that were canceled; and the streams that await removed.
 func (s *Session) establish(m *rpcMeta, c *call, accepted int) (first uint64, unwanted []int64, ended []uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -453,27 +453,27 @@ func (s *Session) establish(m *rpcMeta, c *call, accepted int) (first uint64, un
 			s.table.remove(st)
 		case st.canceled:
 			unwanted = append(unwanted, st.peer)
-			if id := s.await(st, dropped); id != 0 {
+			if id := s.await(st, discarding); id != 0 {
 				ended = append(ended, id)
 			}
 		default:
-			st.phase.Store(uint32(live))
+			st.phase.Store(uint32(established))
 		}
 	})
 	return first, unwanted, ended
 }
 
-// resetUnwanted resets streams that were given up meanwhile, and those beyond
-// what was asked for.
-func (s *Session) resetUnwanted(m *rpcMeta, asked int, unwanted []int64) error {
-	if len(unwanted) == 0 && m.settings.count < asked {
+// resetUnwanted resets streams that were canceled meanwhile, and those beyond the number
+// requested.
+func (s *Session) resetUnwanted(m *rpcMeta, requested int, unwanted []int64) error {
+	if len(unwanted) == 0 && m.settings.count < requested {
 		return nil
 	}
 	return s.reply(func(b []byte) []byte {
 		for _, id := range unwanted {
 			b = appendRST(b, id)
 		}
-		for _, id := range m.settings.extra[min(asked-1, len(m.settings.extra)):] {
+		for _, id := range m.settings.extra[min(requested-1, len(m.settings.extra)):] {
 			b = appendRST(b, id)
 		}
 		return b
@@ -487,7 +487,7 @@ func (s *Session) forgetEarly(c *call) {
 	c.early = nil
 }
 
-// splitMethod takes a method apart as the wire has it.
+// splitMethod splits a method's name into the service and the method of the wire.
 func splitMethod(method string) (service, name string) {
 	i := strings.LastIndexByte(method, '/')
 	return method[:max(i, 0)], method[i+1:]

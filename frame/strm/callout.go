@@ -12,12 +12,12 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// unlimited is what a grant's limit says at least where there is none.
+// unlimited is the least Grant.Limit that means no limit.
 const unlimited = 1 << 62
 
-// wants reads from grants what brpc's settings say for all streams of a request:
-// whether reports are wanted, and whether there is a reader.
-func (c *call) wants(gs []frame.Grant) {
+// setSettings derives from the grants the settings that brpc has for all streams of a
+// request together: whether we want reports, and whether we read.
+func (c *call) setSettings(gs []frame.Grant) {
 	c.feedback, c.writable = false, false
 	for _, g := range gs {
 		c.feedback = c.feedback || g.Limit < unlimited
@@ -25,8 +25,8 @@ func (c *call) wants(gs []frame.Grant) {
 	}
 }
 
-// windows keeps what the handler says of each stream's window, if it says anything.
-func (c *call) windows(gs []frame.Grant) {
+// setLimits keeps the limits that the handler has set for the streams' windows, if any.
+func (c *call) setLimits(gs []frame.Grant) {
 	for i := range gs {
 		if gs[i].Limit > 0 {
 			c.limits = append([]frame.Grant(nil), gs...)
@@ -35,25 +35,24 @@ func (c *call) windows(gs []frame.Grant) {
 	}
 }
 
-// window is that of stream i.
+// window is the window of stream i.
 func (c *call) window(i int) uint64 { return window(c.limits, i) }
 
-// millis is a time left as a request says it: rounded up, as 0 is none, and no more
-// than a timeout has room for.
+// millis is a time left in milliseconds, as a request carries it: rounded up, as 0 means
+// none, and at most what fits into timeout_ms.
 func millis(d time.Duration) int64 {
 	return int64((min(d, math.MaxInt32*time.Millisecond) + time.Millisecond - 1) / time.Millisecond)
 }
 
-// open begins a request. It is written when the message that belongs to it is
-// there.
+// open begins a request. It is written when its message has come.
 func (s *Session) open(o *frame.Out, f *frame.Frame) {
 	c := s.newCall(call{
 		first: f.Stream, n: max(len(f.Grants), 1), unary: f.Unary,
 		method: f.Method, metadata: f.Metadata, waits: f.FollowsData,
 		correlation: int64(f.Stream),
 		timeout:     millis(f.Deadline),
-	}, asked, f.Grants)
-	c.wants(f.Grants)
+	}, requested, f.Grants)
+	c.setSettings(f.Grants)
 	if c.unary {
 		c.keep(f.Payload)
 	}
@@ -61,13 +60,13 @@ func (s *Session) open(o *frame.Out, f *frame.Frame) {
 		return
 	}
 	c.payload = f.Payload
-	s.ask(o, c)
+	s.writeRequest(o, c)
 	c.payload = nil
 }
 
-// ask writes a request. One that can't be is refused from here.
-func (s *Session) ask(o *frame.Out, c *call) {
-	var w wishes
+// writeRequest writes a request, or fails it if it can't be written.
+func (s *Session) writeRequest(o *frame.Out, c *call) {
+	var w packOptions
 	err := w.read(c.metadata)
 	p := c.payload
 	if !c.msg.IsZero() {
@@ -81,7 +80,7 @@ func (s *Session) ask(o *frame.Out, c *call) {
 		err = s.pack(o, c, &w, p, nil, func(b []byte) []byte { return appendRequest(b, c, &w) })
 	}
 	if err != nil {
-		s.failAsked(c, err)
+		s.failRequest(c, err)
 		return
 	}
 	s.out.token = nil
@@ -91,8 +90,8 @@ func (s *Session) ask(o *frame.Out, c *call) {
 	c.method, c.metadata = "", nil
 }
 
-// failAsked tells the kernel that a request was not written, and why.
-func (s *Session) failAsked(c *call, err error) {
+// failRequest tells the kernel that a request was not written, and why.
+func (s *Session) failRequest(c *call, err error) {
 	c.msg.Release()
 	c.msg = pool.Message{}
 	s.mu.Lock()
@@ -107,7 +106,7 @@ func (s *Session) failAsked(c *call, err error) {
 	if first == 0 {
 		return
 	}
-	s.tell(frame.Frame{Kind: frame.Reject, Stream: first, Code: codeOfPack(err), Reason: err.Error()})
+	s.emitEvent(frame.Frame{Kind: frame.Reject, Stream: first, Code: codeOfPack(err), Reason: err.Error()})
 }
 
 // codeOfPack is the code of what can't be packed.
@@ -118,9 +117,9 @@ func codeOfPack(err error) frame.Code {
 	return frame.CodeInvalidArgument
 }
 
-// pack appends a packet: meta makes its first fields, and p is its message. head
-// is what goes before it, of a frame that it travels in.
-func (s *Session) pack(o *frame.Out, c *call, w *wishes, p []byte, via *stream, meta func([]byte) []byte) error {
+// pack appends a packet. meta appends the first fields of its meta, and p is its message.
+// If via is not nil the packet is wrapped in a data frame of that stream.
+func (s *Session) pack(o *frame.Out, c *call, w *packOptions, p []byte, via *stream, meta func([]byte) []byte) error {
 	if w.attachment > len(p) {
 		return codef(frame.CodeInvalidArgument, "%s is %d, the message has %d bytes", KeyAttachmentSize, w.attachment, len(p))
 	}
@@ -144,25 +143,25 @@ func (s *Session) pack(o *frame.Out, c *call, w *wishes, p []byte, via *stream, 
 		most -= maxDataHead
 	}
 	if len(s.out.meta) > maxRPCMeta || size > most {
-		return codef(frame.CodeTooLarge, "a packet of %d bytes, %d of them meta, the peer takes %d", size, len(s.out.meta), most)
+		return codef(frame.CodeTooLarge, "packet of %d bytes, %d of them meta, the peer takes %d", size, len(s.out.meta), most)
 	}
 	if via != nil {
 		o.Buf = appendDataHead(o.Buf, via.peer, w.source, headerLen+size, false)
 	}
 	o.Buf = appendHeader(o.Buf, magicRPC, len(s.out.meta), size-len(s.out.meta))
 	o.Buf = append(o.Buf, s.out.meta...)
-	s.out.meta = kept(s.out.meta, keptBytes)
+	s.out.meta = reuse(s.out.meta, keptBytes)
 	s.payload(o, c, packed, p, body, attachment)
 	return nil
 }
 
-// payload appends the message: by reference if it belongs to us and is sent as it
-// is.
+// payload appends the message: by reference if the session owns it and it is not
+// compressed.
 func (s *Session) payload(o *frame.Out, c *call, packed bool, p, body, attachment []byte) {
 	switch {
 	case packed:
 		o.Buf = append(append(o.Buf, body...), attachment...)
-		s.out.body = kept(s.out.body, keptBytes)
+		s.out.body = reuse(s.out.body, keptBytes)
 	case c.msg.IsZero():
 		o.Buf = append(o.Buf, p...)
 	default:
@@ -176,7 +175,7 @@ func (s *Session) payload(o *frame.Out, c *call, packed bool, p, body, attachmen
 }
 
 // appendRequest appends RpcRequestMeta.
-func appendRequest(b []byte, c *call, w *wishes) []byte {
+func appendRequest(b []byte, c *call, w *packOptions) []byte {
 	service, method := splitMethod(c.method)
 	size := sizeBytes(len(service)) + sizeBytes(len(method))
 	for i, has := range w.hasLog {
@@ -223,9 +222,9 @@ func appendResponse(b []byte, errno int, text string) []byte {
 	return b
 }
 
-// appendCommon appends the fields that requests and answers share. brpc writes
-// some of them whatever they hold, and so do we.
-func appendCommon(b []byte, c *call, w *wishes) []byte {
+// appendCommon appends the fields that requests and answers share. Like brpc it writes
+// some of them even if they are zero.
+func appendCommon(b []byte, c *call, w *packOptions) []byte {
 	b = appendVarint(b, fCompress, uint64(w.compress))
 	b = appendVarint(b, fCorrelation, uint64(c.correlation))
 	if w.attachment > 0 {
@@ -243,57 +242,56 @@ func appendCommon(b []byte, c *call, w *wishes) []byte {
 	return appendBytes(b, fSum, w.sum)
 }
 
-// giveUp ends a stream of ours whose request has no answer. Once all streams of
-// the request are given up, they wait for the answer to reset what it
+// cancel ends a stream of ours whose request has no answer yet. Once all streams of the
+// request are canceled they stay in the table until the answer, to reset what it
 // establishes. It returns false if st has its answer.
-func (s *Session) giveUp(st *stream) bool {
+func (s *Session) cancel(st *stream) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := st.call.Load()
 	switch {
-	case c == nil || !st.is(asked):
+	case c == nil || !st.is(requested):
 		return false
 	case c.unary || !c.written && st.id == c.first:
 		if c.written {
-			s.owed++
+			s.lateFrames++
 		}
 		s.each(c, func(_ int, st *stream) { s.table.remove(st) })
 		c.msg.Release()
 		c.msg = pool.Message{}
 	case !st.canceled:
 		st.canceled = true
-		if c.givenUp++; c.givenUp == c.n {
-			s.each(c, func(_ int, st *stream) { s.tellEnd(s.await(st, asked)) })
+		if c.canceled++; c.canceled == c.n {
+			s.each(c, func(_ int, st *stream) { s.emitEnd(s.await(st, requested)) })
 		}
 	}
 	return true
 }
 
-// accept takes a handler's acceptance. A call is answered when its reply has
-// ended.
+// accept handles the kernel's Accept. A call is answered later, when its reply has ended.
 func (s *Session) accept(o *frame.Out, st *stream, f *frame.Frame) {
 	c := st.call.Load()
-	if !st.is(offered) || !st.isFirst() || c.accept {
+	if !st.is(offered) || !st.isFirst() || c.handlerAccepted {
 		return
 	}
-	c.accept = true
+	c.handlerAccepted = true
 	c.metadata = f.Metadata
 	if c.unary {
 		c.keep(f.Payload)
 		return
 	}
-	c.settled = min(max(len(f.Grants), 1), c.n)
-	c.wants(f.Grants)
-	c.windows(f.Grants)
+	c.accepted = min(max(len(f.Grants), 1), c.n)
+	c.setSettings(f.Grants)
+	c.setLimits(f.Grants)
 	if c.waits = f.FollowsData; c.waits {
 		return
 	}
 	c.payload = f.Payload
-	s.grant(o, c)
+	s.writeAccept(o, c)
 	c.payload = nil
 }
 
-// keep takes the message of a call that came with another frame.
+// keep copies the message of a call from its Open or Accept.
 func (c *call) keep(p []byte) {
 	if len(p) > 0 {
 		c.payload = append([]byte(nil), p...)
@@ -301,15 +299,15 @@ func (c *call) keep(p []byte) {
 	}
 }
 
-// grant writes the answer that establishes streams. It names all of the request's:
-// a client of brpc's looks up as many as it asked for, without a look at how many
-// there are. What was not accepted is reset behind it.
-func (s *Session) grant(o *frame.Out, c *call) {
+// writeAccept writes the answer that establishes streams. It names all streams of the
+// request, because brpc's clients look up as many as they requested without a check of
+// how many the answer has. Those that were not accepted are reset after it.
+func (s *Session) writeAccept(o *frame.Out, c *call) {
 	st := s.find(c.first)
 	if st == nil {
 		return
 	}
-	w := wishes{settings: true, source: int64(c.first)}
+	w := packOptions{settings: true, source: int64(c.first)}
 	err := w.read(c.metadata)
 	p := c.payload
 	if !c.msg.IsZero() {
@@ -319,8 +317,8 @@ func (s *Session) grant(o *frame.Out, c *call) {
 		err = s.pack(o, c, &w, p, st, func(b []byte) []byte { return appendResponse(b, 0, "") })
 	}
 	if err != nil {
-		s.tell(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: codeOfPack(err), Reason: err.Error()})
-		s.failOffered(o, c, codeOfPack(err), err.Error(), false)
+		s.emitEvent(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: codeOfPack(err), Reason: err.Error()})
+		s.writeFailure(o, c, codeOfPack(err), err.Error(), false)
 		return
 	}
 	s.mu.Lock()
@@ -330,29 +328,29 @@ func (s *Session) grant(o *frame.Out, c *call) {
 	s.each(c, func(i int, st *stream) {
 		st.call.Store(nil)
 		switch {
-		case i >= c.settled, st.canceled:
+		case i >= c.accepted, st.canceled:
 			if !st.ended {
 				o.Buf = appendRST(o.Buf, st.peer)
 			}
-			s.tellEnd(s.await(st, dropped))
+			s.emitEnd(s.await(st, discarding))
 		case st.ended:
-			s.tellEnd(s.await(st, closing))
+			s.emitEnd(s.await(st, closeSent))
 			s.out.retries.add(0, st, o.Now(), true)
 		default:
-			st.phase.Store(uint32(live))
+			st.phase.Store(uint32(established))
 			st.setWindow(c.window(i))
-			s.sent(o, st, 0) // what was deferred may have filled it
+			s.sent(o, st, 0) // the deferred messages may have filled the window
 		}
 	})
 }
 
-// reject refuses a request, or gives one of its streams up.
-func (s *Session) reject(o *frame.Out, st *stream, code frame.Code, reason string, untouched bool) {
+// reject refuses a request, or cancels one of its further streams.
+func (s *Session) reject(o *frame.Out, st *stream, code frame.Code, reason string, notProcessed bool) {
 	c := st.call.Load()
 	switch {
 	case c == nil || !st.is(offered):
 	case c.unary || st.isFirst():
-		s.failOffered(o, c, code, reason, untouched)
+		s.writeFailure(o, c, code, reason, notProcessed)
 	default:
 		s.mu.Lock()
 		st.canceled = true
@@ -360,19 +358,19 @@ func (s *Session) reject(o *frame.Out, st *stream, code frame.Code, reason strin
 	}
 }
 
-// failOffered answers a request with an error. Streams of it that the kernel has
+// writeFailure answers a request with an error. Streams of it that the kernel has
 // established meanwhile end too.
-func (s *Session) failOffered(o *frame.Out, c *call, code frame.Code, reason string, untouched bool) {
+func (s *Session) writeFailure(o *frame.Out, c *call, code frame.Code, reason string, notProcessed bool) {
 	if code == frame.CodeOK {
 		code = frame.CodeInternal
 	}
 	c.msg.Release()
 	c.msg, c.payload = pool.Message{}, nil
-	errno := errnoOf(code, untouched)
-	if errno == eNoMethod && c.dotless { // where brpc looks for the service alone
+	errno := errnoOf(code, notProcessed)
+	if errno == eNoMethod && c.noPackage { // brpc then looks for the service only
 		errno = eNoService
 	}
-	w := wishes{source: noStream}
+	w := packOptions{source: noStream}
 	var via *stream
 	if !c.unary {
 		via = s.find(c.first)
@@ -385,8 +383,8 @@ func (s *Session) failOffered(o *frame.Out, c *call, code frame.Code, reason str
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.each(c, func(i int, st *stream) {
-		if c.accept && !c.unary && i > 0 && i < c.settled && !st.canceled {
-			s.tell(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: code, Reason: cut(reason)})
+		if c.handlerAccepted && !c.unary && i > 0 && i < c.accepted && !st.canceled {
+			s.emitEvent(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: code, Reason: cut(reason)})
 		}
 		s.table.remove(st)
 	})
@@ -400,10 +398,10 @@ func (s *Session) respond(o *frame.Out, c *call, f *frame.Frame) {
 		code, reason = frame.CodeInternal, fmt.Sprintf("%d replies to a call, which takes one", c.messages)
 	}
 	if code != frame.CodeOK {
-		s.failOffered(o, c, code, reason, false)
+		s.writeFailure(o, c, code, reason, false)
 		return
 	}
-	var w wishes
+	var w packOptions
 	err := w.read(c.metadata)
 	p := c.payload
 	if !c.msg.IsZero() {
@@ -413,7 +411,7 @@ func (s *Session) respond(o *frame.Out, c *call, f *frame.Frame) {
 		err = s.pack(o, c, &w, p, nil, func(b []byte) []byte { return appendResponse(b, 0, "") })
 	}
 	if err != nil {
-		s.failOffered(o, c, codeOfPack(err), err.Error(), false)
+		s.writeFailure(o, c, codeOfPack(err), err.Error(), false)
 		return
 	}
 	s.mu.Lock()

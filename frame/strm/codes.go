@@ -21,15 +21,15 @@ const (
 
 // An errnoRow says what one error of brpc's means.
 type errnoRow struct {
-	errno     int
-	name      string
-	code      frame.Code
-	untouched bool // no handler has seen the request: it may be tried again
+	errno        int
+	name         string
+	code         frame.Code
+	notProcessed bool // no handler has seen the request: it is safe to retry
 }
 
-// errnos is every error that has a meaning of its own: those of Linux that brpc's
-// programs use, and brpc's. Others below FirstAppCode are CodeUnknown; other
-// numbers from FirstAppCode on are the application's.
+// errnos is every error with a code of its own: those of Linux that brpc's programs use,
+// and brpc's. Other numbers below FirstAppCode are CodeUnknown; other numbers from
+// FirstAppCode on are the application's.
 var errnos = []errnoRow{
 	{0, "OK", frame.CodeOK, false},
 	{1, "EPERM", frame.CodePermissionDenied, false},
@@ -94,12 +94,11 @@ var errnos = []errnoRow{
 	{3002, "ERDMAMEM", frame.CodeInternal, false},
 }
 
-// A codeRow says what a code becomes: once a handler may have seen the request,
-// and where none has. The second is an error after which a client of brpc's tries
-// again, where there is one that fits. The first never is one: those of
-// retry_policy.cpp are 2, 32, 61, 104, 110, 111, 112, 1009, 1011, 1014, 1017, 2003
-// and 2004.
-type codeRow struct{ errno, untouched int }
+// A codeRow says what a code becomes if a handler may have seen the request, and if none
+// has. The second is an error after which brpc's clients retry, where one fits. The first
+// never is: those of retry_policy.cpp are 2, 32, 61, 104, 110, 111, 112, 1009, 1011, 1014,
+// 1017, 2003 and 2004.
+type codeRow struct{ errno, notProcessed int }
 
 var codes = map[frame.Code]codeRow{
 	frame.CodeOK:                 {0, 0},
@@ -136,19 +135,18 @@ var codes = map[frame.Code]codeRow{
 	frame.CodeConnectionLost:     {102, 1009},
 }
 
-// codeRST is the code of a stream that the peer has reset: brpc's RST says no
-// more.
+// codeRST is the code of a stream that the peer has reset: brpc's RST carries none.
 const codeRST = frame.CodeAborted
 
-// Errno is the error that a brpc peer is told for code, by a handler that has
-// seen the request. Codes from FirstAppCode on are sent as they are.
+// Errno is the brpc error that is sent for code, when a handler has seen the request.
+// Codes from FirstAppCode on are sent unchanged.
 func Errno(code frame.Code) int { return errnoOf(code, false) }
 
-func errnoOf(code frame.Code, untouched bool) int {
+func errnoOf(code frame.Code, notProcessed bool) int {
 	row, ok := codes[code]
 	switch {
-	case ok && untouched:
-		return row.untouched
+	case ok && notProcessed:
+		return row.notProcessed
 	case ok:
 		return row.errno
 	case code >= frame.FirstAppCode && code <= math.MaxInt32:
@@ -157,16 +155,16 @@ func errnoOf(code frame.Code, untouched bool) int {
 	return codes[frame.CodeUnknown].errno
 }
 
-// CodeOf is what an error of a brpc peer's means.
+// CodeOf is the code for an error that a brpc peer has sent.
 func CodeOf(errno int) frame.Code {
 	code, _ := meaning(errno)
 	return code
 }
 
-// meaning also tells whether no handler has seen the request.
-func meaning(errno int) (code frame.Code, untouched bool) {
+// meaning also reports whether the error says that no handler has seen the request.
+func meaning(errno int) (code frame.Code, notProcessed bool) {
 	if row, ok := rowOf(errno); ok {
-		return row.code, row.untouched
+		return row.code, row.notProcessed
 	}
 	if errno >= int(frame.FirstAppCode) {
 		return frame.Code(errno), false
@@ -184,14 +182,13 @@ func rowOf(errno int) (errnoRow, bool) {
 	return errnoRow{}, false
 }
 
-// errorText is error_text as brpc's servers make it, without the address that
-// they put in front.
+// errorText is error_text as brpc's servers write it, without their address in front.
 func errorText(errno int, reason string) string {
 	return "[E" + strconv.Itoa(errno) + "]" + cut(reason)
 }
 
-// reasonOf takes the prefix off again, where there is nothing before it: a server
-// of brpc's puts its address there.
+// reasonOf removes the prefix that errorText adds, but not one that follows an address,
+// which brpc's servers write.
 func reasonOf(errno int, text []byte) string {
 	s := cut(string(text))
 	return strings.TrimPrefix(s, "[E"+strconv.Itoa(errno)+"]")

@@ -41,7 +41,7 @@ func TestEveryCodeHasAnErrorThatComesBack(t *testing.T) {
 			t.Errorf("%v has no error", c)
 			continue
 		}
-		for _, e := range []int{row.errno, row.untouched} {
+		for _, e := range []int{row.errno, row.notProcessed} {
 			if _, ok := rowOf(e); !ok {
 				t.Errorf("%v becomes %d, which is not in the table", c, e)
 			}
@@ -62,14 +62,14 @@ var brpcRetries = []int{1009, 1014, 112, 2003, 110, 2004, 2, 32, 111, 104, 61, 1
 // After a handler's error neither our clients nor brpc's make the request again.
 func TestNoHandlersErrorSaysThatItNeverRan(t *testing.T) {
 	for _, c := range allCodes() {
-		if _, untouched := meaning(Errno(c)); untouched || slices.Contains(brpcRetries, Errno(c)) {
+		if _, notProcessed := meaning(Errno(c)); notProcessed || slices.Contains(brpcRetries, Errno(c)) {
 			t.Errorf("%v by a handler is %d, after which the request is made again", c, Errno(c))
 		}
 	}
 	for _, c := range []frame.Code{frame.CodeUnimplemented, frame.CodeGoingAway, frame.CodeRefused, frame.CodeResourceExhausted} {
 		e := errnoOf(c, true)
-		if code, untouched := meaning(e); !untouched || code != c {
-			t.Errorf("%v before a handler is %d, read as %v, never processed: %t", c, e, code, untouched)
+		if code, notProcessed := meaning(e); !notProcessed || code != c {
+			t.Errorf("%v before a handler is %d, read as %v, never processed: %t", c, e, code, notProcessed)
 		}
 	}
 }
@@ -89,14 +89,14 @@ func TestBrpcsErrorsHaveACode(t *testing.T) {
 			t.Errorf("%s (%d) is %v", r.name, r.errno, r.code)
 		}
 	}
-	untouched := 0
+	notProcessed := 0
 	for _, e := range []int{1001, 1002, 1011, 2003, 2004} {
 		if _, u := meaning(e); u {
-			untouched++
+			notProcessed++
 		}
 	}
-	if untouched != 5 {
-		t.Errorf("%d of 5 errors say that the request was never processed", untouched)
+	if notProcessed != 5 {
+		t.Errorf("%d of 5 errors say that the request was never processed", notProcessed)
 	}
 }
 

@@ -36,7 +36,7 @@ var checksumNames = []string{checksumNone: "none", checksumCRC32C: "crc32c"}
 // contentNames are the values of content_type.
 var contentNames = []string{"pb", "json", "proto-json", "proto-text"}
 
-// nameOf is what a value is called, also one that we don't know.
+// nameOf is the name of a value, "unknown" for one that we don't know.
 func nameOf(names []string, v int32) string {
 	if v >= 0 && int(v) < len(names) {
 		return names[v]
@@ -46,10 +46,10 @@ func nameOf(names []string, v int32) string {
 
 var errUnknownCompress = errors.New("unknown compression")
 
-// errTooLong: a message that would be longer than we take.
+// errTooLong: the message is longer than the limit.
 var errTooLong = errors.New("too long when decompressed")
 
-// Compressors hold some hundred KiB each, so they are used again.
+// Compressors hold some hundred KiB each, so they are pooled.
 var (
 	gzipWriters = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
 	zlibWriters = sync.Pool{New: func() any { return zlib.NewWriter(nil) }}
@@ -69,7 +69,7 @@ func compress(b []byte, kind int32, p []byte) ([]byte, error) {
 	return b, errUnknownCompress
 }
 
-// A deflater is a compressor that can be used again.
+// A deflater is a compressor that can be reused.
 type deflater interface {
 	io.WriteCloser
 	Reset(w io.Writer)
@@ -88,8 +88,8 @@ func deflate(b, p []byte, pool *sync.Pool) ([]byte, error) {
 	return buf.Bytes(), err
 }
 
-// decompress returns what p holds, at most most bytes, with room for spare more
-// behind it. No memory is taken for what would be longer.
+// decompress returns what p holds, at most most bytes, with capacity for spare bytes
+// more. It allocates nothing for what would be longer.
 func decompress(kind int32, p []byte, most, spare int) ([]byte, error) {
 	switch kind {
 	case compressSnappy:
@@ -130,11 +130,11 @@ func unsnappy(p []byte, most, spare int) ([]byte, error) {
 	return b, err
 }
 
-// snappyRatio is more than a byte of snappy can stand for: a copy of 64 bytes
-// takes two. What announces more is not snappy, and gets no memory.
+// snappyRatio is more than a byte of snappy can expand to: a copy of 64 bytes takes two.
+// Input that announces more is not snappy, and nothing is allocated for it.
 const snappyRatio = 64
 
-// inflate reads all of r into memory that grows with what there is.
+// inflate reads all of r into memory that grows with what was read.
 func inflate(r io.ReadCloser, hint, most, spare int) ([]byte, error) {
 	b := make([]byte, 0, min(4*hint+64, most+1)+spare)
 	for {

@@ -1,9 +1,10 @@
 // Package strm is brpc's wire: calls (baidu_std, "PRPC") and streams ("STRM") of
-// apache/brpc, as server and as client. It does no I/O, starts no goroutine and
-// reads no clock. docs/interop.md says what of sluice's API becomes what of brpc's.
+// apache/brpc, as server and as client. It starts no goroutine. Its only I/O is in
+// Protocol.Handshake, and it asks frame.Out for the time. docs/interop.md says what of
+// sluice's API becomes what of brpc's.
 //
 // The facts here were read in brpc's sources at master 71871ee9 (August 2026, after
-// 1.17.0), and seen in conversations of its programs, which the tests replay.
+// 1.17.0), and seen in captured connections of its programs, which the tests replay.
 //
 // # Packets and frames
 //
@@ -27,8 +28,8 @@
 //	 9 user_fields        a map of strings
 //	10 content_type       0 pb  1 json  2 proto-json  3 proto-text
 //	11 checksum_type      0 none  1 crc32c
-//	12 checksum_value     crc32c of the compressed message, turned right by 15 and
-//	                      0xa282ead8 added; four bytes, big endian
+//	12 checksum_value     crc32c of the compressed message, rotated right by 15, plus
+//	                      0xa282ead8; four bytes, big endian
 //	13 checksum_with_attachment
 //
 // StreamFrameMeta (src/brpc/streaming_rpc_meta.proto):
@@ -44,34 +45,34 @@
 // A request with stream_settings asks for a stream, or for several. Its answer is
 // wrapped: a whole packet is the data of one DATA frame for the first stream, from
 // the server's stream or, if it has none, from -1. A plain answer means the same.
-// Ids are chosen by who reads them, and are any int64; ours are the kernel's
+// The receiver of a stream's frames chooses its id, any int64; ours are the kernel's
 // numbers, and belong to one connection.
 //
-// The window is the writer's own affair; need_feedback asks the reader to say what
-// it has taken. A message goes when less than the window is unread, whatever its
-// length. There is no half-close: CLOSE ends both directions and is answered by
-// CLOSE, and that by an RST. An RST ends them at once, and says no more than that;
-// it is answered by CLOSE. Frames for a stream that is not there are answered by an
-// RST, if they say where they come from and are no FEEDBACK.
+// Each writer has a window of its own; need_feedback asks the reader to report what
+// it has taken. A message may be sent while less than the window is unread, whatever
+// its length. There is no half-close: CLOSE ends both directions and is answered by
+// CLOSE, and that by an RST. An RST ends both directions at once and carries no code;
+// it is answered by CLOSE. A frame for an unknown stream is answered by an RST, unless
+// it is FEEDBACK or names no source stream.
 //
 // # Bounds
 //
 // A body may be as long as the longest message that we take, 64 KiB of RpcMeta and 1
 // KiB of StreamFrameMeta more. Beyond that, the connection ends, for packets and
-// frames alike: what was announced would have to be passed over, up to four
-// gigabytes for twelve bytes of header. Where brpc logs what can't be read and goes
-// on (a meta that is no message, a meta longer than its body, data in a FEEDBACK),
-// the connection ends too: the sides may be out of step. A message that can't be
-// unpacked fails its request alone. What has to be there as a whole before it can be
-// read (a packed request, one that asks for streams, the answer to that) is 1 GiB at
-// most with its meta, the longest message there is.
+// frames alike: we would have to skip what was announced, up to four gigabytes for
+// twelve bytes of header. Where brpc logs what can't be read and goes on (a meta that
+// does not parse, a meta longer than its body, data in a FEEDBACK), the connection
+// ends too: the sides may disagree on where frames begin. A message that can't be
+// unpacked fails its request alone. What must be complete before it can be read (a
+// compressed request, one that asks for streams, the answer to that) is 1 GiB at most
+// with its meta, the longest message there is.
 //
-// Messages above 64 KiB are sent in segments, between which other streams have their
-// turn. One request opens at most 256 streams. Frames that precede an answer are
-// kept up to 1 MiB and 1,024 of them. Streams that we have ended are kept until the
-// peer has its last frame, as many as were open at once, at least 1,024; one that has
-// to make place is as one that never was. A thousand frames in a row that mean
-// nothing end the connection, as do a thousand segments of less than 32 bytes, or
-// ten empty ones, in a row. The late answer to a call that was given up is not
-// counted, once for each, nor is the RST that a CLOSE of ours is answered by.
+// Messages above 64 KiB are sent in segments, between which other streams can write.
+// One request opens at most 256 streams. Frames that precede an answer are kept up to
+// 1 MiB and 1,024 of them. Streams that we have ended are kept until the peer has
+// sent its last frame, as many as were open at once, at least 1,024; the oldest beyond
+// that are forgotten, and then unknown. A thousand frames in a row without effect end
+// the connection, as do a thousand segments of less than 32 bytes, or ten empty ones,
+// in a row. One late answer to each call that was canceled is not counted, nor is the
+// RST that answers a CLOSE of ours.
 package strm

@@ -16,7 +16,7 @@ func codesTable() string {
 	b.WriteString("| code | error | not processed |\n|---|---|---|\n")
 	for _, c := range allCodes() {
 		row := codes[c]
-		fmt.Fprintf(&b, "| %v | %s | %s |\n", c, named(row.errno), named(row.untouched))
+		fmt.Fprintf(&b, "| %v | %s | %s |\n", c, named(row.errno), named(row.notProcessed))
 	}
 	return b.String()
 }
@@ -26,7 +26,7 @@ func errorsTable() string {
 	b.WriteString("| error | code | |\n|---|---|---|\n")
 	for _, r := range errnos {
 		note := ""
-		if r.untouched {
+		if r.notProcessed {
 			note = "not processed"
 		}
 		fmt.Fprintf(&b, "| %s | %v | %s |\n", named(r.errno), r.code, note)

@@ -9,12 +9,12 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// A handler may also end one of its streams in order, before the group's answer is
-// written: what was sent on it and its end come behind the answer, and whoever ended
-// it hears of the peer's end, or that there was no answer.
-func TestAnOfferedStreamThatEndsEndsBehindTheAnswer(t *testing.T) {
+// A handler may end one of its streams before the group's answer is written. What was
+// sent on it and its end follow the answer, and the handler gets the peer's end, or an
+// error if there is no answer.
+func TestTheEndOfAnOfferedStreamFollowsTheAnswer(t *testing.T) {
 	answer := `STRM 1=1 2=1 3=3 4=0 [PRPC 2={ 1=0 } 3=0 4=1 8={ 1=1 2=1 3=1 4=3 } 10=0 11=0 12="" "reply"]`
-	late := `STRM 1=3 2=3 3=3 4=0 "last words"`
+	late := `STRM 1=3 2=3 3=3 4=0 "more data"`
 	offers := func() (c, s *side) {
 		c, s = pair(t)
 		s.feed(control(c.Session, opening(1, 2)))
@@ -22,7 +22,7 @@ func TestAnOfferedStreamThatEndsEndsBehindTheAnswer(t *testing.T) {
 		f := accepting(1, 2)
 		f.FollowsData, f.Payload = true, nil
 		wrote(t, control(s.Session, f))
-		wrote(t, send(s.Session, 3, "last words"))
+		wrote(t, send(s.Session, 3, "more data"))
 		return c, s
 	}
 	for _, k := range []struct {
@@ -33,7 +33,7 @@ func TestAnOfferedStreamThatEndsEndsBehindTheAnswer(t *testing.T) {
 		server []string
 	}{
 		{
-			"in order", []frame.Frame{eos(3)}, `STRM 1=3 2=3 3=2`,
+			"cleanly", []frame.Frame{eos(3)}, `STRM 1=3 2=3 3=2`,
 			[]string{"eos stream=3", "stop stream=3"}, []string{"eos stream=3"},
 		},
 		{
@@ -41,7 +41,7 @@ func TestAnOfferedStreamThatEndsEndsBehindTheAnswer(t *testing.T) {
 			[]string{`reset stream=3 code=ABORTED reason="Received RST frame"`}, []string{"eos stream=3"},
 		},
 		{
-			"in order, and then given up", []frame.Frame{eos(3), abort(3)}, `STRM 1=3 2=3 3=2`,
+			"cleanly, and then reset", []frame.Frame{eos(3), abort(3)}, `STRM 1=3 2=3 3=2`,
 			[]string{"eos stream=3", "stop stream=3"}, nil,
 		},
 	} {
@@ -54,8 +54,8 @@ func TestAnOfferedStreamThatEndsEndsBehindTheAnswer(t *testing.T) {
 			wrote(t, ans, answer, late, k.wire)
 			c.feed(ans)
 			c.expect(t, append([]string{
-				`accept stream=1 {limit=0 deaf=false} {limit=0 deaf=false} payload="reply"`,
-				`data stream=3 total=10 first=true last=true "last words"`,
+				`accept stream=1 {limit=0 noReceive=false} {limit=0 noReceive=false} payload="reply"`,
+				`data stream=3 total=9 first=true last=true "more data"`,
 			}, k.client...)...)
 			if len(c.out) == 0 { // the answer to an RST is the session's own
 				c.out = control(c.Session, eos(3))
@@ -75,9 +75,9 @@ func TestAnOfferedStreamThatEndsEndsBehindTheAnswer(t *testing.T) {
 	s.empty(t)
 }
 
-// A slow server answers calls after their deadlines, all of a burst in a row: that is
-// no flood, for each was asked for.
-func TestLateAnswersToCallsThatWereGivenUpAreNoFlood(t *testing.T) {
+// A slow server answers calls after their deadlines, a burst in a row. That is no flood,
+// since each was requested.
+func TestLateAnswersToCanceledCallsAreNoFlood(t *testing.T) {
 	c, s := pair(t)
 	const n = 3 * maxUseless
 	var late []byte
@@ -93,7 +93,7 @@ func TestLateAnswersToCallsThatWereGivenUpAreNoFlood(t *testing.T) {
 	c.feed(late)
 	c.expect(t)
 	c.empty(t)
-	// Each pays for one.
+	// Each canceled call allowed one answer.
 	one := replyOf(t, 1)
 	for range maxUseless {
 		c.feed(one)
@@ -105,8 +105,8 @@ func TestLateAnswersToCallsThatWereGivenUpAreNoFlood(t *testing.T) {
 	}
 }
 
-// A call that was never written has no answer to come.
-func TestCallsThatWereNotWrittenPayForNoAnswers(t *testing.T) {
+// A call that was never written allows no late answer.
+func TestCallsThatWereNotWrittenAllowNoLateAnswers(t *testing.T) {
 	c, _ := pair(t)
 	for i := range uint64(maxUseless) {
 		control(c.Session, frame.Frame{Kind: frame.Open, Stream: 1 + 2*i, Unary: true, Method: "a.B/C"})
@@ -125,8 +125,8 @@ func replyOf(t *testing.T, id int) []byte {
 	return parseShown(t, fmt.Sprintf(`PRPC 2={ 1=0 } 4=%d "x"`, id))
 }
 
-// The last of a close's three words, CLOSE, CLOSE, RST, finds nobody. Many streams
-// that end at once, one way or another, are no flood of them.
+// The last frame of CLOSE, CLOSE, RST is for a stream that was removed. Many streams that
+// end at once, in any way, are no flood of such frames.
 func TestManyStreamsThatEndAtOnceAreNoFlood(t *testing.T) {
 	const n = 3 * maxUseless
 	ids := func(f func(id uint64)) {
@@ -193,9 +193,9 @@ func TestManyStreamsThatEndAtOnceAreNoFlood(t *testing.T) {
 	}
 }
 
-// Nobody closed these.
-func TestResetsOfStreamsThatNeverWereAreAFlood(t *testing.T) {
-	_, s := established(t, 1, 1)
+// These streams never existed.
+func TestResetsOfUnknownStreamsAreAFlood(t *testing.T) {
+	_, s := establishedPair(t, 1, 1)
 	for range maxUseless + 1 {
 		s.feed(appendRST(nil, 99))
 	}
@@ -217,7 +217,7 @@ func TestARepeatedCloseMayBeAnsweredByAnRST(t *testing.T) {
 		{"twice, inside a message", `reset stream=1 code=ABORTED reason="Received RST frame"`, true, true},
 	} {
 		t.Run(k.name, func(t *testing.T) {
-			c, s := established(t, 1, 1)
+			c, s := establishedPair(t, 1, 1)
 			wrote(t, control(c.Session, eos(1)), "STRM 1=1 2=1 3=2")
 			if k.piece {
 				c.feed(written(s.Session, func(o *frame.Out) { fragment(s, o, 1, pool.New(80), 0, 40) }))

@@ -13,8 +13,8 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// seeds adds what programs of brpc's said, what they were asked by hand, and all
-// that must be refused.
+// seeds adds the captures of brpc's programs, the hand-made frames, and all input that
+// must be refused.
 func seeds(f *testing.F) {
 	paths, err := filepath.Glob("testdata/conversations/*.txt")
 	if err != nil || len(paths) == 0 {
@@ -57,7 +57,7 @@ func cutter(seed uint64) func(int) int {
 // tested is a session with two streams, one of them with something sent, a third
 // that is closed by us, and, on a client, a request and a call without answers.
 func tested(t testing.TB, client bool) *side {
-	c, s := established(t, 3, 3)
+	c, s := establishedPair(t, 3, 3)
 	side := s
 	if client {
 		side = c
@@ -73,7 +73,7 @@ func tested(t testing.TB, client bool) *side {
 
 // FuzzNext: any bytes, cut in any way, give the same events, the same answers and
 // the same error; nothing panics, memory is bounded by what came, and events keep to
-// the rules of the seam.
+// the rules of frame.Session.
 func FuzzNext(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, client bool, seed uint64, b []byte) {
@@ -209,8 +209,7 @@ func (p *packet) lastNum(num protowire.Number) int64 {
 	return v
 }
 
-// FuzzIdentity: whatever a client is asked to say, a server hears, and the other
-// way round.
+// FuzzIdentity: whatever a client writes, a server reads back, and the other way round.
 func FuzzIdentity(f *testing.F) {
 	f.Add("a.B/C", "key", "value", []byte("message"), uint8(0), uint16(3), true)
 	f.Add("", "k", "", []byte{}, uint8(7), uint16(0), false)

@@ -14,15 +14,15 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// testdata/conversations holds what programs of brpc's said to each other
+// testdata/conversations holds captured connections between brpc's programs
 // (apache/brpc master 71871ee9): a line is one packet or frame, C from the client,
-// S from the server. Each is replayed with a session in the place of one of them,
-// whose streams have numbers of their own; with those put in their place, what
-// the session writes is what the program wrote, byte for byte, but for what is
-// said here. That a server closes the connection instead of an answer, and that a
-// message is too long for brpc, is tested in kernel, with connections.
+// S from the server. Each is replayed with a session in place of one of the programs.
+// The session's streams have numbers of their own; apart from those, it writes what the
+// program wrote, byte for byte, but for the deviations below. That a server closes the
+// connection instead of answering, and that a message is too long for brpc, is tested in
+// internal/interop, with connections.
 
-// A deviation is where we say something else than brpc's program did.
+// A deviation is where we write something else than brpc's program did.
 type deviation struct {
 	role string // "server" or "client"
 	line int    // of the conversation, from 1
@@ -69,7 +69,7 @@ func conversation(t testing.TB, path string) []line {
 	return ls
 }
 
-func TestConversationsOfBrpcsPrograms(t *testing.T) {
+func TestCapturesOfBrpcsPrograms(t *testing.T) {
 	paths, err := filepath.Glob("testdata/conversations/*.txt")
 	if err != nil || len(paths) != 18 {
 		t.Fatalf("%d conversations, %v", len(paths), err)
@@ -308,7 +308,7 @@ func (r *replay) data(id uint64, p *packet) {
 	r.partial[src] = nil
 }
 
-func wishesOf(p *packet) frame.Metadata {
+func optionsOf(p *packet) frame.Metadata {
 	var md frame.Metadata
 	if n := p.num(fAttachment); n > 0 {
 		md = md.Add(KeyAttachmentSize, strconv.FormatInt(n, 10))
@@ -339,7 +339,7 @@ func (r *replay) ask(p *packet) {
 	s := r.side.Session
 	id := r.calls[p.num(fCorrelation)]
 	f := frame.Frame{
-		Kind: frame.Open, Stream: id, Metadata: wishesOf(p),
+		Kind: frame.Open, Stream: id, Metadata: optionsOf(p),
 		Method: p.text(fRequest, fService) + "/" + p.text(fRequest, fMethod),
 	}
 	if p.get(fSettings) != nil {
@@ -360,16 +360,16 @@ func (r *replay) ask(p *packet) {
 	r.got = append(r.got, control(s, frame.Frame{Kind: frame.EOS, Stream: id})...)
 }
 
-// answer answers a call.
+// answer replies to a call.
 func (r *replay) answer(p *packet) {
 	s := r.side.Session
 	id := r.calls[p.num(fCorrelation)]
-	r.got = append(r.got, control(s, frame.Frame{Kind: frame.Accept, Stream: id, Metadata: wishesOf(p)})...)
+	r.got = append(r.got, control(s, frame.Frame{Kind: frame.Accept, Stream: id, Metadata: optionsOf(p)})...)
 	r.got = append(r.got, send(s, id, string(p.payload))...)
 	r.got = append(r.got, control(s, frame.Frame{Kind: frame.EOS, Stream: id})...)
 }
 
-// accept answers the wish for streams.
+// accept answers a request that opens streams.
 func (r *replay) accept(p *packet) {
 	s := r.side.Session
 	f := frame.Frame{Stream: r.calls[p.num(fCorrelation)]}
@@ -385,7 +385,7 @@ func (r *replay) accept(p *packet) {
 	r.got = append(r.got, control(s, f)...)
 }
 
-// parseShown is the way back from what show shows.
+// parseShown is the inverse of show.
 func parseShown(t *testing.T, s string) []byte {
 	t.Helper()
 	p, rest := parsePacket(t, s)

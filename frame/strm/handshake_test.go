@@ -44,7 +44,7 @@ func greet(t *testing.T, in io.Reader, first int, auth func(ctx context.Context,
 	return g, c.out.String(), err
 }
 
-func TestAServerReadsTheFirstRequestOnlyIfClientsMustSayWhoTheyAre(t *testing.T) {
+func TestAServerReadsTheFirstRequestOnlyIfClientsMustAuthenticate(t *testing.T) {
 	req := calling(connect(t, true, "secret"), 1, strings.Repeat("long", 10_000))
 	for first := 4; first <= frame.SniffLen; first++ {
 		g, out, err := greet(t, bytes.NewReader(req), first, nil)
@@ -84,7 +84,7 @@ func TestWhatIsReadInTheHandshakeIsNotLost(t *testing.T) {
 	}
 }
 
-func TestAClientThatIsNotLetInIsToldSo(t *testing.T) {
+func TestARefusedClientGetsAnAnswer(t *testing.T) {
 	for _, req := range [][]byte{
 		calling(connect(t, true, "wrong"), 1, "x"),
 		control(connect(t, true, ""), opening(1, 2)),
@@ -101,7 +101,7 @@ func TestAClientThatIsNotLetInIsToldSo(t *testing.T) {
 		}
 		control(c.Session, opening(1, 2))
 		c.feed([]byte(out))
-		c.expect(t, `reject stream=1 code=UNAUTHENTICATED reason="Fail to authenticate" untouched=false`)
+		c.expect(t, `reject stream=1 code=UNAUTHENTICATED reason="Fail to authenticate" notProcessed=false`)
 		c.empty(t)
 	}
 }

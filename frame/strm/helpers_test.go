@@ -157,7 +157,7 @@ func describe(f *frame.Frame) string {
 			fmt.Fprintf(&b, " total=%d", f.Total)
 		}
 	case frame.Reject:
-		fmt.Fprintf(&b, " code=%v reason=%q untouched=%t", f.Code, f.Reason, f.NotProcessed)
+		fmt.Fprintf(&b, " code=%v reason=%q notProcessed=%t", f.Code, f.Reason, f.NotProcessed)
 	case frame.EOS, frame.Reset:
 		if f.Code != frame.CodeOK {
 			fmt.Fprintf(&b, " code=%v reason=%q", f.Code, f.Reason)
@@ -173,7 +173,7 @@ func rest(b *strings.Builder, f *frame.Frame) {
 		fmt.Fprintf(b, " md=%q", f.Metadata)
 	}
 	for _, g := range f.Grants {
-		fmt.Fprintf(b, " {limit=%d deaf=%t}", g.Limit, g.NoReceive)
+		fmt.Fprintf(b, " {limit=%d noReceive=%t}", g.Limit, g.NoReceive)
 	}
 	if len(f.Payload) > 0 {
 		fmt.Fprintf(b, " payload=%q", f.Payload)

@@ -104,7 +104,7 @@ func checkBad(t *testing.T, name, in string, code frame.Code, client bool) {
 // A length that is announced takes no memory before there are bytes for it.
 func TestALengthAloneTakesNoMemory(t *testing.T) {
 	for _, h := range []string{"50525043 00400000 00000010 0a", "5354524d 00400000 00000010 08", "5354524d 00400000 00000006 080110011803 78"} {
-		_, s := established(t, 1, 1)
+		_, s := establishedPair(t, 1, 1)
 		before := allocated()
 		s.feed(unhex(t, h))
 		if got := allocated() - before; got > noMemory || s.err != nil {
@@ -141,13 +141,13 @@ func TestAPacketThatMemoryCantHoldIsRefused(t *testing.T) {
 	// One that is handed on as it comes may be that long.
 	s := &side{Session: newSession(false, pool.MaxLen, maxBody)}
 	s.feed(tooLong(parseShown(t, `PRPC 1={ 1="a" 2="b" } 4=1 "x"`)))
-	s.expect(t, `open stream=1 method="a/b" unary {limit=0 deaf=false}`)
+	s.expect(t, `open stream=1 method="a/b" unary {limit=0 noReceive=false}`)
 }
 
 func TestAMetaOfUnknownFieldsIsRead(t *testing.T) {
 	// Of each wire type, one that no version has.
 	unknown := unhex(t, "f80601 f10601020304050607 08 fa0603616263 fb06 0801 fc06 fd0601020304")
-	_, s := established(t, 1, 1)
+	_, s := establishedPair(t, 1, 1)
 	for _, p := range []string{`STRM 1=1 2=1 3=3 4=0 "x"`, `PRPC 1={ 1="a" 2="b" } 4=1 "y"`} {
 		b := parseShown(t, p)
 		for _, front := range []bool{true, false} {
@@ -162,23 +162,23 @@ func TestAMetaOfUnknownFieldsIsRead(t *testing.T) {
 		}
 	}
 	s.expect(t, `data stream=1 total=1 first=true last=true "x"`, `data stream=1 total=1 first=true last=true "x"`,
-		`open stream=3 method="a/b" unary {limit=0 deaf=false}`, `data stream=3 total=1 first=true last=true "y"`, "eos stream=3",
-		`open stream=5 method="a/b" unary {limit=0 deaf=false}`, `data stream=5 total=1 first=true last=true "y"`, "eos stream=5")
+		`open stream=3 method="a/b" unary {limit=0 noReceive=false}`, `data stream=3 total=1 first=true last=true "y"`, "eos stream=3",
+		`open stream=5 method="a/b" unary {limit=0 noReceive=false}`, `data stream=5 total=1 first=true last=true "y"`, "eos stream=5")
 }
 
 // A field of a kind that it can't have is one that is not known.
 func TestFieldsOfTheWrongKindAreIgnored(t *testing.T) {
-	_, s := established(t, 1, 1)
+	_, s := establishedPair(t, 1, 1)
 	s.feed(parseShown(t, `STRM 1=1 2="source" 3=3 4="more" 5=7 "x"`))
 	s.feed(parseShown(t, `PRPC 1={ 1="a" 1=7 2="b" 3="log" 7=9 8="x" } 2=1 3="zip" 4=1 5="att" 7=5 8=1 9=3 10="c" 11="d" 12=6 13="e" "y"`))
 	s.expect(t, `data stream=1 total=1 first=true last=true "x"`,
-		`open stream=3 method="a/b" unary {limit=0 deaf=false}`, `data stream=3 total=1 first=true last=true "y"`, "eos stream=3")
+		`open stream=3 method="a/b" unary {limit=0 noReceive=false}`, `data stream=3 total=1 first=true last=true "y"`, "eos stream=3")
 }
 
 // The meta of a frame in every order of its fields, and with fields twice: the
 // last counts.
 func TestFieldsComeInAnyOrder(t *testing.T) {
-	_, s := established(t, 1, 1)
+	_, s := establishedPair(t, 1, 1)
 	for _, p := range []string{
 		`STRM 4=0 3=3 2=1 1=1 "a"`, `STRM 3=3 1=1 "b"`, `STRM 1=7 2=9 3=2 4=1 1=1 3=3 4=0 "c"`, `STRM 1=1 3=3 4=0 "d"`, `STRM 1=1 2=1 3=3 "e"`,
 	} {
@@ -208,7 +208,7 @@ func TestFloodsEndTheConnection(t *testing.T) {
 		{"segments of a byte", data(1), maxTiny},
 		{"segments that are a little small", data(tinySegment - 1), maxTiny},
 	} {
-		_, s := established(t, 1, 1)
+		_, s := establishedPair(t, 1, 1)
 		for range c.most {
 			s.feed(c.frame)
 			if s.err != nil {
@@ -225,9 +225,9 @@ func TestFloodsEndTheConnection(t *testing.T) {
 			t.Errorf("%s: %v", c.name, s.err)
 		}
 	}
-	// On streams that are over too.
+	// Also on streams that have ended.
 	for _, f := range []string{`STRM 1=1 2=1 3=4 5={ 1=0 }`, `STRM 1=1 3=1`} {
-		_, s := established(t, 1, 1)
+		_, s := establishedPair(t, 1, 1)
 		s.feed(parseShown(t, `STRM 1=1 2=1 3=2`))
 		for range maxUseless + 1 {
 			s.feed(parseShown(t, f))
@@ -236,14 +236,14 @@ func TestFloodsEndTheConnection(t *testing.T) {
 			t.Errorf("%s: %v", f, s.err)
 		}
 	}
-	_, s := established(t, 1, 1)
+	_, s := establishedPair(t, 1, 1)
 	s.feed(parseShown(t, `STRM 1=1 2=1 3=2`))
 	s.feed(parseShown(t, `STRM 1=1 2=1 3=4 5={ 1=4 }`))
 	if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeFlowControl}) {
 		t.Errorf("a report of more than was sent: %v", s.err)
 	}
-	// In a row: what means something in between starts the count anew.
-	_, s = established(t, 1, 1)
+	// In a row: a frame with an effect resets the count.
+	_, s = establishedPair(t, 1, 1)
 	for range 3 {
 		for range maxUseless {
 			s.feed(parseShown(t, `STRM 1=1 2=1 3=9`))
@@ -261,7 +261,7 @@ func TestFloodsEndTheConnection(t *testing.T) {
 	}
 }
 
-func TestAnswersThatNobodyReadsEndTheConnection(t *testing.T) {
+func TestUnreadAnswersEndTheConnection(t *testing.T) {
 	for _, client := range []bool{false, true} {
 		s := connect(t, client, "")
 		var f frame.Frame
@@ -308,11 +308,11 @@ func TestBadRequestsInARowEndTheConnection(t *testing.T) {
 // A connection that ends anywhere inside a conversation has handed on nothing that
 // is not complete.
 func TestATruncatedMessageIsNotHandedOn(t *testing.T) {
-	c, s := established(t, 1, 1)
+	c, s := establishedPair(t, 1, 1)
 	_ = s
 	b := send(c.Session, 1, "a message")
 	for n := range len(b) {
-		_, s := established(t, 1, 1)
+		_, s := establishedPair(t, 1, 1)
 		s.feed(b[:n])
 		s.expect(t)
 		if at, ok := s.Begun(); (n > 0) != ok || ok && at != s.in.offset-int64(n) {

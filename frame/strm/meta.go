@@ -27,12 +27,12 @@ type rpcMeta struct {
 	auth        []byte
 	hasSettings bool
 	settings    settings
-	fields      []userField // all of them, or none if they are too many
-	size, most  int         // bytes of them, as frame.Metadata counts, and how many are kept
+	fields      []userField // all of them, or none if they are too large
+	size, most  int         // their size as frame.Metadata counts, and its limit, bytes
 	content     int32
 	checksum    int32
 	sum         []byte
-	sumAll      bool // the attachment is part of it
+	sumAll      bool // the sum covers the attachment too
 }
 
 type userField struct{ key, value []byte }
@@ -42,7 +42,7 @@ type settings struct {
 	hasID              bool
 	id                 int64
 	feedback, writable bool
-	extra              []int64 // as many as we could use, and one more
+	extra              []int64 // at most maxGroup of them
 	count              int     // how many there were
 }
 
@@ -85,16 +85,16 @@ const (
 	fExtra        = 4
 )
 
-// reset empties m and keeps a little of its memory.
+// reset empties m and keeps some of its memory.
 func (m *rpcMeta) reset() {
 	clear(m.fields)
 	*m = rpcMeta{
-		most: m.most, fields: kept(m.fields, keptFields),
-		settings: settings{extra: kept(m.settings.extra, keptFields)},
+		most: m.most, fields: reuse(m.fields, keptFields),
+		settings: settings{extra: reuse(m.settings.extra, keptFields)},
 	}
 }
 
-// omitted is how many bytes of user fields were too many to keep.
+// omitted is the size of the user fields if they were too large to keep, else 0.
 func (m *rpcMeta) omitted() int {
 	if m.size > m.most {
 		return m.size
@@ -200,7 +200,7 @@ func (m *rpcMeta) userField(b []byte) error {
 		return nil
 	})
 	m.size += len(u.key) + len(u.value) + 32
-	if m.size > m.most { // counted before any more of them is kept
+	if m.size > m.most { // before the field takes memory
 		m.fields = m.fields[:0]
 		return err
 	}

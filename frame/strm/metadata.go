@@ -11,9 +11,9 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// Keys of metadata that stand for fields of RpcMeta. They say of a message that
-// was received what its packet said; of one that is sent, how to pack it. None
-// travels as a user field, and user fields of these names are dropped.
+// Keys of metadata that stand for fields of RpcMeta. On a message that was received they
+// are the fields of its packet; on one that is sent they say how to pack it. None is sent
+// as a user field, and user fields with these names are dropped.
 const (
 	// KeyAttachmentSize tells how many bytes at the message's end are its
 	// attachment, in decimal.
@@ -47,8 +47,8 @@ func reserved(key string) bool {
 	return false
 }
 
-// wishes is how a message is to be packed.
-type wishes struct {
+// packOptions is how a message is to be packed.
+type packOptions struct {
 	attachment                  int
 	compress, checksum, content int32
 	log                         [4]int64
@@ -62,8 +62,8 @@ type wishes struct {
 	sum      []byte
 }
 
-// read takes the wishes in md; what was read before stays where md says nothing.
-func (w *wishes) read(md frame.Metadata) error {
+// read sets the options that md has keys for.
+func (w *packOptions) read(md frame.Metadata) error {
 	for i := range md {
 		if strings.HasPrefix(md[i].Key, "brpc-") {
 			if err := w.field(md[i].Key, md[i].Value); err != nil {
@@ -74,7 +74,7 @@ func (w *wishes) read(md frame.Metadata) error {
 	return nil
 }
 
-func (w *wishes) field(key, value string) (err error) {
+func (w *packOptions) field(key, value string) (err error) {
 	switch key {
 	case KeyAttachmentSize:
 		w.attachment, err = strconv.Atoi(value)
@@ -108,7 +108,7 @@ func valueOf(names []string, name string) (int32, error) {
 	return 0, fmt.Errorf("must be one of %s", strings.Join(names, ", "))
 }
 
-// metadata is what a handler or caller is told of a packet's meta.
+// metadata is a packet's meta as a handler or caller sees it.
 func (m *rpcMeta) metadata() frame.Metadata {
 	n := len(m.fields)
 	for i := range m.hasLog {
@@ -116,8 +116,8 @@ func (m *rpcMeta) metadata() frame.Metadata {
 			n++
 		}
 	}
-	for _, there := range []bool{m.attachment > 0, m.compress != 0, m.checksum != 0, m.content != 0, len(m.requestID) > 0} {
-		if there {
+	for _, has := range []bool{m.attachment > 0, m.compress != 0, m.checksum != 0, m.content != 0, len(m.requestID) > 0} {
+		if has {
 			n++
 		}
 	}
@@ -133,7 +133,7 @@ func (m *rpcMeta) metadata() frame.Metadata {
 	return m.describe(md)
 }
 
-// describe adds what stands for fields of the meta.
+// describe adds the keys that stand for fields of the meta.
 func (m *rpcMeta) describe(md frame.Metadata) frame.Metadata {
 	for i, has := range m.hasLog {
 		if has {

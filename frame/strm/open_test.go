@@ -12,7 +12,7 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// expect compares what has come of a side's input, and forgets it.
+// expect compares the events from a side's input, and clears them.
 func (s *side) expect(t *testing.T, want ...string) {
 	t.Helper()
 	var got []string
@@ -36,7 +36,7 @@ func wrote(t *testing.T, b []byte, want ...string) {
 	}
 }
 
-// answers compares what the session wrote of its own accord, and forgets it.
+// answers compares what the session wrote by itself, and clears it.
 func (s *side) answers(t *testing.T, want ...string) {
 	t.Helper()
 	wrote(t, s.out, want...)
@@ -61,7 +61,7 @@ func unwrap(t *testing.T, b []byte) []byte {
 	return p[0].inner.encode()
 }
 
-const okReply = `accept stream=1 {limit=0 deaf=false} payload="ok"`
+const okReply = `accept stream=1 {limit=0 noReceive=false} payload="ok"`
 
 func TestAPlainAnswerEstablishesStreamsToo(t *testing.T) {
 	c, s := pair(t)
@@ -69,7 +69,7 @@ func TestAPlainAnswerEstablishesStreamsToo(t *testing.T) {
 	c.feed(unwrap(t, control(s.Session, accepting(1, 1))))
 	c.expect(t, okReply)
 	s.feed(send(c.Session, 1, "hi"))
-	s.expect(t, `open stream=1 method="lab.StreamLab/Open" {limit=0 deaf=false} payload="hi"`, `data stream=1 total=2 first=true last=true "hi"`)
+	s.expect(t, `open stream=1 method="lab.StreamLab/Open" {limit=0 noReceive=false} payload="hi"`, `data stream=1 total=2 first=true last=true "hi"`)
 }
 
 // A client of brpc's counts on as many ids as it asked for.
@@ -78,12 +78,12 @@ func TestStreamsOfOneRequestAreAcceptedInOrderAndInPart(t *testing.T) {
 	req := control(c.Session, opening(1, 3))
 	wrote(t, req, `PRPC 1={ 1="lab.StreamLab" 2="Open" } 3=0 4=1 8={ 1=1 2=1 3=1 4=3 4=5 } 10=0 11=0 12="" "hi"`)
 	s.feed(req)
-	s.expect(t, `open stream=1 method="lab.StreamLab/Open" {limit=0 deaf=false} {limit=0 deaf=false} {limit=0 deaf=false} payload="hi"`)
+	s.expect(t, `open stream=1 method="lab.StreamLab/Open" {limit=0 noReceive=false} {limit=0 noReceive=false} {limit=0 noReceive=false} payload="hi"`)
 	ans := control(s.Session, accepting(1, 2))
 	wrote(t, ans, `STRM 1=1 2=1 3=3 4=0 [PRPC 2={ 1=0 } 3=0 4=1 8={ 1=1 2=1 3=1 4=3 4=5 } 10=0 11=0 12="" "ok"]`, `STRM 1=5 3=1`)
 	early := send(c.Session, 5, "on its way")
 	c.feed(ans)
-	c.expect(t, `accept stream=1 {limit=0 deaf=false} {limit=0 deaf=false} {limit=0 deaf=false} payload="ok"`,
+	c.expect(t, `accept stream=1 {limit=0 noReceive=false} {limit=0 noReceive=false} {limit=0 noReceive=false} payload="ok"`,
 		`reset stream=5 code=ABORTED reason="Received RST frame"`)
 	s.feed(send(c.Session, 3, "b"))
 	s.feed(early)
@@ -118,7 +118,7 @@ func TestStreamsBeyondThoseAskedForAreReset(t *testing.T) {
 	c, _ := pair(t)
 	control(c.Session, opening(1, 2))
 	c.feed(parseShown(t, `STRM 1=1 2=70 3=3 4=0 [PRPC 2={ 1=0 } 4=1 8={ 1=70 2=1 3=1 4=71 4=72 4=73 } "ok"]`))
-	c.expect(t, `accept stream=1 {limit=0 deaf=false} {limit=0 deaf=false} payload="ok"`)
+	c.expect(t, `accept stream=1 {limit=0 noReceive=false} {limit=0 noReceive=false} payload="ok"`)
 	c.answers(t, `STRM 1=72 3=1`, `STRM 1=73 3=1`)
 }
 
@@ -128,7 +128,7 @@ func TestOneRequestOpensSoManyStreamsAndNoMore(t *testing.T) {
 	s.expect(t)
 	s.answers(t, `STRM 1=1 2=-1 3=3 4=0 [PRPC 2={ 1=1003 2="[E1003]257 streams in one request, at most 256" } 4=1]`)
 	c.feed(parseShown(t, `STRM 1=1 2=-1 3=3 4=0 [PRPC 2={ 1=1003 2="[E1003]257 streams in one request, at most 256" } 4=1]`))
-	c.expect(t, `reject stream=1 code=INVALID_ARGUMENT reason="257 streams in one request, at most 256" untouched=false`)
+	c.expect(t, `reject stream=1 code=INVALID_ARGUMENT reason="257 streams in one request, at most 256" notProcessed=false`)
 	c.empty(t)
 	s.empty(t)
 	s.feed(control(connect(t, true, ""), opening(1, maxGroup)))
@@ -164,7 +164,7 @@ func TestAPeerThatDoesNotReadIsNotWrittenTo(t *testing.T) {
 	f := opening(1, 1)
 	f.Grants = []frame.Grant{{NoReceive: true}}
 	s.feed(control(c.Session, f))
-	s.expect(t, `open stream=1 method="lab.StreamLab/Open" {limit=0 deaf=true} payload="hi"`)
+	s.expect(t, `open stream=1 method="lab.StreamLab/Open" {limit=0 noReceive=true} payload="hi"`)
 	c.feed(control(s.Session, accepting(1, 1)))
 	wrote(t, send(s.Session, 1, "nobody reads this"))
 	wrote(t, sendPieces(s.Session, 1, pool.New(100), 64))
@@ -172,7 +172,7 @@ func TestAPeerThatDoesNotReadIsNotWrittenTo(t *testing.T) {
 	s.expect(t, `data stream=1 total=12 first=true last=true "this is read"`)
 }
 
-func TestReportsGoToThoseWhoAskOnly(t *testing.T) {
+func TestReportsAreSentOnRequestOnly(t *testing.T) {
 	for _, asks := range []bool{true, false} {
 		c, s := pair(t)
 		f := opening(1, 1)
@@ -195,7 +195,7 @@ func TestReportsGoToThoseWhoAskOnly(t *testing.T) {
 	}
 }
 
-func TestNobodyKnowsAStreamBeforeItsAnswer(t *testing.T) {
+func TestAStreamIsUnknownBeforeItsAnswer(t *testing.T) {
 	c, s := pair(t)
 	s.feed(control(c.Session, opening(1, 2)))
 	s.events = nil
@@ -228,7 +228,7 @@ func TestFramesThatPrecedeTheAnswerWaitForIt(t *testing.T) {
 	c.expect(t)
 	c.feed(parseShown(t, `STRM 1=1 2=70 3=3 4=0 [PRPC 2={ 1=0 } 4=1 8={ 1=70 2=1 3=1 4=71 4=72 } "ok"]`))
 	c.expect(t,
-		`accept stream=1 {limit=0 deaf=false} {limit=0 deaf=false} {limit=0 deaf=false} payload="ok"`,
+		`accept stream=1 {limit=0 noReceive=false} {limit=0 noReceive=false} {limit=0 noReceive=false} payload="ok"`,
 		`data stream=3 total=3 first=true last=true "one"`,
 		`data stream=5 total=-1 first=true last=false "ha"`,
 		`credit stream=3 value=0`,
@@ -277,7 +277,7 @@ func TestFramesThatPrecedeTheAnswerAreBounded(t *testing.T) {
 	}
 }
 
-func TestNothingButTheAnswerMayComeFirst(t *testing.T) {
+func TestOnlyTheAnswerMayComeFirst(t *testing.T) {
 	for _, l := range []string{
 		`STRM 1=1 2=70 3=3 4=0 "no answer"`,
 		`STRM 1=1 2=70 3=3 4=0`,
@@ -298,7 +298,7 @@ func TestNothingButTheAnswerMayComeFirst(t *testing.T) {
 }
 
 // An answer that is wrapped must fill its frame exactly.
-func TestAWrappedAnswerHasTheLengthItSays(t *testing.T) {
+func TestAWrappedAnswerFillsItsFrame(t *testing.T) {
 	_, s := pair(t)
 	s.feed(control(connect(t, true, ""), opening(1, 1)))
 	ans := control(s.Session, accepting(1, 1))
@@ -319,9 +319,9 @@ func TestAWrappedAnswerHasTheLengthItSays(t *testing.T) {
 
 func TestARefusalSaysWhy(t *testing.T) {
 	for _, c := range []struct {
-		code      frame.Code
-		untouched bool
-		wire      string
+		code         frame.Code
+		notProcessed bool
+		wire         string
 	}{
 		{frame.CodeUnimplemented, true, `1=1002 2="[E1002]why"`},
 		{frame.CodeGoingAway, true, `1=2003 2="[E2003]why"`},
@@ -333,7 +333,7 @@ func TestARefusalSaysWhy(t *testing.T) {
 	} {
 		cl, s := pair(t)
 		s.feed(control(cl.Session, opening(1, 2)))
-		no := control(s.Session, frame.Frame{Kind: frame.Reject, Stream: 1, Code: c.code, Reason: "why", NotProcessed: c.untouched})
+		no := control(s.Session, frame.Frame{Kind: frame.Reject, Stream: 1, Code: c.code, Reason: "why", NotProcessed: c.notProcessed})
 		wrote(t, no, fmt.Sprintf(`STRM 1=1 2=-1 3=3 4=0 [PRPC 2={ %s } 3=0 4=1 10=0 11=0 12=""]`, c.wire))
 		for _, b := range [][]byte{no, unwrap(t, no)} {
 			k := &side{Session: connect(t, true, "")}
@@ -342,15 +342,15 @@ func TestARefusalSaysWhy(t *testing.T) {
 			if c.code == frame.CodeGoingAway {
 				k.events = k.events[1:] // another test is about that
 			}
-			k.expect(t, fmt.Sprintf("reject stream=1 code=%v reason=%q untouched=%t", c.code, "why", c.untouched))
+			k.expect(t, fmt.Sprintf("reject stream=1 code=%v reason=%q notProcessed=%t", c.code, "why", c.notProcessed))
 			k.empty(t)
 		}
 		s.empty(t)
 	}
 }
 
-// A server that stops says so in its answers; once is enough to hear it, and before
-// anybody tries again.
+// A server that stops says so in its answers. The client reports it once, and before the
+// refused request, which may then be retried elsewhere.
 func TestAServerThatStopsIsGoingAway(t *testing.T) {
 	c, _ := pair(t)
 	for i := range uint64(3) {
@@ -360,16 +360,15 @@ func TestAServerThatStopsIsGoingAway(t *testing.T) {
 	c.feed(parseShown(t, `PRPC 2={ 1=2003 2="Server is stopping" } 4=3`))
 	c.feed(parseShown(t, `STRM 1=1 2=-1 3=3 4=0 [PRPC 2={ 1=2003 2="Server is stopping" } 4=1]`))
 	c.expect(t, fmt.Sprintf("goaway stream=0 value=%d", uint64(maxStream)),
-		`reject stream=3 code=GOING_AWAY reason="Server is stopping" untouched=true`,
-		`reject stream=1 code=GOING_AWAY reason="Server is stopping" untouched=true`)
-	// What runs goes on.
+		`reject stream=3 code=GOING_AWAY reason="Server is stopping" notProcessed=true`,
+		`reject stream=1 code=GOING_AWAY reason="Server is stopping" notProcessed=true`)
+	// Requests that were made before go on.
 	c.feed(parseShown(t, `PRPC 2={ 1=0 } 4=7 "ok"`))
-	c.expect(t, "accept stream=7 {limit=0 deaf=false}", `data stream=7 total=2 first=true last=true "ok"`, "eos stream=7")
+	c.expect(t, "accept stream=7 {limit=0 noReceive=false}", `data stream=7 total=2 first=true last=true "ok"`, "eos stream=7")
 }
 
-// A server without the method of a service whose name has no dot says that it
-// has no such service.
-func TestAMissingServiceIsToldFromAMissingMethod(t *testing.T) {
+// A missing method of a service whose name has no dot is answered as a missing service.
+func TestAMissingServiceDiffersFromAMissingMethod(t *testing.T) {
 	for method, want := range map[string]string{"lab.Nope/Open": "1=1002", "Nope/Open": "1=1001", "/Open": "1=1001"} {
 		c, s := pair(t)
 		f := opening(1, 1)
@@ -386,7 +385,7 @@ func TestAnOpenThatFailsThoughItWasAcceptedIsReset(t *testing.T) {
 	c, _ := pair(t)
 	control(c.Session, opening(1, 2))
 	c.feed(parseShown(t, `STRM 1=1 2=70 3=3 4=0 [PRPC 2={ 1=4243 2="late" } 4=1 8={ 1=70 2=1 3=1 4=71 }]`))
-	c.expect(t, `reject stream=1 code=CODE_4243 reason="late" untouched=false`)
+	c.expect(t, `reject stream=1 code=CODE_4243 reason="late" notProcessed=false`)
 	c.answers(t, `STRM 1=70 3=1`, `STRM 1=71 3=1`)
 	c.empty(t)
 }
@@ -395,13 +394,14 @@ func TestAReplyThatCantBeReadFailsTheOpen(t *testing.T) {
 	c, _ := pair(t)
 	control(c.Session, opening(1, 1))
 	c.feed(parseShown(t, `STRM 1=1 2=70 3=3 4=0 [PRPC 2={ 1=0 } 3=2 4=1 8={ 1=70 2=1 3=1 } "no gzip"]`))
-	c.expect(t, `reject stream=1 code=DATA_LOSS reason="Fail to parse response, ContentType=pb, CompressType=gzip, ChecksumType=none, response_size=7" untouched=false`)
+	c.expect(t, `reject stream=1 code=DATA_LOSS reason="Fail to parse response, ContentType=pb, CompressType=gzip, ChecksumType=none, response_size=7" notProcessed=false`)
 	c.answers(t, `STRM 1=70 3=1`)
 	c.empty(t)
 }
 
-// gaveUp is a client that has asked for n streams and given all of them up.
-func gaveUp(t *testing.T, n int) *side {
+// canceledRequest is a client whose request for n streams has no answer, and that has
+// reset all of them.
+func canceledRequest(t *testing.T, n int) *side {
 	t.Helper()
 	c, _ := pair(t)
 	control(c.Session, opening(1, n))
@@ -414,7 +414,7 @@ func gaveUp(t *testing.T, n int) *side {
 func TestAnAnswerThatComesTooLateResetsEveryStream(t *testing.T) {
 	late := `PRPC 2={ 1=0 } 4=1 8={ 1=70 2=1 3=1 4=71 4=72 } "ok"`
 	for _, l := range []string{late, `STRM 1=1 2=70 3=3 4=0 [` + late + `]`} {
-		c := gaveUp(t, 3)
+		c := canceledRequest(t, 3)
 		c.feed(parseShown(t, `STRM 1=3 2=71 3=3 4=0 "early"`))
 		c.feed(parseShown(t, l))
 		c.expect(t)
@@ -427,14 +427,14 @@ func TestAnAnswerThatComesTooLateResetsEveryStream(t *testing.T) {
 		c.answers(t, `STRM 1=70 3=1`, `STRM 1=71 3=1`, `STRM 1=72 3=1`)
 		c.empty(t)
 	}
-	c := gaveUp(t, 3)
+	c := canceledRequest(t, 3)
 	c.feed(parseShown(t, `STRM 1=1 2=-1 3=3 4=0 [PRPC 2={ 1=2001 } 4=1]`))
 	c.expect(t)
 	c.answers(t)
 	c.empty(t)
 }
 
-// Also when nobody remembers the request.
+// Also when the request is unknown.
 func TestAnAnswerToNoRequestResetsItsStreams(t *testing.T) {
 	c, _ := pair(t)
 	c.feed(parseShown(t, `PRPC 2={ 1=0 } 4=99 8={ 1=70 2=1 3=1 4=71 } "ok"`))
@@ -443,13 +443,13 @@ func TestAnAnswerToNoRequestResetsItsStreams(t *testing.T) {
 	c.answers(t, `STRM 1=70 3=1`, `STRM 1=71 3=1`)
 }
 
-func TestOneOfSeveralStreamsMayBeGivenUpBeforeTheAnswer(t *testing.T) {
+func TestOneOfSeveralStreamsMayBeCanceledBeforeTheAnswer(t *testing.T) {
 	c, _ := pair(t)
 	control(c.Session, opening(1, 3))
 	control(c.Session, frame.Frame{Kind: frame.Reset, Stream: 1})
 	c.feed(parseShown(t, `STRM 1=1 2=70 3=3 4=0 [PRPC 2={ 1=0 } 4=1 8={ 1=70 2=1 3=1 4=71 } "ok"]`))
-	// By one that is still there, or the others would not hear of it.
-	c.expect(t, `accept stream=3 {limit=0 deaf=false} {limit=0 deaf=false} payload="ok"`)
+	// On a stream that was not canceled, or the kernel would not find the others.
+	c.expect(t, `accept stream=3 {limit=0 noReceive=false} {limit=0 noReceive=false} payload="ok"`)
 	c.answers(t, `STRM 1=70 3=1`)
 	c.feed(parseShown(t, `STRM 1=3 2=71 3=3 4=0 "to the second"`))
 	c.expect(t, `data stream=3 total=13 first=true last=true "to the second"`)
@@ -459,18 +459,18 @@ func TestOneOfSeveralStreamsMayBeGivenUpBeforeTheAnswer(t *testing.T) {
 	control(c.Session, opening(1, 2))
 	control(c.Session, frame.Frame{Kind: frame.Reset, Stream: 1})
 	c.feed(parseShown(t, `STRM 1=1 2=70 3=3 4=0 [PRPC 2={ 1=0 } 4=1 8={ 1=70 2=1 3=1 } "ok"]`))
-	c.expect(t, `accept stream=3 {limit=0 deaf=false} payload="ok"`)
+	c.expect(t, `accept stream=3 {limit=0 noReceive=false} payload="ok"`)
 	c.answers(t, `STRM 1=70 3=1`)
 
 	c, _ = pair(t)
 	control(c.Session, opening(1, 2))
 	control(c.Session, frame.Frame{Kind: frame.Reset, Stream: 1})
 	c.feed(parseShown(t, `STRM 1=1 2=-1 3=3 4=0 [PRPC 2={ 1=2001 2="no" } 4=1]`))
-	c.expect(t, `reject stream=3 code=INTERNAL reason="no" untouched=false`)
+	c.expect(t, `reject stream=3 code=INTERNAL reason="no" notProcessed=false`)
 	c.empty(t)
 }
 
-// A server's handler may give one of its streams up before it answers.
+// A server's handler may reset one of its streams before it answers.
 func TestAnOfferedStreamThatIsAbortedIsResetBehindTheAnswer(t *testing.T) {
 	c, s := pair(t)
 	s.feed(control(c.Session, opening(1, 2)))
@@ -478,7 +478,7 @@ func TestAnOfferedStreamThatIsAbortedIsResetBehindTheAnswer(t *testing.T) {
 	ans := control(s.Session, accepting(1, 2))
 	wrote(t, ans, `STRM 1=1 2=1 3=3 4=0 [PRPC 2={ 1=0 } 3=0 4=1 8={ 1=1 2=1 3=1 4=3 } 10=0 11=0 12="" "ok"]`, `STRM 1=3 3=1`)
 	c.feed(ans)
-	c.expect(t, `accept stream=1 {limit=0 deaf=false} {limit=0 deaf=false} payload="ok"`, `reset stream=3 code=ABORTED reason="Received RST frame"`)
+	c.expect(t, `accept stream=1 {limit=0 noReceive=false} {limit=0 noReceive=false} payload="ok"`, `reset stream=3 code=ABORTED reason="Received RST frame"`)
 	s.feed(c.out)
 	if c.left() != 1 || s.left() != 1 {
 		t.Errorf("%d and %d streams are left", c.left(), s.left())
@@ -491,7 +491,7 @@ func TestAHandlerThatFailsBeforeItAcceptsFailsTheRequest(t *testing.T) {
 		s.feed(control(c.Session, opening(1, 2)))
 		no := control(s.Session, frame.Frame{Kind: k, Stream: 1, Code: frame.CodeInternal, Reason: "panic"})
 		c.feed(no)
-		c.expect(t, `reject stream=1 code=INTERNAL reason="panic" untouched=false`)
+		c.expect(t, `reject stream=1 code=INTERNAL reason="panic" notProcessed=false`)
 		control(s.Session, frame.Frame{Kind: frame.Reset, Stream: 3, Code: frame.CodeInternal})
 		s.empty(t)
 		c.empty(t)
@@ -532,8 +532,8 @@ func TestALongRequestAndReplyTravelWithTheirFrames(t *testing.T) {
 	}
 }
 
-// The reply was promised and does not come: all streams of the answer end, also
-// for the handler that has some of them.
+// The reply was announced and does not come: all streams of the answer end, also those
+// that the handler uses already.
 func TestAReplyThatNeverComesEndsAllStreams(t *testing.T) {
 	c, s := pair(t)
 	s.feed(control(c.Session, opening(1, 3)))
@@ -543,19 +543,19 @@ func TestAReplyThatNeverComesEndsAllStreams(t *testing.T) {
 	control(s.Session, f)
 	send(s.Session, 3, "never sent")
 	c.feed(control(s.Session, frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeCancelled, Reason: "gone"}))
-	c.expect(t, `reject stream=1 code=CANCELLED reason="gone" untouched=false`)
+	c.expect(t, `reject stream=1 code=CANCELLED reason="gone" notProcessed=false`)
 	s.feed(nil)
 	s.expect(t, `reset stream=3 code=CANCELLED reason="gone"`)
 	s.empty(t)
 	c.empty(t)
 }
 
-func TestARequestThatIsGivenUpBeforeItIsWrittenIsNotWritten(t *testing.T) {
+func TestARequestCanceledBeforeItIsWrittenIsNotWritten(t *testing.T) {
 	c, _ := pair(t)
 	f := opening(1, 2)
 	f.FollowsData, f.Payload = true, nil
 	control(c.Session, f)
-	// Not even a guess finds it.
+	// A frame with its number does not find it.
 	c.feed(parseShown(t, `PRPC 2={ 1=0 } 4=1 8={ 1=70 2=1 3=1 } "guessed"`))
 	c.feed(parseShown(t, `STRM 1=3 2=71 3=3 4=0 "guessed"`))
 	c.expect(t)

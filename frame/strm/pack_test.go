@@ -185,7 +185,7 @@ func TestAChecksumMayCoverTheAttachment(t *testing.T) {
 func TestAChecksumValueWithoutTypeIsIgnored(t *testing.T) {
 	_, s := pair(t)
 	s.feed(parseShown(t, `PRPC 1={ 1="a" 2="b" } 4=1 11=0 12="\x01\x02\x03\x04" "x"`))
-	s.expect(t, `open stream=1 method="a/b" unary {limit=0 deaf=false}`, `data stream=1 total=1 first=true last=true "x"`, "eos stream=1")
+	s.expect(t, `open stream=1 method="a/b" unary {limit=0 noReceive=false}`, `data stream=1 total=1 first=true last=true "x"`, "eos stream=1")
 }
 
 // bomb is n zeros, packed.
@@ -247,7 +247,7 @@ func TestBadMessagesAreRefusedAndTheConnectionGoesOn(t *testing.T) {
 			s.empty(t)
 			s.out = nil
 			s.feed(parseShown(t, `PRPC 1={ 1="a" 2="b" } 4=2 "x"`))
-			s.expect(t, `open stream=1 method="a/b" unary {limit=0 deaf=false}`, `data stream=1 total=1 first=true last=true "x"`, "eos stream=1")
+			s.expect(t, `open stream=1 method="a/b" unary {limit=0 noReceive=false}`, `data stream=1 total=1 first=true last=true "x"`, "eos stream=1")
 		})
 	}
 }
@@ -288,8 +288,9 @@ func TestAReplyThatCantBeReadFailsTheCall(t *testing.T) {
 	}
 }
 
-// Wishes that can't be met fail the request or the answer, with the reason.
-func TestWishesThatCantBeMetFail(t *testing.T) {
+// Metadata that asks for an impossible packing fails the request or the answer, with the
+// reason.
+func TestInvalidPackOptionsFail(t *testing.T) {
 	for _, w := range []struct{ key, value string }{
 		{KeyCompress, "lz4"}, {KeyCompress, ""}, {KeyChecksum, "md5"}, {KeyContentType, "xml"},
 		{KeyAttachmentSize, "x"}, {KeyAttachmentSize, "-1"}, {KeyAttachmentSize, "1000"}, {KeyLogID, "seven"}, {KeySpanID, "1e3"},
@@ -317,7 +318,7 @@ func TestWishesThatCantBeMetFail(t *testing.T) {
 		}
 		s.feed(nil)
 		if want := !unary; (len(s.events) == 1 && s.events[0].frame.Kind == frame.Reset) != want {
-			t.Errorf("unary %t: the kernel hears %s", unary, s.log())
+			t.Errorf("unary %t: the kernel gets %s", unary, s.log())
 		}
 		s.empty(t)
 		c.empty(t)
@@ -412,10 +413,10 @@ func TestAPacketThatThePeerWouldNotTakeIsNotWritten(t *testing.T) {
 
 	ans := replying(s.Session, 1, big)
 	c.feed(ans)
-	if !strings.Contains(show(t, ans), `1=90 2="[E90]a packet of `) {
+	if !strings.Contains(show(t, ans), `1=90 2="[E90]packet of `) {
 		t.Errorf("%s", show(t, ans))
 	}
-	// An error is told even if its metadata would not fit.
+	// An error is sent even if its metadata would not fit.
 	s.feed(parseShown(t, `PRPC 1={ 1="a" 2="b" } 4=2 "x"`))
 	control(s.Session, frame.Frame{Kind: frame.Accept, Stream: 3, Metadata: frame.Metadata{{Key: "k", Value: big}}})
 	wrote(t, control(s.Session, failed(3)), `PRPC 2={ 1=2001 2="[E2001]lost on the way" } 3=0 4=2 10=0 11=0 12=""`)

@@ -11,7 +11,7 @@ var (
 	_ frame.Protocol = Protocol{}
 )
 
-// grants are n without a wish.
+// grants are n grants without options.
 func grants(n int) []frame.Grant { return make([]frame.Grant, n) }
 
 // opening is the Open of n streams from number id on.
@@ -30,9 +30,9 @@ func pair(t testing.TB) (c, s *side) {
 	return &side{Session: connect(t, true, "")}, &side{Session: connect(t, false, "")}
 }
 
-// established makes a pair with streams 1, 3, ...: n are asked for, k accepted.
-// What has come of that is forgotten.
-func established(t testing.TB, n, k int) (c, s *side) {
+// establishedPair makes a pair with streams 1, 3, ...: n are requested, k accepted. It
+// clears the events.
+func establishedPair(t testing.TB, n, k int) (c, s *side) {
 	t.Helper()
 	c, s = pair(t)
 	s.feed(control(c.Session, opening(1, n)))

@@ -13,9 +13,9 @@ import (
 )
 
 // A model is one side's kernel, as far as the session sees it: it opens, accepts,
-// sends and ends streams, and takes what comes. It keeps to the rules of the seam:
-// nothing is sent before the answer, the peer's close is answered by ours, and of a
-// stream that was reset nothing more is heard.
+// sends and ends streams, and takes what comes. It keeps to the rules of frame.Session:
+// nothing is sent before the answer, the peer's close is answered by ours, and a stream
+// that was reset has no further events.
 type model struct {
 	t       *rapid.T
 	name    string
@@ -346,10 +346,10 @@ func (m *model) streamEnded(st *modelStream, f *frame.Frame) {
 	}
 }
 
-// A client and a server do what they like, and the bytes between them arrive in
-// pieces of any size: nothing is lost, changed or out of order, and no entry is
-// left when all has ended.
-func TestTwoSidesAgreeWhateverTheyDo(t *testing.T) {
+// A client and a server act at random, and the bytes between them arrive in pieces of
+// any size: nothing is lost, changed or out of order, and no entry is left when all has
+// ended.
+func TestRandomClientAndServerAgree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c, s := newModel(t, "client"), newModel(t, "server")
 		steps := map[string]func(){

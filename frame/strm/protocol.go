@@ -14,9 +14,9 @@ import (
 // Protocol is brpc's protocol, for a server's or client's list of them. The zero
 // value works.
 type Protocol struct {
-	// MaxBody is how long a packet the other side takes, in bytes: its
-	// max_body_size. Zero is 64 MiB, brpc's default; at least 4 KiB, or errors
-	// could not be told. A message can be 64 bytes shorter.
+	// MaxBody is the longest packet that the other side takes, in bytes: its
+	// max_body_size. Zero is 64 MiB, brpc's default; at least 4 KiB, so that every
+	// error fits. The longest message is 64 bytes shorter.
 	MaxBody int
 }
 
@@ -34,7 +34,7 @@ func (Protocol) Caps() frame.Caps {
 	}
 }
 
-// Detect looks for the first packet of a client, which is a request.
+// Detect looks for the magic of a client's first packet, which is a request.
 func (Protocol) Detect(first []byte) frame.Verdict {
 	const magic = "PRPC"
 	n := min(len(first), len(magic))
@@ -47,13 +47,13 @@ func (Protocol) Detect(first []byte) frame.Verdict {
 	return frame.Yes
 }
 
-// initialWindow is what a side has unread at the other where nobody says
+// initialWindow is what may be unread at the peer unless a stream's options say
 // otherwise: brpc's default of max_buf_size.
 const initialWindow = 2 << 20
 
-// Handshake fills in what a peer of this protocol takes. Nothing is exchanged,
-// but where clients must authenticate a server reads the first request: its
-// authentication_data is what the client says.
+// Handshake fills in the limits of a peer of this protocol. Nothing is exchanged, but a
+// server with Authenticate reads the first request: its authentication_data is the
+// client's token.
 func (p Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Greeting) (frame.Session, error) {
 	body := p.MaxBody
 	if body == 0 {
@@ -84,12 +84,12 @@ func (p Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gree
 	return s, nil
 }
 
-// errFirst: a client that must say who it is has to begin with a request.
-var errFirst = errors.New("brpc: the first packet is no request")
+// errFirst: a client that must authenticate has to begin with a request.
+var errFirst = errors.New("brpc: the first packet is not a request")
 
-// authenticate reads the head of the first request, and answers it if the client
-// is not let in. Stream frames before it are not looked at: brpc's servers take
-// them.
+// authenticate reads the head of the first request, and answers it if Authenticate
+// refuses the client. It refuses stream frames before that request, which brpc's servers
+// take.
 func authenticate(ctx context.Context, rw io.ReadWriter, g *frame.Greeting) error {
 	buf := append(make([]byte, 0, 1<<10), g.First...)
 	var err error
@@ -137,9 +137,9 @@ func readTo(r io.Reader, buf []byte, n int) ([]byte, error) {
 	return buf, nil
 }
 
-// appendFailure appends the answer to a request that was not looked at further,
-// as brpc's servers give it before they wrap answers: plain, and with nothing
-// but the error.
+// appendFailure appends the answer to a request that was refused before its streams
+// were looked at. It is plain, not wrapped, and holds nothing but the error, as with
+// brpc's servers.
 func appendFailure(b []byte, m *rpcMeta, errno int, text string) []byte {
 	at := len(b)
 	b = appendHeader(b, magicRPC, 0, 0)

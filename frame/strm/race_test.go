@@ -139,8 +139,8 @@ func readAndWrite(t *testing.T) {
 	}
 }
 
-// The grants of an event are in the caller's memory: a frame that was read is lent to
-// others, who write there.
+// The grants of an event are in the caller's memory: the caller passes a frame on to code
+// that writes there.
 func TestGrantsAreTheCallers(t *testing.T) {
 	c, s := connect(t, true, ""), connect(t, false, "")
 	read := func(id uint64) frame.Frame {

@@ -21,9 +21,8 @@ const (
 	inDrop                // passing over the payload of a frame
 )
 
-// input is what the reader owns. It is a state machine over the bytes: how they
-// are cut into calls makes no difference, but to how a large payload is cut into
-// pieces.
+// input is what the reader owns. It is a state machine over the bytes. How they are cut
+// into calls changes nothing but how a large payload is cut into pieces.
 type input struct {
 	state  state
 	offset int64 // bytes consumed
@@ -37,7 +36,7 @@ type input struct {
 
 	got   pool.Message // what is collected, as long as it is so far
 	ngot  int
-	stale pool.Queue // memory of events that were returned
+	stale pool.Queue // memory of events that were returned, to be released
 
 	fm    frameMeta // the frame at hand
 	st    *stream   // whose it is
@@ -45,7 +44,7 @@ type input struct {
 	call  bool      // its payload is the message of a call
 
 	queue []frame.Frame // events that wait to be returned
-	taken int           // of them, those that were
+	taken int           // how many of them were returned
 
 	recent recent
 	last   pattern
@@ -63,14 +62,14 @@ type input struct {
 	empty     int
 }
 
-// between tells whether nothing has begun that is not complete.
+// between tells whether the input ends between two packets or frames.
 func (in *input) between() bool { return in.state == atHeader && in.nhead == 0 }
 
 // Buffered implements frame.Session.
 func (s *Session) Buffered() int { return s.in.got.Len() }
 
-// Next implements frame.Session. Payloads of events that come of one packet alias
-// the input that ended it.
+// Next implements frame.Session. Payloads of events from one packet alias the input that
+// completed it.
 func (s *Session) Next(p []byte, f *frame.Frame) (int, error) {
 	in := &s.in
 	f.Kind = frame.None
@@ -112,45 +111,44 @@ func (s *Session) next(p []byte, f *frame.Frame) (int, error) {
 	}
 }
 
-// pop returns the next of the events that wait, if there is one.
+// pop moves the next queued event to f, if there is one.
 func (s *Session) pop(f *frame.Frame) bool {
 	in := &s.in
 	if in.taken == len(in.queue) {
 		return false
 	}
-	// The caller's memory for grants stays the caller's, who may lend f to others.
+	// f keeps its own memory for grants: the caller may pass f on.
 	grants := append(f.Grants[:0], in.queue[in.taken].Grants...)
 	*f = in.queue[in.taken]
 	f.Grants = grants
 	if in.taken++; in.taken == len(in.queue) {
 		clear(in.queue)
-		in.queue, in.taken = kept(in.queue, keptEvents), 0
+		in.queue, in.taken = reuse(in.queue, keptEvents), 0
 	}
 	in.useless = 0
 	return true
 }
 
-// What a session keeps of memory that a burst has needed: a connection at rest
-// should be small.
+// How much memory a session keeps after a burst: an idle connection should be small.
 const (
 	keptEvents = 8
 	keptFields = 8
 	keptBytes  = 4 << 10
 )
 
-// kept empties b, and lets go what is larger than most.
-func kept[T any](b []T, most int) []T {
+// reuse empties b. It drops the memory if that is larger than most.
+func reuse[T any](b []T, most int) []T {
 	if cap(b) > most {
 		return nil
 	}
 	return b[:0]
 }
 
-// emit has f returned after the events before it.
+// emit queues f, for Next to return.
 func (s *Session) emit(f frame.Frame) { s.in.queue = append(s.in.queue, f) }
 
-// fast takes what comes most: a frame, all there, that is a whole message or a
-// report of what was taken.
+// fast handles the common case: a complete frame that is a whole message, or a report
+// of what was taken. It returns 0 if there is none.
 func (s *Session) fast(p []byte, f *frame.Frame) int {
 	in := &s.in
 	if len(p) < headerLen || in.state != atHeader || in.nhead != 0 || len(in.queue) > 0 {
@@ -164,7 +162,7 @@ func (s *Session) fast(p []byte, f *frame.Frame) int {
 	}
 	meta := p[headerLen:from]
 	if st := in.last.stream(meta); st != nil {
-		if !st.is(live) || st.within {
+		if !st.is(established) || st.inMessage {
 			return 0
 		}
 		s.message(f, st, p[from:end])
@@ -182,9 +180,9 @@ func (s *Session) fast(p []byte, f *frame.Frame) int {
 		in.recent.put(st)
 	}
 	switch {
-	case !st.is(live):
+	case !st.is(established):
 		return 0
-	case typ == typeData && wholeTail(rest) && !st.within:
+	case typ == typeData && wholeTail(rest) && !st.inMessage:
 		in.last.note(st, meta)
 		s.message(f, st, p[from:end])
 	case typ == typeFeedback && from == end:
@@ -208,8 +206,8 @@ func (s *Session) message(f *frame.Frame, st *stream, p []byte) {
 	f.First, f.Last, f.Total, f.Cost = true, true, len(p), len(p)+overhead
 }
 
-// pattern is the meta of the last frame that was a whole message. Those of its
-// stream are all the same, so that comparing does for parsing.
+// pattern is the meta of the last frame that was a whole message. All of its stream have
+// the same meta, so that comparing replaces parsing.
 type pattern struct {
 	st   *stream
 	n    int
@@ -230,13 +228,12 @@ func (l *pattern) stream(meta []byte) *stream {
 	return nil
 }
 
-// Run takes whole small messages of stream id that come next in p, one after the
-// other, and returns how many bytes of p they were. It does what as many calls of
-// Next would, for the case that most bytes of small messages are in.
+// Run implements frame.Session, for small messages whose frames have the same meta as
+// the last message.
 func (s *Session) Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) (used int) {
 	in := &s.in
 	st := in.last.st
-	if in.state != atHeader || in.nhead != 0 || len(in.queue) > 0 || st == nil || st.id != id || !st.is(live) || st.within {
+	if in.state != atHeader || in.nhead != 0 || len(in.queue) > 0 || st == nil || st.id != id || !st.is(established) || st.inMessage {
 		return 0
 	}
 	meta := in.last.meta[:in.last.n]
@@ -311,7 +308,7 @@ func (s *Session) step(p []byte, f *frame.Frame) (int, error) {
 	return n, nil
 }
 
-// header takes a header in, and begins what is behind it.
+// header reads a header, and begins what follows it.
 func (s *Session) header(p []byte) (int, error) {
 	in := &s.in
 	n := copy(in.head[in.nhead:], p)
@@ -322,12 +319,11 @@ func (s *Session) header(p []byte) (int, error) {
 	}
 	in.nhead = 0
 	body, meta := int64(binary.BigEndian.Uint32(in.head[4:])), int64(binary.BigEndian.Uint32(in.head[8:]))
-	// What is too long to be taken can't be passed over either: four gigabytes are
-	// as cheap to announce as one.
+	// What is too long is not skipped: four gigabytes are as cheap to announce as one.
 	most := int64(s.maxMessage) + headerLen + maxRPCMeta + maxFrameMeta
 	switch {
 	case meta == 0:
-		return n, failf("a packet or frame without a meta")
+		return n, failf("packet or frame without a meta")
 	case meta > body:
 		return n, codef(frame.CodeFrameSize, "meta of %d bytes in a body of %d", meta, body)
 	case body > most:
@@ -347,8 +343,8 @@ func (s *Session) header(p []byte) (int, error) {
 	return n, nil
 }
 
-// checkMagic refuses what can't become a packet or frame, at its first byte that
-// is wrong.
+// checkMagic refuses input that can't become a packet or frame, at its first wrong
+// byte.
 func checkMagic(head []byte) error {
 	for k := 1; k <= min(len(head), 4); k++ {
 		if got := head[:k]; string(got) != "PRPC"[:k] && string(got) != "STRM"[:k] {
@@ -358,8 +354,7 @@ func checkMagic(head []byte) error {
 	return nil
 }
 
-// collectable refuses what is longer than any memory to collect it in: the longest
-// message there can be, with what is around it.
+// collectable refuses what is longer than the largest buffer of package pool.
 func collectable(n int) error {
 	if n > pool.MaxLen {
 		return codef(frame.CodeFrameSize, "%d bytes to be taken as one, at most %d", n, pool.MaxLen)
@@ -367,9 +362,8 @@ func collectable(n int) error {
 	return nil
 }
 
-// collect returns n bytes once they are there, and how many it used of p. What is
-// all there is returned where it is; else it is copied into memory that grows
-// with what has come.
+// collect returns n bytes once they have come, and how many it used of p. If p holds all
+// of them they are not copied; else they are, into memory that grows with what has come.
 func (in *input) collect(p []byte, n int) (b []byte, used int, ok bool) {
 	if in.ngot == 0 && len(p) >= n {
 		return p[:n], n, true
@@ -394,32 +388,31 @@ func (in *input) collect(p []byte, n int) (b []byte, used int, ok bool) {
 	return b, used, true
 }
 
-// useless counts what means nothing.
+// uselessFrame counts a frame without effect.
 func (s *Session) uselessFrame() error {
 	if s.in.useless++; s.in.useless > maxUseless {
-		return codef(frame.CodeEnhanceYourCalm, "too many frames in a row that mean nothing")
+		return codef(frame.CodeEnhanceYourCalm, "too many frames without effect in a row")
 	}
 	return nil
 }
 
-// lastFrame takes what comes for a call or stream that nobody here knows any more. A
-// burst of them is honest where as many were given up or closed at once: each of
-// those pays for one, and what was not paid for is useless.
-func (s *Session) lastFrame() error {
+// lateFrame counts a frame for a call or stream that was removed. Each removal allows one
+// such frame, since many calls can be canceled at once; the others are useless.
+func (s *Session) lateFrame() error {
 	s.mu.Lock()
-	paid := s.owed > 0
-	if paid {
-		s.owed--
+	expected := s.lateFrames > 0
+	if expected {
+		s.lateFrames--
 	}
 	s.mu.Unlock()
-	if paid {
+	if expected {
 		return nil
 	}
 	return s.uselessFrame()
 }
 
-// reply has bytes written by the writer. What comes while others wait goes with
-// them: a burst of frames that want an answer gets one.
+// reply has the writer write what b appends. What is appended while other replies are
+// pending is written with them.
 func (s *Session) reply(b func(b []byte) []byte) error {
 	s.mu.Lock()
 	first := len(s.pending) == 0
@@ -427,7 +420,7 @@ func (s *Session) reply(b func(b []byte) []byte) error {
 	n := len(s.pending)
 	s.mu.Unlock()
 	if n > maxPending {
-		return codef(frame.CodeEnhanceYourCalm, "too many answers wait to be read")
+		return codef(frame.CodeEnhanceYourCalm, "the peer does not read: more than %d bytes of answers are pending", maxPending)
 	}
 	if first {
 		s.emit(frame.Frame{Kind: frame.Reply})

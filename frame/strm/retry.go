@@ -6,12 +6,12 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// A brpc server that handles the first frames of a stream before it has noted that the
-// stream is connected loses what it should say about them (seen in brpc's master of
-// August 2026): the report of the first messages, and the answer to a CLOSE. So a
-// window that is full without any report is probed, one message at a time, as TCP probes
-// a window of zero: any later report repairs it, for reports are of totals. And a CLOSE
-// without an answer is sent again: the server then says that it knows no such stream.
+// A brpc server that handles the first frames of a stream before it has marked the stream
+// as connected never answers them (seen in brpc's master of August 2026): neither the
+// report of the first messages nor the answer to a CLOSE comes. So a window that is full
+// without any report is probed, one message at a time, as TCP probes a zero window: any
+// later report makes up for the lost one, since reports are totals. And a CLOSE without
+// an answer is repeated: the server then answers that the stream is unknown.
 
 const (
 	retryAfter = 100 * time.Millisecond
@@ -28,24 +28,24 @@ type retry struct {
 	close bool
 }
 
-// retries are those of a connection, by how often they were made before. Within each
-// they are in the order in which they are due, for all wait as long. The writer owns
-// them.
+// retries are those of a connection, by the number of attempts before. Each list is in
+// the order in which the retries are due, since all in it wait equally long. The writer
+// owns them.
 type retries [maxRetries][]retry
 
 func (r *retries) add(n int, st *stream, now time.Time, isClose bool) {
 	r[n] = append(r[n], retry{st, now.Add(retryAfter << n), isClose})
 }
 
-// wanted tells whether the peer has not said yet what the retry is for.
+// wanted tells whether the peer has still not sent what the retry waits for.
 func (r *retry) wanted() bool {
 	if r.close {
-		return r.st.is(closing)
+		return r.st.is(closeSent)
 	}
-	return r.st.is(live) && r.st.reported.Load() == 0
+	return r.st.is(established) && r.st.reported.Load() == 0
 }
 
-// trim forgets those at the front that are not wanted any more.
+// trim drops the retries at the front that are no longer wanted.
 func (r *retries) trim() {
 	for n := range r {
 		q := r[n]
@@ -110,7 +110,8 @@ func (s *Session) sent(o *frame.Out, st *stream, n int) {
 	}
 }
 
-// windowFull has the window probed after a while, if there is no report until then.
+// windowFull schedules a probe of the window, unless there was a report or the probes are
+// used up.
 func (s *Session) windowFull(o *frame.Out, st *stream) {
 	st.probeAt = never
 	if st.reported.Load() == 0 && st.probes < maxRetries {
@@ -118,19 +119,19 @@ func (s *Session) windowFull(o *frame.Out, st *stream) {
 	}
 }
 
-// probe lets one more message go, as if so much had been reported. The next report
-// takes that back, as it is of a total too.
+// probe allows one more message, by an event as if the peer had reported enough for it.
+// The next report corrects that, since it is a total too.
 func (s *Session) probe(st *stream) {
 	st.probes++
-	shown := st.sent.Load() - st.window + 1
-	st.probeAt = st.window + shown
-	s.tell(frame.Frame{Kind: frame.Credit, Stream: st.id, Value: shown})
+	reported := st.sent.Load() - st.window + 1
+	st.probeAt = st.window + reported
+	s.emitEvent(frame.Frame{Kind: frame.Credit, Stream: st.id, Value: reported})
 }
 
 // repeatClose sends CLOSE again, for the n-th time.
 func (s *Session) repeatClose(o *frame.Out, st *stream, n int) {
 	s.mu.Lock()
-	st.again = true
+	st.closeRepeated = true
 	o.Buf = s.appendOurClose(o.Buf, st)
 	s.mu.Unlock()
 	if n < maxRetries {

@@ -15,7 +15,7 @@ func tick(s *Session, at time.Time) []byte {
 	return flatten(s, &o)
 }
 
-// wakes checks when the session wants to be woken, from start on, and wakes it.
+// wakes checks the times of Wake, from start on, and calls Tick at each.
 func (s *side) wakes(t *testing.T, start time.Time, after time.Duration) []byte {
 	t.Helper()
 	at := s.Wake()
@@ -108,7 +108,7 @@ func TestACloseWithoutAnAnswerIsRepeated(t *testing.T) {
 		"reset":          func(c *side) { control(c.Session, frame.Frame{Kind: frame.Reset, Stream: 1}) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, _ := established(t, 1, 1)
+			c, _ := establishedPair(t, 1, 1)
 			for i := range maxRetries {
 				start := time.Now()
 				if i == 0 {

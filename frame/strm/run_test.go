@@ -15,12 +15,12 @@ import (
 // several streams, with reports and ends between them, however they are cut.
 func TestARunIsWhatNextWouldGive(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		c, one := established(t, 3, 3)
-		_, two := established(t, 3, 3)
+		c, one := establishedPair(t, 3, 3)
+		_, two := establishedPair(t, 3, 3)
 		two.runs = true
 		for _, s := range []*side{one, two} {
 			for _, st := range s.table.streams {
-				st.sent.Store(1 << 20) // so that they may be told of something read
+				st.sent.Store(1 << 20) // so that reports are valid
 			}
 		}
 		input := drawInput(rt, c.Session)
@@ -66,7 +66,7 @@ func drawInput(t *rapid.T, s *Session) (input []byte) {
 
 // A run ends where something else begins, and only that.
 func TestARunTakesWhatIsTheSame(t *testing.T) {
-	c, s := established(t, 2, 2)
+	c, s := establishedPair(t, 2, 2)
 	msgs := send(c.Session, 1, "a", "b", "c", "", "d")
 	s.feed(send(c.Session, 1, "first"))
 	tests := []struct {

@@ -22,7 +22,9 @@ type Session struct {
 	mu      sync.Mutex
 	table   table
 	pending []byte // what the reader wants written
-	owed    int    // last frames that may still come for what is not in the table, and are no flood
+	// lateFrames is how many frames may still come for what was removed from the table.
+	// They do not count as useless.
+	lateFrames int
 }
 
 func newSession(client bool, maxMessage, peerBody int) *Session {
@@ -36,14 +38,12 @@ func newSession(client bool, maxMessage, peerBody int) *Session {
 // Caps tells what the protocol can carry.
 func (s *Session) Caps() frame.Caps { return Protocol{}.Caps() }
 
-// maxStream is the last number of a stream. A number is also the id that the peer
-// knows the stream by.
+// maxStream is the last number of a stream. The peer knows the stream by the same number.
 const maxStream = 1 << 62
 
-// Begun tells where in the input the part begins that has begun and is not
-// complete; ok is false if there is none. A part is a packet or frame, or so much of
-// a long one as a frame of ours holds: brpc sends tens of megabytes in one, and only
-// who stops in the middle is late. It belongs to the reader.
+// Begun implements frame.Session. A long packet or frame counts as several, each as long
+// as the largest frame that we write: brpc sends tens of megabytes in one, and only a
+// peer that stops in the middle is late.
 func (s *Session) Begun() (at int64, ok bool) {
 	in := &s.in
 	whole := (in.offset - in.begun) / maxFragment * maxFragment
@@ -54,34 +54,34 @@ func (s *Session) Begun() (at int64, ok bool) {
 type phase uint32
 
 const (
-	asked   phase = iota // by us: its request has no answer
-	offered              // by the peer: its request has no answer
-	live                 // established
-	closed               // the peer has closed it, and we are to
-	closing              // we have closed it, and the peer is to
-	dropped              // as closing, and nobody here wants to hear of it
-	gone                 // not in the table
+	requested     phase = iota // by us: its request has no answer yet
+	offered                    // by the peer: its request has no answer yet
+	established                // established
+	closeReceived              // the peer has sent CLOSE, we have not
+	closeSent                  // we have sent CLOSE, the peer has not
+	discarding                 // as closeSent, and what still comes is discarded
+	removed                    // not in the table
 )
 
 // A stream is what the session knows of one. It is in the table from its request
 // until one of these:
-//   - its request failed, or did not ask for it after all;
+//   - its request failed, or its answer did not accept it;
 //   - each side has sent CLOSE or RST;
-//   - it has waited for the peer's CLOSE so long that others need its place;
-//   - for a call: its answer was written, has come, or is not wanted any more.
+//   - it waits for the peer's CLOSE, and is the oldest of too many that do;
+//   - for a call: its answer was written or has come, or the call was canceled.
 type stream struct {
 	id    uint64               // the kernel's number, by which the peer knows it
 	peer  int64                // the id by which we know the peer's end
 	phase atomic.Uint32        // changes under the session's lock
 	call  atomic.Pointer[call] // its request, while that has no answer
 
-	// Set before the phase is live.
-	feedback  bool // the peer wants to hear what was taken
+	// Set before the phase is established.
+	feedback  bool // the peer wants reports of what was taken
 	noReceive bool // the peer reads nothing
 
-	canceled bool // given up before the answer; under the lock
-	again    bool // our CLOSE was repeated, so that an RST may be all the peer can say; under the lock
-	ended    bool // ended before the answer, behind which that is written; the writer's
+	canceled      bool // before the answer; under the lock
+	closeRepeated bool // the peer may have forgotten the stream and answer with an RST; under the lock
+	ended         bool // before the answer, and the end is written behind that; the writer's
 
 	sent     atomic.Uint64 // payload bytes
 	reported atomic.Uint64 // payload bytes that the peer says it has taken; set by the reader
@@ -91,39 +91,39 @@ type stream struct {
 	probeAt uint64 // of sent, when the window is full and has not been probed
 	probes  uint8
 
-	within bool // a message that is not complete yet; the reader's
+	inMessage bool // between two segments of a message; the reader's
 
-	older, newer *stream // of those that wait for the peer; under the lock
+	older, newer *stream // of those that wait for the peer's last frame; under the lock
 }
 
 func (st *stream) is(p phase) bool { return phase(st.phase.Load()) == p }
 
-// A call is a request that has no answer: one message for one, or an answer that
+// A call is a request that has no answer yet. Its answer is one message, or it
 // establishes streams.
 type call struct {
 	first       uint64 // number of its stream, or of the first
 	n           int    // streams
 	unary       bool
 	correlation int64
-	dotless     bool // a server's: the service's name has no package
+	noPackage   bool // a server's: the service's name has no dot
 
-	written bool // a client's: the peer may answer; under the lock
-	givenUp int  // streams that were canceled; under the lock
+	written  bool // a client's: the peer may answer; under the lock
+	canceled int  // streams that were canceled; under the lock
 
 	// The writer's.
-	method   string
-	metadata frame.Metadata // the request's, or the reply's headers
-	timeout  int64          // milliseconds; 0 is none
-	feedback bool           // we want to hear what the peer takes
-	writable bool           // we read
-	settled  int            // a server's: streams that were accepted
-	limits   []frame.Grant  // and their windows; nil: by default
-	waits    bool           // for the message that belongs to it
-	accept   bool           // a server's: the handler has accepted
-	payload  []byte         // what came with the frame that asks or accepts
-	msg      pool.Message
-	messages int
-	deferred []byte // frames for the further streams, their ends too, behind the answer
+	method          string
+	metadata        frame.Metadata // the request's, or the reply's headers
+	timeout         int64          // milliseconds; 0 is none
+	feedback        bool           // we want reports of what the peer takes
+	writable        bool           // we read
+	accepted        int            // a server's: streams that were accepted
+	limits          []frame.Grant  // and their windows; nil: by default
+	waits           bool           // for the first message, which is the request or reply
+	handlerAccepted bool           // a server's
+	payload         []byte         // of the Open or Accept
+	msg             pool.Message
+	messages        int
+	deferred        []byte // frames for the further streams, their ends too, behind the answer
 
 	// The reader's.
 	answered  bool // the reply has begun
@@ -132,8 +132,7 @@ type call struct {
 }
 
 // newCall enters a request and its streams, with what this side grants on them, into the
-// table. The stream of a call
-// lives as long as the call, so they are made together.
+// table. A call and its one stream live equally long, so they are allocated together.
 func (s *Session) newCall(v call, p phase, gs []frame.Grant) *call {
 	var c *call
 	var one *stream
@@ -190,17 +189,17 @@ func (t *table) add(st *stream) {
 	t.peak = max(t.peak, len(t.streams)-t.waiting)
 }
 
-// remove ends an entry.
+// remove takes st out of the table, if it is there.
 func (t *table) remove(st *stream) {
-	if phase(st.phase.Swap(uint32(gone))) == gone {
+	if phase(st.phase.Swap(uint32(removed))) == removed {
 		return
 	}
 	delete(t.streams, st.id)
 	t.unwait(st)
 }
 
-// wait notes that st is there for the peer's last frame only. It returns the one
-// whose place it takes, if there are too many.
+// wait notes that st only waits for the peer's last frame. It returns the stream that
+// has waited longest if too many do.
 func (t *table) wait(st *stream) (evicted *stream) {
 	if st.older != nil || t.oldest == st {
 		return nil
@@ -236,36 +235,35 @@ func (t *table) unwait(st *stream) {
 	st.older, st.newer = nil, nil
 }
 
-// await has st wait for the peer's last frame in phase p, under the lock. What
-// loses its place for it has ended: should the peer ever answer its CLOSE, that is a
-// frame for a stream that is not there. The kernel of ended, if it is not 0, waits
-// for it and is to be told.
+// await has st wait for the peer's last frame in phase p, under the lock. It removes the
+// oldest such stream if there are too many; an answer that still comes for it is a frame
+// for an unknown stream. If ended is not 0 the kernel waits for the end of that stream,
+// and the caller reports it.
 func (s *Session) await(st *stream, p phase) (ended uint64) {
 	st.phase.Store(uint32(p))
 	old := s.table.wait(st)
 	if old == nil {
 		return 0
 	}
-	if c := old.call.Load(); c != nil { // a request that was given up
+	if c := old.call.Load(); c != nil { // a request that was canceled
 		s.each(c, func(_ int, st *stream) { s.table.remove(st) })
 		return 0
 	}
-	if old.is(closing) {
+	if old.is(closeSent) {
 		ended = old.id
 	}
 	s.table.remove(old)
 	return ended
 }
 
-// recent are streams that had data lately, each in the place that its number
-// gives it: looking there costs a fraction of the table. It is made by its first
-// use, for a connection with one stream needs little of it.
+// recent is a cache of streams that had data lately, indexed by their numbers: a lookup
+// costs a fraction of one in the table. The array is allocated for the second stream.
 type recent struct {
 	one  *stream
-	many *[recentPlaces]*stream
+	many *[recentSlots]*stream
 }
 
-const recentPlaces = 64
+const recentSlots = 64
 
 // get returns the stream with number id, if it is here and still in the table.
 func (r *recent) get(id uint64) *stream {
@@ -274,11 +272,11 @@ func (r *recent) get(id uint64) *stream {
 		if r.many == nil {
 			return nil
 		}
-		if st = r.many[id/2%recentPlaces]; st == nil || st.id != id {
+		if st = r.many[id/2%recentSlots]; st == nil || st.id != id {
 			return nil
 		}
 	}
-	if st.is(gone) {
+	if st.is(removed) {
 		return nil
 	}
 	return st
@@ -286,24 +284,24 @@ func (r *recent) get(id uint64) *stream {
 
 // put notes st.
 func (r *recent) put(st *stream) {
-	if r.one == nil || r.one.is(gone) {
+	if r.one == nil || r.one.is(removed) {
 		r.one = st
 		return
 	}
 	if r.many == nil {
-		r.many = new([recentPlaces]*stream)
+		r.many = new([recentSlots]*stream)
 	}
-	r.many[st.id/2%recentPlaces] = st
+	r.many[st.id/2%recentSlots] = st
 }
 
-// find returns the stream of ours that has number id, or nil.
+// find returns the stream with number id, or nil.
 func (s *Session) find(id uint64) *stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.table.streams[id]
 }
 
-// each calls f, under the lock, with the streams of a call that are still there.
+// each calls f, under the lock, with the streams of a call that are in the table.
 func (s *Session) each(c *call, f func(i int, st *stream)) {
 	for i := range c.n {
 		if st := s.table.streams[c.first+2*uint64(i)]; st != nil && st.call.Load() == c {

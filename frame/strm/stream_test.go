@@ -72,7 +72,7 @@ func TestEveryWayToEndAStreamLeavesNothing(t *testing.T) {
 			[]string{"C STRM 1=1 2=1 3=2", "S STRM 1=1 2=1 3=2", "C STRM 1=1 3=1"},
 		},
 		{
-			"data behind the close is nobody's", "cE > cM sE sM < cM >",
+			"data behind the close is ignored", "cE > cM sE sM < cM >",
 			[]string{"eos stream=1"}, []string{"eos stream=1", "stop stream=1"},
 			[]string{"C STRM 1=1 2=1 3=2", "S STRM 1=1 2=1 3=2", "C STRM 1=1 3=1"},
 		},
@@ -120,7 +120,7 @@ type wire struct {
 func wireOf(t *testing.T) *wire {
 	t.Helper()
 	w := &wire{t: t}
-	w.c, w.s = established(t, 1, 1)
+	w.c, w.s = establishedPair(t, 1, 1)
 	return w
 }
 
@@ -166,7 +166,7 @@ func (w *wire) note(who string, b, to *[]byte) {
 	*b = nil
 }
 
-// settle has everything arrive.
+// settle delivers everything that was written.
 func (w *wire) settle() {
 	for len(w.toC) > 0 || len(w.toS) > 0 {
 		w.do(">")
@@ -174,8 +174,7 @@ func (w *wire) settle() {
 	}
 }
 
-// The table of what brpc's servers answer to frames for a stream that they don't
-// have, from the same bytes.
+// The table of brpc's answers to frames for an unknown stream.
 func TestFramesForUnknownStreamsAreAnsweredAsBrpcDoes(t *testing.T) {
 	for _, c := range []struct{ in, answer string }{
 		{`STRM 1=999999 2=5 3=3 "x"`, `STRM 1=5 3=1`},
@@ -212,7 +211,7 @@ func TestARowOfFramesOfOneUnknownStreamGetsOneAnswer(t *testing.T) {
 	}
 	s.feed(parseShown(t, `STRM 1=9 2=6 3=3 "x"`))
 	s.answers(t, `STRM 1=5 3=1`, `STRM 1=6 3=1`)
-	// Another request may be of a stream that has the same id.
+	// Another request may name a stream with the same id.
 	s.feed(control(connect(t, true, ""), opening(1, 1)))
 	s.feed(parseShown(t, `STRM 1=9 2=6 3=3 "x"`))
 	s.answers(t, `STRM 1=6 3=1`)
@@ -247,8 +246,8 @@ func TestABurstOfStrayFramesGetsOneAnswer(t *testing.T) {
 	}
 }
 
-func TestUnknownKindsOfFramesOfALiveStreamMeanNothing(t *testing.T) {
-	c, s := established(t, 1, 1)
+func TestUnknownFrameTypesHaveNoEffect(t *testing.T) {
+	c, s := establishedPair(t, 1, 1)
 	for _, l := range []string{`STRM 1=1 2=1 3=0`, `STRM 1=1 2=1 3=9`, `STRM 1=1 2=1 3=77 "with data"`, `STRM 1=1 2=1`, `STRM 1=1 2=1 3=-1`} {
 		s.feed(parseShown(t, l))
 	}
@@ -258,18 +257,18 @@ func TestUnknownKindsOfFramesOfALiveStreamMeanNothing(t *testing.T) {
 	s.expect(t, `data stream=1 total=7 first=true last=true "goes on"`)
 }
 
-// brpc drops what there was of a message and says nothing of it.
+// brpc drops the incomplete message without an error.
 func TestACloseInsideAMessageIsNoCleanEnd(t *testing.T) {
 	part := `STRM 1=1 2=1 3=3 4=1 "half a "`
-	_, s := established(t, 1, 1)
+	_, s := establishedPair(t, 1, 1)
 	s.feed(parseShown(t, part))
 	s.feed(parseShown(t, `STRM 1=1 2=1 3=2`))
 	s.expect(t, `data stream=1 total=-1 first=true last=false "half a "`, `reset stream=1 code=DATA_LOSS reason="closed inside a message"`)
 	s.answers(t, `STRM 1=1 2=1 3=2`)
 	s.empty(t)
 
-	// After our own, it is what our own has done.
-	_, s = established(t, 1, 1)
+	// After our own close it is no error.
+	_, s = establishedPair(t, 1, 1)
 	control(s.Session, eos(1))
 	s.feed(parseShown(t, part))
 	s.feed(parseShown(t, `STRM 1=1 2=1 3=2`))
@@ -278,10 +277,9 @@ func TestACloseInsideAMessageIsNoCleanEnd(t *testing.T) {
 	s.empty(t)
 }
 
-// Data that a peer sent before it heard of our close is for who closed: data of a
-// stream that was reset is for nobody.
+// Data that a peer sent before it had our close arrives; after our reset it is dropped.
 func TestDataThatCrossesACloseArrives(t *testing.T) {
-	_, s := established(t, 1, 1)
+	_, s := establishedPair(t, 1, 1)
 	control(s.Session, eos(1))
 	s.feed(parseShown(t, `STRM 1=1 2=1 3=3 4=0 "crossed"`))
 	s.expect(t, `data stream=1 total=7 first=true last=true "crossed"`)
@@ -292,7 +290,7 @@ func TestDataThatCrossesACloseArrives(t *testing.T) {
 }
 
 func TestReportsAreTotalsThatOnlyGrow(t *testing.T) {
-	c, s := established(t, 1, 1)
+	c, s := establishedPair(t, 1, 1)
 	s.feed(send(c.Session, 1, "ten bytes!", "ten bytes!"))
 	for _, l := range []string{`5={ 1=10 }`, `5={ 1=4 }`, `5={ 1=10 }`, `5={ }`, ``, `5={ 1=20 }`} {
 		c.feed(parseShown(t, `STRM 1=1 2=1 3=4 `+l))
@@ -300,7 +298,7 @@ func TestReportsAreTotalsThatOnlyGrow(t *testing.T) {
 	c.expect(t, `credit stream=1 value=10`, `credit stream=1 value=10`, `credit stream=1 value=10`, `credit stream=1 value=10`,
 		`credit stream=1 value=10`, `credit stream=1 value=20`)
 	for _, bad := range []string{`21`, `-1`, `-9223372036854775808`} {
-		c, s := established(t, 1, 1)
+		c, s := establishedPair(t, 1, 1)
 		s.feed(send(c.Session, 1, "ten bytes!", "ten bytes!"))
 		c.feed(parseShown(t, `STRM 1=1 2=1 3=4 5={ 1=`+bad+` }`))
 		if !errors.Is(c.err, &frame.ProtocolError{Code: frame.CodeFlowControl}) {
@@ -310,7 +308,7 @@ func TestReportsAreTotalsThatOnlyGrow(t *testing.T) {
 }
 
 func TestLongMessagesTravelInSegmentsThatOthersMayComeBetween(t *testing.T) {
-	c, _ := established(t, 2, 2)
+	c, _ := establishedPair(t, 2, 2)
 	long := bytes.Repeat([]byte("0123456789abcdef"), 20_000)
 	m := pool.Copy(long)
 	var b []byte
@@ -320,7 +318,7 @@ func TestLongMessagesTravelInSegmentsThatOthersMayComeBetween(t *testing.T) {
 		b = append(b, send(c.Session, 3, "between")...)
 	}
 	for _, cut := range []func(int) int{whole, func(int) int { return 1000 }, func(int) int { return 70_000 }} {
-		_, s := established(t, 2, 2)
+		_, s := establishedPair(t, 2, 2)
 		s.feedBy(b, cut)
 		var got []byte
 		between, firsts, lasts := 0, 0, 0
@@ -352,7 +350,7 @@ func TestLongMessagesTravelInSegmentsThatOthersMayComeBetween(t *testing.T) {
 
 // A frame that is longer than a piece is handed on as it comes.
 func TestALongFrameIsNotCollected(t *testing.T) {
-	_, s := established(t, 1, 1)
+	_, s := establishedPair(t, 1, 1)
 	const n = 1 << 20
 	s.feed(appendDataHead(nil, 1, 1, n, false))
 	var f frame.Frame
@@ -372,10 +370,10 @@ func TestALongFrameIsNotCollected(t *testing.T) {
 	}
 }
 
-// What a peer says of a stream after its close, or after our reset, is nothing.
-func TestThePeersLastWordIsItsLast(t *testing.T) {
+// A peer's frames for a stream after its close, or after our reset, have no effect.
+func TestThePeersLastFrameIsItsLast(t *testing.T) {
 	for _, end := range []frame.Frame{{Kind: frame.Stop}, abort(1)} {
-		c, s := established(t, 1, 1)
+		c, s := establishedPair(t, 1, 1)
 		s.feed(send(c.Session, 1, "four"))
 		s.events = nil
 		c.feed(control(s.Session, end)) // Stop writes nothing: the stream is open
@@ -399,7 +397,7 @@ func TestThePeersLastWordIsItsLast(t *testing.T) {
 	}
 }
 
-func TestNumbersRunOutInTheEnd(t *testing.T) {
+func TestStreamNumbersRunOut(t *testing.T) {
 	c, s := pair(t)
 	s.in.next = maxStream - 5
 	s.feed(control(c.Session, opening(1, 2)))
@@ -412,9 +410,9 @@ func TestNumbersRunOutInTheEnd(t *testing.T) {
 	}
 }
 
-// A long frame is complete when it is, but it has not stopped while it goes on.
+// A long frame that keeps coming is not late, although it is not complete.
 func TestALongFrameIsNotLateWhileItComes(t *testing.T) {
-	_, s := established(t, 1, 1)
+	_, s := establishedPair(t, 1, 1)
 	s.feed(appendDataHead(nil, 1, 1, 1<<20, false))
 	start, _ := s.Begun()
 	for _, c := range []struct{ more, at int64 }{{1000, 0}, {60_000, 0}, {10_000, maxFragment}, {100_000, 2 * maxFragment}} {
@@ -425,9 +423,9 @@ func TestALongFrameIsNotLateWhileItComes(t *testing.T) {
 	}
 }
 
-// The peer never answers our closes: those that have waited longest make place.
+// The peer never answers our closes: the oldest streams that wait are evicted.
 func TestStreamsThatWaitForThePeerAreBounded(t *testing.T) {
-	c, s := established(t, 1, 1)
+	c, s := establishedPair(t, 1, 1)
 	const n = 3 * leastClosing
 	next := uint64(3)
 	for range n {
@@ -451,9 +449,9 @@ func TestStreamsThatWaitForThePeerAreBounded(t *testing.T) {
 		}
 	}
 	if want := (n - leastClosing) / 2; ended != want {
-		t.Errorf("%d kernels were told that they need not wait, want %d", ended, want)
+		t.Errorf("%d kernels had the event that ends their wait, want %d", ended, want)
 	}
-	// What comes for one that lost its place is as for any stream that is not there.
+	// A frame for an evicted stream is one for an unknown stream.
 	s.events = nil
 	s.feed(parseShown(t, `STRM 1=3 2=3 3=2`))
 	s.expect(t)
@@ -465,7 +463,7 @@ func TestStreamsThatWaitForThePeerAreBounded(t *testing.T) {
 	}
 }
 
-// As many may wait as were open at once: their places are paid for.
+// As many may wait as were open at once.
 func TestAllStreamsThatWereOpenMayWait(t *testing.T) {
 	c, s := pair(t)
 	const n = 2 * leastClosing
@@ -481,8 +479,8 @@ func TestAllStreamsThatWereOpenMayWait(t *testing.T) {
 	}
 }
 
-// Requests that were given up wait for their answers, and are bounded alike.
-func TestRequestsThatWereGivenUpAreBounded(t *testing.T) {
+// Canceled requests wait for their answers, and have the same bound.
+func TestCanceledRequestsAreBounded(t *testing.T) {
 	c, _ := pair(t)
 	for i := range uint64(2 * leastClosing) {
 		control(c.Session, opening(1+4*i, 2))

@@ -5,8 +5,7 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// frame takes the meta of a stream frame in, and decides what becomes of its
-// payload.
+// frame reads the meta of a stream frame, and decides how its payload is read.
 func (s *Session) frame(meta []byte, f *frame.Frame) error {
 	in := &s.in
 	if err := in.fm.parse(meta); err != nil {
@@ -16,7 +15,7 @@ func (s *Session) frame(meta []byte, f *frame.Frame) error {
 	if t := in.fm.typ; in.rest > 0 && (t == typeRST || t == typeClose || t == typeFeedback) {
 		return codef(frame.CodeFrameSize, "stream frame of type %d with %d bytes of data", t, in.rest)
 	}
-	st := s.addressee(in.fm.stream)
+	st := s.streamFor(in.fm.stream)
 	in.st = st
 	in.state = inDrop
 	if in.rest == 0 {
@@ -25,20 +24,20 @@ func (s *Session) frame(meta []byte, f *frame.Frame) error {
 	switch {
 	case st == nil:
 		return s.stray(&in.fm)
-	case st.is(asked):
+	case st.is(requested):
 		return s.unanswered(st, f)
 	case in.fm.typ != typeData:
 		return s.controlFrame(st, &in.fm)
-	case st.is(live) || st.is(closing):
+	case st.is(established) || st.is(closeSent):
 		return s.data(st, f)
-	case st.is(dropped):
-		return nil // sent before the peer knew
+	case st.is(discarding):
+		return nil // sent before the peer had our end
 	}
 	return s.uselessFrame()
 }
 
-// addressee is the stream that a frame is for, if the peer can know of it.
-func (s *Session) addressee(id int64) *stream {
+// streamFor is the stream that a frame is for, or nil if the peer can't know of it yet.
+func (s *Session) streamFor(id int64) *stream {
 	if id < 0 {
 		return nil
 	}
@@ -54,13 +53,13 @@ func (s *Session) addressee(id int64) *stream {
 	return st
 }
 
-// stray answers a frame for a stream that is not there, as brpc does: with an
-// RST, if the frame says to whom and is no report. A row of them from one stream
-// gets one answer.
+// stray answers a frame for an unknown stream, as brpc does: with an RST, unless the
+// frame is a report or names no source stream. Several in a row from one stream get one
+// answer.
 func (s *Session) stray(fm *frameMeta) error {
 	in := &s.in
 	if fm.typ == typeRST && !fm.hasSource {
-		return s.lastFrame()
+		return s.lateFrame()
 	}
 	if !fm.hasSource || fm.typ == typeFeedback || in.hasAnswer && in.answered == fm.source {
 		return s.uselessFrame()
@@ -69,17 +68,17 @@ func (s *Session) stray(fm *frameMeta) error {
 	return s.reset(fm.source)
 }
 
-// data begins a message, or a piece of one.
+// data begins a message, or a segment of one.
 func (s *Session) data(st *stream, f *frame.Frame) error {
 	in := &s.in
-	if in.fm.more || st.within {
+	if in.fm.more || st.inMessage {
 		if err := s.segment(in.rest); err != nil {
 			return err
 		}
 	} else {
 		in.tiny, in.empty = 0, 0
 	}
-	in.first = !st.within
+	in.first = !st.inMessage
 	switch {
 	case in.rest > wholeMax:
 		in.state = inPieces
@@ -108,16 +107,16 @@ func (s *Session) segment(n int) error {
 	return nil
 }
 
-// whole takes a payload that was collected.
+// whole handles a payload that was collected.
 func (s *Session) whole(b []byte, f *frame.Frame) error {
 	in := &s.in
 	switch st := in.st; {
-	case st.isFirst() && st.is(asked):
+	case st.isFirst() && st.is(requested):
 		return s.wrapped(b, st)
-	case st.is(asked):
+	case st.is(requested):
 		return s.stash(st, &in.fm, b)
-	case st.is(live), st.is(closing):
-		s.put(f, st, &in.fm, b, in.first, true)
+	case st.is(established), st.is(closeSent):
+		s.setData(f, st, &in.fm, b, in.first, true)
 	}
 	return nil // it was reset meanwhile
 }
@@ -137,30 +136,30 @@ func (s *Session) piece(p []byte, f *frame.Frame) int {
 	switch st := in.st; {
 	case in.call:
 		s.callPiece(p[:n], first, f)
-	case st.is(live), st.is(closing): // else it was reset meanwhile
-		s.put(f, st, &in.fm, p[:n], first, in.rest == 0)
+	case st.is(established), st.is(closeSent): // else it was reset meanwhile
+		s.setData(f, st, &in.fm, p[:n], first, in.rest == 0)
 	}
 	return n
 }
 
-// put makes f a piece of a message: the first, if the frame's payload begins here
-// and no segment was before it, and the last, if the payload ends here and no
+// setData makes f a piece of a message. It is the first piece if the frame's payload
+// begins here and no segment precedes it, and the last if the payload ends here and no
 // segment follows.
-func (s *Session) put(f *frame.Frame, st *stream, fm *frameMeta, p []byte, first, end bool) {
+func (s *Session) setData(f *frame.Frame, st *stream, fm *frameMeta, p []byte, first, end bool) {
 	s.in.useless = 0
 	f.Kind, f.Stream, f.Payload = frame.Data, st.id, p
 	f.First, f.Last = first, end && !fm.more
 	f.Total = frame.UnknownTotal
-	if !fm.more && !st.within {
+	if !fm.more && !st.inMessage {
 		f.Total = s.in.body - s.in.meta
 	}
 	if end {
-		st.within = fm.more
+		st.inMessage = fm.more
 	}
 	f.SetCost(overhead)
 }
 
-// controlFrame takes a frame without data.
+// controlFrame handles a frame without data.
 func (s *Session) controlFrame(st *stream, fm *frameMeta) error {
 	switch fm.typ {
 	case typeFeedback:
@@ -173,14 +172,14 @@ func (s *Session) controlFrame(st *stream, fm *frameMeta) error {
 	return s.uselessFrame()
 }
 
-// feedback takes a report.
+// feedback handles a report of what the peer has taken.
 func (s *Session) feedback(st *stream, consumed int64) error {
 	before := st.reported.Load()
 	if !st.takeReport(consumed) {
 		return codef(frame.CodeFlowControl, "stream %d: %d bytes consumed, %d were sent", st.id, consumed, st.sent.Load())
 	}
 	switch {
-	case st.is(live):
+	case st.is(established):
 	case st.reported.Load() > before:
 		return nil // nothing more is sent
 	default:
@@ -190,8 +189,8 @@ func (s *Session) feedback(st *stream, consumed int64) error {
 	return nil
 }
 
-// takeReport notes what the peer has taken. An older report than the last is
-// nothing new; one of more than was sent is false.
+// takeReport notes what the peer has taken. It ignores a report older than the last, and
+// returns false for one of more than was sent.
 func (st *stream) takeReport(consumed int64) bool {
 	if consumed < 0 || uint64(consumed) > st.sent.Load() {
 		return false
@@ -202,63 +201,65 @@ func (st *stream) takeReport(consumed int64) bool {
 	return true
 }
 
-// peerClosed ends both directions: in order, unless it comes inside a message.
+// peerClosed handles a CLOSE. It ends both directions, cleanly unless it comes inside a
+// message.
 func (s *Session) peerClosed(st *stream, fm *frameMeta) error {
 	s.mu.Lock()
 	was := phase(st.phase.Load())
 	switch {
-	case was == live && st.within, was == closing, was == dropped:
+	case was == established && st.inMessage, was == closeSent, was == discarding:
 		s.table.remove(st)
-	case was == live:
-		st.phase.Store(uint32(closed))
+	case was == established:
+		st.phase.Store(uint32(closeReceived))
 	}
 	s.mu.Unlock()
 	switch {
-	case was == live && st.within:
+	case was == established && st.inMessage:
 		s.emit(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: frame.CodeDataLoss, Reason: "closed inside a message"})
 		return s.reply(func(b []byte) []byte { return s.appendOurClose(b, st) })
-	case was == live:
+	case was == established:
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id})
 		s.emit(frame.Frame{Kind: frame.Stop, Stream: st.id})
 		return nil
-	case was == closing: // it may have cut a message short for ours: nobody reads any more
+	case was == closeSent: // a message cut short by our CLOSE is no error: we read no more
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id})
 	}
-	if was == closed || was == gone || !fm.hasSource {
+	if was == closeReceived || was == removed || !fm.hasSource {
 		return s.uselessFrame()
 	}
 	return s.reset(fm.source) // CLOSE, CLOSE, RST
 }
 
-// resetReason is what brpc tells its users of an RST.
+// resetReason is brpc's text for an RST.
 const resetReason = "Received RST frame"
 
-// peerReset ends both directions at once. brpc answers an RST with a CLOSE.
+// peerReset handles an RST. It ends both directions at once. brpc answers an RST with a
+// CLOSE.
 func (s *Session) peerReset(st *stream) error {
 	s.mu.Lock()
 	was := phase(st.phase.Load())
-	if was == live || was == closing || was == dropped {
+	if was == established || was == closeSent || was == discarding {
 		s.table.remove(st)
 	}
-	unknown := was == closing && st.again && !st.within
+	unknown := was == closeSent && st.closeRepeated && !st.inMessage
 	s.mu.Unlock()
 	switch {
-	case unknown: // it had closed, and not said so
+	case unknown: // the peer had closed the stream without a CLOSE
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id})
-	case was == live, was == closing:
+	case was == established, was == closeSent:
 		s.emit(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: codeRST, Reason: resetReason})
 	}
-	if was == live {
+	if was == established {
 		return s.reply(func(b []byte) []byte { return s.appendOurClose(b, st) })
 	}
-	if was == closed || was == gone {
-		return s.lastFrame()
+	if was == closeReceived || was == removed {
+		return s.lateFrame()
 	}
 	return nil
 }
 
-// unanswered takes a frame for a stream whose request we wait to have answered:
-// the answer itself, or what the peer sends on further streams before it.
+// unanswered handles a frame for a stream whose request has no answer yet: the answer
+// itself, or what the peer sends on the request's further streams before it.
 func (s *Session) unanswered(st *stream, f *frame.Frame) error {
 	in := &s.in
 	fm := &in.fm
@@ -291,7 +292,7 @@ func (s *Session) isCanceled(st *stream) bool {
 	return st.canceled
 }
 
-var errEarly = codef(frame.CodeFlowControl, "too much for streams whose request is not answered")
+var errEarly = codef(frame.CodeFlowControl, "too much data for streams whose request is not answered")
 
 // stash keeps a frame for a stream until its request is answered.
 func (s *Session) stash(st *stream, fm *frameMeta, b []byte) error {
@@ -306,15 +307,15 @@ func (s *Session) stash(st *stream, fm *frameMeta, b []byte) error {
 	return nil
 }
 
-// replay takes in what was stashed.
+// replay handles the stashed frames, after the answer.
 func (s *Session) replay(c *call) error {
 	for i := range c.early {
 		e := &c.early[i]
 		p := e.payload.Bytes()
 		s.in.stale.Push(e.payload)
 		switch {
-		case !e.st.is(live):
-		case e.fm() != typeData:
+		case !e.st.is(established):
+		case e.typ() != typeData:
 			if err := s.controlFrame(e.st, &e.meta); err != nil {
 				return err
 			}
@@ -326,15 +327,15 @@ func (s *Session) replay(c *call) error {
 	return nil
 }
 
-func (e *earlyFrame) fm() int32 { return e.meta.typ }
+func (e *earlyFrame) typ() int32 { return e.meta.typ }
 
 func (s *Session) replayData(e *earlyFrame, p []byte) {
-	f := frame.Frame{Kind: frame.Data, Stream: e.st.id, Payload: p, First: !e.st.within, Last: !e.meta.more}
+	f := frame.Frame{Kind: frame.Data, Stream: e.st.id, Payload: p, First: !e.st.inMessage, Last: !e.meta.more}
 	f.SetCost(overhead)
 	f.Total = frame.UnknownTotal
 	if f.First && f.Last {
 		f.Total = len(p)
 	}
-	e.st.within = e.meta.more
+	e.st.inMessage = e.meta.more
 	s.emit(f)
 }

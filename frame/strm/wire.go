@@ -21,7 +21,7 @@ const (
 	bodySpare    = 64       // of it, what a message leaves for the rest of its frame
 
 	maxFragment = 64 << 10 // of a message that we send
-	overhead    = 32       // what a message costs of what a peer may have unread, beside its length
+	overhead    = 32       // what a message costs of a window, beside its length
 	sendWindow  = 2 << 20  // brpc's default of max_buf_size: what a stream may have unread at the peer
 	maxInline   = 16 << 10 // of a request or reply that is copied into its packet
 	wholeMax    = 4 << 10  // data up to here is handed on in one piece
@@ -29,12 +29,12 @@ const (
 	maxMetadata = 48 << 10 // that the other side takes with a request or reply
 )
 
-// Limits on what an honest peer has no use for.
+// Limits on what only a hostile peer sends.
 const (
 	maxGroup      = 256       // streams that one request opens
 	maxEarly      = 1 << 20   // bytes for streams whose request is not answered yet
 	maxEarlyCount = 1024      // and frames
-	maxUseless    = 1000      // frames in a row that mean nothing
+	maxUseless    = 1000      // frames in a row without effect
 	maxTiny       = 1000      // segments of less than tinySegment bytes in a row
 	tinySegment   = 32        // bytes
 	maxEmpty      = 10        // segments without a byte in a row
@@ -86,8 +86,8 @@ const (
 	fConsumed     = 1 // in Feedback
 )
 
-// metaHead reads the fields that a meta begins with in the form that everybody
-// writes it: few frames have any other. What is behind them is left in rest.
+// metaHead reads the fields that a meta begins with, in the order and encoding that
+// nearly every frame has. What follows them is left in rest.
 func metaHead(p []byte) (stream int64, typ byte, rest []byte, ok bool) {
 	v, n := tagged(p, fStream)
 	if n == 0 {
@@ -166,9 +166,8 @@ func (m *frameMeta) parseFeedback(p []byte) error {
 	})
 }
 
-// eachField calls f with every field of a message: b is nil for a number. Fields
-// of other kinds are passed over, as a parser does with those that it does not
-// know.
+// eachField calls f with every field of a message: b is nil for a number. It skips
+// fields of other kinds, as a protobuf parser skips those that it does not know.
 func eachField(p []byte, f func(num protowire.Number, v uint64, b []byte) error) error {
 	for len(p) > 0 {
 		num, typ, n := protowire.ConsumeTag(p)
@@ -213,7 +212,7 @@ func appendBytes[T string | []byte](b []byte, num protowire.Number, v T) []byte 
 	return append(b, v...)
 }
 
-// appendIDs appends the numbers that every stream frame begins with; RST has no
+// appendIDs appends the numbers that every stream frame but RST begins with. RST has no
 // source, or two sides that don't know a stream would reset it for ever.
 func appendIDs(b []byte, to, from int64) []byte {
 	b = appendVarint(b, fStream, uint64(to))
@@ -223,8 +222,8 @@ func appendIDs(b []byte, to, from int64) []byte {
 // maxDataHead is the longest head of a data frame: its numbers take ten bytes each.
 const maxDataHead = headerLen + 2*11 + 4
 
-// appendDataHead appends all of a data frame but its payload. It is written out,
-// for it comes with every message.
+// appendDataHead appends all of a data frame but its payload. It encodes by hand,
+// because it runs for every message.
 func appendDataHead(b []byte, to, from int64, payload int, more bool) []byte {
 	at := len(b)
 	b = append(b, 'S', 'T', 'R', 'M', 0, 0, 0, 0, 0, 0, 0, 0)
@@ -244,7 +243,7 @@ func appendID(b []byte, tag byte, id uint64) []byte {
 	return protowire.AppendVarint(append(b, tag), id)
 }
 
-// patchSizes completes the header at at, behind which there is only the meta.
+// patchSizes completes the header at at; only the meta follows it.
 func patchSizes(b []byte, at, payload int) []byte {
 	meta := len(b) - at - headerLen
 	binary.BigEndian.PutUint32(b[at+4:], uint32(meta+payload))

@@ -12,8 +12,8 @@ type output struct {
 	recent recent
 	head   []byte // of a data frame, while messages of its stream are written
 
-	local []frame.Frame // events that writing has caused
-	told  int           // of them, those that were passed on
+	events []frame.Frame // caused by writing, for Event
+	taken  int           // how many of them Event has returned
 
 	retries retries
 
@@ -21,7 +21,7 @@ type output struct {
 	body []byte // of a packet, compressed
 }
 
-// stream returns the stream of ours that has number id, or nil.
+// stream returns the stream with number id, or nil.
 func (s *Session) stream(id uint64) *stream {
 	st := s.out.recent.get(id)
 	if st == nil {
@@ -32,16 +32,16 @@ func (s *Session) stream(id uint64) *stream {
 	return st
 }
 
-// Messages appends whole messages and takes them over. Those of a stream that has
-// ended meanwhile, or whose peer reads nothing, are dropped.
+// Messages implements frame.Session. It drops messages of a stream that has ended
+// meanwhile, or whose peer reads nothing.
 func (s *Session) Messages(o *frame.Out, id uint64, run pool.Queue) {
 	st := s.stream(id)
 	switch {
 	case st == nil:
 		run.Release()
-	case st.is(live):
+	case st.is(established):
 		s.dataRun(o, st, run)
-	case st.is(asked), st.is(offered):
+	case st.is(requested), st.is(offered):
 		s.early(o, st, run)
 	default:
 		run.Release()
@@ -79,15 +79,14 @@ func putBodySize(head []byte, n int) {
 	head[4], head[5], head[6], head[7] = byte(n>>24), byte(n>>16), byte(n>>8), byte(n)
 }
 
-// Fragment appends a piece of m as a segment. m belongs to the session with its last
-// piece.
+// Fragment implements frame.Session: a piece is a segment.
 func (s *Session) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
 	off, to := frame.Part(overhead, off, n)
 	last := to == m.Len()
 	st := s.stream(id)
 	switch {
 	case st == nil:
-	case st.is(live) && !st.noReceive:
+	case st.is(established) && !st.noReceive:
 		s.sent(o, st, to-off)
 		o.Buf = appendDataHead(o.Buf, st.peer, int64(st.id), to-off, !last)
 		o.Payload(m.Bytes()[off:to])
@@ -98,7 +97,7 @@ func (s *Session) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) 
 	case st.is(offered) && !st.isFirst():
 		c := st.call.Load()
 		c.deferred = appendData(c.deferred, st, m.Bytes()[off:to], !last)
-	case last && (st.is(asked) || st.is(offered)):
+	case last && (st.is(requested) || st.is(offered)):
 		var run pool.Queue
 		run.Push(m)
 		s.early(o, st, run)
@@ -115,19 +114,19 @@ func appendData(b []byte, st *stream, p []byte, more bool) []byte {
 	return append(appendDataHead(b, st.peer, int64(st.id), len(p), more), p...)
 }
 
-// isFirst tells whether st is the one that its request's answer comes by.
+// isFirst tells whether st is the first stream of its request, on which the answer comes.
 func (st *stream) isFirst() bool {
 	c := st.call.Load()
 	return c != nil && c.first == st.id
 }
 
-// early takes messages of a stream whose request has no answer: the request or
-// reply of a call, what belongs to an open or its answer, or what has to wait
-// behind the answer.
+// early takes messages of a stream whose request has no answer yet: the request or reply
+// of a call, the first message of an open or its answer, or what has to follow the
+// answer.
 func (s *Session) early(o *frame.Out, st *stream, run pool.Queue) {
 	c := st.call.Load()
 	switch {
-	case c == nil, st.is(asked) && !st.isFirst():
+	case c == nil, st.is(requested) && !st.isFirst():
 		run.Release() // nothing is sent before the answer
 	case !st.isFirst():
 		run.Each(func(m pool.Message) { c.deferred = appendData(c.deferred, st, m.Bytes(), false) })
@@ -137,13 +136,13 @@ func (s *Session) early(o *frame.Out, st *stream, run pool.Queue) {
 	case c.waits:
 		c.waits = false
 		c.msg, _ = run.Pop()
-		if st.is(asked) {
-			s.ask(o, c)
+		if st.is(requested) {
+			s.writeRequest(o, c)
 			run.Release()
 			return
 		}
-		s.grant(o, c)
-		if st.is(live) {
+		s.writeAccept(o, c)
+		if st.is(established) {
 			s.dataRun(o, st, run)
 			return
 		}
@@ -166,32 +165,32 @@ func (c *call) take(run *pool.Queue) {
 	run.Release()
 }
 
-// Event implements frame.Session: a request or an answer that could not be written
-// ends its streams, and a stream that loses its place has ended.
+// Event implements frame.Session: the streams of a request or answer that could not be
+// written end, and so do streams that await has removed.
 func (s *Session) Event(f *frame.Frame) bool {
 	w := &s.out
-	if w.told == len(w.local) {
+	if w.taken == len(w.events) {
 		return false
 	}
-	*f = w.local[w.told]
-	if w.told++; w.told == len(w.local) {
-		clear(w.local)
-		w.local, w.told = kept(w.local, keptEvents), 0
+	*f = w.events[w.taken]
+	if w.taken++; w.taken == len(w.events) {
+		clear(w.events)
+		w.events, w.taken = reuse(w.events, keptEvents), 0
 	}
 	return true
 }
 
-// tell has Event return f.
-func (s *Session) tell(f frame.Frame) { s.out.local = append(s.out.local, f) }
+// emitEvent queues f, for Event to return.
+func (s *Session) emitEvent(f frame.Frame) { s.out.events = append(s.out.events, f) }
 
-// tellEnd has it return the end of a stream, if id is not 0.
-func (s *Session) tellEnd(id uint64) {
+// emitEnd queues the end of a stream, if id is not 0.
+func (s *Session) emitEnd(id uint64) {
 	if id != 0 {
-		s.tell(frame.Frame{Kind: frame.EOS, Stream: id})
+		s.emitEvent(frame.Frame{Kind: frame.EOS, Stream: id})
 	}
 }
 
-// Control appends any other frame. What brpc can't carry writes nothing.
+// Control implements frame.Session. A frame that brpc does not have writes nothing.
 func (s *Session) Control(o *frame.Out, f *frame.Frame) {
 	switch f.Kind {
 	case frame.Open:
@@ -200,7 +199,7 @@ func (s *Session) Control(o *frame.Out, f *frame.Frame) {
 	case frame.Reply:
 		s.mu.Lock()
 		o.Buf = append(o.Buf, s.pending...)
-		s.pending = kept(s.pending, keptBytes)
+		s.pending = reuse(s.pending, keptBytes)
 		s.mu.Unlock()
 		return
 	case frame.Accept, frame.Reject, frame.EOS, frame.Reset, frame.Credit:
@@ -221,24 +220,24 @@ func (s *Session) Control(o *frame.Out, f *frame.Frame) {
 	case frame.Reset:
 		s.abort(o, st, f)
 	case frame.Credit:
-		if st.is(live) && st.feedback && f.Value > 0 {
+		if st.is(established) && st.feedback && f.Value > 0 {
 			o.Buf = appendFeedback(o.Buf, st.peer, int64(st.id), f.Value)
 		}
 	}
 }
 
-// end writes the end of our half. For a stream that is the end of both: CLOSE,
-// or, as brpc has no status for an end, RST.
+// end writes the end of our half. It ends both halves of a stream: with CLOSE, or with
+// RST if it has a status, which brpc can't carry.
 func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 	c := st.call.Load()
 	switch {
-	case c != nil && c.unary && st.is(asked) && !c.written:
-		s.ask(o, c)
+	case c != nil && c.unary && st.is(requested) && !c.written:
+		s.writeRequest(o, c)
 	case c != nil && c.unary && st.is(offered):
 		s.respond(o, c, f)
 	case c != nil && st.is(offered) && !st.isFirst():
-		// As what was sent before it, the end waits for the answer; and as after any
-		// end of its half, the kernel waits for the peer's.
+		// The end waits for the answer, as the data before it does. The kernel then
+		// waits for the peer's end, as after any end of its half.
 		s.mu.Lock()
 		c.deferred = s.appendEnd(c.deferred, st, f)
 		s.mu.Unlock()
@@ -248,7 +247,7 @@ func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 	}
 }
 
-// appendEnd appends CLOSE for an end in order, and RST for any other, under the lock.
+// appendEnd appends CLOSE for a clean end, and RST for any other, under the lock.
 func (s *Session) appendEnd(b []byte, st *stream, f *frame.Frame) []byte {
 	if f.Kind == frame.EOS && f.Code == frame.CodeOK {
 		return s.appendOurClose(b, st)
@@ -256,10 +255,10 @@ func (s *Session) appendEnd(b []byte, st *stream, f *frame.Frame) []byte {
 	return appendRST(b, st.peer)
 }
 
-// appendOurClose appends a CLOSE, under the lock. If it is the answer to the peer's, or
-// crosses one, an RST comes of it that finds nobody.
+// appendOurClose appends a CLOSE, under the lock. If it answers the peer's, or crosses
+// one, the peer answers with an RST for a stream that is no longer in the table.
 func (s *Session) appendOurClose(b []byte, st *stream) []byte {
-	s.owed++
+	s.lateFrames++
 	return appendClose(b, st.peer, int64(st.id))
 }
 
@@ -268,34 +267,34 @@ func (s *Session) abort(o *frame.Out, st *stream, f *frame.Frame) {
 	switch {
 	case st.is(offered):
 		s.reject(o, st, f.Code, f.Reason, false)
-	case st.is(asked) && s.giveUp(st):
+	case st.is(requested) && s.cancel(st):
 	default:
 		s.close(o, st, f)
 	}
 }
 
-// close ends an established stream, in order or not. After an end of its half the
-// kernel waits for the peer's, whatever ours said; after a reset it does not.
+// close ends an established stream, cleanly or not. After an end of its half the kernel
+// waits for the peer's, whatever its status; after a reset it does not.
 func (s *Session) close(o *frame.Out, st *stream, f *frame.Frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch phase(st.phase.Load()) {
-	case closed: // the answer to the peer's CLOSE
+	case closeReceived: // the answer to the peer's CLOSE
 		o.Buf = s.appendOurClose(o.Buf, st)
 		s.table.remove(st)
-	case live:
+	case established:
 		o.Buf = s.appendEnd(o.Buf, st, f)
-		next := closing
+		next := closeSent
 		if f.Kind == frame.Reset {
-			next = dropped
+			next = discarding
 		}
-		s.tellEnd(s.await(st, next))
-		if next == closing {
+		s.emitEnd(s.await(st, next))
+		if next == closeSent {
 			s.out.retries.add(0, st, o.Now(), true)
 		}
-	case closing:
+	case closeSent:
 		if f.Kind == frame.Reset {
-			st.phase.Store(uint32(dropped))
+			st.phase.Store(uint32(discarding))
 		}
 	}
 }

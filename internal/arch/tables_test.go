@@ -123,7 +123,7 @@ var spawns = []spawn{
 	{"cmd/echo/seastar.go", "registerEcho", "Go", "the call that passed the stream", "its stream's end; the handler's goroutine waits for it"},
 	{"cmd/echo/serve.go", "drain", "go", "drain", "the end of Shutdown, which is bounded; drain waits for it unless a second signal ends the process"},
 	{"cmd/echo/serve.go", "serve", "go", "serve", "Shutdown, or a listener that fails; the process ends after it"},
-	{"cmd/echo/transfer.go", "(*team).run", "Go", "the team", "its stream's end, or the team's context; wait waits for it"},
+	{"cmd/echo/transfer.go", "(*group).run", "Go", "the group", "its stream's end, or the group's context; wait waits for it"},
 	{"actor/out.go", "(*Stream).Out", "go", "the stream", "the end of its sending half"},
 	{"actor/feed.go", "(*Stream).startPump", "go", "the stream", "an empty mailbox, or this side reading no more, or closing the connection"},
 	{"conn/engine_linux.go", "(*loopConn).spawn", "go", "the connection's flush", "nothing to write, a full socket, or the connection's end"},

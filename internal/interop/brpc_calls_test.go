@@ -263,7 +263,7 @@ func TestBrpcPeersDeadlines(t *testing.T) {
 
 // A call that is given up is not told to the server; its answer is dropped when it
 // comes, and the connection goes on.
-func TestBrpcACallGivenUp(t *testing.T) {
+func TestBrpcACanceledCall(t *testing.T) {
 	w := overBrpc(t, nil, nil)
 	running, leave := make(chan struct{}), make(chan struct{})
 	w.Srv.Handle("slow", func(ctx context.Context, s *kernel.Stream) error {

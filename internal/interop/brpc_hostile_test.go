@@ -19,7 +19,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// The rows of the hostile catalogue that apply to brpc's door, numbered as there
+// The rows of the hostile catalogue that apply to brpc's protocol, numbered as there
 // (see TestHostileFraming). frame/strm tests more of what its codec refuses; here
 // it is what a server does about it, and that nobody else notices.
 
@@ -65,7 +65,7 @@ func (row *brpcRow) run(t *testing.T, tg *target) {
 		<-ctx.Done()
 		return nil
 	})
-	tg.Neighbour()
+	tg.ConnectHonest()
 	p := tg.brpcAttack()
 	own, theirs := p.open("mine")
 	p.send(strmData(theirs, own, "hello"))
@@ -430,7 +430,7 @@ func TestBrpcHostileSilence(t *testing.T) {
 					return
 				}
 			}
-		}, "too many answers wait to be read", time.Second, 24 << 20},
+		}, "answers are pending", time.Second, 24 << 20},
 		"58 a stream that is never read": {func(p *brpcPeer) {
 			_ = p.say(brpcAsk{method: "source", id: 1, streams: []int64{1}, quiet: true}.bytes())
 		}, "the peer does not read", 61 * time.Second, 16 << 20},
@@ -446,7 +446,7 @@ func TestBrpcHostileSilence(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tg := brpcTarget(t, true, kernel.ServerOptions{})
-				tg.Neighbour()
+				tg.ConnectHonest()
 				p := newBrpcPeer(t, tg.Connect())
 				done := make(chan struct{})
 				got := allocated(func() {
@@ -479,12 +479,12 @@ func TestBrpcHostileSilence(t *testing.T) {
 
 // A packet that is compressed is kept until all of it is there. Peers that never send
 // its end can't have the server hold more than its budget.
-func TestBrpcHostileHoarders(t *testing.T) {
+func TestBrpcHostileUnreadStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := targetLimits()
 		l.Memory = 8 << 20
 		tg := brpcTarget(t, true, kernel.ServerOptions{Limits: l})
-		tg.Neighbour()
+		tg.ConnectHonest()
 		whole := brpcAsk{method: "echo", id: 1, payload: string(make([]byte, 900<<10)), meta: num(3, 2)}.bytes()
 		var peers []*brpcPeer
 		for range 20 {
@@ -519,7 +519,7 @@ func TestBrpcHostileResets(t *testing.T) {
 		l := targetLimits()
 		l.SenderWindow = 2 << 20
 		tg := brpcTarget(t, true, kernel.ServerOptions{Limits: l})
-		tg.Neighbour()
+		tg.ConnectHonest()
 		const streams, part, parts = 20, 1000, 1000
 		var whole, cut atomic.Int64
 		read := make(chan struct{})
@@ -585,7 +585,7 @@ func TestBrpcHostileTruncation(t *testing.T) {
 	for cut := open; cut < len(all); cut++ {
 		synctest.Test(t, func(t *testing.T) {
 			tg := brpcTarget(t, true, kernel.ServerOptions{})
-			tg.Neighbour()
+			tg.ConnectHonest()
 			got := make(chan string, 1)
 			tg.Srv.Handle("log", func(_ context.Context, s *kernel.Stream) error {
 				var b strings.Builder

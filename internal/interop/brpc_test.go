@@ -70,7 +70,7 @@ func TestBrpcHasNoHalves(t *testing.T) {
 
 // Close, from any number of goroutines on either side, ends both halves on both
 // sides: once, after everything that was sent before it.
-func TestBrpcCloseTellsBothSidesOnceAfterAllData(t *testing.T) {
+func TestBrpcCloseReportsBothEndsOnceAfterAllData(t *testing.T) {
 	w := overBrpc(t, nil, nil)
 	for round := range 40 {
 		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
@@ -288,7 +288,7 @@ func TestBrpcDefaultWindow(t *testing.T) {
 
 // What streams have queued for the time after their answers takes no room of
 // those that have theirs.
-func TestBrpcStreamsWithoutAnswerHoldUpNobody(t *testing.T) {
+func TestBrpcStreamsWithoutAnswerDelayNoOther(t *testing.T) {
 	w := overBrpc(t, nil, nil)
 	offers := w.Srv.Offers()
 	w.Srv.Handle("echo", echo)
@@ -384,7 +384,7 @@ func TestBrpcUnreadBeyondTheCapResetsThatStream(t *testing.T) {
 	so := &kernel.ServerOptions{Limits: kernel.Limits{SenderWindow: 1 << 20, MaxMessage: 512 << 10}}
 	w := overBrpc(t, so, &kernel.ClientOptions{Stream: kernel.StreamOptions{SendLimit: kernel.Unlimited}})
 	w.Srv.Handle("echo", echo)
-	neighbour := w.Open("echo")
+	other := w.Open("echo")
 	a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
 	sent := 0
 	for ; a.Err() == nil && sent < 1000; sent++ {
@@ -408,16 +408,16 @@ func TestBrpcUnreadBeyondTheCapResetsThatStream(t *testing.T) {
 		m.Release()
 	}
 	w.WantErr(b, kernel.CodeResourceExhausted)
-	w.Send(neighbour, "alive")
-	w.Want(neighbour, "alive")
-	if err := neighbour.Close(w.Ctx); err != nil {
+	w.Send(other, "alive")
+	w.Want(other, "alive")
+	if err := other.Close(w.Ctx); err != nil {
 		t.Error(err)
 	}
 }
 
 // However many streams are stuck, a connection holds four times SenderWindow, and
 // the streams that are read go on: those that nobody reads are reset.
-func TestBrpcStuckStreamsMakeRoom(t *testing.T) {
+func TestBrpcStuckStreamsAreEvicted(t *testing.T) {
 	const most = 4 << 20
 	so := &kernel.ServerOptions{Limits: kernel.Limits{SenderWindow: most / 4, MaxMessage: 512 << 10}}
 	w := overBrpc(t, so, nil)
@@ -462,7 +462,7 @@ func TestBrpcStuckStreamsMakeRoom(t *testing.T) {
 
 // An offer whose opener has given it up can be accepted, for the server can't know;
 // the stream is reset at once, and nothing is left.
-func TestBrpcAnOfferGivenUpIsResetWhenItIsAccepted(t *testing.T) {
+func TestBrpcACanceledOfferIsResetWhenItIsAccepted(t *testing.T) {
 	w := overBrpc(t, nil, nil)
 	w.Srv.Offers()
 	for _, how := range []string{"accepted", "rejected"} {

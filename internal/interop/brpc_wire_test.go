@@ -149,7 +149,7 @@ func TestBrpcClosesAsBrpcDoes(t *testing.T) {
 
 // Feedback is a total of payload, sent when the queue has run dry, to those who
 // asked for it.
-func TestBrpcReportsToThoseWhoAsk(t *testing.T) {
+func TestBrpcReportsOnRequestOnly(t *testing.T) {
 	inBrpcTarget(t, kernel.ServerOptions{}, func(tg *target, p *brpcPeer) {
 		offers := tg.Srv.Offers()
 		for _, quiet := range []bool{false, true} {
@@ -300,10 +300,10 @@ func TestBrpcQueuedWritesFollowTheAnswer(t *testing.T) {
 // answers an error; the code and the text are the server's.
 func TestBrpcRefusalsOfOthers(t *testing.T) {
 	for name, k := range map[string]struct {
-		errno     int64
-		text      string
-		code      kernel.Code
-		untouched bool
+		errno        int64
+		text         string
+		code         kernel.Code
+		notProcessed bool
 	}{
 		"no stream": {0, "", kernel.CodeFailedPrecondition, false},
 		"no method": {1002, "[127.0.0.1:8000][E1002]Fail to find method=a/b", kernel.CodeUnimplemented, true},
@@ -326,7 +326,7 @@ func TestBrpcRefusalsOfOthers(t *testing.T) {
 				p.send(strmData(r.streams()[0], -1, string(packed("PRPC", meta, nil))))
 				_, _, err = s.Accepted(context.Background())
 				se := wantCode(t, err, k.code)
-				if !se.Refused || se.NotProcessed != k.untouched || k.errno != 0 && !strings.Contains(k.text, se.Reason) {
+				if !se.Refused || se.NotProcessed != k.notProcessed || k.errno != 0 && !strings.Contains(k.text, se.Reason) {
 					t.Errorf("%+v", se)
 				}
 				if n := c.Conns()[0].Streams(); n != 0 {
@@ -374,7 +374,7 @@ func TestBrpcLostFirstFeedback(t *testing.T) {
 				time.Sleep(99 * time.Millisecond)
 				synctest.Wait()
 				if got := len(p.frames(brpcData, 50)); got != 2 {
-					t.Fatalf("%d messages went before there was a nudge", got)
+					t.Fatalf("%d messages went before there was a probe", got)
 				}
 				start := time.Now()
 				for told := 0; time.Since(start) < 10*time.Second; time.Sleep(time.Millisecond) {
@@ -387,7 +387,7 @@ func TestBrpcLostFirstFeedback(t *testing.T) {
 				}
 				want := n
 				if !reports {
-					want = 5 // two, and three nudges
+					want = 5 // two, and three probes
 				}
 				var all []string
 				for i := range want {

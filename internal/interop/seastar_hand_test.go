@@ -232,7 +232,7 @@ func TestSeastarCallsDoNotWaitForStreams(t *testing.T) {
 }
 
 // More streams than a call can pass are refused before there is memory for them.
-func TestSeastarACallNamesSoManyStreams(t *testing.T) {
+func TestSeastarACallNamesABoundedNumberOfStreams(t *testing.T) {
 	l := targetLimits()
 	l.MaxMessage = 8 << 20
 	inSeastarBubble(t, l, &seastar.Protocol{}, func(t *testing.T, tg *target, h *hand) {

@@ -212,14 +212,14 @@ func second[A, B any](_ A, b B) B { return b }
 
 // A compressed frame is kept until all of it is there. Peers that never send its end
 // can't have the server hold more than its budget.
-func TestSeastarHostileHoarders(t *testing.T) {
+func TestSeastarHostileUnreadStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := targetLimits()
 		l.Memory = 8 << 20
 		tg := newTarget(t, true, kernel.ServerOptions{
 			Protocols: []kernel.Protocol{native.Protocol{}, &seastar.Protocol{Compress: []string{seastar.LZ4}}}, Limits: l,
 		})
-		tg.Neighbour()
+		tg.ConnectHonest()
 		part := binary.LittleEndian.AppendUint32(nil, 1<<20)
 		part = append(part, make([]byte, 900<<10)...)
 		const peers = 20
@@ -250,7 +250,7 @@ func TestSeastarHostileHoarders(t *testing.T) {
 }
 
 // The program's Isolate is a hook like Authenticate: its faults are its connection's.
-func TestSeastarIsolateHarmsNobodyElse(t *testing.T) {
+func TestSeastarIsolateAffectsNoOtherConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		defer close(release)
@@ -270,7 +270,7 @@ func TestSeastarIsolateHarmsNobodyElse(t *testing.T) {
 		tg := newTarget(t, true, kernel.ServerOptions{
 			Protocols: []kernel.Protocol{native.Protocol{}, &seastar.Protocol{Isolate: isolate}}, Limits: l,
 		})
-		tg.Neighbour()
+		tg.ConnectHonest()
 		say := func(cookie string) net.Conn {
 			nc := tg.Connect()
 			ok(t, second(nc.Write(rawHello(rawIsolation, cookie))))

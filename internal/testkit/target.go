@@ -13,8 +13,8 @@ import (
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
 
-// A Target is a server under attack, with an honest client whose stream must
-// not notice.
+// A Target is a server under attack, with an honest client whose stream must not be
+// affected.
 type Target struct {
 	T      *testing.T
 	Srv    *kernel.Server
@@ -92,8 +92,8 @@ func (tg *Target) handlers() {
 	})
 }
 
-// Neighbour connects the honest client.
-func (tg *Target) Neighbour() {
+// ConnectHonest connects the honest client.
+func (tg *Target) ConnectHonest() {
 	tg.T.Helper()
 	client, err := kernel.Dial(context.Background(), tg.Addr, QuietClient(&kernel.ClientOptions{Dial: tg.Dial}))
 	if err != nil {
@@ -115,11 +115,11 @@ func (tg *Target) Unharmed() {
 	tg.said++
 	word := fmt.Sprint("still here ", tg.said)
 	if err := tg.honest.Send(ctx, Text("%s", word)); err != nil {
-		tg.T.Fatalf("the neighbour can't send: %v", err)
+		tg.T.Fatalf("the honest client can't send: %v", err)
 	}
 	m, err := tg.honest.Receive(ctx)
 	if err != nil || string(m.Bytes()) != word {
-		tg.T.Fatalf("the neighbour received %q, %v", m.Bytes(), err)
+		tg.T.Fatalf("the honest client received %q, %v", m.Bytes(), err)
 	}
 	m.Release()
 }
@@ -139,7 +139,7 @@ func (tg *Target) Settle(cond func() bool) bool {
 	return true
 }
 
-// Connect dials without a word.
+// Connect dials and sends nothing.
 func (tg *Target) Connect() net.Conn {
 	tg.T.Helper()
 	nc, err := tg.Dial(context.Background(), "tcp", tg.Addr)

@@ -31,8 +31,8 @@ func (c *demoCmd) Run(e *env) error {
 	return err
 }
 
-// child is a server process. It ends when its standard input does, so it
-// never outlives us.
+// child is a server process. It ends when its standard input does, and so with this
+// process.
 type child struct {
 	announcement
 	cmd   *exec.Cmd
@@ -50,7 +50,7 @@ func startServer(d *driver) (*child, error) {
 		"--max-streams="+strconv.Itoa(o.Streams), "--max-conns="+strconv.Itoa(o.Conns),
 		"--checksum="+strconv.FormatBool(o.Checksum), "--duplex="+strconv.FormatBool(o.Duplex))
 	cmd.Stderr = os.Stderr
-	ownGroup(cmd) // Ctrl-C is for us: the server stays until the run is over
+	ownGroup(cmd) // Ctrl-C must not end the server before the run is over
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -69,17 +69,17 @@ func startServer(d *driver) (*child, error) {
 	}
 	if err != nil {
 		s.stop()
-		return nil, errors.Join(errors.New("it did not say where it listens"), err)
+		return nil, errors.Join(errors.New("it did not print its address"), err)
 	}
 	return s, nil
 }
 
-// grace is how long a server has to end by itself.
+// grace is how long a server may take to end by itself.
 const grace = 5 * time.Second
 
 func (s *child) stop() {
 	s.stdin.Close()
 	t := time.AfterFunc(grace, func() { _ = s.cmd.Process.Kill() })
 	defer t.Stop()
-	_ = s.cmd.Wait() // how it ended is of no interest: the figures are in
+	_ = s.cmd.Wait() // its exit code does not matter: the run is over
 }

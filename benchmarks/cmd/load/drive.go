@@ -22,19 +22,19 @@ type driveFlags struct {
 
 	Runs     int       `default:"1" help:"how often to run" group:"Verdict"`
 	SLO      string    `name:"slo" help:"conditions that must hold: p99<2ms,errors==0,cpu_per_m<1.2" group:"Verdict"`
-	FindKnee bool      `help:"open model: look for the highest rate that keeps the SLO; each try is a run" group:"Verdict"`
-	KneeMin  load.Rate `default:"1k" help:"where to begin looking" group:"Verdict"`
-	KneeMax  load.Rate `default:"10M" help:"where to stop" group:"Verdict"`
+	FindKnee bool      `help:"open model: find the highest rate that meets the SLO; each try is a run" group:"Verdict"`
+	KneeMin  load.Rate `default:"1k" help:"lowest rate to try" group:"Verdict"`
+	KneeMax  load.Rate `default:"10M" help:"highest rate to try" group:"Verdict"`
 
 	outputs
 	Quiet bool `short:"q" help:"no progress and no text" group:"Output"`
 }
 
-// runCmd drives a server that is there already.
+// runCmd drives a server that is running already.
 type runCmd struct {
 	driveFlags
 	Addr  string `default:"127.0.0.1:9000" help:"the server" group:"Server"`
-	Admin string `default:"127.0.0.1:9001" help:"its figures; empty: it has none" group:"Server"`
+	Admin string `default:"127.0.0.1:9001" help:"its admin endpoint; empty: it has none" group:"Server"`
 }
 
 // Run runs the preset.
@@ -120,7 +120,7 @@ func commandLine(args []string) string {
 	return strings.Join(words, " ")
 }
 
-// drive runs, writes what there is to write, and says how it went.
+// drive runs, writes the reports, and returns the verdict.
 func (d *driver) drive() error {
 	var err error
 	if d.FindKnee {
@@ -136,8 +136,8 @@ func (d *driver) drive() error {
 	if d.slo != nil && !d.FindKnee {
 		d.report.SLO, _ = d.slo.Judge(d.report.Runs)
 	}
-	wrote := d.outputs.write(d.report, d.env.stdout, d.env.stderr, !d.Quiet)
-	return worst(verdictOf(d.report, err), wrote)
+	writeErr := d.outputs.write(d.report, d.env.stdout, d.env.stderr, !d.Quiet)
+	return worst(verdictOf(d.report, err), writeErr)
 }
 
 // once adds a run to the report.
@@ -182,8 +182,7 @@ func (d *driver) probe(rate float64, out *report.Run) report.Probe {
 	return p
 }
 
-// verdictOf turns what happened into the error, and so the exit code, that
-// matters most.
+// verdictOf returns the most important error of a report, and with it the exit code.
 func verdictOf(r *report.Report, err error) error {
 	var checks report.Checks
 	for _, run := range r.Runs {
@@ -217,26 +216,26 @@ func verdictOf(r *report.Report, err error) error {
 	return gates(r)
 }
 
-// unsettled says that it is not known whether every message arrived.
+// unsettled is the error of runs of which it is not known whether every message arrived.
 func unsettled(r *report.Report) error {
 	var unconfirmed, errs uint64
-	away := 0
+	notBack := 0
 	found := false
 	for _, run := range r.Runs {
 		found = found || run.Unsettled()
 		unconfirmed, errs = unconfirmed+run.Checks.Unconfirmed, errs+run.Errors
 		for _, f := range run.Faults {
-			away += f.Broken - f.Back
+			notBack += f.Broken - f.Recovered
 		}
 	}
 	if !found {
 		return nil
 	}
-	return exit(exitUnconfirmed, fmt.Errorf("delivery unconfirmed: %d messages; %d streams ended with an error, %d did not come back after a fault",
-		unconfirmed, errs, away))
+	return exit(exitUnconfirmed, fmt.Errorf("delivery unconfirmed: %d messages; %d streams ended with an error, %d did not recover from a fault",
+		unconfirmed, errs, notBack))
 }
 
-// gates are the conditions on figures.
+// gates checks the conditions on figures.
 func gates(r *report.Report) error {
 	var missed []string
 	for _, v := range r.SLO {
@@ -261,16 +260,16 @@ func gates(r *report.Report) error {
 	return nil
 }
 
-// worst returns both errors, with the exit code of the one that counts: delivery
-// violations and a lost server before a report that could not be written, that
-// before the rest.
-func worst(verdict, wrote error) error {
-	if wrote == nil || verdict == nil {
-		return errors.Join(verdict, wrote)
+// worst returns both errors, with the exit code of the more important one: delivery
+// violations and a lost server before a report that could not be written, that before
+// the rest.
+func worst(verdict, writeErr error) error {
+	if writeErr == nil || verdict == nil {
+		return errors.Join(verdict, writeErr)
 	}
 	x, ok := errors.AsType[*exitError](verdict)
 	if ok && (x.code == exitViolation || x.code == exitGone || x.code == exitInterrupted || x.code == exitUnconfirmed) {
-		return exit(x.code, errors.Join(verdict, wrote))
+		return exit(x.code, errors.Join(verdict, writeErr))
 	}
-	return errors.Join(wrote, verdict)
+	return errors.Join(writeErr, verdict)
 }

@@ -29,9 +29,9 @@ var presetValues kong.ResolverFunc = func(ctx *kong.Context, _ *kong.Path, flag 
 	return nil, nil
 }
 
-// fitted returns a preset's settings without those that the command line's take
-// the place of: a schedule of its own replaces the preset's rate, and in the open
-// model messages are too few to leave any unmeasured.
+// fitted returns a preset's settings without those that the command line replaces: its
+// schedule replaces the preset's rate, and in the open model every message is measured,
+// since there are few.
 func fitted(c load.Config, ctx *kong.Context) load.Config {
 	given := func(name string) bool {
 		return slices.ContainsFunc(ctx.Path, func(p *kong.Path) bool { return p.Flag != nil && p.Flag.Name == name })

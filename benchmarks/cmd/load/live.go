@@ -16,14 +16,14 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/load/report"
 )
 
-// A watcher shows how a run gets on.
+// A watcher shows the progress of a run.
 type watcher interface {
 	watch(load.Progress)
 	end()
 }
 
-// newWatcher returns a panel on a terminal, a line a second elsewhere, and
-// nothing if nobody wants to know.
+// newWatcher returns a panel on a terminal, a line a second elsewhere, and nothing with
+// --quiet.
 func newWatcher(d *driver, c load.Config) watcher {
 	if d.Quiet {
 		return silence{}
@@ -99,7 +99,7 @@ type panel struct {
 	bar      *mpb.Bar
 	rows     []*mpb.Bar
 
-	mu    sync.Mutex // guards what follows: the panel draws when it likes
+	mu    sync.Mutex // guards what follows: mpb draws from a goroutine of its own
 	text  [rowCount]string
 	rates []float64
 	p99s  []float64

@@ -64,7 +64,7 @@ type cli struct {
 	Report  reportCmd  `cmd:"" help:"Write a JSON report in another form."`
 }
 
-// env is what a command works with.
+// env is a command's environment.
 type env struct {
 	ctx            context.Context
 	args           []string
@@ -73,7 +73,7 @@ type env struct {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process the hard way
+	context.AfterFunc(ctx, stop) // a second Ctrl-C kills the process
 	code := run(env{ctx, os.Args[1:], os.Stdout, os.Stderr})
 	stop()
 	os.Exit(code)

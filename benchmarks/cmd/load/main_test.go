@@ -46,7 +46,7 @@ func commandUntil(ctx context.Context, measured func(), args ...string) (code in
 	return code, out.String(), errs.String()
 }
 
-// progressed is a standard error that calls f, once, when an interval is told there.
+// progressed is a standard error that calls f, once, when an interval is printed there.
 type progressed struct {
 	bytes.Buffer
 	f func()
@@ -67,7 +67,7 @@ func demo(t *testing.T, preset string, args ...string) (code int, stdout, stderr
 	return command(t.Context(), append(append([]string{"demo", preset}, quick...), args...)...)
 }
 
-func TestBadUsageIsSaidClearly(t *testing.T) {
+func TestBadUsageHasAClearError(t *testing.T) {
 	dir := t.TempDir()
 	junk := filepath.Join(dir, "junk.json")
 	if err := os.WriteFile(junk, []byte("junk"), 0o600); err != nil {
@@ -255,7 +255,7 @@ func TestAViolationHasItsOwnExitCode(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	if !strings.Contains(said.String(), "1 lost") || !strings.Contains(said.String(), os.ErrPermission.Error()) {
-		t.Errorf("not both errors are told: %s", said)
+		t.Errorf("not both errors are printed: %s", said)
 	}
 	if code := e.fail(worst(exit(exitSLO, os.ErrInvalid), exit(exitWrite, os.ErrPermission))); code != exitWrite {
 		t.Errorf("exit %d", code)
@@ -264,9 +264,9 @@ func TestAViolationHasItsOwnExitCode(t *testing.T) {
 
 func TestUnconfirmedDeliveryHasItsOwnExitCode(t *testing.T) {
 	for name, run := range map[string]*report.Run{
-		"unconfirmed":   {Checks: report.Checks{Unconfirmed: 1}},
-		"errors":        {Errors: 1},
-		"not come back": {Faults: []report.Fault{{Broken: 2, Back: 1}}},
+		"unconfirmed": {Checks: report.Checks{Unconfirmed: 1}},
+		"errors":      {Errors: 1},
+		"not recover": {Faults: []report.Fault{{Broken: 2, Recovered: 1}}},
 	} {
 		e := env{stderr: new(bytes.Buffer)}
 		if code := e.fail(verdictOf(&report.Report{Runs: []*report.Run{run}}, nil)); code != exitUnconfirmed {
@@ -320,7 +320,7 @@ type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
-func TestAReportGoesToStandardErrorAtLast(t *testing.T) {
+func TestAReportFallsBackToStandardError(t *testing.T) {
 	r := &report.Report{Schema: report.Schema, Preset: "fan", Runs: []*report.Run{{Messages: 12345}}}
 	var stderr bytes.Buffer
 	err := (&outputs{JSON: filepath.Join(t.TempDir(), "no", "such", "dir.json")}).write(r, full{}, &stderr, true)
@@ -332,7 +332,7 @@ func TestAReportGoesToStandardErrorAtLast(t *testing.T) {
 	}
 }
 
-func TestAGoodReportOutlivesOneThatCannotBeWritten(t *testing.T) {
+func TestAnExistingReportSurvivesAFailedWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.json")
 	if err := os.WriteFile(path, []byte("good"), 0o600); err != nil {
 		t.Fatal(err)
@@ -372,7 +372,7 @@ func TestAnInterruptReportsWhatThereIs(t *testing.T) {
 }
 
 // Two processes, and the server's is killed.
-func TestAServerGoneInMidRun(t *testing.T) {
+func TestAServerLostInMidRun(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -393,7 +393,7 @@ func TestAServerGoneInMidRun(t *testing.T) {
 	defer kill()
 	code, stdout, stderr := commandUntil(t.Context(), kill, "run", "fan", "--peer=raw", "--addr="+a.Addr, "--admin="+a.Admin, "--duration=30s", "--warmup=100ms", "--interval=100ms")
 	_ = cmd.Wait()
-	if code != exitGone || !strings.Contains(stderr, "lost the server in mid-run") || !strings.Contains(stdout, "BROKEN OFF") || !strings.Contains(stdout, "msg") {
+	if code != exitGone || !strings.Contains(stderr, "lost the server in mid-run") || !strings.Contains(stdout, "ENDED EARLY") || !strings.Contains(stdout, "msg") {
 		t.Errorf("exit %d: %s\n%s", code, stderr, stdout)
 	}
 }

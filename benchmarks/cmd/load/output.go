@@ -25,8 +25,8 @@ type form struct {
 	write func(io.Writer) error
 }
 
-// write writes all forms, and text to stdout. What can't be written takes no
-// figures with it: they go to stdout as JSON, or to stderr if that fails too.
+// write writes all forms, and text to stdout. If one can't be written the figures go to
+// stdout as JSON, or to stderr if that fails too.
 func (o *outputs) write(r *report.Report, stdout, stderr io.Writer, text bool) error {
 	forms := []form{{o.JSON, r.JSON}, {o.CSV, r.CSV}, {o.HLog, r.HLog}, {o.HTML, r.HTML}, {o.Bench, r.Bench}}
 	if text {
@@ -64,14 +64,14 @@ func (f form) to(stdout io.Writer) error {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return f.into(path) // a device or a pipe
 	}
-	// A report that is there already stays until this one is whole.
+	// An existing report stays until this one is complete.
 	part := path + ".part"
 	err := f.into(part)
 	if err == nil {
 		err = os.Rename(part, path)
 	}
 	if err != nil {
-		_ = os.Remove(part) // it may not be there
+		_ = os.Remove(part) // it may not exist
 	}
 	return err
 }

@@ -18,25 +18,25 @@ type serveCmd struct {
 	Peer       string `help:"library to serve with; empty: sluice"`
 	Proto      string `default:"sluice" help:"what sluice speaks: sluice, brpc or seastar"`
 	Addr       string `default:"127.0.0.1:9000" help:"where to serve"`
-	Admin      string `default:"127.0.0.1:9001" help:"where to tell this process's figures"`
+	Admin      string `default:"127.0.0.1:9001" help:"where to serve this process's figures"`
 	MaxMessage int    `default:"16777216" help:"longest message, in bytes"`
 	MaxStreams int    `default:"10000" help:"streams allowed on a connection"`
 	MaxConns   int    `default:"10000" help:"connections allowed from an address"`
 	Checksum   bool   `help:"transport checksums, where there is a choice"`
 	Duplex     bool   `help:"expect clients that send and receive from two goroutines"`
-	JSON       bool   `help:"tell the addresses as JSON"`
+	JSON       bool   `help:"print the addresses as JSON"`
 	UntilEOF   bool   `name:"until-eof" help:"serve until standard input ends"`
 }
 
-// announcement is what serve --json tells.
+// announcement is what serve --json prints.
 type announcement struct {
 	Peer  string `json:"peer"`
 	Addr  string `json:"addr"`
 	Admin string `json:"admin"`
 }
 
-// A librarian is a peer.Server that tells figures of its own.
-type librarian interface {
+// A statsServer is a peer.Server with figures of its own.
+type statsServer interface {
 	// Stats returns figures by name. It may be called from any goroutine.
 	Stats() map[string]float64
 }
@@ -56,7 +56,7 @@ func (c *serveCmd) Run(e *env) (err error) {
 		return exit(exitFailed, fmt.Errorf("serve %s at %s: %w", p.Name(), c.Addr, err))
 	}
 	defer func() { err = errors.Join(err, srv.Close()) }()
-	if l, ok := srv.(librarian); ok {
+	if l, ok := srv.(statsServer); ok {
 		admin.Library = l.Stats
 	}
 	if err := admin.Serve(c.Admin); err != nil {
@@ -86,8 +86,8 @@ func (c *serveCmd) announce(w io.Writer, a announcement) error {
 	return err
 }
 
-// findPeer finds a peer by its name; without one it is sluice. Where sluice
-// speaks another protocol than its own, that is a part of the name.
+// findPeer finds a peer by its name, by default sluice. Sluice over another protocol than
+// its own is a peer with that protocol in its name.
 func findPeer(name, proto string) (peer.Peer, error) {
 	if name == "" {
 		name = "sluice"

@@ -22,7 +22,7 @@ import (
 // standard input.
 const commandFD = 3
 
-// What the client asks the server's process, one line each. The answer is one
+// The requests of the client to the server's process, one line each. The answer is one
 // line of JSON.
 const (
 	askSample  = "sample"
@@ -41,7 +41,7 @@ type outcome struct {
 	Faulty bool             `json:"faulty,omitempty"` // messages lost, doubled, reordered or damaged
 }
 
-// task is what both processes of a run are told.
+// task is the configuration of both processes of a run.
 type task struct {
 	peer     peer.Peer
 	workload workload.Workload

@@ -24,7 +24,7 @@ func readEnvironment() environment {
 	}
 }
 
-// cpuModel returns the processor's name where the system tells it.
+// cpuModel returns the processor's name, or its architecture if that is unknown.
 func cpuModel() string {
 	data, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {

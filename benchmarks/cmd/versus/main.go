@@ -1,9 +1,9 @@
-// Command versus runs the same workloads over sluice and what one would
-// otherwise use, and compares them.
+// Command versus runs the same workloads over sluice and over alternatives to it,
+// and compares them.
 //
 // Each run is two processes on loopback, a server and a client. The peers take
-// turns within each round, so that the machine's moods hit all of them alike;
-// figures are medians over the rounds.
+// turns within each round, so that disturbances of the machine affect all of them
+// alike; figures are medians over the rounds.
 //
 //	go run ./cmd/versus -peers raw,grpc -workloads w1,w2,w3 -rounds 5
 //
@@ -36,7 +36,7 @@ func main() {
 	os.Exit(dispatch(ctx, os.Args[1:]))
 }
 
-// dispatch runs the comparison, or one of the processes it consists of.
+// dispatch runs the comparison, or one of its child processes.
 func dispatch(ctx context.Context, args []string) int {
 	if len(args) > 0 {
 		switch args[0] {
@@ -62,7 +62,7 @@ func compare(ctx context.Context, args []string) int {
 	switch {
 	case errors.Is(err, errHelp):
 		return 0
-	case errors.Is(err, errTold):
+	case errors.Is(err, errReported):
 		return exitUsage
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "versus:", err)
@@ -77,8 +77,8 @@ func compare(ctx context.Context, args []string) int {
 	return rep.outcome(ctx, err, werr)
 }
 
-// outcome returns the exit code of what matters most: messages that went wrong
-// before a report that could not be written.
+// outcome returns the exit code of the most important failure: delivery faults before a
+// report that could not be written, that before the rest.
 func (r *report) outcome(ctx context.Context, err, werr error) int {
 	code := r.exitCode()
 	switch {

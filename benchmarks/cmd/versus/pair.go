@@ -17,9 +17,9 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/workload"
 )
 
-// afterLimit is how much longer than its own limit a client's process may
-// live, to tell what went wrong.
-const afterLimit = 10 * time.Second
+// killAfter is how much longer than its own limit a client's process may run, to report
+// its error.
+const killAfter = 10 * time.Second
 
 // runAll runs every workload, its peers in turn within each round.
 func runAll(ctx context.Context, s *settings, rep *report) error {
@@ -43,14 +43,14 @@ func runAll(ctx context.Context, s *settings, rep *report) error {
 					return nil // the run was cut short
 				}
 				rep.add(w, p, round, o)
-				tell(w, p, round, s.Rounds, o)
+				printOutcome(w, p, round, s.Rounds, o)
 			}
 		}
 	}
 	return nil
 }
 
-func tell(w workload.Workload, p peer.Peer, round, rounds int, o outcome) {
+func printOutcome(w workload.Workload, p peer.Peer, round, rounds int, o outcome) {
 	text, _, _ := strings.Cut(o.Error, "\n")
 	if o.Result != nil {
 		text = fmt.Sprintf("%s/s, %.3g GB/s, %s us CPU", si(o.Result.Rate()), o.Result.GBps(), digits(o.Result.CPU()))
@@ -81,7 +81,7 @@ type pair struct {
 }
 
 func runPair(ctx context.Context, exe string, s *settings, w workload.Workload, p peer.Peer) outcome {
-	ctx, cancel := context.WithTimeout(ctx, s.Limit+s.Time+s.Warmup+afterLimit)
+	ctx, cancel := context.WithTimeout(ctx, s.Limit+s.Time+s.Warmup+killAfter)
 	defer cancel()
 	pr, err := newPair(ctx, exe, s, w, p)
 	if err != nil {
@@ -134,17 +134,16 @@ func (pr *pair) run() outcome {
 	serverErr := pr.wait()
 	var o outcome
 	if err := json.Unmarshal(pr.out.Bytes(), &o); err != nil {
-		o.Error = said("client", clientErr, &pr.clientErr)
+		o.Error = processError("client", clientErr, &pr.clientErr)
 	}
 	if o.Result == nil {
-		o.Error = strings.TrimPrefix(o.Error+"; "+said("server", serverErr, &pr.serverErr), "; ")
+		o.Error = strings.TrimPrefix(o.Error+"; "+processError("server", serverErr, &pr.serverErr), "; ")
 		o.Error = strings.TrimSuffix(o.Error, "; ")
 	}
 	return o
 }
 
-// serverGrace is how long a server's process may take to notice that it is
-// over.
+// serverGrace is how long a server's process may take to end.
 const serverGrace = 5 * time.Second
 
 func (pr *pair) wait() error {
@@ -153,8 +152,9 @@ func (pr *pair) wait() error {
 	return pr.server.Wait()
 }
 
-// said returns a process's own words on its end, shortened to the last lines.
-func said(who string, err error, stderr *bytes.Buffer) string {
+// processError describes how a process ended: its error, and its standard error output,
+// which is cut to the first line if it is long.
+func processError(who string, err error, stderr *bytes.Buffer) string {
 	words := strings.TrimSpace(stderr.String())
 	if lines := strings.Split(words, "\n"); len(lines) > 3 {
 		head, _, _ := strings.Cut(words, "\n")

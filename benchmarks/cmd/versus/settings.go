@@ -33,8 +33,8 @@ type settings struct {
 }
 
 var (
-	errHelp = errors.New("help was asked for")
-	errTold = errors.New("the flag package has told what is wrong")
+	errHelp     = errors.New("help was asked for")
+	errReported = errors.New("the flag package has printed the error")
 )
 
 func parse(args []string, out io.Writer) (*settings, error) {
@@ -49,7 +49,7 @@ func parse(args []string, out io.Writer) (*settings, error) {
 	fs.Int64Var(&s.Messages, "messages", 0, "measure at least this many messages instead of -time")
 	fs.DurationVar(&s.Limit, "limit", time.Minute, "how long a run may take beside -time and -warmup")
 	fs.IntVar(&s.Cap, "cap", 0, "at most this many streams and connections, for a quick check; 0 is no cap")
-	fs.BoolVar(&s.Checksum, "checksum", false, "checksums in those transports that let one choose")
+	fs.BoolVar(&s.Checksum, "checksum", false, "checksums in transports where they are optional")
 	fs.IntVar(&s.GOMAXPROCS, "gomaxprocs", 0, "GOMAXPROCS of both processes; 0 leaves it alone")
 	fs.StringVar(&s.jsonFile, "json", "", "write every run's figures to this `file`")
 	fs.StringVar(&s.mdFile, "md", "", "write the tables to this `file` too")
@@ -58,7 +58,7 @@ func parse(args []string, out io.Writer) (*settings, error) {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil, errHelp
 		}
-		return nil, errTold
+		return nil, errReported
 	}
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))

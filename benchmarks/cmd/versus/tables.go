@@ -10,7 +10,7 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/workload"
 )
 
-// The peers that ratios are given to.
+// The peers that the others are compared with.
 const (
 	baseRaw  = "raw"
 	baseGRPC = "grpc"
@@ -106,8 +106,8 @@ func (r *row) ratio(to *row, f figure) float64 {
 	return median(vs)
 }
 
-// columns of a workload's table; those that no row has a value for are left
-// out.
+// columns returns the columns of a workload's table, without those that no row has a
+// value for.
 func (t *table) columns() []column {
 	cols := []column{
 		{"rate/s", rate, si},
@@ -196,7 +196,7 @@ func (t *table) markdown(b *strings.Builder) {
 	}
 }
 
-// better orders rows by rate, or by what counts where the rate is given.
+// better orders rows by rate, or by memory or CPU where the workload fixes the rate.
 func (t *table) better(x, y *row) int {
 	switch {
 	case strings.HasPrefix(t.Name, "w6"):
@@ -232,7 +232,7 @@ func line(b *strings.Builder, cells []string, n int) {
 	fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
 }
 
-// ratios writes what each peer does by what raw TCP and grpc do.
+// ratios writes each peer's figures divided by those of raw TCP and of grpc.
 func (r *report) ratios(b *strings.Builder) {
 	if !slices.ContainsFunc(r.Tables, func(t *table) bool { return t.row(baseRaw) != nil || t.row(baseGRPC) != nil }) {
 		return

@@ -115,20 +115,20 @@ func TestEveryPeer(t *testing.T) {
 	}
 }
 
-// nobody is a peer that the children don't know.
-type nobody struct{ peer.Peer }
+// unknownPeer is a peer that the child processes don't know.
+type unknownPeer struct{ peer.Peer }
 
-func (nobody) Name() string { return "nobody" }
+func (unknownPeer) Name() string { return "unknown" }
 
 func TestFailureDoesNotEndTheRun(t *testing.T) {
 	s := must(t, "-peers", "raw", "-workloads", "w1", "-rounds", "1", "-messages", "10", "-warmup", "0s")
-	s.peers = append([]peer.Peer{nobody{}}, s.peers...)
+	s.peers = append([]peer.Peer{unknownPeer{}}, s.peers...)
 	rep := runs(t, s)
 	if code := rep.exitCode(); code != exitFailed {
 		t.Errorf("exit code %d, want %d", code, exitFailed)
 	}
 	md := rep.markdown()
-	for _, want := range []string{"| nobody | failed |", "### Failures", `no peer "nobody"`, "| raw |"} {
+	for _, want := range []string{"| unknown | failed |", "### Failures", `no peer "unknown"`, "| raw |"} {
 		if !strings.Contains(md, want) {
 			t.Errorf("no %q in the report:\n%s", want, md)
 		}
@@ -143,7 +143,7 @@ func TestATableOfFailuresHasItsColumns(t *testing.T) {
 	}
 }
 
-func TestHelpIsNoMistake(t *testing.T) {
+func TestHelpIsNotAnError(t *testing.T) {
 	if code := compare(t.Context(), []string{"-h"}); code != 0 {
 		t.Errorf("-h: exit code %d", code)
 	}
@@ -236,7 +236,7 @@ func TestMedianAndRatio(t *testing.T) {
 		t.Errorf("ratio %v, want 2", got)
 	}
 	if got := results(1).ratio(nil, rate); !math.IsNaN(got) {
-		t.Errorf("ratio to nobody %v", got)
+		t.Errorf("ratio to no row %v", got)
 	}
 }
 

@@ -40,7 +40,7 @@ type Recorder struct {
 // NewRecorder returns an empty recorder.
 func NewRecorder() *Recorder { return &Recorder{now: New(), spare: New()} }
 
-// Record adds one value; those outside the range count as its ends.
+// Record adds one value; one outside the range counts as the nearer end of it.
 func (r *Recorder) Record(d time.Duration) {
 	v := min(max(int64(d), lowest), highest)
 	r.mu.Lock()

@@ -41,7 +41,7 @@ func TestValuesOutsideTheRangeCountAsItsEnds(t *testing.T) {
 	}
 }
 
-func TestEncodedHistogramsComeBack(t *testing.T) {
+func TestEncodedHistogramsDecode(t *testing.T) {
 	h := New()
 	for i := range int64(1000) {
 		_ = h.RecordValue(i * 1000)

@@ -107,7 +107,7 @@ func TestThePacerKeepsItsScheduleAfterAStall(t *testing.T) {
 		for i := range due {
 			late := released[i] - due[i]
 			inStall := due[i] > 10*time.Millisecond && due[i] <= 30*time.Millisecond
-			if !inStall && late > nap {
+			if !inStall && late > minSleep {
 				t.Errorf("message due at %v was %v late", due[i], late)
 			}
 			if inStall && released[i] < 30*time.Millisecond {

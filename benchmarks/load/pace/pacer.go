@@ -7,9 +7,9 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/load/hist"
 )
 
-// nap is the shortest sleep. Messages due closer together are released
-// together: a wake-up for each would cost more than sending it.
-const nap = 50 * time.Microsecond
+// minSleep is the shortest sleep. Messages due closer together are released together: a
+// wake-up for each would cost more than sending it.
+const minSleep = 50 * time.Microsecond
 
 // A Pacer releases messages when they are due and records how late it was.
 type Pacer struct {
@@ -35,7 +35,7 @@ func (p *Pacer) Run(s *Schedule, start time.Time, stop *atomic.Bool, release fun
 		if !ok {
 			return
 		}
-		if n%stale == 0 {
+		if n%clockEvery == 0 {
 			now = time.Since(start)
 		}
 		if now = p.wait(due, now, start, sleep, stop); stop.Load() {
@@ -46,12 +46,12 @@ func (p *Pacer) Run(s *Schedule, start time.Time, stop *atomic.Bool, release fun
 	}
 }
 
-// stale is how many messages are released by one reading of the clock. A pacer
-// that can't keep up is behind ever more, and must not take itself for punctual.
-const stale = 1000
+// clockEvery is how many messages are released at most by one reading of the clock, so
+// that a pacer that can't keep up notices that it is late.
+const clockEvery = 1000
 
-// longest bounds a sleep, so that stop is seen soon.
-const longest = 100 * time.Millisecond
+// maxSleep bounds a sleep, so that stop is seen soon.
+const maxSleep = 100 * time.Millisecond
 
 // wait returns the time at or after due. It reads the clock only when the
 // reading that it was given is not enough.
@@ -60,7 +60,7 @@ func (p *Pacer) wait(due, now time.Duration, start time.Time, sleep func(time.Du
 		return now
 	}
 	for now = time.Since(start); now < due && !stop.Load(); now = time.Since(start) {
-		sleep(min(max(due-now, nap), longest))
+		sleep(min(max(due-now, minSleep), maxSleep))
 	}
 	return now
 }

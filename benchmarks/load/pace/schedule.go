@@ -32,7 +32,7 @@ type Schedule struct {
 	arrival Arrival
 	rng     *rand.Rand
 	at      time.Duration // start of the first stage
-	x       float64       // events wanted since then
+	x       float64       // messages due since then
 	left    int           // of the current burst
 	due     time.Duration
 }
@@ -88,7 +88,7 @@ func (st Stage) when(x float64) time.Duration {
 	return st.For
 }
 
-// Due returns how many messages the stages want by a time since their begin.
+// Due returns how many messages of the stages are due by a time since their start.
 func Due(stages []Stage, by time.Duration) (n float64) {
 	for _, st := range stages {
 		if by < st.For {

@@ -7,12 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fineSleep returns a sleep for the calling goroutine that is woken within
-// some 30 us, where time.Sleep takes up to 1 ms on kernels with coarse timers:
-// nanosleep on a thread of its own, with the slack taken away and, where that
-// is allowed, before all others in line for a CPU: a load that keeps every CPU
-// busy would keep the pacer waiting for milliseconds. The thread keeps a P from the time it sleeps until the runtime notices, so done gives
-// back the one that is added for it.
+// fineSleep returns a sleep for the calling goroutine that wakes up within some 30 us,
+// where time.Sleep takes up to 1 ms on kernels with coarse timers. It is nanosleep on a
+// thread of its own, with the least timer slack and, where that is allowed, the highest
+// priority: if all CPUs are busy the pacer would wait for milliseconds. The sleeping
+// thread keeps a P until the runtime notices, so GOMAXPROCS is raised by one until done.
 func fineSleep() (sleep func(time.Duration), done func()) {
 	runtime.LockOSThread()
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)          // without it sleeps are coarser

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// An Admin answers for its process: /stats gives Stats as JSON, /stats?gc=1
-// after a collection.
+// An Admin is the admin endpoint of its process: /stats returns Stats as JSON,
+// /stats?gc=1 after a garbage collection.
 type Admin struct {
 	// Serving counts the streams being served.
 	Serving atomic.Int64
@@ -19,7 +19,7 @@ type Admin struct {
 	Peer string
 	// MaxMessage is the longest message that it takes. Set it before Serve.
 	MaxMessage int
-	// Library, if set, asks the library under test. Set it before Serve.
+	// Library, if set, returns figures of the library under test. Set it before Serve.
 	Library func() map[string]float64
 
 	srv http.Server
@@ -55,7 +55,7 @@ func (a *Admin) stats(w http.ResponseWriter, r *http.Request) {
 		s.Library = a.Library()
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(s) // the asker is gone: nobody to tell
+	_ = json.NewEncoder(w).Encode(s) // fails if the client has closed the connection
 }
 
 // A Source fetches the Stats of a server's process.
@@ -67,7 +67,7 @@ type Source struct {
 // NewSource returns a source that asks the Admin at addr.
 func NewSource(addr string) *Source { return &Source{addr: addr} }
 
-// Fetch asks for a reading, after a collection if collect is set.
+// Fetch requests a reading, after a garbage collection if collect is set.
 func (s *Source) Fetch(ctx context.Context, collect bool) (Stats, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -94,5 +94,5 @@ func (s *Source) Fetch(ctx context.Context, collect bool) (Stats, error) {
 	return st, nil
 }
 
-// Close gives up the connection that Fetch keeps.
+// Close closes the connection that Fetch keeps.
 func (s *Source) Close() { s.transport.CloseIdleConnections() }

@@ -1,5 +1,5 @@
-// Package proc reads what this process has used, and fetches the same from a
-// server's process over its admin endpoint.
+// Package proc reads this process's resource usage, and fetches that of a server's
+// process from its admin endpoint.
 package proc
 
 import (
@@ -14,8 +14,8 @@ type Stats struct {
 	At         time.Time `json:"at"`
 	UserCPU    float64   `json:"user_cpu_s"`
 	SystemCPU  float64   `json:"system_cpu_s"`
-	RSS        uint64    `json:"rss_bytes"`      // 0 where the system doesn't tell
-	PeakRSS    uint64    `json:"peak_rss_bytes"` // 0 where the system doesn't tell
+	RSS        uint64    `json:"rss_bytes"`      // 0 where it is unknown
+	PeakRSS    uint64    `json:"peak_rss_bytes"` // 0 where it is unknown
 	LiveBytes  uint64    `json:"live_bytes"`     // heap objects and stacks
 	Allocs     uint64    `json:"allocs"`
 	AllocBytes uint64    `json:"alloc_bytes"`
@@ -30,11 +30,11 @@ type Stats struct {
 	WriteCalls uint64 `json:"write_calls"`
 	// Peer is the library that a server serves with.
 	Peer string `json:"peer,omitempty"`
-	// MaxMessage is the longest message that a server takes, 0 if it doesn't tell.
+	// MaxMessage is the longest message that a server takes, 0 if it is unknown.
 	MaxMessage int `json:"max_message,omitempty"`
 	// Streams is how many streams a server is serving.
 	Streams int64 `json:"streams"`
-	// Library is what the library under test tells about itself.
+	// Library is the figures of the library under test.
 	Library map[string]float64 `json:"library,omitempty"`
 }
 
@@ -75,8 +75,8 @@ func Read() Stats {
 	return s
 }
 
-// Collect frees what is not in use, so that LiveBytes of the next Read is what
-// is. Pools need two collections to let go.
+// Collect frees memory that is not in use, so that LiveBytes of the next Read is what is.
+// A sync.Pool needs two collections to be emptied.
 func Collect() {
 	runtime.GC()
 	runtime.GC()

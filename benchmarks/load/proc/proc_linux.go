@@ -22,7 +22,7 @@ func fields(path string) map[string]uint64 {
 	m := make(map[string]uint64)
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return m // not told in this container: the figures stay 0
+		return m // not readable in this container: the figures stay 0
 	}
 	for sc := bufio.NewScanner(bytes.NewReader(text)); sc.Scan(); {
 		name, rest, _ := strings.Cut(sc.Text(), ":")

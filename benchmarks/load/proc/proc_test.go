@@ -48,7 +48,7 @@ func TestReadSeesWorkDone(t *testing.T) {
 	sink = nil
 }
 
-func TestAdminAnswersForItsProcess(t *testing.T) {
+func TestAdmin(t *testing.T) {
 	a := &Admin{Library: func() map[string]float64 { return map[string]float64{"blocked": 2} }}
 	a.Serving.Store(7)
 	if err := a.Serve("127.0.0.1:0"); err != nil {

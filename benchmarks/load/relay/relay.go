@@ -1,5 +1,5 @@
-// Package relay is a TCP relay that misbehaves on request: it delays what it
-// carries and kills connections.
+// Package relay is a TCP relay that injects faults: it delays data and resets
+// connections.
 package relay
 
 import (
@@ -20,12 +20,12 @@ type Relay struct {
 	mu    sync.Mutex
 	links map[*link]struct{}
 	done  bool
-	over  chan struct{}  // closed with done: nothing is held back any more
+	over  chan struct{}  // closed with done: ends every delay
 	wg    sync.WaitGroup // the accept loop and all copiers; Close waits
 }
 
-// link is one connection carried.
-type link struct{ near, far net.Conn }
+// link is one relayed connection.
+type link struct{ client, server net.Conn }
 
 // New listens on a port of its own and relays to target.
 func New(target string) (*Relay, error) {
@@ -44,8 +44,8 @@ func (r *Relay) Addr() string { return r.ln.Addr().String() }
 // Delay holds back all that arrives from now on, in each direction, for d.
 func (r *Relay) Delay(d time.Duration) { r.delay.Store(int64(d)) }
 
-// Kill resets that share of the connections, at least one if there is any,
-// and returns how many.
+// Kill resets a share of the connections, at least one if there is any, and returns how
+// many.
 func (r *Relay) Kill(share float64) int {
 	r.mu.Lock()
 	links := make([]*link, 0, len(r.links))
@@ -61,7 +61,7 @@ func (r *Relay) Kill(share float64) int {
 	return n
 }
 
-// Close kills what is left and stops listening.
+// Close resets the open connections and stops listening.
 func (r *Relay) Close() error {
 	r.mu.Lock()
 	if !r.done {
@@ -79,34 +79,34 @@ func (r *Relay) Close() error {
 
 func (r *Relay) accept() {
 	for {
-		near, err := r.ln.Accept()
+		client, err := r.ln.Accept()
 		if err != nil {
 			return
 		}
-		r.wg.Go(func() { r.carry(near) })
+		r.wg.Go(func() { r.carry(client) })
 	}
 }
 
-func (r *Relay) carry(near net.Conn) {
-	far, err := net.Dial("tcp", r.target)
+func (r *Relay) carry(client net.Conn) {
+	server, err := net.Dial("tcp", r.target)
 	if err != nil {
-		near.Close()
+		client.Close()
 		return
 	}
-	l := &link{near, far}
+	l := &link{client, server}
 	if !r.add(l) {
 		l.kill()
 		return
 	}
 	var both sync.WaitGroup
-	both.Go(func() { r.copy(far, near) })
-	both.Go(func() { r.copy(near, far) })
+	both.Go(func() { r.copy(server, client) })
+	both.Go(func() { r.copy(client, server) })
 	both.Wait()
 	r.mu.Lock()
 	delete(r.links, l)
 	r.mu.Unlock()
-	near.Close()
-	far.Close()
+	client.Close()
+	server.Close()
 }
 
 func (r *Relay) add(l *link) bool {
@@ -120,8 +120,8 @@ func (r *Relay) add(l *link) bool {
 
 // kill closes both ends with a reset.
 func (l *link) kill() {
-	for _, c := range []net.Conn{l.near, l.far} {
-		_ = c.(*net.TCPConn).SetLinger(0) // if it's closed already, so much the better
+	for _, c := range []net.Conn{l.client, l.server} {
+		_ = c.(*net.TCPConn).SetLinger(0) // fails if it is closed already
 		c.Close()
 	}
 }
@@ -131,12 +131,12 @@ type chunk struct {
 	due time.Time
 }
 
-// ahead bounds the chunks of 32 KiB held back in each direction.
-const ahead = 256
+// maxHeld bounds the chunks of 32 KiB held back in each direction.
+const maxHeld = 256
 
 // copy carries from src to dst until src ends, and passes the end on.
 func (r *Relay) copy(dst, src net.Conn) {
-	chunks := make(chan chunk, ahead)
+	chunks := make(chan chunk, maxHeld)
 	var writer sync.WaitGroup
 	writer.Go(func() { r.write(dst, chunks) })
 	for {
@@ -154,8 +154,8 @@ func (r *Relay) copy(dst, src net.Conn) {
 	}
 }
 
-// write writes each chunk when it is due, and empties the channel whatever
-// happens, so that the reader never waits for it in vain.
+// write writes each chunk when it is due. After an error it still empties the channel, so
+// that the reader never blocks on it.
 func (r *Relay) write(dst net.Conn, chunks <-chan chunk) {
 	var err error
 	for c := range chunks {
@@ -172,7 +172,7 @@ func (r *Relay) write(dst net.Conn, chunks <-chan chunk) {
 	}
 }
 
-// end passes on how the other side ended: in order, or not.
+// end passes on how the other side ended: with a FIN, or else as a reset.
 func end(dst net.Conn, err error) {
 	tcp := dst.(*net.TCPConn)
 	if err == io.EOF {

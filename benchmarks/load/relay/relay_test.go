@@ -87,7 +87,7 @@ func TestRelay(t *testing.T) {
 	_, errA := roundTrip(a)
 	_, errB := roundTrip(b)
 	if (errA == nil) == (errB == nil) {
-		t.Errorf("one of two should be dead: %v, %v", errA, errB)
+		t.Errorf("one of two should be reset: %v, %v", errA, errB)
 	}
 }
 

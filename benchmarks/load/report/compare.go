@@ -9,7 +9,7 @@ import (
 	"slices"
 )
 
-// A Comparison is how a figure moved from one report to another.
+// A Comparison is how a figure changed from one report to another.
 type Comparison struct {
 	Figure  string  `json:"figure"`
 	A       float64 `json:"a"`
@@ -29,23 +29,22 @@ const (
 	Same   = "same"
 )
 
-// slight is a change that no verdict is given on, however steady it is:
-// alignment and the mood of the scheduler alone make as much.
-const slight = 0.02
+// minChange is the smallest change that counts, however steady it is: code alignment and
+// scheduling alone cause smaller ones.
+const minChange = 0.02
 
-// enough is how many runs a side takes for the runs to tell their own noise.
-// With fewer, the intervals of the time series do.
-const enough = 4
+// minRuns is how many runs a side it takes to estimate the noise from the runs. With fewer
+// it is estimated from the intervals of the time series.
+const minRuns = 4
 
 // compared are the figures that Compare looks at.
 var compared = []string{"rate", "bulk_rate", "mean", "p50", "p90", "p99", "p99.9", "cpu_per_m",
 	"client_bytes_per_stream", "server_bytes_per_stream", "client_rss", "server_rss"}
 
-// Compare says for each figure that a has whether b is better or worse outside
-// the noise: when the 95% bootstrap interval of the ratio of their medians
-// leaves out "no change". A figure that b has not is worse, and so is any
-// message lost, duplicated, reordered or corrupted in b, and any of its runs
-// that failed.
+// Compare says for each figure that a has whether b is better or worse than the noise
+// explains: when the 95% bootstrap interval of the ratio of their medians does not contain
+// 1. A figure that b lacks is worse, and so is any message lost, duplicated, reordered or
+// corrupted in b, and any of its runs that failed.
 func Compare(a, b *Report) ([]Comparison, error) {
 	if a.Preset != b.Preset {
 		return nil, fmt.Errorf("different workloads: %s and %s", a.Preset, b.Preset)
@@ -66,7 +65,7 @@ func Compare(a, b *Report) ([]Comparison, error) {
 	return out, nil
 }
 
-// outcomes compares what must not happen at all: it is worse however seldom.
+// outcomes compares what must not happen at all: a single case in b is worse.
 func outcomes(a, b []*Run) (out []Comparison) {
 	for _, o := range []struct {
 		name string
@@ -112,10 +111,10 @@ func compare(m metric, a, b []*Run) (c Comparison, ok bool) {
 	}
 	c = Comparison{Figure: m.name, A: va, B: vb, Change: vb/va - 1, textA: m.unit.format(va), textB: m.unit.format(vb)}
 	sa, sb := m.samples(a), m.samples(b)
-	if len(sa) < enough || len(sb) < enough {
-		// One value a side tells nothing of its noise: only a change that no
-		// noise explains counts.
-		c.Low, c.High = c.Change-single, c.Change+single
+	if len(sa) < minRuns || len(sb) < minRuns {
+		// One value a side does not show its noise: only a change above any noise
+		// counts.
+		c.Low, c.High = c.Change-oneRunNoise, c.Change+oneRunNoise
 	} else {
 		c.Low, c.High = bootstrap(sa, sb)
 	}
@@ -123,12 +122,12 @@ func compare(m metric, a, b []*Run) (c Comparison, ok bool) {
 	return c, true
 }
 
-// single is the noise allowed for where there is one value a side.
-const single = 0.25
+// oneRunNoise is the noise assumed where there is one value a side.
+const oneRunNoise = 0.25
 
 // samples returns the runs' values, or the intervals' where the runs are few.
 func (m metric) samples(runs []*Run) (values []float64) {
-	if len(runs) >= enough || m.row == nil {
+	if len(runs) >= minRuns || m.row == nil {
 		return m.values(runs)
 	}
 	for _, r := range runs {
@@ -143,8 +142,8 @@ func (m metric) samples(runs []*Run) (values []float64) {
 
 func (m metric) verdict(c Comparison) string {
 	noise := c.Low <= 0 && c.High >= 0
-	torn := (c.Change > 0) != (c.Low > 0) // the runs say one thing, their intervals another
-	if noise || torn || (c.Change < slight && c.Change > -slight) {
+	disagree := (c.Change > 0) != (c.Low > 0) // the runs and their intervals disagree
+	if noise || disagree || (c.Change < minChange && c.Change > -minChange) {
 		return Same
 	}
 	if (c.Change > 0) == (m.better > 0) {
@@ -153,14 +152,14 @@ func (m metric) verdict(c Comparison) string {
 	return Worse
 }
 
-// rounds is how often the bootstrap draws.
-const rounds = 2000
+// bootstrapRounds is how many samples the bootstrap draws.
+const bootstrapRounds = 2000
 
 // bootstrap returns the 95% interval of median(b)/median(a) - 1.
 func bootstrap(a, b []float64) (low, high float64) {
 	rng := rand.New(rand.NewPCG(5, 6)) // the same reports, the same verdict
-	ratios := make([]float64, 0, rounds)
-	for range rounds {
+	ratios := make([]float64, 0, bootstrapRounds)
+	for range bootstrapRounds {
 		if ma := median(resample(rng, a)); ma > 0 {
 			ratios = append(ratios, median(resample(rng, b))/ma-1)
 		}

@@ -30,8 +30,7 @@ var page = template.Must(template.New("report").Funcs(template.FuncMap{
 	"outcome": Fault.outcome,
 }).Parse(asset("report.html.tmpl")))
 
-// HTML writes one page that needs nothing beside it: no network, and for the
-// tables no JavaScript either.
+// HTML writes one self-contained page: it needs no network, and its tables no JavaScript.
 func (r *Report) HTML(w io.Writer) error {
 	settings, err := json.MarshalIndent(struct {
 		Config      json.RawMessage
@@ -130,7 +129,7 @@ func (r *Run) timeChart(title string, get map[string]func(Interval) float64, ord
 
 func round(v float64) float64 { return math.Round(v*1e4) / 1e4 }
 
-// percentileChart draws the histograms, out to the last value but none.
+// percentileChart draws the histograms, up to the percentile of the last value.
 func (r *Run) percentileChart() (chart, bool) {
 	c := chart{Title: "Latency by percentile, ms", X: "percentile", Log: true, Data: make([][]float64, 1)}
 	if r.Service.Count == 0 {

@@ -107,7 +107,7 @@ var metrics = slices.Concat(
 
 func rss(name string, get func(*Run) uint64) metric {
 	return metric{name: name, unit: bytesUnit, better: -1, get: func(r *Run) (float64, bool) {
-		return float64(get(r)), get(r) > 0 // not every system tells
+		return float64(get(r)), get(r) > 0 // unknown on some systems
 	}}
 }
 

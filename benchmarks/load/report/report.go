@@ -1,6 +1,5 @@
-// Package report is what a load run found, and its forms: text, JSON, CSV,
-// HDR log, HTML, Go benchmark lines; and what is made of reports: verdicts on
-// an SLO, comparisons.
+// Package report has the results of a load run and writes them as text, JSON, CSV, HDR
+// log, HTML and Go benchmark lines. It also judges reports by an SLO, and compares them.
 package report
 
 import (
@@ -91,8 +90,7 @@ func firstLine(path string) string {
 	return line
 }
 
-// A Run is what one run found. Figures are of the measured window unless they
-// say otherwise.
+// A Run is the result of one run. Figures are of the measured window unless noted.
 type Run struct {
 	Start    time.Time `json:"start"`
 	Model    string    `json:"model"` // "open" or "closed"
@@ -109,7 +107,7 @@ type Run struct {
 
 	// Response is from when a message was due, in the open model; in the
 	// closed model it is Service. Service is from when it was sent. Both end
-	// when the echo is here, or, one way, when the library took the message.
+	// when the echo has come or, one way, when the library took the message.
 	Response Latency `json:"response"`
 	Service  Latency `json:"service"`
 	// Lateness is the pacer's own: released less due.
@@ -118,7 +116,7 @@ type Run struct {
 	Deferred Deferred `json:"deferred"`
 	Checks   Checks   `json:"checks"`
 	Errors   uint64   `json:"errors"`
-	Error    string   `json:"error,omitempty"` // what ended the run before its time
+	Error    string   `json:"error,omitempty"` // what ended the run early
 
 	Client Usage `json:"client"`
 	Server Usage `json:"server"`
@@ -131,7 +129,7 @@ type Run struct {
 	Faults   []Fault  `json:"faults,omitempty"`
 
 	Interrupted bool       `json:"interrupted,omitempty"`
-	Invalid     []string   `json:"invalid,omitempty"` // why the figures are not the server's
+	Invalid     []string   `json:"invalid,omitempty"` // why the figures say nothing about the server
 	Series      []Interval `json:"series"`
 }
 
@@ -149,7 +147,7 @@ type Latency struct {
 	HDR   string  `json:"hdr,omitempty"` // the whole histogram, as in .hlog
 }
 
-// LatencyOf sums h up; whole keeps the histogram too.
+// LatencyOf summarizes h; whole keeps the histogram too.
 func LatencyOf(h *hist.H, whole bool) Latency {
 	if h.TotalCount() == 0 {
 		return Latency{}
@@ -165,13 +163,13 @@ func LatencyOf(h *hist.H, whole bool) Latency {
 	return l
 }
 
-// Deferred counts messages that could not go when they were due, by reason.
-// They went later, and their response time says so.
+// Deferred counts messages that could not be sent when they were due, by reason. They were
+// sent later, and their response time includes the wait.
 type Deferred struct {
 	Credit   uint64 `json:"credit"`   // the receiver's window was used up
 	Mailbox  uint64 `json:"mailbox"`  // a queue inside the library was full
 	Socket   uint64 `json:"socket"`   // the socket took no more
-	Blocked  uint64 `json:"blocked"`  // Send waited and the library doesn't say what for
+	Blocked  uint64 `json:"blocked"`  // Send waited, for an unknown reason
 	InFlight uint64 `json:"inflight"` // the workload's own limit
 	Dropped  uint64 `json:"dropped"`  // never sent: the backlog was at its bound, or the run ended
 }
@@ -191,8 +189,8 @@ type Checks struct {
 	// Corrupted were damaged, or another stream's. Every byte counts up to
 	// 4 KiB; of what is longer, 8 bytes of each 4,096 beyond that, and the last 8.
 	Corrupted uint64 `json:"corrupted"`
-	// Unconfirmed were sent on streams that ended before anybody could say
-	// whether they arrived. Those that a fault broke are counted with that.
+	// Unconfirmed were sent on streams that ended before it was known whether they
+	// arrived. Those on streams that a fault broke are counted with the fault.
 	Unconfirmed uint64 `json:"unconfirmed"`
 }
 
@@ -202,13 +200,13 @@ func (c Checks) Violations() uint64 { return c.Lost + c.Duplicated + c.Reordered
 // Usage is what one process used.
 type Usage struct {
 	// Messages is how many went through meanwhile: fewer than the run's if the
-	// process went away.
+	// process was lost.
 	Messages      uint64             `json:"messages"`
 	UserCPU       float64            `json:"user_cpu_s"`
 	SystemCPU     float64            `json:"system_cpu_s"`
 	Cores         float64            `json:"cores"` // CPU seconds a second
 	RSS           uint64             `json:"rss_bytes"`
-	PeakRSS       uint64             `json:"peak_rss_bytes"` // of the process's life
+	PeakRSS       uint64             `json:"peak_rss_bytes"` // since the process started
 	LiveBytes     uint64             `json:"live_bytes"`     // heap objects and stacks
 	AllocsPerMsg  float64            `json:"allocs_per_message"`
 	BytesPerMsg   float64            `json:"alloc_bytes_per_message"`
@@ -217,8 +215,8 @@ type Usage struct {
 	GCCPU         float64            `json:"gc_cpu_s"`
 	Goroutines    uint64             `json:"goroutines"`
 	SwitchesMsg   float64            `json:"context_switches_per_message"`
-	ReadCallsMsg  float64            `json:"read_calls_per_message"`  // of read(2) and its kin; see proc.Stats
-	WriteCallsMsg float64            `json:"write_calls_per_message"` // of write(2) and its kin
+	ReadCallsMsg  float64            `json:"read_calls_per_message"`  // read(2) and its variants; see proc.Stats
+	WriteCallsMsg float64            `json:"write_calls_per_message"` // write(2) and its variants
 	Library       map[string]float64 `json:"library,omitempty"`
 }
 
@@ -248,7 +246,7 @@ type Fairness struct {
 	Streams int     `json:"streams"`
 	Min     uint64  `json:"min"` // messages of the stream with the fewest
 	Max     uint64  `json:"max"`
-	Jain    float64 `json:"jain"` // 1: all the same; 1/n: one had everything
+	Jain    float64 `json:"jain"` // Jain's index; 1: all the same; 1/n: one had everything
 	// Spread is the messages of the streams at every 5% of them, from the one
 	// with the fewest to the one with the most.
 	Spread []uint64 `json:"spread,omitempty"`
@@ -276,7 +274,7 @@ func FairnessOf(counts []uint64) Fairness {
 	return f
 }
 
-// Bulk is what went in the background, beside the messages measured.
+// Bulk is the background traffic beside the measured messages.
 type Bulk struct {
 	Messages uint64  `json:"messages"`
 	Bytes    uint64  `json:"bytes"`
@@ -297,16 +295,16 @@ type Memory struct {
 	OpenSeconds     float64 `json:"open_seconds"`
 }
 
-// A Fault is one injected fault and what became of it.
+// A Fault is one injected fault and its effects.
 type Fault struct {
-	At     float64 `json:"at_s"` // in the measured window
-	What   string  `json:"what"`
-	Hit    int     `json:"hit"`       // connections or streams
-	Broken int     `json:"broken"`    // streams that ended by it
-	Back   int     `json:"recovered"` // of these
-	Lost   uint64  `json:"lost"`      // messages sent and not answered on them
-	// Unconfirmed is, one way, what was sent on streams that broke: how much
-	// of it arrived nobody can tell any more.
+	At        float64 `json:"at_s"` // in the measured window
+	What      string  `json:"what"`
+	Hit       int     `json:"hit"`       // connections or streams
+	Broken    int     `json:"broken"`    // streams that it broke
+	Recovered int     `json:"recovered"` // how many of these recovered
+	Lost      uint64  `json:"lost"`      // messages sent and not answered on them
+	// Unconfirmed is, one way, the messages sent on streams that broke: it is not
+	// known how many of them arrived.
 	Unconfirmed uint64  `json:"unconfirmed"`
 	Recovery    float64 `json:"recovery_s"` // from the fault, or from its end if it lasted; -1: never
 }
@@ -358,7 +356,7 @@ type Probe struct {
 	P99    int64    `json:"p99_ns"`
 	Pass   bool     `json:"pass"`
 	Failed []string `json:"failed,omitempty"` // conditions of the SLO
-	// Invalid is why the run tells nothing about the server.
+	// Invalid is why the run says nothing about the server.
 	Invalid []string `json:"invalid,omitempty"`
 }
 

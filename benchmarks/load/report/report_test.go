@@ -58,7 +58,7 @@ func sample() *Report {
 		CPUPerMillion: 83.3, Fairness: FairnessOf([]uint64{7400, 7500, 7500, 7600}),
 		Memory: &Memory{Streams: 4, Conns: 2, ClientPerStream: 700, ServerPerStream: 800, ClientPerConn: 1400, ServerPerConn: 1600, OpenSeconds: 0.002},
 		Bulk:   &Bulk{Messages: 300, Bytes: 300 << 20, ByteRate: 100 << 20},
-		Faults: []Fault{{At: 1.5, What: "1.5s=kill-conns:50%", Hit: 1, Broken: 2, Back: 2, Lost: 5, Recovery: 0.0123}},
+		Faults: []Fault{{At: 1.5, What: "1.5s=kill-conns:50%", Hit: 1, Broken: 2, Recovered: 2, Lost: 5, Recovery: 0.0123}},
 	}
 	for n := range 3 {
 		run.Series = append(run.Series, Interval{
@@ -117,7 +117,7 @@ func TestThePacersLatenessIsShownWithoutAnyLatency(t *testing.T) {
 	}
 }
 
-func TestJSONComesBack(t *testing.T) {
+func TestJSONRoundTrip(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.json")
 	r := sample()
 	text := written(t, func(b *bytes.Buffer) error { return r.JSON(b) })
@@ -254,8 +254,8 @@ func TestCompareTakesIntervalsWhereRunsAreFew(t *testing.T) {
 	}
 }
 
-// The run and its intervals disagree: no verdict against either.
-func TestCompareTakesNoSide(t *testing.T) {
+// The run and its intervals disagree: there is no verdict.
+func TestCompareGivesNoVerdictOnContradiction(t *testing.T) {
 	series := func(rate float64, received uint64) *Report {
 		r := &Report{Preset: "fan", Peer: "raw", Runs: []*Run{{Rate: rate}}}
 		for range 20 {
@@ -269,7 +269,7 @@ func TestCompareTakesNoSide(t *testing.T) {
 	}
 }
 
-func TestCompareFailsWhatBLacks(t *testing.T) {
+func TestCompareFailsFiguresThatBLacks(t *testing.T) {
 	whole := func(change func(*Run)) *Report {
 		r := &Report{Preset: "hol", Peer: "raw", Runs: []*Run{{
 			Rate: 100, Response: Latency{Count: 1, P50: 5, P99: 9}, Bulk: &Bulk{ByteRate: 7}, Client: Usage{RSS: 1 << 20},
@@ -285,7 +285,7 @@ func TestCompareFailsWhatBLacks(t *testing.T) {
 		"client_rss": func(r *Run) { r.Client.RSS = 0 },
 		"violations": func(r *Run) { r.Checks.Corrupted = 1 },
 		"failed runs": func(r *Run) {
-			r.Error = "the server went away"
+			r.Error = "the server was lost"
 		},
 	} {
 		cs, err := Compare(a, whole(change))

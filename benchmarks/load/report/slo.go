@@ -95,13 +95,12 @@ func (c condition) holds(v float64) bool {
 type Verdict struct {
 	Condition string  `json:"condition"`
 	Value     float64 `json:"value"`
-	Text      string  `json:"text"` // the value as people read it
+	Text      string  `json:"text"` // the value with its unit
 	Pass      bool    `json:"pass"`
 }
 
-// Judge says which conditions the runs keep: their medians, or for counters
-// and shares that should be 0 the worst. A figure that was not measured keeps
-// none.
+// Judge says which conditions the runs meet, by their medians, or by the worst run for
+// counters and shares that should be 0. A figure that was not measured meets none.
 func (s SLO) Judge(runs []*Run) (verdicts []Verdict, pass bool) {
 	pass = true
 	for _, c := range s {

@@ -7,7 +7,7 @@ import (
 	"text/tabwriter"
 )
 
-// Text writes what a person wants to know.
+// Text writes the report as text.
 func (r *Report) Text(w io.Writer) error {
 	out := newTextWriter(w)
 	for i, run := range r.Runs {
@@ -80,7 +80,7 @@ func (r *Run) Status() string {
 	case r.Checks.Violations() > 0:
 		return "DELIVERY VIOLATED"
 	case r.Error != "":
-		return "BROKEN OFF"
+		return "ENDED EARLY"
 	case r.Interrupted:
 		return "INTERRUPTED"
 	case r.Unsettled():
@@ -91,11 +91,11 @@ func (r *Run) Status() string {
 	return "ok"
 }
 
-// Unsettled reports whether streams ended in a way that leaves open what
-// arrived, or did not come back after a fault.
+// Unsettled reports whether it is unknown what arrived on some streams, or streams did not
+// recover from a fault.
 func (r *Run) Unsettled() bool {
-	away := func(f Fault) bool { return f.Back < f.Broken }
-	return r.Errors > 0 || r.Checks.Unconfirmed > 0 || slices.ContainsFunc(r.Faults, away)
+	notBack := func(f Fault) bool { return f.Recovered < f.Broken }
+	return r.Errors > 0 || r.Checks.Unconfirmed > 0 || slices.ContainsFunc(r.Faults, notBack)
 }
 
 func (r *Run) text(t *textWriter) {
@@ -179,7 +179,7 @@ func (r *Run) memoryText(t *textWriter) {
 func (f Fault) outcome() string {
 	text := fmt.Sprintf("hit %d", f.Hit)
 	if f.Broken > 0 {
-		text += fmt.Sprintf("; %d streams broke, %d came back; %d messages unanswered", f.Broken, f.Back, f.Lost)
+		text += fmt.Sprintf("; %d streams broke, %d recovered; %d messages unanswered", f.Broken, f.Recovered, f.Lost)
 		if f.Unconfirmed > 0 {
 			text += fmt.Sprintf(", %d sent one way and unconfirmed", f.Unconfirmed)
 		}

@@ -171,7 +171,7 @@ func TestStreamsAtOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for id := range uint32(8) {
 			wg.Go(func() {
-				if err := converse(ctx, c, id, 200, 8); err != nil {
+				if err := exchange(ctx, c, id, 200, 8); err != nil {
 					t.Errorf("stream %d: %v", id, err)
 				}
 			})
@@ -180,9 +180,9 @@ func TestStreamsAtOnce(t *testing.T) {
 	})
 }
 
-// converse sends n messages, of which ahead are in flight, and checks the
+// exchange sends n messages, of which ahead are in flight, and checks the
 // echoes.
-func converse(ctx context.Context, c peer.Conn, id uint32, n, ahead int) error {
+func exchange(ctx context.Context, c peer.Conn, id uint32, n, ahead int) error {
 	s, err := c.Open(ctx, peer.Echo)
 	if err != nil {
 		return err
@@ -325,7 +325,7 @@ func TestParkedStreams(t *testing.T) {
 			n := int(o.Serving.Load())
 			return n, n == len(streams)
 		})
-		if err := converse(ctx, c, 1, 10, 2); err != nil {
+		if err := exchange(ctx, c, 1, 10, 2); err != nil {
 			t.Fatal(err)
 		}
 		for _, s := range streams {
@@ -345,7 +345,7 @@ func TestOpenAndClose(t *testing.T) {
 		for id := range uint32(8) {
 			wg.Go(func() {
 				for range 25 {
-					if err := converse(ctx, c, id, 1, 1); err != nil {
+					if err := exchange(ctx, c, id, 1, 1); err != nil {
 						t.Errorf("stream %d: %v", id, err)
 						return
 					}
@@ -356,7 +356,7 @@ func TestOpenAndClose(t *testing.T) {
 	})
 }
 
-// TestCloseWithOpenStreams closes connection and server while a stream lives.
+// TestCloseWithOpenStreams closes connection and server while a stream is open.
 func TestCloseWithOpenStreams(t *testing.T) {
 	forEach(t, options, func(t *testing.T, ctx context.Context, c peer.Conn, _ peer.Options) {
 		s := open(t, ctx, c, peer.Echo)
@@ -372,7 +372,7 @@ func TestCloseWithOpenStreams(t *testing.T) {
 	})
 }
 
-func TestDialNobody(t *testing.T) {
+func TestDialWithoutAServer(t *testing.T) {
 	for _, p := range Peers() {
 		t.Run(p.Name(), func(t *testing.T) {
 			t.Parallel()

@@ -28,7 +28,7 @@ const (
 	// pieces is answered in pieces, and stays in pieces from then on where
 	// the multiplexer keeps the boundaries of writes (smux does).
 	firstBatch = 8 << 10
-	atOnce     = 16 << 10 // nothing is won by keeping larger messages back
+	atOnce     = 16 << 10 // larger messages are not worth buffering
 )
 
 // class returns the smallest class of at least n bytes, or the largest.
@@ -74,8 +74,8 @@ func New(rw io.ReadWriteCloser, batch bool, o peer.Options) *Stream {
 	return &Stream{rw: rw, batch: batch, limit: max(o.MaxMessage, 4<<20), flushFirst: !o.Duplex}
 }
 
-// HalfClose says that the byte stream has halves, of which f ends ours: that,
-// and no mark, ends the messages then, and Close calls closed.
+// HalfClose says that the byte stream has half-close: f ends our half. Then that ends
+// the messages instead of a mark, and Close calls closed.
 func (s *Stream) HalfClose(f, closed func() error) { s.halfClose, s.onClose = f, closed }
 
 // Preface puts p before the first message.
@@ -84,7 +84,7 @@ func (s *Stream) Preface(p ...byte) {
 	s.kept += copy(s.out[s.kept:], p)
 }
 
-// room makes out n bytes long, or as long as it gets.
+// room makes out n bytes long, or maxBuf if that is less.
 func (s *Stream) room(n int) {
 	if n > len(s.out) && len(s.out) < maxBuf {
 		s.out = grown(s.out, class(n))
@@ -240,7 +240,7 @@ func (s *Stream) beforeWait() error {
 	return s.Flush()
 }
 
-// cutShort keeps the end of the byte stream from looking like the end of the
+// cutShort turns the end of the byte stream into an error: it is not the end of the
 // messages.
 func cutShort(err error) error {
 	if err == io.EOF {
@@ -276,8 +276,8 @@ func (s *Stream) Close() error {
 	return s.rw.Close()
 }
 
-// Serve reads the mode that Open wrote, serves the stream and waits for the
-// client to close it, so that the client's side is the one that goes first.
+// Serve reads the mode that Open wrote, serves the stream and waits for the client to
+// close it first.
 func (s *Stream) Serve(o peer.Options) error {
 	m, err := s.ReadByte()
 	if err != nil {

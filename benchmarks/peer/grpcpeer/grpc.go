@@ -124,7 +124,7 @@ func (s *stream) Close() error {
 
 func nothing() error { return nil }
 
-// service is the handler's type that grpc wants to see.
+// service is the handler's type that grpc requires.
 type service struct{ o peer.Options }
 
 func (s *service) serve(m peer.Mode) grpc.StreamHandler {

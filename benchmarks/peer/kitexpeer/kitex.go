@@ -197,7 +197,7 @@ func (c conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
 	return &stream{ctx: ctx, st: st, end: func() error { return st.CloseSend(ctx) }, cancel: cancel}, nil
 }
 
-// Close closes the client, whose connection lives on.
+// Close closes the client, whose connection stays open.
 func (c conn) Close() error {
 	if closer, ok := c.Client.(io.Closer); ok {
 		return closer.Close()

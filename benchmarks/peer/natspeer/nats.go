@@ -25,7 +25,7 @@ const (
 	startWait   = 5 * time.Second
 	openSubject = "bench.open."
 
-	// A stream may have window bytes on their way and one message more; each
+	// A stream may have window bytes in flight and one message more; each
 	// counts minCost at least.
 	window  = 4 << 20
 	minCost = 4 << 10
@@ -77,8 +77,8 @@ type stream struct {
 
 	in    chan *nats.Msg // NATS's goroutine -> Recv
 	ended bool
-	got   int64 // cost of what Recv returned, and how much of that the sender was told
-	told  int64
+	taken int64 // cost of what Recv returned
+	acked int64
 
 	out     []byte
 	sent    int64
@@ -159,7 +159,7 @@ func (s *stream) Recv() ([]byte, error) {
 		s.ended = true
 		return nil, io.EOF
 	case kindData:
-		s.got += cost(len(m.Data) - 1)
+		s.taken += cost(len(m.Data) - 1)
 		return m.Data[1:], s.credit()
 	}
 	return nil, fmt.Errorf("nats: message of kind %q", m.Data[0])
@@ -167,11 +167,11 @@ func (s *stream) Recv() ([]byte, error) {
 
 // credit tells the sender what was taken, each half window.
 func (s *stream) credit() error {
-	if s.got-s.told < window/2 {
+	if s.taken-s.acked < window/2 {
 		return nil
 	}
-	s.told = s.got
-	return s.nc.Publish(s.to, binary.LittleEndian.AppendUint64([]byte{kindCredit}, uint64(s.got)))
+	s.acked = s.taken
+	return s.nc.Publish(s.to, binary.LittleEndian.AppendUint64([]byte{kindCredit}, uint64(s.taken)))
 }
 
 func (s *stream) CloseSend() error { return s.nc.Publish(s.to, []byte{kindEnd}) }

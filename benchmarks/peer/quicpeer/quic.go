@@ -39,7 +39,7 @@ func New(batch bool) peer.Peer {
 
 func (q quicPeer) Name() string { return q.name }
 
-// Network tells that no TCP relay can stand between the two sides.
+// Network says that a TCP relay can not be used.
 func (q quicPeer) Network() string { return "udp" }
 
 func config(o peer.Options) *quic.Config {

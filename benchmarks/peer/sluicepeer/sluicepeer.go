@@ -1,4 +1,4 @@
-// Package sluicepeer drives sluice, through each of its faces.
+// Package sluicepeer drives sluice, through each of its APIs.
 package sluicepeer
 
 import (
@@ -15,20 +15,20 @@ import (
 	"github.com/sluicerpc/sluice/rpc"
 )
 
-// A face is the way in which streams are read and written.
-type face struct {
+// An api is the part of the API that streams are read and written with.
+type api struct {
 	name             string
 	in, batches, out bool
-	proto            string // of another system; empty is sluice's own
+	proto            string // another system's protocol; empty is sluice's own
 }
 
-type sluicePeer struct{ face }
+type sluicePeer struct{ api }
 
-// Peers returns sluice once for each face: messages received from In and sent
-// with Send; channels both ways; batches; methods alone.
+// Peers returns sluice once for each api: In and Send; channels both ways; batches and
+// Send; methods only.
 func Peers() []peer.Peer {
 	var ps []peer.Peer
-	for _, f := range []face{
+	for _, f := range []api{
 		{name: "sluice", in: true},
 		{name: "sluice+out", in: true, out: true},
 		{name: "sluice+batch", batches: true},
@@ -46,28 +46,28 @@ func Peers() []peer.Peer {
 
 func (p sluicePeer) Name() string { return p.name }
 
-func (f *face) limits(o peer.Options) kernel.Limits {
+func (a *api) limits(o peer.Options) kernel.Limits {
 	conns := o.Conns
-	if f.proto == seastarProto && conns > 0 { // one for each stream, and those that are about to end
+	if a.proto == seastarProto && conns > 0 { // one for each stream, and those that linger
 		conns *= 8 * (o.Streams + 1)
 	}
 	return kernel.Limits{MaxMessage: o.MaxMessage, MaxStreams: o.Streams, MaxConnsPerAddr: conns, MaxConns: conns}
 }
 
-// brpc is a protocol on which a half can't end by itself: a message says what would
-// end it, as its users do it.
+// brpc is a protocol without half-close: a message stands for the end of a half, as its
+// users do it.
 const (
 	brpc    = "brpc"
 	endMark = "no more follows on this half"
 )
 
-// seastarProto is a protocol on which a stream has a connection of its own and is
-// passed to a call, which has a number for a name.
+// seastarProto is a protocol on which a stream has a connection of its own and is passed
+// to a call, whose method is a number.
 const seastarProto = "seastar"
 
-// method is what the peer's streams are opened with.
-func (f *face) method(m peer.Mode) string {
-	switch f.proto {
+// method is the method that streams of a mode are opened with.
+func (a *api) method(m peer.Mode) string {
+	switch a.proto {
 	case brpc:
 		return "bench.Streams/" + string(m)
 	case seastarProto:
@@ -76,16 +76,16 @@ func (f *face) method(m peer.Mode) string {
 	return string(m)
 }
 
-func (f *face) target(addr string) string {
-	if f.proto == "" {
+func (a *api) target(addr string) string {
+	if a.proto == "" {
 		return addr
 	}
-	return f.proto + "://" + addr
+	return a.proto + "://" + addr
 }
 
-// protocols are what a server or client of the face speaks.
-func (f *face) protocols() []kernel.Protocol {
-	switch f.proto {
+// protocols are those of a server or client.
+func (a *api) protocols() []kernel.Protocol {
+	switch a.proto {
 	case brpc:
 		return []kernel.Protocol{strm.Protocol{}}
 	case seastarProto:
@@ -100,7 +100,7 @@ type (
 	source = *rpc.Source[kernel.Message]
 )
 
-// register has the streams that are passed to calls handled.
+// register registers the calls that streams are passed to.
 func (p sluicePeer) register(k *kernel.Server, m peer.Mode, o peer.Options) error {
 	return rpc.Register(k, p.method(m), func(_ context.Context, in source) (sink, error) {
 		out := rpc.MakeSink[kernel.Message](in)
@@ -172,9 +172,8 @@ func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
 	return s, nil
 }
 
-// park accepts streams and leaves them alone, without a goroutine each. They have
-// nothing to say, so that half is ended at once: nobody would be there to do it
-// when the client ends its own.
+// park accepts streams and does nothing with them, without a goroutine each. It ends
+// the server's half at once, since no goroutine could do it when the client ends its own.
 func (s *server) park(ctx context.Context, offers <-chan *kernel.Offer, o peer.Options) {
 	for {
 		select {
@@ -242,7 +241,7 @@ func (c *conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
 	return c.p.stream(context.Background(), s), nil
 }
 
-// A parked stream carries nothing, and should not weigh more than the stream.
+// A parked stream carries nothing, and should not take more memory than the stream.
 type parked struct{ s *kernel.Stream }
 
 var errParked = errors.New("a parked stream carries nothing")
@@ -259,7 +258,7 @@ func (p parked) Recv() ([]byte, error) {
 	return nil, err
 }
 
-// CloseSend leaves it to Close where a half can't end by itself.
+// CloseSend does nothing without half-close: Close ends the stream then.
 func (p parked) CloseSend() error {
 	if err := p.s.CloseSend(); !errors.Is(err, kernel.ErrNotSupported) {
 		return err
@@ -278,7 +277,7 @@ func (p parked) Close() error {
 type stream struct {
 	s       *kernel.Stream
 	ctx     context.Context
-	face    face
+	api     api
 	in      <-chan kernel.Message
 	batches <-chan *kernel.Batch
 	out     chan<- kernel.Message
@@ -287,11 +286,11 @@ type stream struct {
 	last    kernel.Message // handed out by Recv
 	batch   *kernel.Batch
 	at      int
-	closed  bool // the end was sent, where it is a message
+	closed  bool // the message that stands for the end was sent
 }
 
 func (p sluicePeer) stream(ctx context.Context, s *kernel.Stream) *stream {
-	return &stream{s: s, ctx: ctx, face: p.face}
+	return &stream{s: s, ctx: ctx, api: p.api}
 }
 
 func (s *stream) Buf(n int) []byte {
@@ -303,7 +302,7 @@ func (s *stream) Buf(n int) []byte {
 func (s *stream) Send([]byte) error {
 	m := s.next
 	s.next = kernel.Message{}
-	if !s.face.out {
+	if !s.api.out {
 		return s.s.Send(s.ctx, m)
 	}
 	if s.out == nil {
@@ -317,8 +316,7 @@ func (s *stream) Send([]byte) error {
 	}
 }
 
-// TrySend sends the message from Buf if that needs no waiting, and else says
-// what it would wait for.
+// TrySend sends the message from Buf without waiting, or returns what it would wait for.
 func (s *stream) TrySend([]byte) (wait string, err error) {
 	err = s.s.TrySend(s.next)
 	switch {
@@ -336,7 +334,7 @@ func (s *stream) Flush() error { return nil }
 
 func (s *stream) Recv() ([]byte, error) {
 	p, err := s.recv()
-	if err == nil && s.face.proto == brpc && string(p) == endMark {
+	if err == nil && s.api.proto == brpc && string(p) == endMark {
 		return nil, io.EOF
 	}
 	return p, err
@@ -346,7 +344,7 @@ func (s *stream) recv() ([]byte, error) {
 	s.last.Release()
 	s.last = kernel.Message{}
 	switch {
-	case s.face.in:
+	case s.api.in:
 		if s.in == nil {
 			s.in = s.s.In()
 		}
@@ -356,7 +354,7 @@ func (s *stream) recv() ([]byte, error) {
 		}
 		s.last = m
 		return m.Bytes(), nil
-	case s.face.batches:
+	case s.api.batches:
 		return s.recvBatch()
 	}
 	m, err := s.s.Receive(s.ctx)
@@ -390,9 +388,9 @@ func (s *stream) end() error {
 	return io.EOF
 }
 
-// CloseSend ends the half, or sends what stands for that.
+// CloseSend ends the half, or sends the message that stands for its end.
 func (s *stream) CloseSend() error {
-	if s.face.proto != brpc {
+	if s.api.proto != brpc {
 		return s.s.CloseSend()
 	}
 	if s.closed {
@@ -411,11 +409,11 @@ func (s *stream) free() {
 }
 
 // Break ends both halves, and frees nothing that is in use.
-func (s *stream) Break() { s.s.Abort(kernel.CodeCancelled, "broken off") }
+func (s *stream) Break() { s.s.Abort(kernel.CodeCancelled, "aborted by Break") }
 
 func (s *stream) Close() error {
 	s.free()
-	if s.face.proto == brpc { // both halves at once
+	if s.api.proto == brpc { // both halves at once
 		return s.s.Close(s.ctx)
 	}
 	_ = s.s.CloseSend()

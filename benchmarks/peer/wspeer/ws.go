@@ -33,7 +33,7 @@ type server struct {
 	wg   sync.WaitGroup
 
 	mu     sync.Mutex
-	conns  map[*websocket.Conn]struct{} // an upgraded connection is no longer http's to close
+	conns  map[*websocket.Conn]struct{} // http does not close upgraded connections
 	closed bool
 }
 

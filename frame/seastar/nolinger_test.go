@@ -7,17 +7,17 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// Two ends of ours need not wait for each other to end a stream's connection;
-// any other end is waited for.
-func TestAFellowIsNotWaitedFor(t *testing.T) {
+// Two sides that send the extension do not linger before they close a stream's
+// connection; any others do.
+func TestTwoSidesWithTheExtensionDoNotLinger(t *testing.T) {
 	for name, c := range map[string]struct {
-		client *Protocol
-		server *Protocol
-		fellow bool // the server answers as one
-		want   time.Duration
+		client   *Protocol
+		server   *Protocol
+		extended bool // the server answers with the extension
+		want     time.Duration
 	}{
 		"both ours":        {&Protocol{}, &Protocol{}, true, 0},
-		"a plain client":   {&Protocol{Plain: true}, &Protocol{}, true, DefaultLinger},
+		"no extensions":    {&Protocol{NoExtensions: true}, &Protocol{}, true, DefaultLinger},
 		"a Seastar server": {&Protocol{}, &Protocol{}, false, DefaultLinger},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -31,7 +31,7 @@ func TestAFellowIsNotWaitedFor(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !c.fellow {
+			if !c.extended {
 				reply = answer
 			} else if linger := lingerOf(t, server); linger != c.want {
 				t.Errorf("the server waits %v, want %v", linger, c.want)

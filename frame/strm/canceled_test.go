@@ -6,9 +6,9 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 )
 
-// A stream that loses its place because a request is given up has ended, as it has
-// where a close takes its place.
-func TestAStreamThatLosesItsPlaceToARequestGivenUpHasEnded(t *testing.T) {
+// The oldest stream that waits for the peer's CLOSE is evicted, and ends, when a request
+// is canceled beyond the limit, as it is when another stream is closed.
+func TestACanceledRequestEvictsTheOldestClosingStream(t *testing.T) {
 	s := connect(t, true, "")
 	grant := []frame.Grant{{}}
 	id := uint64(1)
@@ -19,7 +19,7 @@ func TestAStreamThatLosesItsPlaceToARequestGivenUpHasEnded(t *testing.T) {
 		st := s.table.streams[id]
 		st.call.Store(nil)
 		st.peer = int64(id)
-		st.phase.Store(uint32(live))
+		st.phase.Store(uint32(established))
 		s.mu.Unlock()
 		control(s, frame.Frame{Kind: frame.EOS, Stream: id})
 		if s.Event(&in) {
@@ -30,9 +30,9 @@ func TestAStreamThatLosesItsPlaceToARequestGivenUpHasEnded(t *testing.T) {
 	control(s, frame.Frame{Kind: frame.Open, Stream: id, Method: "S/M", Grants: grant})
 	control(s, frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})
 	if s.find(1) != nil {
-		t.Fatal("stream 1 has kept its place")
+		t.Fatal("stream 1 was not evicted")
 	}
 	if !s.Event(&in) || in.Kind != frame.EOS || in.Stream != 1 {
-		t.Fatalf("nobody was told of the end of stream 1: %s", describe(&in))
+		t.Fatalf("no event for the end of stream 1: %s", describe(&in))
 	}
 }

@@ -75,7 +75,7 @@ func TestALargeMessageNeedNotBeTouched(t *testing.T) {
 	})
 }
 
-// Receive and All read through In once In is in use, in order, whoever asks.
+// Receive and All read through In once In is in use, in order.
 func TestReceiveReadsThroughIn(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
@@ -213,7 +213,7 @@ func TestBatchesAreFull(t *testing.T) {
 	})
 }
 
-func TestTheOtherFaceIsInUse(t *testing.T) {
+func TestTheOtherChannelIsInUse(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		in := b.In()
@@ -226,15 +226,15 @@ func TestTheOtherFaceIsInUse(t *testing.T) {
 		if err := a.Err(); !errors.Is(err, kernel.ErrChannelInUse) {
 			t.Errorf("Err: %v", err)
 		}
-		w.send(a, "x") // the first face goes on
+		w.send(a, "x") // the first channel goes on
 		(<-in).Release()
 		w.send(b, "y")
 		(<-batches).Release()
 	})
 }
 
-// Write-only: In is closed at once, the peer's sends fail, the stream itself is
-// well and ends in order.
+// Write-only: In is closed at once, the peer's sends fail, and the stream still ends
+// cleanly.
 func TestWriteOnly(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		for name, turn := range map[string]bool{"opener": false, "acceptor": true} {
@@ -277,7 +277,7 @@ func TestWriteOnly(t *testing.T) {
 
 // Receive's context ends that one wait; a message that comes later is there for
 // the next.
-func TestReceiveGivenUpLosesNothing(t *testing.T) {
+func TestACanceledReceiveLosesNothing(t *testing.T) {
 	for name, use := range map[string]func(*kernel.Stream){
 		"mailbox": func(*kernel.Stream) {}, "In": func(s *kernel.Stream) { s.In() }, "Batches": func(s *kernel.Stream) { s.Batches() },
 	} {

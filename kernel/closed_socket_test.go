@@ -28,10 +28,10 @@ func (r recorder) Accept() (net.Conn, error) {
 // opaque hides what a connection is, so that it is not put on an event loop.
 type opaque struct{ net.Conn }
 
-// TestHangUpIsNoCleanEnd: a peer that closes its socket in mid-stream, as a
-// killed process does, ends the stream with an error that nobody can take for
-// io.EOF, in whichever way it is read.
-func TestHangUpIsNoCleanEnd(t *testing.T) {
+// TestAClosedSocketIsNotACleanEnd: a peer that closes its socket in mid-stream, as a
+// killed process does, ends the stream with an error that is not io.EOF, in whichever way
+// the stream is read.
+func TestAClosedSocketIsNotACleanEnd(t *testing.T) {
 	dial := (&net.Dialer{}).DialContext
 	for name, dial := range map[string]func(context.Context, string, string) (net.Conn, error){
 		"loop": dial,
@@ -40,7 +40,7 @@ func TestHangUpIsNoCleanEnd(t *testing.T) {
 			return opaque{c}, err
 		},
 	} {
-		for face, end := range map[string]func(context.Context, *kernel.Stream) error{
+		for way, end := range map[string]func(context.Context, *kernel.Stream) error{
 			"Receive": func(ctx context.Context, s *kernel.Stream) error {
 				_, err := s.Receive(ctx)
 				return err
@@ -57,12 +57,12 @@ func TestHangUpIsNoCleanEnd(t *testing.T) {
 				return s.Err()
 			},
 		} {
-			t.Run(name+"/"+face, func(t *testing.T) { hangUp(t, dial, end) })
+			t.Run(name+"/"+way, func(t *testing.T) { closeSocket(t, dial, end) })
 		}
 	}
 }
 
-func hangUp(t *testing.T, dial func(context.Context, string, string) (net.Conn, error), end func(context.Context, *kernel.Stream) error) {
+func closeSocket(t *testing.T, dial func(context.Context, string, string) (net.Conn, error), end func(context.Context, *kernel.Stream) error) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -11,10 +11,10 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// TestDrainSparesConnectionsInTheirHandshake: a connection whose handshake ends
+// TestDrainIncludesConnectionsInTheirHandshake: a connection whose handshake ends
 // while its server drains is drained too. A stream on it is served or refused
 // unprocessed, and never lost.
-func TestDrainSparesConnectionsInTheirHandshake(t *testing.T) {
+func TestDrainIncludesConnectionsInTheirHandshake(t *testing.T) {
 	for range 40 {
 		latecomer(t)
 	}

@@ -12,11 +12,11 @@ import (
 )
 
 // Row 61: masses of connections that are closed at once leave no descriptor and no
-// goroutine behind, and harm nobody.
+// goroutine behind, and affect no other connection.
 func TestHostileConnectsInMasses(t *testing.T) {
 	const parties, each = 8, 250
 	tg := newTarget(t, false, kernel.ServerOptions{Limits: targetLimits()})
-	tg.neighbour()
+	tg.connectHonest()
 	t.Run("masses", func(t *testing.T) { // what is left is looked for while the server runs
 		leak.Descriptors(t)
 		before := runtime.NumGoroutine()
@@ -60,7 +60,7 @@ func (tg *target) seen() int {
 func TestHostileFlatOut(t *testing.T) {
 	const others, echoes = 10, 50
 	tg := newTarget(t, false, kernel.ServerOptions{Limits: targetLimits()})
-	tg.neighbour()
+	tg.connectHonest()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	flat, stop := context.WithCancel(ctx)

@@ -48,6 +48,8 @@ var (
 	drain        = testkit.Drain
 	ok           = testkit.OK
 	isErr        = testkit.IsErr
+	targetLimits = testkit.TargetLimits
+	allocated    = testkit.Allocated
 )
 
 // A world is a server and a client that are connected.

@@ -213,7 +213,7 @@ func runProgram(t *testing.T, seed uint64) {
 		MaxStreams: 20, ConnWindow: 4 << 10 << rnd.IntN(10), StreamWindow: 256 << rnd.IntN(10), OutQueue: 1 << (8 + rnd.IntN(12)),
 	}
 	tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
-	client, err := kernel.Dial(context.Background(), tg.addr, quietClient(&kernel.ClientOptions{Dial: tg.dial, Limits: l}))
+	client, err := kernel.Dial(context.Background(), tg.Addr, quietClient(&kernel.ClientOptions{Dial: tg.Dial, Limits: l}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func runProgram(t *testing.T, seed uint64) {
 		t.Fatal(err)
 	}
 	synctest.Wait()
-	p := &program{t: t, rnd: rnd, tg: tg, near: near, far: tg.srv.Conns()[0], window: l.ConnWindow, offers: tg.srv.Offers()}
+	p := &program{t: t, rnd: rnd, tg: tg, near: near, far: tg.Srv.Conns()[0], window: l.ConnWindow, offers: tg.Srv.Offers()}
 	for range 200 {
 		p.step()
 	}

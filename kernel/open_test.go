@@ -191,13 +191,13 @@ func TestGivingUpTheFirstOfSeveral(t *testing.T) {
 func TestHostileHalfGivenUp(t *testing.T) {
 	for name, serve := range map[string]func(tg *target){
 		"a handler": func(tg *target) {
-			tg.srv.Handle("group", func(ctx context.Context, s *kernel.Stream) error {
+			tg.Srv.Handle("group", func(ctx context.Context, s *kernel.Stream) error {
 				time.Sleep(time.Second)
 				return nil
 			})
 		},
 		"offers": func(tg *target) {
-			offers := tg.srv.Offers()
+			offers := tg.Srv.Offers()
 			go func() {
 				o := <-offers
 				time.Sleep(time.Second)
@@ -215,7 +215,7 @@ func TestHostileHalfGivenUp(t *testing.T) {
 				time.Sleep(2 * time.Second)
 				synctest.Wait()
 				n := 0
-				for _, c := range tg.srv.Conns() {
+				for _, c := range tg.Srv.Conns() {
 					n += c.Streams()
 				}
 				if n > 0 {

@@ -22,9 +22,9 @@ type Target struct {
 	Addr   string
 	Client *kernel.Client // the honest one
 	Log    *Journal
+	Bubble bool // time is a bubble's
 
 	honest *kernel.Stream
-	bubble bool
 	said   int // by the honest client
 }
 
@@ -36,7 +36,7 @@ func TargetLimits() kernel.Limits {
 // NewTarget starts a server in memory or, without a bubble, on a TCP port.
 func NewTarget(t *testing.T, bubble bool, opts kernel.ServerOptions) *Target {
 	t.Helper()
-	tg := &Target{T: t, bubble: bubble, Log: &Journal{}, Addr: kerneltest.Target}
+	tg := &Target{T: t, Bubble: bubble, Log: &Journal{}, Addr: kerneltest.Target}
 	if opts.Limits == (kernel.Limits{}) {
 		opts.Limits = TargetLimits()
 	}
@@ -127,7 +127,7 @@ func (tg *Target) Unharmed() {
 // Settle waits until everything that can happen without more time has, or until
 // cond holds.
 func (tg *Target) Settle(cond func() bool) bool {
-	if tg.bubble {
+	if tg.Bubble {
 		synctest.Wait()
 		return cond()
 	}

@@ -14,9 +14,9 @@ import (
 // Who closes a connection leaves nobody behind who waits for a reader. What was not
 // handed over can be received.
 func TestCloseWaitsForNoReader(t *testing.T) {
-	closeClient := func(w *world, _ *kernel.Stream) error { return w.client.Close() }
+	closeClient := func(w *world, _ *kernel.Stream) error { return w.Client.Close() }
 	closeConn := func(_ *world, s *kernel.Stream) error { return s.Conn().Close() }
-	closeServer := func(w *world, _ *kernel.Stream) error { return w.srv.Close() }
+	closeServer := func(w *world, _ *kernel.Stream) error { return w.Srv.Close() }
 	for _, c := range []struct {
 		name   string
 		server bool // reads, and closes
@@ -31,10 +31,10 @@ func TestCloseWaitsForNoReader(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, nil, nil, func(t *testing.T, w *world) {
-				w.loose = true
+				w.Loose = true
 				var readers []*kernel.Stream
 				for range 50 {
-					a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+					a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 					if c.server {
 						a, b = b, a
 					}
@@ -65,7 +65,7 @@ const unreadMessages = 100
 // unread has a with messages from b, one of which was taken from In.
 func (w *world) unread(a, b *kernel.Stream) *kernel.Stream {
 	for range unreadMessages {
-		w.send(b, "message")
+		w.Send(b, "message")
 	}
 	m := <-a.In()
 	m.Release()
@@ -74,18 +74,18 @@ func (w *world) unread(a, b *kernel.Stream) *kernel.Stream {
 }
 
 func (w *world) wantRest(readers []*kernel.Stream) {
-	w.t.Helper()
+	w.T.Helper()
 	for _, s := range readers {
 		n := 1
-		m, err := s.Receive(w.ctx)
-		for ; err == nil; m, err = s.Receive(w.ctx) {
+		m, err := s.Receive(w.Ctx)
+		for ; err == nil; m, err = s.Receive(w.Ctx) {
 			m.Release()
 			n++
 		}
 		if n != unreadMessages {
-			w.t.Fatalf("%d of %d messages could be taken, then %v", n, unreadMessages, err)
+			w.T.Fatalf("%d of %d messages could be taken, then %v", n, unreadMessages, err)
 		}
-		wantClosed(w.t, "In", s.In())
+		wantClosed(w.T, "In", s.In())
 	}
 }
 
@@ -128,16 +128,16 @@ func TestCloseWaitsForNoReaderOfAProgramsChannel(t *testing.T) {
 		for _, end := range []string{"close", "context", "close receive"} {
 			t.Run(fmt.Sprintf("%s, reset %v", end, reset), func(t *testing.T) {
 				inBubble(t, nil, nil, func(t *testing.T, w *world) {
-					w.loose = true
-					w.offers = w.srv.Offers()
-					ctx, cancel := context.WithCancel(w.ctx)
+					w.Loose = true
+					w.Offers = w.Srv.Offers()
+					ctx, cancel := context.WithCancel(w.Ctx)
 					defer cancel()
-					a := must[*kernel.Stream](t)(w.client.Open(ctx, "values", nil))
-					b := must[*kernel.Stream](t)(w.offer().Accept(kernel.Message{}, nil))
-					w.cleanup(a, b)
+					a := must[*kernel.Stream](t)(w.Client.Open(ctx, "values", nil))
+					b := must[*kernel.Stream](t)(w.Offer().Accept(kernel.Message{}, nil))
+					w.Cleanup(a, b)
 					one, two := feed(a), feed(a)
 					for range 3 {
-						w.send(b, "value")
+						w.Send(b, "value")
 					}
 					synctest.Wait()
 					m := <-one
@@ -152,7 +152,7 @@ func TestCloseWaitsForNoReaderOfAProgramsChannel(t *testing.T) {
 					}
 					switch end {
 					case "close":
-						_ = w.client.Close()
+						_ = w.Client.Close()
 					case "context":
 						cancel()
 					default:
@@ -178,7 +178,7 @@ func TestAChannelAskedForLateWaitsForNoReader(t *testing.T) {
 			in := s.In()
 			m := <-in
 			m.Release()
-			return 1, func() { wantClosed(w.t, "In", in) }
+			return 1, func() { wantClosed(w.T, "In", in) }
 		},
 		"Batches": func(w *world, s *kernel.Stream) (int, func()) {
 			batches := s.Batches()
@@ -187,14 +187,14 @@ func TestAChannelAskedForLateWaitsForNoReader(t *testing.T) {
 				n = b.Len()
 				b.Release()
 			}
-			return n, func() { wantClosed(w.t, "Batches", batches) }
+			return n, func() { wantClosed(w.T, "Batches", batches) }
 		},
 		"Feed": func(w *world, s *kernel.Stream) (int, func()) {
 			c := feed(s)
 			if m, ok := <-c; ok {
 				m.Release()
 			}
-			return unknown, func() { wantClosed(w.t, "the channel", c) } // it lets go what it has in hand
+			return unknown, func() { wantClosed(w.T, "the channel", c) } // it lets go what it has in hand
 		},
 	} {
 		for _, end := range []string{"close", "context"} {
@@ -213,23 +213,23 @@ const unknown = -1000
 // askLate has a stream end with messages unread, and asks for a channel then; what ends
 // the wait comes after that, or before.
 func (w *world) askLate(ask func(*world, *kernel.Stream) (int, func()), end string, before bool) {
-	w.loose = true
-	w.offers = w.srv.Offers()
-	ctx, cancel := context.WithCancel(w.ctx)
+	w.Loose = true
+	w.Offers = w.Srv.Offers()
+	ctx, cancel := context.WithCancel(w.Ctx)
 	defer cancel()
-	a := must[*kernel.Stream](w.t)(w.client.Open(ctx, "late", &kernel.OpenOptions{Stream: kernel.StreamOptions{InBuffer: 8, MaxBatch: 8}}))
-	b := must[*kernel.Stream](w.t)(w.offer().Accept(kernel.Message{}, nil))
-	w.cleanup(a, b)
+	a := must[*kernel.Stream](w.T)(w.Client.Open(ctx, "late", &kernel.OpenOptions{Stream: kernel.StreamOptions{InBuffer: 8, MaxBatch: 8}}))
+	b := must[*kernel.Stream](w.T)(w.Offer().Accept(kernel.Message{}, nil))
+	w.Cleanup(a, b)
 	for range unreadMessages {
-		w.send(b, "message")
+		w.Send(b, "message")
 	}
 	synctest.Wait()
 	b.Abort(kernel.CodeAborted, "enough")
-	w.wantDone(a)
+	w.WantDone(a)
 	synctest.Wait()
 	stop := func() {
 		if end == "close" {
-			_ = w.client.Close()
+			_ = w.Client.Close()
 		}
 		cancel()
 		synctest.Wait()
@@ -241,19 +241,19 @@ func (w *world) askLate(ask func(*world, *kernel.Stream) (int, func()), end stri
 	synctest.Wait()
 	if !before {
 		if f := feeders(); f != 1 {
-			w.t.Fatalf("%d goroutines feed one channel", f)
+			w.T.Fatalf("%d goroutines feed one channel", f)
 		}
 		stop()
 	}
 	if f := feeders(); f > 0 {
-		w.t.Errorf("%d goroutines wait for readers", f)
+		w.T.Errorf("%d goroutines wait for readers", f)
 	}
-	for m, err := a.Receive(w.ctx); err == nil; m, err = a.Receive(w.ctx) {
+	for m, err := a.Receive(w.Ctx); err == nil; m, err = a.Receive(w.Ctx) {
 		m.Release()
 		got++
 	}
 	if got >= 0 && got != unreadMessages {
-		w.t.Errorf("%d of %d messages could be taken", got, unreadMessages)
+		w.T.Errorf("%d of %d messages could be taken", got, unreadMessages)
 	}
 	closed()
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/internal/leak"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -82,8 +83,8 @@ func TestHostileFlatOut(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	for range others {
-		w := &world{t: t, ctx: ctx, client: tg.another()}
-		s := w.open("echo")
+		w := &world{World: &testkit.World{T: t, Ctx: ctx, Client: tg.another()}}
+		s := w.Open("echo")
 		wg.Go(func() {
 			for range echoes {
 				if err := s.Send(ctx, text("ping")); err != nil {

@@ -41,6 +41,7 @@ var (
 	isErr        = testkit.IsErr
 	targetLimits = testkit.TargetLimits
 	allocated    = testkit.Allocated
+	feeders      = testkit.Feeders
 )
 
 // A world is a server and a client that are connected, by a protocol that may lack

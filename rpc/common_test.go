@@ -35,7 +35,6 @@ var (
 	text        = testkit.Text
 	sized       = testkit.Sized
 	echo        = testkit.Echo
-	drain       = testkit.Drain
 	listen      = testkit.Listen
 	ok          = testkit.OK
 	isErr       = testkit.IsErr

@@ -221,14 +221,7 @@ func (w *world) limitsAreTold() bool { return w.other == nil }
 // client that speaks it.
 func (p foreign) start(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (*kernel.Server, *kernel.Client) {
 	t.Helper()
-	var s kernel.ServerOptions
-	if so != nil {
-		s = *so
-	}
-	var c kernel.ClientOptions
-	if co != nil {
-		c = *co
-	}
+	s, c := testkit.OrZero(so), testkit.OrZero(co)
 	s.Protocols = []kernel.Protocol{native.Protocol{}, p.proto}
 	c.Protocols = []kernel.Protocol{p.proto}
 	return p.connect(t, &s, &c)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,6 +149,30 @@ func (tg *Target) Connect() net.Conn {
 	}
 	tg.T.Cleanup(func() { _ = nc.Close() })
 	return nc
+}
+
+// CutShort has attack send the first cut bytes of a conversation on the connection's first
+// stream, of method "log", and end the connection. The stream's handler must receive
+// the messages in want, none in part, and no clean end.
+func (tg *Target) CutShort(cut int, want string, attack func()) {
+	tg.T.Helper()
+	got := make(chan string, 1)
+	tg.Srv.Handle("log", func(_ context.Context, s *kernel.Stream) error {
+		var b strings.Builder
+		for m := range s.In() {
+			fmt.Fprintf(&b, "%s ", m.Bytes())
+			m.Release()
+		}
+		fmt.Fprint(&b, s.Err())
+		got <- b.String()
+		return nil
+	})
+	attack()
+	log := <-got
+	if !strings.HasPrefix(log, want+"sluice: stream 1 (log): connection lost: ") || !strings.Contains(log, "unexpected EOF") {
+		tg.T.Errorf("cut at byte %d: %s", cut, log)
+	}
+	tg.Unharmed()
 }
 
 // Allocated is what f allocates, on all goroutines.

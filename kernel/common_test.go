@@ -42,6 +42,10 @@ var (
 	targetLimits = testkit.TargetLimits
 	allocated    = testkit.Allocated
 	feeders      = testkit.Feeders
+	heldBy       = testkit.HeldBy
+	unreadOf     = testkit.UnreadOf
+	md           = testkit.MetadataOf
+	decimal      = strconv.Itoa
 )
 
 // A world is a server and a client that are connected, by a protocol that may lack
@@ -77,8 +81,6 @@ func newWorld(t testing.TB, start starter, so *kernel.ServerOptions, co *kernel.
 	t.Helper()
 	return known(testkit.New(t, start, so, co))
 }
-
-func decimal(i int) string { return strconv.Itoa(i) }
 
 // overNative runs f over every transport of sluice's own protocol.
 func overNative(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, f func(t *testing.T, w *world)) {

@@ -152,7 +152,7 @@ func (p *program) books(when string) {
 	}{{"up", p.near, p.far}, {"down", p.far, p.near}} {
 		b := way.sends.Balance()
 		used := b.Window - b.Credit // sent, and not granted again
-		unread := way.reads.Unread() - way.reads.Balance().Queued - way.reads.Balance().Assembled
+		unread := unreadOf(way.reads) - way.reads.Balance().Queued - way.reads.Balance().Assembled
 		if owed := used - unread; owed < 0 || owed >= p.window/2 {
 			p.t.Fatalf("%s, %s: %d bytes of credit are out, %d unread: %d are owed of a window of %d\n%q",
 				when, way.name, used, unread, owed, p.window, p.trace[max(len(p.trace)-10, 0):])
@@ -175,8 +175,8 @@ func (p *program) finish() {
 	}
 	synctest.Wait()
 	for _, c := range []*kernel.Conn{p.near, p.far} {
-		if b := c.Balance(); b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.OpenBytes != 0 || b.Credit != b.Window || c.Unread() != 0 {
-			p.t.Fatalf("at the end %+v, %d unread\n%q", b, c.Unread(), p.trace[max(len(p.trace)-20, 0):])
+		if b := c.Balance(); b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.OpenBytes != 0 || b.Credit != b.Window || unreadOf(c) != 0 {
+			p.t.Fatalf("at the end %+v, %d unread\n%q", b, unreadOf(c), p.trace[max(len(p.trace)-20, 0):])
 		}
 	}
 	for _, x := range p.parties {

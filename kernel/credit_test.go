@@ -102,22 +102,11 @@ func TestCreditIsExact(t *testing.T) {
 						if got > most {
 							t.Errorf("%s: %d messages after all were taken, at most %d", how, got, most)
 						}
-						drainN(w, b, got)
+						w.DrainN(b, got)
 					}
 				}
 			})
 		})
-	}
-}
-
-func drainN(w *world, s *kernel.Stream, n int) {
-	w.T.Helper()
-	for range n {
-		m, err := s.Receive(w.Ctx)
-		if err != nil {
-			w.T.Fatal(err)
-		}
-		m.Release()
 	}
 }
 
@@ -140,10 +129,10 @@ func TestWithoutCreditNothingIsAccepted(t *testing.T) {
 			t.Fatalf("Send returned %v after %v", err, time.Since(start))
 		}
 		wantOpen(t, "Writable", slots)
-		drainN(w, b, 1)
+		w.DrainN(b, 1)
 		w.Quiesce()
 		wantOpen(t, "Writable after a quarter was taken", slots)
-		drainN(w, b, 1)
+		w.DrainN(b, 1)
 		w.Quiesce()
 		select {
 		case slot := <-slots:
@@ -157,7 +146,7 @@ func TestWithoutCreditNothingIsAccepted(t *testing.T) {
 		if n := tryAll(t, a, 32); n != 2 {
 			t.Errorf("%d messages went into the rest of half a window, want 2", n)
 		}
-		drainN(w, b, 5)
+		w.DrainN(b, 5)
 	})
 }
 
@@ -185,7 +174,7 @@ func TestSendGivenUpHarmsNobody(t *testing.T) {
 		if err := <-errs; !errors.Is(err, cause) {
 			t.Fatalf("the first to return gave %v", err)
 		}
-		drainN(w, b, 1)
+		w.DrainN(b, 1)
 		w.Want(b, "0")
 		w.Want(b, "2")
 		if err := errors.Join(<-errs, <-errs); err != nil {
@@ -279,7 +268,7 @@ func TestCreditOfLargeMessagesInTheMailbox(t *testing.T) {
 				}
 			}()
 			w.Quiesce()
-			drainN(w, b, 3)
+			w.DrainN(b, 3)
 		}
 		w.Quiesce()
 		n := 0
@@ -294,7 +283,7 @@ func TestCreditOfLargeMessagesInTheMailbox(t *testing.T) {
 		if want := window/1000 + 1; n < want/2 || n > want {
 			t.Errorf("%d messages of a cost of 1000 went, the window admits %d", n, want)
 		}
-		drainN(w, b, n)
+		w.DrainN(b, n)
 	})
 }
 
@@ -318,7 +307,7 @@ func TestTooLargeFailsAtTheWriter(t *testing.T) {
 		}
 		m.Truncate(1000) // it was ours all the time
 		w.SendMessage(a, m)
-		drainN(w, b, 1)
+		w.DrainN(b, 1)
 		if err := a.Err(); err != nil {
 			t.Errorf("the stream failed: %v", err)
 		}
@@ -393,7 +382,7 @@ func TestASlotIsWithdrawnWithTheConnectionsRoom(t *testing.T) {
 		}
 		wantOpen(t, "Writable without room", slots)
 		open()
-		drainN(w, reader, sent)
+		w.DrainN(reader, sent)
 		synctest.Wait()
 		select {
 		case slot := <-slots:

@@ -125,7 +125,7 @@ func TestCloseWakesEverybodyAtOnce(t *testing.T) {
 			if n := late.Load(); n > 0 {
 				t.Errorf("%s: %d waiters were not woken at once", face, n)
 			}
-			drainN(w, b, accepted)
+			w.DrainN(b, accepted)
 			w.WantEOF(b)
 			_ = b.CloseSend()
 			for range 10 {

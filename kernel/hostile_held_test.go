@@ -12,14 +12,6 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// heldBy is what the server counts as held by all connections.
-func heldBy(srv *kernel.Server) (n int) {
-	for _, c := range srv.Conns() {
-		n += c.Held()
-	}
-	return n
-}
-
 // Row 44: what a server's answer may bring is limited like what an open may.
 func TestHostileAnswers(t *testing.T) {
 	accept := func(f frame.Frame) []byte {

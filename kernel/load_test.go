@@ -35,7 +35,7 @@ func TestStuckReadersHarmNobody(t *testing.T) {
 				}
 				w.half(s)
 			}()
-			drainN(w, s, n)
+			w.DrainN(s, n)
 			if w.caps.HalfClose {
 				w.WantEOF(s)
 			}
@@ -88,7 +88,7 @@ func TestStreamsStuckAfterTheyGrew(t *testing.T) {
 			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
 			for range 20 { // read, so that the window grows
 				n := tryAll(t, a, 1000)
-				drainN(w, b, n)
+				w.DrainN(b, n)
 			}
 			tryAll(t, a, 1000)
 		}
@@ -99,7 +99,7 @@ func TestStreamsStuckAfterTheyGrew(t *testing.T) {
 				w.SendMessage(s, sized(10_000, 1))
 			}
 		}()
-		drainN(w, s, 100)
+		w.DrainN(s, 100)
 		_ = s.Close(w.Ctx)
 	})
 }

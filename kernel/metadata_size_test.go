@@ -9,11 +9,6 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// md is metadata that counts n bytes.
-func md(n int) kernel.Metadata {
-	return kernel.Metadata{{Key: "k", Value: strings.Repeat("v", n-33)}}
-}
-
 // Metadata, texts and requests of the largest size there is, all at once, fit
 // their frames; what is larger fails where it is set, and harms nobody.
 func TestTheLargestFramesFit(t *testing.T) {

@@ -9,20 +9,9 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 )
-
-// handled waits for a value that a handler gives.
-func handled[T any](w *world, c <-chan T) T {
-	w.T.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-w.Ctx.Done():
-		w.T.Fatal("the handler did not get there")
-		panic("unreachable")
-	}
-}
 
 // Data may follow the open before there is an answer, and keeps its order: with
 // itself, with the request, and with the reply and what follows that.
@@ -455,10 +444,10 @@ func TestHeaderAndTrailer(t *testing.T) {
 		if w.caps.Status && s.Trailer().Get("t") != "2" {
 			t.Errorf("trailer %v", s.Trailer())
 		}
-		if err := handled(w, early); err != nil {
+		if err := testkit.Handled(w.World, early); err != nil {
 			t.Errorf("the first SetHeader: %v", err)
 		}
-		if err := handled(w, early); !errors.Is(err, kernel.ErrHeaderSent) {
+		if err := testkit.Handled(w.World, early); !errors.Is(err, kernel.ErrHeaderSent) {
 			t.Errorf("SetHeader after the acceptance: %v", err)
 		}
 		_ = s.Close(w.Ctx)
@@ -530,7 +519,7 @@ func TestContexts(t *testing.T) {
 		if err := s.Context().Err(); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		se = wantCode(t, handled(w, ended), w.told(kernel.CodeCancelled))
+		se = wantCode(t, testkit.Handled(w.World, ended), w.told(kernel.CodeCancelled))
 		if !se.Remote || w.caps.Status && se.Reason != "no more of it" {
 			t.Errorf("the server was told %+v", se)
 		}
@@ -574,7 +563,7 @@ func TestDeadlinesTravelAsTimeLeft(t *testing.T) {
 		if d := time.Since(start); d != 7*time.Second || !errors.Is(s.Context().Err(), context.DeadlineExceeded) {
 			t.Errorf("ended after %v, %v", d, s.Context().Err())
 		}
-		got := handled(w, c)
+		got := testkit.Handled(w.World, c)
 		if got.left != 7*time.Second || got.ended != 7*time.Second || !errors.Is(got.ctx, context.DeadlineExceeded) {
 			t.Errorf("the server saw %+v", got)
 		}

@@ -81,7 +81,7 @@ func TestDrainLetsStreamsFinish(t *testing.T) {
 		if err := s.Close(w.Ctx); err != nil {
 			t.Error(err)
 		}
-		if err := handled(w, down); err != nil {
+		if err := testkit.Handled(w.World, down); err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}
 		select {
@@ -176,7 +176,7 @@ func TestServersOpensRacingTheClientsEnd(t *testing.T) {
 	so := &kernel.ServerOptions{OnConn: func(c *kernel.Conn) { conns <- c }}
 	overAll(t, so, &kernel.ClientOptions{Handlers: handlers}, func(t *testing.T, w *world) {
 		w.Loose = true
-		conn := handled(w, conns)
+		conn := testkit.Handled(w.World, conns)
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
@@ -491,7 +491,7 @@ func TestServerOpenedStreams(t *testing.T) {
 	conns := make(chan *kernel.Conn, 10)
 	so := &kernel.ServerOptions{OnConn: func(c *kernel.Conn) { conns <- c }}
 	overAll(t, so, &kernel.ClientOptions{Handlers: handlers}, func(t *testing.T, w *world) {
-		conn := handled(w, conns)
+		conn := testkit.Handled(w.World, conns)
 		s, err := conn.Open(w.Ctx, "echo", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -573,7 +573,7 @@ func TestStreamsAreLimited(t *testing.T) {
 		if _, err := ss[0].Conn().Open(w.Ctx, "echo", nil); !errors.Is(err, kernel.ErrTooManyStreams) {
 			t.Errorf("a ninth on a connection: %v", err)
 		}
-		if err := w.openWithin(); !errors.Is(err, kernel.ErrTooManyStreams) || !errors.Is(err, context.DeadlineExceeded) {
+		if err := w.OpenWithin(); !errors.Is(err, kernel.ErrTooManyStreams) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a ninth: %v", err)
 		}
 		var wg sync.WaitGroup
@@ -594,20 +594,6 @@ func TestStreamsAreLimited(t *testing.T) {
 		}
 		wg.Wait()
 	})
-}
-
-// openWithin returns why there is no room for a stream within a short time: one in
-// which the client has found that out.
-func (w *world) openWithin() (err error) {
-	for d := 20 * time.Millisecond; d < patience; d *= 10 {
-		ctx, cancel := context.WithTimeout(w.Ctx, d)
-		_, err = w.Client.Open(ctx, "echo", nil)
-		cancel()
-		if err == nil || errors.Is(err, kernel.ErrTooManyStreams) && errors.Is(err, context.DeadlineExceeded) {
-			break
-		}
-	}
-	return err
 }
 
 // Offers holds a bounded backlog; beyond it opens are refused at once.

@@ -120,7 +120,7 @@ func TestRaisedInitialCredit(t *testing.T) {
 		if got := tryAll(t, a, n); got != 9 {
 			t.Errorf("%d messages beside 51 of 60", got)
 		}
-		drainN(w.world, w.accept(a, o), 60)
+		w.DrainN(w.accept(a, o), 60)
 	})
 }
 
@@ -169,7 +169,7 @@ func TestLoweredInitialCredit(t *testing.T) {
 		if got := tryAll(t, a, n); got != 1 {
 			t.Errorf("%d messages with a credit of one", got)
 		}
-		drainN(w.world, w.accept(a, o), 1)
+		w.DrainN(w.accept(a, o), 1)
 	})
 }
 
@@ -201,7 +201,7 @@ func TestOpensRacingASettingsChange(t *testing.T) {
 			}
 			for i, a := range as { // offers come in the order of the opens
 				b := w.accept(a, os[i])
-				drainN(w.world, b, w.admitted(credit, n))
+				w.DrainN(b, w.admitted(credit, n))
 				a.Abort(kernel.CodeCancelled, "enough")
 			}
 		}
@@ -249,7 +249,7 @@ func TestPingsBesideGrants(t *testing.T) {
 	s := w.Open("echo")
 	for range 2000 {
 		w.SendMessage(s, sized(1000, 1))
-		drainN(w, s, 1)
+		w.DrainN(s, 1)
 	}
 	ok(t, s.Close(w.Ctx))
 	if n := len(w.Client.Conns()); n != 1 || w.Srv.Stats().Accepted != 1 {
@@ -325,7 +325,7 @@ func TestSendLimitThatCannotBeTold(t *testing.T) {
 				if err := a.Send(w.Ctx, m); err != nil {
 					t.Fatalf("%s: %v", name, err)
 				}
-				drainN(w.world, b, 1)
+				w.DrainN(b, 1)
 			}
 		}
 	})

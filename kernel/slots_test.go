@@ -61,7 +61,7 @@ func TestAnUntakenSlotIsWithdrawn(t *testing.T) {
 		}
 		w.SendMessage(a, sized(32, 1))
 		wantOpen(t, "Writable without credit", slots)
-		drainN(w, b, 1)
+		w.DrainN(b, 1)
 		w.Quiesce()
 		if len(slots) != 1 {
 			t.Fatal("no slot is offered after credit came")
@@ -81,7 +81,7 @@ func TestATakenSlotIsGood(t *testing.T) {
 		if err := slot.Send(text("reserved")); err != nil {
 			t.Fatal(err)
 		}
-		drainN(w, b, n)
+		w.DrainN(b, n)
 		w.Want(b, "reserved")
 	})
 }
@@ -108,7 +108,7 @@ func TestSlotsGoAround(t *testing.T) {
 				}
 			})
 		}
-		drainN(w, b, n-n/5)
+		w.DrainN(b, n-n/5)
 	})
 }
 

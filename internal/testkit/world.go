@@ -191,6 +191,18 @@ func (w *World) Want(s *kernel.Stream, format string, args ...any) {
 	m.Release()
 }
 
+// DrainN receives n messages.
+func (w *World) DrainN(s *kernel.Stream, n int) {
+	w.T.Helper()
+	for range n {
+		m, err := s.Receive(w.Ctx)
+		if err != nil {
+			w.T.Fatal(err)
+		}
+		m.Release()
+	}
+}
+
 // WantEOF checks that the peer's half has ended in order.
 func (w *World) WantEOF(s *kernel.Stream) {
 	w.T.Helper()
@@ -240,4 +252,30 @@ func (w *World) Call(method, req, want string) {
 		w.T.Fatalf("call %s: %q, %v", method, reply.Bytes(), err)
 	}
 	reply.Release()
+}
+
+// OpenWithin returns why there is no room for a stream within a short time: one in
+// which the client has found that out.
+func (w *World) OpenWithin() (err error) {
+	for d := 20 * time.Millisecond; d < Patience; d *= 10 {
+		ctx, cancel := context.WithTimeout(w.Ctx, d)
+		_, err = w.Client.Open(ctx, "echo", nil)
+		cancel()
+		if err == nil || errors.Is(err, kernel.ErrTooManyStreams) && errors.Is(err, context.DeadlineExceeded) {
+			break
+		}
+	}
+	return err
+}
+
+// Handled waits for a value that a handler gives.
+func Handled[T any](w *World, c <-chan T) T {
+	w.T.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-w.Ctx.Done():
+		w.T.Fatal("the handler did not get there")
+		panic("unreachable")
+	}
 }

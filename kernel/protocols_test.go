@@ -116,6 +116,7 @@ var needs = map[string][]need{
 	"TestSeveralStreamsByOneRequest":         {needsGroups},
 	"TestPartOfAGroup":                       {needsGroups},
 	"TestOneOfAGroupIsWriteOnly":             {needsGroups, needsGrants, needsGranted},
+	"TestGroupsSendNothingUntilAccepted":     {needsGroups},
 	"TestWriteOnly":                          {needsGrants},
 	"TestServerOpenedStreams":                {needsServerOpens},
 	"TestServersOpensRacingTheClientsEnd":    {needsServerOpens},

@@ -44,6 +44,7 @@ func (s *Stream) Push(m pool.Message) error {
 	if err == nil {
 		s.opensWith = !s.cfg.granted() || s.awaitsAnswer()
 		s.accept(m)
+		s.allowSends()
 	}
 	return err
 }

@@ -12,7 +12,10 @@ import (
 func (s *Stream) CloseSend(code frame.Code, reason string, trailer frame.Metadata) error {
 	s.mu.Lock()
 	defer s.unlock()
-	if !s.cfg.Caps.HalfClose && s.st.recv == recvOpen && !s.cfg.NoReceive {
+	switch {
+	case s.unaccepted():
+		return ErrNotAccepted
+	case !s.cfg.Caps.HalfClose && s.st.recv == recvOpen && !s.cfg.NoReceive:
 		return ErrNotSupported
 	}
 	s.closeSend(code, reason, trailer)
@@ -42,10 +45,21 @@ func (s *Stream) closeSend(code frame.Code, reason string, trailer frame.Metadat
 	s.apply(s.st.closeSend())
 }
 
-// Finish ends both halves in order, the sending half with a status.
+// unaccepted reports whether the stream is an offer that nobody has answered.
+func (s *Stream) unaccepted() bool { return s.sendsHeld && s.st.canSend() }
+
+// Finish ends both halves in order, the sending half with a status. It aborts an offer that
+// was not accepted.
 func (s *Stream) Finish(code frame.Code, reason string, trailer frame.Metadata) {
 	s.mu.Lock()
 	defer s.unlock()
+	if s.unaccepted() {
+		if code == frame.CodeOK {
+			code, reason = frame.CodeFailedPrecondition, "not accepted"
+		}
+		s.abort(s.fail(code, reason, false))
+		return
+	}
 	s.closeSend(code, reason, trailer)
 	s.closeReceive()
 }
@@ -77,6 +91,10 @@ func (s *Stream) closeReceive() {
 // stream if ctx ends first.
 func (s *Stream) Close(ctx context.Context) error {
 	s.mu.Lock()
+	if s.unaccepted() {
+		s.unlock()
+		return ErrNotAccepted
+	}
 	s.closeSend(frame.CodeOK, "", nil)
 	s.closeReceive()
 	done := s.doneLocked()

@@ -26,6 +26,8 @@ var (
 	ErrNoRoom = fmt.Errorf("%w: the connection is busy", ErrWouldBlock)
 	// ErrNotReadable: the peer opened the stream as write-only.
 	ErrNotReadable = errors.New("sluice: peer does not receive on this stream")
+	// ErrNotAccepted: the stream is of an offer that was not accepted yet.
+	ErrNotAccepted = errors.New("sluice: offer not accepted yet")
 	// ErrRefused: the peer refused the stream; the StreamError says why.
 	ErrRefused = errors.New("sluice: stream refused")
 	// ErrChannelInUse: a stream is read by In or by Batches, not by both.

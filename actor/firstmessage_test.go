@@ -1,6 +1,7 @@
 package actor
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -78,6 +79,38 @@ func TestARequestGoesWithItsStream(t *testing.T) {
 	}
 	if taken, reserve := l.owed(); taken != 532 || reserve != 0 {
 		t.Errorf("%d bytes of credit are back, %d reserved", taken, reserve)
+	}
+}
+
+// Nothing is sent on an offer before it is accepted, nor before a reply that follows the
+// acceptance.
+func TestAReplyIsSentFirst(t *testing.T) {
+	for _, follows := range []bool{false, true} {
+		s := &Stream{}
+		s.Init(newFakeLink(), &Config{Method: "m", Caps: nativeCaps, MaxSend: 1000, SendCredit: 1000})
+		s.HoldSends()
+		early := pool.New(1)
+		slots := s.Writable()
+		refused := func() bool { return errors.Is(s.TrySend(early), ErrNotAccepted) && len(slots) == 0 }
+		if !refused() {
+			t.Error("sent before the acceptance")
+		}
+		s.SetFirstFrame(&frame.Frame{Kind: frame.Accept, FollowsData: follows})
+		if follows {
+			if !refused() {
+				t.Error("sent before the reply")
+			}
+			if err := s.Push(pool.New(2)); err != nil {
+				t.Error(err)
+			}
+		}
+		if len(slots) != 1 {
+			t.Error("no slot after the acceptance")
+		}
+		if err := s.TrySend(early); err != nil {
+			t.Error(err)
+		}
+		s.Abort(frame.CodeCancelled, "", nil)
 	}
 }
 

@@ -19,8 +19,30 @@ func (s *Stream) SetFirstFrame(f *frame.Frame) {
 	s.firstFrame = f
 	if f.Kind == frame.Accept {
 		s.answered = true
+		if !f.FollowsData { // else Push comes first, with the reply
+			s.allowSends()
+		}
 	}
 	s.requestControl(controlOpen)
+}
+
+// HoldSends says that the stream is the peer's offer: until it is accepted Send,
+// CloseSend and Close fail with ErrNotAccepted, and Out and Writable wait. It is called before
+// anybody else knows the stream.
+func (s *Stream) HoldSends() { s.sendsHeld = true }
+
+// AllowSends ends that, for a stream that is accepted by another one's first frame.
+func (s *Stream) AllowSends() {
+	s.mu.Lock()
+	defer s.unlock()
+	s.allowSends()
+}
+
+func (s *Stream) allowSends() {
+	if s.sendsHeld {
+		s.sendsHeld = false
+		s.admitWaiting()
+	}
 }
 
 // Accepted takes the peer's answer to our open. It reports false if the stream has an

@@ -132,9 +132,9 @@ func (s *Stream) openLeft() int {
 }
 
 // canAccept reports whether the stream and the connection have credit for one more
-// message.
+// message. An offer has none until it is accepted.
 func (s *Stream) canAccept() bool {
-	if s.cred.left() <= 0 {
+	if s.sendsHeld || s.cred.left() <= 0 {
 		return false
 	}
 	if !s.link.Room() {

@@ -21,7 +21,10 @@ func (s *Stream) trySend(m pool.Message) error {
 		return s.check(m)
 	}
 	if !s.hasCredit() {
-		if s.post.room {
+		switch {
+		case s.sendsHeld:
+			return ErrNotAccepted
+		case s.post.room:
 			return ErrNoRoom
 		}
 		return ErrWouldBlock

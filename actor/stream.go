@@ -22,6 +22,7 @@ type Stream struct {
 	pumping          bool // a goroutine feeds In or Batches
 	answered         bool // accepted or refused
 	peerNoReceive    bool // the peer receives no messages
+	sendsHeld        bool // see HoldSends
 	opensWith        bool // the next message to write belongs to our open or answer
 	filling          bool // a fragment of partial is being encoded
 	dropPartial      bool // drop partial after that

@@ -29,14 +29,14 @@ func TestInHoldsLittle(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, nil, nil, func(t *testing.T, w *world) {
-				a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{Window: 4 << 20, InBuffer: c.buffer})
+				a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{Window: 4 << 20, InBuffer: c.buffer})
 				n := max(20, c.want+4)
 				for i := range n {
-					w.sendMessage(a, sized(c.size, byte(i)))
+					w.SendMessage(a, sized(c.size, byte(i)))
 				}
-				w.quiesce()
+				w.Quiesce()
 				in := b.In()
-				w.quiesce()
+				w.Quiesce()
 				for i := range n {
 					want := min(c.want, n-i)
 					if len(in) > want || i == 0 && len(in) != want {
@@ -47,7 +47,7 @@ func TestInHoldsLittle(t *testing.T) {
 						t.Fatalf("message %d is number %d", i, m.Bytes()[0])
 					}
 					m.Release()
-					w.quiesce()
+					w.Quiesce()
 				}
 			})
 		})
@@ -57,9 +57,9 @@ func TestInHoldsLittle(t *testing.T) {
 // A large message that was taken and is not looked at still makes room.
 func TestALargeMessageNeedNotBeTouched(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{Window: 1 << 20})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{Window: 1 << 20})
 		for range 5 {
-			w.sendMessage(a, sized(50_000, 1))
+			w.SendMessage(a, sized(50_000, 1))
 		}
 		_ = a.CloseSend()
 		var kept []kernel.Message
@@ -78,15 +78,15 @@ func TestALargeMessageNeedNotBeTouched(t *testing.T) {
 // Receive and All read through In once In is in use, in order.
 func TestReceiveReadsThroughIn(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		const n = 1000
 		go func() {
 			for i := range n {
-				w.send(a, "%d", i)
+				w.Send(a, "%d", i)
 			}
 			w.endSend(a)
 		}()
-		w.want(b, "0")
+		w.Want(b, "0")
 		in := b.In()
 		for i := 1; i < n; i++ {
 			if i%3 == 0 {
@@ -97,11 +97,11 @@ func TestReceiveReadsThroughIn(t *testing.T) {
 				m.Release()
 				continue
 			}
-			w.want(b, "%d", i)
+			w.Want(b, "%d", i)
 		}
-		w.wantEOF(b)
+		w.WantEOF(b)
 		wantClosed(t, "In", in)
-		w.wantEOF(b)
+		w.WantEOF(b)
 	})
 }
 
@@ -109,18 +109,18 @@ func TestReceiveReadsThroughIn(t *testing.T) {
 func TestInFoundByAWaitingReceive(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		for range 20 {
-			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
+			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
 			got := make(chan error, 4)
 			for range 4 {
 				go func() {
-					m, err := b.Receive(w.ctx)
+					m, err := b.Receive(w.Ctx)
 					m.Release()
 					got <- err
 				}()
 			}
 			_ = b.In()
 			for i := range 4 {
-				w.send(a, "%d", i)
+				w.Send(a, "%d", i)
 			}
 			for range 4 {
 				if err := <-got; err != nil {
@@ -133,24 +133,24 @@ func TestInFoundByAWaitingReceive(t *testing.T) {
 
 func TestReceiveReadsThroughBatches(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{MaxBatch: 4})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{MaxBatch: 4})
 		for i := range 10 {
-			w.send(a, "%d", i)
+			w.Send(a, "%d", i)
 		}
 		_ = a.CloseSend()
-		w.quiesce()
+		w.Quiesce()
 		batches := b.Batches()
 		for i := range 6 { // one whole batch, and half of the next
-			w.want(b, "%d", i)
+			w.Want(b, "%d", i)
 		}
 		batch := <-batches
 		if batch.Len() != 2 || string(batch.At(0).Bytes()) != "8" {
 			t.Fatalf("the next batch has %d messages", batch.Len())
 		}
 		batch.Release()
-		w.want(b, "6") // they were taken with the batch before
-		w.want(b, "7")
-		w.wantEOF(b)
+		w.Want(b, "6") // they were taken with the batch before
+		w.Want(b, "7")
+		w.WantEOF(b)
 	})
 }
 
@@ -159,10 +159,10 @@ func TestReceiveReadsThroughBatches(t *testing.T) {
 func TestBatches(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		const n, most = 500, 32
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{MaxBatch: most})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{MaxBatch: most})
 		go func() {
 			for i := range n {
-				w.send(a, "%d", i)
+				w.Send(a, "%d", i)
 			}
 			w.endSend(a)
 		}()
@@ -196,12 +196,12 @@ func TestBatches(t *testing.T) {
 // What waits in the mailbox comes as full batches.
 func TestBatchesAreFull(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{MaxBatch: 10})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{MaxBatch: 10})
 		for i := range 25 {
-			w.send(a, "%d", i)
+			w.Send(a, "%d", i)
 		}
 		_ = a.CloseSend()
-		w.quiesce()
+		w.Quiesce()
 		for _, want := range []int{10, 10, 5} {
 			batch := <-b.Batches()
 			if batch.Len() != want {
@@ -215,7 +215,7 @@ func TestBatchesAreFull(t *testing.T) {
 
 func TestTheOtherChannelIsInUse(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		in := b.In()
 		wantClosed(t, "Batches after In", b.Batches())
 		if err := b.Err(); !errors.Is(err, kernel.ErrChannelInUse) {
@@ -226,9 +226,9 @@ func TestTheOtherChannelIsInUse(t *testing.T) {
 		if err := a.Err(); !errors.Is(err, kernel.ErrChannelInUse) {
 			t.Errorf("Err: %v", err)
 		}
-		w.send(a, "x") // the first channel goes on
+		w.Send(a, "x") // the first channel goes on
 		(<-in).Release()
-		w.send(b, "y")
+		w.Send(b, "y")
 		(<-batches).Release()
 	})
 }
@@ -241,14 +241,14 @@ func TestWriteOnly(t *testing.T) {
 			deaf := kernel.StreamOptions{NoReceive: true}
 			var a, b *kernel.Stream
 			if turn {
-				b, a = w.pair(kernel.StreamOptions{}, deaf)
+				b, a = w.Pair(kernel.StreamOptions{}, deaf)
 			} else {
-				a, b = w.pair(deaf, kernel.StreamOptions{})
+				a, b = w.Pair(deaf, kernel.StreamOptions{})
 			}
 			wantClosed(t, name+": In", a.In())
 			wantClosed(t, name+": Batches", a.Batches())
 			m := text("no")
-			if err := b.Send(w.ctx, m); !errors.Is(err, kernel.ErrNotReadable) {
+			if err := b.Send(w.Ctx, m); !errors.Is(err, kernel.ErrNotReadable) {
 				t.Fatalf("%s: Send gives %v", name, err)
 			}
 			if err := b.TrySend(m); !errors.Is(err, kernel.ErrNotReadable) {
@@ -257,17 +257,17 @@ func TestWriteOnly(t *testing.T) {
 			m.Release()
 			wantClosed(t, name+": Writable", b.Writable())
 			wantClosed(t, name+": SendDone", b.SendDone())
-			w.send(a, "yes")
-			w.want(b, "yes")
+			w.Send(a, "yes")
+			w.Want(b, "yes")
 			if err := a.CloseSend(); err != nil { // everywhere: nothing is cut off by it
 				t.Fatalf("%s: CloseSend: %v", name, err)
 			}
-			w.wantEOF(b)
+			w.WantEOF(b)
 			if err := b.CloseSend(); err != nil {
 				t.Fatalf("%s: CloseSend: %v", name, err)
 			}
-			w.wantDone(a)
-			w.wantDone(b)
+			w.WantDone(a)
+			w.WantDone(b)
 			if err := errors.Join(a.Err(), b.Err()); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -283,9 +283,9 @@ func TestACanceledReceiveLosesNothing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, nil, nil, func(t *testing.T, w *world) {
-				a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+				a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 				use(b)
-				ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+				ctx, cancel := context.WithTimeout(w.Ctx, time.Second)
 				defer cancel()
 				if _, err := b.Receive(ctx); !errors.Is(err, context.DeadlineExceeded) {
 					t.Fatal(err)
@@ -296,8 +296,8 @@ func TestACanceledReceiveLosesNothing(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				w.send(a, "x")
-				w.want(b, "x")
+				w.Send(a, "x")
+				w.Want(b, "x")
 			})
 		})
 	}
@@ -306,14 +306,14 @@ func TestACanceledReceiveLosesNothing(t *testing.T) {
 // Every receiver gets its share, and each message goes to one.
 func TestManyReceivers(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		const n = 2000
 		got := make(chan string, n)
 		over := make(chan error, 8)
 		for range 8 {
 			go func() {
 				for {
-					m, err := b.Receive(w.ctx)
+					m, err := b.Receive(w.Ctx)
 					if err != nil {
 						over <- err
 						return
@@ -324,7 +324,7 @@ func TestManyReceivers(t *testing.T) {
 			}()
 		}
 		for i := range n {
-			w.send(a, "%d", i)
+			w.Send(a, "%d", i)
 		}
 		w.endSend(a)
 		for range 8 {

@@ -152,7 +152,7 @@ func (p *program) checkCredit(when string) {
 	}{{"up", p.near, p.far}, {"down", p.far, p.near}} {
 		b := way.sends.Balance()
 		used := b.Window - b.Credit // sent, and not granted again
-		unread := way.reads.Unread() - way.reads.Balance().Queued - way.reads.Balance().Assembled
+		unread := unreadOf(way.reads) - way.reads.Balance().Queued - way.reads.Balance().Assembled
 		if owed := used - unread; owed < 0 || owed >= p.window/2 {
 			p.t.Fatalf("%s, %s: %d bytes of credit are out, %d unread: %d are owed of a window of %d\n%q",
 				when, way.name, used, unread, owed, p.window, p.trace[max(len(p.trace)-10, 0):])
@@ -175,8 +175,8 @@ func (p *program) finish() {
 	}
 	synctest.Wait()
 	for _, c := range []*kernel.Conn{p.near, p.far} {
-		if b := c.Balance(); b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.OpenBytes != 0 || b.Credit != b.Window || c.Unread() != 0 {
-			p.t.Fatalf("at the end %+v, %d unread\n%q", b, c.Unread(), p.trace[max(len(p.trace)-20, 0):])
+		if b := c.Balance(); b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.OpenBytes != 0 || b.Credit != b.Window || unreadOf(c) != 0 {
+			p.t.Fatalf("at the end %+v, %d unread\n%q", b, unreadOf(c), p.trace[max(len(p.trace)-20, 0):])
 		}
 	}
 	for _, x := range p.parties {
@@ -213,7 +213,7 @@ func runProgram(t *testing.T, seed uint64) {
 		MaxStreams: 20, ConnWindow: 4 << 10 << rnd.IntN(10), StreamWindow: 256 << rnd.IntN(10), OutQueue: 1 << (8 + rnd.IntN(12)),
 	}
 	tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
-	client, err := kernel.Dial(context.Background(), tg.addr, quietClient(&kernel.ClientOptions{Dial: tg.dial, Limits: l}))
+	client, err := kernel.Dial(context.Background(), tg.Addr, quietClient(&kernel.ClientOptions{Dial: tg.Dial, Limits: l}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func runProgram(t *testing.T, seed uint64) {
 		t.Fatal(err)
 	}
 	synctest.Wait()
-	p := &program{t: t, rnd: rnd, tg: tg, near: near, far: tg.srv.Conns()[0], window: l.ConnWindow, offers: tg.srv.Offers()}
+	p := &program{t: t, rnd: rnd, tg: tg, near: near, far: tg.Srv.Conns()[0], window: l.ConnWindow, offers: tg.Srv.Offers()}
 	for range 200 {
 		p.step()
 	}

@@ -74,7 +74,7 @@ func TestCreditIsExact(t *testing.T) {
 				overhead := w.caps.Overhead
 				for _, n := range []int{0, 4, 32, 96, window - overhead} {
 					for how, try := range map[string]func(*testing.T, *kernel.Stream, int) int{"TrySend": tryAll, "Writable": slotAll} {
-						a, b := w.pair(c.opener, c.acceptor)
+						a, b := w.Pair(c.opener, c.acceptor)
 						if c.toOpener {
 							a, b = b, a
 						}
@@ -84,14 +84,14 @@ func TestCreditIsExact(t *testing.T) {
 						}
 						// All taken: all of it again, and not a message more.
 						for range want {
-							m, err := b.Receive(w.ctx)
+							m, err := b.Receive(w.Ctx)
 							if err != nil {
 								t.Fatal(err)
 							}
 							m.Release()
 						}
 						got := 0
-						w.eventually("credit to come back", func() bool {
+						w.Eventually("credit to come back", func() bool {
 							got += try(t, a, n)
 							return got >= want-want/2
 						})
@@ -102,22 +102,11 @@ func TestCreditIsExact(t *testing.T) {
 						if got > most {
 							t.Errorf("%s: %d messages after all were taken, at most %d", how, got, most)
 						}
-						drainN(w, b, got)
+						w.DrainN(b, got)
 					}
 				}
 			})
 		})
-	}
-}
-
-func drainN(w *world, s *kernel.Stream, n int) {
-	w.t.Helper()
-	for range n {
-		m, err := s.Receive(w.ctx)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		m.Release()
 	}
 }
 
@@ -126,13 +115,13 @@ func drainN(w *world, s *kernel.Stream, n int) {
 // taken. All in a bubble, so that "nothing" means never.
 func TestWithoutCreditNothingIsAccepted(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{Window: 4 * 64, InBuffer: kernel.None}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{Window: 4 * 64, InBuffer: kernel.None}, kernel.StreamOptions{})
 		a, b = b, a // the opener's window bounds the acceptor
 		if n := tryAll(t, a, 32); n != 4 {
 			t.Fatalf("%d messages went", n)
 		}
 		slots := a.Writable()
-		ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(w.Ctx, time.Second)
 		defer cancel()
 		start := time.Now()
 		m := text("late")
@@ -140,24 +129,24 @@ func TestWithoutCreditNothingIsAccepted(t *testing.T) {
 			t.Fatalf("Send returned %v after %v", err, time.Since(start))
 		}
 		wantOpen(t, "Writable", slots)
-		drainN(w, b, 1)
-		w.quiesce()
+		w.DrainN(b, 1)
+		w.Quiesce()
 		wantOpen(t, "Writable after a quarter was taken", slots)
-		drainN(w, b, 1)
-		w.quiesce()
+		w.DrainN(b, 1)
+		w.Quiesce()
 		select {
 		case slot := <-slots:
 			slot.Cancel()
 		default:
 			t.Fatal("half the window was taken, and there is no credit")
 		}
-		if err := a.Send(w.ctx, m); err != nil { // its message was still ours
+		if err := a.Send(w.Ctx, m); err != nil { // its message was still ours
 			t.Fatal(err)
 		}
 		if n := tryAll(t, a, 32); n != 2 {
 			t.Errorf("%d messages went into the rest of half a window, want 2", n)
 		}
-		drainN(w, b, 5)
+		w.DrainN(b, 5)
 	})
 }
 
@@ -165,12 +154,12 @@ func TestWithoutCreditNothingIsAccepted(t *testing.T) {
 // that wait, are as before.
 func TestACanceledSendAffectsNoOther(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		b, a := w.pair(kernel.StreamOptions{Window: 64, InBuffer: kernel.None}, kernel.StreamOptions{})
+		b, a := w.Pair(kernel.StreamOptions{Window: 64, InBuffer: kernel.None}, kernel.StreamOptions{})
 		tryAll(t, a, 32)
-		ctx, cancel := context.WithCancelCause(w.ctx)
+		ctx, cancel := context.WithCancelCause(w.Ctx)
 		cause := errors.New("changed my mind")
 		errs := make(chan error, 3)
-		for i, c := range []context.Context{w.ctx, ctx, w.ctx} {
+		for i, c := range []context.Context{w.Ctx, ctx, w.Ctx} {
 			m := text("%d", i)
 			go func() {
 				err := a.Send(c, m)
@@ -179,15 +168,15 @@ func TestACanceledSendAffectsNoOther(t *testing.T) {
 				}
 				errs <- err
 			}()
-			w.quiesce()
+			w.Quiesce()
 		}
 		cancel(cause)
 		if err := <-errs; !errors.Is(err, cause) {
 			t.Fatalf("the first to return gave %v", err)
 		}
-		drainN(w, b, 1)
-		w.want(b, "0")
-		w.want(b, "2")
+		w.DrainN(b, 1)
+		w.Want(b, "0")
+		w.Want(b, "2")
 		if err := errors.Join(<-errs, <-errs); err != nil {
 			t.Error(err)
 		}
@@ -202,13 +191,13 @@ func TestCreditReturnsOnTaking(t *testing.T) {
 			inBuffer int
 			extra    int // messages that In holds, so that they count as taken
 		}{"None": {kernel.None, 0}, "2": {2, 2}} {
-			b, a := w.pair(kernel.StreamOptions{Window: 4 * 64, InBuffer: c.inBuffer}, kernel.StreamOptions{})
+			b, a := w.Pair(kernel.StreamOptions{Window: 4 * 64, InBuffer: c.inBuffer}, kernel.StreamOptions{})
 			in := b.In()
-			w.quiesce()
+			w.Quiesce()
 			sent := 0
 			for {
 				n := tryAll(t, a, 32)
-				w.quiesce()
+				w.Quiesce()
 				if n == 0 {
 					break
 				}
@@ -219,7 +208,7 @@ func TestCreditReturnsOnTaking(t *testing.T) {
 			}
 			for range 2 {
 				(<-in).Release()
-				w.quiesce()
+				w.Quiesce()
 			}
 			if n := tryAll(t, a, 32); n != 2 {
 				t.Errorf("InBuffer %s: %d messages went after two were taken", name, n)
@@ -240,10 +229,10 @@ func TestMessagesLargerThanTheirWindows(t *testing.T) {
 	overAll(t, so, nil, func(t *testing.T, w *world) {
 		const streams = 8
 		for i := range streams {
-			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 			go func() {
 				for n := range 3 {
-					if err := a.Send(w.ctx, sized(200_000+n, byte(i))); err != nil {
+					if err := a.Send(w.Ctx, sized(200_000+n, byte(i))); err != nil {
 						t.Error(err)
 					}
 				}
@@ -251,7 +240,7 @@ func TestMessagesLargerThanTheirWindows(t *testing.T) {
 			}()
 			defer func() { // all of them are under way before the first is read
 				for n := range 3 {
-					m, err := b.Receive(w.ctx)
+					m, err := b.Receive(w.Ctx)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -260,7 +249,7 @@ func TestMessagesLargerThanTheirWindows(t *testing.T) {
 					}
 					m.Release()
 				}
-				w.wantEOF(b)
+				w.WantEOF(b)
 			}()
 		}
 	})
@@ -271,17 +260,17 @@ func TestMessagesLargerThanTheirWindows(t *testing.T) {
 func TestCreditOfLargeMessagesInTheMailbox(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		const window = 64 << 10
-		b, a := w.pair(kernel.StreamOptions{Window: window, InBuffer: kernel.None}, kernel.StreamOptions{})
+		b, a := w.Pair(kernel.StreamOptions{Window: window, InBuffer: kernel.None}, kernel.StreamOptions{})
 		for round := range 5 {
 			go func() {
 				for range 3 {
-					_ = a.Send(w.ctx, sized(300_000, byte(round)))
+					_ = a.Send(w.Ctx, sized(300_000, byte(round)))
 				}
 			}()
-			w.quiesce()
-			drainN(w, b, 3)
+			w.Quiesce()
+			w.DrainN(b, 3)
 		}
-		w.quiesce()
+		w.Quiesce()
 		n := 0
 		for {
 			k := tryAll(t, a, 1000-overhead)
@@ -289,21 +278,21 @@ func TestCreditOfLargeMessagesInTheMailbox(t *testing.T) {
 				break
 			}
 			n += k
-			w.quiesce()
+			w.Quiesce()
 		}
 		if want := window/1000 + 1; n < want/2 || n > want {
 			t.Errorf("%d messages of a cost of 1000 went, the window admits %d", n, want)
 		}
-		drainN(w, b, n)
+		w.DrainN(b, n)
 	})
 }
 
 func TestTooLargeFailsAtTheWriter(t *testing.T) {
 	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxMessage: 1000}}
 	overAll(t, so, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		m := sized(1001, 1)
-		if err := a.Send(w.ctx, m); !errors.Is(err, kernel.ErrTooLarge) {
+		if err := a.Send(w.Ctx, m); !errors.Is(err, kernel.ErrTooLarge) {
 			t.Fatalf("Send: %v", err)
 		}
 		if err := a.TrySend(m); !errors.Is(err, kernel.ErrTooLarge) {
@@ -313,19 +302,19 @@ func TestTooLargeFailsAtTheWriter(t *testing.T) {
 		if err := slot.Send(m); !errors.Is(err, kernel.ErrTooLarge) {
 			t.Fatalf("Slot.Send: %v", err)
 		}
-		if _, err := w.client.Open(w.ctx, "pair", &kernel.OpenOptions{Request: m}); !errors.Is(err, kernel.ErrTooLarge) {
+		if _, err := w.Client.Open(w.Ctx, "pair", &kernel.OpenOptions{Request: m}); !errors.Is(err, kernel.ErrTooLarge) {
 			t.Fatalf("Open: %v", err)
 		}
 		m.Truncate(1000) // it was ours all the time
-		w.sendMessage(a, m)
-		drainN(w, b, 1)
+		w.SendMessage(a, m)
+		w.DrainN(b, 1)
 		if err := a.Err(); err != nil {
 			t.Errorf("the stream failed: %v", err)
 		}
 		a.Out() <- sized(1001, 1) // Out can't return an error
-		w.wantDone(a)
+		w.WantDone(a)
 		wantCode(t, a.Err(), kernel.CodeTooLarge)
-		w.wantErr(b, w.told(kernel.CodeTooLarge))
+		w.WantErr(b, w.told(kernel.CodeTooLarge))
 	})
 }
 
@@ -338,10 +327,10 @@ func TestRoomOfTheConnectionIsShared(t *testing.T) {
 		const streams, each = 16, 40
 		done := make(chan error, streams)
 		for range streams {
-			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 			go func() {
 				for i := range each {
-					if err := a.Send(w.ctx, text("%d", i)); err != nil {
+					if err := a.Send(w.Ctx, text("%d", i)); err != nil {
 						t.Error(err)
 					}
 				}
@@ -349,7 +338,7 @@ func TestRoomOfTheConnectionIsShared(t *testing.T) {
 			}()
 			go func() {
 				n := 0
-				for m, err := range b.All(w.ctx) {
+				for m, err := range b.All(w.Ctx) {
 					if err != nil {
 						done <- err
 						return
@@ -379,13 +368,13 @@ func TestASlotIsWithdrawnWithTheConnectionsRoom(t *testing.T) {
 		gate := make(gate, 1)
 		co := &kernel.ClientOptions{Limits: kernel.Limits{OutQueue: 16 << 10}}
 		w := newWorld(t, gate.start, nil, co)
-		a, _ := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-		greedy, reader := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{Window: 1 << 20})
+		a, _ := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		greedy, reader := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{Window: 1 << 20})
 		slots := a.Writable()
 		gate <- struct{}{} // nothing is written any more
 		open := sync.OnceFunc(func() { <-gate })
 		defer open()
-		w.send(greedy, "stuck")
+		w.Send(greedy, "stuck")
 		synctest.Wait() // nor does a flush take anything out of the queue
 		sent := 1 + tryAll(t, greedy, 1000)
 		if err := greedy.TrySend(kernel.Message{}); !errors.Is(err, kernel.ErrNoRoom) {
@@ -393,7 +382,7 @@ func TestASlotIsWithdrawnWithTheConnectionsRoom(t *testing.T) {
 		}
 		wantOpen(t, "Writable without room", slots)
 		open()
-		drainN(w, reader, sent)
+		w.DrainN(reader, sent)
 		synctest.Wait()
 		select {
 		case slot := <-slots:
@@ -446,32 +435,32 @@ func TestEndsWaitForNoCredit(t *testing.T) {
 	for name, fromServer := range map[string]bool{"client's": false, "server's": true} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, &kernel.ServerOptions{Limits: small}, &kernel.ClientOptions{Limits: small}, func(t *testing.T, w *world) {
-				w.loose = true
+				w.Loose = true
 				var cancel func()
-				w.ctx, cancel = context.WithTimeout(w.ctx, time.Hour)
+				w.Ctx, cancel = context.WithTimeout(w.Ctx, time.Hour)
 				defer cancel()
-				w.srv.Handle("fails", func(context.Context, *kernel.Stream) error {
+				w.Srv.Handle("fails", func(context.Context, *kernel.Stream) error {
 					return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "not here"}
 				})
 				pair := func() (from, to *kernel.Stream) {
-					from, to = w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+					from, to = w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 					if fromServer {
 						from, to = to, from
 					}
 					return from, to
 				}
 				empty, reader := pair()
-				for sent := 1; sent > 0; w.quiesce() {
+				for sent := 1; sent > 0; w.Quiesce() {
 					from, _ := pair()
 					sent = tryAll(t, from, 96)
 				}
 				if err := empty.CloseSend(); err != nil {
 					t.Fatal(err)
 				}
-				w.wantEOF(reader)
-				s := must[*kernel.Stream](t)(w.client.Open(w.ctx, "fails", nil))
-				w.cleanup(s)
-				w.wantErr(s, kernel.CodeNotFound)
+				w.WantEOF(reader)
+				s := must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "fails", nil))
+				w.Cleanup(s)
+				w.WantErr(s, kernel.CodeNotFound)
 			})
 		})
 	}

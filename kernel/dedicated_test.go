@@ -16,13 +16,13 @@ import (
 // that belongs to.
 func dedicated(t testing.TB, w *world, method string) (s *kernel.Stream, parent *kernel.Conn) {
 	t.Helper()
-	parent = must[*kernel.Conn](t)(w.client.Conn(w.ctx))
-	s = must[*kernel.Stream](t)(w.client.Open(w.ctx, method, &kernel.OpenOptions{Dedicated: true}))
+	parent = must[*kernel.Conn](t)(w.Client.Conn(w.Ctx))
+	s = must[*kernel.Stream](t)(w.Client.Open(w.Ctx, method, &kernel.OpenOptions{Dedicated: true}))
 	if s.Conn() == parent {
 		t.Fatal("it shares its connection")
 	}
-	w.send(s, "x")
-	w.want(s, "x")
+	w.Send(s, "x")
+	w.Want(s, "x")
 	return s, parent
 }
 
@@ -31,26 +31,26 @@ func dedicated(t testing.TB, w *world, method string) (s *kernel.Stream, parent 
 func TestADedicatedConnectionFailsWithItsParent(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		handled := make(chan error, 1)
-		w.srv.Handle("echo", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("echo", func(ctx context.Context, s *kernel.Stream) error {
 			err := echo(ctx, s)
 			handled <- err
 			return err
 		})
 		s, parent := dedicated(t, w, "echo")
 		ok(t, parent.Close())
-		se := w.wantErr(s, kernel.CodeConnectionLost)
+		se := w.WantErr(s, kernel.CodeConnectionLost)
 		if !strings.Contains(se.Error(), "belongs to") || !errors.Is(se, net.ErrClosed) {
 			t.Errorf("the cause is missing: %v", se)
 		}
 		wantCode(t, <-handled, kernel.CodeConnectionLost)
-		w.wantDone(s)
+		w.WantDone(s)
 		<-s.Conn().Done()
 
 		s, _ = dedicated(t, w, "echo") // on a new parent
-		ok(t, w.client.Close())
-		w.wantErr(s, kernel.CodeConnectionLost)
+		ok(t, w.Client.Close())
+		w.WantErr(s, kernel.CodeConnectionLost)
 		wantCode(t, <-handled, kernel.CodeConnectionLost)
-		w.loose = true
+		w.Loose = true
 	})
 }
 
@@ -74,10 +74,10 @@ func (d *severed) dial(ctx context.Context, network, addr string) (net.Conn, err
 func TestADedicatedConnectionIsCutWithItsParent(t *testing.T) {
 	d := &severed{}
 	w := newWorld(t, loops, nil, &kernel.ClientOptions{Dial: d.dial})
-	w.srv.Handle("echo", echo)
+	w.Srv.Handle("echo", echo)
 	s, parent := dedicated(t, w, "echo")
 	ok(t, d.conns[0].Close())
-	w.wantErr(s, kernel.CodeConnectionLost)
+	w.WantErr(s, kernel.CodeConnectionLost)
 	if err := parent.Err(); err == nil {
 		t.Error("the parent lives")
 	}
@@ -86,20 +86,20 @@ func TestADedicatedConnectionIsCutWithItsParent(t *testing.T) {
 // Its own end touches nothing else, and neither does that of another.
 func TestADedicatedConnectionsEndIsItsOwn(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
+		w.Srv.Handle("echo", echo)
 		one, parent := dedicated(t, w, "echo")
 		two, same := dedicated(t, w, "echo")
-		common := w.open("echo")
+		common := w.Open("echo")
 		if parent != same || common.Conn() != parent {
 			t.Fatal("they should belong to one")
 		}
 		_ = one.Conn().Close()
-		w.wantErr(one, kernel.CodeConnectionLost)
-		ok(t, two.Close(w.ctx))
+		w.WantErr(one, kernel.CodeConnectionLost)
+		ok(t, two.Close(w.Ctx))
 		<-two.Conn().Done()
-		w.send(common, "y")
-		w.want(common, "y")
-		ok(t, common.Close(w.ctx))
+		w.Send(common, "y")
+		w.Want(common, "y")
+		ok(t, common.Close(w.Ctx))
 	})
 }
 
@@ -107,65 +107,65 @@ func TestADedicatedConnectionsEndIsItsOwn(t *testing.T) {
 // that belongs to it is let finish like anything else.
 func TestADrainLetsDedicatedStreamsFinish(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		w.loose = true
-		w.srv.Handle("echo", echo)
+		w.Loose = true
+		w.Srv.Handle("echo", echo)
 		s, parent := dedicated(t, w, "echo")
 		drained := make(chan error, 1)
-		go func() { drained <- w.srv.Shutdown(w.ctx) }()
+		go func() { drained <- w.Srv.Shutdown(w.Ctx) }()
 		<-parent.Done()
 		for range 100 {
-			w.send(s, "still here")
-			w.want(s, "still here")
+			w.Send(s, "still here")
+			w.Want(s, "still here")
 		}
-		ok(t, s.Close(w.ctx))
+		ok(t, s.Close(w.Ctx))
 		ok(t, <-drained)
 	})
 }
 
 func TestAnIdleParentLeavesItsDedicatedConnections(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		w.loose = true
-		w.srv.Handle("echo", echo)
+		w.Loose = true
+		w.Srv.Handle("echo", echo)
 		s, parent := dedicated(t, w, "echo")
 		start := time.Now()
 		<-parent.Done() // the server's IdleConn
 		if d := time.Since(start); d < 10*time.Minute {
 			t.Errorf("it was closed after %v", d)
 		}
-		w.send(s, "still here")
-		w.want(s, "still here")
-		ok(t, s.Close(w.ctx))
+		w.Send(s, "still here")
+		w.Want(s, "still here")
+		ok(t, s.Close(w.Ctx))
 	})
 }
 
 func TestDedicatedConnectionsAreLimited(t *testing.T) {
 	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxConns: 3}}
 	overNative(t, so, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
+		w.Srv.Handle("echo", echo)
 		one, _ := dedicated(t, w, "echo")
 		two, _ := dedicated(t, w, "echo")
-		if _, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Dedicated: true}); err == nil {
+		if _, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Dedicated: true}); err == nil {
 			t.Error("the server took one more connection than it may")
 		}
-		eventually(t, "three connections and a refusal", func() bool { n := w.srv.Stats(); return n.Conns == 3 && n.Refused > 0 })
-		ok(t, one.Close(w.ctx))
+		eventually(t, "three connections and a refusal", func() bool { n := w.Srv.Stats(); return n.Conns == 3 && n.Refused > 0 })
+		ok(t, one.Close(w.Ctx))
 		<-one.Conn().Done()
-		eventually(t, "the server to count it out", func() bool { return w.srv.Stats().Conns == 2 })
+		eventually(t, "the server to count it out", func() bool { return w.Srv.Stats().Conns == 2 })
 		three, _ := dedicated(t, w, "echo")
-		ok(t, errors.Join(two.Close(w.ctx), three.Close(w.ctx)))
+		ok(t, errors.Join(two.Close(w.Ctx), three.Close(w.Ctx)))
 	})
 	co := &kernel.ClientOptions{Limits: kernel.Limits{MaxStreams: 2}}
 	overNative(t, nil, co, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
+		w.Srv.Handle("echo", echo)
 		one, _ := dedicated(t, w, "echo")
 		two, _ := dedicated(t, w, "echo")
-		_, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Dedicated: true})
+		_, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Dedicated: true})
 		isErr(t, "a third", err, kernel.ErrTooManyStreams)
-		ok(t, one.Close(w.ctx))
+		ok(t, one.Close(w.Ctx))
 		<-one.Conn().Done()
-		eventually(t, "the client to forget one", func() bool { return len(w.client.Conns()) == 2 })
+		eventually(t, "the client to forget one", func() bool { return len(w.Client.Conns()) == 2 })
 		three, _ := dedicated(t, w, "echo")
-		ok(t, errors.Join(two.Close(w.ctx), three.Close(w.ctx)))
+		ok(t, errors.Join(two.Close(w.Ctx), three.Close(w.Ctx)))
 	})
 }
 
@@ -178,16 +178,16 @@ func TestAConnectionOpensDedicatedStreams(t *testing.T) {
 	}}
 	overNative(t, so, &kernel.ClientOptions{Conns: 2}, func(t *testing.T, w *world) {
 		isErr(t, "the server's side", <-refused, kernel.ErrNotSupported)
-		w.srv.Handle("echo", echo)
-		conn := must[*kernel.Conn](t)(w.client.Conn(w.ctx))
-		s := must[*kernel.Stream](t)(conn.Open(w.ctx, "echo", &kernel.OpenOptions{Dedicated: true}))
+		w.Srv.Handle("echo", echo)
+		conn := must[*kernel.Conn](t)(w.Client.Conn(w.Ctx))
+		s := must[*kernel.Stream](t)(conn.Open(w.Ctx, "echo", &kernel.OpenOptions{Dedicated: true}))
 		if s.Conn() == conn {
 			t.Fatal("it shares its connection")
 		}
 		<-refused
-		w.send(s, "x")
-		w.want(s, "x")
+		w.Send(s, "x")
+		w.Want(s, "x")
 		ok(t, conn.Close())
-		w.wantErr(s, kernel.CodeConnectionLost)
+		w.WantErr(s, kernel.CodeConnectionLost)
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -51,13 +52,13 @@ func TestOutOfDescriptors(t *testing.T) {
 		return ""
 	}
 	addr := line("addr ")
-	w := &world{t: t, ctx: t.Context()}
-	if w.client, err = kernel.Dial(w.ctx, addr, nil); err != nil {
+	w := &world{World: &testkit.World{T: t, Ctx: t.Context()}}
+	if w.Client, err = kernel.Dial(w.Ctx, addr, nil); err != nil {
 		t.Fatal(err)
 	}
-	old := w.open("echo")
-	w.send(old, "x")
-	w.want(old, "x")
+	old := w.Open("echo")
+	w.Send(old, "x")
+	w.Want(old, "x")
 	_, _ = fmt.Fprintln(in, "lower")
 	line("lowered")
 	var crowd []net.Conn
@@ -70,24 +71,24 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 	_, _ = fmt.Fprintln(in, "probe")
 	line("exhausted")
-	w.send(old, "still there") // with every descriptor gone
-	w.want(old, "still there")
+	w.Send(old, "still there") // with every descriptor gone
+	w.Want(old, "still there")
 	for _, nc := range crowd {
 		_ = nc.Close()
 	}
 	eventually(t, "a new connection, for the crowd has gone", func() bool {
-		fresh, err := kernel.Dial(w.ctx, addr, nil)
+		fresh, err := kernel.Dial(w.Ctx, addr, nil)
 		if err != nil { // the server may still have the crowd's descriptors
 			return false
 		}
 		defer fresh.Close()
-		reply, err := fresh.Call(w.ctx, "echo", text("new"), nil)
+		reply, err := fresh.Call(w.Ctx, "echo", text("new"), nil)
 		reply.Release()
 		return err == nil
 	})
-	w.send(old, "and again")
-	w.want(old, "and again")
-	_ = w.client.Close()
+	w.Send(old, "and again")
+	w.Want(old, "and again")
+	_ = w.Client.Close()
 	_ = in.Close()
 	for lines.Scan() {
 	}

@@ -21,32 +21,32 @@ import (
 // done when both applications have been handed both ends.
 func TestHalvesEndSeparately(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		for i := range 100 {
-			w.send(a, "%d", i)
+			w.Send(a, "%d", i)
 		}
 		if err := errors.Join(a.CloseSend(), a.CloseSend()); err != nil {
 			t.Fatal(err)
 		}
 		m := text("late")
-		if err := a.Send(w.ctx, m); !errors.Is(err, kernel.ErrSendClosed) || !errors.Is(err, kernel.ErrClosed) {
+		if err := a.Send(w.Ctx, m); !errors.Is(err, kernel.ErrSendClosed) || !errors.Is(err, kernel.ErrClosed) {
 			t.Errorf("Send after CloseSend: %v", err)
 		}
 		m.Release()
 		for i := range 100 {
-			w.want(b, "%d", i)
+			w.Want(b, "%d", i)
 		}
-		w.wantEOF(b)
-		w.send(b, "the other half goes on")
-		w.want(a, "the other half goes on")
+		w.WantEOF(b)
+		w.Send(b, "the other half goes on")
+		w.Want(a, "the other half goes on")
 		wantOpen(t, "Done while a half is open", a.Done())
 		wantOpen(t, "Done while a half is open", b.Done())
 		_ = b.CloseSend()
 		wantOpen(t, "Done before the end was taken", b.Done())
-		w.wantEOF(a)
-		w.wantDone(a)
-		w.wantDone(b)
-		w.wantEOF(a) // and again for every call
+		w.WantEOF(a)
+		w.WantDone(a)
+		w.WantDone(b)
+		w.WantEOF(a) // and again for every call
 		if err := errors.Join(a.Err(), b.Err()); err != nil {
 			t.Error(err)
 		}
@@ -58,7 +58,7 @@ func TestHalvesEndSeparately(t *testing.T) {
 func TestCloseWakesAllWaitersAtOnce(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		for _, way := range []string{"mailbox", "In", "Batches"} {
-			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{Window: 64, InBuffer: kernel.None})
+			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{Window: 64, InBuffer: kernel.None})
 			var in <-chan kernel.Message
 			var batches <-chan *kernel.Batch
 			switch way {
@@ -84,12 +84,12 @@ func TestCloseWakesAllWaitersAtOnce(t *testing.T) {
 			for range 5 {
 				wait("Send", func() error {
 					m := text("x")
-					err := a.Send(w.ctx, m)
+					err := a.Send(w.Ctx, m)
 					m.Release()
 					return err
 				}, kernel.ErrSendClosed)
 				wait("Receive", func() error {
-					_, err := a.Receive(w.ctx)
+					_, err := a.Receive(w.Ctx)
 					return err
 				}, kernel.ErrClosed)
 				wait("Writable", func() error {
@@ -119,21 +119,21 @@ func TestCloseWakesAllWaitersAtOnce(t *testing.T) {
 			time.Sleep(time.Second)
 			closed := make(chan error, 10)
 			for range 10 {
-				go func() { closed <- a.Close(w.ctx) }()
+				go func() { closed <- a.Close(w.Ctx) }()
 			}
 			wg.Wait()
 			if n := late.Load(); n > 0 {
 				t.Errorf("%s: %d waiters were not woken at once", way, n)
 			}
-			drainN(w, b, accepted)
-			w.wantEOF(b)
+			w.DrainN(b, accepted)
+			w.WantEOF(b)
 			_ = b.CloseSend()
 			for range 10 {
 				if err := <-closed; err != nil {
 					t.Errorf("%s: Close: %v", way, err)
 				}
 			}
-			if err := a.Close(w.ctx); err != nil {
+			if err := a.Close(w.Ctx); err != nil {
 				t.Errorf("%s: Close, again: %v", way, err)
 			}
 		}
@@ -144,15 +144,15 @@ func TestCloseWakesAllWaitersAtOnce(t *testing.T) {
 // was sent.
 func TestCloseWaitsForThePeersApplication(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-		w.send(a, "last words")
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		w.Send(a, "last words")
 		start := time.Now()
 		go func() {
 			time.Sleep(3 * time.Second)
-			w.want(b, "last words")
-			w.wantEOF(b)
+			w.Want(b, "last words")
+			w.WantEOF(b)
 		}()
-		if err := a.Close(w.ctx); err != nil || time.Since(start) != 3*time.Second {
+		if err := a.Close(w.Ctx); err != nil || time.Since(start) != 3*time.Second {
 			t.Errorf("Close returned %v after %v", err, time.Since(start))
 		}
 	})
@@ -161,8 +161,8 @@ func TestCloseWaitsForThePeersApplication(t *testing.T) {
 // Close aborts when its context ends.
 func TestCloseAbortsInTheEnd(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-		ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		ctx, cancel := context.WithTimeout(w.Ctx, time.Second)
 		defer cancel()
 		start := time.Now()
 		err := a.Close(ctx)
@@ -170,9 +170,9 @@ func TestCloseAbortsInTheEnd(t *testing.T) {
 		if time.Since(start) != time.Second {
 			t.Errorf("after %v", time.Since(start))
 		}
-		w.quiesce()
-		w.wantEOF(b) // our half had ended in order before
-		w.wantDone(b)
+		w.Quiesce()
+		w.WantEOF(b) // our half had ended in order before
+		w.WantDone(b)
 		wantCode(t, b.Err(), kernel.CodeCancelled)
 	})
 }
@@ -184,36 +184,36 @@ func TestCloseReceiveStopsThePeer(t *testing.T) {
 		for name, use := range map[string]func(*kernel.Stream){
 			"untouched": func(*kernel.Stream) {}, "In": func(s *kernel.Stream) { s.In() }, "Batches": func(s *kernel.Stream) { s.Batches() },
 		} {
-			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 			use(b)
 			for range 50 {
-				w.sendMessage(a, sized(100, 1))
+				w.SendMessage(a, sized(100, 1))
 			}
 			b.CloseReceive(kernel.CodeOutOfRange)
 			select {
 			case <-a.SendDone():
-			case <-w.ctx.Done():
+			case <-w.Ctx.Done():
 				t.Fatal("the peer was not told")
 			}
 			m := text("x")
-			if err := a.Send(w.ctx, m); !errors.Is(err, kernel.ErrStopped) {
+			if err := a.Send(w.Ctx, m); !errors.Is(err, kernel.ErrStopped) {
 				t.Fatalf("%s: Send: %v", name, err)
 			}
 			m.Release()
 			if name != "In" { // its buffer's content can still be taken
-				if _, err := b.Receive(w.ctx); !errors.Is(err, kernel.ErrClosed) {
+				if _, err := b.Receive(w.Ctx); !errors.Is(err, kernel.ErrClosed) {
 					t.Fatalf("%s: Receive: %v", name, err)
 				}
 			}
 			for m := range b.In() {
 				m.Release()
 			}
-			w.send(b, "still talking")
-			w.want(a, "still talking")
+			w.Send(b, "still talking")
+			w.Want(a, "still talking")
 			_ = b.CloseSend()
-			w.wantEOF(a)
-			w.wantDone(a)
-			w.wantDone(b)
+			w.WantEOF(a)
+			w.WantDone(a)
+			w.WantDone(b)
 			if err := a.Err(); err != nil {
 				t.Errorf("%s: a stop is no failure: %v", name, err)
 			}
@@ -224,10 +224,10 @@ func TestCloseReceiveStopsThePeer(t *testing.T) {
 // In and Batches that are asked for after CloseReceive are closed.
 func TestChannelsAfterCloseReceive(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		_, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		_, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		b.CloseReceive(kernel.CodeOK)
 		wantClosed(t, "In", b.In())
-		_, b = w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		_, b = w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		b.CloseReceive(kernel.CodeOK)
 		wantClosed(t, "Batches", b.Batches())
 	})
@@ -253,23 +253,23 @@ func TestHandlerReturnsNilWithInputLeft(t *testing.T) {
 			},
 		} {
 			sent, read := make(chan struct{}), make(chan int, 1)
-			w.srv.Handle(name, func(ctx context.Context, s *kernel.Stream) error {
+			w.Srv.Handle(name, func(ctx context.Context, s *kernel.Stream) error {
 				read <- use(ctx, s)
 				<-sent
 				return s.Send(ctx, text("enough"))
 			})
-			s, err := w.client.Open(w.ctx, name, nil)
+			s, err := w.Client.Open(w.Ctx, name, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			const n = 20
 			for i := range n {
-				w.send(s, "%d", i)
+				w.Send(s, "%d", i)
 			}
 			close(sent)
-			w.want(s, "enough")
-			w.wantEOF(s)
-			if err := s.Close(w.ctx); err != nil {
+			w.Want(s, "enough")
+			w.WantEOF(s)
+			if err := s.Close(w.Ctx); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.Err(); err != nil {
@@ -298,7 +298,7 @@ func TestHandlerReturnsAnError(t *testing.T) {
 			"plain":   {errors.New("no luck"), kernel.CodeUnknown, "no luck"},
 			"handler": {&kernel.HandlerError{Code: app, Reason: "mine"}, app, "mine"},
 		} {
-			w.srv.Handle(name, func(ctx context.Context, s *kernel.Stream) error {
+			w.Srv.Handle(name, func(ctx context.Context, s *kernel.Stream) error {
 				for i := range 100 {
 					if err := s.Send(ctx, text("%d", i)); err != nil {
 						return err
@@ -307,24 +307,24 @@ func TestHandlerReturnsAnError(t *testing.T) {
 				s.SetTrailer(kernel.Metadata{{Key: "k", Value: "v"}})
 				return c.err
 			})
-			s, err := w.client.Open(w.ctx, name, nil)
+			s, err := w.Client.Open(w.Ctx, name, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for i := range 100 {
-				w.want(s, "%d", i)
+				w.Want(s, "%d", i)
 			}
-			se := w.wantErr(s, c.code)
+			se := w.WantErr(s, c.code)
 			if se.Reason != c.reason || !se.Remote || se.Refused || s.Trailer().Get("k") != "v" {
 				t.Errorf("%s: %+v, trailer %v", name, se, s.Trailer())
 			}
 			wantCode(t, s.Err(), c.code)
-			w.wantErr(s, c.code) // for every call
+			w.WantErr(s, c.code) // for every call
 			if w.stopsAtEnd() {  // else the peer does not learn that it reads no more
 				wantClosed(t, name+": SendDone", s.SendDone())
 			}
-			_ = s.Close(w.ctx)
-			w.wantDone(s)
+			_ = s.Close(w.Ctx)
+			w.WantDone(s)
 		}
 	})
 }
@@ -333,16 +333,16 @@ func TestHandlerReturnsAnError(t *testing.T) {
 // the rest on a channel, but Receive still returns it.
 func TestAbortAfterThePeersReset(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		in := b.In()
 		for i := range 50 {
-			w.send(a, "%d", i)
+			w.Send(a, "%d", i)
 		}
-		w.quiesce()
+		w.Quiesce()
 		a.Abort(kernel.CodeAborted, "why")
-		w.quiesce()
+		w.Quiesce()
 		b.Abort(kernel.CodeCancelled, "not wanted")
-		w.quiesce()
+		w.Quiesce()
 		n := 0
 		for m := range in {
 			if got := string(m.Bytes()); got != fmt.Sprint(n) {
@@ -355,9 +355,9 @@ func TestAbortAfterThePeersReset(t *testing.T) {
 			t.Errorf("%d of 50 were in In's buffer", n)
 		}
 		for ; n < 50; n++ {
-			w.want(b, "%d", n)
+			w.Want(b, "%d", n)
 		}
-		w.wantErr(b, kernel.CodeAborted)
+		w.WantErr(b, kernel.CodeAborted)
 	})
 }
 
@@ -389,8 +389,8 @@ func TestAContextEndsWhatAResetHasLeft(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, nil, nil, func(t *testing.T, w *world) {
 				ctx, cancel := context.WithCancel(context.Background())
-				offers := w.srv.Offers()
-				s, err := w.client.Open(ctx, "source", nil)
+				offers := w.Srv.Offers()
+				s, err := w.Client.Open(ctx, "source", nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -400,14 +400,14 @@ func TestAContextEndsWhatAResetHasLeft(t *testing.T) {
 				}
 				rest := use(s)
 				for i := range 50 {
-					w.send(b, "%d", i)
+					w.Send(b, "%d", i)
 				}
-				w.quiesce()
+				w.Quiesce()
 				b.Abort(kernel.CodeAborted, "no more")
-				w.quiesce()
+				w.Quiesce()
 				wantCode(t, s.Err(), kernel.CodeAborted)
 				cancel()
-				w.quiesce()
+				w.Quiesce()
 				wantCode(t, s.Err(), kernel.CodeAborted)
 				if n := rest(); n > 17 { // In's buffer
 					t.Errorf("%d messages of 50 were still handed over", n)
@@ -444,10 +444,10 @@ func TestAContextForgetsStreamsThatAreOver(t *testing.T) {
 		parent, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		ctx := &watched{Context: parent}
-		offers := w.srv.Offers()
+		offers := w.Srv.Offers()
 		var ss, bs []*kernel.Stream
 		for range 3 {
-			s, err := w.client.Open(ctx, "source", nil)
+			s, err := w.Client.Open(ctx, "source", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -462,23 +462,23 @@ func TestAContextForgetsStreamsThatAreOver(t *testing.T) {
 		}
 		in := ss[0].In()
 		for i := range 50 {
-			w.send(bs[0], "%d", i)
+			w.Send(bs[0], "%d", i)
 		}
-		w.quiesce()
-		go func() { _ = bs[1].Close(w.ctx) }()
-		if err := ss[1].Close(w.ctx); err != nil {
+		w.Quiesce()
+		go func() { _ = bs[1].Close(w.Ctx) }()
+		if err := ss[1].Close(w.Ctx); err != nil {
 			t.Error(err)
 		}
 		bs[2].Abort(kernel.CodeAborted, "no more")
 		bs[0].Abort(kernel.CodeAborted, "no more")
-		w.quiesce()
+		w.Quiesce()
 		if n := ctx.n.Load(); n != 1 {
 			t.Errorf("%d streams watch the context, want the one that is read", n)
 		}
 		for m := range in {
 			m.Release()
 		}
-		w.quiesce()
+		w.Quiesce()
 		if n := ctx.n.Load(); n != 0 {
 			t.Errorf("%d streams watch the context, want none", n)
 		}
@@ -489,22 +489,22 @@ func TestAContextForgetsStreamsThatAreOver(t *testing.T) {
 func TestAFailureIsNeverAnEnd(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		ctx, cancel := context.WithCancelCause(context.Background())
-		w.srv.Handle("stuck", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("stuck", func(ctx context.Context, s *kernel.Stream) error {
 			if err := s.Send(ctx, text("one")); err != nil {
 				return err
 			}
 			<-ctx.Done()
 			return nil
 		})
-		s, err := w.client.Open(ctx, "stuck", nil)
+		s, err := w.Client.Open(ctx, "stuck", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.want(s, "one")
+		w.Want(s, "one")
 		cancel(fmt.Errorf("another error: %w", io.EOF))
-		w.quiesce()
+		w.Quiesce()
 		var last error
-		for _, err := range s.All(w.ctx) {
+		for _, err := range s.All(w.Ctx) {
 			last = err
 		}
 		se := wantCode(t, last, kernel.CodeCancelled)
@@ -523,27 +523,27 @@ func TestAbortKeepsWhatArrived(t *testing.T) {
 		for who := range 2 {
 			t.Run([]string{"ours", "the peer's"}[who]+", "+name, func(t *testing.T) {
 				inBubble(t, nil, nil, func(t *testing.T, w *world) {
-					a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+					a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 					use(b)
 					for i := range 50 {
-						w.send(a, "%d", i)
+						w.Send(a, "%d", i)
 					}
-					w.quiesce()
+					w.Quiesce()
 					[]*kernel.Stream{b, a}[who].Abort(kernel.CodeAborted, "why")
-					w.quiesce()
-					w.wantDone(a)
-					w.wantDone(b)
-					if bad := w.owed(); bad != "" {
+					w.Quiesce()
+					w.WantDone(a)
+					w.WantDone(b)
+					if bad := w.Owed(); bad != "" {
 						t.Errorf("messages nobody may ever take hold the connection's credit: %s", bad)
 					}
 					for i := range 50 {
-						w.want(b, "%d", i)
+						w.Want(b, "%d", i)
 					}
-					se := w.wantErr(b, kernel.CodeAborted)
+					se := w.WantErr(b, kernel.CodeAborted)
 					if se.Remote != (who == 1) || se.Reason != "why" {
 						t.Errorf("%+v", se)
 					}
-					w.wantErr(a, kernel.CodeAborted)
+					w.WantErr(a, kernel.CodeAborted)
 				})
 			})
 		}
@@ -553,12 +553,12 @@ func TestAbortKeepsWhatArrived(t *testing.T) {
 // In gives what is in its buffer at an abort, and is closed after it.
 func TestAbortLeavesInItsBuffer(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: 4})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: 4})
 		in := b.In()
 		for i := range 10 {
-			w.send(a, "%d", i)
+			w.Send(a, "%d", i)
 		}
-		w.quiesce()
+		w.Quiesce()
 		b.Abort(kernel.CodeAborted, "why")
 		n := 0
 		for m := range in {
@@ -569,7 +569,7 @@ func TestAbortLeavesInItsBuffer(t *testing.T) {
 			t.Errorf("In gave %d messages after the abort", n)
 		}
 		for i := n; i < 10; i++ {
-			w.want(b, "%d", i)
+			w.Want(b, "%d", i)
 		}
 		wantCode(t, b.Err(), kernel.CodeAborted)
 	})
@@ -583,7 +583,7 @@ func TestTheEndIsReportedOnceAfterAllData(t *testing.T) {
 		w := newWorldInMemory(t)
 		for seed := range uint64(300) {
 			rng := rand.New(rand.NewPCG(seed, 1))
-			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 			var wg sync.WaitGroup
 			hows := [2]int{rng.IntN(4), rng.IntN(4)}
 			for side, s := range []*kernel.Stream{a, b} {
@@ -593,7 +593,7 @@ func TestTheEndIsReportedOnceAfterAllData(t *testing.T) {
 				wg.Go(func() {
 					for i := range n {
 						m := text("%d", i)
-						if err := s.Send(w.ctx, m); err != nil {
+						if err := s.Send(w.Ctx, m); err != nil {
 							m.Release()
 							return
 						}
@@ -603,7 +603,7 @@ func TestTheEndIsReportedOnceAfterAllData(t *testing.T) {
 					case 0:
 						_ = s.CloseSend()
 					case 1:
-						_ = s.Close(w.ctx)
+						_ = s.Close(w.Ctx)
 					case 2:
 						s.Abort(kernel.CodeAborted, "")
 					case 3:
@@ -614,12 +614,12 @@ func TestTheEndIsReportedOnceAfterAllData(t *testing.T) {
 				wg.Go(func() { readAll(t, w, s, hows[1-side] != 2) })
 			}
 			wg.Wait()
-			ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+			ctx, cancel := context.WithTimeout(w.Ctx, time.Second)
 			_ = a.Close(ctx)
 			_ = b.Close(ctx)
 			cancel()
-			w.wantDone(a)
-			w.wantDone(b)
+			w.WantDone(a)
+			w.WantDone(b)
 		}
 	})
 }
@@ -627,7 +627,7 @@ func TestTheEndIsReportedOnceAfterAllData(t *testing.T) {
 func newWorldInMemory(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t, kerneltest.Start, nil, nil)
-	w.bubble, w.ctx = true, context.Background()
+	w.Bubble, w.Ctx = true, context.Background()
 	return w
 }
 
@@ -646,7 +646,7 @@ func readAll(t *testing.T, w *world, s *kernel.Stream, inOrder bool) {
 		check(m)
 	}
 	for { // after an abort here the mailbox may have more
-		m, err := s.Receive(w.ctx)
+		m, err := s.Receive(w.Ctx)
 		if err == nil {
 			check(m)
 			continue
@@ -662,12 +662,12 @@ func readAll(t *testing.T, w *world, s *kernel.Stream, inOrder bool) {
 func TestBothCloseAtOnce(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		for range 100 {
-			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-			w.send(a, "x")
-			w.send(b, "y")
+			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			w.Send(a, "x")
+			w.Send(b, "y")
 			errs := make(chan error, 2)
-			go func() { errs <- a.Close(w.ctx) }()
-			go func() { errs <- b.Close(w.ctx) }()
+			go func() { errs <- a.Close(w.Ctx) }()
+			go func() { errs <- b.Close(w.Ctx) }()
 			if err := errors.Join(<-errs, <-errs); err != nil {
 				t.Fatal(err)
 			}
@@ -684,10 +684,10 @@ func TestTheConnectionFailsMeanwhile(t *testing.T) {
 		for round := range 10 {
 			var wg sync.WaitGroup
 			for i := range 10 {
-				a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+				a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 				for n := range 5 {
-					w.send(a, "%d", n)
-					w.send(b, "%d", n)
+					w.Send(a, "%d", n)
+					w.Send(b, "%d", n)
 				}
 				for _, s := range []*kernel.Stream{a, b} {
 					if i%3 == 0 {
@@ -695,16 +695,16 @@ func TestTheConnectionFailsMeanwhile(t *testing.T) {
 					}
 					wg.Go(func() {
 						if i%2 == 0 {
-							_ = s.Close(w.ctx)
+							_ = s.Close(w.Ctx)
 							return
 						}
 						readAll(t, w, s, i%3 == 0)
 					})
 				}
 			}
-			conns := w.client.Conns()
+			conns := w.Client.Conns()
 			if round%2 == 0 {
-				conns = w.srv.Conns()
+				conns = w.Srv.Conns()
 			}
 			for _, c := range conns {
 				_ = c.Close()
@@ -719,23 +719,23 @@ func TestALostConnectionFailsItsStreamsWithTheCause(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		var ends []*kernel.Stream
 		for range 20 {
-			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-			w.send(a, "before")
+			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			w.Send(a, "before")
 			ends = append(ends, a, b)
 		}
 		for i := 1; i < len(ends); i += 2 {
-			w.want(ends[i], "before")
+			w.Want(ends[i], "before")
 		}
-		_ = w.srv.Conns()[0].Close()
+		_ = w.Srv.Conns()[0].Close()
 		for _, s := range ends {
-			w.wantDone(s)
-			se := w.wantErr(s, kernel.CodeConnectionLost)
+			w.WantDone(s)
+			se := w.WantErr(s, kernel.CodeConnectionLost)
 			var ce *kernel.ConnError
 			if !errors.As(se, &ce) || errors.Is(se, io.EOF) || se.NotProcessed {
 				t.Errorf("the cause is %v", se.Cause)
 			}
 			m := text("x")
-			wantCode(t, s.Send(w.ctx, m), kernel.CodeConnectionLost)
+			wantCode(t, s.Send(w.Ctx, m), kernel.CodeConnectionLost)
 			m.Release()
 			if se2 := s.Err(); se2 != error(se) {
 				t.Errorf("a second asker is told something else: %v", se2)
@@ -748,26 +748,26 @@ func TestALostConnectionFailsItsStreamsWithTheCause(t *testing.T) {
 // end, although the peer has ended it cleanly.
 func TestCloseReceiveOfUnreadMessagesIsNoEnd(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		for i := range 3 {
-			w.send(a, "%d", i)
+			w.Send(a, "%d", i)
 		}
 		if err := a.CloseSend(); err != nil {
 			t.Fatal(err)
 		}
-		w.want(b, "0")
-		w.quiesce()
+		w.Want(b, "0")
+		w.Quiesce()
 		b.CloseReceive(kernel.CodeOK)
 		for range 2 {
-			if m, err := b.Receive(w.ctx); !errors.Is(err, kernel.ErrClosed) {
+			if m, err := b.Receive(w.Ctx); !errors.Is(err, kernel.ErrClosed) {
 				t.Errorf("Receive: %d bytes, %v", m.Len(), err)
 			}
 		}
 		if err := b.CloseSend(); err != nil {
 			t.Fatal(err)
 		}
-		w.wantEOF(a)
-		w.wantDone(a)
+		w.WantEOF(a)
+		w.WantDone(a)
 		if n := a.Discarded(); n != 2 {
 			t.Errorf("%d discarded, want 2", n)
 		}

@@ -27,6 +27,9 @@ var (
 	ErrNoRoom = actor.ErrNoRoom
 	// ErrNotReadable: the peer opened or accepted the stream as write-only.
 	ErrNotReadable = actor.ErrNotReadable
+	// ErrNotAccepted: the stream is of an offer that was not accepted yet, so nothing can
+	// be sent on it.
+	ErrNotAccepted = actor.ErrNotAccepted
 	// ErrRefused: the peer has refused the stream. The StreamError says why. It is safe
 	// to try again only if its NotProcessed is set: then no handler saw the open.
 	ErrRefused = actor.ErrRefused

@@ -4,42 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
-	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
 
-// start serves srv in memory and returns a client of it. A program listens with
+// The server and the client of an example are in memory. A program listens with
 // Server.ListenAndServe, and connects with Dial.
-func start(srv *kernel.Server, opts *kernel.ClientOptions) (client *kernel.Client, stop func()) {
-	if opts == nil {
-		opts = &kernel.ClientOptions{}
-	}
-	ln := kerneltest.Listen()
-	opts.Dial = ln.Dial
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(context.Background(), ln) }()
-	client, err := kernel.Dial(context.Background(), kerneltest.Target, opts)
-	if err != nil {
-		panic(err)
-	}
-	return client, func() {
-		_ = client.Close()
-		_ = srv.Close()
-		<-served
-	}
-}
-
-// newServer returns a server with default options that logs nothing.
-func newServer() *kernel.Server {
-	srv, err := kernel.NewServer(&kernel.ServerOptions{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		panic(err)
-	}
-	return srv
-}
+var (
+	newServer = testkit.ExampleServer
+	start     = testkit.StartExample
+)
 
 func say(s string) kernel.Message { return kernel.MessageOf([]byte(s)) }
 

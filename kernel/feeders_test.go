@@ -33,14 +33,14 @@ func wantInClosed(t *testing.T, in <-chan kernel.Message) {
 func TestReadersOfOffersEndWithTheConnection(t *testing.T) {
 	for _, reset := range []bool{false, true} {
 		inBubble(t, nil, nil, func(t *testing.T, w *world) {
-			w.loose = true
-			w.offers = w.srv.Offers()
-			a := must[*kernel.Stream](t)(w.client.Open(w.ctx, "m", nil))
+			w.Loose = true
+			w.Offers = w.Srv.Offers()
+			a := must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "m", nil))
 			for range 30 {
 				ok(t, a.TrySend(text("hello")))
 			}
 			synctest.Wait()
-			o := w.offer()
+			o := w.Offer()
 			in := o.Stream(0).In()
 			synctest.Wait()
 			if reset {

@@ -2,21 +2,19 @@ package kernel_test
 
 import (
 	"context"
-	"fmt"
-	"runtime"
-	"strings"
 	"testing"
 	"testing/synctest"
 
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
 // Closing a connection leaves no goroutine that waits for a reader. What was not
 // handed over can be received.
 func TestCloseWaitsForNoReader(t *testing.T) {
-	closeClient := func(w *world, _ *kernel.Stream) error { return w.client.Close() }
+	closeClient := func(w *world, _ *kernel.Stream) error { return w.Client.Close() }
 	closeConn := func(_ *world, s *kernel.Stream) error { return s.Conn().Close() }
-	closeServer := func(w *world, _ *kernel.Stream) error { return w.srv.Close() }
+	closeServer := func(w *world, _ *kernel.Stream) error { return w.Srv.Close() }
 	for _, c := range []struct {
 		name   string
 		server bool // reads, and closes
@@ -31,10 +29,10 @@ func TestCloseWaitsForNoReader(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, nil, nil, func(t *testing.T, w *world) {
-				w.loose = true
+				w.Loose = true
 				var readers []*kernel.Stream
 				for range 50 {
-					a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+					a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 					if c.server {
 						a, b = b, a
 					}
@@ -65,7 +63,7 @@ const unreadMessages = 100
 // unread has a with messages from b, one of which was taken from In.
 func (w *world) unread(a, b *kernel.Stream) *kernel.Stream {
 	for range unreadMessages {
-		w.send(b, "message")
+		w.Send(b, "message")
 	}
 	m := <-a.In()
 	m.Release()
@@ -74,30 +72,19 @@ func (w *world) unread(a, b *kernel.Stream) *kernel.Stream {
 }
 
 func (w *world) wantRest(readers []*kernel.Stream) {
-	w.t.Helper()
+	w.T.Helper()
 	for _, s := range readers {
 		n := 1
-		m, err := s.Receive(w.ctx)
-		for ; err == nil; m, err = s.Receive(w.ctx) {
+		m, err := s.Receive(w.Ctx)
+		for ; err == nil; m, err = s.Receive(w.Ctx) {
 			m.Release()
 			n++
 		}
 		if n != unreadMessages {
-			w.t.Fatalf("%d of %d messages could be taken, then %v", n, unreadMessages, err)
+			w.T.Fatalf("%d of %d messages could be taken, then %v", n, unreadMessages, err)
 		}
-		wantClosed(w.t, "In", s.In())
+		wantClosed(w.T, "In", s.In())
 	}
-}
-
-// feeders is how many goroutines feed channels now.
-func feeders() int {
-	stacks := make([]byte, 4<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	n := 0
-	for _, f := range []string{"actor.(*Stream).pumpIn(", "actor.(*Stream).pumpBatches(", "kernel.(*Stream).Feed("} {
-		n += strings.Count(string(stacks), f)
-	}
-	return n
 }
 
 // feed feeds a channel with what it receives from s, by Feed.
@@ -124,136 +111,36 @@ func feed(s *kernel.Stream) <-chan kernel.Message {
 // already; the context that the stream was opened with ends such a wait too. Several may
 // be fed.
 func TestCloseWaitsForNoReaderOfAProgramsChannel(t *testing.T) {
-	for _, reset := range []bool{false, true} {
-		for _, end := range []string{"close", "context", "close receive"} {
-			t.Run(fmt.Sprintf("%s, reset %v", end, reset), func(t *testing.T) {
-				inBubble(t, nil, nil, func(t *testing.T, w *world) {
-					w.loose = true
-					w.offers = w.srv.Offers()
-					ctx, cancel := context.WithCancel(w.ctx)
-					defer cancel()
-					a := must[*kernel.Stream](t)(w.client.Open(ctx, "values", nil))
-					b := must[*kernel.Stream](t)(w.offer().Accept(kernel.Message{}, nil))
-					w.cleanup(a, b)
-					one, two := feed(a), feed(a)
-					for range 3 {
-						w.send(b, "value")
-					}
-					synctest.Wait()
-					m := <-one
-					m.Release()
-					synctest.Wait()
-					if reset {
-						b.Abort(kernel.CodeAborted, "enough")
-						synctest.Wait()
-					}
-					if n := feeders(); n != 2 {
-						t.Fatalf("%d goroutines feed two channels", n)
-					}
-					switch end {
-					case "close":
-						_ = w.client.Close()
-					case "context":
-						cancel()
-					default:
-						a.CloseReceive(kernel.CodeOK)
-					}
-					synctest.Wait()
-					if n := feeders(); n > 0 {
-						t.Errorf("%d goroutines wait for readers", n)
-					}
-					wantClosed(t, "one", one)
-					wantClosed(t, "the other", two)
-				})
-			})
-		}
-	}
+	testkit.CloseWaitsForNoReader(t, 2, func(_ testing.TB, s *kernel.Stream) <-chan kernel.Message { return feed(s) })
 }
 
 // A channel that is asked for when its stream is over is fed like others, and waited for no
 // longer than others, whatever comes first: the question, or what ends the wait.
 func TestAChannelAskedForLateWaitsForNoReader(t *testing.T) {
-	for name, ask := range map[string]func(w *world, s *kernel.Stream) (taken int, closed func()){
-		"In": func(w *world, s *kernel.Stream) (int, func()) {
+	for name, ask := range map[string]testkit.Asker{
+		"In": func(w *testkit.World, s *kernel.Stream) (int, func()) {
 			in := s.In()
 			m := <-in
 			m.Release()
-			return 1, func() { wantClosed(w.t, "In", in) }
+			return 1, func() { wantClosed(w.T, "In", in) }
 		},
-		"Batches": func(w *world, s *kernel.Stream) (int, func()) {
+		"Batches": func(w *testkit.World, s *kernel.Stream) (int, func()) {
 			batches := s.Batches()
 			n := 0
 			if b, ok := <-batches; ok {
 				n = b.Len()
 				b.Release()
 			}
-			return n, func() { wantClosed(w.t, "Batches", batches) }
+			return n, func() { wantClosed(w.T, "Batches", batches) }
 		},
-		"Feed": func(w *world, s *kernel.Stream) (int, func()) {
+		"Feed": func(w *testkit.World, s *kernel.Stream) (int, func()) {
 			c := feed(s)
 			if m, ok := <-c; ok {
 				m.Release()
 			}
-			return unknown, func() { wantClosed(w.t, "the channel", c) } // it lets go what it has in hand
+			return testkit.Unknown, func() { wantClosed(w.T, "the channel", c) } // it lets go what it has in hand
 		},
 	} {
-		for _, end := range []string{"close", "context"} {
-			for _, before := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s, %s, before %v", name, end, before), func(t *testing.T) {
-					inBubble(t, nil, nil, func(t *testing.T, w *world) { w.askLate(ask, end, before) })
-				})
-			}
-		}
+		t.Run(name, func(t *testing.T) { testkit.AskedLate(t, ask) })
 	}
-}
-
-// unknown is the number of messages taken where it varies.
-const unknown = -1000
-
-// askLate has a stream end with messages unread, and asks for a channel then; what ends
-// the wait comes after that, or before.
-func (w *world) askLate(ask func(*world, *kernel.Stream) (int, func()), end string, before bool) {
-	w.loose = true
-	w.offers = w.srv.Offers()
-	ctx, cancel := context.WithCancel(w.ctx)
-	defer cancel()
-	a := must[*kernel.Stream](w.t)(w.client.Open(ctx, "late", &kernel.OpenOptions{Stream: kernel.StreamOptions{InBuffer: 8, MaxBatch: 8}}))
-	b := must[*kernel.Stream](w.t)(w.offer().Accept(kernel.Message{}, nil))
-	w.cleanup(a, b)
-	for range unreadMessages {
-		w.send(b, "message")
-	}
-	synctest.Wait()
-	b.Abort(kernel.CodeAborted, "enough")
-	w.wantDone(a)
-	synctest.Wait()
-	stop := func() {
-		if end == "close" {
-			_ = w.client.Close()
-		}
-		cancel()
-		synctest.Wait()
-	}
-	if before {
-		stop()
-	}
-	got, closed := ask(w, a)
-	synctest.Wait()
-	if !before {
-		if f := feeders(); f != 1 {
-			w.t.Fatalf("%d goroutines feed one channel", f)
-		}
-		stop()
-	}
-	if f := feeders(); f > 0 {
-		w.t.Errorf("%d goroutines wait for readers", f)
-	}
-	for m, err := a.Receive(w.ctx); err == nil; m, err = a.Receive(w.ctx) {
-		m.Release()
-		got++
-	}
-	if got >= 0 && got != unreadMessages {
-		w.t.Errorf("%d of %d messages could be taken", got, unreadMessages)
-	}
-	closed()
 }

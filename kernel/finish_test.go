@@ -15,7 +15,7 @@ import (
 // ends the stream meanwhile.
 func TestFinishOfAnUnusedStream(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("nothing", func(_ context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("nothing", func(_ context.Context, s *kernel.Stream) error {
 			var wg sync.WaitGroup
 			for range 3 {
 				wg.Go(func() { s.Finish(nil) })
@@ -24,18 +24,18 @@ func TestFinishOfAnUnusedStream(t *testing.T) {
 			return nil
 		})
 		for i := range 200 {
-			s := w.open("nothing")
+			s := w.Open("nothing")
 			if i%3 == 2 {
 				s.Abort(kernel.CodeCancelled, "never mind")
 				continue
 			}
-			if _, _, err := s.Accepted(w.ctx); err != nil {
+			if _, _, err := s.Accepted(w.Ctx); err != nil {
 				t.Fatalf("stream %d, accepted: %v", i, err)
 			}
-			if _, err := s.Receive(w.ctx); !errors.Is(err, io.EOF) {
+			if _, err := s.Receive(w.Ctx); !errors.Is(err, io.EOF) {
 				t.Fatalf("stream %d: %v", i, err)
 			}
-			ok(t, s.Close(w.ctx))
+			ok(t, s.Close(w.Ctx))
 		}
 	})
 }

@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
@@ -27,7 +24,6 @@ type flipper struct {
 	mu    sync.Mutex
 	sent  [2][]byte // down and up, as it was sent
 	flips int
-	dials int
 }
 
 func way(up bool) int {
@@ -37,40 +33,8 @@ func way(up bool) int {
 	return 0
 }
 
-// dial returns the client's end of a path through f to ln.
-func (f *flipper) dial(ln *kerneltest.Listener) func(context.Context, string, string) (net.Conn, error) {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if f.dials++; f.dials > 1 {
-			return nil, syscall.ECONNREFUSED
-		}
-		near, client := conn.Pipe()
-		far, err := ln.Dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		go f.relay(far, near, true)
-		go f.relay(near, far, false)
-		return client, nil
-	}
-}
-
-// relay passes bytes on until the path ends.
-func (f *flipper) relay(dst, src net.Conn, up bool) {
-	p := make([]byte, 4<<10)
-	for {
-		n, err := src.Read(p)
-		f.pass(p[:n], up)
-		if n > 0 {
-			_, _ = dst.Write(p[:n])
-		}
-		if err != nil {
-			_ = dst.Close()
-			return
-		}
-	}
-}
-
-func (f *flipper) pass(p []byte, up bool) {
+// pass notes the bytes of p, one way, and changes the bit if it is one of theirs.
+func (f *flipper) pass(p []byte, up bool) (through []byte, cut bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	sent := &f.sent[way(up)]
@@ -80,34 +44,20 @@ func (f *flipper) pass(p []byte, up bool) {
 		p[at] ^= 1 << (f.bit % 8)
 		f.flips++
 	}
+	return p, false
 }
 
 // flipped runs a session over a path that changes a bit. It returns how it ended for
 // the client, nil if in order, and what is wrong with that.
 func flipped(f *flipper, plain bool) (end, wrong error) {
 	log := &journal{}
-	srv, err := kernel.NewServer(&kernel.ServerOptions{NoChecksum: plain, Logger: log.Logger()})
+	srv, err := serveTalk(&kernel.ServerOptions{NoChecksum: plain, Logger: log.Logger()})
 	if err != nil {
 		return nil, err
 	}
-	server := make(chan account, 1)
-	srv.Handle("talk", func(ctx context.Context, s *kernel.Stream) error {
-		a := take(ctx, s, func(m kernel.Message) error { return s.Send(ctx, m) })
-		server <- a
-		if errors.Is(a.end, io.EOF) {
-			return nil
-		}
-		return a.end
-	})
-	ln := kerneltest.Listen()
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(context.Background(), ln) }()
-	defer func() {
-		_ = srv.Close()
-		<-served
-	}()
+	defer srv.stop()
 	start := time.Now()
-	client, err := kernel.Dial(context.Background(), kerneltest.Target, quietClient(&kernel.ClientOptions{Dial: f.dial(ln)}))
+	client, err := kernel.Dial(context.Background(), kerneltest.Target, quietClient(&kernel.ClientOptions{Dial: pathTo(srv.ln, f.pass)}))
 	if took := time.Since(start); took > time.Second {
 		return nil, fmt.Errorf("to connect took %v", took)
 	}
@@ -115,31 +65,19 @@ func flipped(f *flipper, plain bool) (end, wrong error) {
 		return err, f.explained(err, "")
 	}
 	defer client.Close()
-	a, end := exchange(client)
+	a, end := session(client)
 	if took := time.Since(start); took > time.Second {
 		return end, fmt.Errorf("it took %v", took)
 	}
-	if err := a.check(); err != nil {
-		return end, fmt.Errorf("the client: %w", err)
-	}
-	synctest.Wait()
-	_ = srv.Close()
-	select {
-	case b := <-server:
-		if err := b.check(); err != nil {
-			return end, fmt.Errorf("the server: %w", err)
-		}
-	default:
-		if a.n > 0 {
-			return end, errors.New("an answer from a handler that did not run")
-		}
+	if err := srv.check(a); err != nil {
+		return end, err
 	}
 	return end, f.explained(end, log.String())
 }
 
-// exchange is the client's side: its account of the stream, and how the connection
+// session is the client's side: its account of the stream, and how the connection
 // ended if that did not end in order.
-func exchange(client *kernel.Client) (a account, end error) {
+func session(client *kernel.Client) (a account, end error) {
 	ctx := context.Background()
 	k, err := client.Conn(ctx)
 	if err != nil { // it has ended already
@@ -148,28 +86,8 @@ func exchange(client *kernel.Client) (a account, end error) {
 	}
 	s, err := k.Open(ctx, "talk", nil)
 	if err != nil {
-		<-k.Done()
 		a.end = err
-		return a, k.Err()
-	}
-	sent := make(chan struct{})
-	go func() {
-		defer close(sent)
-		for i := range sweepSizes {
-			if m := kernel.CopyMessage(sweepMessage(i)); s.Send(ctx, m) != nil {
-				m.Release()
-				return
-			}
-			time.Sleep(time.Millisecond) // of the bubble: a record each
-		}
-		_ = s.CloseSend()
-	}()
-	a = take(ctx, s, func(m kernel.Message) error {
-		m.Release()
-		return nil
-	})
-	<-sent
-	if errors.Is(a.end, io.EOF) {
+	} else if a = exchange(ctx, s); errors.Is(a.end, io.EOF) {
 		return a, nil
 	}
 	<-k.Done()

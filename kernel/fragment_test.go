@@ -15,7 +15,7 @@ func TestThePeersLargestFragmentIsRespected(t *testing.T) {
 		own.MaxFragment = most
 		r := tg.attack(own)
 		id := r.open("source")
-		if !tg.settle(func() bool { return r.over() != nil || r.count(frame.Data) >= 20 }) {
+		if !tg.Settle(func() bool { return r.over() != nil || r.count(frame.Data) >= 20 }) {
 			t.Fatalf("stream %d: %v", id, r.tail())
 		}
 		if err := r.over(); err != nil {

@@ -17,11 +17,11 @@ import (
 // place, not even for a moment, that others would wait for.
 func TestAnInvalidOpenTakesNoPlace(t *testing.T) {
 	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}}, nil, func(t *testing.T, w *world) {
-		w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-		ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+		w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		ctx, cancel := context.WithTimeout(w.Ctx, time.Minute)
 		defer cancel()
 		start := time.Now()
-		_, err := w.client.Open(ctx, "x", &kernel.OpenOptions{Stream: kernel.StreamOptions{Window: -1}})
+		_, err := w.Client.Open(ctx, "x", &kernel.OpenOptions{Stream: kernel.StreamOptions{Window: -1}})
 		isErr(t, "a window below zero", err, kernel.ErrLimits)
 		if d := time.Since(start); d != 0 {
 			t.Errorf("said after %v", d)
@@ -34,9 +34,9 @@ func TestMoreStreamsThanThereMayBeAreNotWaitedFor(t *testing.T) {
 	for _, kind := range []kernel.ConnType{kernel.ConnSingle, kernel.ConnPooled, kernel.ConnShort} {
 		so := &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 2}}
 		inBubble(t, so, &kernel.ClientOptions{ConnType: kind}, func(t *testing.T, w *world) {
-			ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+			ctx, cancel := context.WithTimeout(w.Ctx, time.Minute)
 			defer cancel()
-			_, err := w.client.OpenN(ctx, "x", nil, make([]kernel.StreamOptions, 3)...)
+			_, err := w.Client.OpenN(ctx, "x", nil, make([]kernel.StreamOptions, 3)...)
 			if !errors.Is(err, kernel.ErrTooManyStreams) || ctx.Err() != nil {
 				t.Errorf("kind %d: %v", kind, err)
 			}

@@ -15,6 +15,7 @@ import (
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
@@ -103,7 +104,7 @@ func drainOf(ctx context.Context, t *testing.T) *draining {
 	t.Helper()
 	tg := newTarget(t, true, kernel.ServerOptions{})
 	w := &draining{shutdown: make(chan error, 1), ended: make(chan error, 10)}
-	tg.srv.Handle("counted", func(ctx context.Context, s *kernel.Stream) error {
+	tg.Srv.Handle("counted", func(ctx context.Context, s *kernel.Stream) error {
 		w.handled.Add(1)
 		err := echo(ctx, s)
 		w.ended <- err
@@ -112,8 +113,8 @@ func drainOf(ctx context.Context, t *testing.T) *draining {
 	w.raw = tg.attack(hello())
 	w.running = w.open("counted")
 	w.send(data(w.running, []byte("before")))
-	w.conn = tg.srv.Conns()[0]
-	go func() { w.shutdown <- tg.srv.Shutdown(ctx) }()
+	w.conn = tg.Srv.Conns()[0]
+	go func() { w.shutdown <- tg.Srv.Shutdown(ctx) }()
 	synctest.Wait()
 	if g := w.all(frame.GoAway, 0); len(g) != 1 || g[0].value != noLast || g[0].code != frame.CodeOK {
 		t.Fatalf("the first GOAWAY: %+v", g)
@@ -297,7 +298,7 @@ type rawServers struct {
 
 func newRawServers(t *testing.T, opts kernel.ClientOptions) *rawServers {
 	t.Helper()
-	rs := &rawServers{tg: &target{t: t, bubble: true, log: &journal{}}, made: make(chan *raw, 10)}
+	rs := &rawServers{tg: &target{&testkit.Target{T: t, Bubble: true, Log: &journal{}}}, made: make(chan *raw, 10)}
 	opts.Limits = targetLimits()
 	opts.Dial = func(context.Context, string, string) (net.Conn, error) {
 		rs.dials.Add(1)
@@ -315,7 +316,7 @@ func newRawServers(t *testing.T, opts kernel.ClientOptions) *rawServers {
 }
 
 func (rs *rawServers) serve(nc net.Conn) {
-	r := &raw{tg: rs.tg, t: rs.tg.t, nc: nc, next: 2, cost: native.New(1 << 20)}
+	r := &raw{tg: rs.tg, t: rs.tg.T, nc: nc, next: 2, cost: native.New(1 << 20)}
 	g := &frame.Greeting{Own: hello()}
 	sess, err := native.Protocol{}.Handshake(context.Background(), nc, g)
 	if err != nil {
@@ -329,7 +330,7 @@ func (rs *rawServers) serve(nc net.Conn) {
 // next returns the client's next connection, which is not read yet.
 func (rs *rawServers) next() *raw {
 	r := <-rs.made
-	rs.tg.t.Cleanup(func() { _ = r.nc.Close() })
+	rs.tg.T.Cleanup(func() { _ = r.nc.Close() })
 	return r
 }
 

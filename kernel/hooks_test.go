@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
@@ -36,13 +37,13 @@ func TestAHookThatPanics(t *testing.T) {
 					ln := kerneltest.Listen()
 					srv, good := serve(t, o, &kernel.ClientOptions{Dial: ln.Dial}, memoryListener{ln})
 					srv.Handle("echo", echo)
-					w := &world{t: t, ctx: context.Background(), srv: srv, client: good}
-					w.call("echo", "before", "before")
+					w := &world{World: &testkit.World{T: t, Ctx: context.Background(), Srv: srv, Client: good}}
+					w.Call("echo", "before", "before")
 
 					bad := must[*kernel.Client](t)(kernel.NewClient(kerneltest.Target, quietClient(&kernel.ClientOptions{
 						Dial: ln.Dial, Token: []byte("bad"),
 					})))
-					if c, err := bad.Conn(w.ctx); err == nil { // OnConn comes after the handshake
+					if c, err := bad.Conn(w.Ctx); err == nil { // OnConn comes after the handshake
 						<-c.Done()
 					}
 					_ = bad.Close()
@@ -55,7 +56,7 @@ func TestAHookThatPanics(t *testing.T) {
 							t.Errorf("%q is not in the log: %s", want, &log)
 						}
 					}
-					w.call("echo", "after", "after")
+					w.Call("echo", "after", "after")
 				})
 			})
 		}

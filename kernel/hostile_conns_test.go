@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/internal/leak"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -16,7 +17,7 @@ import (
 func TestHostileConnectsInMasses(t *testing.T) {
 	const parties, each = 8, 250
 	tg := newTarget(t, false, kernel.ServerOptions{Limits: targetLimits()})
-	tg.connectHonest()
+	tg.ConnectHonest()
 	t.Run("masses", func(t *testing.T) { // what is left is looked for while the server runs
 		leak.Descriptors(t)
 		before := runtime.NumGoroutine()
@@ -24,7 +25,7 @@ func TestHostileConnectsInMasses(t *testing.T) {
 		for range parties {
 			wg.Go(func() {
 				for i := range each {
-					nc, err := net.Dial("tcp", tg.addr)
+					nc, err := net.Dial("tcp", tg.Addr)
 					if err != nil {
 						t.Error(err)
 						return
@@ -37,21 +38,21 @@ func TestHostileConnectsInMasses(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		tg.unharmed()
+		tg.Unharmed()
 		// How many of them come this far is the system's affair: its queue may be short.
-		if !tg.settle(func() bool { return tg.seen() > 0 && tg.srv.Stats().Conns == 1 }) {
-			t.Errorf("the server has seen %d connections, and has %d", tg.seen(), tg.srv.Stats().Conns)
+		if !tg.Settle(func() bool { return tg.seen() > 0 && tg.Srv.Stats().Conns == 1 }) {
+			t.Errorf("the server has seen %d connections, and has %d", tg.seen(), tg.Srv.Stats().Conns)
 		}
-		if !tg.settle(func() bool { return runtime.NumGoroutine() <= before }) {
+		if !tg.Settle(func() bool { return runtime.NumGoroutine() <= before }) {
 			t.Errorf("%d goroutines, before there were %d", runtime.NumGoroutine(), before)
 		}
 	})
-	tg.unharmed()
+	tg.Unharmed()
 }
 
 // seen is how many connections the server has done with.
 func (tg *target) seen() int {
-	s := tg.srv.Stats()
+	s := tg.Srv.Stats()
 	return int(s.Refused + s.Failed)
 }
 
@@ -60,7 +61,7 @@ func (tg *target) seen() int {
 func TestHostileFlatOut(t *testing.T) {
 	const others, echoes = 10, 50
 	tg := newTarget(t, false, kernel.ServerOptions{Limits: targetLimits()})
-	tg.connectHonest()
+	tg.ConnectHonest()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	flat, stop := context.WithCancel(ctx)
@@ -82,8 +83,8 @@ func TestHostileFlatOut(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	for range others {
-		w := &world{t: t, ctx: ctx, client: tg.another()}
-		s := w.open("echo")
+		w := &world{World: &testkit.World{T: t, Ctx: ctx, Client: tg.another()}}
+		s := w.Open("echo")
 		wg.Go(func() {
 			for range echoes {
 				if err := s.Send(ctx, text("ping")); err != nil {
@@ -103,13 +104,13 @@ func TestHostileFlatOut(t *testing.T) {
 	if err := greedy.Conns()[0].Err(); err != nil {
 		t.Errorf("the flood did not last: %v", err)
 	}
-	tg.unharmed()
+	tg.Unharmed()
 }
 
 // another is one more client with a connection of its own.
 func (tg *target) another() *kernel.Client {
-	tg.t.Helper()
-	c := must[*kernel.Client](tg.t)(kernel.Dial(context.Background(), tg.addr, quietClient(&kernel.ClientOptions{Dial: tg.dial})))
-	tg.t.Cleanup(func() { _ = c.Close() })
+	tg.T.Helper()
+	c := must[*kernel.Client](tg.T)(kernel.Dial(context.Background(), tg.Addr, quietClient(&kernel.ClientOptions{Dial: tg.Dial})))
+	tg.T.Cleanup(func() { _ = c.Close() })
 	return c
 }

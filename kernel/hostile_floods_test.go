@@ -99,14 +99,14 @@ func pingsWithData(r *raw) {
 		if r.write(bytes.Repeat(join(data(id, nil), ping(1)), 100)) != nil {
 			return
 		}
-		r.tg.settle(func() bool { return true })
+		r.tg.Settle(func() bool { return true })
 	}
 }
 
 // fillPipe waits until a source has filled what the connection may hold, so that
 // answers to what follows can't be written either.
 func fillPipe(r *raw) {
-	if r.tg.bubble {
+	if r.tg.Bubble {
 		synctest.Wait()
 	}
 }
@@ -221,7 +221,7 @@ func TestHostileHandshake(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tg := newTarget(t, true, kernel.ServerOptions{})
-				tg.connectHonest()
+				tg.ConnectHonest()
 				r := tg.connectSilently()
 				start := time.Now()
 				if got := allocated(func() {
@@ -239,7 +239,7 @@ func TestHostileHandshake(t *testing.T) {
 				if d := time.Since(start); d > 6*time.Second {
 					t.Errorf("it took %v", d)
 				}
-				tg.unharmed()
+				tg.Unharmed()
 			})
 		})
 	}
@@ -272,10 +272,10 @@ func (r *raw) handshakeEnded(want ends, code frame.Code) {
 func TestHostileScanIsNotLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tg := newTarget(t, true, kernel.ServerOptions{})
-		_ = tg.connect().Close()
+		_ = tg.Connect().Close()
 		synctest.Wait()
-		if s := tg.log.String(); s != "" || tg.srv.Stats().Failed != 1 {
-			t.Errorf("%+v, logged %q", tg.srv.Stats(), s)
+		if s := tg.Log.String(); s != "" || tg.Srv.Stats().Failed != 1 {
+			t.Errorf("%+v, logged %q", tg.Srv.Stats(), s)
 		}
 	})
 }
@@ -289,7 +289,7 @@ func TestHostileConnectionsBeyondTheLimits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
-				tg.connectHonest()
+				tg.ConnectHonest()
 				synctest.Wait() // its handshake is counted out
 				held := []*raw{tg.connectSilently(), tg.connectSilently()}
 				synctest.Wait()
@@ -298,13 +298,13 @@ func TestHostileConnectionsBeyondTheLimits(t *testing.T) {
 				if r.over() == nil || r.bytesRead() > 0 || held[0].over() != nil || held[1].over() != nil {
 					t.Errorf("one too many: %v; those before: %v, %v", r.over(), held[0].over(), held[1].over())
 				}
-				if n := tg.srv.Stats().Refused; n != 1 {
+				if n := tg.Srv.Stats().Refused; n != 1 {
 					t.Errorf("%d were refused", n)
 				}
 				_ = held[0].nc.Close()
 				synctest.Wait()
 				tg.attack(hello()).echoes()
-				tg.unharmed()
+				tg.Unharmed()
 			})
 		})
 	}
@@ -315,9 +315,9 @@ func TestHostileConnectionsBeyondTheLimits(t *testing.T) {
 func TestHostileSlowStreamHoldsUpItselfOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tg := newTarget(t, true, kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1100}})
-		tg.connectHonest()
+		tg.ConnectHonest()
 		ctx := context.Background()
-		slow, err := tg.client.Open(ctx, "source", nil)
+		slow, err := tg.Client.Open(ctx, "source", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -326,7 +326,7 @@ func TestHostileSlowStreamHoldsUpItselfOnly(t *testing.T) {
 		}
 		synctest.Wait()
 		for range 1000 {
-			s, err := tg.client.Open(ctx, "echo", nil)
+			s, err := tg.Client.Open(ctx, "echo", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -339,7 +339,7 @@ func TestHostileSlowStreamHoldsUpItselfOnly(t *testing.T) {
 			}
 			m.Release()
 		}
-		tg.unharmed()
+		tg.Unharmed()
 	})
 }
 
@@ -354,7 +354,7 @@ func TestHostileReasonsCannotForgeLogLines(t *testing.T) {
 		other := tg.connectSilently()
 		_ = other.write([]byte("\r\nlevel=ERROR msg=forged\r\n\x1b[2J"))
 		synctest.Wait()
-		log := tg.log.String()
+		log := tg.Log.String()
 		lines := bytes.Split(bytes.TrimSpace([]byte(log)), []byte("\n"))
 		for _, line := range lines {
 			if !bytes.HasPrefix(line, []byte("time=")) || len(line) > 700 || bytes.ContainsAny(line, "\r\x1b") {

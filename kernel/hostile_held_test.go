@@ -12,14 +12,6 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// heldBy is what the server counts as held by all connections.
-func heldBy(srv *kernel.Server) (n int) {
-	for _, c := range srv.Conns() {
-		n += c.Held()
-	}
-	return n
-}
-
 // Row 44: what a server's answer may bring is limited like what an open may.
 func TestHostileAnswers(t *testing.T) {
 	accept := func(f frame.Frame) []byte {
@@ -76,7 +68,7 @@ func TestHostileReasonsAreCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tg := newTarget(t, true, kernel.ServerOptions{})
 		got := make(chan error, 1)
-		tg.srv.Handle("m", func(ctx context.Context, s *kernel.Stream) error {
+		tg.Srv.Handle("m", func(ctx context.Context, s *kernel.Stream) error {
 			<-ctx.Done()
 			got <- s.Err()
 			return nil
@@ -100,7 +92,7 @@ func TestHostileOpensAndEndsStayWithinTheMemoryBudget(t *testing.T) {
 		l := targetLimits()
 		l.Memory = budget
 		tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
-		tg.connectHonest()
+		tg.ConnectHonest()
 		r := tg.attack(hello())
 		for range 50 {
 			f := openFrame(r.next, "stuck")
@@ -109,20 +101,20 @@ func TestHostileOpensAndEndsStayWithinTheMemoryBudget(t *testing.T) {
 			r.next += 2
 		}
 		synctest.Wait()
-		if n := heldBy(tg.srv); n < 2*budget {
+		if n := heldBy(tg.Srv); n < 2*budget {
 			t.Fatalf("%d bytes are held: too few for the test", n)
 		}
 		time.Sleep(time.Second)
-		n, evicted := heldBy(tg.srv), tg.srv.Stats().Evicted
+		n, evicted := heldBy(tg.Srv), tg.Srv.Stats().Evicted
 		if n > budget*95/100 || n < budget*90/100 {
 			t.Errorf("%d bytes are held of a budget of %d", n, budget)
 		}
 		if evicted < 25 || evicted > 35 {
 			t.Errorf("%d streams were evicted", evicted)
 		}
-		tg.unharmed()
+		tg.Unharmed()
 		r.settled()
-		if n := heldBy(tg.srv); n > 100 {
+		if n := heldBy(tg.Srv); n > 100 {
 			t.Errorf("%d bytes are held in the end", n)
 		}
 	})
@@ -134,7 +126,7 @@ func TestHostileOpensOfOneConnectionAreBounded(t *testing.T) {
 		l := targetLimits()
 		l.AssemblyBudget = 1 << 20
 		tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
-		tg.connectHonest()
+		tg.ConnectHonest()
 		r := tg.attack(hello())
 		for range 100 {
 			f := openFrame(r.next, "stuck")
@@ -151,7 +143,7 @@ func TestHostileOpensOfOneConnectionAreBounded(t *testing.T) {
 		}
 		r.settled()
 		r.echoes()
-		tg.unharmed()
+		tg.Unharmed()
 	})
 }
 
@@ -163,8 +155,8 @@ func TestHostileRequestsThatWaitAreUnread(t *testing.T) {
 		l := targetLimits()
 		l.AssemblyBudget = budget
 		tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
-		offers := tg.srv.Offers()
-		tg.connectHonest()
+		offers := tg.Srv.Offers()
+		tg.ConnectHonest()
 		r := tg.attack(hello())
 		piece := make([]byte, 32<<10)
 		for range 20 {
@@ -187,7 +179,7 @@ func TestHostileRequestsThatWaitAreUnread(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if n := heldBy(tg.srv); n < budget || n > budget+1<<20 {
+		if n := heldBy(tg.Srv); n < budget || n > budget+1<<20 {
 			t.Errorf("%d bytes are held", n)
 		}
 		reset := 0
@@ -204,11 +196,11 @@ func TestHostileRequestsThatWaitAreUnread(t *testing.T) {
 			t.Errorf("a request of %d bytes", n)
 		}
 		o.Request().Release()
-		if n := heldBy(tg.srv); n > budget-request+100<<10 {
+		if n := heldBy(tg.Srv); n > budget-request+100<<10 {
 			t.Errorf("%d bytes are held after one was looked at", n)
 		}
 		r.settled() // resets the others
-		if n := heldBy(tg.srv); n > 100 {
+		if n := heldBy(tg.Srv); n > 100 {
 			t.Errorf("%d bytes are held in the end", n)
 		}
 		o = <-offers
@@ -218,7 +210,7 @@ func TestHostileRequestsThatWaitAreUnread(t *testing.T) {
 		if _, err := o.Accept(kernel.Message{}, nil); !errors.Is(err, &kernel.StreamError{Code: frame.CodeCancelled}) {
 			t.Errorf("accepting it: %v", err)
 		}
-		tg.unharmed()
+		tg.Unharmed()
 	})
 }
 
@@ -228,11 +220,11 @@ func TestHostileStreamsThatWaitForHandlersKeepNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tg := newTarget(t, true, kernel.ServerOptions{})
 		done := make(chan struct{})
-		tg.srv.Handle("deaf", func(context.Context, *kernel.Stream) error {
+		tg.Srv.Handle("deaf", func(context.Context, *kernel.Stream) error {
 			<-done
 			return nil
 		})
-		tg.connectHonest()
+		tg.ConnectHonest()
 		r := tg.attack(hello())
 		open := func(n int) (ids []frame.Frame) {
 			for range n {
@@ -246,7 +238,7 @@ func TestHostileStreamsThatWaitForHandlersKeepNothing(t *testing.T) {
 		r.say(open(100)...)
 		waiting := open(50)
 		wait := func() (n, unread int) {
-			for _, c := range tg.srv.Conns() {
+			for _, c := range tg.Srv.Conns() {
 				k, u := c.Waiting()
 				n, unread = n+k, unread+u
 			}
@@ -262,7 +254,7 @@ func TestHostileStreamsThatWaitForHandlersKeepNothing(t *testing.T) {
 		}
 		close(done)
 		r.settled()
-		tg.unharmed()
+		tg.Unharmed()
 	})
 }
 
@@ -272,21 +264,21 @@ func TestStreamsAreNotResetForWhatOthersHaveUnwritten(t *testing.T) {
 		l := targetLimits()
 		l.Memory, l.OutQueue = 1<<20, 4<<20
 		tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
-		tg.connectHonest()
+		tg.ConnectHonest()
 		r := tg.silent(hello())
 		for range 10 {
 			r.open("stuck")
 			r.open("source")
 		}
 		synctest.Wait()
-		if n := heldBy(tg.srv); n < l.Memory {
+		if n := heldBy(tg.Srv); n < l.Memory {
 			t.Fatalf("%d bytes are held: too few for the test", n)
 		}
 		time.Sleep(time.Second)
-		if n := tg.srv.Stats().Evicted; n != 0 {
+		if n := tg.Srv.Stats().Evicted; n != 0 {
 			t.Errorf("%d streams were evicted", n)
 		}
-		tg.unharmed()
+		tg.Unharmed()
 	})
 }
 
@@ -294,8 +286,8 @@ func TestStreamsAreNotResetForWhatOthersHaveUnwritten(t *testing.T) {
 func TestHostileRequestsAreReleasedWithUnusedOffers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tg := newTarget(t, true, kernel.ServerOptions{})
-		offers := tg.srv.Offers()
-		tg.connectHonest()
+		offers := tg.Srv.Offers()
+		tg.ConnectHonest()
 		r := tg.attack(hello())
 		f := openFrame(1, "nobody looks")
 		f.Payload = make([]byte, 10_000)
@@ -307,7 +299,7 @@ func TestHostileRequestsAreReleasedWithUnusedOffers(t *testing.T) {
 		if n, m := gone.Request().Len(), here.Request().Len(); n != 0 || m != 10_000 {
 			t.Errorf("requests of %d and %d bytes", n, m)
 		}
-		if n := heldBy(tg.srv); n < 10_000 || n > 10_100 {
+		if n := heldBy(tg.Srv); n < 10_000 || n > 10_100 {
 			t.Errorf("%d bytes are held", n)
 		}
 		s, err := here.Accept(kernel.Message{}, nil)
@@ -320,6 +312,6 @@ func TestHostileRequestsAreReleasedWithUnusedOffers(t *testing.T) {
 			t.Errorf("Request was called, and the request is of %d bytes", n)
 		}
 		s.Request().Release()
-		tg.unharmed()
+		tg.Unharmed()
 	})
 }

@@ -64,7 +64,7 @@ func TestHostileTLS(t *testing.T) {
 			row.client(theirs)
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
-			client, err := kernel.Dial(ctx, tg.addr, quietClient(&kernel.ClientOptions{TLS: theirs}))
+			client, err := kernel.Dial(ctx, tg.Addr, quietClient(&kernel.ClientOptions{TLS: theirs}))
 			if err == nil {
 				_, err = client.Call(ctx, "echo", text("x"), nil)
 				_ = client.Close()
@@ -75,8 +75,8 @@ func TestHostileTLS(t *testing.T) {
 			if !row.ok && asked > 0 {
 				t.Error("it got as far as the program's own check")
 			}
-			if !row.ok && !tg.settle(func() bool { return tg.srv.Stats().Failed > 0 }) {
-				t.Errorf("nothing was counted: %+v", tg.srv.Stats())
+			if !row.ok && !tg.Settle(func() bool { return tg.Srv.Stats().Failed > 0 }) {
+				t.Errorf("nothing was counted: %+v", tg.Srv.Stats())
 			}
 		})
 	}
@@ -142,7 +142,7 @@ func TestHostileCertificateReplaced(t *testing.T) {
 	}
 	dial := func() *kernel.Client {
 		t.Helper()
-		c, err := kernel.Dial(ctx, tg.addr, quietClient(&kernel.ClientOptions{TLS: theirs}))
+		c, err := kernel.Dial(ctx, tg.Addr, quietClient(&kernel.ClientOptions{TLS: theirs}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,8 +191,8 @@ func TestHostileIdentity(t *testing.T) {
 			ran <- s.Conn().Identity()
 			return nil
 		}
-		tg.srv.Handle("secret", serve)
-		tg.srv.Handle("open", serve)
+		tg.Srv.Handle("secret", serve)
+		tg.Srv.Handle("open", serve)
 
 		for token, code := range map[string]frame.Code{"": frame.CodeUnauthenticated, "slow": frame.CodeUnauthenticated} {
 			r := tg.connectSilently()

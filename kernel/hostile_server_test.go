@@ -12,6 +12,7 @@ import (
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
@@ -20,7 +21,7 @@ import (
 func fakeServer(t *testing.T, f func(r *raw, c *kernel.Client)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		tg := &target{t: t, bubble: true, log: &journal{}}
+		tg := &target{&testkit.Target{T: t, Bubble: true, Log: &journal{}}}
 		dialled := make(chan net.Conn, 1)
 		dials := 0
 		dial := func(context.Context, string, string) (net.Conn, error) {

@@ -21,7 +21,7 @@ func after(steps ...func(r *raw)) func(r *raw) {
 	return func(r *raw) {
 		for _, s := range steps {
 			s(r)
-			r.tg.settle(func() bool { return true })
+			r.tg.Settle(func() bool { return true })
 		}
 	}
 }
@@ -119,12 +119,12 @@ func notProcessed(r *raw) {
 func refusedWithData(n int) func(r *raw) {
 	return func(r *raw) {
 		r.open("nothing")
-		r.tg.settle(func() bool { return true })
+		r.tg.Settle(func() bool { return true })
 		for n > 0 {
 			k := min(n, 8000)
 			_ = r.write(data(1, make([]byte, max(k-32, 0))))
 			n -= k
-			r.tg.settle(func() bool { return true })
+			r.tg.Settle(func() bool { return true })
 		}
 	}
 }
@@ -134,11 +134,11 @@ func manyOpens(n int) func(r *raw) {
 		for range n {
 			r.open("stuck")
 		}
-		r.tg.settle(func() bool { return true })
+		r.tg.Settle(func() bool { return true })
 		if r.over() == nil && r.count(frame.Reject) == 0 {
 			// As many as are allowed: one has to make room for the check.
 			r.say(frame.Frame{Kind: frame.Reset, Stream: r.next - 2})
-			r.tg.settle(func() bool { return true })
+			r.tg.Settle(func() bool { return true })
 		} else {
 			r.say(frame.Frame{Kind: frame.Reset, Stream: 1})
 		}
@@ -193,7 +193,7 @@ func bytes128() (md frame.Metadata) {
 func TestHostileLastNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tg := newTarget(t, true, kernel.ServerOptions{})
-		tg.connectHonest()
+		tg.ConnectHonest()
 		r := tg.attack(hello())
 		r.next = 1<<31 - 1
 		r.echoes()
@@ -202,7 +202,7 @@ func TestHostileLastNumber(t *testing.T) {
 		if !r.ended(frame.CodeProtocol) {
 			t.Errorf("numbers began anew: %s", r.tail())
 		}
-		tg.unharmed()
+		tg.Unharmed()
 	})
 }
 
@@ -226,7 +226,7 @@ func madeToReset(r *raw) {
 		if r.write(join(frames(openFrame(id, "stuck"), frame.Frame{Kind: frame.EOS, Stream: id}), data(id, []byte("late")))) != nil {
 			return
 		}
-		r.tg.settle(func() bool { return true })
+		r.tg.Settle(func() bool { return true })
 	}
 }
 
@@ -237,12 +237,12 @@ func TestHostileResetsDoNotMultiplyHandlers(t *testing.T) {
 		tg := newTarget(t, true, kernel.ServerOptions{})
 		running := make(chan struct{}, 10_000)
 		done := make(chan struct{})
-		tg.srv.Handle("deaf", func(_ context.Context, _ *kernel.Stream) error {
+		tg.Srv.Handle("deaf", func(_ context.Context, _ *kernel.Stream) error {
 			running <- struct{}{}
 			<-done
 			return nil
 		})
-		tg.connectHonest()
+		tg.ConnectHonest()
 		r := tg.attack(hello())
 		for range 500 {
 			id := r.next
@@ -256,7 +256,7 @@ func TestHostileResetsDoNotMultiplyHandlers(t *testing.T) {
 		if h, ok := r.find(frame.Reject, r.next-2); !ok || h.code != frame.CodeRefused || !h.fresh {
 			t.Errorf("the last one was not refused: %s", r.tail())
 		}
-		tg.unharmed()
+		tg.Unharmed()
 		close(done)
 		synctest.Wait()
 		r.echoes()

@@ -40,7 +40,7 @@ func TestHostileOverTCP(t *testing.T) {
 // server writes to it; nine others do not notice, and nothing of it is left.
 func TestHostileResetWhileTheServerWrites(t *testing.T) {
 	tg := newTarget(t, false, kernel.ServerOptions{Limits: targetLimits()})
-	tg.connectHonest()
+	tg.ConnectHonest()
 	var others []*raw
 	for range 9 {
 		others = append(others, tg.attack(hello()))
@@ -58,13 +58,13 @@ func TestHostileResetWhileTheServerWrites(t *testing.T) {
 		}
 		_ = r.nc.Close()
 	}
-	if !tg.settle(func() bool { return tg.srv.Stats().Conns == 10 }) {
-		t.Errorf("%d connections are left, 10 were not attacked", tg.srv.Stats().Conns)
+	if !tg.Settle(func() bool { return tg.Srv.Stats().Conns == 10 }) {
+		t.Errorf("%d connections are left, 10 were not attacked", tg.Srv.Stats().Conns)
 	}
 	for _, r := range others {
 		r.echoes()
 	}
-	tg.unharmed()
+	tg.Unharmed()
 }
 
 // Rows 20 and 21: whichever part of a record is damaged, its length, the check of it, its sum,
@@ -88,7 +88,7 @@ func TestHostileChecksums(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tg := newTarget(t, true, kernel.ServerOptions{})
 				got := make(chan string, 10)
-				tg.srv.Handle("log", func(ctx context.Context, s *kernel.Stream) error {
+				tg.Srv.Handle("log", func(ctx context.Context, s *kernel.Stream) error {
 					for m, err := range s.All(ctx) {
 						if err != nil {
 							return err
@@ -98,7 +98,7 @@ func TestHostileChecksums(t *testing.T) {
 					}
 					return nil
 				})
-				tg.connectHonest()
+				tg.ConnectHonest()
 				own := hello()
 				own.Checksum = true
 				r := tg.attack(own)
@@ -126,7 +126,7 @@ func TestHostileChecksums(t *testing.T) {
 				if len(got) != 1 || <-got != "whole" {
 					t.Error("something came out of the damaged record")
 				}
-				tg.unharmed()
+				tg.Unharmed()
 			})
 		})
 	}

@@ -2,8 +2,6 @@ package kernel_test
 
 import (
 	"bytes"
-	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -82,8 +80,8 @@ func (row *hostileRow) limits() kernel.Limits {
 }
 
 func (row *hostileRow) run(tg *target) {
-	tg.t.Helper()
-	tg.connectHonest()
+	tg.T.Helper()
+	tg.ConnectHonest()
 	own := hello()
 	if row.own != nil {
 		row.own(&own)
@@ -94,19 +92,19 @@ func (row *hostileRow) run(tg *target) {
 	} else {
 		r = tg.attack(own)
 	}
-	tg.settle(func() bool { return true })
+	tg.Settle(func() bool { return true })
 	got := allocated(func() {
 		row.do(r)
-		if tg.bubble {
+		if tg.Bubble {
 			time.Sleep(row.after)
 			synctest.Wait()
 		}
 	})
 	if most := max(row.alloc, 512<<10); got > most {
-		tg.t.Errorf("%d bytes were allocated, %d are allowed", got, most)
+		tg.T.Errorf("%d bytes were allocated, %d are allowed", got, most)
 	}
 	row.outcome(r)
-	tg.unharmed()
+	tg.Unharmed()
 }
 
 // outcome checks what ended.
@@ -118,25 +116,25 @@ func (row *hostileRow) outcome(r *raw) {
 	}
 	switch row.ends {
 	case connection:
-		if !r.tg.settle(func() bool { return r.ended(row.code) }) {
+		if !r.tg.Settle(func() bool { return r.ended(row.code) }) {
 			r.t.Errorf("the connection did not end with %v: %s", row.code, r.tail())
 		}
 	case dropped:
-		if !r.tg.settle(func() bool { return r.over() != nil }) {
+		if !r.tg.Settle(func() bool { return r.over() != nil }) {
 			r.t.Errorf("the connection goes on: %s", r.tail())
 		}
 		if h, ok := r.find(frame.GoAway, 0); ok {
 			r.t.Errorf("the connection ended with a word: %v", h)
 		}
 	case stalled:
-		if !r.tg.settle(func() bool { return r.over() != nil }) {
+		if !r.tg.Settle(func() bool { return r.over() != nil }) {
 			r.t.Errorf("the connection goes on: %s", r.tail())
 		}
 		if h, ok := r.find(frame.GoAway, 0); ok && h.code != row.code {
 			r.t.Errorf("the connection ended with another word: %v", h)
 		}
 	case stream:
-		if !r.tg.settle(func() bool { return row.streamEnded(r, id) }) {
+		if !r.tg.Settle(func() bool { return row.streamEnded(r, id) }) {
 			r.t.Errorf("stream %d did not end with %v: %s", id, row.code, r.tail())
 		}
 	case nothing:
@@ -155,7 +153,7 @@ func (row *hostileRow) outcome(r *raw) {
 	if row.check != nil {
 		row.check(r)
 	}
-	if log := r.tg.log.String(); !strings.Contains(log, row.logged) {
+	if log := r.tg.Log.String(); !strings.Contains(log, row.logged) {
 		r.t.Errorf("%q is not in the log: %s", row.logged, log)
 	}
 	if row.ends == stream || row.ends == nothing {
@@ -241,12 +239,12 @@ func TestHostileFraming(t *testing.T) {
 
 func noCreditThenSome(r *raw) {
 	says(data(1, []byte("waits")))(r)
-	r.tg.settle(func() bool { return true })
+	r.tg.Settle(func() bool { return true })
 	if _, ok := r.find(frame.Data, 1); ok {
 		r.t.Error("data came without credit")
 	}
 	r.say(frame.Frame{Kind: frame.Credit, Value: 1000})
-	r.tg.settle(func() bool { return true })
+	r.tg.Settle(func() bool { return true })
 	if h, ok := r.find(frame.Data, 1); !ok || string(h.data) != "waits" {
 		r.t.Errorf("credit came and no data: %s", r.tail())
 	}
@@ -257,12 +255,12 @@ func noCreditOnAStream(r *raw) {
 	r.next += 2
 	r.say(frame.Frame{Kind: frame.Open, Stream: id, Method: "echo", Grants: []frame.Grant{{}}})
 	says(data(id, []byte("waits")))(r)
-	r.tg.settle(func() bool { return true })
+	r.tg.Settle(func() bool { return true })
 	if _, ok := r.find(frame.Data, id); ok {
 		r.t.Error("data came without credit")
 	}
 	r.say(frame.Frame{Kind: frame.Credit, Stream: id, Value: 1000})
-	r.tg.settle(func() bool { return true })
+	r.tg.Settle(func() bool { return true })
 	if h, ok := r.find(frame.Data, id); !ok || string(h.data) != "waits" {
 		r.t.Errorf("credit came and no data: %s", r.tail())
 	}
@@ -272,7 +270,7 @@ func twoStreamsInFragments(r *raw) {
 	a, b := r.open("echo"), r.open("echo")
 	_ = r.write(join(first(a, 6, []byte("ab")), first(b, 4, []byte("uv")), more(a, []byte("cd"), false),
 		more(b, []byte("wx"), true), more(a, []byte("ef"), true)))
-	r.tg.settle(func() bool { return true })
+	r.tg.Settle(func() bool { return true })
 	x, _ := r.find(frame.Data, a)
 	y, _ := r.find(frame.Data, b)
 	if string(x.data) != "abcdef" || string(y.data) != "uvwx" {
@@ -289,23 +287,7 @@ func TestHostileTruncation(t *testing.T) {
 	for cut := range len(script) {
 		synctest.Test(t, func(t *testing.T) {
 			tg := newTarget(t, true, kernel.ServerOptions{})
-			tg.connectHonest()
-			got := make(chan string, 1)
-			tg.srv.Handle("log", func(_ context.Context, s *kernel.Stream) error {
-				var b strings.Builder
-				for m := range s.In() {
-					fmt.Fprintf(&b, "%s ", m.Bytes())
-					m.Release()
-				}
-				fmt.Fprint(&b, s.Err())
-				got <- b.String()
-				return nil
-			})
-			r := tg.attack(hello())
-			r.open("log")
-			_ = r.write(script[:cut])
-			_ = r.nc.Close()
-			log := <-got
+			tg.ConnectHonest()
 			want := ""
 			if cut >= 11 {
 				want += "one "
@@ -313,10 +295,12 @@ func TestHostileTruncation(t *testing.T) {
 			if cut >= 11+16+14 {
 				want += "halfof it! "
 			}
-			if !strings.HasPrefix(log, want+"sluice: stream 1 (log): connection lost: ") || !strings.Contains(log, "unexpected EOF") {
-				t.Errorf("cut at byte %d: %s", cut, log)
-			}
-			tg.unharmed()
+			tg.CutShort(cut, want, func() {
+				r := tg.attack(hello())
+				r.open("log")
+				_ = r.write(script[:cut])
+				_ = r.nc.Close()
+			})
 		})
 	}
 }

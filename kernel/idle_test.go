@@ -13,7 +13,7 @@ func TestIdleBeforeAnythingElseIsUsed(t *testing.T) {
 	const period = time.Hour
 	inBubble(t, &kernel.ServerOptions{Stream: kernel.StreamOptions{IdleTimeout: period}}, nil, func(t *testing.T, w *world) {
 		silent := make(chan time.Duration, 1)
-		w.srv.Handle("quiet", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("quiet", func(ctx context.Context, s *kernel.Stream) error {
 			select {
 			case since := <-s.Idle():
 				silent <- time.Since(since)
@@ -24,7 +24,7 @@ func TestIdleBeforeAnythingElseIsUsed(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(context.Background(), 2*period)
 		defer cancel()
-		s, err := w.client.Open(ctx, "quiet", nil)
+		s, err := w.Client.Open(ctx, "quiet", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,36 +16,36 @@ import (
 // handler has left to a goroutine of its own.
 func served(t *testing.T, w *world, f func(s *kernel.Stream)) *kernel.Stream {
 	t.Helper()
-	w.srv.HandleOffer("served", func(_ context.Context, o *kernel.Offer) error {
+	w.Srv.HandleOffer("served", func(_ context.Context, o *kernel.Offer) error {
 		s, err := o.Accept(kernel.Message{}, nil)
 		if err == nil {
 			go f(s)
 		}
 		return err
 	})
-	s := w.open("served")
-	w.cleanup(s)
+	s := w.Open("served")
+	w.Cleanup(s)
 	return s
 }
 
 func TestFinishEndsAStreamAsAHandlersReturnDoes(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		s := served(t, w, func(s *kernel.Stream) {
-			w.send(s, "last")
+			w.Send(s, "last")
 			s.Finish(nil)
 		})
-		w.want(s, "last")
-		w.wantEOF(s)
+		w.Want(s, "last")
+		w.WantEOF(s)
 		m := text("nobody reads")
-		isErr(t, "a send", s.Send(w.ctx, m), kernel.ErrStopped)
+		isErr(t, "a send", s.Send(w.Ctx, m), kernel.ErrStopped)
 		m.Release()
 
 		s = served(t, w, func(s *kernel.Stream) {
-			w.send(s, "last")
+			w.Send(s, "last")
 			s.Finish(&kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "no such key"})
 		})
-		w.want(s, "last")
-		if se := w.wantErr(s, kernel.CodeNotFound); !se.Remote || se.Reason != "no such key" {
+		w.Want(s, "last")
+		if se := w.WantErr(s, kernel.CodeNotFound); !se.Remote || se.Reason != "no such key" {
 			t.Errorf("the peer is told %v", se)
 		}
 	})
@@ -56,11 +56,11 @@ func TestServeTurnsAPanicIntoTheStreamsEnd(t *testing.T) {
 		logs := &journal{}
 		overNative(t, &kernel.ServerOptions{Logger: logs.Logger()}, nil, func(t *testing.T, w *world) {
 			s := served(t, w, func(s *kernel.Stream) { s.Serve(func(context.Context) { f() }) })
-			se := w.wantErr(s, kernel.CodeInternal)
+			se := w.WantErr(s, kernel.CodeInternal)
 			if !se.Remote || strings.Contains(se.Reason, "secret") {
 				t.Errorf("%s: the peer is told %v", name, se)
 			}
-			w.eventually("it to be counted", func() bool { return w.srv.Stats().Panics == 1 })
+			w.Eventually("it to be counted", func() bool { return w.Srv.Stats().Panics == 1 })
 			if !strings.Contains(logs.String(), "handler panicked") {
 				t.Errorf("%s: logged: %s", name, logs.String())
 			}
@@ -77,37 +77,37 @@ func TestServeLeavesTheEndToItsFunction(t *testing.T) {
 					t.Error("its context is another's")
 				}
 			})
-			w.send(s, "still here")
+			w.Send(s, "still here")
 			<-over
 			s.Finish(nil)
 		})
-		w.want(s, "still here")
+		w.Want(s, "still here")
 		close(over)
-		w.wantEOF(s)
+		w.WantEOF(s)
 	})
 }
 
 func TestAbortCauseKeepsTheCause(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		cause := errors.New("what was found")
 		a.AbortCause(kernel.CodeInvalidArgument, "for the peer", cause)
 		isErr(t, "Err", a.Err(), cause)
 		wantCode(t, a.Err(), kernel.CodeInvalidArgument)
-		if se := w.wantErr(b, kernel.CodeInvalidArgument); se.Reason != "for the peer" || errors.Is(se, cause) {
+		if se := w.WantErr(b, kernel.CodeInvalidArgument); se.Reason != "for the peer" || errors.Is(se, cause) {
 			t.Errorf("the peer is told %v", se)
 		}
-		c, _ := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		c, _ := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		c.AbortCause(kernel.CodeOK, "", cause)
 		wantCode(t, c.Err(), kernel.CodeUnknown)
 
 		// One that the peer has ended is read on.
-		d, e := w.pair(kernel.StreamOptions{InBuffer: kernel.None}, kernel.StreamOptions{})
-		w.send(e, "left")
+		d, e := w.Pair(kernel.StreamOptions{InBuffer: kernel.None}, kernel.StreamOptions{})
+		w.Send(e, "left")
 		in := d.In()
-		w.quiesce()
+		w.Quiesce()
 		e.Abort(kernel.CodeAborted, "over")
-		w.wantDone(d)
+		w.WantDone(d)
 		d.AbortCause(kernel.CodeInvalidArgument, "", cause)
 		wantCode(t, d.Err(), kernel.CodeAborted)
 		m, ok := <-in
@@ -124,24 +124,24 @@ func TestAbortCauseKeepsTheCause(t *testing.T) {
 func TestStreamsOpenedTogetherHaveTheirOwnContexts(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		type key struct{}
-		w.srv.HandleOffer("two", func(_ context.Context, o *kernel.Offer) error {
+		w.Srv.HandleOffer("two", func(_ context.Context, o *kernel.Offer) error {
 			_, err := o.AcceptAll(kernel.Message{}, nil)
 			return err
 		})
-		opening, opened := context.WithCancel(w.ctx)
-		short, end := context.WithCancelCause(context.WithValue(w.ctx, key{}, "short"))
-		ss := must[[]*kernel.Stream](t)(w.client.OpenN(opening, "two", nil,
-			kernel.StreamOptions{Context: short}, kernel.StreamOptions{Context: w.ctx}))
-		w.cleanup(ss...)
+		opening, opened := context.WithCancel(w.Ctx)
+		short, end := context.WithCancelCause(context.WithValue(w.Ctx, key{}, "short"))
+		ss := must[[]*kernel.Stream](t)(w.Client.OpenN(opening, "two", nil,
+			kernel.StreamOptions{Context: short}, kernel.StreamOptions{Context: w.Ctx}))
+		w.Cleanup(ss...)
 		if v := ss[0].Context().Value(key{}); v != "short" {
 			t.Errorf("the stream's context has %v", v)
 		}
 		opened()
-		w.quiesce()
+		w.Quiesce()
 		ok(t, errors.Join(ss[0].Err(), ss[1].Err()))
 		cause := errors.New("enough")
 		end(cause)
-		w.quiesce()
+		w.Quiesce()
 		isErr(t, "the one whose life is over", ss[0].Err(), cause)
 		ok(t, ss[1].Err())
 	})
@@ -152,31 +152,31 @@ func TestOnlyTheOpenerSetsAStreamsContext(t *testing.T) {
 	_, err := kernel.NewServer(&kernel.ServerOptions{Stream: so})
 	isErr(t, "a server's options", err, kernel.ErrLimits)
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		w.offers = w.srv.Offers()
-		s := must[*kernel.Stream](t)(w.client.Open(w.ctx, "x", nil))
-		o := w.offer()
+		w.Offers = w.Srv.Offers()
+		s := must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "x", nil))
+		o := w.Offer()
 		_, err := o.Accept(kernel.Message{}, &so)
 		isErr(t, "Accept", err, kernel.ErrLimits)
 		o.Reject(kernel.CodeAborted, "enough")
-		w.wantDone(s)
+		w.WantDone(s)
 	})
 	// A client's options are for what it opens.
 	ctx, end := context.WithCancel(context.Background())
 	overNative(t, nil, &kernel.ClientOptions{Stream: kernel.StreamOptions{Context: ctx}}, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
-		s := w.open("echo")
+		w.Srv.Handle("echo", echo)
+		s := w.Open("echo")
 		if ctx.Err() == nil {
-			w.send(s, "x")
-			w.want(s, "x")
+			w.Send(s, "x")
+			w.Want(s, "x")
 			end()
 		}
 		m := text("a call has a life of its own")
-		if reply, err := w.client.Call(w.ctx, "echo", m, nil); err != nil {
+		if reply, err := w.Client.Call(w.Ctx, "echo", m, nil); err != nil {
 			t.Errorf("a call: %v", err)
 		} else {
 			reply.Release()
 		}
-		w.wantErr(s, kernel.CodeCancelled)
+		w.WantErr(s, kernel.CodeCancelled)
 	})
 }
 
@@ -200,8 +200,8 @@ func TestStatusOf(t *testing.T) {
 
 func TestTheCapabilitiesOfAProtocolNeedNoConnection(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		k := must[*kernel.Conn](t)(w.client.Conn(w.ctx))
-		before, with := w.client.Caps(), k.Caps()
+		k := must[*kernel.Conn](t)(w.Client.Conn(w.Ctx))
+		before, with := w.Client.Caps(), k.Caps()
 		if with.MaxFragment > before.MaxFragment { // which the peer may lower
 			t.Errorf("a connection takes fragments of %d, its protocol of %d", with.MaxFragment, before.MaxFragment)
 		}
@@ -209,13 +209,13 @@ func TestTheCapabilitiesOfAProtocolNeedNoConnection(t *testing.T) {
 		if before != with {
 			t.Errorf("the protocol: %+v, a connection: %+v", before, with)
 		}
-		if same := must[*kernel.Conn](t)(k.Conn(w.ctx)); same != k {
+		if same := must[*kernel.Conn](t)(k.Conn(w.Ctx)); same != k {
 			t.Error("a connection returns another one")
 		}
-		s := must[*kernel.Stream](t)(w.client.Open(w.ctx, "x", nil))
+		s := must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "x", nil))
 		if on, _ := s.CallRef(); on != nil && !before.StreamsByID {
 			t.Error("a call can name the stream where calls don't")
 		}
-		w.wantDone(s) // there is no handler
+		w.WantDone(s) // there is no handler
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/internal/leak"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -27,13 +28,13 @@ func newLone(t *testing.T, so *kernel.ServerOptions) *lone {
 		t.Fatal(err)
 	}
 	srv.Handle("echo", echo)
-	l := &lone{world: &world{t: t, srv: srv}, ln: listen(t), served: make(chan error, 1)}
+	l := &lone{world: &world{World: &testkit.World{T: t, Srv: srv}}, ln: listen(t), served: make(chan error, 1)}
 	go func() { l.served <- srv.Serve(context.Background(), l.ln) }()
 	t.Cleanup(func() { _ = srv.Close() })
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
-	l.ctx = ctx
-	l.client, err = kernel.NewClient(l.ln.Addr().String(), quietClient(&kernel.ClientOptions{
+	l.Ctx = ctx
+	l.Client, err = kernel.NewClient(l.ln.Addr().String(), quietClient(&kernel.ClientOptions{
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			nc, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 			if err != nil {
@@ -45,35 +46,35 @@ func newLone(t *testing.T, so *kernel.ServerOptions) *lone {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.client.Close() })
+	t.Cleanup(func() { _ = l.Client.Close() })
 	return l
 }
 
 // fail closes the listener under Serve, and waits until that has returned.
 func (l *lone) fail() {
-	l.t.Helper()
+	l.T.Helper()
 	_ = l.ln.Close()
 	var ce *kernel.ConnError
 	if err := <-l.served; !errors.As(err, &ce) || ce.Op != "accept" || !errors.Is(err, net.ErrClosed) {
-		l.t.Fatalf("Serve returned %v", err)
+		l.T.Fatalf("Serve returned %v", err)
 	}
 }
 
 // Streams outlive the listener that their connection came by.
 func TestListenerClosedUnderStreams(t *testing.T) {
 	l := newLone(t, nil)
-	s := l.open("echo")
-	l.send(s, "before")
-	l.want(s, "before")
+	s := l.Open("echo")
+	l.Send(s, "before")
+	l.Want(s, "before")
 	l.fail()
 	for range 20 {
-		l.send(s, "after")
-		l.want(s, "after")
+		l.Send(s, "after")
+		l.Want(s, "after")
 	}
-	if err := s.Close(l.ctx); err != nil {
+	if err := s.Close(l.Ctx); err != nil {
 		t.Error(err)
 	}
-	if err := l.srv.Shutdown(l.ctx); err != nil {
+	if err := l.Srv.Shutdown(l.Ctx); err != nil {
 		t.Error(err)
 	}
 }
@@ -90,7 +91,7 @@ func TestListenerClosedDuringHandshake(t *testing.T) {
 	})
 	opened := make(chan error, 1)
 	go func() {
-		_, err := l.client.Conn(l.ctx)
+		_, err := l.Client.Conn(l.Ctx)
 		opened <- err
 	}()
 	<-begun
@@ -99,10 +100,10 @@ func TestListenerClosedDuringHandshake(t *testing.T) {
 	if err := <-opened; err != nil {
 		t.Fatal(err)
 	}
-	s := l.open("echo")
-	l.send(s, "hello")
-	l.want(s, "hello")
-	if err := s.Close(l.ctx); err != nil {
+	s := l.Open("echo")
+	l.Send(s, "hello")
+	l.Want(s, "hello")
+	if err := s.Close(l.Ctx); err != nil {
 		t.Error(err)
 	}
 }

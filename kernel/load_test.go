@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/internal/leak"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -22,21 +23,21 @@ import (
 // alone, and memory stays within the connection's window.
 func TestStuckReadersDelayNoOtherStream(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
+		w.Srv.Handle("echo", echo)
 		rate := func() time.Duration {
-			s := w.open("echo")
-			defer func() { _ = s.Close(w.ctx) }()
+			s := w.Open("echo")
+			defer func() { _ = s.Close(w.Ctx) }()
 			const n, size = 400, 16 << 10
 			start := time.Now()
 			go func() {
 				for range n {
-					w.sendMessage(s, sized(size, 1))
+					w.SendMessage(s, sized(size, 1))
 				}
 				w.half(s)
 			}()
-			drainN(w, s, n)
+			w.DrainN(s, n)
 			if w.caps.HalfClose {
-				w.wantEOF(s)
+				w.WantEOF(s)
 			}
 			return time.Since(start)
 		}
@@ -45,7 +46,7 @@ func TestStuckReadersDelayNoOtherStream(t *testing.T) {
 		var stuck []*kernel.Stream
 		held := 0
 		for range 999 {
-			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
+			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
 			n := tryAll(t, a, 4000)
 			if n == 0 {
 				t.Fatalf("stream %d may send nothing", a.ID())
@@ -67,11 +68,11 @@ func TestStuckReadersDelayNoOtherStream(t *testing.T) {
 			t.Errorf("beside 999 stuck streams it takes %v, alone %v", beside, free)
 		}
 		// A ping does not wait for them either.
-		s := w.open("echo")
-		w.send(s, "ping")
-		w.want(s, "ping")
-		_ = s.Close(w.ctx)
-		if k := len(w.client.Conns()); k != 1 {
+		s := w.Open("echo")
+		w.Send(s, "ping")
+		w.Want(s, "ping")
+		_ = s.Close(w.Ctx)
+		if k := len(w.Client.Conns()); k != 1 {
 			t.Errorf("%d connections: the stuck ones were not on this one", k)
 		}
 		_ = stuck
@@ -84,30 +85,30 @@ func TestStreamsStuckAfterTheyGrew(t *testing.T) {
 	so := &kernel.ServerOptions{Limits: kernel.Limits{ConnWindow: 1 << 20, MaxStreams: 100}}
 	overAll(t, so, nil, func(t *testing.T, w *world) {
 		for range 60 {
-			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
+			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
 			for range 20 { // read, so that the window grows
 				n := tryAll(t, a, 1000)
-				drainN(w, b, n)
+				w.DrainN(b, n)
 			}
 			tryAll(t, a, 1000)
 		}
-		w.srv.Handle("echo", echo)
-		s := w.open("echo")
+		w.Srv.Handle("echo", echo)
+		s := w.Open("echo")
 		go func() {
 			for range 100 {
-				w.sendMessage(s, sized(10_000, 1))
+				w.SendMessage(s, sized(10_000, 1))
 			}
 		}()
-		drainN(w, s, 100)
-		_ = s.Close(w.ctx)
+		w.DrainN(s, 100)
+		_ = s.Close(w.Ctx)
 	})
 }
 
 // A large message does not hold up small ones: streams take turns, in pieces.
 func TestLargeMessagesTakeTurns(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		bulk, bulkEnd := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-		ping, pong := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		bulk, bulkEnd := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		ping, pong := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -117,14 +118,14 @@ func TestLargeMessagesTakeTurns(t *testing.T) {
 					w.endSend(bulk)
 					return
 				default:
-					w.sendMessage(bulk, sized(4<<20, 1))
+					w.SendMessage(bulk, sized(4<<20, 1))
 				}
 			}
 		})
 		slow, small := 0, 0 // pings that a whole message has overtaken, all of them
 		var large atomic.Int64
 		wg.Go(func() {
-			for m, err := range bulkEnd.All(w.ctx) {
+			for m, err := range bulkEnd.All(w.Ctx) {
 				if err != nil {
 					t.Error(err)
 					return
@@ -135,8 +136,8 @@ func TestLargeMessagesTakeTurns(t *testing.T) {
 		})
 		for range 60 {
 			before := large.Load()
-			w.send(ping, "x")
-			w.want(pong, "x")
+			w.Send(ping, "x")
+			w.Want(pong, "x")
 			if small++; large.Load() > before {
 				slow++
 			}
@@ -155,7 +156,7 @@ func TestBlockedHandlersBlockNoLoop(t *testing.T) {
 	co := &kernel.ClientOptions{Stream: kernel.StreamOptions{SendLimit: 64 << 10}} // else brpc's window takes 2 MiB of each
 	overAll(t, nil, co, func(t *testing.T, w *world) {
 		leave := make(chan struct{})
-		w.srv.Handle("blocks", func(_ context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("blocks", func(_ context.Context, s *kernel.Stream) error {
 			in := s.In() // nothing receives from it
 			<-leave
 			for m := range in {
@@ -163,30 +164,30 @@ func TestBlockedHandlersBlockNoLoop(t *testing.T) {
 			}
 			return nil
 		})
-		w.srv.HandleOffer("undecided", func(context.Context, *kernel.Offer) error {
+		w.Srv.HandleOffer("undecided", func(context.Context, *kernel.Offer) error {
 			<-leave
 			return nil
 		})
-		w.srv.Handle("echo", echo)
+		w.Srv.Handle("echo", echo)
 		var ss []*kernel.Stream
 		for i := range 200 {
-			s := w.open([]string{"blocks", "undecided"}[i%2])
+			s := w.Open([]string{"blocks", "undecided"}[i%2])
 			tryAll(t, s, 1000)
 			ss = append(ss, s)
 		}
-		s := w.open("echo")
+		s := w.Open("echo")
 		for i := range 100 {
-			w.send(s, "%d", i)
-			w.want(s, "%d", i)
+			w.Send(s, "%d", i)
+			w.Want(s, "%d", i)
 		}
-		_ = s.Close(w.ctx)
+		_ = s.Close(w.Ctx)
 		close(leave)
 		for _, s := range ss {
 			if w.caps.HalfClose {
 				_ = s.CloseSend()
 				drain(s)
 			}
-			_ = s.Close(w.ctx)
+			_ = s.Close(w.Ctx)
 		}
 	})
 }
@@ -195,10 +196,10 @@ func TestBlockedHandlersBlockNoLoop(t *testing.T) {
 func TestIdleStreamsHaveNoGoroutineAndNoTimer(t *testing.T) {
 	const conns, each = 10, 1000
 	w := newWorld(t, loops, nil, nil)
-	offers := w.srv.Offers()
+	offers := w.Srv.Offers()
 	var clients []*kernel.Client
 	for range conns {
-		c, err := kernel.Dial(w.ctx, w.srv.Addr().String(), nil)
+		c, err := kernel.Dial(w.Ctx, w.Srv.Addr().String(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +214,7 @@ func TestIdleStreamsHaveNoGoroutineAndNoTimer(t *testing.T) {
 		}
 		return n
 	}
-	before, timers := settled(), w.srv.Timers()
+	before, timers := settled(), w.Srv.Timers()
 	for _, c := range clients {
 		timers += c.Timers()
 	}
@@ -231,16 +232,16 @@ func TestIdleStreamsHaveNoGoroutineAndNoTimer(t *testing.T) {
 			all = append(all, s, b)
 		}
 	}
-	if _, _, err := all[len(all)-2].Accepted(w.ctx); err != nil {
+	if _, _, err := all[len(all)-2].Accepted(w.Ctx); err != nil {
 		t.Fatal(err)
 	}
-	w.eventually("the goroutines to be as many as before", func() bool { return settled() <= before }, func() string {
+	w.Eventually("the goroutines to be as many as before", func() bool { return settled() <= before }, func() string {
 		var buf strings.Builder
 		_ = pprof.Lookup("goroutine").WriteTo(&buf, 1)
 		return fmt.Sprintf("%d goroutines more\n%.3000s", runtime.NumGoroutine()-before, buf.String())
 	})
-	w.eventually("the timers to be as many as before", func() bool {
-		now := w.srv.Timers()
+	w.Eventually("the timers to be as many as before", func() bool {
+		now := w.Srv.Timers()
 		for _, c := range clients {
 			now += c.Timers()
 		}
@@ -302,7 +303,7 @@ func perSide(t *testing.T, touch bool, n int64, heap func() int64) int64 {
 	srv, client := loops(t, quietServer(nil), quietClient(nil))
 	defer srv.Close()
 	defer client.Close()
-	w := &world{t: t, srv: srv, client: client, ctx: t.Context(), offers: srv.Offers()}
+	w := &world{World: &testkit.World{T: t, Srv: srv, Client: client, Ctx: t.Context(), Offers: srv.Offers()}}
 	var ss []*kernel.Stream
 	pairs := func(n int64) {
 		for range n {
@@ -321,13 +322,13 @@ func perSide(t *testing.T, touch bool, n int64, heap func() int64) int64 {
 }
 
 func (w *world) memoryPair(touch bool) (a, b *kernel.Stream) {
-	a, err := w.client.Open(context.Background(), "x", nil)
+	a, err := w.Client.Open(context.Background(), "x", nil)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
-	b, err = w.offer().Accept(kernel.Message{}, nil)
+	b, err = w.Offer().Accept(kernel.Message{}, nil)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	if touch {
 		for _, x := range [][2]*kernel.Stream{{a, b}, {b, a}} {
@@ -349,11 +350,11 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		for range 3 {
 			srv, client := start(t, quietServer(nil), quietClient(nil))
 			srv.Handle("echo", echo)
-			w := &world{t: t, srv: srv, client: client, ctx: context.Background()}
-			s := w.open("echo") // left open on purpose
-			w.send(s, "x")
-			w.want(s, "x")
-			d, err := client.Open(w.ctx, "echo", &kernel.OpenOptions{Dedicated: true})
+			w := &world{World: &testkit.World{T: t, Srv: srv, Client: client, Ctx: context.Background()}}
+			s := w.Open("echo") // left open on purpose
+			w.Send(s, "x")
+			w.Want(s, "x")
+			d, err := client.Open(w.Ctx, "echo", &kernel.OpenOptions{Dedicated: true})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -9,11 +9,6 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// md is metadata that counts n bytes.
-func md(n int) kernel.Metadata {
-	return kernel.Metadata{{Key: "k", Value: strings.Repeat("v", n-33)}}
-}
-
 // Metadata, texts and requests of the largest size there is, all at once, fit
 // their frames; what is larger fails where it is set, and affects nothing else.
 func TestTheLargestFramesFit(t *testing.T) {
@@ -21,7 +16,7 @@ func TestTheLargestFramesFit(t *testing.T) {
 	limits := kernel.Limits{MaxMetadata: most}
 	so, co := &kernel.ServerOptions{Limits: limits}, &kernel.ClientOptions{Limits: limits}
 	inBubble(t, so, co, func(t *testing.T, w *world) {
-		w.srv.HandleOffer("group", func(ctx context.Context, o *kernel.Offer) error {
+		w.Srv.HandleOffer("group", func(ctx context.Context, o *kernel.Offer) error {
 			if err := o.SetHeader(md(most + 1)); !errors.Is(err, kernel.ErrMetadataTooLarge) {
 				t.Errorf("a header too large: %v", err)
 			}
@@ -43,21 +38,21 @@ func TestTheLargestFramesFit(t *testing.T) {
 			}
 			return &kernel.HandlerError{Code: kernel.CodeAborted, Reason: strings.Repeat("why ", 100_000)}
 		})
-		if _, err := w.client.Open(w.ctx, "group", &kernel.OpenOptions{Metadata: md(most)}); !errors.Is(err, kernel.ErrMetadataTooLarge) {
+		if _, err := w.Client.Open(w.Ctx, "group", &kernel.OpenOptions{Metadata: md(most)}); !errors.Is(err, kernel.ErrMetadataTooLarge) {
 			t.Errorf("metadata too large beside the method: %v", err)
 		}
 		each := make([]kernel.StreamOptions, 256)
-		ss, err := w.client.OpenN(w.ctx, "group", &kernel.OpenOptions{Request: sized(16<<10, 'q'), Metadata: md(most - len("group"))}, each...)
+		ss, err := w.Client.OpenN(w.Ctx, "group", &kernel.OpenOptions{Request: sized(16<<10, 'q'), Metadata: md(most - len("group"))}, each...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		reply, header, err := ss[0].Accepted(w.ctx)
+		reply, header, err := ss[0].Accepted(w.Ctx)
 		if err != nil || reply.Len() != 16<<10 || header.Size() != most {
 			t.Fatalf("accepted with %d bytes, a header of %d, %v", reply.Len(), header.Size(), err)
 		}
 		reply.Release()
 		for _, s := range ss {
-			w.wantErr(s, kernel.CodeAborted)
+			w.WantErr(s, kernel.CodeAborted)
 			if n := s.Trailer().Size(); n != most {
 				t.Fatalf("a trailer of %d bytes", n)
 			}
@@ -81,30 +76,30 @@ func TestIllegalMetadataKeysFailWhereTheyAreSet(t *testing.T) {
 				t.Errorf("%s: %v", where, err)
 			}
 		}
-		w.srv.HandleOffer("offer", func(_ context.Context, o *kernel.Offer) error {
+		w.Srv.HandleOffer("offer", func(_ context.Context, o *kernel.Offer) error {
 			check("Offer.SetHeader", o.SetHeader)
 			s, err := o.Accept(kernel.Message{}, nil)
 			if err != nil {
 				return err
 			}
-			return s.Close(w.ctx)
+			return s.Close(w.Ctx)
 		})
-		w.srv.Handle("handler", func(_ context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("handler", func(_ context.Context, s *kernel.Stream) error {
 			check("SetHeader", s.SetHeader)
 			check("SetTrailer", s.SetTrailer)
 			return nil
 		})
 		for _, method := range []string{"offer", "handler"} {
 			check("Open", func(md kernel.Metadata) error {
-				s, err := w.client.Open(w.ctx, method, &kernel.OpenOptions{Metadata: md})
+				s, err := w.Client.Open(w.Ctx, method, &kernel.OpenOptions{Metadata: md})
 				if err != nil {
 					return err
 				}
-				if _, header, err := s.Accepted(w.ctx); err != nil || header.Get("a-key") != "v" {
+				if _, header, err := s.Accepted(w.Ctx); err != nil || header.Get("a-key") != "v" {
 					t.Errorf("%s: header %v, %v", method, header, err)
 				}
-				w.wantEOF(s)
-				return s.Close(w.ctx)
+				w.WantEOF(s)
+				return s.Close(w.Ctx)
 			})
 		}
 	})

@@ -19,33 +19,33 @@ func TestAFailureWithoutACodeIsNoSuccess(t *testing.T) {
 				m.Release()
 			}
 		}
-		w.srv.Handle("handler", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("handler", func(ctx context.Context, s *kernel.Stream) error {
 			half(ctx, s)
 			return &kernel.HandlerError{Reason: "no code"}
 		})
-		w.srv.Handle("stream", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("stream", func(ctx context.Context, s *kernel.Stream) error {
 			half(ctx, s)
 			return &kernel.StreamError{Reason: "no code"}
 		})
-		w.srv.Handle("abort", func(_ context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("abort", func(_ context.Context, s *kernel.Stream) error {
 			s.Abort(kernel.CodeOK, "no code")
 			return nil
 		})
-		w.srv.HandleOffer("offer", func(context.Context, *kernel.Offer) error {
+		w.Srv.HandleOffer("offer", func(context.Context, *kernel.Offer) error {
 			return &kernel.HandlerError{Reason: "no code"}
 		})
-		w.srv.HandleOffer("reject", func(_ context.Context, o *kernel.Offer) error {
+		w.Srv.HandleOffer("reject", func(_ context.Context, o *kernel.Offer) error {
 			o.Reject(kernel.CodeOK, "no code")
 			return nil
 		})
 		for _, method := range []string{"handler", "stream", "abort", "offer", "reject"} {
-			s, err := w.client.Open(w.ctx, method, nil)
+			s, err := w.Client.Open(w.Ctx, method, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for err == nil {
 				var m kernel.Message
-				m, err = s.Receive(w.ctx)
+				m, err = s.Receive(w.Ctx)
 				m.Release()
 			}
 			var se *kernel.StreamError
@@ -53,7 +53,7 @@ func TestAFailureWithoutACodeIsNoSuccess(t *testing.T) {
 				t.Errorf("%s: %v", method, err)
 			}
 			s.Abort(kernel.CodeCancelled, "over")
-			w.wantDone(s)
+			w.WantDone(s)
 		}
 	})
 }

@@ -47,6 +47,7 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 		}
 		c.c.PreparePeer(&s.c.Port, &s.c)
 		s.c.Init(&s.c, s.c.config(&so, window, window, g))
+		s.c.HoldSends()
 		if f.Deadline > 0 {
 			s.c.setDeadline(time.Now().Add(f.Deadline))
 		}
@@ -133,8 +134,8 @@ func (o *Offer) Streams() int { return len(o.streams) }
 
 // Stream returns stream i of the offer, from 0 on. Before the offer is accepted, the stream
 // has little credit, and is there to be received from, closed for receiving, or aborted.
-// Sending on it must wait for the acceptance: what is sent before that can be taken for the
-// reply.
+// Send, TrySend, CloseSend and Close fail with ErrNotAccepted until then, and Out and
+// Writable wait.
 func (o *Offer) Stream(i int) *Stream {
 	o.clearPending()
 	return o.streams[i]
@@ -226,6 +227,9 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 		if err := first.c.Push(reply); err != nil {
 			return nil, err
 		}
+	}
+	for _, s := range o.streams[1:n] {
+		s.c.AllowSends()
 	}
 	for _, s := range o.streams[n:] {
 		s.c.Refused(CodeFailedPrecondition, "not accepted", true)

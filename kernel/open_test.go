@@ -9,40 +9,29 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 )
-
-// handled waits for a value that a handler gives.
-func handled[T any](w *world, c <-chan T) T {
-	w.t.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-w.ctx.Done():
-		w.t.Fatal("the handler did not get there")
-		panic("unreachable")
-	}
-}
 
 // Data may follow the open before there is an answer, and keeps its order: with
 // itself, with the request, and with the reply and what follows that.
 func TestDataRightBehindTheOpen(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		s, err := w.client.Open(w.ctx, "slow", nil)
+		s, err := w.Client.Open(w.Ctx, "slow", nil)
 		if err == nil {
-			_, _, err = s.Accepted(w.ctx)
+			_, _, err = s.Accepted(w.Ctx)
 		}
 		wantCode(t, err, kernel.CodeUnimplemented) // Offers was not called yet
-		w.srv.Offers()
-		s, err = w.client.Open(w.ctx, "slow", &kernel.OpenOptions{Request: text("request")})
+		w.Srv.Offers()
+		s, err = w.Client.Open(w.Ctx, "slow", &kernel.OpenOptions{Request: text("request")})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i := range 50 {
-			w.send(s, "%d", i)
+			w.Send(s, "%d", i)
 		}
 		half := w.half(s)
-		o := w.offer()
+		o := w.Offer()
 		if got := string(o.Request().Bytes()); got != "request" || o.Method() != "slow" {
 			t.Fatalf("%s with %q", o.Method(), got)
 		}
@@ -51,24 +40,24 @@ func TestDataRightBehindTheOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 50 {
-			w.send(b, "back %d", i)
+			w.Send(b, "back %d", i)
 		}
 		if half {
 			w.endSend(b)
 		}
 		for i := range 50 {
-			w.want(b, "%d", i)
+			w.Want(b, "%d", i)
 		}
 		if half {
-			w.wantEOF(b)
+			w.WantEOF(b)
 		} else {
 			w.endSend(b)
 		}
 		for i := range 50 {
-			w.want(s, "back %d", i)
+			w.Want(s, "back %d", i)
 		}
-		w.wantEOF(s)
-		reply, _, err := s.Accepted(w.ctx)
+		w.WantEOF(s)
+		reply, _, err := s.Accepted(w.Ctx)
 		if err != nil || string(reply.Bytes()) != "reply" {
 			t.Fatalf("%q, %v", reply.Bytes(), err)
 		}
@@ -82,12 +71,12 @@ func TestDataRightBehindTheOpen(t *testing.T) {
 // seen it. What was sent behind it is released.
 func TestARefusedOpen(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.HandleOffer("no", func(_ context.Context, o *kernel.Offer) error {
+		w.Srv.HandleOffer("no", func(_ context.Context, o *kernel.Offer) error {
 			o.Reject(kernel.CodeNotFound, "not here")
 			return nil
 		})
-		w.srv.HandleOffer("forgets", func(context.Context, *kernel.Offer) error { return nil })
-		w.srv.HandleOffer("fails", func(context.Context, *kernel.Offer) error {
+		w.Srv.HandleOffer("forgets", func(context.Context, *kernel.Offer) error { return nil })
+		w.Srv.HandleOffer("fails", func(context.Context, *kernel.Offer) error {
 			return &kernel.HandlerError{Code: kernel.CodeAborted, Reason: "no"}
 		})
 		for _, c := range []struct {
@@ -100,31 +89,31 @@ func TestARefusedOpen(t *testing.T) {
 			{"fails", kernel.CodeAborted, false},
 			{"unknown", kernel.CodeUnimplemented, true},
 		} {
-			s, err := w.client.Open(w.ctx, c.method, nil)
+			s, err := w.Client.Open(w.Ctx, c.method, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for range 20 {
 				m := sized(1000, 1)
-				if s.Send(w.ctx, m) != nil {
+				if s.Send(w.Ctx, m) != nil {
 					m.Release()
 				}
 			}
-			_, _, err = s.Accepted(w.ctx)
+			_, _, err = s.Accepted(w.Ctx)
 			se := wantCode(t, err, c.code)
 			if !errors.Is(err, kernel.ErrRefused) || !se.Refused || !se.Remote || se.NotProcessed != c.notProcessed {
 				t.Errorf("%s: %+v", c.method, se)
 			}
 			m := text("x")
 			for what, err := range map[string]error{
-				"Send": s.Send(w.ctx, m), "TrySend": s.TrySend(m), "Err": s.Err(), "Close": s.Close(w.ctx),
+				"Send": s.Send(w.Ctx, m), "TrySend": s.TrySend(m), "Err": s.Err(), "Close": s.Close(w.Ctx),
 			} {
 				if !errors.Is(err, kernel.ErrRefused) {
 					t.Errorf("%s: %s gives %v", c.method, what, err)
 				}
 			}
 			m.Release()
-			w.wantErr(s, c.code)
+			w.WantErr(s, c.code)
 			wantClosed(t, "In", s.In())
 			wantClosed(t, "Done", s.Done())
 			wantClosed(t, "Writable", s.Writable())
@@ -135,12 +124,12 @@ func TestARefusedOpen(t *testing.T) {
 // An offer is answered once.
 func TestAnOfferIsAnsweredOnce(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Offers()
-		s, err := w.client.Open(w.ctx, "x", nil)
+		w.Srv.Offers()
+		s, err := w.Client.Open(w.Ctx, "x", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := w.offer()
+		o := w.Offer()
 		b, err := o.Accept(kernel.Message{}, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -149,9 +138,9 @@ func TestAnOfferIsAnsweredOnce(t *testing.T) {
 			t.Errorf("a second Accept: %v", err)
 		}
 		o.Reject(kernel.CodeNotFound, "too late")
-		w.send(s, "x")
-		w.want(b, "x")
-		w.cleanup(s, b)
+		w.Send(s, "x")
+		w.Want(b, "x")
+		w.Cleanup(s, b)
 	})
 }
 
@@ -159,30 +148,30 @@ func TestAnOfferIsAnsweredOnce(t *testing.T) {
 // before the answer resets all of them, on both sides.
 func TestCancelingTheFirstOfSeveral(t *testing.T) {
 	inBubble(t, nil, &kernel.ClientOptions{}, func(t *testing.T, w *world) {
-		offers := w.srv.Offers()
-		ss, err := w.client.OpenN(w.ctx, "x", nil, make([]kernel.StreamOptions, 3)...)
+		offers := w.Srv.Offers()
+		ss, err := w.Client.OpenN(w.Ctx, "x", nil, make([]kernel.StreamOptions, 3)...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		o := <-offers
 		ss[0].Abort(kernel.CodeAborted, "changed my mind")
 		_, _ = o.AcceptAll(kernel.Message{}, nil) // crosses it, or comes after it
-		w.quiesce()
+		w.Quiesce()
 		for i, s := range ss {
-			if _, _, err := s.Accepted(w.ctx); err == nil {
+			if _, _, err := s.Accepted(w.Ctx); err == nil {
 				t.Errorf("stream %d was accepted", i)
 			}
 		}
-		if ss, err = w.client.OpenN(w.ctx, "x", nil, make([]kernel.StreamOptions, 3)...); err != nil {
+		if ss, err = w.Client.OpenN(w.Ctx, "x", nil, make([]kernel.StreamOptions, 3)...); err != nil {
 			t.Fatal(err)
 		}
 		o = <-offers
 		ss[0].Abort(kernel.CodeAborted, "changed my mind") // first
-		w.quiesce()
+		w.Quiesce()
 		if _, err = o.AcceptAll(kernel.Message{}, nil); err == nil {
 			t.Error("streams were accepted that nobody wants")
 		}
-		w.settle()
+		w.Settle()
 	})
 }
 
@@ -191,13 +180,13 @@ func TestCancelingTheFirstOfSeveral(t *testing.T) {
 func TestHostileResetOfAGroupsFirstStream(t *testing.T) {
 	for name, serve := range map[string]func(tg *target){
 		"a handler": func(tg *target) {
-			tg.srv.Handle("group", func(ctx context.Context, s *kernel.Stream) error {
+			tg.Srv.Handle("group", func(ctx context.Context, s *kernel.Stream) error {
 				time.Sleep(time.Second)
 				return nil
 			})
 		},
 		"offers": func(tg *target) {
-			offers := tg.srv.Offers()
+			offers := tg.Srv.Offers()
 			go func() {
 				o := <-offers
 				time.Sleep(time.Second)
@@ -215,7 +204,7 @@ func TestHostileResetOfAGroupsFirstStream(t *testing.T) {
 				time.Sleep(2 * time.Second)
 				synctest.Wait()
 				n := 0
-				for _, c := range tg.srv.Conns() {
+				for _, c := range tg.Srv.Conns() {
 					n += c.Streams()
 				}
 				if n > 0 {
@@ -230,22 +219,22 @@ func TestHostileResetOfAGroupsFirstStream(t *testing.T) {
 // Accept fails.
 func TestACanceledOffer(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Offers()
-		s, err := w.client.Open(w.ctx, "x", nil)
+		w.Srv.Offers()
+		s, err := w.Client.Open(w.Ctx, "x", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.send(s, "data")
-		o := w.offer()
+		w.Send(s, "data")
+		o := w.Offer()
 		s.Abort(kernel.CodeAborted, "changed my mind")
-		if _, _, err := s.Accepted(w.ctx); err == nil {
+		if _, _, err := s.Accepted(w.Ctx); err == nil {
 			t.Error("an aborted stream was accepted")
 		}
-		w.eventually("the end of the stream", func() bool { return w.srv.Conns()[0].Streams() == 0 })
+		w.Eventually("the end of the stream", func() bool { return w.Srv.Conns()[0].Streams() == 0 })
 		_, err = o.Accept(kernel.Message{}, &kernel.StreamOptions{Window: 1 << 20})
 		wantCode(t, err, kernel.CodeAborted)
-		w.settle()
-		w.loose = true // the data's message can't be received any more
+		w.Settle()
+		w.Loose = true // the data's message can't be received any more
 		releaseOf(o)
 	})
 }
@@ -261,7 +250,7 @@ func releaseOf(o *kernel.Offer) {
 func TestLargeRequestsAndReplies(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		for _, n := range []int{0, 1, 16 << 10, 16<<10 + 1, 100_000, 4 << 20} {
-			w.srv.HandleOffer("big", func(ctx context.Context, o *kernel.Offer) error {
+			w.Srv.HandleOffer("big", func(ctx context.Context, o *kernel.Offer) error {
 				reply := kernel.CopyMessage(o.Request().Bytes())
 				s, err := o.Accept(reply, nil)
 				if err != nil {
@@ -278,24 +267,24 @@ func TestLargeRequestsAndReplies(t *testing.T) {
 				}
 				return s.CloseSend()
 			})
-			s, err := w.client.Open(w.ctx, "big", &kernel.OpenOptions{Request: sized(n, 9)})
+			s, err := w.Client.Open(w.Ctx, "big", &kernel.OpenOptions{Request: sized(n, 9)})
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.send(s, "right behind")
+			w.Send(s, "right behind")
 			half := w.half(s)
-			reply, _, err := s.Accepted(w.ctx)
+			reply, _, err := s.Accepted(w.Ctx)
 			if err != nil || !bytes.Equal(reply.Bytes(), bytes.Repeat([]byte{9}, n)) {
 				t.Fatalf("%d bytes: a reply of %d, %v", n, reply.Len(), err)
 			}
 			reply.Release()
-			w.want(s, "right behind")
+			w.Want(s, "right behind")
 			if half {
-				w.wantEOF(s)
+				w.WantEOF(s)
 			} else {
 				w.endSend(s)
 			}
-			w.wantDone(s)
+			w.WantDone(s)
 			s.Request().Release()
 		}
 	})
@@ -305,17 +294,17 @@ func TestLargeRequestsAndReplies(t *testing.T) {
 // own from then on.
 func TestSeveralStreamsByOneRequest(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Offers()
+		w.Srv.Offers()
 		const n = 5
 		each := make([]kernel.StreamOptions, n)
-		as, err := w.client.OpenN(w.ctx, "many", &kernel.OpenOptions{Request: sized(20_000, 1)}, each...)
+		as, err := w.Client.OpenN(w.Ctx, "many", &kernel.OpenOptions{Request: sized(20_000, 1)}, each...)
 		if err != nil || len(as) != n {
 			t.Fatal(len(as), err)
 		}
 		for i, a := range as { // before there is an answer
-			w.send(a, "to %d", i)
+			w.Send(a, "to %d", i)
 		}
-		o := w.offer()
+		o := w.Offer()
 		if o.Streams() != n || o.Request().Len() != 20_000 {
 			t.Fatalf("%d streams, a request of %d bytes", o.Streams(), o.Request().Len())
 		}
@@ -324,55 +313,55 @@ func TestSeveralStreamsByOneRequest(t *testing.T) {
 			t.Fatal(len(bs), err)
 		}
 		for i, a := range as {
-			reply, _, err := a.Accepted(w.ctx)
+			reply, _, err := a.Accepted(w.Ctx)
 			if err != nil || (reply.Len() == 20_000) != (i == 0) {
 				t.Errorf("stream %d: a reply of %d bytes, %v", i, reply.Len(), err)
 			}
 			reply.Release()
-			w.want(bs[i], "to %d", i)
-			w.send(bs[i], "from %d", i)
-			w.want(a, "from %d", i)
+			w.Want(bs[i], "to %d", i)
+			w.Send(bs[i], "from %d", i)
+			w.Want(a, "from %d", i)
 		}
 		as[0].Abort(kernel.CodeAborted, "")
-		w.wantErr(bs[0], kernel.CodeAborted)
-		w.send(as[1], "the others live on")
-		w.want(bs[1], "the others live on")
+		w.WantErr(bs[0], kernel.CodeAborted)
+		w.Send(as[1], "the others live on")
+		w.Want(bs[1], "the others live on")
 		as[0].Request().Release()
 		o.Request().Release()
-		w.cleanup(append(as, bs...)...)
+		w.Cleanup(append(as, bs...)...)
 	})
 }
 
 // Each stream of a request has options of its own.
 func TestOneOfAGroupIsWriteOnly(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Offers()
-		as, err := w.client.OpenN(w.ctx, "many", nil, kernel.StreamOptions{}, kernel.StreamOptions{NoReceive: true})
+		w.Srv.Offers()
+		as, err := w.Client.OpenN(w.Ctx, "many", nil, kernel.StreamOptions{}, kernel.StreamOptions{NoReceive: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		bs, err := w.offer().AcceptAll(kernel.Message{}, nil)
+		bs, err := w.Offer().AcceptAll(kernel.Message{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.send(bs[0], "x")
-		w.want(as[0], "x")
+		w.Send(bs[0], "x")
+		w.Want(as[0], "x")
 		m := text("x")
-		if err := bs[1].Send(w.ctx, m); !errors.Is(err, kernel.ErrNotReadable) {
+		if err := bs[1].Send(w.Ctx, m); !errors.Is(err, kernel.ErrNotReadable) {
 			t.Errorf("the write-only one: %v", err)
 		}
 		m.Release()
-		w.send(as[1], "y")
-		w.want(bs[1], "y")
-		w.cleanup(append(as, bs...)...)
+		w.Send(as[1], "y")
+		w.Want(bs[1], "y")
+		w.Cleanup(append(as, bs...)...)
 	})
 }
 
 // What is not accepted of a group is refused, all of it if the offer is.
 func TestPartOfAGroup(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Offers()
-		as, err := w.client.OpenN(w.ctx, "many", nil, make([]kernel.StreamOptions, 3)...)
+		w.Srv.Offers()
+		as, err := w.Client.OpenN(w.Ctx, "many", nil, make([]kernel.StreamOptions, 3)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -380,18 +369,18 @@ func TestPartOfAGroup(t *testing.T) {
 			t.Error("a trailer before the end")
 		}
 		for _, a := range as {
-			w.send(a, "x")
+			w.Send(a, "x")
 		}
-		b, err := w.offer().Accept(kernel.Message{}, nil)
+		b, err := w.Offer().Accept(kernel.Message{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.want(b, "x")
-		if _, _, err := as[0].Accepted(w.ctx); err != nil {
+		w.Want(b, "x")
+		if _, _, err := as[0].Accepted(w.Ctx); err != nil {
 			t.Error(err)
 		}
 		for _, a := range as[1:] {
-			_, _, err := a.Accepted(w.ctx)
+			_, _, err := a.Accepted(w.Ctx)
 			if !w.caps.Status && errors.Is(err, &kernel.StreamError{Code: kernel.CodeAborted}) {
 				continue // an end has told it
 			}
@@ -399,15 +388,15 @@ func TestPartOfAGroup(t *testing.T) {
 				t.Errorf("%+v", se)
 			}
 		}
-		w.cleanup(as[0], b)
+		w.Cleanup(as[0], b)
 
-		as, err = w.client.OpenN(w.ctx, "many", nil, make([]kernel.StreamOptions, 3)...)
+		as, err = w.Client.OpenN(w.Ctx, "many", nil, make([]kernel.StreamOptions, 3)...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.offer().Reject(kernel.CodeNotFound, "")
+		w.Offer().Reject(kernel.CodeNotFound, "")
 		for _, a := range as {
-			_, _, err := a.Accepted(w.ctx)
+			_, _, err := a.Accepted(w.Ctx)
 			wantCode(t, err, kernel.CodeNotFound)
 		}
 	})
@@ -419,7 +408,7 @@ func TestHeaderAndTrailer(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		md := kernel.Metadata{{Key: "b", Value: "2"}, {Key: "a", Value: "1"}, {Key: "b", Value: "\x00\xff"}}
 		early := make(chan error, 2)
-		w.srv.Handle("m", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("m", func(ctx context.Context, s *kernel.Stream) error {
 			got := s.Metadata()
 			if len(got) != 3 || got[0] != md[0] || got[1] != md[1] || got[2] != md[2] {
 				t.Errorf("metadata %v", got)
@@ -438,54 +427,54 @@ func TestHeaderAndTrailer(t *testing.T) {
 			early <- s.SetHeader(nil)
 			return nil
 		})
-		s, err := w.client.Open(w.ctx, "m", &kernel.OpenOptions{Metadata: md})
+		s, err := w.Client.Open(w.Ctx, "m", &kernel.OpenOptions{Metadata: md})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := s.SetHeader(nil); !errors.Is(err, kernel.ErrHeaderSent) {
 			t.Errorf("SetHeader on the opener's side: %v", err)
 		}
-		_, header, err := s.Accepted(w.ctx)
+		_, header, err := s.Accepted(w.Ctx)
 		if err != nil || header.Get("h") != "1" {
 			t.Errorf("header %v, %v", header, err)
 		}
-		w.want(s, "x")
-		w.wantEOF(s)
+		w.Want(s, "x")
+		w.WantEOF(s)
 		if w.caps.Status && s.Trailer().Get("t") != "2" {
 			t.Errorf("trailer %v", s.Trailer())
 		}
-		if err := handled(w, early); err != nil {
+		if err := testkit.Handled(w.World, early); err != nil {
 			t.Errorf("the first SetHeader: %v", err)
 		}
-		if err := handled(w, early); !errors.Is(err, kernel.ErrHeaderSent) {
+		if err := testkit.Handled(w.World, early); !errors.Is(err, kernel.ErrHeaderSent) {
 			t.Errorf("SetHeader after the acceptance: %v", err)
 		}
-		_ = s.Close(w.ctx)
+		_ = s.Close(w.Ctx)
 	})
 }
 
 func TestMetadataHasALimit(t *testing.T) {
 	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxMetadata: 1000, MaxKeys: 3}}
 	overAll(t, so, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
+		w.Srv.Handle("echo", echo)
 		big := kernel.Metadata{{Key: "k", Value: string(make([]byte, 1000))}}
 		refused := func(md kernel.Metadata) {
-			s, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: md})
+			s, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Metadata: md})
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, _, err = s.Accepted(w.ctx)
+			_, _, err = s.Accepted(w.Ctx)
 			if se := wantCode(t, err, kernel.CodeTooLarge); se.NotProcessed != w.notProcessed(kernel.CodeTooLarge) {
 				t.Errorf("%+v", se)
 			}
 		}
 		if !w.limitsAreTold() {
 			refused(big)
-		} else if _, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: big}); !errors.Is(err, kernel.ErrMetadataTooLarge) {
+		} else if _, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Metadata: big}); !errors.Is(err, kernel.ErrMetadataTooLarge) {
 			t.Errorf("too much: %v", err)
 		}
 		bad := kernel.Metadata{{Key: "Upper", Value: "x"}}
-		if _, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: bad}); !errors.Is(err, kernel.ErrMetadataKey) {
+		if _, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Metadata: bad}); !errors.Is(err, kernel.ErrMetadataKey) {
 			t.Errorf("an illegal key: %v", err)
 		}
 		refused(kernel.Metadata{{Key: "a"}, {Key: "a"}, {Key: "a"}, {Key: "a"}})
@@ -498,7 +487,7 @@ func TestContexts(t *testing.T) {
 	type key struct{}
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		ended := make(chan error, 1)
-		w.srv.Handle("ctx", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("ctx", func(ctx context.Context, s *kernel.Stream) error {
 			sub, cancel := context.WithCancel(ctx)
 			defer cancel()
 			if kernel.FromContext(sub) != s || ctx.Err() != nil {
@@ -511,17 +500,17 @@ func TestContexts(t *testing.T) {
 			ended <- s.Err()
 			return ctx.Err()
 		})
-		ctx, cancel := context.WithCancelCause(context.WithValue(w.ctx, key{}, "v"))
-		s, err := w.client.Open(ctx, "ctx", nil)
+		ctx, cancel := context.WithCancelCause(context.WithValue(w.Ctx, key{}, "v"))
+		s, err := w.Client.Open(ctx, "ctx", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.want(s, "here")
+		w.Want(s, "here")
 		if s.Context().Value(key{}) != "v" || kernel.FromContext(s.Context()) != s || s.Context().Err() != nil {
 			t.Error("the opener's context")
 		}
 		cancel(errors.New("no more of it"))
-		se := w.wantErr(s, kernel.CodeCancelled)
+		se := w.WantErr(s, kernel.CodeCancelled)
 		if se.Reason != "no more of it" || se.Remote {
 			t.Errorf("%+v", se)
 		}
@@ -529,16 +518,16 @@ func TestContexts(t *testing.T) {
 		if err := s.Context().Err(); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		se = wantCode(t, handled(w, ended), w.told(kernel.CodeCancelled))
+		se = wantCode(t, testkit.Handled(w.World, ended), w.told(kernel.CodeCancelled))
 		if !se.Remote || w.caps.Status && se.Reason != "no more of it" {
 			t.Errorf("the server was told %+v", se)
 		}
 		if kernel.FromContext(context.Background()) != nil {
 			t.Error("a stream out of nothing")
 		}
-		cancelled, stop := context.WithCancel(w.ctx)
+		cancelled, stop := context.WithCancel(w.Ctx)
 		stop()
-		if _, err := w.client.Open(cancelled, "ctx", nil); !errors.Is(err, context.Canceled) {
+		if _, err := w.Client.Open(cancelled, "ctx", nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("an open whose context has ended: %v", err)
 		}
 	})
@@ -552,7 +541,7 @@ func TestDeadlinesTravelAsTimeLeft(t *testing.T) {
 			err, ctx    error
 		}
 		c := make(chan seen, 1)
-		w.srv.Handle("slow", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("slow", func(ctx context.Context, s *kernel.Stream) error {
 			start := time.Now()
 			d, ok := ctx.Deadline()
 			if !ok {
@@ -562,18 +551,18 @@ func TestDeadlinesTravelAsTimeLeft(t *testing.T) {
 			c <- seen{d.Sub(start), time.Since(start), s.Err(), ctx.Err()}
 			return ctx.Err()
 		})
-		ctx, cancel := context.WithTimeout(w.ctx, 7*time.Second)
+		ctx, cancel := context.WithTimeout(w.Ctx, 7*time.Second)
 		defer cancel()
-		s, err := w.client.Open(ctx, "slow", nil)
+		s, err := w.Client.Open(ctx, "slow", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		w.wantErr(s, kernel.CodeDeadlineExceeded)
+		w.WantErr(s, kernel.CodeDeadlineExceeded)
 		if d := time.Since(start); d != 7*time.Second || !errors.Is(s.Context().Err(), context.DeadlineExceeded) {
 			t.Errorf("ended after %v, %v", d, s.Context().Err())
 		}
-		got := handled(w, c)
+		got := testkit.Handled(w.World, c)
 		if got.left != 7*time.Second || got.ended != 7*time.Second || !errors.Is(got.ctx, context.DeadlineExceeded) {
 			t.Errorf("the server saw %+v", got)
 		}
@@ -605,22 +594,22 @@ func TestDeadlinesEndTheStreamsOfSilentClients(t *testing.T) {
 // A cancelled context aborts; what has arrived can be taken.
 func TestCancelKeepsWhatArrived(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Offers()
-		ctx, cancel := context.WithCancel(w.ctx)
-		a, err := w.client.Open(ctx, "x", nil)
+		w.Srv.Offers()
+		ctx, cancel := context.WithCancel(w.Ctx)
+		a, err := w.Client.Open(ctx, "x", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := w.offer().Accept(kernel.Message{}, nil)
+		b, err := w.Offer().Accept(kernel.Message{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.send(b, "arrived")
-		w.quiesce()
+		w.Send(b, "arrived")
+		w.Quiesce()
 		cancel()
-		w.quiesce()
-		w.want(a, "arrived")
-		w.wantErr(a, kernel.CodeCancelled)
-		w.wantErr(b, kernel.CodeCancelled)
+		w.Quiesce()
+		w.Want(a, "arrived")
+		w.WantErr(a, kernel.CodeCancelled)
+		w.WantErr(b, kernel.CodeCancelled)
 	})
 }

@@ -13,15 +13,15 @@ import (
 func TestMessagesKeepTheirBoundariesAndOrder(t *testing.T) {
 	sizes := []int{0, 1, 64, 0, 4095, 4096, 4097, 16 << 10, 16<<10 + 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 1 << 20, 4 << 20, 3, 0}
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
-		s, err := w.client.Open(w.ctx, "echo", nil)
+		w.Srv.Handle("echo", echo)
+		s, err := w.Client.Open(w.Ctx, "echo", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		sent := make(chan error, 1)
 		go func() { // full duplex: the answers come while we send
 			for i, n := range sizes {
-				if err := s.Send(w.ctx, sized(n, byte(i+1))); err != nil {
+				if err := s.Send(w.Ctx, sized(n, byte(i+1))); err != nil {
 					sent <- err
 					return
 				}
@@ -33,7 +33,7 @@ func TestMessagesKeepTheirBoundariesAndOrder(t *testing.T) {
 			}
 		}()
 		for i, n := range sizes {
-			m, err := s.Receive(w.ctx)
+			m, err := s.Receive(w.Ctx)
 			if err != nil {
 				t.Fatalf("message %d: %v", i, err)
 			}
@@ -43,12 +43,12 @@ func TestMessagesKeepTheirBoundariesAndOrder(t *testing.T) {
 			m.Release()
 		}
 		if w.caps.HalfClose {
-			w.wantEOF(s)
+			w.WantEOF(s)
 		}
 		if err := <-sent; err != nil {
 			t.Error(err)
 		}
-		if err := s.Close(w.ctx); err != nil {
+		if err := s.Close(w.Ctx); err != nil {
 			t.Error(err)
 		}
 	})
@@ -101,7 +101,7 @@ func TestOrderOfEverySenderHoldsAmongOthers(t *testing.T) {
 	const senders, each = 8, 300
 	so := &kernel.ServerOptions{Limits: kernel.Limits{StreamWindow: 2000}}
 	overAll(t, so, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		var wg sync.WaitGroup
 		for id := range senders {
 			wg.Go(func() {
@@ -112,7 +112,7 @@ func TestOrderOfEverySenderHoldsAmongOthers(t *testing.T) {
 					// Not Out: it hands over before a message is in the queue,
 					// so that the next one's other way would overtake it.
 					way := ways[(id+n/10)%3]
-					if err := way.send(w.ctx, a, m); err != nil {
+					if err := way.send(w.Ctx, a, m); err != nil {
 						t.Errorf("sender %d, %s: %v", id, way.name, err)
 						return
 					}
@@ -124,7 +124,7 @@ func TestOrderOfEverySenderHoldsAmongOthers(t *testing.T) {
 				m := kernel.NewMessage(8)
 				binary.LittleEndian.PutUint32(m.Bytes(), senders)
 				binary.LittleEndian.PutUint32(m.Bytes()[4:], uint32(n))
-				if err := ways[3].send(w.ctx, a, m); err != nil {
+				if err := ways[3].send(w.Ctx, a, m); err != nil {
 					t.Errorf("Out: %v", err)
 				}
 			}
@@ -134,7 +134,7 @@ func TestOrderOfEverySenderHoldsAmongOthers(t *testing.T) {
 			w.endSend(a)
 		}()
 		var next [senders + 1]uint32
-		for m, err := range b.All(w.ctx) {
+		for m, err := range b.All(w.Ctx) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -156,27 +156,27 @@ func TestOrderOfEverySenderHoldsAmongOthers(t *testing.T) {
 // What one goroutine sends by different means arrives in the order of its calls.
 func TestOneSenderMayMixItsMethods(t *testing.T) {
 	overAll(t, &kernel.ServerOptions{Limits: kernel.Limits{StreamWindow: 512}}, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		const n = 600
 		go func() {
 			for i := range n {
-				if err := ways[i%3].send(w.ctx, a, text("%d", i)); err != nil {
+				if err := ways[i%3].send(w.Ctx, a, text("%d", i)); err != nil {
 					t.Error(err)
 				}
 			}
 			w.endSend(a)
 		}()
 		for i := range n {
-			w.want(b, "%d", i)
+			w.Want(b, "%d", i)
 		}
-		w.wantEOF(b)
+		w.WantEOF(b)
 	})
 }
 
 // Closing Out ends the half after every message that was sent on it.
 func TestCloseOfOutComesAfterItsMessages(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("echo", func(ctx context.Context, s *kernel.Stream) error {
 			for m := range s.In() {
 				select {
 				case s.Out() <- m:
@@ -186,7 +186,7 @@ func TestCloseOfOutComesAfterItsMessages(t *testing.T) {
 			}
 			return s.Err()
 		})
-		s, err := w.client.Open(w.ctx, "echo", nil)
+		s, err := w.Client.Open(w.Ctx, "echo", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -215,15 +215,15 @@ func TestCloseOfOutComesAfterItsMessages(t *testing.T) {
 // what was taken from Out, and nothing is sent twice or lost.
 func TestCloseSendLetsOutFinish(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		for i := range 100 {
 			a.Out() <- text("%d", i)
 		}
 		w.endSend(a)
 		for i := range 100 {
-			w.want(b, "%d", i)
+			w.Want(b, "%d", i)
 		}
-		w.wantEOF(b)
+		w.WantEOF(b)
 	})
 }
 
@@ -233,13 +233,13 @@ func TestOneMessageToManyStreams(t *testing.T) {
 		m := sized(100_000, 7)
 		var ends []*kernel.Stream
 		for range 4 {
-			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 			ends = append(ends, b)
-			w.sendMessage(a, m.Share())
+			w.SendMessage(a, m.Share())
 		}
 		m.Release()
 		for _, b := range ends {
-			got, err := b.Receive(w.ctx)
+			got, err := b.Receive(w.Ctx)
 			if err != nil || !bytes.Equal(got.Bytes(), bytes.Repeat([]byte{7}, 100_000)) {
 				t.Fatalf("%d bytes, %v", got.Len(), err)
 			}

@@ -62,7 +62,7 @@ func TestCompressedMessagesAreUnpackedByTheirReader(t *testing.T) {
 			w := compressing(t)
 			want := [][]byte{bytes.Repeat([]byte("all the same "), 100_000), []byte("plain"), make([]byte, 300<<10)}
 			got := make(chan []byte, len(want)+1)
-			w.srv.HandleOffer("m", func(ctx context.Context, o *kernel.Offer) error {
+			w.Srv.HandleOffer("m", func(ctx context.Context, o *kernel.Offer) error {
 				got <- bytes.Clone(o.Request().Bytes())
 				s, err := o.Accept(kernel.Message{}, nil)
 				if err != nil {
@@ -75,12 +75,12 @@ func TestCompressedMessagesAreUnpackedByTheirReader(t *testing.T) {
 				o.Request().Release()
 				return s.Close(ctx)
 			})
-			s, err := w.client.Open(w.ctx, "m", &kernel.OpenOptions{Request: packedMessage(t, want[0])})
+			s, err := w.Client.Open(w.Ctx, "m", &kernel.OpenOptions{Request: packedMessage(t, want[0])})
 			ok(t, err)
-			ok(t, s.Send(w.ctx, packedMessage(t, want[0])))
-			ok(t, s.Send(w.ctx, kernel.CopyMessage(want[1])))
-			ok(t, s.Send(w.ctx, packedMessage(t, want[2])))
-			ok(t, s.Close(w.ctx))
+			ok(t, s.Send(w.Ctx, packedMessage(t, want[0])))
+			ok(t, s.Send(w.Ctx, kernel.CopyMessage(want[1])))
+			ok(t, s.Send(w.Ctx, packedMessage(t, want[2])))
+			ok(t, s.Close(w.Ctx))
 			s.Request().Release()
 			for i, want := range append([][]byte{want[0]}, want...) {
 				if p := <-got; !bytes.Equal(p, want) {
@@ -95,19 +95,19 @@ func TestCompressedMessagesAreUnpackedByTheirReader(t *testing.T) {
 // all there.
 func TestACompressionBombEndsItsStream(t *testing.T) {
 	w := compressing(t)
-	a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-	other, there := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-	ok(t, a.Send(w.ctx, packedMessage(t, make([]byte, 200<<20))))
+	a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+	other, there := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+	ok(t, a.Send(w.Ctx, packedMessage(t, make([]byte, 200<<20))))
 	ok(t, a.CloseSend())
-	if m, err := b.Receive(w.ctx); err == nil {
+	if m, err := b.Receive(w.Ctx); err == nil {
 		t.Errorf("a message of %d bytes", m.Len())
 		m.Release()
 	} else if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeTooLarge}) || errors.Is(err, io.EOF) {
 		t.Errorf("the reader is told %v", err)
 	}
 	<-a.Done()
-	w.send(other, "as before")
-	if m, err := there.Receive(w.ctx); err != nil || string(m.Bytes()) != "as before" {
+	w.Send(other, "as before")
+	if m, err := there.Receive(w.Ctx); err != nil || string(m.Bytes()) != "as before" {
 		t.Errorf("the other stream: %v", err)
 	} else {
 		m.Release()
@@ -118,12 +118,12 @@ func TestACompressionBombEndsItsStream(t *testing.T) {
 func TestAnUnreadableRequestReachesNoHandler(t *testing.T) {
 	w := compressing(t)
 	ran := make(chan string, 2)
-	w.srv.Handle("stream", func(context.Context, *kernel.Stream) error { ran <- "stream"; return nil })
-	w.srv.HandleOffer("offer", func(context.Context, *kernel.Offer) error { ran <- "offer"; return nil })
+	w.Srv.Handle("stream", func(context.Context, *kernel.Stream) error { ran <- "stream"; return nil })
+	w.Srv.HandleOffer("offer", func(context.Context, *kernel.Offer) error { ran <- "offer"; return nil })
 	for _, method := range []string{"stream", "offer"} {
-		s, err := w.client.Open(w.ctx, method, &kernel.OpenOptions{Request: packedMessage(t, make([]byte, 200<<20))})
+		s, err := w.Client.Open(w.Ctx, method, &kernel.OpenOptions{Request: packedMessage(t, make([]byte, 200<<20))})
 		ok(t, err)
-		if _, _, err := s.Accepted(w.ctx); !errors.Is(err, &kernel.StreamError{Code: kernel.CodeTooLarge}) {
+		if _, _, err := s.Accepted(w.Ctx); !errors.Is(err, &kernel.StreamError{Code: kernel.CodeTooLarge}) {
 			t.Errorf("%s: %v", method, err)
 		}
 		<-s.Done()

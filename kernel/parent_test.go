@@ -16,24 +16,24 @@ func TestAnEndDoesNotOvertakeTheContexts(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		for name, end := range map[string]func(s *kernel.Stream){
 			"CloseSend": func(s *kernel.Stream) { _ = s.CloseSend() },
-			"Close":     func(s *kernel.Stream) { _ = s.Close(w.ctx) },
+			"Close":     func(s *kernel.Stream) { _ = s.Close(w.Ctx) },
 			"Out":       func(s *kernel.Stream) { close(s.Out()) },
 		} {
 			if name != "Close" && !w.caps.HalfClose {
 				continue
 			}
 			for range 50 {
-				ctx, cancel := context.WithCancel(w.ctx)
-				a, b := w.pairIn(ctx, kernel.StreamOptions{}, kernel.StreamOptions{})
+				ctx, cancel := context.WithCancel(w.Ctx)
+				a, b := w.PairIn(ctx, kernel.StreamOptions{}, kernel.StreamOptions{})
 				for range 3 {
-					w.send(a, "a part")
+					w.Send(a, "a part")
 				}
 				cancel()
 				end(a)
 				var err error
 				for err == nil {
 					var m kernel.Message
-					m, err = b.Receive(w.ctx)
+					m, err = b.Receive(w.Ctx)
 					m.Release()
 				}
 				if errors.Is(err, io.EOF) || b.Err() == nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/strm"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/internal/testkit/capwire"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
@@ -115,6 +116,7 @@ var needs = map[string][]need{
 	"TestSeveralStreamsByOneRequest":         {needsGroups},
 	"TestPartOfAGroup":                       {needsGroups},
 	"TestOneOfAGroupIsWriteOnly":             {needsGroups, needsGrants, needsGranted},
+	"TestGroupsSendNothingUntilAccepted":     {needsGroups},
 	"TestWriteOnly":                          {needsGrants},
 	"TestServerOpenedStreams":                {needsServerOpens},
 	"TestServersOpensRacingTheClientsEnd":    {needsServerOpens},
@@ -141,18 +143,20 @@ func brpcNotProcessed(c kernel.Code) bool {
 	return false
 }
 
-// learn notes what the client's connection can carry.
-func (w *world) learn() {
-	conns := w.client.Conns()
+// known is w with what its client's connection can carry.
+func known(w *testkit.World) *world {
+	k := &world{World: w}
+	conns := w.Client.Conns()
 	if len(conns) == 0 {
-		return
+		return k
 	}
-	w.caps = conns[0].Caps()
+	k.caps = conns[0].Caps()
 	for i := range foreigns {
 		if foreigns[i].name == conns[0].Protocol() && foreigns[i].name == "brpc" {
-			w.other = &foreigns[i]
+			k.other = &foreigns[i]
 		}
 	}
+	return k
 }
 
 // answered is what a code becomes in the answer to an open or a call.
@@ -181,15 +185,15 @@ func (w *world) told(c kernel.Code) kernel.Code {
 func (w *world) endSend(s *kernel.Stream) {
 	if w.caps.HalfClose {
 		if err := s.CloseSend(); err != nil {
-			w.t.Errorf("CloseSend: %v", err)
+			w.T.Errorf("CloseSend: %v", err)
 		}
 		return
 	}
 	closed := make(chan error, 1)
-	go func() { closed <- s.Close(w.ctx) }()
-	w.t.Cleanup(func() {
-		if err := <-closed; err != nil && !w.t.Failed() {
-			w.t.Errorf("Close: %v", err)
+	go func() { closed <- s.Close(w.Ctx) }()
+	w.T.Cleanup(func() {
+		if err := <-closed; err != nil && !w.T.Failed() {
+			w.T.Errorf("Close: %v", err)
 		}
 	})
 }
@@ -200,9 +204,9 @@ func (w *world) half(s *kernel.Stream) bool {
 	err := s.CloseSend()
 	switch {
 	case w.caps.HalfClose && err != nil:
-		w.t.Errorf("CloseSend: %v", err)
+		w.T.Errorf("CloseSend: %v", err)
 	case !w.caps.HalfClose && !errors.Is(err, kernel.ErrNotSupported):
-		w.t.Errorf("CloseSend where a half can't end: %v", err)
+		w.T.Errorf("CloseSend where a half can't end: %v", err)
 	}
 	return w.caps.HalfClose
 }
@@ -218,14 +222,7 @@ func (w *world) limitsAreTold() bool { return w.other == nil }
 // client that speaks it.
 func (p foreign) start(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (*kernel.Server, *kernel.Client) {
 	t.Helper()
-	var s kernel.ServerOptions
-	if so != nil {
-		s = *so
-	}
-	var c kernel.ClientOptions
-	if co != nil {
-		c = *co
-	}
+	s, c := testkit.OrZero(so), testkit.OrZero(co)
 	s.Protocols = []kernel.Protocol{native.Protocol{}, p.proto}
 	c.Protocols = []kernel.Protocol{p.proto}
 	return p.connect(t, &s, &c)
@@ -287,7 +284,7 @@ func TestForeignListsNameTests(t *testing.T) {
 // A call's request comes before anybody could have said how much may come.
 func TestLargeCalls(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("a/echo", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("a/echo", func(ctx context.Context, s *kernel.Stream) error {
 			m, err := s.Receive(ctx)
 			if err != nil {
 				return err
@@ -295,7 +292,7 @@ func TestLargeCalls(t *testing.T) {
 			return s.Send(ctx, m)
 		})
 		for _, n := range []int{0, 1, 9 << 10, 100 << 10, 3 << 20} {
-			reply, err := w.client.Call(w.ctx, "a/echo", sized(n, 'x'), nil)
+			reply, err := w.Client.Call(w.Ctx, "a/echo", sized(n, 'x'), nil)
 			if err != nil || reply.Len() != n {
 				t.Fatalf("a call of %d bytes came back with %d, error %v", n, reply.Len(), err)
 			}

@@ -8,142 +8,22 @@ import (
 	"hash/crc32"
 	"io"
 	"net"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
-	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
 
-// A target is a server under attack, with an honest client whose stream must not be
-// affected.
-type target struct {
-	t      *testing.T
-	srv    *kernel.Server
-	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
-	addr   string
-	client *kernel.Client
-	honest *kernel.Stream
-	log    *journal
-	bubble bool
-	said   int // by the honest client
-}
+// A target is a server under attack.
+type target struct{ *testkit.Target }
 
-// targetLimits are small where a row has to reach them.
-func targetLimits() kernel.Limits {
-	return kernel.Limits{MaxStreams: 100, ConnWindow: 1 << 20, MaxMessage: 1 << 20}
-}
-
-// newTarget starts a server in memory or, without a bubble, on a TCP port.
 func newTarget(t *testing.T, bubble bool, opts kernel.ServerOptions) *target {
 	t.Helper()
-	tg := &target{t: t, bubble: bubble, log: &journal{}, addr: kerneltest.Target}
-	if opts.Limits == (kernel.Limits{}) {
-		opts.Limits = targetLimits()
-	}
-	opts.Logger = tg.log.Logger()
-	srv, err := kernel.NewServer(&opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tg.srv = srv
-	tg.handlers()
-	var ln net.Listener
-	if bubble {
-		mem := kerneltest.Listen()
-		ln, tg.dial = mem, mem.Dial
-	} else {
-		ln, tg.dial = listen(t), (&net.Dialer{}).DialContext
-		tg.addr = ln.Addr().String()
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(context.Background(), ln) }()
-	t.Cleanup(func() {
-		_ = srv.Close()
-		<-served
-	})
-	return tg
-}
-
-// handlers registers the methods that attackers call.
-func (tg *target) handlers() {
-	tg.srv.Handle("echo", echo)
-	tg.srv.Handle("stuck", func(ctx context.Context, _ *kernel.Stream) error {
-		<-ctx.Done()
-		return nil
-	})
-	tg.srv.Handle("sink", func(ctx context.Context, s *kernel.Stream) error {
-		for m, err := range s.All(ctx) {
-			m.Release()
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	tg.srv.Handle("early", func(context.Context, *kernel.Stream) error { return nil })
-	tg.srv.Handle("source", func(ctx context.Context, s *kernel.Stream) error {
-		for {
-			m := sized(10_000, 's')
-			if err := s.Send(ctx, m); err != nil {
-				m.Release()
-				return err
-			}
-		}
-	})
-}
-
-// connectHonest connects the honest client.
-func (tg *target) connectHonest() {
-	tg.t.Helper()
-	client, err := kernel.Dial(context.Background(), tg.addr, quietClient(&kernel.ClientOptions{Dial: tg.dial}))
-	if err != nil {
-		tg.t.Fatal(err)
-	}
-	tg.t.Cleanup(func() { _ = client.Close() })
-	tg.client = client
-	if tg.honest, err = client.Open(context.Background(), "echo", nil); err != nil {
-		tg.t.Fatal(err)
-	}
-	tg.unharmed()
-}
-
-// unharmed checks that the honest client's stream goes on.
-func (tg *target) unharmed() {
-	tg.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	tg.said++
-	word := fmt.Sprint("still here ", tg.said)
-	if err := tg.honest.Send(ctx, text("%s", word)); err != nil {
-		tg.t.Fatalf("the honest client can't send: %v", err)
-	}
-	m, err := tg.honest.Receive(ctx)
-	if err != nil || string(m.Bytes()) != word {
-		tg.t.Fatalf("the honest client received %q, %v", m.Bytes(), err)
-	}
-	m.Release()
-}
-
-// settle waits until everything that can happen without more time has, or until
-// cond holds.
-func (tg *target) settle(cond func() bool) bool {
-	if tg.bubble {
-		synctest.Wait()
-		return cond()
-	}
-	for end := time.Now().Add(patience / 4); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			return false
-		}
-	}
-	return true
+	return &target{testkit.NewTarget(t, bubble, opts)}
 }
 
 // A heard is a frame that the attacker was sent.
@@ -179,17 +59,6 @@ type raw struct {
 
 }
 
-// connect dials and sends nothing.
-func (tg *target) connect() net.Conn {
-	tg.t.Helper()
-	nc, err := tg.dial(context.Background(), "tcp", tg.addr)
-	if err != nil {
-		tg.t.Fatal(err)
-	}
-	tg.t.Cleanup(func() { _ = nc.Close() })
-	return nc
-}
-
 // hello is the settings of a raw client, unless a row has its own.
 func hello() frame.Settings {
 	return frame.Settings{
@@ -200,7 +69,7 @@ func hello() frame.Settings {
 
 // attack connects, shakes hands and listens.
 func (tg *target) attack(own frame.Settings) *raw {
-	tg.t.Helper()
+	tg.T.Helper()
 	r := tg.silent(own)
 	go r.listen()
 	return r
@@ -208,10 +77,10 @@ func (tg *target) attack(own frame.Settings) *raw {
 
 // unheard connects and sends nothing.
 func (tg *target) unheard() *raw {
-	tg.t.Helper()
+	tg.T.Helper()
 	// The server's side of a handshake starts with the magic, as ours does: it is
 	// taken off before frames are read.
-	r := &raw{tg: tg, t: tg.t, nc: tg.connect(), next: 1, cost: native.New(1 << 20), sess: native.New(1 << 20), magic: len(native.Magic)}
+	r := &raw{tg: tg, t: tg.T, nc: tg.Connect(), next: 1, cost: native.New(1 << 20), sess: native.New(1 << 20), magic: len(native.Magic)}
 	r.sess.SetChecksum(true) // until the HELLO
 	return r
 }
@@ -224,12 +93,12 @@ func (r *raw) bytesRead() uint64 {
 
 // silent shakes hands and never reads again.
 func (tg *target) silent(own frame.Settings) *raw {
-	tg.t.Helper()
-	r := &raw{tg: tg, t: tg.t, nc: tg.connect(), next: 1, cost: native.New(1 << 20)}
+	tg.T.Helper()
+	r := &raw{tg: tg, t: tg.T, nc: tg.Connect(), next: 1, cost: native.New(1 << 20)}
 	g := &frame.Greeting{Client: true, Own: own}
 	sess, err := native.Protocol{}.Handshake(context.Background(), r.nc, g)
 	if err != nil {
-		tg.t.Fatal(err)
+		tg.T.Fatal(err)
 	}
 	r.sess, r.peer, r.credit = sess.(*native.Session), g.Peer, g.Peer.ConnCredit
 	if len(g.Early) > 0 {
@@ -438,7 +307,7 @@ func (r *raw) echoes() {
 	if err := r.write(join(data(id, []byte("alive")), wire(&frame.Frame{Kind: frame.EOS, Stream: id}))); err != nil {
 		r.t.Fatalf("another stream of the connection: %v", err)
 	}
-	if !r.tg.settle(func() bool {
+	if !r.tg.Settle(func() bool {
 		h, ok := r.find(frame.Data, id)
 		_, end := r.find(frame.EOS, id)
 		return ok && end && string(h.data) == "alive"
@@ -475,7 +344,7 @@ func (r *raw) settled() {
 		}
 	}
 	var left uint64
-	if !r.tg.settle(func() bool {
+	if !r.tg.Settle(func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		left = r.credit - r.spent
@@ -483,15 +352,6 @@ func (r *raw) settled() {
 	}) {
 		r.t.Errorf("%d bytes of the connection's credit are left of %d: %s", left, r.peer.ConnCredit, r.tail())
 	}
-}
-
-// allocated is what f allocates, on all goroutines.
-func allocated(f func()) uint64 {
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	f()
-	runtime.ReadMemStats(&after)
-	return after.TotalAlloc - before.TotalAlloc
 }
 
 // messageOverhead is what a message costs of the native protocol's credit beside its

@@ -17,52 +17,34 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-func (w *world) open(method string) *kernel.Stream {
-	w.t.Helper()
-	s, err := w.client.Open(w.ctx, method, nil)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return s
-}
-
-func (w *world) call(method, req, want string) {
-	w.t.Helper()
-	reply, err := w.client.Call(w.ctx, method, text("%s", req), nil)
-	if err != nil || string(reply.Bytes()) != want {
-		w.t.Fatalf("call %s: %q, %v", method, reply.Bytes(), err)
-	}
-	reply.Release()
-}
-
 // A panic ends the handler's stream with INTERNAL, is logged with its stack and
 // counted; the other streams of the connection go on.
 func TestAPanicEndsItsStreamOnly(t *testing.T) {
 	logs := &journal{}
 	overAll(t, &kernel.ServerOptions{Logger: logs.Logger()}, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
-		w.srv.Handle("panics", func(_ context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("echo", echo)
+		w.Srv.Handle("panics", func(_ context.Context, s *kernel.Stream) error {
 			_ = s.Send(s.Context(), text("x"))
 			panicsHere()
 			return nil
 		})
-		w.srv.HandleOffer("panics early", func(context.Context, *kernel.Offer) error { panic("early") })
-		other := w.open("echo")
+		w.Srv.HandleOffer("panics early", func(context.Context, *kernel.Offer) error { panic("early") })
+		other := w.Open("echo")
 		for method, code := range map[string]kernel.Code{
 			"panics": w.told(kernel.CodeInternal), "panics early": w.answered(kernel.CodeInternal),
 		} {
-			s := w.open(method)
-			w.wantDone(s)
+			s := w.Open(method)
+			w.WantDone(s)
 			se := wantCode(t, s.Err(), code)
 			if !se.Remote || strings.Contains(se.Reason, "secret") {
 				t.Errorf("the peer is told %+v", se)
 			}
 			drain(s)
 		}
-		w.send(other, "alive")
-		w.want(other, "alive")
-		_ = other.Close(w.ctx)
-		w.eventually("two panics to be counted", func() bool { return w.srv.Stats().Panics == 2 })
+		w.Send(other, "alive")
+		w.Want(other, "alive")
+		_ = other.Close(w.Ctx)
+		w.Eventually("two panics to be counted", func() bool { return w.Srv.Stats().Panics == 2 })
 		if l := logs.String(); !strings.Contains(l, "secret") || !strings.Contains(l, "panicsHere") {
 			t.Errorf("logged: %s", l)
 		}
@@ -75,39 +57,39 @@ func panicsHere() { panic("secret") }
 // and new opens are refused as not processed.
 func TestDrainLetsStreamsFinish(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.loose = true
-		w.srv.Handle("echo", echo)
-		s := w.open("echo")
-		w.send(s, "before")
-		w.want(s, "before")
-		conn := w.client.Conns()[0]
+		w.Loose = true
+		w.Srv.Handle("echo", echo)
+		s := w.Open("echo")
+		w.Send(s, "before")
+		w.Want(s, "before")
+		conn := w.Client.Conns()[0]
 		down := make(chan error, 1)
-		go func() { down <- w.srv.Shutdown(w.ctx) }()
-		w.eventually("the GOAWAY", func() bool {
-			s, err := conn.Open(w.ctx, "echo", nil)
+		go func() { down <- w.Srv.Shutdown(w.Ctx) }()
+		w.Eventually("the GOAWAY", func() bool {
+			s, err := conn.Open(w.Ctx, "echo", nil)
 			if err == nil { // either taken before the GOAWAY, or refused for it
-				_, _, _ = s.Accepted(w.ctx)
+				_, _, _ = s.Accepted(w.Ctx)
 				s.Abort(kernel.CodeCancelled, "only a try")
 			}
 			return errors.Is(err, kernel.ErrGoingAway)
 		})
 		for i := range 10 {
-			w.send(s, "%d", i)
-			w.want(s, "%d", i)
+			w.Send(s, "%d", i)
+			w.Want(s, "%d", i)
 		}
 		wantOpen(t, "Shutdown", down)
-		if err := s.Close(w.ctx); err != nil {
+		if err := s.Close(w.Ctx); err != nil {
 			t.Error(err)
 		}
-		if err := handled(w, down); err != nil {
+		if err := testkit.Handled(w.World, down); err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}
 		select {
 		case <-conn.Done():
-		case <-w.ctx.Done():
+		case <-w.Ctx.Done():
 			t.Fatal("the connection did not end")
 		}
-		w.eventually("no connection to be left", func() bool { return w.srv.Stats().Conns == 0 })
+		w.Eventually("no connection to be left", func() bool { return w.Srv.Stats().Conns == 0 })
 	})
 }
 
@@ -115,10 +97,10 @@ func TestDrainLetsStreamsFinish(t *testing.T) {
 // not processed, and no handler saw that one.
 func TestOpensRacingTheGoAway(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.loose = true
+		w.Loose = true
 		var mu sync.Mutex
 		seen := map[string]bool{}
-		w.srv.Handle("race", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("race", func(ctx context.Context, s *kernel.Stream) error {
 			m, err := s.Receive(ctx)
 			if err != nil {
 				return err
@@ -128,7 +110,7 @@ func TestOpensRacingTheGoAway(t *testing.T) {
 			mu.Unlock()
 			return s.Send(ctx, m)
 		})
-		conn := w.client.Conns()[0]
+		conn := w.Client.Conns()[0]
 		var wg sync.WaitGroup
 		served, refused := 0, 0
 		start := make(chan struct{})
@@ -137,7 +119,7 @@ func TestOpensRacingTheGoAway(t *testing.T) {
 				<-start
 				for i := 0; ; i++ {
 					name := decimal(g) + "/" + decimal(i)
-					s, err := conn.Open(w.ctx, "race", nil)
+					s, err := conn.Open(w.Ctx, "race", nil)
 					if err != nil {
 						var ce *kernel.ConnError
 						if !errors.Is(err, kernel.ErrGoingAway) && !errors.As(err, &ce) {
@@ -146,16 +128,16 @@ func TestOpensRacingTheGoAway(t *testing.T) {
 						return
 					}
 					m := text("%s", name)
-					if s.Send(w.ctx, m) != nil {
+					if s.Send(w.Ctx, m) != nil {
 						m.Release()
 					}
 					for range 3 { // more than can be of use
 						m := sized(500, 1)
-						if s.Send(w.ctx, m) != nil {
+						if s.Send(w.Ctx, m) != nil {
 							m.Release()
 						}
 					}
-					m, err = s.Receive(w.ctx)
+					m, err = s.Receive(w.Ctx)
 					mu.Lock()
 					if err == nil {
 						m.Release()
@@ -174,12 +156,12 @@ func TestOpensRacingTheGoAway(t *testing.T) {
 			})
 		}
 		close(start)
-		w.eventually("some streams", func() bool {
+		w.Eventually("some streams", func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			return served > 20
 		})
-		if err := w.srv.Shutdown(w.ctx); err != nil {
+		if err := w.Srv.Shutdown(w.Ctx); err != nil {
 			t.Errorf("Shutdown: %v", err)
 		}
 		wg.Wait()
@@ -193,30 +175,30 @@ func TestServersOpensRacingTheClientsEnd(t *testing.T) {
 	conns := make(chan *kernel.Conn, 10)
 	so := &kernel.ServerOptions{OnConn: func(c *kernel.Conn) { conns <- c }}
 	overAll(t, so, &kernel.ClientOptions{Handlers: handlers}, func(t *testing.T, w *world) {
-		w.loose = true
-		conn := handled(w, conns)
+		w.Loose = true
+		conn := testkit.Handled(w.World, conns)
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
 				for {
-					s, err := conn.Open(w.ctx, "race", nil)
+					s, err := conn.Open(w.Ctx, "race", nil)
 					if err != nil {
 						return
 					}
 					m := text("x")
-					if s.Send(w.ctx, m) != nil {
+					if s.Send(w.Ctx, m) != nil {
 						m.Release()
 					}
 					_ = s.CloseSend()
 					drain(s)
-					w.wantDone(s)
+					w.WantDone(s)
 				}
 			})
 		}
 		for conn.Streams() == 0 {
 			time.Sleep(time.Millisecond)
 		}
-		_ = w.client.Close()
+		_ = w.Client.Close()
 		wg.Wait()
 	})
 }
@@ -225,22 +207,22 @@ func TestServersOpensRacingTheClientsEnd(t *testing.T) {
 // returns an error.
 func TestTheDrainsDeadlineCuts(t *testing.T) {
 	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{Drain: 7 * time.Second}}, nil, func(t *testing.T, w *world) {
-		w.loose = true
+		w.Loose = true
 		told := make(chan struct{})
-		w.srv.Handle("forever", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("forever", func(ctx context.Context, s *kernel.Stream) error {
 			_ = s.Send(ctx, text("running"))
 			<-ctx.Done()
 			close(told)
 			return nil
 		})
-		s := w.open("forever")
-		w.want(s, "running")
+		s := w.Open("forever")
+		w.Want(s, "running")
 		start := time.Now()
-		err := w.srv.Shutdown(w.ctx)
+		err := w.Srv.Shutdown(w.Ctx)
 		if d := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || d < 7*time.Second || d > 8*time.Second {
 			t.Errorf("Shutdown: %v after %v", err, d)
 		}
-		w.wantErr(s, kernel.CodeConnectionLost)
+		w.WantErr(s, kernel.CodeConnectionLost)
 		<-told
 	})
 }
@@ -259,7 +241,7 @@ func TestAuthentication(t *testing.T) {
 			return "ali", nil
 		}}
 		w := newWorld(t, start, so, &kernel.ClientOptions{Token: []byte("sesame")})
-		w.srv.HandleOffer("who", func(ctx context.Context, o *kernel.Offer) error {
+		w.Srv.HandleOffer("who", func(ctx context.Context, o *kernel.Offer) error {
 			s, err := o.Accept(kernel.Message{}, nil)
 			if err != nil {
 				return err
@@ -270,9 +252,9 @@ func TestAuthentication(t *testing.T) {
 			s.CloseReceive(kernel.CodeOK)
 			return s.CloseSend()
 		})
-		s := w.open("who")
-		w.want(s, "ali ali")
-		_ = s.Close(w.ctx)
+		s := w.Open("who")
+		w.Want(s, "ali ali")
+		_ = s.Close(w.Ctx)
 	})
 }
 
@@ -348,42 +330,42 @@ func TestAuthorization(t *testing.T) {
 		defer close(hang)
 		ran := make(chan string, 10)
 		for _, m := range []string{"echo", "hangs", "own code", "panics"} {
-			w.srv.Handle(m, func(ctx context.Context, s *kernel.Stream) error {
+			w.Srv.Handle(m, func(ctx context.Context, s *kernel.Stream) error {
 				ran <- m
 				return echo(ctx, s)
 			})
 		}
-		hung := w.open("hangs")
+		hung := w.Open("hangs")
 		for method, code := range map[string]kernel.Code{
 			"echo": kernel.CodePermissionDenied, "own code": kernel.CodeNotFound,
 		} {
-			_, _, err := w.open(method).Accepted(w.ctx)
+			_, _, err := w.Open(method).Accepted(w.Ctx)
 			if se := wantCode(t, err, code); se.NotProcessed != w.notProcessed(code) {
 				t.Errorf("%s: %+v", method, se)
 			}
 		}
-		_, _, err := w.open("panics").Accepted(w.ctx)
+		_, _, err := w.Open("panics").Accepted(w.Ctx)
 		wantCode(t, err, kernel.CodeInternal)
 		hung.Abort(kernel.CodeCancelled, "long enough") // whose limit is far off
 		brief := *so
 		brief.Limits.Authenticate = 50 * time.Millisecond
 		other := newWorld(t, start, &brief, nil)
-		other.srv.Handle("hangs", func(context.Context, *kernel.Stream) error {
+		other.Srv.Handle("hangs", func(context.Context, *kernel.Stream) error {
 			ran <- "hangs"
 			return nil
 		})
-		_, _, err = other.open("hangs").Accepted(w.ctx)
+		_, _, err = other.Open("hangs").Accepted(w.Ctx)
 		if se := wantCode(t, err, kernel.CodeUnavailable); se.NotProcessed != w.notProcessed(kernel.CodeUnavailable) {
 			t.Errorf("%+v", se)
 		}
 		wantOpen(t, "a handler without leave", ran)
-		s, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Metadata: kernel.Metadata{{Key: "pass", Value: "1"}}})
+		s, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Metadata: kernel.Metadata{{Key: "pass", Value: "1"}}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.send(s, "in")
-		w.want(s, "in")
-		_ = s.Close(w.ctx)
+		w.Send(s, "in")
+		w.Want(s, "in")
+		_ = s.Close(w.Ctx)
 	})
 }
 
@@ -404,33 +386,33 @@ func overAllBut(t *testing.T, f func(t *testing.T, start starter)) {
 // alone where the call fails.
 func TestCalls(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
-		w.srv.Handle("fails", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("echo", echo)
+		w.Srv.Handle("fails", func(ctx context.Context, s *kernel.Stream) error {
 			_ = s.Send(ctx, text("some of it"))
 			return &kernel.HandlerError{Code: kernel.CodeDataLoss, Reason: "and no more"}
 		})
-		w.srv.Handle("slow", func(ctx context.Context, _ *kernel.Stream) error {
+		w.Srv.Handle("slow", func(ctx context.Context, _ *kernel.Stream) error {
 			<-ctx.Done()
 			return ctx.Err()
 		})
-		w.call("echo", "hello", "hello")
-		w.call("echo", "", "")
+		w.Call("echo", "hello", "hello")
+		w.Call("echo", "", "")
 		req := text("mine")
-		_, err := w.client.Call(w.ctx, "fails", req, nil)
+		_, err := w.Client.Call(w.Ctx, "fails", req, nil)
 		wantCode(t, err, kernel.CodeDataLoss)
 		for d := 20 * time.Millisecond; d < patience; d *= 10 {
-			_, err = w.client.Call(context.Background(), "slow", req, &kernel.CallOptions{Timeout: d})
+			_, err = w.Client.Call(context.Background(), "slow", req, &kernel.CallOptions{Timeout: d})
 			if se := (*kernel.StreamError)(nil); errors.As(err, &se) {
 				break // else its time was over before it had a stream
 			}
 		}
 		wantCode(t, err, kernel.CodeDeadlineExceeded)
-		_, err = w.client.Call(w.ctx, "unknown", req, nil)
+		_, err = w.Client.Call(w.Ctx, "unknown", req, nil)
 		wantCode(t, err, kernel.CodeUnimplemented)
 		if string(req.Bytes()) != "mine" { // all failed: it is still ours
 			t.Error("a failed call took its request")
 		}
-		reply, err := w.client.Conns()[0].Call(w.ctx, "echo", req, &kernel.CallOptions{Timeout: kernel.Unlimited})
+		reply, err := w.Client.Conns()[0].Call(w.Ctx, "echo", req, &kernel.CallOptions{Timeout: kernel.Unlimited})
 		if err != nil || string(reply.Bytes()) != "mine" {
 			t.Errorf("%q, %v", reply.Bytes(), err)
 		}
@@ -441,17 +423,17 @@ func TestCalls(t *testing.T) {
 // A handler that sends no message, or two, has not answered a call.
 func TestCallsWithoutTheOneReply(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("silent", func(context.Context, *kernel.Stream) error { return nil })
-		w.srv.Handle("twice", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("silent", func(context.Context, *kernel.Stream) error { return nil })
+		w.Srv.Handle("twice", func(ctx context.Context, s *kernel.Stream) error {
 			_ = s.Send(ctx, text("1"))
 			return s.Send(ctx, text("2"))
 		})
 		req := text("mine")
 		defer req.Release()
-		if _, err := w.client.Call(w.ctx, "silent", req, nil); !errors.Is(err, kernel.ErrNoReply) {
+		if _, err := w.Client.Call(w.Ctx, "silent", req, nil); !errors.Is(err, kernel.ErrNoReply) {
 			t.Errorf("silent: %v", err)
 		}
-		if _, err := w.client.Call(w.ctx, "twice", req, nil); err == nil || !strings.Contains(err.Error(), "more than one reply") {
+		if _, err := w.Client.Call(w.Ctx, "twice", req, nil); err == nil || !strings.Contains(err.Error(), "more than one reply") {
 			t.Errorf("twice: %v", err)
 		}
 	})
@@ -462,13 +444,13 @@ func TestCallsWithoutTheOneReply(t *testing.T) {
 func TestOnlyRefusedCallsAreRetried(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		tries := make(chan string, 10)
-		w.srv.HandleOffer("busy", func(_ context.Context, o *kernel.Offer) error {
+		w.Srv.HandleOffer("busy", func(_ context.Context, o *kernel.Offer) error {
 			tries <- "busy"
 			o.Reject(kernel.CodeRefused, "a handler saw it")
 			return nil
 		})
 		req := text("x")
-		_, err := w.client.Call(w.ctx, "busy", req, nil)
+		_, err := w.Client.Call(w.Ctx, "busy", req, nil)
 		wantCode(t, err, w.answered(kernel.CodeRefused))
 		if len(tries) != 1 {
 			t.Errorf("a call that a handler refused was made %d times", len(tries))
@@ -479,19 +461,19 @@ func TestOnlyRefusedCallsAreRetried(t *testing.T) {
 	// handler runs on, one open waits for it; there is no room for a third.
 	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}}, nil, func(t *testing.T, w *world) {
 		leave := make(chan struct{})
-		w.srv.Handle("holds", func(_ context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("holds", func(_ context.Context, s *kernel.Stream) error {
 			s.Abort(kernel.CodeAborted, "") // the stream is over, the handler is not
 			<-leave
 			return nil
 		})
-		w.srv.Handle("echo", echo)
-		s := w.open("holds")
-		w.wantDone(s)
-		s = w.open("echo") // waits, and is canceled
-		w.quiesce()
+		w.Srv.Handle("echo", echo)
+		s := w.Open("holds")
+		w.WantDone(s)
+		s = w.Open("echo") // waits, and is canceled
+		w.Quiesce()
 		s.Abort(kernel.CodeCancelled, "")
-		w.quiesce()
-		_, _, err := w.open("echo").Accepted(w.ctx)
+		w.Quiesce()
+		_, _, err := w.Open("echo").Accepted(w.Ctx)
 		if se := wantCode(t, err, kernel.CodeRefused); !se.NotProcessed {
 			t.Errorf("%+v", se)
 		}
@@ -499,7 +481,7 @@ func TestOnlyRefusedCallsAreRetried(t *testing.T) {
 			time.Sleep(12 * time.Millisecond)
 			close(leave)
 		}()
-		w.call("echo", "at last", "at last")
+		w.Call("echo", "at last", "at last")
 	})
 }
 
@@ -509,26 +491,26 @@ func TestServerOpenedStreams(t *testing.T) {
 	conns := make(chan *kernel.Conn, 10)
 	so := &kernel.ServerOptions{OnConn: func(c *kernel.Conn) { conns <- c }}
 	overAll(t, so, &kernel.ClientOptions{Handlers: handlers}, func(t *testing.T, w *world) {
-		conn := handled(w, conns)
-		s, err := conn.Open(w.ctx, "echo", nil)
+		conn := testkit.Handled(w.World, conns)
+		s, err := conn.Open(w.Ctx, "echo", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i := range 100 {
-			w.send(s, "%d", i)
-			w.want(s, "%d", i)
+			w.Send(s, "%d", i)
+			w.Want(s, "%d", i)
 		}
-		if err := s.Close(w.ctx); err != nil || s.ID()%2 != 0 {
+		if err := s.Close(w.Ctx); err != nil || s.ID()%2 != 0 {
 			t.Errorf("stream %d: %v", s.ID(), err)
 		}
-		reply, err := conn.Call(w.ctx, "echo", text("call"), nil)
+		reply, err := conn.Call(w.Ctx, "echo", text("call"), nil)
 		if err != nil || string(reply.Bytes()) != "call" {
 			t.Fatal(err)
 		}
 		reply.Release()
-		s, err = conn.Open(w.ctx, "nothing", nil)
+		s, err = conn.Open(w.Ctx, "nothing", nil)
 		if err == nil {
-			_, _, err = s.Accepted(w.ctx)
+			_, _, err = s.Accepted(w.Ctx)
 		}
 		wantCode(t, err, kernel.CodeUnimplemented)
 	})
@@ -538,37 +520,37 @@ func TestServerOpenedStreams(t *testing.T) {
 // affect the others.
 func TestDedicatedConnections(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
-		common := w.open("echo")
-		s, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Dedicated: true})
+		w.Srv.Handle("echo", echo)
+		common := w.Open("echo")
+		s, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Dedicated: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.Conn() == common.Conn() || len(w.client.Conns()) != 2 {
+		if s.Conn() == common.Conn() || len(w.Client.Conns()) != 2 {
 			t.Fatal("it shares its connection")
 		}
-		w.send(s, "x")
-		w.want(s, "x")
-		if err := s.Close(w.ctx); err != nil {
+		w.Send(s, "x")
+		w.Want(s, "x")
+		if err := s.Close(w.Ctx); err != nil {
 			t.Fatal(err)
 		}
 		select {
 		case <-s.Conn().Done():
-		case <-w.ctx.Done():
+		case <-w.Ctx.Done():
 			t.Fatal("the connection did not end with its stream")
 		}
-		w.eventually("the client to forget it", func() bool { return len(w.client.Conns()) == 1 })
-		second, err := w.client.Open(w.ctx, "echo", &kernel.OpenOptions{Dedicated: true})
+		w.Eventually("the client to forget it", func() bool { return len(w.Client.Conns()) == 1 })
+		second, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Dedicated: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.send(second, "x")
-		w.want(second, "x")
+		w.Send(second, "x")
+		w.Want(second, "x")
 		_ = second.Conn().Close()
-		w.wantErr(second, kernel.CodeConnectionLost)
-		w.send(common, "y")
-		w.want(common, "y")
-		_ = common.Close(w.ctx)
+		w.WantErr(second, kernel.CodeConnectionLost)
+		w.Send(common, "y")
+		w.Want(common, "y")
+		_ = common.Close(w.Ctx)
 	})
 }
 
@@ -577,68 +559,54 @@ func TestDedicatedConnections(t *testing.T) {
 func TestStreamsAreLimited(t *testing.T) {
 	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 4}}
 	overAll(t, so, &kernel.ClientOptions{Conns: 2}, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
+		w.Srv.Handle("echo", echo)
 		var ss []*kernel.Stream
 		for range 8 {
-			s := w.open("echo")
-			w.send(s, "x")
-			w.want(s, "x")
+			s := w.Open("echo")
+			w.Send(s, "x")
+			w.Want(s, "x")
 			ss = append(ss, s)
 		}
-		if n := len(w.client.Conns()); n != 2 {
+		if n := len(w.Client.Conns()); n != 2 {
 			t.Errorf("%d connections", n)
 		}
-		if _, err := ss[0].Conn().Open(w.ctx, "echo", nil); !errors.Is(err, kernel.ErrTooManyStreams) {
+		if _, err := ss[0].Conn().Open(w.Ctx, "echo", nil); !errors.Is(err, kernel.ErrTooManyStreams) {
 			t.Errorf("a ninth on a connection: %v", err)
 		}
-		if err := w.openWithin(); !errors.Is(err, kernel.ErrTooManyStreams) || !errors.Is(err, context.DeadlineExceeded) {
+		if err := w.OpenWithin(); !errors.Is(err, kernel.ErrTooManyStreams) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a ninth: %v", err)
 		}
 		var wg sync.WaitGroup
 		for range 40 { // far more than there is room for, all of them in time
 			wg.Go(func() {
-				s, err := w.client.Open(w.ctx, "echo", nil)
+				s, err := w.Client.Open(w.Ctx, "echo", nil)
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				w.send(s, "y")
-				w.want(s, "y")
-				_ = s.Close(w.ctx)
+				w.Send(s, "y")
+				w.Want(s, "y")
+				_ = s.Close(w.Ctx)
 			})
 		}
 		for _, s := range ss {
-			_ = s.Close(w.ctx)
+			_ = s.Close(w.Ctx)
 		}
 		wg.Wait()
 	})
-}
-
-// openWithin returns why there is no room for a stream within a short time: one in
-// which the client has found that out.
-func (w *world) openWithin() (err error) {
-	for d := 20 * time.Millisecond; d < patience; d *= 10 {
-		ctx, cancel := context.WithTimeout(w.ctx, d)
-		_, err = w.client.Open(ctx, "echo", nil)
-		cancel()
-		if err == nil || errors.Is(err, kernel.ErrTooManyStreams) && errors.Is(err, context.DeadlineExceeded) {
-			break
-		}
-	}
-	return err
 }
 
 // Offers holds a bounded backlog; beyond it opens are refused at once.
 func TestOffersAreBounded(t *testing.T) {
 	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxOffers: 3}}
 	overAll(t, so, nil, func(t *testing.T, w *world) {
-		offers := w.srv.Offers()
+		offers := w.Srv.Offers()
 		var ss []*kernel.Stream
 		for range 5 {
-			ss = append(ss, w.open("x"))
+			ss = append(ss, w.Open("x"))
 		}
 		for _, s := range ss[3:] {
-			_, _, err := s.Accepted(w.ctx)
+			_, _, err := s.Accepted(w.Ctx)
 			if se := wantCode(t, err, kernel.CodeResourceExhausted); !se.NotProcessed {
 				t.Errorf("%+v", se)
 			}
@@ -684,15 +652,15 @@ func TestConnectionsAreLimited(t *testing.T) {
 // A lost connection is replaced by the next open; a stream never moves.
 func TestTheClientConnectsAgain(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
+		w.Srv.Handle("echo", echo)
 		for range 3 {
-			s := w.open("echo")
-			w.send(s, "x")
-			w.want(s, "x")
-			w.eventually("the last one to be gone", func() bool { return len(w.srv.Conns()) == 1 })
-			_ = w.srv.Conns()[0].Close()
-			w.wantErr(s, kernel.CodeConnectionLost)
-			w.call("echo", "again", "again")
+			s := w.Open("echo")
+			w.Send(s, "x")
+			w.Want(s, "x")
+			w.Eventually("the last one to be gone", func() bool { return len(w.Srv.Conns()) == 1 })
+			_ = w.Srv.Conns()[0].Close()
+			w.WantErr(s, kernel.CodeConnectionLost)
+			w.Call("echo", "again", "again")
 		}
 	})
 }
@@ -700,29 +668,29 @@ func TestTheClientConnectsAgain(t *testing.T) {
 // After Close nothing works, everything says so, and nothing hangs.
 func TestAfterClose(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.loose = true
-		w.srv.Handle("echo", echo)
-		s := w.open("echo")
-		w.send(s, "x")
-		w.want(s, "x")
-		conn := w.client.Conns()[0]
-		if err := errors.Join(w.client.Close(), w.client.Close()); err != nil {
+		w.Loose = true
+		w.Srv.Handle("echo", echo)
+		s := w.Open("echo")
+		w.Send(s, "x")
+		w.Want(s, "x")
+		conn := w.Client.Conns()[0]
+		if err := errors.Join(w.Client.Close(), w.Client.Close()); err != nil {
 			t.Fatal(err)
 		}
-		w.wantErr(s, kernel.CodeConnectionLost)
-		if _, err := w.client.Open(w.ctx, "x", nil); !errors.Is(err, kernel.ErrClosed) {
+		w.WantErr(s, kernel.CodeConnectionLost)
+		if _, err := w.Client.Open(w.Ctx, "x", nil); !errors.Is(err, kernel.ErrClosed) {
 			t.Errorf("Open: %v", err)
 		}
-		if _, err := w.client.Open(w.ctx, "x", &kernel.OpenOptions{Dedicated: true}); !errors.Is(err, kernel.ErrClosed) {
+		if _, err := w.Client.Open(w.Ctx, "x", &kernel.OpenOptions{Dedicated: true}); !errors.Is(err, kernel.ErrClosed) {
 			t.Errorf("a dedicated Open: %v", err)
 		}
-		if _, err := conn.Open(w.ctx, "x", nil); err == nil || conn.Err() == nil {
+		if _, err := conn.Open(w.Ctx, "x", nil); err == nil || conn.Err() == nil {
 			t.Error("a stream on a closed connection")
 		}
-		if err := errors.Join(w.srv.Close(), w.srv.Close(), w.srv.Shutdown(w.ctx)); err != nil {
+		if err := errors.Join(w.Srv.Close(), w.Srv.Close(), w.Srv.Shutdown(w.Ctx)); err != nil {
 			t.Error(err)
 		}
-		if err := w.srv.Serve(w.ctx, listen(t)); !errors.Is(err, kernel.ErrServerClosed) {
+		if err := w.Srv.Serve(w.Ctx, listen(t)); !errors.Is(err, kernel.ErrServerClosed) {
 			t.Errorf("Serve: %v", err)
 		}
 	})
@@ -794,14 +762,14 @@ func TestProtocolsShareAPort(t *testing.T) {
 // A time limit that was asked for holds also where the context has a later one.
 func TestCallTimeoutBesideItsContext(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("never", func(ctx context.Context, _ *kernel.Stream) error {
+		w.Srv.Handle("never", func(ctx context.Context, _ *kernel.Stream) error {
 			<-ctx.Done()
 			return nil
 		})
 		m := text("x")
 		defer m.Release()
-		_, err := w.client.Call(w.ctx, "never", m, &kernel.CallOptions{Timeout: 10 * time.Millisecond})
-		if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeDeadlineExceeded}) && !errors.Is(err, context.DeadlineExceeded) || w.ctx.Err() != nil {
+		_, err := w.Client.Call(w.Ctx, "never", m, &kernel.CallOptions{Timeout: 10 * time.Millisecond})
+		if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeDeadlineExceeded}) && !errors.Is(err, context.DeadlineExceeded) || w.Ctx.Err() != nil {
 			t.Errorf("the call ended with %v", err)
 		}
 	})
@@ -813,7 +781,7 @@ func TestAContextThatEndsBehindItsStream(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		look := make(chan struct{})
 		saw := make(chan error, 1)
-		w.srv.HandleOffer("late", func(ctx context.Context, o *kernel.Offer) error {
+		w.Srv.HandleOffer("late", func(ctx context.Context, o *kernel.Offer) error {
 			s, err := o.Accept(kernel.Message{}, nil)
 			if err != nil {
 				return err
@@ -830,16 +798,16 @@ func TestAContextThatEndsBehindItsStream(t *testing.T) {
 			saw <- nil
 			return nil
 		})
-		ctx, cancel := context.WithCancel(w.ctx)
-		s, err := w.client.Open(ctx, "late", nil)
+		ctx, cancel := context.WithCancel(w.Ctx)
+		s, err := w.Client.Open(ctx, "late", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.send(s, "x")
+		w.Send(s, "x")
 		if err := s.CloseSend(); err != nil {
 			t.Fatal(err)
 		}
-		w.wantEOF(s)
+		w.WantEOF(s)
 		synctest.Wait() // what was sent is written
 		cancel()
 		synctest.Wait()
@@ -850,7 +818,7 @@ func TestAContextThatEndsBehindItsStream(t *testing.T) {
 		if err := <-saw; err != nil {
 			t.Errorf("the peer: %v", err)
 		}
-		w.wantDone(s)
+		w.WantDone(s)
 		if err := s.Err(); err != nil {
 			t.Error(err)
 		}
@@ -861,8 +829,8 @@ func TestAContextThatEndsBehindItsStream(t *testing.T) {
 // that run out of time: one connection does for all.
 func TestManyCallsSideBySide(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
-		w.srv.Handle("slow", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("echo", echo)
+		w.Srv.Handle("slow", func(ctx context.Context, s *kernel.Stream) error {
 			drain(s)
 			<-ctx.Done()
 			return ctx.Err()
@@ -872,7 +840,7 @@ func TestManyCallsSideBySide(t *testing.T) {
 			wg.Go(func() {
 				for i := range 400 {
 					req := text("x")
-					reply, err := w.client.Call(w.ctx, "echo", req, nil)
+					reply, err := w.Client.Call(w.Ctx, "echo", req, nil)
 					if err != nil {
 						req.Release()
 						t.Errorf("call %d: %v", i, err)
@@ -882,10 +850,10 @@ func TestManyCallsSideBySide(t *testing.T) {
 					if i%3 > 0 {
 						continue
 					}
-					ctx, cancel := context.WithCancel(w.ctx)
+					ctx, cancel := context.WithCancel(w.Ctx)
 					req = text("x")
 					stop := time.AfterFunc(time.Duration(i)*time.Microsecond, cancel)
-					_, err = w.client.Call(ctx, "slow", req, nil)
+					_, err = w.Client.Call(ctx, "slow", req, nil)
 					if req.Release(); !errors.Is(err, context.Canceled) {
 						t.Errorf("call %d, cancelled: %v", i, err)
 					}
@@ -894,8 +862,8 @@ func TestManyCallsSideBySide(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		w.eventually("the connection to be counted", func() bool { return w.srv.Stats().Accepted > 0 })
-		if n := w.srv.Stats().Accepted; n != 1 {
+		w.Eventually("the connection to be counted", func() bool { return w.Srv.Stats().Accepted > 0 })
+		if n := w.Srv.Stats().Accepted; n != 1 {
 			t.Errorf("%d connections", n)
 		}
 	})
@@ -905,25 +873,25 @@ func TestManyCallsSideBySide(t *testing.T) {
 // whichever side finds out first, and its cause.
 func TestCallsSayHowTheirContextEnded(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("slow", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("slow", func(ctx context.Context, s *kernel.Stream) error {
 			drain(s)
 			<-ctx.Done()
 			return ctx.Err()
 		})
 		for i := range 20 {
-			ctx, cancel := context.WithTimeout(w.ctx, time.Duration(i)*time.Millisecond)
+			ctx, cancel := context.WithTimeout(w.Ctx, time.Duration(i)*time.Millisecond)
 			req := text("x")
-			_, err := w.client.Call(ctx, "slow", req, nil)
+			_, err := w.Client.Call(ctx, "slow", req, nil)
 			if req.Release(); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("after %d ms: %v", i, err)
 			}
 			cancel()
 
 			because := errors.New("enough")
-			ctx, fail := context.WithCancelCause(w.ctx)
+			ctx, fail := context.WithCancelCause(w.Ctx)
 			time.AfterFunc(time.Duration(i)*time.Millisecond, func() { fail(because) })
 			req = text("x")
-			_, err = w.client.Call(ctx, "slow", req, nil)
+			_, err = w.Client.Call(ctx, "slow", req, nil)
 			if req.Release(); !errors.Is(err, context.Canceled) && !errors.Is(err, because) {
 				t.Errorf("after %d ms: %v", i, err)
 			}
@@ -935,7 +903,7 @@ func TestCallsSayHowTheirContextEnded(t *testing.T) {
 func TestDetailsOfAStatus(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		details := kernel.Metadata{{Key: "retry-after", Value: "7"}}
-		w.srv.Handle("fails", func(ctx context.Context, s *kernel.Stream) error {
+		w.Srv.Handle("fails", func(ctx context.Context, s *kernel.Stream) error {
 			m, err := s.Receive(ctx) // without an end: on a protocol without half-close it would end both halves
 			if err != nil {
 				return err
@@ -947,18 +915,18 @@ func TestDetailsOfAStatus(t *testing.T) {
 			return &kernel.HandlerError{Code: kernel.CodeUnavailable, Reason: "later"}
 		})
 		req := text("x")
-		_, err := w.client.Call(w.ctx, "fails", req, nil)
+		_, err := w.Client.Call(w.Ctx, "fails", req, nil)
 		req.Release()
 		if se := wantCode(t, err, kernel.CodeUnavailable); se.Details.Get("retry-after") != "7" {
 			t.Errorf("%+v", se)
 		}
-		s := w.open("fails")
-		w.send(s, "x")
-		if _, err := s.Receive(w.ctx); w.caps.Status {
+		s := w.Open("fails")
+		w.Send(s, "x")
+		if _, err := s.Receive(w.Ctx); w.caps.Status {
 			if se := wantCode(t, err, kernel.CodeUnavailable); se.Details.Get("retry-after") != "7" {
 				t.Errorf("%+v", se)
 			}
 		}
-		_ = s.Close(w.ctx)
+		_ = s.Close(w.Ctx)
 	})
 }

@@ -31,23 +31,23 @@ func overHTTP2(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions,
 	p.First = first
 	proto := foreign{name: "as-http2", proto: p, connect: kerneltest.Start}
 	w := &http2World{world: newWorld(t, proto.start, so, co), p: p}
-	w.srv.Handle("echo", echo)
-	w.echo = w.open("echo")
+	w.Srv.Handle("echo", echo)
+	w.echo = w.Open("echo")
 	w.roundTrip()
 	f(w)
-	_ = w.echo.Close(w.ctx)
+	_ = w.echo.Close(w.Ctx)
 }
 
 // roundTrip has the server write, and what it wrote before arrive.
 func (w *http2World) roundTrip() {
-	w.t.Helper()
-	w.send(w.echo, "x")
-	w.want(w.echo, "x")
+	w.T.Helper()
+	w.Send(w.echo, "x")
+	w.Want(w.echo, "x")
 }
 
 // change has the server's settings changed, and waits until the client knows.
 func (w *http2World) change(f func(*frame.Settings)) {
-	w.t.Helper()
+	w.T.Helper()
 	w.p.Changes <- f
 	w.roundTrip() // the change is behind the answer,
 	w.roundTrip() // and before this one
@@ -59,24 +59,24 @@ func initialCredit(n uint64) func(*frame.Settings) {
 
 // offered opens a stream that the server knows of and has not accepted.
 func (w *http2World) offered() (*kernel.Stream, *kernel.Offer) {
-	w.t.Helper()
-	if w.offers == nil {
-		w.offers = w.srv.Offers()
+	w.T.Helper()
+	if w.Offers == nil {
+		w.Offers = w.Srv.Offers()
 	}
-	a, err := w.client.Open(w.ctx, "pair", nil)
+	a, err := w.Client.Open(w.Ctx, "pair", nil)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
-	return a, w.offer()
+	return a, w.Offer()
 }
 
 func (w *http2World) accept(a *kernel.Stream, o *kernel.Offer) *kernel.Stream {
-	w.t.Helper()
+	w.T.Helper()
 	b, err := o.Accept(kernel.Message{}, nil)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
-	w.cleanup(a, b)
+	w.Cleanup(a, b)
 	return b
 }
 
@@ -97,7 +97,7 @@ func TestRaisedInitialCredit(t *testing.T) {
 		sent := make(chan error, 1)
 		go func() {
 			for i := range 50 {
-				if err := a.Send(w.ctx, sized(n, byte(i))); err != nil {
+				if err := a.Send(w.Ctx, sized(n, byte(i))); err != nil {
 					sent <- err
 					return
 				}
@@ -114,13 +114,13 @@ func TestRaisedInitialCredit(t *testing.T) {
 		select {
 		case err := <-sent:
 			ok(t, err)
-		case <-w.ctx.Done():
+		case <-w.Ctx.Done():
 			t.Fatal("credit has come, and who waits is not woken")
 		}
 		if got := tryAll(t, a, n); got != 9 {
 			t.Errorf("%d messages beside 51 of 60", got)
 		}
-		drainN(w.world, w.accept(a, o), 60)
+		w.DrainN(w.accept(a, o), 60)
 	})
 }
 
@@ -132,12 +132,12 @@ func TestLoweredInitialCredit(t *testing.T) {
 	overHTTP2(t, so, nil, nil, func(w *http2World) {
 		a, o := w.offered()
 		b := w.accept(a, o)
-		if _, _, err := a.Accepted(w.ctx); err != nil {
+		if _, _, err := a.Accepted(w.Ctx); err != nil {
 			t.Fatal(err)
 		}
 		const first, more = 40, 200 // of 60 that the credit admits
 		for i := range first {
-			w.sendMessage(a, sized(n, byte(i)))
+			w.SendMessage(a, sized(n, byte(i)))
 		}
 		w.change(initialCredit(1000))
 		if got := tryAll(t, a, n); got != 0 {
@@ -146,7 +146,7 @@ func TestLoweredInitialCredit(t *testing.T) {
 		sent := make(chan error, 1)
 		go func() {
 			for i := range more {
-				if err := a.Send(w.ctx, sized(n, byte(first+i))); err != nil {
+				if err := a.Send(w.Ctx, sized(n, byte(first+i))); err != nil {
 					sent <- err
 					return
 				}
@@ -154,7 +154,7 @@ func TestLoweredInitialCredit(t *testing.T) {
 			sent <- nil
 		}()
 		for i := range first + more {
-			m, err := b.Receive(w.ctx)
+			m, err := b.Receive(w.Ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -169,7 +169,7 @@ func TestLoweredInitialCredit(t *testing.T) {
 		if got := tryAll(t, a, n); got != 1 {
 			t.Errorf("%d messages with a credit of one", got)
 		}
-		drainN(w.world, w.accept(a, o), 1)
+		w.DrainN(w.accept(a, o), 1)
 	})
 }
 
@@ -182,17 +182,17 @@ func TestOpensRacingASettingsChange(t *testing.T) {
 		for _, credit := range []int{3000, 100, 0, 8000, 50, 1000} {
 			as := make([]*kernel.Stream, 16)
 			os := make([]*kernel.Offer, len(as))
-			w.offers = w.srv.Offers()
+			w.Offers = w.Srv.Offers()
 			var wg sync.WaitGroup
 			wg.Go(func() {
 				for i := range as {
-					as[i], _ = w.client.Open(w.ctx, "pair", nil)
+					as[i], _ = w.Client.Open(w.Ctx, "pair", nil)
 				}
 			})
 			w.change(initialCredit(uint64(credit)))
 			wg.Wait()
 			for i := range os {
-				os[i] = w.offer()
+				os[i] = w.Offer()
 			}
 			for i, a := range as {
 				if got, want := tryAll(t, a, n), w.admitted(credit, n); got != want {
@@ -201,7 +201,7 @@ func TestOpensRacingASettingsChange(t *testing.T) {
 			}
 			for i, a := range as { // offers come in the order of the opens
 				b := w.accept(a, os[i])
-				drainN(w.world, b, w.admitted(credit, n))
+				w.DrainN(b, w.admitted(credit, n))
 				a.Abort(kernel.CodeCancelled, "enough")
 			}
 		}
@@ -213,7 +213,7 @@ func TestRaisedMaxStreams(t *testing.T) {
 	overHTTP2(t, nil, nil, func(s *frame.Settings) { s.MaxStreams = 1 }, func(w *http2World) {
 		opened := make(chan *kernel.Stream)
 		go func() {
-			s, err := w.client.Open(w.ctx, "echo", nil)
+			s, err := w.Client.Open(w.Ctx, "echo", nil)
 			if err != nil {
 				t.Error(err)
 			}
@@ -227,12 +227,12 @@ func TestRaisedMaxStreams(t *testing.T) {
 		}
 		w.change(func(s *frame.Settings) { s.MaxStreams = 2 })
 		s := <-opened
-		w.send(s, "here")
-		w.want(s, "here")
-		if n := len(w.client.Conns()); n != 1 {
+		w.Send(s, "here")
+		w.Want(s, "here")
+		if n := len(w.Client.Conns()); n != 1 {
 			t.Errorf("%d connections", n)
 		}
-		_ = s.Close(w.ctx)
+		_ = s.Close(w.Ctx)
 	})
 }
 
@@ -245,15 +245,15 @@ func TestPingsBesideGrants(t *testing.T) {
 	p.PingEach = true
 	proto := foreign{name: "as-http2", proto: p, connect: kerneltest.Start}
 	w := newWorld(t, proto.start, so, co)
-	w.srv.Handle("echo", echo)
-	s := w.open("echo")
+	w.Srv.Handle("echo", echo)
+	s := w.Open("echo")
 	for range 2000 {
-		w.sendMessage(s, sized(1000, 1))
-		drainN(w, s, 1)
+		w.SendMessage(s, sized(1000, 1))
+		w.DrainN(s, 1)
 	}
-	ok(t, s.Close(w.ctx))
-	if n := len(w.client.Conns()); n != 1 || w.srv.Stats().Accepted != 1 {
-		t.Errorf("%d connections of %d", n, w.srv.Stats().Accepted)
+	ok(t, s.Close(w.Ctx))
+	if n := len(w.Client.Conns()); n != 1 || w.Srv.Stats().Accepted != 1 {
+		t.Errorf("%d connections of %d", n, w.Srv.Stats().Accepted)
 	}
 }
 
@@ -275,8 +275,8 @@ func TestKeepaliveOfTheProtocol(t *testing.T) {
 				w := newWorld(t, proto.start,
 					&kernel.ServerOptions{Limits: kernel.Limits{IdleConn: kernel.Unlimited, KeepaliveInterval: kernel.Unlimited}},
 					&kernel.ClientOptions{Limits: kernel.Limits{KeepaliveInterval: c.program}})
-				w.bubble, w.ctx = true, context.Background()
-				w.srv.Handle("echo", echo)
+				w.Bubble, w.Ctx = true, context.Background()
+				w.Srv.Handle("echo", echo)
 				pings := func(what string, after time.Duration, some bool) {
 					t.Helper()
 					before := p.Pings.Load()
@@ -287,22 +287,22 @@ func TestKeepaliveOfTheProtocol(t *testing.T) {
 					}
 				}
 				pings("without a stream", 3*time.Hour, false)
-				s := w.open("echo")
-				w.send(s, "x")
-				w.want(s, "x")
+				s := w.Open("echo")
+				w.Send(s, "x")
+				w.Want(s, "x")
 				pings("sooner", c.sooner-time.Second, false)
 				pings("later", c.later-c.sooner+time.Second, true)
-				_ = s.Close(w.ctx)
+				_ = s.Close(w.Ctx)
 				pings("without a stream again", 3*time.Hour, false)
-				if n := len(w.client.Conns()); n != 1 || w.srv.Stats().Accepted != 1 {
-					t.Errorf("%d connections of %d", n, w.srv.Stats().Accepted)
+				if n := len(w.Client.Conns()); n != 1 || w.Srv.Stats().Accepted != 1 {
+					t.Errorf("%d connections of %d", n, w.Srv.Stats().Accepted)
 				}
-				if s, err := w.client.Open(w.ctx, "echo", nil); err != nil { // and the connection did not fail
+				if s, err := w.Client.Open(w.Ctx, "echo", nil); err != nil { // and the connection did not fail
 					t.Error(err)
 				} else {
-					w.send(s, "y")
-					w.want(s, "y")
-					_ = s.Close(w.ctx)
+					w.Send(s, "y")
+					w.Want(s, "y")
+					_ = s.Close(w.Ctx)
 				}
 			})
 		})
@@ -316,16 +316,16 @@ func TestSendLimitUnknownToThePeer(t *testing.T) {
 		for name, opts := range map[string][2]kernel.StreamOptions{
 			"opener": {{SendLimit: 256}, {}}, "acceptor": {{}, {SendLimit: 256}},
 		} {
-			a, b := w.pair(opts[0], opts[1])
+			a, b := w.Pair(opts[0], opts[1])
 			if name == "acceptor" {
 				a, b = b, a
 			}
 			for range 100 {
 				m := sized(1000, 1)
-				if err := a.Send(w.ctx, m); err != nil {
+				if err := a.Send(w.Ctx, m); err != nil {
 					t.Fatalf("%s: %v", name, err)
 				}
-				drainN(w.world, b, 1)
+				w.DrainN(b, 1)
 			}
 		}
 	})

@@ -22,7 +22,7 @@ func takeSlot(t *testing.T, s *kernel.Stream) kernel.Slot {
 
 func TestOneSlotAtATime(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		slot := takeSlot(t, a)
 		wantOpen(t, "Writable while a slot is out", a.Writable())
 		slot.Cancel()
@@ -45,8 +45,8 @@ func TestOneSlotAtATime(t *testing.T) {
 			t.Errorf("the zero slot: %v", err)
 		}
 		(kernel.Slot{}).Cancel()
-		w.want(b, "one")
-		w.want(b, "two")
+		w.Want(b, "one")
+		w.Want(b, "two")
 	})
 }
 
@@ -54,15 +54,15 @@ func TestOneSlotAtATime(t *testing.T) {
 // offered again with the next credit.
 func TestAnUntakenSlotIsWithdrawn(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		b, a := w.pair(kernel.StreamOptions{Window: 64, InBuffer: kernel.None}, kernel.StreamOptions{})
+		b, a := w.Pair(kernel.StreamOptions{Window: 64, InBuffer: kernel.None}, kernel.StreamOptions{})
 		slots := a.Writable()
 		if len(slots) != 1 {
 			t.Fatal("no slot is offered at first")
 		}
-		w.sendMessage(a, sized(32, 1))
+		w.SendMessage(a, sized(32, 1))
 		wantOpen(t, "Writable without credit", slots)
-		drainN(w, b, 1)
-		w.quiesce()
+		w.DrainN(b, 1)
+		w.Quiesce()
 		if len(slots) != 1 {
 			t.Fatal("no slot is offered after credit came")
 		}
@@ -72,7 +72,7 @@ func TestAnUntakenSlotIsWithdrawn(t *testing.T) {
 // A taken slot is a reservation: it can be used whatever others send meanwhile.
 func TestATakenSlotIsGood(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		b, a := w.pair(kernel.StreamOptions{Window: 256, InBuffer: kernel.None}, kernel.StreamOptions{})
+		b, a := w.Pair(kernel.StreamOptions{Window: 256, InBuffer: kernel.None}, kernel.StreamOptions{})
 		slot := takeSlot(t, a)
 		n := tryAll(t, a, 32)
 		if n == 0 {
@@ -81,15 +81,15 @@ func TestATakenSlotIsGood(t *testing.T) {
 		if err := slot.Send(text("reserved")); err != nil {
 			t.Fatal(err)
 		}
-		drainN(w, b, n)
-		w.want(b, "reserved")
+		w.DrainN(b, n)
+		w.Want(b, "reserved")
 	})
 }
 
 // Many goroutines wait for slots: each is woken in its turn.
 func TestEveryWaiterGetsASlot(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		b, a := w.pair(kernel.StreamOptions{Window: 64, InBuffer: kernel.None}, kernel.StreamOptions{})
+		b, a := w.Pair(kernel.StreamOptions{Window: 64, InBuffer: kernel.None}, kernel.StreamOptions{})
 		const n = 50
 		var wg sync.WaitGroup
 		defer wg.Wait()
@@ -108,7 +108,7 @@ func TestEveryWaiterGetsASlot(t *testing.T) {
 				}
 			})
 		}
-		drainN(w, b, n-n/5)
+		w.DrainN(b, n-n/5)
 	})
 }
 
@@ -117,7 +117,7 @@ func TestWritableClosesWithTheSendingHalf(t *testing.T) {
 		for name, end := range map[string]func(a, b *kernel.Stream){
 			"CloseSend": func(a, b *kernel.Stream) {
 				if w.endSend(a); !w.caps.HalfClose { // then it is Close, which waits for the reader
-					w.wantEOF(b)
+					w.WantEOF(b)
 				}
 			},
 			"Abort":        func(a, _ *kernel.Stream) { a.Abort(kernel.CodeCancelled, "") },
@@ -127,7 +127,7 @@ func TestWritableClosesWithTheSendingHalf(t *testing.T) {
 			if name == "peer's stop" && !w.caps.Stop {
 				continue
 			}
-			a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 			held := takeSlot(t, a)
 			slots := a.Writable()
 			end(a, b)
@@ -147,22 +147,22 @@ func TestWritableClosesWithTheSendingHalf(t *testing.T) {
 // A slot that is kept delays only those that wait for slots.
 func TestAKeptSlotHoldsUpNoSender(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		b, a := w.pair(kernel.StreamOptions{Window: 64, InBuffer: kernel.None}, kernel.StreamOptions{})
+		b, a := w.Pair(kernel.StreamOptions{Window: 64, InBuffer: kernel.None}, kernel.StreamOptions{})
 		slot := takeSlot(t, a)
 		go func() {
 			for i := range 100 {
-				if err := a.Send(w.ctx, text("%d", i)); err != nil {
+				if err := a.Send(w.Ctx, text("%d", i)); err != nil {
 					t.Error(err)
 				}
 			}
 		}()
 		for i := range 100 {
-			w.want(b, "%d", i)
+			w.Want(b, "%d", i)
 		}
 		time.Sleep(time.Second)
 		if err := slot.Send(text("at last")); err != nil {
 			t.Fatal(err)
 		}
-		w.want(b, "at last")
+		w.Want(b, "at last")
 	})
 }

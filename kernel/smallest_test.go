@@ -18,20 +18,20 @@ func TestTheSmallestLimitsStillCarryEverything(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, &kernel.ServerOptions{Limits: l}, &kernel.ClientOptions{Limits: l}, func(t *testing.T, w *world) {
-				w.srv.Handle("echo", echo)
-				s, err := w.client.Open(w.ctx, "echo", nil)
+				w.Srv.Handle("echo", echo)
+				s, err := w.Client.Open(w.Ctx, "echo", nil)
 				if err != nil {
 					t.Fatal(err)
 				}
 				sizes := []int{0, 1, 31, 64, 4096, 4097, 70_000, 300_000, 5}
 				go func() {
 					for i, n := range sizes {
-						w.sendMessage(s, sized(n, byte(i)))
+						w.SendMessage(s, sized(n, byte(i)))
 					}
 					_ = s.CloseSend()
 				}()
 				for i, n := range sizes {
-					m, err := s.Receive(w.ctx)
+					m, err := s.Receive(w.Ctx)
 					if err != nil {
 						t.Fatalf("message %d of %d bytes: %v", i, n, err)
 					}
@@ -40,7 +40,7 @@ func TestTheSmallestLimitsStillCarryEverything(t *testing.T) {
 					}
 					m.Release()
 				}
-				w.wantEOF(s)
+				w.WantEOF(s)
 			})
 		})
 	}

@@ -178,7 +178,7 @@ func (s *Stream) Discarded() int { return s.c.Discarded() }
 // Send sends m. It waits for credit, not for the peer. If it succeeds it has taken over m.
 // If it fails nothing was sent, and m still belongs to the caller. The end of ctx ends the
 // wait and not the stream. Errors: ErrTooLarge, ErrSendClosed, ErrStopped, ErrNotReadable,
-// a StreamError, or ctx's.
+// ErrNotAccepted, a StreamError, or ctx's.
 func (s *Stream) Send(ctx context.Context, m Message) error {
 	s.accept()
 	return s.c.Send(ctx, m)
@@ -217,7 +217,8 @@ func (s *Stream) All(ctx context.Context) iter.Seq2[Message, error] {
 }
 
 // CloseSend ends the sending half, after everything that was sent before. A second call does
-// nothing. It fails with ErrNotSupported if the protocol can't end one half alone.
+// nothing. It fails with ErrNotSupported if the protocol can't end one half alone, and with
+// ErrNotAccepted before the stream's offer is accepted.
 func (s *Stream) CloseSend() error {
 	s.accept()
 	return s.c.CloseSend(CodeOK, "", s.c.trailer())
@@ -233,7 +234,8 @@ func (s *Stream) CloseReceive(code Code) {
 // Close ends both halves in order and waits until the peer's application has received the
 // end. When ctx ends it aborts the stream. What the peer still sends is dropped. Close
 // returns the stream's error, nil if it has ended in order. It may be called several times
-// and at once.
+// and at once. Before the stream's offer is accepted it does nothing and returns
+// ErrNotAccepted.
 func (s *Stream) Close(ctx context.Context) error {
 	s.accept()
 	err := s.c.Close(ctx)

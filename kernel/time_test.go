@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
@@ -21,15 +22,15 @@ import (
 // is withdrawn when the silence ends.
 func TestIdleIsAnOfferNotATick(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{IdleTimeout: time.Second})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{IdleTimeout: time.Second})
 		idle := b.Idle()
 		time.Sleep(3 * time.Second)
 		if quiet := time.Since(<-idle); quiet != 3*time.Second {
 			t.Errorf("silent for %v, want 3s", quiet)
 		}
 		time.Sleep(2 * time.Second) // due again, while nothing receives from Idle
-		w.send(a, "ping")
-		w.quiesce()
+		w.Send(a, "ping")
+		w.Quiesce()
 		select {
 		case <-idle:
 			t.Error("the notice outlived the silence it was about")
@@ -43,7 +44,7 @@ func TestIdleIsAnOfferNotATick(t *testing.T) {
 // notice taken. What this side sends does not count.
 func TestWhatIdleCountsFrom(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{IdleTimeout: 10 * time.Second})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{IdleTimeout: 10 * time.Second})
 		idle := b.Idle()
 		due := func(what string, d time.Duration, last time.Time) {
 			t.Helper()
@@ -60,22 +61,22 @@ func TestWhatIdleCountsFrom(t *testing.T) {
 		due("start", 10*time.Second, start)
 		due("a notice was taken", 10*time.Second, start)
 		time.Sleep(4 * time.Second)
-		w.send(a, "x")
-		w.quiesce()
+		w.Send(a, "x")
+		w.Quiesce()
 		received := time.Now()
 		time.Sleep(5 * time.Second)
-		w.want(b, "x")
+		w.Want(b, "x")
 		due("a message was taken", 10*time.Second, received)
 		time.Sleep(4 * time.Second)
-		w.send(b, "our own")
-		w.want(a, "our own")
+		w.Send(b, "our own")
+		w.Want(a, "our own")
 		due("we sent", 6*time.Second, received)
 	})
 }
 
 func TestWithoutIdleTimeoutThereIsNoIdle(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, _ := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, _ := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		if a.Idle() != nil {
 			t.Error("a channel that never offers anything")
 		}
@@ -209,10 +210,10 @@ func TestKeepaliveFailsAnUnresponsivePeer(t *testing.T) {
 // waits for ever.
 func TestKeepaliveKeepsAResponsivePeer(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		time.Sleep(5 * time.Hour)
-		w.send(a, "still here")
-		w.want(b, "still here")
+		w.Send(a, "still here")
+		w.Want(b, "still here")
 	})
 }
 
@@ -220,20 +221,20 @@ func TestKeepaliveKeepsAResponsivePeer(t *testing.T) {
 // client makes another one when it needs it.
 func TestAnIdleConnectionIsClosed(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		w.srv.Handle("echo", echo)
-		w.quiesce()
-		if n := w.srv.Stats().Conns; n != 1 {
+		w.Srv.Handle("echo", echo)
+		w.Quiesce()
+		if n := w.Srv.Stats().Conns; n != 1 {
 			t.Fatal(n)
 		}
 		time.Sleep(9 * time.Minute)
-		if n := w.srv.Stats().Conns; n != 1 {
+		if n := w.Srv.Stats().Conns; n != 1 {
 			t.Fatal("closed too early")
 		}
 		time.Sleep(2 * time.Minute)
-		if n := w.srv.Stats().Conns; n != 0 {
+		if n := w.Srv.Stats().Conns; n != 0 {
 			t.Fatal("not closed")
 		}
-		reply, err := w.client.Call(w.ctx, "echo", text("again"), nil)
+		reply, err := w.Client.Call(w.Ctx, "echo", text("again"), nil)
 		if err != nil || string(reply.Bytes()) != "again" {
 			t.Fatal(err)
 		}
@@ -377,11 +378,11 @@ func TestConnectionsThatDoNotLast(t *testing.T) {
 			Backoff: kernel.Backoff{First: time.Second, Most: 5 * time.Second, Factor: 2, Jitter: 1e-9},
 		}, memoryListener{ln})
 		srv.Handle("die", func(_ context.Context, s *kernel.Stream) error { return s.Conn().Close() })
-		w := &world{t: t, ctx: t.Context(), srv: srv, client: good}
+		w := &world{World: &testkit.World{T: t, Ctx: t.Context(), Srv: srv, Client: good}}
 		lose := func() time.Duration {
 			start := time.Now()
-			s := w.open("die")
-			if _, err := s.Receive(w.ctx); err == nil {
+			s := w.Open("die")
+			if _, err := s.Receive(w.Ctx); err == nil {
 				t.Fatal("it lives")
 			}
 			return time.Since(start).Round(time.Millisecond)
@@ -391,7 +392,7 @@ func TestConnectionsThatDoNotLast(t *testing.T) {
 				t.Errorf("connection %d after %v, want %v s", i, d, int(want))
 			}
 		}
-		if _, err := good.Conn(w.ctx); err != nil {
+		if _, err := good.Conn(w.Ctx); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)

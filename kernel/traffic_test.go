@@ -51,16 +51,16 @@ func TestTrafficOfEveryKind(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		w.eventually("the connection to be counted", func() bool { return w.srv.Stats().Accepted > 0 })
-		if n := w.srv.Stats().Accepted; n != 1 {
+		w.Eventually("the connection to be counted", func() bool { return w.Srv.Stats().Accepted > 0 })
+		if n := w.Srv.Stats().Accepted; n != 1 {
 			t.Errorf("%d connections", n)
 		}
 	})
 }
 
 func serveTraffic(w *world) {
-	w.srv.Handle("echo", echo)
-	w.srv.Handle("early", func(ctx context.Context, s *kernel.Stream) error {
+	w.Srv.Handle("echo", echo)
+	w.Srv.Handle("early", func(ctx context.Context, s *kernel.Stream) error {
 		m, err := s.Receive(ctx)
 		if err != nil {
 			return err
@@ -68,8 +68,8 @@ func serveTraffic(w *world) {
 		m.Release()
 		return &kernel.HandlerError{Code: kernel.CodeInvalidArgument, Reason: "enough"}
 	})
-	w.srv.Handle("gone", func(context.Context, *kernel.Stream) error { return nil })
-	w.srv.Handle("source", func(ctx context.Context, s *kernel.Stream) error {
+	w.Srv.Handle("gone", func(context.Context, *kernel.Stream) error { return nil })
+	w.Srv.Handle("source", func(ctx context.Context, s *kernel.Stream) error {
 		r := rand.New(rand.NewPCG(1, 2))
 		for range 50 {
 			if err := sendOrRelease(ctx, s, payload(r)); err != nil {
@@ -78,7 +78,7 @@ func serveTraffic(w *world) {
 		}
 		return nil
 	})
-	w.srv.Handle("slow", func(ctx context.Context, s *kernel.Stream) error {
+	w.Srv.Handle("slow", func(ctx context.Context, s *kernel.Stream) error {
 		for m, err := range s.All(ctx) {
 			if err != nil {
 				return err
@@ -88,16 +88,16 @@ func serveTraffic(w *world) {
 		}
 		return nil
 	})
-	w.srv.Handle("stuck", func(ctx context.Context, _ *kernel.Stream) error {
+	w.Srv.Handle("stuck", func(ctx context.Context, _ *kernel.Stream) error {
 		<-ctx.Done()
 		return ctx.Err()
 	})
-	w.srv.HandleOffer("group", func(_ context.Context, o *kernel.Offer) error {
+	w.Srv.HandleOffer("group", func(_ context.Context, o *kernel.Offer) error {
 		ss, err := o.AcceptAll(kernel.Message{}, nil)
 		for _, s := range ss {
 			go func() {
 				_ = echo(s.Context(), s)
-				_ = s.Close(w.ctx)
+				_ = s.Close(w.Ctx)
 			}()
 		}
 		return err
@@ -138,12 +138,12 @@ type worker struct {
 }
 
 func (v *worker) open(method string) (*kernel.Stream, error) {
-	return v.w.client.Open(v.w.ctx, method, nil)
+	return v.w.Client.Open(v.w.Ctx, method, nil)
 }
 
 func (v *worker) call() error {
 	m := payload(v.r)
-	reply, err := v.w.client.Call(v.w.ctx, "echo", m, nil)
+	reply, err := v.w.Client.Call(v.w.Ctx, "echo", m, nil)
 	if err != nil {
 		m.Release()
 		return err
@@ -156,11 +156,11 @@ func (v *worker) call() error {
 }
 
 func (v *worker) cancelledCall() error {
-	ctx, cancel := context.WithTimeout(v.w.ctx, time.Duration(v.r.IntN(2000))*time.Microsecond)
+	ctx, cancel := context.WithTimeout(v.w.Ctx, time.Duration(v.r.IntN(2000))*time.Microsecond)
 	defer cancel()
 	m := payload(v.r)
 	defer m.Release()
-	if _, err := v.w.client.Call(ctx, "stuck", m, nil); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := v.w.Client.Call(ctx, "stuck", m, nil); !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("cancelled, and told %w", err)
 	}
 	return nil
@@ -175,7 +175,7 @@ func (v *worker) echo() error {
 }
 
 func (v *worker) group() error {
-	ss, err := v.w.client.OpenN(v.w.ctx, "group", nil, make([]kernel.StreamOptions, 3)...)
+	ss, err := v.w.Client.OpenN(v.w.Ctx, "group", nil, make([]kernel.StreamOptions, 3)...)
 	if err != nil {
 		return err
 	}
@@ -201,7 +201,7 @@ func (v *worker) exchange(s *kernel.Stream, n int) error {
 		sent <- nil
 	}()
 	for i := range n {
-		m, err := s.Receive(v.w.ctx)
+		m, err := s.Receive(v.w.Ctx)
 		if err != nil {
 			return fmt.Errorf("message %d of %d: %w", i, n, err)
 		}
@@ -213,7 +213,7 @@ func (v *worker) exchange(s *kernel.Stream, n int) error {
 	if err := <-sent; err != nil {
 		return err
 	}
-	return s.Close(v.w.ctx)
+	return s.Close(v.w.Ctx)
 }
 
 func (v *worker) sendBy(s *kernel.Stream, way int, m kernel.Message) error {
@@ -229,7 +229,7 @@ func (v *worker) sendBy(s *kernel.Stream, way int, m kernel.Message) error {
 			return slot.Send(m)
 		}
 	default:
-		return sendOrRelease(v.w.ctx, s, m)
+		return sendOrRelease(v.w.Ctx, s, m)
 	}
 	m.Release()
 	return errors.New("the sending half is over")
@@ -238,7 +238,7 @@ func (v *worker) sendBy(s *kernel.Stream, way int, m kernel.Message) error {
 // upload sends until the peer wants no more.
 func (v *worker) upload(s *kernel.Stream) error {
 	for {
-		if err := sendOrRelease(v.w.ctx, s, payload(v.r)); err != nil {
+		if err := sendOrRelease(v.w.Ctx, s, payload(v.r)); err != nil {
 			return err
 		}
 	}
@@ -250,8 +250,8 @@ func (v *worker) refusedEarly() error {
 		return err
 	}
 	_ = v.upload(s)
-	_, err = s.Receive(v.w.ctx)
-	_ = s.Close(v.w.ctx)
+	_, err = s.Receive(v.w.Ctx)
+	_ = s.Close(v.w.Ctx)
 	if want := v.w.told(kernel.CodeInvalidArgument); !errors.Is(err, &kernel.StreamError{Code: want}) {
 		return fmt.Errorf("an upload was refused, and told %w", err)
 	}
@@ -266,7 +266,7 @@ func (v *worker) leftEarly() error {
 	if err := v.upload(s); !errors.Is(err, kernel.ErrStopped) {
 		return fmt.Errorf("an upload's reader has left, and it is told %w", err)
 	}
-	return s.Close(v.w.ctx)
+	return s.Close(v.w.Ctx)
 }
 
 func (v *worker) cutShort() error {
@@ -284,7 +284,7 @@ func (v *worker) stops() error {
 		return err
 	}
 	s.CloseReceive(kernel.CodeOK)
-	return s.Close(v.w.ctx)
+	return s.Close(v.w.Ctx)
 }
 
 // take opens a stream and reads some of what comes, or all.
@@ -294,7 +294,7 @@ func (v *worker) take(method string) (*kernel.Stream, error) {
 		return nil, err
 	}
 	for range v.r.IntN(70) {
-		m, err := s.Receive(v.w.ctx)
+		m, err := s.Receive(v.w.Ctx)
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -315,17 +315,17 @@ func (v *worker) slow() error {
 		return err
 	}
 	for range 30 {
-		if err := sendOrRelease(v.w.ctx, s, payload(v.r)); err != nil {
+		if err := sendOrRelease(v.w.Ctx, s, payload(v.r)); err != nil {
 			return err
 		}
 	}
-	return s.Close(v.w.ctx)
+	return s.Close(v.w.Ctx)
 }
 
 func (v *worker) cancelledStream() error {
-	ctx, cancel := context.WithCancel(v.w.ctx)
+	ctx, cancel := context.WithCancel(v.w.Ctx)
 	defer cancel()
-	s, err := v.w.client.Open(ctx, "echo", nil)
+	s, err := v.w.Client.Open(ctx, "echo", nil)
 	if err != nil {
 		return err
 	}

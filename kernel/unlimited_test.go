@@ -69,12 +69,12 @@ func TestUnlimitedDurationsLeaveIdleConnAlone(t *testing.T) {
 		"WriteStall":        {WriteStall: kernel.Unlimited},
 	} {
 		inBubble(t, &kernel.ServerOptions{Limits: l}, nil, func(t *testing.T, w *world) {
-			w.quiesce()
-			if n := w.srv.Stats().Conns; n != 1 {
+			w.Quiesce()
+			if n := w.Srv.Stats().Conns; n != 1 {
 				t.Fatalf("%s: %d connections", name, n)
 			}
 			time.Sleep(11 * time.Minute)
-			if n := w.srv.Stats().Conns; n != 0 {
+			if n := w.Srv.Stats().Conns; n != 0 {
 				t.Errorf("%s: %d connections after eleven minutes without streams", name, n)
 			}
 		})

@@ -6,7 +6,6 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/leak"
 	"github.com/sluicerpc/sluice/internal/testkit"
-	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc"
 )
 
@@ -24,6 +23,7 @@ type (
 )
 
 var (
+	overNative  = testkit.OverNative
 	inBubble    = testkit.InBubble
 	newWorld    = testkit.New
 	loops       = testkit.Loops
@@ -35,21 +35,10 @@ var (
 	text        = testkit.Text
 	sized       = testkit.Sized
 	echo        = testkit.Echo
-	drain       = testkit.Drain
 	listen      = testkit.Listen
 	ok          = testkit.OK
 	isErr       = testkit.IsErr
 )
-
-// overNative runs f over every transport of sluice's own protocol.
-func overNative(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, f func(t *testing.T, w *world)) {
-	t.Helper()
-	for _, tr := range testkit.Transports {
-		t.Run(tr.Name, func(t *testing.T) {
-			f(t, newWorld(t, tr.Start, so, co))
-		})
-	}
-}
 
 // takes receives the next value, which must be want.
 func takes[T any](t testing.TB, w *world, src *rpc.Source[T], want T) {

@@ -4,39 +4,19 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"time"
 
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
-	"github.com/sluicerpc/sluice/kernel/kerneltest"
 	"github.com/sluicerpc/sluice/rpc"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
 
-// start serves srv in memory and returns a client of it, and what ends both.
-func start(srv *kernel.Server, handlers map[string]func(context.Context, *kernel.Stream) error) (client *kernel.Client, stop func()) {
-	ln := kerneltest.Listen()
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(context.Background(), ln) }()
-	client, err := kernel.Dial(context.Background(), kerneltest.Target, &kernel.ClientOptions{Dial: ln.Dial, Handlers: handlers})
-	if err != nil {
-		panic(err)
-	}
-	return client, func() {
-		_ = client.Close()
-		_ = srv.Close()
-		<-served
-	}
-}
-
-// newServer returns a server with default options that logs nothing.
-func newServer() *kernel.Server {
-	srv, err := kernel.NewServer(&kernel.ServerOptions{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		panic(err)
-	}
-	return srv
-}
+// The server and the client of an example are in memory.
+var (
+	newServer = testkit.ExampleServer
+	start     = testkit.StartExample
+)
 
 // A client passes a stream to a call, beside a number: it sends an int and a long
 // at a time. The handler makes the other half, which goes back in its result: it
@@ -365,7 +345,7 @@ func ExampleSourceOf() {
 		return
 	}
 	lines := make(chan string)
-	_, stop := start(srv, map[string]func(context.Context, *kernel.Stream) error{
+	_, stop := start(srv, &kernel.ClientOptions{Handlers: map[string]func(context.Context, *kernel.Stream) error{
 		"news": func(ctx context.Context, s *kernel.Stream) error {
 			defer close(lines)
 			src, err := rpc.SourceOf[string](s, nil)
@@ -380,7 +360,7 @@ func ExampleSourceOf() {
 			}
 			return nil
 		},
-	})
+	}})
 	defer stop()
 	for line := range lines {
 		fmt.Println(line)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame/strm"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -285,7 +286,7 @@ func TestBrpcACanceledCall(t *testing.T) {
 			m.Release()
 			called <- err
 		}()
-		handled(w, running)
+		testkit.Handled(w, running)
 		cancel(cause)
 		se := wantCode(t, <-called, kernel.CodeCancelled)
 		if se.Remote || se.Reason != cause.Error() {
@@ -373,7 +374,7 @@ func TestBrpcPooledConnectionsAreUsedAgain(t *testing.T) {
 	if a[0].Conn() == b[0].Conn() {
 		t.Error("two requests share a connection")
 	}
-	if err := openWithin(w); !errors.Is(err, kernel.ErrTooManyStreams) {
+	if err := w.OpenWithin(); !errors.Is(err, kernel.ErrTooManyStreams) {
 		t.Errorf("a third: %v", err)
 	}
 	third := make(chan *kernel.Stream)
@@ -387,7 +388,7 @@ func TestBrpcPooledConnectionsAreUsedAgain(t *testing.T) {
 	if err := a[0].Close(w.Ctx); err != nil {
 		t.Error(err)
 	}
-	s := handled(w, third)
+	s := testkit.Handled(w, third)
 	if s.Conn() != a[0].Conn() {
 		t.Error("the third has a new connection")
 	}
@@ -412,7 +413,7 @@ func TestBrpcLimitsOfMessages(t *testing.T) {
 			w.Srv.Handle("echo", echo)
 			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 			w.SendMessage(a, sized(100_000, 1))
-			drainN(w, b, 1)
+			w.DrainN(b, 1)
 			m := sized(100_001, 1)
 			defer m.Release()
 			shared := m.Share()
@@ -645,18 +646,4 @@ func TestBrpcRequestsThatWaitAreHeld(t *testing.T) {
 		s.Request().Release()
 	}
 	w.Cleanup(streams[0], b)
-}
-
-// openWithin opens a stream that is to wait for a free one, and ends the wait: early, if
-// the wait has begun.
-func openWithin(w *world) (err error) {
-	for d := 20 * time.Millisecond; d < patience; d *= 10 {
-		ctx, cancel := context.WithTimeout(w.Ctx, d)
-		_, err = w.Client.Open(ctx, "echo", nil)
-		cancel()
-		if err == nil || errors.Is(err, kernel.ErrTooManyStreams) && errors.Is(err, context.DeadlineExceeded) {
-			break
-		}
-	}
-	return err
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/strm"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 )
@@ -419,14 +420,7 @@ func overBrpc(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions) 
 // brpcInBubble is inBubble over brpc.
 func brpcInBubble(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, f func(t *testing.T, w *world)) {
 	t.Helper()
-	var s kernel.ServerOptions
-	if so != nil {
-		s = *so
-	}
-	var c kernel.ClientOptions
-	if co != nil {
-		c = *co
-	}
+	s, c := testkit.OrZero(so), testkit.OrZero(co)
 	s.Protocols, c.Protocols = bothWires(), []kernel.Protocol{strm.Protocol{}}
 	inBubble(t, &s, &c, f)
 }

@@ -94,7 +94,7 @@ func TestBrpcCloseReportsBothEndsOnceAfterAllData(t *testing.T) {
 		for i := range n {
 			w.Want(b, "%d", i)
 		}
-		drainN(w, b, 1)
+		w.DrainN(b, 1)
 		w.WantEOF(b)
 		w.WantEOF(b) // for everyone who asks
 		wg.Wait()
@@ -221,10 +221,10 @@ func TestBrpcWindowIsTheWritersOwn(t *testing.T) {
 					}
 					cancel()
 					m.Release()
-					drainN(w, b, 2)
+					w.DrainN(b, 2)
 					w.Quiesce()
 					testkit.WantOpen(t, "Writable before the queue ran dry", slots)
-					drainN(w, b, 1)
+					w.DrainN(b, 1)
 					w.Quiesce()
 					select {
 					case slot := <-slots:
@@ -236,7 +236,7 @@ func TestBrpcWindowIsTheWritersOwn(t *testing.T) {
 				if n := tryWrite(t, w, a, 1000) + tryWrite(t, w, a, 0); n != 1 {
 					t.Errorf("%d messages went into a window of 100, the first of 1000 bytes", n)
 				}
-				drainN(w, b, 1)
+				w.DrainN(b, 1)
 			})
 		})
 	}
@@ -282,7 +282,7 @@ func TestBrpcDefaultWindow(t *testing.T) {
 		} else {
 			got++
 		}
-		drainN(w, b, got)
+		w.DrainN(b, got)
 	}
 }
 
@@ -366,7 +366,7 @@ func TestBrpcLongRequestsTakeNoWindow(t *testing.T) {
 		for _, x := range [][2]*kernel.Stream{{s, b}, {b, s}} {
 			for range 20 {
 				w.SendMessage(x[0], sized(500, 1))
-				drainN(w, x[1], 1)
+				w.DrainN(x[1], 1)
 			}
 		}
 		reply.Release()
@@ -436,7 +436,7 @@ func TestBrpcStuckStreamsAreEvicted(t *testing.T) {
 		}
 		for range 4 {
 			w.SendMessage(busy, sized(100<<10, 7))
-			drainN(w, busy, 1)
+			w.DrainN(busy, 1)
 		}
 		w.Eventually("the bytes that are held to be few", func() bool { // without the echo that is on its way
 			return unreadOf(w.Srv.Conns()[0]) <= most+128<<10

@@ -739,7 +739,7 @@ func TestBrpcClientLeavesAServerThatStops(t *testing.T) {
 	if err := s.Close(w.Ctx); err != nil {
 		t.Error(err)
 	}
-	if err := handled(w, down); err != nil {
+	if err := testkit.Handled(w, down); err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
 }

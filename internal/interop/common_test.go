@@ -4,7 +4,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/sluicerpc/sluice/frame/strm"
@@ -40,6 +39,10 @@ var (
 	targetLimits = testkit.TargetLimits
 	allocated    = testkit.Allocated
 	listen       = testkit.Listen
+	heldBy       = testkit.HeldBy
+	unreadOf     = testkit.UnreadOf
+	md           = testkit.MetadataOf
+	decimal      = strconv.Itoa
 )
 
 // A target is a server under attack.
@@ -49,8 +52,6 @@ func newTarget(t *testing.T, bubble bool, opts kernel.ServerOptions) *target {
 	t.Helper()
 	return &target{testkit.NewTarget(t, bubble, opts)}
 }
-
-func decimal(i int) string { return strconv.Itoa(i) }
 
 type (
 	intSink   = rpc.Sink[int32]
@@ -73,51 +74,8 @@ func endsInOrder[T any](t testing.TB, w *world, src *rpc.Source[T]) {
 	ok(t, src.Err())
 }
 
-// unreadOf is how many bytes of credit wait at c to be taken, or to be written, and are
-// assembled.
-func unreadOf(c *kernel.Conn) int {
-	b := c.Balance()
-	return b.Memory - b.OpenBytes
-}
-
-// heldBy is what the server counts as held by all connections.
-func heldBy(srv *kernel.Server) (n int) {
-	for _, c := range srv.Conns() {
-		n += c.Balance().Memory
-	}
-	return n
-}
-
 // overhead is what a message costs of the credit beside its length.
 const overhead = 32
-
-func drainN(w *world, s *kernel.Stream, n int) {
-	w.T.Helper()
-	for range n {
-		m, err := s.Receive(w.Ctx)
-		if err != nil {
-			w.T.Fatal(err)
-		}
-		m.Release()
-	}
-}
-
-// handled waits for a value that a handler gives.
-func handled[T any](w *world, c <-chan T) T {
-	w.T.Helper()
-	select {
-	case v := <-c:
-		return v
-	case <-w.Ctx.Done():
-		w.T.Fatal("the handler did not get there")
-		panic("unreachable")
-	}
-}
-
-// md is metadata that counts n bytes.
-func md(n int) kernel.Metadata {
-	return kernel.Metadata{{Key: "k", Value: strings.Repeat("v", n-33)}}
-}
 
 func join(parts ...[]byte) []byte { return slices.Concat(parts...) }
 

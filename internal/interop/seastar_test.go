@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc"
 )
@@ -20,14 +21,7 @@ import (
 // own with a client that speaks it.
 func overSeastar(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions) *world {
 	t.Helper()
-	var s kernel.ServerOptions
-	if so != nil {
-		s = *so
-	}
-	var c kernel.ClientOptions
-	if co != nil {
-		c = *co
-	}
+	s, c := testkit.OrZero(so), testkit.OrZero(co)
 	if s.Protocols == nil {
 		s.Protocols = []kernel.Protocol{native.Protocol{}, &seastar.Protocol{}}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +48,26 @@ func Sized(n int, fill byte) kernel.Message {
 	m := kernel.NewMessage(n)
 	copy(m.Bytes(), bytes.Repeat([]byte{fill}, n))
 	return m
+}
+
+// MetadataOf is metadata that counts n bytes.
+func MetadataOf(n int) kernel.Metadata {
+	return kernel.Metadata{{Key: "k", Value: strings.Repeat("v", n-33)}}
+}
+
+// UnreadOf is how many bytes of credit wait at c to be taken, or to be written, and are
+// assembled.
+func UnreadOf(c *kernel.Conn) int {
+	b := c.Balance()
+	return b.Memory - b.OpenBytes
+}
+
+// HeldBy is what a server counts as held by all connections.
+func HeldBy(srv *kernel.Server) (n int) {
+	for _, c := range srv.Conns() {
+		n += c.Balance().Memory
+	}
+	return n
 }
 
 // WantCode checks that err is a StreamError of code c.

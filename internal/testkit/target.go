@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,9 +23,9 @@ type Target struct {
 	Addr   string
 	Client *kernel.Client // the honest one
 	Log    *Journal
+	Bubble bool // time is a bubble's
 
 	honest *kernel.Stream
-	bubble bool
 	said   int // by the honest client
 }
 
@@ -36,7 +37,7 @@ func TargetLimits() kernel.Limits {
 // NewTarget starts a server in memory or, without a bubble, on a TCP port.
 func NewTarget(t *testing.T, bubble bool, opts kernel.ServerOptions) *Target {
 	t.Helper()
-	tg := &Target{T: t, bubble: bubble, Log: &Journal{}, Addr: kerneltest.Target}
+	tg := &Target{T: t, Bubble: bubble, Log: &Journal{}, Addr: kerneltest.Target}
 	if opts.Limits == (kernel.Limits{}) {
 		opts.Limits = TargetLimits()
 	}
@@ -64,7 +65,7 @@ func NewTarget(t *testing.T, bubble bool, opts kernel.ServerOptions) *Target {
 	return tg
 }
 
-// handlers are what attackers find.
+// handlers registers the methods that attackers call.
 func (tg *Target) handlers() {
 	tg.Srv.Handle("echo", Echo)
 	tg.Srv.Handle("stuck", func(ctx context.Context, _ *kernel.Stream) error {
@@ -127,7 +128,7 @@ func (tg *Target) Unharmed() {
 // Settle waits until everything that can happen without more time has, or until
 // cond holds.
 func (tg *Target) Settle(cond func() bool) bool {
-	if tg.bubble {
+	if tg.Bubble {
 		synctest.Wait()
 		return cond()
 	}
@@ -148,6 +149,30 @@ func (tg *Target) Connect() net.Conn {
 	}
 	tg.T.Cleanup(func() { _ = nc.Close() })
 	return nc
+}
+
+// CutShort has attack send the first cut bytes of a conversation on the connection's first
+// stream, of method "log", and end the connection. The stream's handler must receive
+// the messages in want, none in part, and no clean end.
+func (tg *Target) CutShort(cut int, want string, attack func()) {
+	tg.T.Helper()
+	got := make(chan string, 1)
+	tg.Srv.Handle("log", func(_ context.Context, s *kernel.Stream) error {
+		var b strings.Builder
+		for m := range s.In() {
+			fmt.Fprintf(&b, "%s ", m.Bytes())
+			m.Release()
+		}
+		fmt.Fprint(&b, s.Err())
+		got <- b.String()
+		return nil
+	})
+	attack()
+	log := <-got
+	if !strings.HasPrefix(log, want+"sluice: stream 1 (log): connection lost: ") || !strings.Contains(log, "unexpected EOF") {
+		tg.T.Errorf("cut at byte %d: %s", cut, log)
+	}
+	tg.Unharmed()
 }
 
 // Allocated is what f allocates, on all goroutines.

@@ -30,12 +30,17 @@ var Transports = []struct {
 	Start Starter
 }{{"loops", Loops}, {"netconn", NetConn}, {"tls", MutualTLS}, {"pipe", kerneltest.Start}}
 
+// OrZero is *p, or the zero value if p is nil.
+func OrZero[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
 // QuietServer is o with a logger that says nothing, unless it has one.
 func QuietServer(o *kernel.ServerOptions) *kernel.ServerOptions {
-	var r kernel.ServerOptions
-	if o != nil {
-		r = *o
-	}
+	r := OrZero(o)
 	if r.Logger == nil {
 		r.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -45,10 +50,7 @@ func QuietServer(o *kernel.ServerOptions) *kernel.ServerOptions {
 // QuietClient is o with a logger that says nothing and a short backoff, unless it has
 // others.
 func QuietClient(o *kernel.ClientOptions) *kernel.ClientOptions {
-	var r kernel.ClientOptions
-	if o != nil {
-		r = *o
-	}
+	r := OrZero(o)
 	if r.Logger == nil {
 		r.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -118,10 +120,7 @@ func (l PlainListener) Accept() (net.Conn, error) {
 // take their connections.
 func NetConn(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (*kernel.Server, *kernel.Client) {
 	t.Helper()
-	var o kernel.ClientOptions
-	if co != nil {
-		o = *co
-	}
+	o := OrZero(co)
 	o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 		if err != nil {
@@ -135,14 +134,7 @@ func NetConn(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (
 // MutualTLS is TLS with certificates on both sides.
 func MutualTLS(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (*kernel.Server, *kernel.Client) {
 	t.Helper()
-	var s kernel.ServerOptions
-	if so != nil {
-		s = *so
-	}
-	var c kernel.ClientOptions
-	if co != nil {
-		c = *co
-	}
+	s, c := OrZero(so), OrZero(co)
 	s.TLS, c.TLS = Certificates()
 	return Serve(t, &s, &c, Listen(t))
 }

@@ -23,8 +23,17 @@ type World struct {
 	Ctx    context.Context
 	Offers <-chan *kernel.Offer // nil: the first Offer asks for them
 	Loose  bool                 // streams may be left open
+	Bubble bool                 // time is a bubble's
+}
 
-	bubble bool
+// OverNative runs f over every transport of sluice's own protocol.
+func OverNative(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, f func(t *testing.T, w *World)) {
+	t.Helper()
+	for _, tr := range Transports {
+		t.Run(tr.Name, func(t *testing.T) {
+			f(t, New(t, tr.Start, so, co))
+		})
+	}
 }
 
 // InBubble runs f in memory, where time stands still until everybody waits.
@@ -32,7 +41,7 @@ func InBubble(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, 
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := New(t, kerneltest.Start, so, co)
-		w.bubble = true
+		w.Bubble = true
 		w.Ctx = context.Background() // a bubble tells by itself that nothing will happen any more
 		f(t, w)
 	})
@@ -57,26 +66,26 @@ func New(t testing.TB, start Starter, so *kernel.ServerOptions, co *kernel.Clien
 	w := &World{T: t, Srv: srv, Client: client, Ctx: ctx}
 	t.Cleanup(func() {
 		if !t.Failed() && !w.Loose {
-			w.settle()
+			w.Settle()
 		}
 		cancel()
 	})
 	return w
 }
 
-// settle checks, when a test's streams are over, that on both sides no stream
+// Settle checks, when a test's streams are over, that on both sides no stream
 // is left and all credit is back where it came from.
-func (w *World) settle() {
+func (w *World) Settle() {
 	w.T.Helper()
 	bad := ""
 	w.Eventually("the connections to settle", func() bool {
-		bad = w.owed()
+		bad = w.Owed()
 		return bad == ""
 	}, func() string { return bad })
 }
 
-// owed says what is not settled.
-func (w *World) owed() string {
+// Owed says what is not settled.
+func (w *World) Owed() string {
 	var bad []string
 	for side, conns := range map[string][]*kernel.Conn{"client": w.Client.Conns(), "server": w.Srv.Conns()} {
 		for _, c := range conns {
@@ -97,10 +106,16 @@ func (w *World) Eventually(what string, cond func() bool, detail ...func() strin
 // Pair opens a stream and accepts it, each side with its options.
 func (w *World) Pair(opener, acceptor kernel.StreamOptions) (a, b *kernel.Stream) {
 	w.T.Helper()
+	return w.PairIn(w.Ctx, opener, acceptor)
+}
+
+// PairIn is Pair with the context that bounds the life of the opener's stream.
+func (w *World) PairIn(ctx context.Context, opener, acceptor kernel.StreamOptions) (a, b *kernel.Stream) {
+	w.T.Helper()
 	if w.Offers == nil {
 		w.Offers = w.Srv.Offers()
 	}
-	a, err := w.Client.Open(w.Ctx, "pair", &kernel.OpenOptions{Stream: opener})
+	a, err := w.Client.Open(ctx, "pair", &kernel.OpenOptions{Stream: opener})
 	if err != nil {
 		w.T.Fatal(err)
 	}
@@ -142,7 +157,7 @@ func (w *World) Offer() *kernel.Offer {
 
 // Quiesce waits until everything sent has been handed on: in a bubble exactly.
 func (w *World) Quiesce() {
-	if w.bubble {
+	if w.Bubble {
 		synctest.Wait()
 	}
 }
@@ -174,6 +189,18 @@ func (w *World) Want(s *kernel.Stream, format string, args ...any) {
 		w.T.Fatalf("received %q, want %q", got, want)
 	}
 	m.Release()
+}
+
+// DrainN receives n messages.
+func (w *World) DrainN(s *kernel.Stream, n int) {
+	w.T.Helper()
+	for range n {
+		m, err := s.Receive(w.Ctx)
+		if err != nil {
+			w.T.Fatal(err)
+		}
+		m.Release()
+	}
 }
 
 // WantEOF checks that the peer's half has ended in order.
@@ -225,4 +252,30 @@ func (w *World) Call(method, req, want string) {
 		w.T.Fatalf("call %s: %q, %v", method, reply.Bytes(), err)
 	}
 	reply.Release()
+}
+
+// OpenWithin returns why there is no room for a stream within a short time: one in
+// which the client has found that out.
+func (w *World) OpenWithin() (err error) {
+	for d := 20 * time.Millisecond; d < Patience; d *= 10 {
+		ctx, cancel := context.WithTimeout(w.Ctx, d)
+		_, err = w.Client.Open(ctx, "echo", nil)
+		cancel()
+		if err == nil || errors.Is(err, kernel.ErrTooManyStreams) && errors.Is(err, context.DeadlineExceeded) {
+			break
+		}
+	}
+	return err
+}
+
+// Handled waits for a value that a handler gives.
+func Handled[T any](w *World, c <-chan T) T {
+	w.T.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-w.Ctx.Done():
+		w.T.Fatal("the handler did not get there")
+		panic("unreachable")
+	}
 }

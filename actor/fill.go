@@ -27,7 +27,9 @@ func (s *Stream) Fill(sess frame.Session, o *frame.Out, most int, data bool) (us
 	if again {
 		s.dataRequested = true
 	}
-	s.filling = !b.piece.IsZero()
+	if !b.piece.IsZero() {
+		s.filling = filling
+	}
 	id := s.link.ID()
 	if !s.cfg.granted() {
 		s.admitWaiting() // the burst has freed a part of our window
@@ -194,12 +196,11 @@ func writeEnd(sess frame.Session, o *frame.Out, id uint64, status *frame.Frame) 
 func (s *Stream) filled(end bool) {
 	s.mu.Lock()
 	defer s.unlock()
-	s.filling = false
-	if s.dropPartial {
-		s.dropPartial = false
+	if s.filling == fillingDropped {
 		s.forgetPartial()
 		s.requestData() // our end may be due now
 	}
+	s.filling = notFilling
 	if end {
 		s.apply(s.st.endWritten())
 	}

@@ -99,10 +99,10 @@ func (s *Stream) count(d int) {
 func (s *Stream) dropOut() {
 	s.out.Release()
 	s.large, s.opensWith = 0, false
-	if s.filling {
-		s.dropPartial = true
-	} else {
+	if s.filling == notFilling {
 		s.forgetPartial()
+	} else {
+		s.filling = fillingDropped
 	}
 	s.cred.drop()
 	s.requeue()

@@ -24,10 +24,9 @@ type Stream struct {
 	peerNoReceive    bool // the peer receives no messages
 	sendsHeld        bool // see HoldSends
 	opensWith        bool // the next message to write belongs to our open or answer
-	filling          bool // a fragment of partial is being encoded
-	dropPartial      bool // drop partial after that
 	dropUnread       bool // keep nothing unread when the goroutine that feeds a channel ends
 	contextOver      bool // the stream's context has ended
+	filling          fillState
 
 	uncounted int32 // eligible bytes that the connection does not know of
 
@@ -60,6 +59,15 @@ const (
 	controlEnded                          // the application has seen the peer's end
 	controlReset
 	controlEnd // our end, with no data before it
+)
+
+// fillState tells whether a fragment of partial is being encoded.
+type fillState uint8
+
+const (
+	notFilling fillState = iota
+	filling
+	fillingDropped // partial is dropped after that
 )
 
 // An outcome is how the stream went so far, and what came with its open and its end. It

@@ -45,7 +45,7 @@ func (s *Stream) closeSend(code frame.Code, reason string, trailer frame.Metadat
 	s.apply(s.st.closeSend())
 }
 
-// unaccepted reports whether the stream is an offer that nobody has answered.
+// unaccepted reports whether the stream is an offer that was not accepted yet.
 func (s *Stream) unaccepted() bool { return s.sendsHeld && s.st.canSend() }
 
 // Finish ends both halves in order, the sending half with a status. It aborts an offer that

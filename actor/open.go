@@ -28,7 +28,7 @@ func (s *Stream) SetFirstFrame(f *frame.Frame) {
 
 // HoldSends says that the stream is the peer's offer: until it is accepted Send,
 // CloseSend and Close fail with ErrNotAccepted, and Out and Writable wait. It is called before
-// anybody else knows the stream.
+// the stream is shared.
 func (s *Stream) HoldSends() { s.sendsHeld = true }
 
 // AllowSends ends that, for a stream that is accepted by another one's first frame.

@@ -42,7 +42,7 @@ func (w *World) offered(ctx context.Context, opts kernel.StreamOptions) (a, b *k
 }
 
 // CloseWaitsForNoReader checks that n channels which feed makes of one stream are closed
-// when this side reads no more, although nobody reads them, also where the stream was over
+// when this side reads no more, although they are not read, also where the stream was over
 // already.
 func CloseWaitsForNoReader(t *testing.T, n int, feed func(testing.TB, *kernel.Stream) <-chan kernel.Message) {
 	for _, reset := range []bool{false, true} {

@@ -61,12 +61,10 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	if c.proto, c.target, err = parseTarget(target, o.Protocols); err != nil {
 		return nil, err
 	}
+	c.endpoint.handlers = o.Handlers.orNew(&o.Limits)
 	c.endpoint.limits, c.endpoint.stream, c.endpoint.protocols = o.Limits, o.Stream, o.Protocols
 	c.endpoint.checksum, c.endpoint.logger, c.endpoint.token = !o.NoChecksum, o.Logger, o.Token
 	c.endpoint.onGoAway = func(*Conn) { c.changed() }
-	for m, h := range o.Handlers {
-		c.handle(m, entry{stream: h})
-	}
 	return c, nil
 }
 

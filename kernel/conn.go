@@ -31,7 +31,7 @@ type Conn struct {
 	owner    *Client // nil on a server
 
 	lastConfig, configBefore atomic.Pointer[actor.Config]
-	running                  handlers
+	running                  runQueue
 	retired                  retired
 	done                     chan struct{}
 	err                      error // set before done is closed

@@ -31,7 +31,7 @@ func discardSession(sess frame.Session) {
 func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Conn, error) {
 	c := &Conn{
 		endpoint: ep, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(), done: make(chan struct{}),
-		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token}, running: handlers{most: ep.limits.MaxStreams},
+		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token}, running: runQueue{most: ep.limits.MaxStreams},
 	}
 	if most := j.g.Peer.MaxFragment; most > 0 { // the peer has named its limit
 		c.caps.MaxFragment = int(min(uint64(c.caps.MaxFragment), most))
@@ -130,7 +130,7 @@ func (l *connHandler) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	if c.isOneStream() {
 		return c.acceptUnclaimed(f)
 	}
-	h, ok := c.endpoint.lookup(f.Method)
+	h, ok := c.endpoint.handlers.lookup(f.Method)
 	if !ok {
 		return &conn.Refusal{Code: CodeUnimplemented, Reason: "no such method: " + f.Method, NotProcessed: true}
 	}

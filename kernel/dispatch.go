@@ -9,8 +9,8 @@ import (
 // dispatch gives an offer to its handler. The connection's reader calls it: it does not
 // wait.
 func (ep *endpoint) dispatch(o *Offer, e entry) {
-	if e.stream == nil && e.offer == nil && ep.authorize == nil {
-		ep.queue(o)
+	if e.queue != nil && ep.authorize == nil {
+		o.wait(e.queue)
 		return
 	}
 	if j := (job{o, e}); o.conn.running.enter(j) {
@@ -51,8 +51,8 @@ func (ep *endpoint) run(o *Offer, e entry) {
 
 func (ep *endpoint) serve(o *Offer, e entry) {
 	switch {
-	case e.stream == nil && e.offer == nil:
-		ep.queue(o)
+	case e.queue != nil:
+		o.wait(e.queue)
 	case o.receiveRequest() != nil: // its stream has failed, and nobody can answer
 		o.abortRest()
 	case e.stream != nil:
@@ -90,13 +90,21 @@ func (ep *endpoint) authorized(o *Offer) bool {
 	return false
 }
 
-// runStream runs a handler of Server.Handle. The handler's first use of the stream accepts
-// it, and its return ends it.
+// runStream runs a handler of Handlers.Handle. The handler's first use of the stream accepts
+// it, and its return ends it, unless the handler has taken the offer.
 func (ep *endpoint) runStream(o *Offer, e entry) {
 	s := o.streams[0]
-	defer s.c.EndContext()
+	defer func() {
+		if !o.taken.Load() {
+			s.c.EndContext()
+		}
+	}()
 	s.c.acceptOnUse.Store(o)
 	err := e.stream(s.Context(), s)
+	if o.taken.Load() {
+		ep.offerReturned(o, err)
+		return
+	}
 	s.Finish(err)
 }
 
@@ -132,11 +140,12 @@ func (ep *endpoint) recovered(o *Offer, returned *bool) {
 	}
 }
 
-// queue puts an offer into Offers. It refuses the offer if the channel is full.
-func (ep *endpoint) queue(o *Offer) {
+// wait puts the offer into queue, the channel of Handlers.Offers. It refuses the offer if
+// the channel is full.
+func (o *Offer) wait(queue chan<- *Offer) {
 	o.setPending()
 	select {
-	case ep.offers <- o:
+	case queue <- o:
 	default:
 		o.reject(&conn.Refusal{Code: CodeResourceExhausted, Reason: "too many offers are waiting", NotProcessed: true})
 	}

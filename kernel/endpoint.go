@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -18,6 +17,7 @@ import (
 // endpoint is what a server and a client have in common: handlers for streams that the
 // peer opens, limits, timers, and hooks.
 type endpoint struct {
+	handlers  *Handlers
 	limits    Limits
 	stream    StreamOptions
 	protocols []Protocol
@@ -31,11 +31,9 @@ type endpoint struct {
 	onConn    func(*Conn)
 	onGoAway  func(*Conn)
 
-	mu          sync.RWMutex
-	handlers    map[string]entry
+	mu          sync.Mutex
 	parents     map[uint64]*Conn // a server's connections that can have children, by their number
 	parentAdded chan struct{}    // closed when parents gets a new one; nil if nobody waits
-	offers      chan *Offer      // made by the first call of Offers
 }
 
 // What a server does as its memory fills, in percent of Limits.Memory.
@@ -44,32 +42,6 @@ const (
 	stopOpening   = 90 // streams
 	stopHolding   = 95 // the largest are evicted
 )
-
-// mustBeGiven panics if the handler for method is nil. Otherwise every open of method
-// would fail later.
-func mustBeGiven(given bool, method string) {
-	if !given {
-		panic("sluice: nil handler for " + strconv.Quote(method))
-	}
-}
-
-func (ep *endpoint) handle(method string, e entry) {
-	mustBeGiven(e.stream != nil || e.offer != nil, method)
-	ep.mu.Lock()
-	defer ep.mu.Unlock()
-	if ep.handlers == nil {
-		ep.handlers = map[string]entry{}
-	}
-	ep.handlers[method] = e
-}
-
-// lookup returns the handler of method. The zero entry means Offers.
-func (ep *endpoint) lookup(method string) (entry, bool) {
-	ep.mu.RLock()
-	defer ep.mu.RUnlock()
-	e, ok := ep.handlers[method]
-	return e, ok || ep.offers != nil
-}
 
 // panicked counts and logs a handler's panic. A nil r means that the handler ended its
 // goroutine.

@@ -249,11 +249,9 @@ func ExampleClient_Conn() {
 		fmt.Println(err)
 		return
 	}
-	client, stop := start(srv, &kernel.ClientOptions{
-		Handlers: map[string]func(context.Context, *kernel.Stream) error{
-			"who are you": func(ctx context.Context, s *kernel.Stream) error { return s.Send(ctx, say("a client")) },
-		},
-	})
+	var handlers kernel.Handlers
+	handlers.Handle("who are you", func(ctx context.Context, s *kernel.Stream) error { return s.Send(ctx, say("a client")) })
+	client, stop := start(srv, &kernel.ClientOptions{Handlers: &handlers})
 	defer stop()
 
 	fmt.Println(<-greeted)

@@ -660,14 +660,12 @@ func TestServersOpensAtAClientThatCloses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var handled atomic.Int32
 		ended := make(chan error, 10)
-		rs := newRawServers(t, kernel.ClientOptions{Handlers: map[string]func(context.Context, *kernel.Stream) error{
-			"push": func(ctx context.Context, s *kernel.Stream) error {
-				handled.Add(1)
-				err := echo(ctx, s)
-				ended <- err
-				return err
-			},
-		}})
+		rs := newRawServers(t, kernel.ClientOptions{Handlers: serving("push", func(ctx context.Context, s *kernel.Stream) error {
+			handled.Add(1)
+			err := echo(ctx, s)
+			ended <- err
+			return err
+		})})
 		r := rs.next()
 		go r.listen()
 		served := r.open("push")

@@ -2,160 +2,251 @@ package kernel
 
 import (
 	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
-
-	"github.com/sluicerpc/sluice/internal/timers"
 )
 
-// handlers counts a connection's running handlers, those of ended streams included. As
-// many may run as streams may be open. A stream's end reaches the peer a moment before its
-// handler has returned, so an honest peer may open the next stream too early: as many
-// offers may wait.
-type handlers struct {
-	most  int          // how many may run, and how many may wait
-	count atomic.Int32 // n + len(wait), readable without the lock
+// A Handler serves one stream: see Handlers.Handle. ctx is the stream's Context.
+type Handler func(ctx context.Context, s *Stream) error
 
-	mu   sync.Mutex
-	n    int // how many run
-	wait []job
+// An OfferHandler answers one offer: see Handlers.HandleOffer. ctx is the Context of the
+// offer's first stream.
+type OfferHandler func(ctx context.Context, o *Offer) error
 
-	// A goroutine whose handler has returned waits for the next job. A new goroutine
-	// would grow its stack again, which costs more than the rest of an open.
-	idle  int      // goroutines that wait at jobs and were given none
-	jobs  chan job // a job without an offer ends a goroutine
-	used  bool     // a waiting goroutine got a job since the timer last fired
-	armed bool
-	over  bool // the connection has ended
-	timer timers.Timer
-	queue *timers.Queue
+// A Middleware makes a handler of another: see Handlers.Use.
+type Middleware func(next Handler) Handler
+
+// Handlers says who serves the streams that the peer opens. The zero value is ready to
+// use. One Handlers can serve any number of servers and clients, and can be changed while
+// they run. It must not be copied.
+//
+// A pattern is one of three:
+//   - a method, such as "pkg.Service/Method", for that method alone;
+//   - a prefix that ends in a slash, such as "pkg.Service/", for all methods that begin
+//     with it;
+//   - "", for every method.
+//
+// The method itself comes before a prefix, a longer prefix before a shorter one, and ""
+// last. Opens that no pattern matches go to Offers.
+type Handlers struct {
+	mu         sync.RWMutex // owns what follows
+	of         map[string]*registration
+	prefixes   []int // the lengths of the patterns that are prefixes, each once, longest first
+	middleware []Middleware
+	forOffers  []func(OfferHandler) OfferHandler
+	offers     chan *Offer // made by the first call of Offers
+	maxOffers  int         // the largest Limits.MaxOffers of those who use the Handlers
 }
 
-const (
-	mostIdle  = 64          // goroutines that wait for a job, or have one waiting for them
-	idleCheck = time.Second // waiting goroutines end when none has got a job for so long
-)
-
-// A job is an offer and its handler.
-type job struct {
-	o *Offer
-	e entry
+// A registration is one pattern's handler: as it was registered, and inside the middleware.
+type registration struct {
+	at         string // file and line
+	registered entry
+	wrapped    entry
 }
 
-// entry is a registered handler. One of its fields is set.
+// An entry is where an offer goes. One of its fields is set.
 type entry struct {
-	stream func(ctx context.Context, s *Stream) error
-	offer  func(ctx context.Context, o *Offer) error
+	stream Handler
+	offer  OfferHandler
+	queue  chan<- *Offer
 }
 
-// full reports whether not even one more offer may wait.
-func (q *handlers) full() bool { return int(q.count.Load()) >= 2*q.most }
-
-// recount updates count after a change of n or wait. The lock is held.
-func (q *handlers) recount() { q.count.Store(int32(q.n + len(q.wait))) }
-
-// enter counts a job in. If enter returns true, the caller starts a goroutine for it.
-// Otherwise a waiting goroutine has got the job, or the job waits until it may run.
-func (q *handlers) enter(j job) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	defer q.recount()
-	if q.n >= q.most {
-		q.wait = append(q.wait, j)
-		return false
-	}
-	j.o.handlerStarts()
-	q.n++
-	if q.idle == 0 {
-		return true
-	}
-	q.idle--
-	q.used = true
-	q.jobs <- j // has room: see mayIdle
-	return false
+// Handle registers h for streams whose method matches pattern. h runs in a goroutine for
+// each stream; ctx is the stream's Context.
+//
+// The stream is accepted when h first uses it, or returns nil. If h returns nil, both
+// halves end in order. If it returns an error, the sending half ends after what was sent,
+// with the status that StatusOf gives; an error before the first use refuses the stream,
+// unless SetHeader or SetTrailer was called.
+//
+// Handle may be called at any time. It panics if h is nil, or if the pattern has a
+// handler; the panic names the places of both calls.
+func (hs *Handlers) Handle(pattern string, h Handler) {
+	mustBeGiven(h != nil, pattern)
+	hs.add(pattern, entry{stream: h})
 }
 
-// next counts a handler out and returns the job that its goroutine does next, for which
-// it may wait. It returns false if the goroutine must end.
-func (q *handlers) next(t *timers.Queue) (job, bool) {
-	j, ok, idle := q.leave(t)
-	if idle {
-		j = <-q.jobs
-		ok = j.o != nil
-	}
-	return j, ok
+// HandleOffer registers h for opens whose method matches pattern. h accepts or rejects
+// each; ctx is the first stream's Context. If h returns nil, the accepted streams stay open
+// and their Contexts stay valid. If it returns an error, they end with the status that
+// StatusOf gives. If h has not answered the offer, it is rejected.
+//
+// HandleOffer panics if h is nil, or if the pattern has a handler.
+func (hs *Handlers) HandleOffer(pattern string, h OfferHandler) {
+	mustBeGiven(h != nil, pattern)
+	hs.add(pattern, entry{offer: h})
 }
 
-// leave returns a job that has waited, to run in place of the handler that has returned.
-// If there is none, leave counts the handler out, and idle reports whether the goroutine
-// may wait for a job; with a nil t it may not.
-func (q *handlers) leave(t *timers.Queue) (j job, ok, idle bool) {
+// Remove removes the handler of a pattern. Streams that it serves go on. Remove does
+// nothing if there is none.
+func (hs *Handlers) Remove(pattern string) {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	delete(hs.of, pattern)
+	hs.notePrefixes()
+}
+
+// Use adds middleware around every handler that Handle or package rpc has registered or
+// will register. The first is the outermost: it sees a stream first, and learns of its
+// handler's return last.
+//
+// A middleware finds the method, the metadata, the peer, its identity and the deadline in
+// the stream, its Conn and ctx. By returning an error without calling next and without
+// using the stream it refuses the stream. How a stream ended, Stream.Done and Stream.Err
+// tell, after the handler's return.
+//
+// Use calls each middleware once for each handler, also again when more are added. They
+// must not call methods of hs then. Use panics if one is nil or returns nil.
+func (hs *Handlers) Use(middleware ...Middleware) {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	hs.rewrap(append(slices.Clone(hs.middleware), middleware...), hs.forOffers)
+}
+
+// UseOffer is Use for the handlers that HandleOffer registers. What goes to Offers has no
+// middleware; ServerOptions.Authorize decides on it too.
+func (hs *Handlers) UseOffer(middleware ...func(next OfferHandler) OfferHandler) {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	hs.rewrap(hs.middleware, append(slices.Clone(hs.forOffers), middleware...))
+}
+
+// Offers returns a channel of the opens that no pattern matches. The receiver accepts or
+// rejects them. The channel holds Limits.MaxOffers; further opens are refused with
+// CodeResourceExhausted. Before the first call of Offers all such opens are refused with
+// CodeUnimplemented. Every call returns the same channel, which is never closed.
+//
+// Of several servers and clients that use hs the largest MaxOffers counts, among those that
+// were made before the first call of Offers; without any it is 1,024.
+func (hs *Handlers) Offers() <-chan *Offer {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	if hs.offers == nil {
+		if hs.maxOffers == 0 {
+			hs.maxOffers = (Limits{}).WithDefaults().MaxOffers
+		}
+		hs.offers = make(chan *Offer, hs.maxOffers)
+	}
+	return hs.offers
+}
+
+// orNew returns hs for an endpoint with the given limits, a new Handlers if hs is nil.
+func (hs *Handlers) orNew(l *Limits) *Handlers {
+	if hs == nil {
+		hs = &Handlers{}
+	}
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	hs.maxOffers = max(hs.maxOffers, l.MaxOffers)
+	return hs
+}
+
+// lookup returns where opens of method go. It reports false if there is no such place.
+func (hs *Handlers) lookup(method string) (entry, bool) {
+	hs.mu.RLock()
+	defer hs.mu.RUnlock()
+	if r := hs.of[method]; r != nil {
+		return r.wrapped, true
+	}
+	for _, n := range hs.prefixes {
+		if n > len(method) || method[n-1] != '/' {
+			continue
+		}
+		if r := hs.of[method[:n]]; r != nil {
+			return r.wrapped, true
+		}
+	}
+	if r := hs.of[""]; r != nil {
+		return r.wrapped, true
+	}
+	return entry{queue: hs.offers}, hs.offers != nil
+}
+
+func (hs *Handlers) add(pattern string, e entry) {
+	at := callSite()
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	mustBeFree(pattern, at, hs.of[pattern])
+	r := &registration{at: at, registered: e, wrapped: wrap(pattern, e, hs.middleware, hs.forOffers)}
+	if hs.of == nil {
+		hs.of = map[string]*registration{}
+	}
+	hs.of[pattern] = r
+	hs.notePrefixes()
+}
+
+// notePrefixes updates prefixes after a change of the patterns. The lock is held.
+func (hs *Handlers) notePrefixes() {
+	hs.prefixes = hs.prefixes[:0]
+	for p := range hs.of {
+		if strings.HasSuffix(p, "/") && !slices.Contains(hs.prefixes, len(p)) {
+			hs.prefixes = append(hs.prefixes, len(p))
+		}
+	}
+	slices.SortFunc(hs.prefixes, func(a, b int) int { return b - a })
+}
+
+// rewrap changes the middleware. If one of them panics, nothing is changed. The lock is
+// held.
+func (hs *Handlers) rewrap(middleware []Middleware, forOffers []func(OfferHandler) OfferHandler) {
+	wrapped := map[*registration]entry{}
+	for pattern, r := range hs.of {
+		wrapped[r] = wrap(pattern, r.registered, middleware, forOffers)
+	}
+	for r, e := range wrapped {
+		r.wrapped = e
+	}
+	hs.middleware, hs.forOffers = middleware, forOffers
+}
+
+// wrap puts the handler of e inside the middleware for its kind.
+func wrap(pattern string, e entry, middleware []Middleware, forOffers []func(OfferHandler) OfferHandler) entry {
+	for _, m := range slices.Backward(middleware) {
+		if e.stream != nil {
+			e.stream = m(e.stream)
+			mustBeGiven(e.stream != nil, pattern)
+		}
+	}
+	for _, m := range slices.Backward(forOffers) {
+		if e.offer != nil {
+			e.offer = m(e.offer)
+			mustBeGiven(e.offer != nil, pattern)
+		}
+	}
+	return e
+}
+
+// mustBeGiven panics if the handler for pattern is nil. Otherwise every open of it would
+// fail later.
+func mustBeGiven(given bool, pattern string) {
+	if !given {
+		panic("sluice: nil handler for " + strconv.Quote(pattern))
+	}
+}
+
+// mustBeFree panics if the pattern has a handler: one of the two would never run.
+func mustBeFree(pattern, at string, first *registration) {
+	if first != nil {
+		panic(fmt.Sprintf("sluice: %s registers a second handler for %q, the first is from %s", at, pattern, first.at))
+	}
+}
+
+// callSite is the file and line of the program's call that has led here: the first one
+// that is in none of the packages with ways to register.
+func callSite() string {
+	pcs := make([]uintptr, 16)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
 	for {
-		q.mu.Lock()
-		if len(q.wait) == 0 {
-			q.wait = nil
-			q.n--
-			q.recount()
-			idle = t != nil && q.mayIdle(t)
-			q.mu.Unlock()
-			return job{}, false, idle
+		f, more := frames.Next()
+		if !more || !strings.HasPrefix(f.Function, modulePath+"kernel.") && !strings.HasPrefix(f.Function, modulePath+"rpc.") {
+			return f.File + ":" + strconv.Itoa(f.Line)
 		}
-		j, q.wait = q.wait[0], q.wait[1:]
-		q.recount()
-		q.mu.Unlock()
-		if j.o.streams[0].Err() == nil {
-			j.o.handlerStarts()
-			return j, true, false
-		}
-		j.o.abortRest() // the peer has ended it meanwhile
 	}
 }
 
-// mayIdle counts the goroutine among those that wait for a job, unless there are enough
-// of them. The lock is held.
-func (q *handlers) mayIdle(t *timers.Queue) bool {
-	if q.jobs == nil {
-		q.jobs, q.queue = make(chan job, mostIdle), t
-	}
-	if q.over || q.idle+len(q.jobs) >= mostIdle {
-		return false
-	}
-	q.idle++
-	if !q.armed {
-		q.armed = true
-		t.Set(&q.timer, q, time.Now().Add(idleCheck))
-	}
-	return true
-}
-
-// Expire implements timers.Owner. It ends the waiting goroutines if none has got a job
-// since the last time.
-func (q *handlers) Expire(_ *timers.Timer, now time.Time) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.armed = q.used && !q.over
-	q.used = false
-	if q.armed {
-		q.queue.Set(&q.timer, q, now.Add(idleCheck))
-		return
-	}
-	q.dismiss()
-}
-
-// stop ends the waiting goroutines, because the connection has ended.
-func (q *handlers) stop() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.over = true
-	q.dismiss()
-	if q.queue != nil {
-		q.queue.Stop(&q.timer)
-	}
-}
-
-func (q *handlers) dismiss() {
-	for ; q.idle > 0; q.idle-- {
-		q.jobs <- job{}
-	}
-}
+const modulePath = "github.com/sluicerpc/sluice/"

@@ -16,6 +16,7 @@ import (
 // handler has left to a goroutine of its own.
 func served(t *testing.T, w *world, f func(s *kernel.Stream)) *kernel.Stream {
 	t.Helper()
+	w.Srv.Remove("served") // of a call before
 	w.Srv.HandleOffer("served", func(_ context.Context, o *kernel.Offer) error {
 		s, err := o.Accept(kernel.Message{}, nil)
 		if err == nil {

@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
@@ -23,9 +24,10 @@ type Offer struct {
 	one        [1]*Stream     // behind streams, if there is one
 	oneGrant   [1]frame.Grant // behind grants, likewise
 
-	requestOnce sync.Once  // for Request, and for dropping the request
-	acceptOnce  sync.Once  // see acceptOnUse
-	mu          sync.Mutex // owns what follows
+	requestOnce sync.Once   // for Request, and for dropping the request
+	acceptOnce  sync.Once   // see acceptOnUse
+	taken       atomic.Bool // by Stream.Offer
+	mu          sync.Mutex  // owns what follows
 	header      Metadata
 	answered    bool
 }
@@ -299,6 +301,27 @@ func (o *Offer) acceptOnUse(s *Stream) {
 		_, _ = o.Accept(Message{}, nil)
 		s.c.acceptOnUse.Store(nil)
 	})
+}
+
+// refuseUnused refuses the stream of a handler that has failed with err before it used the
+// stream or gave it a header or trailer. It reports whether it has.
+func (o *Offer) refuseUnused(s *Stream, err error) (refused bool) {
+	if s.c.trailer() != nil || o.hasHeader() {
+		return false
+	}
+	o.acceptOnce.Do(func() {
+		code, reason := StatusOf(err)
+		o.Reject(code, reason)
+		s.c.acceptOnUse.Store(nil)
+		refused = true
+	})
+	return refused
+}
+
+func (o *Offer) hasHeader() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.header != nil
 }
 
 // handlerStarts is called before a handler runs for the offer's streams; handlerReturned,

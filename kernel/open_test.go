@@ -250,6 +250,7 @@ func releaseOf(o *kernel.Offer) {
 func TestLargeRequestsAndReplies(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		for _, n := range []int{0, 1, 16 << 10, 16<<10 + 1, 100_000, 4 << 20} {
+			w.Srv.Remove("big")
 			w.Srv.HandleOffer("big", func(ctx context.Context, o *kernel.Offer) error {
 				reply := kernel.CopyMessage(o.Request().Bytes())
 				s, err := o.Accept(reply, nil)

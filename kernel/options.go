@@ -29,6 +29,9 @@ type ServerOptions struct {
 	// Protocols are those that the server speaks. It tells them apart by ALPN under TLS,
 	// and by a connection's first bytes. Empty is the native protocol.
 	Protocols []Protocol
+	// Handlers serve the streams that clients open. Nil is a new Handlers, to be filled
+	// through the server's methods.
+	Handlers *Handlers
 	// Limits bound what peers can make the server hold and do.
 	Limits Limits
 	// Stream are the options of accepted streams, unless Offer.Accept gives others.
@@ -127,9 +130,8 @@ type ClientOptions struct {
 	Backoff Backoff
 	// Logger gets panics of handlers. Nil is slog.Default.
 	Logger *slog.Logger
-	// Handlers serve the streams that the server opens, by method: see Server.Handle.
-	// NewClient and Dial panic if one is nil.
-	Handlers map[string]func(ctx context.Context, s *Stream) error
+	// Handlers serve the streams that the server opens. Nil serves none.
+	Handlers *Handlers
 	// Dial makes the network connection. Nil is net.Dialer's DialContext.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }

@@ -120,6 +120,8 @@ var needs = map[string][]need{
 	"TestWriteOnly":                          {needsGrants},
 	"TestServerOpenedStreams":                {needsServerOpens},
 	"TestServersOpensRacingTheClientsEnd":    {needsServerOpens},
+	"TestHandlersServeServersAndClients":     {needsServerOpens},
+	"TestClientsOffers":                      {needsServerOpens},
 }
 
 // brpcCannot is what docs/interop.md says of brpc beside its capabilities, as tests. What

@@ -2,12 +2,15 @@ package kernel
 
 import "context"
 
-// Finish ends the stream as the return of a Server.Handle handler does. A nil err ends both
-// halves in order; an error ends the sending half with the status that StatusOf gives.
-// Either comes after everything that was sent. What is unread is dropped. Finish does not
-// wait. A stream whose offer was not accepted is aborted.
+// Finish ends the stream as the return of a Handler does. A nil err ends both halves in
+// order; an error ends the sending half with the status that StatusOf gives. Either comes
+// after everything that was sent. What is unread is dropped. Finish does not wait. A stream
+// whose offer was not accepted is aborted.
 func (s *Stream) Finish(err error) {
 	if o := s.c.acceptOnUse.Load(); o != nil { // one write has the acceptance and the end
+		if err != nil && o.refuseUnused(s, err) {
+			return
+		}
 		s.c.holdOutput()
 		defer s.c.releaseOutput()
 		o.acceptOnUse(s)

@@ -12,8 +12,10 @@ import (
 	"github.com/sluicerpc/sluice/conn"
 )
 
-// A Server serves streams on the connections that it accepts.
+// A Server serves streams on the connections that it accepts. Its Handlers are those of
+// ServerOptions.Handlers, or its own.
 type Server struct {
+	*Handlers
 	endpoint
 	opts ServerOptions
 
@@ -66,43 +68,13 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	named := opts != nil && opts.Limits.MaxConns != 0
 	s.opts.Limits.MaxConns = min(o.Limits.MaxConns, descriptorBound(o.Limits.MaxConns, named))
+	s.Handlers = o.Handlers.orNew(&o.Limits)
+	s.endpoint.handlers = s.Handlers
 	s.endpoint.limits, s.endpoint.stream, s.endpoint.protocols = o.Limits, o.Stream, o.Protocols
 	s.endpoint.checksum, s.endpoint.logger = !o.NoChecksum, o.Logger
 	s.endpoint.authorize, s.endpoint.onConn = o.Authorize, o.OnConn
 	s.endpoint.onGoAway = func(*Conn) {}
 	return s, nil
-}
-
-// Handle registers h for streams of method. h runs in a goroutine for each stream; ctx is
-// the stream's Context. The stream is accepted when h first uses it, or returns. If h
-// returns nil, both halves end in order. If it returns an error, the sending half ends,
-// after what was sent, with the status that StatusOf gives.
-//
-// Handle may be called at any time and replaces an earlier handler of method. It panics if
-// h is nil.
-func (s *Server) Handle(method string, h func(ctx context.Context, s *Stream) error) {
-	s.handle(method, entry{stream: h})
-}
-
-// HandleOffer registers h for opens of method. h accepts or rejects each; ctx is the first
-// stream's Context. If h returns nil, the accepted streams stay open and their Contexts
-// stay valid. If it returns an error, they end with the status that StatusOf gives. If h
-// has not answered the offer, it is rejected. HandleOffer panics if h is nil.
-func (s *Server) HandleOffer(method string, h func(ctx context.Context, o *Offer) error) {
-	s.handle(method, entry{offer: h})
-}
-
-// Offers returns a channel of the opens that have no registered handler. The receiver
-// accepts or rejects them. The channel holds Limits.MaxOffers; further opens are refused
-// with CodeResourceExhausted. Before the first call of Offers all such opens are refused
-// with CodeUnimplemented. Every call returns the same channel, which is never closed.
-func (s *Server) Offers() <-chan *Offer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.offers == nil {
-		s.offers = make(chan *Offer, s.limits.MaxOffers)
-	}
-	return s.offers
 }
 
 // Stats returns the server's counts.

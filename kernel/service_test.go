@@ -171,7 +171,7 @@ func TestOpensRacingTheGoAway(t *testing.T) {
 
 // The other way: the server opens streams while the client closes.
 func TestServersOpensRacingTheClientsEnd(t *testing.T) {
-	handlers := map[string]func(context.Context, *kernel.Stream) error{"race": echo}
+	handlers := serving("race", echo)
 	conns := make(chan *kernel.Conn, 10)
 	so := &kernel.ServerOptions{OnConn: func(c *kernel.Conn) { conns <- c }}
 	overAll(t, so, &kernel.ClientOptions{Handlers: handlers}, func(t *testing.T, w *world) {
@@ -487,7 +487,7 @@ func TestOnlyRefusedCallsAreRetried(t *testing.T) {
 
 // The server opens streams towards its client, by the same rules.
 func TestServerOpenedStreams(t *testing.T) {
-	handlers := map[string]func(context.Context, *kernel.Stream) error{"echo": echo}
+	handlers := serving("echo", echo)
 	conns := make(chan *kernel.Conn, 10)
 	so := &kernel.ServerOptions{OnConn: func(c *kernel.Conn) { conns <- c }}
 	overAll(t, so, &kernel.ClientOptions{Handlers: handlers}, func(t *testing.T, w *world) {

@@ -91,7 +91,25 @@ func (s *Stream) Accepted(ctx context.Context) (reply Message, header Metadata, 
 	return s.c.Answer(ctx)
 }
 
-// Context returns a context that ends with the stream, or when the handler of Server.Handle
+// Offer returns the offer that the stream came by, for a Handler that answers it itself. The
+// offer is then answered and ended as one of Handlers.HandleOffer is. Only the handler and
+// its middleware may call Offer, before they return. Offer returns nil if the stream was
+// accepted or Offer was called before.
+func (s *Stream) Offer() *Offer {
+	o := s.c.acceptOnUse.Load()
+	if o == nil {
+		return nil
+	}
+	var taken *Offer
+	o.acceptOnce.Do(func() {
+		taken = o
+		o.taken.Store(true)
+		s.c.acceptOnUse.Store(nil)
+	})
+	return taken
+}
+
+// Context returns a context that ends with the stream, or when the handler of Handlers.Handle
 // returns. It carries the values of the context that the stream was opened with. Its error
 // and cause are context.DeadlineExceeded or context.Canceled; the stream's Err says more.
 func (s *Stream) Context() context.Context { return (*streamContext)(s) }

@@ -345,22 +345,22 @@ func ExampleSourceOf() {
 		return
 	}
 	lines := make(chan string)
-	_, stop := start(srv, &kernel.ClientOptions{Handlers: map[string]func(context.Context, *kernel.Stream) error{
-		"news": func(ctx context.Context, s *kernel.Stream) error {
-			defer close(lines)
-			src, err := rpc.SourceOf[string](s, nil)
+	var handlers kernel.Handlers
+	handlers.Handle("news", func(ctx context.Context, s *kernel.Stream) error {
+		defer close(lines)
+		src, err := rpc.SourceOf[string](s, nil)
+		if err != nil {
+			return err
+		}
+		for line, err := range src.All(ctx) {
 			if err != nil {
 				return err
 			}
-			for line, err := range src.All(ctx) {
-				if err != nil {
-					return err
-				}
-				lines <- line
-			}
-			return nil
-		},
-	}})
+			lines <- line
+		}
+		return nil
+	})
+	_, stop := start(srv, &kernel.ClientOptions{Handlers: &handlers})
 	defer stop()
 	for line := range lines {
 		fmt.Println(line)

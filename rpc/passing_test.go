@@ -328,6 +328,7 @@ func TestGoEndsItsStreamAsItEnds(t *testing.T) {
 		type results struct{ A, B *intSource }
 		release := make(chan struct{})
 		handler := func(f func(ctx context.Context) error) {
+			w.Srv.Remove("go")
 			ok(t, rpc.Register(w.Srv, "go", func(_ context.Context, s []*intSource) (result, error) {
 				r := result{rpc.MakeSink[int32](s[0]), rpc.MakeSink[int32](s[1])}
 				s[0].Go(func(ctx context.Context) error {
@@ -381,6 +382,7 @@ func TestGoEndsItsStreamAsItEnds(t *testing.T) {
 func TestSeveralFunctionsMayServeAStream(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		for _, fail := range []bool{false, true} {
+			w.Srv.Remove("many")
 			ok(t, rpc.Register(w.Srv, "many", func(_ context.Context, src *intSource) (*intSink, error) {
 				out := rpc.MakeSink[int32](src)
 				for i := range int32(3) {

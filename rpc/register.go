@@ -24,6 +24,11 @@ func (o *RegisterOptions) encoding() *codec.Encoding {
 	return o.Encoding
 }
 
+// A Registrar takes handlers. A *kernel.Server and a *kernel.Handlers are Registrars.
+type Registrar interface {
+	Handle(pattern string, h kernel.Handler)
+}
+
 // Register has calls of method served by h, for clients that Call it. An error
 // ends the call with the code of a kernel.HandlerError, else kernel.CodeUnknown. A request
 // that does not decode as Req ends the call with kernel.CodeInvalidArgument without
@@ -39,8 +44,8 @@ func (o *RegisterOptions) encoding() *codec.Encoding {
 // to Go should be closed.
 //
 // Register fails with codec.ErrNoCodec if a type can't be carried. It may be called at
-// any time; the last registration of a method counts. It panics if h is nil.
-func Register[Req, Resp any](s *kernel.Server, method string, h func(ctx context.Context, req Req) (Resp, error), opts *RegisterOptions) error {
+// any time. It panics if h is nil, or if the method has a handler.
+func Register[Req, Resp any](r Registrar, method string, h func(ctx context.Context, req Req) (Resp, error), opts *RegisterOptions) error {
 	mustBeGiven(h != nil, method)
 	e := opts.encoding()
 	in, err := codec.MarshalerOf[Req](e)
@@ -53,10 +58,16 @@ func Register[Req, Resp any](s *kernel.Server, method string, h func(ctx context
 	case err != nil:
 		return fmt.Errorf("sluice: register %s: %w", method, err)
 	case passed:
-		s.HandleOffer(method, func(ctx context.Context, o *kernel.Offer) error { return serveCall(ctx, o, e, in, out, h) })
+		r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
+			o := st.Offer()
+			if o == nil {
+				return errUsedBefore
+			}
+			return serveCall(ctx, o, e, in, out, h)
+		})
 		return nil
 	}
-	s.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
+	r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
 		req, err := receiveRequest(ctx, st, in)
 		if err != nil {
 			return err
@@ -68,6 +79,12 @@ func Register[Req, Resp any](s *kernel.Server, method string, h func(ctx context
 		return sendReply(ctx, st, out, resp)
 	})
 	return nil
+}
+
+// errUsedBefore is the error of a call that passes streams, if a middleware has accepted its
+// stream: the answer would come too late.
+var errUsedBefore = &kernel.HandlerError{
+	Code: kernel.CodeInternal, Reason: "a middleware has used the stream of a call that passes streams",
 }
 
 // passedStreams tells whether a handler with these types is passed streams.

@@ -215,7 +215,7 @@ func (r *Source[T]) Stream() *kernel.Stream { return r.stream }
 
 // Go runs f, which serves the source's stream, and ends the stream as f ends: nil ends
 // both halves in order, after everything sent; an error ends it with a status, as in
-// kernel.Server.Handle; a panic ends it with kernel.CodeInternal. f's context is the
+// kernel.Handlers.Handle; a panic ends it with kernel.CodeInternal. f's context is the
 // stream's.
 //
 // A handler receives and sends in f what comes after the answer to its call: f starts

@@ -9,15 +9,15 @@ import (
 )
 
 // RegisterDuplex has streams of method served by h, both ways at once, for clients
-// that open them with OpenDuplex. The stream ends as kernel.Server.Handle says: with nil
+// that open them with OpenDuplex. The stream ends as kernel.Handlers.Handle says: with nil
 // in order, after everything sent. It fails with codec.ErrNoCodec, and panics if h is nil.
-func RegisterDuplex[In, Out any](s *kernel.Server, method string, h func(ctx context.Context, d *Duplex[In, Out]) error, opts *RegisterOptions) error {
+func RegisterDuplex[In, Out any](r Registrar, method string, h func(ctx context.Context, d *Duplex[In, Out]) error, opts *RegisterOptions) error {
 	mustBeGiven(h != nil, method)
 	mi, mo, err := elements[In, Out](method, opts.encoding())
 	if err != nil {
 		return err
 	}
-	s.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
+	r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
 		d := newDuplex(st, mi, mo)
 		err := h(ctx, d)
 		if err == nil {
@@ -31,9 +31,9 @@ func RegisterDuplex[In, Out any](s *kernel.Server, method string, h func(ctx con
 // RegisterSource has streams of method served by h, which receives any number of
 // values and answers with one. A client opens one with OpenDuplex and ends it with
 // CloseAndReceive. It fails with codec.ErrNoCodec, and panics if h is nil.
-func RegisterSource[In, Resp any](s *kernel.Server, method string, h func(ctx context.Context, in *Source[In]) (Resp, error), opts *RegisterOptions) error {
+func RegisterSource[In, Resp any](r Registrar, method string, h func(ctx context.Context, in *Source[In]) (Resp, error), opts *RegisterOptions) error {
 	mustBeGiven(h != nil, method)
-	return RegisterDuplex(s, method, func(ctx context.Context, d *Duplex[In, Resp]) error {
+	return RegisterDuplex(r, method, func(ctx context.Context, d *Duplex[In, Resp]) error {
 		v, err := h(ctx, d.Source())
 		if err != nil {
 			return err
@@ -45,13 +45,13 @@ func RegisterSource[In, Resp any](s *kernel.Server, method string, h func(ctx co
 // RegisterSink has streams of method served by h, which gets one request and
 // sends any number of values. A client makes such a call with CallSource. It fails
 // with codec.ErrNoCodec, and panics if h is nil.
-func RegisterSink[Req, Out any](s *kernel.Server, method string, h func(ctx context.Context, req Req, out *Sink[Out]) error, opts *RegisterOptions) error {
+func RegisterSink[Req, Out any](r Registrar, method string, h func(ctx context.Context, req Req, out *Sink[Out]) error, opts *RegisterOptions) error {
 	mustBeGiven(h != nil, method)
 	mq, mo, err := elements[Req, Out](method, opts.encoding())
 	if err != nil {
 		return err
 	}
-	s.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
+	r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
 		req, err := receiveRequest(ctx, st, mq)
 		if err != nil {
 			return err

@@ -37,6 +37,7 @@ type point struct {
 func echoed[T any](t *testing.T, w *world, e *codec.Encoding, v T) {
 	t.Helper()
 	method := fmt.Sprintf("%T", v)
+	w.Srv.Remove(method)
 	ok(t, rpc.Register(w.Srv, method, func(_ context.Context, v T) (T, error) { return v, nil },
 		&rpc.RegisterOptions{Encoding: e}))
 	got, err := rpc.Call[T, T](w.Ctx, w.Client, method, v, &rpc.CallOptions{Encoding: e})

@@ -32,8 +32,8 @@ func checkExports(dir string, n int, table map[string]int) []string {
 }
 
 // exportedNames lists what a package exports, without fields. The methods of a
-// type of ours count where an alias exports it, those of embedded types where
-// they are promoted, each once.
+// type of ours count where an alias exports it. A method that other types promote
+// from an exported type, such as Handlers.Handle of a Server, counts once.
 func exportedNames(pkg *types.Package) (names []string) {
 	seen := map[types.Type]bool{}
 	for _, name := range pkg.Scope().Names() {
@@ -51,13 +51,26 @@ func exportedNames(pkg *types.Package) (names []string) {
 		}
 		seen[typ] = true
 		for m := range types.NewMethodSet(receiver(typ)).Methods() {
-			if m.Obj().Exported() {
+			if m.Obj().Exported() && !promoted(m) {
 				names = append(names, name+"."+m.Obj().Name())
 			}
 		}
 	}
 	slices.Sort(names)
 	return names
+}
+
+// promoted reports whether m is the method of an embedded type that is exported itself.
+func promoted(m *types.Selection) bool {
+	if len(m.Index()) == 1 {
+		return false
+	}
+	recv := m.Obj().(*types.Func).Signature().Recv().Type()
+	if p, ok := recv.(*types.Pointer); ok {
+		recv = p.Elem()
+	}
+	named, ok := recv.(*types.Named)
+	return ok && named.Obj().Exported() && named.Obj().Pkg() == m.Recv().(*types.Pointer).Elem().(*types.Named).Obj().Pkg()
 }
 
 func ours(pkg *types.Package) bool {

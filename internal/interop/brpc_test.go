@@ -488,9 +488,9 @@ func TestBrpcACanceledOfferIsResetWhenItIsAccepted(t *testing.T) {
 
 // Only clients open streams.
 func TestBrpcServersOpenNoStreams(t *testing.T) {
-	w := overBrpc(t, nil, &kernel.ClientOptions{
-		Handlers: map[string]func(context.Context, *kernel.Stream) error{"echo": echo},
-	})
+	var handlers kernel.Handlers
+	handlers.Handle("echo", echo)
+	w := overBrpc(t, nil, &kernel.ClientOptions{Handlers: &handlers})
 	a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 	if s, err := b.Conn().Open(w.Ctx, "echo", nil); !errors.Is(err, kernel.ErrNotSupported) {
 		t.Errorf("Open: %v, %v", s, err)

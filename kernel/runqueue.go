@@ -1,0 +1,154 @@
+package kernel
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicerpc/sluice/internal/timers"
+)
+
+// A runQueue counts a connection's running handlers, those of ended streams included. As
+// many may run as streams may be open. A stream's end reaches the peer a moment before its
+// handler has returned, so an honest peer may open the next stream too early: as many
+// offers may wait.
+type runQueue struct {
+	most  int          // how many may run, and how many may wait
+	count atomic.Int32 // n + len(wait), readable without the lock
+
+	mu   sync.Mutex
+	n    int // how many run
+	wait []job
+
+	// A goroutine whose handler has returned waits for the next job. A new goroutine
+	// would grow its stack again, which costs more than the rest of an open.
+	idle  int      // goroutines that wait at jobs and were given none
+	jobs  chan job // a job without an offer ends a goroutine
+	used  bool     // a waiting goroutine got a job since the timer last fired
+	armed bool
+	over  bool // the connection has ended
+	timer timers.Timer
+	queue *timers.Queue
+}
+
+const (
+	mostIdle  = 64          // goroutines that wait for a job, or have one waiting for them
+	idleCheck = time.Second // waiting goroutines end when none has got a job for so long
+)
+
+// A job is an offer and its handler.
+type job struct {
+	o *Offer
+	e entry
+}
+
+// full reports whether not even one more offer may wait.
+func (q *runQueue) full() bool { return int(q.count.Load()) >= 2*q.most }
+
+// recount updates count after a change of n or wait. The lock is held.
+func (q *runQueue) recount() { q.count.Store(int32(q.n + len(q.wait))) }
+
+// enter counts a job in. If enter returns true, the caller starts a goroutine for it.
+// Otherwise a waiting goroutine has got the job, or the job waits until it may run.
+func (q *runQueue) enter(j job) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	defer q.recount()
+	if q.n >= q.most {
+		q.wait = append(q.wait, j)
+		return false
+	}
+	j.o.handlerStarts()
+	q.n++
+	if q.idle == 0 {
+		return true
+	}
+	q.idle--
+	q.used = true
+	q.jobs <- j // has room: see mayIdle
+	return false
+}
+
+// next counts a handler out and returns the job that its goroutine does next, for which
+// it may wait. It returns false if the goroutine must end.
+func (q *runQueue) next(t *timers.Queue) (job, bool) {
+	j, ok, idle := q.leave(t)
+	if idle {
+		j = <-q.jobs
+		ok = j.o != nil
+	}
+	return j, ok
+}
+
+// leave returns a job that has waited, to run in place of the handler that has returned.
+// If there is none, leave counts the handler out, and idle reports whether the goroutine
+// may wait for a job; with a nil t it may not.
+func (q *runQueue) leave(t *timers.Queue) (j job, ok, idle bool) {
+	for {
+		q.mu.Lock()
+		if len(q.wait) == 0 {
+			q.wait = nil
+			q.n--
+			q.recount()
+			idle = t != nil && q.mayIdle(t)
+			q.mu.Unlock()
+			return job{}, false, idle
+		}
+		j, q.wait = q.wait[0], q.wait[1:]
+		q.recount()
+		q.mu.Unlock()
+		if j.o.streams[0].Err() == nil {
+			j.o.handlerStarts()
+			return j, true, false
+		}
+		j.o.abortRest() // the peer has ended it meanwhile
+	}
+}
+
+// mayIdle counts the goroutine among those that wait for a job, unless there are enough
+// of them. The lock is held.
+func (q *runQueue) mayIdle(t *timers.Queue) bool {
+	if q.jobs == nil {
+		q.jobs, q.queue = make(chan job, mostIdle), t
+	}
+	if q.over || q.idle+len(q.jobs) >= mostIdle {
+		return false
+	}
+	q.idle++
+	if !q.armed {
+		q.armed = true
+		t.Set(&q.timer, q, time.Now().Add(idleCheck))
+	}
+	return true
+}
+
+// Expire implements timers.Owner. It ends the waiting goroutines if none has got a job
+// since the last time.
+func (q *runQueue) Expire(_ *timers.Timer, now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.armed = q.used && !q.over
+	q.used = false
+	if q.armed {
+		q.queue.Set(&q.timer, q, now.Add(idleCheck))
+		return
+	}
+	q.dismiss()
+}
+
+// stop ends the waiting goroutines, because the connection has ended.
+func (q *runQueue) stop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.over = true
+	q.dismiss()
+	if q.queue != nil {
+		q.queue.Stop(&q.timer)
+	}
+}
+
+func (q *runQueue) dismiss() {
+	for ; q.idle > 0; q.idle-- {
+		q.jobs <- job{}
+	}
+}

@@ -25,7 +25,7 @@ func (o *CallOptions) open() *OpenOptions {
 	if o == nil {
 		return &OpenOptions{unary: true}
 	}
-	return &OpenOptions{Metadata: o.Metadata, unary: true}
+	return &OpenOptions{Metadata: o.Metadata, WaitForReady: o.WaitForReady, unary: true}
 }
 
 // Bound returns ctx with the time limit of a call with these options: Timeout, or 60 s if

@@ -184,6 +184,7 @@ func (c *Conn) drain() {
 	for _, u := range unhold {
 		u()
 	}
+	c.setGoingAway()
 	c.c.Drain()
 }
 

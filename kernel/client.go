@@ -33,6 +33,7 @@ type Client struct {
 	last       error         // the failure that next is for
 	free       chan struct{} // closed at the next change of a stream or a connection; nil if nobody waits
 	closed     bool
+	state      clientState
 	wg         sync.WaitGroup // connections and dials
 }
 
@@ -42,6 +43,9 @@ type nextDial struct {
 	last     error // the failure that the pause until then is for
 	failures int   // failed attempts before that, in a row
 }
+
+// inPause reports whether the time to dial has not come yet.
+func (n *nextDial) inPause() bool { return time.Now().Before(n.at) }
 
 // dialing is one attempt to dial. Several Opens may wait for it.
 type dialing struct {
@@ -92,6 +96,7 @@ func checkHostPort(t string) error {
 func (c *Client) changed() {
 	c.connMu.Lock()
 	defer c.connMu.Unlock()
+	c.noteStateLocked()
 	if c.free != nil {
 		close(c.free)
 		c.free = nil
@@ -229,6 +234,7 @@ func (c *Client) Close() error {
 	c.connMu.Lock()
 	first := !c.closed
 	c.closed = true
+	c.noteStateLocked()
 	conns := append([]*Conn(nil), c.conns...)
 	for k := range c.dedicated {
 		conns = append(conns, k)

@@ -117,6 +117,30 @@ func (c *Client) OpenN(ctx context.Context, method string, opts *OpenOptions, ea
 }
 
 func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
+	for {
+		ss, err := c.tryOpen(ctx, method, opts, n, each)
+		if err == nil || opts == nil || !opts.WaitForReady || ctx.Err() != nil || !mayConnectLater(err) {
+			return ss, err
+		}
+	}
+}
+
+// mayConnectLater reports whether err is the failure of a connection that may succeed when
+// it is tried again. The next attempt makes the pause.
+func mayConnectLater(err error) bool {
+	var ce *ConnError
+	if !errors.As(err, &ce) || errors.Is(err, ErrClosed) {
+		return false
+	}
+	switch ce.Code {
+	case CodeOK, CodeConnectionLost, CodeUnavailable, CodeGoingAway, CodeRefused, CodeResourceExhausted,
+		CodeHandshakeTimeout, CodeKeepalive, CodeWriteStall, CodeIdleTimeout:
+		return true
+	}
+	return false
+}
+
+func (c *Client) tryOpen(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
 	switch {
 	case c.opts.ConnType == ConnShort:
 		return c.openShort(ctx, nil, method, opts.shared(), n, each)

@@ -33,6 +33,8 @@ type Conn struct {
 	lastConfig, configBefore atomic.Pointer[actor.Config]
 	running                  runQueue
 	retired                  retired
+	goingAway                chan struct{}
+	goAwayOnce               sync.Once // closes goingAway
 	done                     chan struct{}
 	err                      error // set before done is closed
 	once                     sync.Once
@@ -97,6 +99,13 @@ func (c *Conn) Err() error {
 		return nil
 	}
 }
+
+// GoingAway returns a channel that is closed when either side has said that the connection
+// takes no new streams: its server drains, its client closes, or it has ended. Streams that
+// are open go on. A handler that could go on for ever should come to its end.
+func (c *Conn) GoingAway() <-chan struct{} { return c.goingAway }
+
+func (c *Conn) setGoingAway() { c.goAwayOnce.Do(func() { close(c.goingAway) }) }
 
 // Close closes the connection and waits until it has ended. Open streams fail with
 // CodeConnectionLost on both sides. On this side their channels (In, Batches, and C of

@@ -30,7 +30,8 @@ func discardSession(sess frame.Session) {
 // attach makes a Conn. It calls fill before anything happens on the connection.
 func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Conn, error) {
 	c := &Conn{
-		endpoint: ep, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(), done: make(chan struct{}),
+		endpoint: ep, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(),
+		done: make(chan struct{}), goingAway: make(chan struct{}),
 		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token}, running: runQueue{most: ep.limits.MaxStreams},
 	}
 	if most := j.g.Peer.MaxFragment; most > 0 { // the peer has named its limit
@@ -108,13 +109,17 @@ func (c *Conn) runOnConn(f func(*Conn)) {
 }
 
 // GoAway implements conn.Handler.
-func (l *connHandler) GoAway(*conn.Conn) { (*Conn)(l).endpoint.onGoAway((*Conn)(l)) }
+func (l *connHandler) GoAway(*conn.Conn) {
+	(*Conn)(l).setGoingAway()
+	(*Conn)(l).endpoint.onGoAway((*Conn)(l))
+}
 
 // Closed implements conn.Handler.
 func (l *connHandler) Closed(_ *conn.Conn, err error) {
 	c := (*Conn)(l)
 	c.once.Do(func() {
 		c.err = err
+		c.setGoingAway()
 		close(c.done)
 		c.running.stop()
 		c.endpoint.removeParent(c)

@@ -21,6 +21,7 @@ func (c *Client) dialLocked() *dialing {
 	c.noteShortLived()
 	d := &dialing{when: c.nextDialLocked(), done: make(chan struct{})}
 	c.dialing = d
+	c.noteStateLocked()
 	c.wg.Add(1)
 	go func() {
 		defer c.wg.Done()
@@ -28,6 +29,7 @@ func (c *Client) dialLocked() *dialing {
 		c.connMu.Lock()
 		defer c.connMu.Unlock()
 		c.dialing = nil
+		c.noteStateLocked()
 		d.conn, d.err = k, err
 		close(d.done)
 	}()
@@ -97,6 +99,7 @@ func (c *Client) dial(ctx context.Context, t nextDial, parent *Conn, dedicated b
 		c.newest, c.newestMade = k, time.Now()
 		if k.Err() == nil {
 			c.conns = append(c.conns, k)
+			c.noteStateLocked()
 		}
 	}
 	c.connMu.Unlock()
@@ -123,6 +126,7 @@ func (c *Client) attempt(ctx context.Context, t nextDial, parent *Conn) (*Conn, 
 		case <-ctx.Done():
 			return nil, c.dialCancelled(ctx, t)
 		}
+		c.changed() // the pause is over
 	}
 	return c.connect(ctx, parent)
 }

@@ -232,6 +232,10 @@ type OpenOptions struct {
 	// connection may have Limits.MaxStreams children with open streams. The server
 	// counts each like any connection.
 	Dedicated bool
+	// WaitForReady has a client's Open try again while no connection can be made, with
+	// the pauses of ClientOptions.Backoff, until ctx ends. An answer of the server that
+	// would not change, such as CodeUnauthenticated, ends it. It has no effect on a Conn.
+	WaitForReady bool
 
 	unary       bool // a call: one message each way
 	exclusively bool // on a connection on which this side has no other stream
@@ -261,6 +265,8 @@ type CallOptions struct {
 	// Timeout bounds the call, as its context does. Zero is 60 s if the context has no
 	// deadline. Unlimited is no limit beside the context's.
 	Timeout time.Duration
+	// WaitForReady is OpenOptions.WaitForReady.
+	WaitForReady bool
 }
 
 const defaultCallTimeout = 60 * time.Second

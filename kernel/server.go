@@ -27,6 +27,7 @@ type Server struct {
 	handshakes map[net.Conn]struct{}
 	closing    bool
 	closed     bool          // by Close, or by Shutdown after its time limit
+	draining   chan struct{} // closed by the first Shutdown or Close
 	empty      chan struct{} // closed when the server is closing and the last connection has ended
 	budget     budget
 	measuring  sync.Once       // starts budget
@@ -63,7 +64,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	s := &Server{
 		opts: o, conns: map[*Conn]struct{}{}, perAddr: map[string]int{},
 		listeners: map[net.Listener]struct{}{}, handshakes: map[net.Conn]struct{}{},
-		empty: make(chan struct{}), slots: make(chan struct{}, min(o.Limits.MaxHandshakes, 1<<16)),
+		draining: make(chan struct{}), empty: make(chan struct{}), slots: make(chan struct{}, min(o.Limits.MaxHandshakes, 1<<16)),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	named := opts != nil && opts.Limits.MaxConns != 0
@@ -120,7 +121,8 @@ func (a stringAddr) String() string { return string(a) }
 
 // Serve accepts connections from ln, which it takes over. After Shutdown or Close it waits
 // until all connections have ended, and returns ErrServerClosed. When ctx ends it calls
-// Close.
+// Shutdown: streams have Limits.Drain to end. Close cuts that short.
+//
 // If ln fails, or the program closes it, Serve returns a ConnError, and the connections
 // stay open. While the process is out of descriptors or memory, Serve tries again.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
@@ -134,7 +136,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		_ = ln.Close()
 		return ErrServerClosed
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = s.Shutdown(context.Background()) })
 	defer stop()
 	var pause backoffAccept
 	for {
@@ -295,6 +297,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
+// Draining returns a channel that is closed when the server begins to shut down: Shutdown
+// or Close was called, or the context of a Serve has ended.
+func (s *Server) Draining() <-chan struct{} { return s.draining }
+
 // Close closes the listeners and all connections, and waits until they have ended: see
 // Conn.Close. The Contexts of handlers end. Close does not wait for the handlers.
 func (s *Server) Close() error {
@@ -316,6 +322,9 @@ func (s *Server) Close() error {
 func (s *Server) stopListening(closed bool) []*Conn {
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
+	if !s.closing {
+		close(s.draining)
+	}
 	s.closing, s.closed = true, s.closed || closed
 	for ln := range s.listeners {
 		_ = ln.Close()

@@ -176,6 +176,16 @@ func (s *Stream) Idle() <-chan time.Time {
 	return s.c.Idle()
 }
 
+// GoingAway returns a channel that is closed when the stream's connection takes no new
+// streams: see Conn.GoingAway. Where each stream has a connection of its own it is that of
+// the connection with the calls.
+func (s *Stream) GoingAway() <-chan struct{} {
+	if c := s.c.conn; c.isOneStream() {
+		return c.parent.goingAway
+	}
+	return s.c.conn.goingAway
+}
+
 // SendDone is closed when nothing more can be sent: after CloseSend, Close or Abort on this
 // side, when the peer reads no more or has reset the stream, or when the connection is
 // lost.

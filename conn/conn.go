@@ -131,6 +131,8 @@ type goAwayState struct {
 	final          bool   // lastStream is in a GOAWAY that we have sent
 	received       bool   // the peer takes no more streams
 	peerLastStream uint64 // our streams above it are refused
+	code           frame.Code
+	reason         string // with code, what Close tells the peer of streams that it ends
 }
 
 // input is the reader's state.

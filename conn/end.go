@@ -36,8 +36,17 @@ func (c *Conn) Fail(op string, code frame.Code, err error) {
 	c.end(&Error{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}, true)
 }
 
-// Close ends the connection with CodeOK. Streams that are open are lost.
-func (c *Conn) Close() { c.Fail("close", frame.CodeOK, net.ErrClosed) }
+// Close ends the connection with CodeOK. Streams that are open are lost; then the peer is
+// told code and reason.
+func (c *Conn) Close(code frame.Code, reason string) {
+	c.mu.Lock()
+	c.goAway.code, c.goAway.reason = code, reason
+	c.mu.Unlock()
+	c.close()
+}
+
+// close ends the connection with CodeOK, and no reason beside it.
+func (c *Conn) close() { c.Fail("close", frame.CodeOK, net.ErrClosed) }
 
 // EndSoon ends the connection after a moment, if it has not ended by then: a write that
 // the peer does not read may keep it from its end for as long as the peer likes.
@@ -132,16 +141,21 @@ func (c *Conn) end(e *Error, sendGoAway bool) {
 		p.s.Lost(e, true)
 	}
 	if sendGoAway && c.tr != nil {
-		c.sendGoAway(e)
+		c.sendGoAway(e, len(ports)+len(unnumbered) > 0)
 		return
 	}
 	c.finish()
 }
 
-// sendGoAway has the connection's last frame written.
-func (c *Conn) sendGoAway(e *Error) {
-	reason := ""
+// sendGoAway has the connection's last frame written. lost says that streams were open: what
+// Close was given is for their other ends.
+func (c *Conn) sendGoAway(e *Error, lost bool) {
+	code, reason := e.Code, ""
 	switch {
+	case e.Code == frame.CodeOK && lost:
+		c.mu.Lock()
+		code, reason = c.goAway.code, c.goAway.reason
+		c.mu.Unlock()
 	case e.Code == frame.CodeOK || e.Err == nil:
 	case errors.Is(e.Err, errPanic):
 		reason = errPanic.Error()
@@ -153,7 +167,7 @@ func (c *Conn) sendGoAway(e *Error) {
 	last := min(c.goAway.lastStream, c.lastPeer)
 	c.mu.Unlock()
 	c.requestControl(func(p *pendingControl) {
-		p.goAway = &frame.Frame{Kind: frame.GoAway, Value: last, Code: e.Code, Reason: reason}
+		p.goAway = &frame.Frame{Kind: frame.GoAway, Value: last, Code: code, Reason: reason}
 		p.dying = true
 	})
 }

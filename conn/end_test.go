@@ -93,7 +93,7 @@ func opening(id uint64, n int) []byte {
 // The connection may end while the reader handles an Open. Whichever is first, the streams
 // are lost, once.
 func TestStreamsOpenedWhileTheConnectionEndsAreLost(t *testing.T) {
-	a := &acceptor{before: func(c *Conn) { c.Close() }}
+	a := &acceptor{before: func(c *Conn) { c.Close(frame.CodeCancelled, "closed") }}
 	c, _ := newDecoded(t, a)
 	c.Input(opening(1, 3))
 	if len(a.streams) != 3 {
@@ -120,7 +120,7 @@ func TestUnopenedStreamsAreLostWithTheConnection(t *testing.T) {
 	c.out.cork()
 	unnumbered.Ready(true)
 	a.streams[0].onLost = func() { c.uncork(0) }
-	c.Close()
+	c.Close(frame.CodeCancelled, "closed")
 	if len(unnumbered.lost) != 1 || unnumbered.ID() != 0 {
 		t.Errorf("lost %v, number %d", unnumbered.lost, unnumbered.ID())
 	}
@@ -134,7 +134,7 @@ func TestGoAwayNamesNoStreamThatWasRefused(t *testing.T) {
 	c.Input(opening(1, 1))
 	// Streams are told before the GOAWAY is made.
 	a.streams[0].onLost = func() { c.Input(opening(3, 2)) }
-	c.Close()
+	c.Close(frame.CodeCancelled, "closed")
 	if len(a.streams) != 1 {
 		t.Errorf("%d streams were accepted", len(a.streams))
 	}

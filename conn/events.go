@@ -75,7 +75,7 @@ func (c *Conn) outputWritten() {
 	switch {
 	case !e.finished || e.awaitsFIN.Load():
 	case e.linger == 0:
-		c.Close()
+		c.close()
 	default:
 		e.awaitsFIN.Store(true)
 		c.linger(e.linger)

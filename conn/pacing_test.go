@@ -36,12 +36,12 @@ func (s *fullSession) Full() <-chan struct{} {
 // deadlock.
 func TestAPausedReaderEndsWithItsConnection(t *testing.T) {
 	for name, end := range map[string]func(c *Conn, peer net.Conn){
-		"Close":      func(c *Conn, _ net.Conn) { c.Close() },
+		"Close":      func(c *Conn, _ net.Conn) { c.Close(frame.CodeCancelled, "closed") },
 		"Fail":       func(c *Conn, _ net.Conn) { c.Fail("read", frame.CodeProtocol, errPartial) },
 		"Drain":      func(c *Conn, _ net.Conn) { c.Drain() },
 		"EndSoon":    func(c *Conn, _ net.Conn) { c.EndSoon() },
 		"lost":       func(c *Conn, _ net.Conn) { c.lost("write", net.ErrClosed) },
-		"peer gone":  func(c *Conn, peer net.Conn) { _ = peer.Close(); c.Close() },
+		"peer gone":  func(c *Conn, peer net.Conn) { _ = peer.Close(); c.Close(frame.CodeCancelled, "closed") },
 		"idle":       func(*Conn, net.Conn) {}, // until IdleConn
 		"a panic":    func(c *Conn, _ net.Conn) { c.panicked("of another") },
 		"a violator": func(c *Conn, _ net.Conn) { c.violated(&frame.Violation{Code: frame.CodeEnhanceYourCalm}) },

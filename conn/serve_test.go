@@ -30,7 +30,7 @@ func TestAConnectionClosedAtOnceIsGone(t *testing.T) {
 		Serve(ours, Config{
 			Session: native.New(native.DefaultMaxFragment), Limits: limits(Limits{}), Handler: h,
 			Timers: &timers.Queue{}, Remote: ours.RemoteAddr(), Peer: frame.Settings{ConnCredit: 1 << 20},
-		}, nil, (*Conn).Close)
+		}, nil, func(c *Conn) { c.Close(frame.CodeCancelled, "closed") })
 		if _, err := io.Copy(io.Discard, peer); err != nil {
 			t.Error("the peer reads:", err)
 		}

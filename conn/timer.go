@@ -52,7 +52,7 @@ func (c *Conn) lingered() {
 	e := &c.ending
 	switch {
 	case c.Err() == nil: // the peer has not ended it
-		c.Close()
+		c.close()
 	case e.extensions < maxExtensions && c.goAwayUnsent():
 		e.extensions++
 		c.cfg.Timers.Set(&c.timer, c, time.Now().Add(lingerTime))

@@ -206,7 +206,7 @@ func (c *Conn) endChildren() {
 	var ce *ConnError
 	known := errors.As(c.err, &ce)
 	told := known && ce.Remote && ce.Code == CodeOK // drained, or idle: the peer ends the children too, in order
-	lost := known && ce.Code == CodeConnectionLost && !shut
+	lost := known && !told && (ce.Remote || ce.Code == CodeConnectionLost) && !shut
 	cs := &c.children
 	cs.mu.Lock()
 	cs.over, cs.graced = true, lost

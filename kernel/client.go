@@ -246,7 +246,7 @@ func (c *Client) Close() error {
 	}
 	c.changed()
 	for _, k := range conns {
-		k.shut()
+		k.shut(CodeCancelled, "the client was closed")
 	}
 	c.wg.Wait()
 	if c.engine != nil {

@@ -133,7 +133,7 @@ func mayConnectLater(err error) bool {
 		return false
 	}
 	switch ce.Code {
-	case CodeOK, CodeConnectionLost, CodeUnavailable, CodeGoingAway, CodeRefused, CodeResourceExhausted,
+	case CodeOK, CodeConnectionLost, CodeCancelled, CodeUnavailable, CodeGoingAway, CodeRefused, CodeResourceExhausted,
 		CodeHandshakeTimeout, CodeKeepalive, CodeWriteStall, CodeIdleTimeout:
 		return true
 	}

@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -112,15 +113,25 @@ func (c *Conn) setGoingAway() { c.goAwayOnce.Do(func() { close(c.goingAway) }) }
 // package rpc) are closed at once; messages that were not taken from them are left for
 // Receive.
 func (c *Conn) Close() error {
-	c.shut()
+	c.shut(CodeCancelled, "the connection was closed")
 	<-c.done
 	return nil
 }
 
-// shut closes the connection and does not wait.
-func (c *Conn) shut() {
+// shut closes the connection and does not wait. If streams are open the peer is told code
+// and reason.
+func (c *Conn) shut(code Code, reason string) {
 	c.retired.endFeeding()
-	c.c.Close()
+	c.c.Close(code, reason)
+	c.shutChildren()
+}
+
+var errDrainOver = errors.New("the time to drain is over")
+
+// drainOver ends the connection, which is still open at the end of a drain.
+func (c *Conn) drainOver() {
+	c.retired.endFeeding()
+	c.c.Fail("close", CodeGoingAway, errDrainOver)
 	c.shutChildren()
 }
 

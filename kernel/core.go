@@ -213,7 +213,7 @@ func (c *core) Retire() {
 // that were opened with it.
 func (c *core) neverOpened(x *extra) {
 	if c.conn.isOneStream() && c.ID() == 0 {
-		c.conn.c.Close()
+		c.conn.c.Close(CodeCancelled, "the stream was not opened")
 	}
 	if x != nil {
 		c.endSiblings(x.siblings)

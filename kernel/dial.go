@@ -105,7 +105,7 @@ func (c *Client) dial(ctx context.Context, t nextDial, parent *Conn, dedicated b
 	c.connMu.Unlock()
 	if closed {
 		if k != nil {
-			k.shut()
+			k.shut(CodeCancelled, "the client was closed")
 		}
 		return nil, c.errClosed()
 	}

@@ -266,7 +266,7 @@ func TestDrainsDeadlineCutsWhatRuns(t *testing.T) {
 					t.Errorf("the handler that was cut ended with %v", err)
 				}
 				g := w.all(frame.GoAway, 0)
-				if h := g[len(g)-1]; h.value != last || h.code != frame.CodeOK || !errors.Is(w.over(), io.EOF) {
+				if h := g[len(g)-1]; h.value != last || h.code != frame.CodeGoingAway || !errors.Is(w.over(), io.EOF) {
 					w.t.Errorf("the last GOAWAY, which should name %d: %+v, %v", last, h, w.over())
 				}
 			})
@@ -681,7 +681,7 @@ func TestServersOpensAtAClientThatCloses(t *testing.T) {
 		if n := handled.Load(); n != 1 {
 			t.Errorf("%d handlers ran", n)
 		}
-		if h, ok := r.find(frame.GoAway, 0); !ok || h.value != served || h.code != frame.CodeOK {
+		if h, ok := r.find(frame.GoAway, 0); !ok || h.value != served || h.code != frame.CodeCancelled {
 			t.Errorf("the GOAWAY, which should name %d: %+v", served, h)
 		}
 		_ = r.nc.Close()

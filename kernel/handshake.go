@@ -162,7 +162,7 @@ func (s *Server) join(pending *pendingConn, j *handshaken, id Identity) (*Conn, 
 	s.connMu.Unlock()
 	switch {
 	case closed:
-		c.shut()
+		c.shut(CodeUnavailable, serverClosed)
 	case closing:
 		c.drain()
 	}

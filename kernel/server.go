@@ -271,14 +271,23 @@ func (s *Server) connEnded(c *Conn, uncount func()) {
 // worthLogging reports whether the end of a connection is logged.
 func worthLogging(err error) bool {
 	var ce *ConnError
-	return errors.As(err, &ce) && ce.Code != CodeOK && ce.Code != CodeConnectionLost
+	if !errors.As(err, &ce) {
+		return false
+	}
+	switch ce.Code {
+	case CodeOK, CodeConnectionLost:
+		return false
+	case CodeCancelled, CodeUnavailable, CodeGoingAway:
+		return !ce.Remote // the peer has closed the connection
+	}
+	return true
 }
 
 // Shutdown stops the server gracefully. It accepts no more connections and tells the peers
 // to open no more streams. Streams that are opened nevertheless are refused as not
 // processed. Shutdown waits until the open streams have ended and closes the connections.
-// When ctx ends, or after Limits.Drain if ctx has no deadline, it calls Close and returns
-// an error.
+// When ctx ends, or after Limits.Drain if ctx has no deadline, it closes the connections
+// with CodeGoingAway and returns an error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -292,7 +301,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-s.empty:
 		return nil
 	case <-ctx.Done():
-		_ = s.Close()
+		s.closeAll((*Conn).drainOver)
 		return fmt.Errorf("sluice: shutdown: %w", context.Cause(ctx))
 	}
 }
@@ -304,6 +313,15 @@ func (s *Server) Draining() <-chan struct{} { return s.draining }
 // Close closes the listeners and all connections, and waits until they have ended: see
 // Conn.Close. The Contexts of handlers end. Close does not wait for the handlers.
 func (s *Server) Close() error {
+	s.closeAll(func(c *Conn) { c.shut(CodeUnavailable, serverClosed) })
+	return nil
+}
+
+// serverClosed is the reason that a client with open streams is told.
+const serverClosed = "the server was closed"
+
+// closeAll ends every connection by end, and waits until they have ended.
+func (s *Server) closeAll(end func(*Conn)) {
 	s.cancel()
 	conns := s.stopListening(true)
 	s.connMu.Lock()
@@ -312,10 +330,9 @@ func (s *Server) Close() error {
 	}
 	s.connMu.Unlock()
 	for _, c := range conns {
-		c.shut()
+		end(c)
 	}
 	<-s.empty
-	return nil
 }
 
 // stopListening closes the listeners and returns the connections.

@@ -93,6 +93,14 @@ func Start(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (*k
 	return srv, client
 }
 
+// Caller returns a Caller whose calls and streams are served by hs: what stands for a client
+// in tests of code that takes a Caller. It is gone when the test is.
+func Caller(t testing.TB, hs *kernel.Handlers) kernel.Caller {
+	t.Helper()
+	_, client := Start(t, &kernel.ServerOptions{Handlers: hs}, nil)
+	return client
+}
+
 // Pipe returns the two ends of one stream, with each side's options, connected
 // in memory and gone when the test is.
 func Pipe(t testing.TB, opener, acceptor kernel.StreamOptions) (a, b *kernel.Stream) {

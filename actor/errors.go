@@ -8,12 +8,13 @@ import (
 	"net"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/errtext"
 )
 
 // Sentinel errors. Test for them with errors.Is: what is returned may say more.
 var (
 	// ErrClosed: this side has ended the stream, or this half of it.
-	ErrClosed = fmt.Errorf("sluice: %w", net.ErrClosed)
+	ErrClosed = errtext.Errorf("sluice: %w", net.ErrClosed)
 	// ErrSendClosed: CloseSend or Close has ended the sending half.
 	ErrSendClosed = fmt.Errorf("%w: sending half", ErrClosed)
 	// ErrStopped: the peer reads no more; nothing failed.
@@ -71,16 +72,16 @@ func (e *StreamError) Error() string {
 	case e.Refused:
 		who = "refused"
 	case e.Code == frame.CodeConnectionLost && e.Cause != nil:
-		return fmt.Sprintf("sluice: stream %d (%s): connection lost: %v", e.Stream, e.Method, e.Cause)
+		return fmt.Sprintf("sluice: stream %d (%s): connection lost: %s", e.Stream, errtext.Quote(e.Method), errtext.Of(e.Cause))
 	case e.Remote:
 		who = "ended by peer"
 	}
 	if e.NotProcessed {
 		who += " (not processed)"
 	}
-	s := fmt.Sprintf("sluice: stream %d (%s): %s: %s", e.Stream, e.Method, who, e.Code)
+	s := fmt.Sprintf("sluice: stream %d (%s): %s: %s", e.Stream, errtext.Quote(e.Method), who, e.Code)
 	if e.Reason != "" {
-		s += ": " + e.Reason
+		s += ": " + errtext.Quote(errtext.Trim(e.Reason))
 	}
 	return s
 }

@@ -2,9 +2,9 @@ package actor
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/pool"
 )
 
@@ -143,7 +143,7 @@ func (s *Stream) Answer(ctx context.Context) (pool.Message, frame.Metadata, erro
 		select {
 		case <-c:
 		case <-ctx.Done():
-			return pool.Message{}, nil, fmt.Errorf("sluice: stream %d (%s): waiting for the answer: %w",
+			return pool.Message{}, nil, errtext.Errorf("sluice: stream %d (%s): waiting for the answer: %w",
 				s.link.ID(), s.cfg.Method, context.Cause(ctx))
 		}
 		s.mu.Lock()

@@ -3,9 +3,9 @@ package actor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/pool"
 )
 
@@ -131,7 +131,7 @@ func (s *Stream) receiveCancelled(ctx context.Context, waited next) error {
 	if errors.Is(cause, io.EOF) { // it would look like the stream's end
 		cause = ctx.Err()
 	}
-	return fmt.Errorf("sluice: receive on stream %d: %w", s.link.ID(), cause)
+	return errtext.Errorf("sluice: receive on stream %d: %w", s.link.ID(), cause)
 }
 
 // unpack keeps the messages of b behind those of earlier batches, and returns the first.

@@ -3,8 +3,8 @@ package actor
 import (
 	"context"
 	"errors"
-	"fmt"
 
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/pool"
 )
 
@@ -60,7 +60,7 @@ func (s *Stream) await(ctx context.Context, ch *channels, w *waiter) error {
 	case err = <-w.ready:
 	case <-ctx.Done():
 		if s.cancelWait(ch, w) {
-			err = fmt.Errorf("sluice: send on stream %d: %w", s.link.ID(), context.Cause(ctx))
+			err = errtext.Errorf("sluice: send on stream %d: %w", s.link.ID(), context.Cause(ctx))
 		} else {
 			err = <-w.ready
 		}

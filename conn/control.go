@@ -194,7 +194,7 @@ func (c *Conn) checkOpen(f *frame.Frame) *Refusal {
 	if r := c.CheckSize(f); r != nil {
 		return r
 	}
-	if !f.Metadata.Valid() {
+	if _, bad := f.Metadata.BadKey(); bad {
 		return &Refusal{frame.CodeProtocol, "metadata with an illegal key", true}
 	}
 	return nil

@@ -2,7 +2,6 @@ package conn
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"runtime"
 	"sync"
@@ -10,6 +9,8 @@ import (
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluicerpc/sluice/internal/errtext"
 )
 
 // Engine is the event loops that the connections of a program share, and the watcher of
@@ -42,7 +43,7 @@ func Acquire() (*Engine, error) {
 func (e *Engine) start() error {
 	w, err := newWatcher()
 	if err != nil {
-		return fmt.Errorf("sluice: event loops: %w", err)
+		return errtext.Errorf("sluice: event loops: %w", err)
 	}
 	loops, err := gnet.NewClient(&handler{},
 		gnet.WithNumEventLoop(max(1, runtime.NumCPU()/2)),
@@ -53,7 +54,7 @@ func (e *Engine) start() error {
 	}
 	if err != nil {
 		w.close()
-		return fmt.Errorf("sluice: event loops: %w", err)
+		return errtext.Errorf("sluice: event loops: %w", err)
 	}
 	e.loops, e.watch = loops, w
 	return nil

@@ -6,6 +6,7 @@ import (
 	"net"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/errtext"
 )
 
 // ErrGoingAway is the cause where a connection takes no new streams.
@@ -31,7 +32,7 @@ func (e *Error) Error() string {
 	if e.Err == nil {
 		return s + e.Code.String()
 	}
-	return s + e.Err.Error()
+	return s + errtext.Of(e.Err)
 }
 
 // Is lets errors.Is(err, &Error{Code: c}) compare the code alone.
@@ -57,10 +58,13 @@ type goAwayError struct {
 }
 
 func (e *goAwayError) Error() string {
-	if e.reason == "" {
+	switch {
+	case e.code == frame.CodeOK && e.reason == "":
+		return "the connection was closed in order"
+	case e.reason == "":
 		return e.code.String()
 	}
-	return e.code.String() + ": " + e.reason
+	return e.code.String() + ": " + errtext.Quote(e.reason)
 }
 
 func violation(c frame.Code, format string, args ...any) error {

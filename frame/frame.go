@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/sluicerpc/sluice/internal/errtext"
 )
 
 // Kind says what a frame is about. The kinds are those of the native wire;
@@ -145,7 +147,7 @@ type Refused struct {
 }
 
 func (e *Refused) Error() string {
-	s := e.Code.String() + ": " + e.Reason
+	s := e.Code.String() + ": " + errtext.Quote(e.Reason)
 	if e.Cause != nil {
 		s += ": " + e.Cause.Error()
 	}

@@ -33,7 +33,11 @@ func TestEveryCodeHasANameOfItsOwn(t *testing.T) {
 }
 
 func TestMetadataIsAnOrderedMultimap(t *testing.T) {
-	md := Metadata{}.Add("A-key", "1").Add("b", "2").Add("a-KEY", "\x00\xff")
+	var md Metadata
+	md.Add("A-key", "1")
+	md.Add("b", "2")
+	md.Add("a-KEY", "\x00\xff")
+	md.Add("empty", "")
 	if got := md.Get("a-key"); got != "1" {
 		t.Errorf("the first value is %q", got)
 	}
@@ -43,7 +47,13 @@ func TestMetadataIsAnOrderedMultimap(t *testing.T) {
 	if got := md.Get("none"); got != "" {
 		t.Errorf("a missing key has %q", got)
 	}
-	if n := md.Size(); n != 5+1+1+1+5+2+3*32 {
+	if v, ok := md.Lookup("none"); v != "" || ok {
+		t.Errorf("a missing key has %q, %v", v, ok)
+	}
+	if v, ok := md.Lookup("empty"); v != "" || !ok {
+		t.Errorf("an empty value is %q, %v", v, ok)
+	}
+	if n := md.Size(); n != 5+1+1+1+5+2+5+4*32 {
 		t.Errorf("size %d", n)
 	}
 }
@@ -53,8 +63,8 @@ func TestWhatAKeyMayBe(t *testing.T) {
 		"a": true, "x-1_2.3": true, strings.Repeat("k", 255): true,
 		"": false, "A": false, "a b": false, "a\x00": false, "é": false, strings.Repeat("k", 256): false,
 	} {
-		if got := (Metadata{{Key: "ok"}, {Key: key}}).Valid(); got != want {
-			t.Errorf("%q: valid %v, want %v", key, got, want)
+		if got, bad := (Metadata{{Key: "ok"}, {Key: key}}).BadKey(); bad == want || bad && got != key {
+			t.Errorf("%q: bad %v %q", key, bad, got)
 		}
 	}
 }

@@ -13,14 +13,20 @@ type Field struct {
 	Value string
 }
 
-// Get returns the first value of key, or "".
+// Get returns the first value of key, or "" if there is none.
 func (md Metadata) Get(key string) string {
+	v, _ := md.Lookup(key)
+	return v
+}
+
+// Lookup returns the first value of key, which may be "", and whether there is one.
+func (md Metadata) Lookup(key string) (value string, ok bool) {
 	for _, f := range md {
 		if f.Key == key {
-			return f.Value
+			return f.Value, true
 		}
 	}
-	return ""
+	return "", false
 }
 
 // Values returns all values of key in order.
@@ -34,9 +40,9 @@ func (md Metadata) Values(key string) []string {
 	return vs
 }
 
-// Add returns md with one more field; the key is made lower-case.
-func (md Metadata) Add(key, value string) Metadata {
-	return append(md, Field{strings.ToLower(key), value})
+// Add adds a field to md; the key is made lower-case.
+func (md *Metadata) Add(key, value string) {
+	*md = append(*md, Field{strings.ToLower(key), value})
 }
 
 // Size is the number of bytes that count against the metadata limit: each
@@ -49,14 +55,14 @@ func (md Metadata) Size() int {
 	return n
 }
 
-// Valid tells whether every key is one that the wire can carry.
-func (md Metadata) Valid() bool {
+// BadKey returns the first key that the wire can't carry, and whether there is one.
+func (md Metadata) BadKey() (key string, bad bool) {
 	for _, f := range md {
 		if !validKey(f.Key) {
-			return false
+			return f.Key, true
 		}
 	}
-	return true
+	return "", false
 }
 
 func validKey(k string) bool {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/sluicerpc/sluice/internal/errtext"
 )
 
 // Call makes a unary call: a stream with one message each way. If it succeeds, it has
@@ -74,7 +76,7 @@ func (s *Stream) receiveReply(ctx context.Context) (Message, error) {
 		more.Release()
 		reply.Release()
 		s.Abort(CodeCancelled, "more than one reply")
-		return Message{}, fmt.Errorf("sluice: call %s: more than one reply", s.Method())
+		return Message{}, errtext.Errorf("sluice: call %s: more than one reply", s.Method())
 	} else if err := s.callErr(err); err != nil && !errors.Is(err, ErrNoReply) {
 		reply.Release()
 		return Message{}, err

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/errtext"
 )
 
 // A Client opens streams at one address. It connects when it needs to, and again when
@@ -17,7 +17,7 @@ import (
 type Client struct {
 	endpoint
 	opts   ClientOptions
-	target string // host:port
+	target address
 	proto  Protocol
 	engine *conn.Engine
 
@@ -72,24 +72,20 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	return c, nil
 }
 
-func parseTarget(target string, ps []Protocol) (Protocol, string, error) {
+// parseTarget parses "address" or "protocol://address".
+func parseTarget(target string, ps []Protocol) (Protocol, address, error) {
 	scheme, rest, ok := strings.Cut(target, "://")
-	if !ok {
-		return ps[0], target, checkHostPort(target)
+	if !ok || scheme+":" == unixPrefix {
+		a, err := parseAddress("dial", target)
+		return ps[0], a, err
 	}
 	for _, p := range ps {
 		if p.Name() == scheme {
-			return p, rest, checkHostPort(rest)
+			a, err := parseAddress("dial", rest)
+			return p, a, err
 		}
 	}
-	return nil, "", fmt.Errorf("sluice: dial %s: the client has no protocol %q", target, scheme)
-}
-
-func checkHostPort(t string) error {
-	if _, _, err := net.SplitHostPort(t); err != nil {
-		return fmt.Errorf("sluice: dial %s: %w", t, err)
-	}
-	return nil
+	return nil, address{}, errtext.Errorf("sluice: dial %s: the client has no protocol %q", target, scheme)
 }
 
 // changed wakes the Opens that wait for a stream or a connection.
@@ -140,11 +136,11 @@ func (c *Client) unusable(k *Conn) error {
 	if err := k.c.Err(); err != nil {
 		return err
 	}
-	return &ConnError{Addr: stringAddr(c.target), Op: "dial", Code: CodeGoingAway, Remote: true, Err: ErrGoingAway}
+	return &ConnError{Addr: c.target, Op: "dial", Code: CodeGoingAway, Remote: true, Err: ErrGoingAway}
 }
 
 func (c *Client) errClosed() error {
-	return fmt.Errorf("sluice: open at %s: %w", c.target, ErrClosed)
+	return errtext.Errorf("sluice: open at %s: %w", c.target, ErrClosed)
 }
 
 func (c *Client) usableLocked() int {

@@ -3,12 +3,14 @@ package kernel
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/sluicerpc/sluice/internal/errtext"
 )
 
-// Dial returns a client for target: "host:port", or "protocol://host:port" to choose
+// Dial returns a client for target: "host:port", or "unix:PATH" for a Unix socket, whose path
+// may begin with "@" for one in Linux's abstract namespace. "protocol://" before that chooses
 // one of ClientOptions.Protocols by its name. Dial makes a first connection. If that
 // fails, or ctx ends before, the error is a ConnError whose Op is "dial" or
 // "handshake". ctx bounds the first connection only.
@@ -119,8 +121,13 @@ func (c *Client) OpenN(ctx context.Context, method string, opts *OpenOptions, ea
 func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
 	for {
 		ss, err := c.tryOpen(ctx, method, opts, n, each)
-		if err == nil || opts == nil || !opts.WaitForReady || ctx.Err() != nil || !mayConnectLater(err) {
-			return ss, err
+		switch {
+		case err == nil:
+			return ss, nil
+		case ctx.Err() != nil && !errors.Is(err, ctx.Err()):
+			return nil, errtext.Errorf("%w: %w", err, ctx.Err())
+		case opts == nil || !opts.WaitForReady || ctx.Err() != nil || !mayConnectLater(err):
+			return nil, err
 		}
 	}
 }
@@ -163,7 +170,7 @@ func (c *Client) tryOpen(ctx context.Context, method string, opts *OpenOptions, 
 			select {
 			case <-se.changed:
 			case <-ctx.Done():
-				return nil, fmt.Errorf("sluice: open %s at %s: %w: %w", method, c.target, ErrTooManyStreams, context.Cause(ctx))
+				return nil, errtext.Errorf("sluice: open %s at %s: %w: %w", method, c.target, ErrTooManyStreams, context.Cause(ctx))
 			}
 			se.full, se.made = nil, nil
 			continue
@@ -220,7 +227,7 @@ func (c *Client) openDedicated(ctx context.Context, parent *Conn, method string,
 		return parent.openAny(ctx, method, opts.shared(), n, each)
 	}
 	if err := parent.children.reserve(1, c.limits.MaxStreams); err != nil {
-		return nil, fmt.Errorf("sluice: open %s at %s: dedicated connections: %w", method, c.target, err)
+		return nil, errtext.Errorf("sluice: open %s at %s: dedicated connections: %w", method, c.target, err)
 	}
 	ss, err := c.openShort(ctx, parent, method, opts.shared(), n, each)
 	if err != nil {
@@ -261,16 +268,16 @@ func (c *Client) openShort(ctx context.Context, parent *Conn, method string, opt
 func (c *Client) openChildren(ctx context.Context, k *Conn, method string, opts *OpenOptions, n int, each []StreamOptions) ([]*Stream, error) {
 	switch {
 	case method != "" || opts != nil && (!opts.Request.IsZero() || opts.Metadata != nil):
-		return nil, fmt.Errorf("sluice: open %s: %w: over %s a stream has no method and no request: open it without them and pass it to a call",
+		return nil, errtext.Errorf("sluice: open %s: %w: over %s a stream has no method and no request: open it without them and pass it to a call",
 			method, ErrNotSupported, k.protocol)
 	case k.children.id == 0:
-		return nil, fmt.Errorf("sluice: open at %s: %w: the server serves no streams", c.target, ErrNotSupported)
+		return nil, errtext.Errorf("sluice: open at %s: %w: the server serves no streams", c.target, ErrNotSupported)
 	case n < 1 || n > k.caps.MaxGroup:
 		return nil, errGroup(n, k.caps.MaxGroup)
 	}
 	cs := &k.children
 	if err := cs.reserve(n, c.limits.MaxStreams); err != nil {
-		return nil, fmt.Errorf("sluice: open at %s: %w", c.target, err)
+		return nil, errtext.Errorf("sluice: open at %s: %w", c.target, err)
 	}
 	ss := make([]*Stream, 0, n)
 	for i := range n {

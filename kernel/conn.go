@@ -151,8 +151,8 @@ func (c *Conn) checkMetadata(md Metadata, more int) error {
 	if n := md.Size() + more; n > c.mostMetadata() {
 		return fmt.Errorf("%w: %d bytes, the peer takes %d", ErrMetadataTooLarge, n, c.mostMetadata())
 	}
-	if !md.Valid() {
-		return ErrMetadataKey
+	if key, bad := md.BadKey(); bad {
+		return fmt.Errorf("%w: %q", ErrMetadataKey, key)
 	}
 	return nil
 }

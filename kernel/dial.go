@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
@@ -138,7 +137,7 @@ func (c *Client) dialCancelled(ctx context.Context, t nextDial) error {
 	if t.last != nil && time.Now().Before(t.at) {
 		err = fmt.Errorf("%w, in the pause after a failure: %w", err, t.last)
 	}
-	return &ConnError{Addr: stringAddr(c.target), Op: "dial", Err: err}
+	return &ConnError{Addr: c.target, Op: "dial", Err: err}
 }
 
 // onClose calls f on Close; the returned function cancels that.
@@ -167,14 +166,14 @@ func (c *Client) onClose(f func()) func() {
 // connection is its child.
 func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 	fail := func(op string, err error) (*Conn, error) {
-		e := &ConnError{Addr: stringAddr(c.target), Op: op, Err: err}
+		e := &ConnError{Addr: c.target, Op: op, Err: err}
 		var no *frame.Refused
 		if errors.As(err, &no) {
 			e.Code, e.Remote = no.Code, true
 		}
 		return nil, e
 	}
-	nc, err := c.opts.Dial(ctx, "tcp", c.target)
+	nc, err := c.opts.Dial(ctx, c.target.network, c.target.addr)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 			err = errors.Join(err, cause)
@@ -193,7 +192,7 @@ func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 		nc = tc
 	}
 	caps, plain := c.proto.Caps(), c.opts.TLS == nil
-	g := &frame.Greeting{Client: true, Authority: c.target, Secure: !plain, Own: c.settings(&caps, plain)}
+	g := &frame.Greeting{Client: true, Authority: c.target.authority(), Secure: !plain, Own: c.settings(&caps, plain)}
 	if parent != nil {
 		g.Parent = parent.children.id
 	}
@@ -220,7 +219,7 @@ func (c *Client) tlsConfig() *tls.Config {
 		t.NextProtos = []string{name}
 	}
 	if t.ServerName == "" {
-		t.ServerName, _, _ = net.SplitHostPort(c.target)
+		t.ServerName = c.target.host()
 	}
 	return t
 }

@@ -612,7 +612,7 @@ func ExampleStream_SetHeader() {
 	ctx := context.Background()
 	srv := newServer()
 	srv.Handle("versioned", func(ctx context.Context, s *kernel.Stream) error {
-		if err := s.SetHeader(kernel.Metadata{}.Add("version", "7")); err != nil {
+		if err := s.SetHeader(kernel.Metadata{{Key: "version", Value: "7"}}); err != nil {
 			return err
 		}
 		return s.Send(ctx, say("body"))
@@ -638,7 +638,7 @@ func ExampleStream_SetTrailer() {
 	ctx := context.Background()
 	srv := newServer()
 	srv.Handle("work", func(ctx context.Context, s *kernel.Stream) error {
-		s.SetTrailer(kernel.Metadata{}.Add("cost", "42"))
+		s.SetTrailer(kernel.Metadata{{Key: "cost", Value: "42"}})
 		return s.Send(ctx, say("done"))
 	})
 	client, stop := start(srv, nil)
@@ -689,7 +689,10 @@ func ExampleStream_Metadata() {
 	client, stop := start(srv, nil)
 	defer stop()
 
-	md := kernel.Metadata{}.Add("User", "ann").Add("tag", "red").Add("tag", "blue")
+	var md kernel.Metadata
+	md.Add("User", "ann")
+	md.Add("tag", "red")
+	md.Add("tag", "blue")
 	s, err := client.Open(ctx, "tagged", &kernel.OpenOptions{Metadata: md})
 	if err != nil {
 		fmt.Println(err)

@@ -50,7 +50,9 @@ func (s *Server) reserve(nc net.Conn, host string) bool {
 		return false
 	}
 	s.total++
-	s.perAddr[host]++
+	if host != "" {
+		s.perAddr[host]++
+	}
 	s.handshakes[nc] = struct{}{}
 	return true
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/errtext"
 )
 
 // Open opens a stream. It does not wait for the peer: data can be sent before the peer has
@@ -42,7 +43,7 @@ func (c *Conn) openAny(ctx context.Context, method string, opts *OpenOptions, n 
 	call := opts != nil && opts.unary
 	switch {
 	case c.isOneStream():
-		return nil, fmt.Errorf("sluice: open %s: %w: over %s a stream's connection carries no other stream", method, ErrNotSupported, c.protocol)
+		return nil, errtext.Errorf("sluice: open %s: %w: over %s a stream's connection carries no other stream", method, ErrNotSupported, c.protocol)
 	case c.hasNumberedStreams() && c.owner != nil && !call:
 		return c.owner.openChildren(ctx, c, method, opts, n, each)
 	}
@@ -58,16 +59,16 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 		opts = &OpenOptions{}
 	}
 	if err := context.Cause(ctx); err != nil {
-		return nil, fmt.Errorf("sluice: open %s: %w", method, err)
+		return nil, errtext.Errorf("sluice: open %s: %w", method, err)
 	}
 	if opts.Dedicated {
 		if c.owner == nil {
-			return nil, fmt.Errorf("sluice: open %s: %w: a server does not dial", method, ErrNotSupported)
+			return nil, errtext.Errorf("sluice: open %s: %w: a server does not dial", method, ErrNotSupported)
 		}
 		return c.owner.openDedicated(ctx, c, method, opts, n, each)
 	}
 	if !c.client && !c.caps.ServerOpens {
-		return nil, fmt.Errorf("sluice: open %s: %w: over %s only clients open streams", method, ErrNotSupported, c.protocol)
+		return nil, errtext.Errorf("sluice: open %s: %w: over %s only clients open streams", method, ErrNotSupported, c.protocol)
 	}
 	if n < 1 || n > c.caps.MaxGroup {
 		return nil, errGroup(n, c.caps.MaxGroup)
@@ -81,7 +82,7 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 		return nil, err
 	}
 	if err := c.c.Reserve(n, opts.exclusively); err != nil {
-		return nil, fmt.Errorf("sluice: open %s: %w", method, err)
+		return nil, errtext.Errorf("sluice: open %s: %w", method, err)
 	}
 	f := frame.GetFrame(frame.Open)
 	ss := c.makeStreams(method, opts, own, f)
@@ -91,10 +92,10 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
 	p := c.c.PeerSettings()
 	if err := c.checkMetadata(opts.Metadata, len(method)); err != nil {
-		return fmt.Errorf("sluice: open %s: %w", method, err)
+		return errtext.Errorf("sluice: open %s: %w", method, err)
 	}
 	if opts.Request.Len() > int(p.MaxMessage) {
-		return fmt.Errorf("sluice: open %s: %w: request of %d bytes, the peer takes %d",
+		return errtext.Errorf("sluice: open %s: %w: request of %d bytes, the peer takes %d",
 			method, ErrTooLarge, opts.Request.Len(), p.MaxMessage)
 	}
 	return nil

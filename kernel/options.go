@@ -103,7 +103,8 @@ func secure(c *tls.Config, ps []Protocol) *tls.Config {
 
 // ClientOptions configure a client. A nil pointer and the zero value are the defaults.
 type ClientOptions struct {
-	// TLS, if set, secures all connections. An empty ServerName is the target's host. A
+	// TLS, if set, secures all connections. An empty ServerName is the target's host, or
+	// "localhost" for a Unix socket. A
 	// zero MinVersion means TLS 1.3.
 	TLS *tls.Config
 	// Protocols are those that a target can name, as in "protocol://host:port". A target
@@ -132,7 +133,8 @@ type ClientOptions struct {
 	Logger *slog.Logger
 	// Handlers serve the streams that the server opens. Nil serves none.
 	Handlers *Handlers
-	// Dial makes the network connection. Nil is net.Dialer's DialContext.
+	// Dial makes the network connection; network is "tcp" or "unix". Nil is net.Dialer's
+	// DialContext.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 

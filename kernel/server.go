@@ -3,13 +3,13 @@ package kernel
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/internal/errtext"
 )
 
 // A Server serves streams on the connections that it accepts. Its Handlers are those of
@@ -104,20 +104,14 @@ func (s *Server) connsLocked() (cs []*Conn) {
 	return cs
 }
 
-// ListenAndServe listens on the TCP address addr and calls Serve.
+// ListenAndServe calls Listen and Serve.
 func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	ln, err := Listen(ctx, addr)
 	if err != nil {
-		return &ConnError{Addr: stringAddr(addr), Op: "listen", Err: err}
+		return err
 	}
 	return s.Serve(ctx, ln)
 }
-
-type stringAddr string
-
-func (a stringAddr) Network() string { return "tcp" }
-
-func (a stringAddr) String() string { return string(a) }
 
 // Serve accepts connections from ln, which it takes over. After Shutdown or Close it waits
 // until all connections have ended, and returns ErrServerClosed. When ctx ends it calls
@@ -226,19 +220,13 @@ func (s *Server) isClosing() bool {
 	return s.closing
 }
 
-// addrHost is an address without its port, for Limits.MaxConnsPerAddr.
-func addrHost(a net.Addr) string {
-	if t, ok := a.(*net.TCPAddr); ok {
-		return t.IP.String()
-	}
-	return a.String()
-}
-
 // uncount takes a connection from host out of the counts. The lock is held.
 func (s *Server) uncount(host string) {
 	s.total--
-	if s.perAddr[host]--; s.perAddr[host] <= 0 {
-		delete(s.perAddr, host)
+	if host != "" {
+		if s.perAddr[host]--; s.perAddr[host] <= 0 {
+			delete(s.perAddr, host)
+		}
 	}
 	s.signalIfEmpty()
 }
@@ -275,9 +263,9 @@ func worthLogging(err error) bool {
 		return false
 	}
 	switch ce.Code {
-	case CodeOK, CodeConnectionLost:
+	case CodeOK, CodeConnectionLost, CodeGoingAway:
 		return false
-	case CodeCancelled, CodeUnavailable, CodeGoingAway:
+	case CodeCancelled, CodeUnavailable:
 		return !ce.Remote // the peer has closed the connection
 	}
 	return true
@@ -302,7 +290,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		s.closeAll((*Conn).drainOver)
-		return fmt.Errorf("sluice: shutdown: %w", context.Cause(ctx))
+		return errtext.Errorf("sluice: shutdown: %w", context.Cause(ctx))
 	}
 }
 

@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -67,8 +68,19 @@ func (o *StreamOptions) withDefaults() (StreamOptions, error) {
 	if r.MaxBatch == 0 {
 		r.MaxBatch = defaultMaxBatch
 	}
-	if r.Window < 0 || r.SendLimit < 0 || r.InBuffer < 0 || r.InBuffer > maxInBuffer || r.MaxBatch < 1 || r.IdleTimeout < 0 {
-		return r, fmt.Errorf("%w: stream options %+v", ErrLimits, r)
+	for _, f := range []struct {
+		name           string
+		v, least, most int
+	}{
+		{"Window", r.Window, 0, math.MaxInt}, {"SendLimit", r.SendLimit, 0, math.MaxInt},
+		{"InBuffer", r.InBuffer, 0, maxInBuffer}, {"MaxBatch", r.MaxBatch, 1, math.MaxInt},
+	} {
+		if f.v < f.least || f.v > f.most {
+			return r, fmt.Errorf("%w: StreamOptions.%s is %d", ErrLimits, f.name, f.v)
+		}
+	}
+	if r.IdleTimeout < 0 {
+		return r, fmt.Errorf("%w: StreamOptions.IdleTimeout is %v", ErrLimits, r.IdleTimeout)
 	}
 	return r, nil
 }

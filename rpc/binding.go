@@ -3,10 +3,10 @@ package rpc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
@@ -193,7 +193,7 @@ func (k *sinkBinding) ready(ctx context.Context) (*kernel.Stream, error) {
 	select {
 	case <-coming:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("sluice: send before the call is answered: %w", context.Cause(ctx))
+		return nil, errtext.Errorf("sluice: send before the call is answered: %w", context.Cause(ctx))
 	}
 	return k.now()
 }

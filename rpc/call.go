@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
@@ -37,12 +38,12 @@ func Call[Req, Resp any](ctx context.Context, c kernel.Caller, method string, re
 	in, err := codec.MarshalerOf[Req](e)
 	out, err2 := codec.MarshalerOf[Resp](e)
 	if err := errors.Join(err, err2); err != nil {
-		return none, fmt.Errorf("sluice: call %s: %w", method, err)
+		return none, errtext.Errorf("sluice: call %s: %w", method, err)
 	}
 	passes, err := passesStreams(in, out, e)
 	switch {
 	case err != nil:
-		return none, fmt.Errorf("sluice: call %s: %w", method, err)
+		return none, errtext.Errorf("sluice: call %s: %w", method, err)
 	case passes:
 		return pass(ctx, &clientCall{caller: c, method: method, opts: copts, e: e}, in, out, req)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
@@ -49,7 +50,7 @@ func pass[Req, Resp any](ctx context.Context, c *clientCall, in *codec.Marshaler
 func claimSinks[Req any](c *clientCall, in *codec.Marshaler[Req], req *Req) error {
 	err := eachArgument(in, req, c.claim)
 	if err != nil {
-		err = fmt.Errorf("sluice: call %s: sink %d of the request: %w", c.method, len(c.sinks), err)
+		err = errtext.Errorf("sluice: call %s: sink %d of the request: %w", c.method, len(c.sinks), err)
 	} else {
 		err = c.agree()
 	}
@@ -75,9 +76,9 @@ func (c *clientCall) claim(x argument) error {
 func (c *clientCall) agree() error {
 	for _, k := range c.sinks {
 		if first := c.sinks[0]; k.on != first.on {
-			return fmt.Errorf("sluice: call %s: %w", c.method, ErrSinkForeign)
+			return errtext.Errorf("sluice: call %s: %w", c.method, ErrSinkForeign)
 		} else if k.dedicated != first.dedicated {
-			return fmt.Errorf("sluice: call %s: %w: sinks with a connection of their own and others", c.method, kernel.ErrLimits)
+			return errtext.Errorf("sluice: call %s: %w: sinks with a connection of their own and others", c.method, kernel.ErrLimits)
 		}
 	}
 	return nil

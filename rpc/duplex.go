@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
@@ -89,7 +90,7 @@ func (d *Duplex[In, Out]) CloseAndReceive(ctx context.Context) (In, error) {
 		return v, nil
 	case err == nil:
 		d.Abort(kernel.CodeCancelled, "more than one reply")
-		return none, fmt.Errorf("sluice: %s: more than one reply", d.Stream().Method())
+		return none, errtext.Errorf("sluice: %s: more than one reply", d.Stream().Method())
 	default:
 		return none, err
 	}

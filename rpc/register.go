@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
@@ -51,12 +52,12 @@ func Register[Req, Resp any](r Registrar, method string, h func(ctx context.Cont
 	in, err := codec.MarshalerOf[Req](e)
 	out, err2 := codec.MarshalerOf[Resp](e)
 	if err := errors.Join(err, err2); err != nil {
-		return fmt.Errorf("sluice: register %s: %w", method, err)
+		return errtext.Errorf("sluice: register %s: %w", method, err)
 	}
 	passed, err := passedStreams(in, out, e)
 	switch {
 	case err != nil:
-		return fmt.Errorf("sluice: register %s: %w", method, err)
+		return errtext.Errorf("sluice: register %s: %w", method, err)
 	case passed:
 		r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
 			o := st.Offer()

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strconv"
 
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
@@ -34,7 +35,7 @@ func elements[In, Out any](method string, e *codec.Encoding) (*codec.Marshaler[I
 	in, err := element[In](e)
 	out, err2 := element[Out](e)
 	if err := errors.Join(err, err2); err != nil {
-		return nil, nil, fmt.Errorf("sluice: %s: %w", method, err)
+		return nil, nil, errtext.Errorf("sluice: %s: %w", method, err)
 	}
 	return in, out, nil
 }

@@ -32,7 +32,7 @@ type callFlags struct {
 }
 
 func (f *callFlags) register(fs *flag.FlagSet) {
-	fs.StringVar(&f.addr, "addr", defaultAddr, "`HOST:PORT` of the server")
+	fs.StringVar(&f.addr, "addr", defaultAddr, "`HOST:PORT` or unix:PATH of the server")
 	fs.StringVar(&f.proto, "proto", "sluice", "`PROTOCOL` to speak, of "+wireNames())
 	fs.StringVar(&f.method, "method", "", "what to open: "+methodEcho+" or "+methodSelect+", or "+methodBRPC+" over brpc (default the protocol's first)")
 	fs.BoolVar(&f.oneWay, "one-way", false, "the server answers nothing: only send, lines of standard input")
@@ -272,7 +272,7 @@ func (f *callFlags) explain(err error) error {
 		return nil
 	case f.timeout > 0 && errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("gave up after %v", f.timeout)
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, syscall.ECONNREFUSED), errors.As(err, &ce) && ce.Op == "dial" && errors.Is(err, syscall.ENOENT):
 		return fmt.Errorf("no server listens on %s; start one with: echo serve -addr %s", f.addr, f.addr)
 	case errors.As(err, &ua):
 		return fmt.Errorf("the certificate of %s is signed by an unknown authority; name that with -ca, or try -insecure", f.addr)

@@ -30,7 +30,7 @@ type serveFlags struct {
 }
 
 func (f *serveFlags) register(fs *flag.FlagSet) {
-	fs.StringVar(&f.addr, "addr", defaultAddr, "`HOST:PORT` to listen on; port 0 takes a free one")
+	fs.StringVar(&f.addr, "addr", defaultAddr, "`HOST:PORT` to listen on, where port 0 takes a free one, or unix:PATH")
 	fs.StringVar(&f.protos, "proto", wireNames(), "`PROTOCOLS` to serve on the one port, told apart by a connection's first bytes")
 	f.tls.register(fs)
 	fs.IntVar(&f.maxStreams, "max-streams", 0, "streams that a client may have open on a connection (default 1000)")
@@ -93,13 +93,13 @@ func serve(c *command, args []string, std stdio) error {
 
 	// ListenAndServe would do. With a listener of our own we can print its address
 	// once it listens: a client that reads the line can connect.
-	ln, err := net.Listen("tcp", f.addr)
+	ln, err := kernel.Listen(context.Background(), f.addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s is in use by another program; choose another port with -addr", f.addr)
+		return fmt.Errorf("%s is in use by another program; choose another one with -addr", f.addr)
 	} else if err != nil {
 		return err
 	}
-	fmt.Fprintf(std.out, "serving %s and %s on %s%s\n", methodEcho, methodSelect, ln.Addr(), f.tls.describe())
+	fmt.Fprintf(std.out, "serving %s and %s on %s%s\n", methodEcho, methodSelect, address(ln), f.tls.describe())
 
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(context.Background(), ln) }()
@@ -109,6 +109,14 @@ func serve(c *command, args []string, std stdio) error {
 	case <-signals:
 		return drain(srv, f.drain, signals, std)
 	}
+}
+
+// address is what a client takes as -addr.
+func address(ln net.Listener) string {
+	if a := ln.Addr(); a.Network() == "unix" {
+		return "unix:" + a.String()
+	}
+	return ln.Addr().String()
 }
 
 // drain lets open streams finish. Clients are sent a GOAWAY; streams that they open

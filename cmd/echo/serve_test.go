@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -118,6 +119,19 @@ func TestClearErrors(t *testing.T) {
 			runEcho(t, "line\n", c.args...).wantError(t, exitFailed, c.pattern)
 		})
 	}
+}
+
+func TestUnixSocket(t *testing.T) {
+	addr := "unix:" + filepath.Join(t.TempDir(), "echo")
+	runEcho(t, "early\n", "call", "-addr", addr).wantError(t, exitFailed, "no server listens on "+addr)
+	srv := start(t, "serve", "-addr", addr)
+	srv.wantLine("^serving echo and echo\\.select on " + regexp.QuoteMeta(addr))
+	r := runEcho(t, "over a socket\n", "call", "-addr", addr)
+	r.wantOK(t)
+	if r.stdout != "over a socket\n" {
+		t.Errorf("%q", r.stdout)
+	}
+	runEcho(t, "", "serve", "-addr", addr).wantError(t, exitFailed, addr+" is in use by another program")
 }
 
 func TestTimeout(t *testing.T) {

@@ -547,7 +547,7 @@ func (x *side) clientSays(want []byte) {
 		}
 		var wantLocal []string
 		if r.noWait {
-			open.Metadata = open.Metadata.Add(NoWait, "1")
+			open.Metadata.Add(NoWait, "1")
 			wantLocal = []string{fmt.Sprintf("%d accept value=0x0 grants=1", r.stream), fmt.Sprintf("%d eos OK", r.stream)}
 		}
 		got = append(got, control(x.s, &open)...)

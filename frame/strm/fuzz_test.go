@@ -183,7 +183,8 @@ func FuzzMeta(f *testing.F) {
 		if got, want := int64(m.attachment), int64(int32(p.lastNum(fAttachment))); got != want {
 			t.Errorf("attachment_size %d, want %d", got, want)
 		}
-		if md := m.metadata(); !md.Valid() && !strings.Contains(fmt.Sprint(md), strings.Repeat("_", 256)) {
+		md := m.metadata()
+		if _, bad := md.BadKey(); bad && !strings.Contains(fmt.Sprint(md), strings.Repeat("_", 256)) {
 			for _, f := range md {
 				if len(f.Key) < 256 {
 					t.Errorf("key %q", f.Key)
@@ -216,13 +217,13 @@ func FuzzIdentity(f *testing.F) {
 	f.Add("#7", "brpc-log-id", "12", bytes.Repeat([]byte("x"), 3000), uint8(13), uint16(300), true)
 	f.Fuzz(func(t *testing.T, method, key, value string, msg []byte, how uint8, attached uint16, unary bool) {
 		md := frame.Metadata{{Key: key, Value: value}}
-		if !md.Valid() || strings.HasPrefix(key, "brpc-") {
+		if _, bad := md.BadKey(); bad || strings.HasPrefix(key, "brpc-") {
 			md = nil
 		}
-		md = md.Add(KeyCompress, compressNames[how%4])
-		md = md.Add(KeyChecksum, checksumNames[how/4%2])
+		md.Add(KeyCompress, compressNames[how%4])
+		md.Add(KeyChecksum, checksumNames[how/4%2])
 		if n := min(int(attached), len(msg)); n > 0 {
-			md = md.Add(KeyAttachmentSize, fmt.Sprint(n))
+			md.Add(KeyAttachmentSize, fmt.Sprint(n))
 		}
 		c, s := pair(t)
 		o := frame.Frame{Kind: frame.Open, Stream: 1, Unary: unary, Method: method, Metadata: md, Grants: grants(1)}

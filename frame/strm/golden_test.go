@@ -311,13 +311,13 @@ func (r *replay) data(id uint64, p *packet) {
 func optionsOf(p *packet) frame.Metadata {
 	var md frame.Metadata
 	if n := p.num(fAttachment); n > 0 {
-		md = md.Add(KeyAttachmentSize, strconv.FormatInt(n, 10))
+		md.Add(KeyAttachmentSize, strconv.FormatInt(n, 10))
 	}
 	if n := p.num(fCompress); n > 0 {
-		md = md.Add(KeyCompress, compressNames[n])
+		md.Add(KeyCompress, compressNames[n])
 	}
 	if n := p.num(fChecksum); n > 0 {
-		md = md.Add(KeyChecksum, checksumNames[n])
+		md.Add(KeyChecksum, checksumNames[n])
 	}
 	return md
 }

@@ -19,10 +19,10 @@ func TestWhatSeastarsCallsCannotCarry(t *testing.T) {
 	heard := make(chan kernel.Metadata, 1)
 	w.Srv.Handle("#1", func(ctx context.Context, s *kernel.Stream) error {
 		heard <- s.Metadata()
-		if err := s.SetHeader(kernel.Metadata{}.Add("key", "value")); err != nil {
+		if err := s.SetHeader(kernel.Metadata{{Key: "key", Value: "value"}}); err != nil {
 			return err
 		}
-		s.SetTrailer(kernel.Metadata{}.Add("key", "value"))
+		s.SetTrailer(kernel.Metadata{{Key: "key", Value: "value"}})
 		return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "no such key"}
 	})
 	call := func(method string, md kernel.Metadata) error {
@@ -34,7 +34,7 @@ func TestWhatSeastarsCallsCannotCarry(t *testing.T) {
 		reply.Release()
 		return err
 	}
-	md := kernel.Metadata{}.Add("key", "value")
+	md := kernel.Metadata{{Key: "key", Value: "value"}}
 	var se *kernel.StreamError
 	if err := call("#1", md); !errors.As(err, &se) || se.Code != kernel.CodeUnknown || se.Reason != "NOT_FOUND: no such key" {
 		t.Errorf("a code came as %v", err)
@@ -48,7 +48,7 @@ func TestWhatSeastarsCallsCannotCarry(t *testing.T) {
 	if err := call("#2", nil); !errors.As(err, &se) || se.Code != kernel.CodeUnimplemented || !se.NotProcessed {
 		t.Errorf("an unknown verb: %v", err)
 	}
-	noWait := kernel.Metadata{}.Add(seastar.NoWait, "")
+	noWait := kernel.Metadata{{Key: seastar.NoWait}}
 	if err := call("#1", noWait); !errors.Is(err, kernel.ErrNoReply) {
 		t.Errorf("a call that nobody waits for: %v", err)
 	}
@@ -60,7 +60,7 @@ func TestWhatSeastarsCallsCannotCarry(t *testing.T) {
 func TestSeastarsHandlersMayHaveNoReply(t *testing.T) {
 	w := overSeastar(t, nil, nil)
 	w.Srv.Handle("#6", func(ctx context.Context, s *kernel.Stream) error {
-		s.SetTrailer(kernel.Metadata{}.Add(seastar.NoWait, ""))
+		s.SetTrailer(kernel.Metadata{{Key: seastar.NoWait}})
 		m, err := s.Receive(ctx)
 		m.Release()
 		return errors.Join(err, errors.New("nobody hears of it"))

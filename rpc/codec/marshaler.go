@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"sync"
 
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/internal/layout"
 	"github.com/sluicerpc/sluice/kernel"
 )
@@ -120,7 +121,7 @@ func tooLong(v any, n int) error {
 	return fmt.Errorf("%w: a %T of %d bytes", kernel.ErrTooLarge, v, n)
 }
 
-func cannotEncode(v any, err error) error { return fmt.Errorf("sluice: encode %T: %w", v, err) }
+func cannotEncode(v any, err error) error { return errtext.Errorf("sluice: encode %T: %w", v, err) }
 
 // Discard releases a message made by Marshal that was not sent. One that was a value
 // belongs to whoever has that.

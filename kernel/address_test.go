@@ -1,0 +1,76 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// Servers listen on Unix sockets and clients dial them, by path and by abstract name.
+func TestUnixSockets(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	addrs := map[string]string{"path": "unix:" + path, "URL": "unix://" + path, "native://": "sluice://unix:" + path}
+	if runtime.GOOS == "linux" {
+		addrs["abstract"] = fmt.Sprintf("unix:@sluice-test-%p", t)
+	}
+	for name, target := range addrs {
+		t.Run(name, func(t *testing.T) {
+			at := target
+			if name == "native://" {
+				at = "unix:" + path
+			}
+			srv, err := kernel.NewServer(quietServer(&kernel.ServerOptions{Limits: kernel.Limits{MaxConnsPerAddr: 1}}))
+			ok(t, err)
+			srv.Handle("where", func(ctx context.Context, s *kernel.Stream) error {
+				return s.Send(ctx, say(s.Conn().Peer().Addr.Network()))
+			})
+			ln, err := kernel.Listen(t.Context(), at)
+			ok(t, err)
+			served := make(chan error, 1)
+			go func() { served <- srv.Serve(context.Background(), ln) }()
+			for range 3 { // peers without an address are not one address
+				c, err := kernel.Dial(t.Context(), target, quietClient(nil))
+				ok(t, err)
+				defer c.Close()
+				wantReply(t, c, "where", "unix")
+			}
+			ok(t, srv.Close())
+			isErr(t, "Serve", <-served, kernel.ErrServerClosed)
+			isErr(t, "listening twice", srv.ListenAndServe(t.Context(), at), kernel.ErrServerClosed)
+		})
+	}
+}
+
+// An address that can't be one is refused where it is given, and the error names it.
+func TestAddressesThatCantBe(t *testing.T) {
+	for target, want := range map[string]string{
+		"":                  "sluice: dial : missing port in address",
+		"localhost":         "sluice: dial localhost: address localhost: missing port in address",
+		"unix:":             "sluice: dial unix:: the path is missing",
+		"unix://":           "sluice: dial unix://: the path is missing",
+		"sluice://unix:":    "sluice: dial unix:: the path is missing",
+		"smtp://x:25":       `sluice: dial smtp://x:25: the client has no protocol "smtp"`,
+		"sluice://nowhere":  "sluice: dial nowhere: address nowhere: missing port in address",
+		"sluice://a:1:2:33": "sluice: dial a:1:2:33: address a:1:2:33: too many colons in address",
+	} {
+		if _, err := kernel.NewClient(target, nil); err == nil || err.Error() != want {
+			t.Errorf("%q: %v, want %s", target, err, want)
+		}
+	}
+	var ce *kernel.ConnError
+	_, err := kernel.Listen(t.Context(), "unix:/nowhere/at/all")
+	if !errors.As(err, &ce) || ce.Op != "listen" || ce.Addr.String() != "unix:/nowhere/at/all" {
+		t.Errorf("%v", err)
+	}
+	_, err = kernel.Dial(t.Context(), "unix:/nowhere/at/all", quietClient(nil))
+	var oe *net.OpError
+	if !errors.As(err, &ce) || ce.Op != "dial" || ce.Addr.String() != "unix:/nowhere/at/all" || !errors.As(err, &oe) {
+		t.Errorf("%v", err)
+	}
+}

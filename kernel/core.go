@@ -368,8 +368,11 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 // err, as far as they can be sent.
 func (c *core) trailerFor(err error) Metadata {
 	md := c.trailer()
+	if err == nil {
+		return md
+	}
 	var he *HandlerError
-	if err == nil || !errors.As(err, &he) || len(he.Details) == 0 || !c.conn.caps.Status && !c.unary {
+	if !errors.As(err, &he) || len(he.Details) == 0 || !c.conn.caps.Status && !c.unary {
 		return md
 	}
 	all := append(md[:len(md):len(md)], he.Details...)

@@ -62,7 +62,7 @@ var testImportsOf = map[string][]string{
 // helpers are the packages that are there for tests only, with what they may import
 // besides.
 var helpers = map[string][]string{
-	"internal/interop": {"kernel", "rpc", "conn", "frame"},
+	"internal/interop": {"kernel", "rpc", "rpc/codec", "conn", "frame"},
 	"internal/leak":    {},
 	"internal/testkit": {"kernel", "pool"},
 
@@ -91,8 +91,9 @@ var testExternal = map[string][]string{
 
 // mutable names the package variables that may change, each with its reason.
 var mutable = map[string]string{
-	"frame.appNames":   "the names of codes, which programs give",
-	"pool.outstanding": "counts the buffers that are out, in builds that look for leaks",
+	"rpc/codec.protobuf": "the encoding that Default uses for protobuf, set by protocodec as the program starts",
+	"frame.appNames":     "the names of codes, which programs give",
+	"pool.outstanding":   "counts the buffers that are out, in builds that look for leaks",
 }
 
 // panics names the functions that may panic, each with its reason. A peer must

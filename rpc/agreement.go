@@ -143,25 +143,34 @@ func (p *pair[Req, Rep]) refused(md kernel.Metadata) error {
 	for i := range md {
 		switch f := &md[i]; {
 		case f.Key == KeyRequest && !agree(f.Value, p.says.request):
-			return differ[Req]("request", f.Value, p.says.request, "the handler")
+			return differ("request", f.Value, p.says.request, reflect.TypeFor[Req](), "the handler")
 		case f.Key == KeyReply && !agree(f.Value, p.says.reply):
-			return differ[Rep]("reply", f.Value, p.says.reply, "the handler")
+			return differ("reply", f.Value, p.says.reply, reflect.TypeFor[Rep](), "the handler")
 		}
 	}
 	return nil
 }
 
-// answered is why the caller does not take what the header of an answer says, or nil.
-func (p *pair[Req, Rep]) answered(header kernel.Metadata) error {
-	if theirs := header.Get(KeyReply); !agree(theirs, p.says.reply) {
-		return differ[Rep]("reply", theirs, p.says.reply, "the caller")
+// answered is why the caller, to whom replies are of type rep, does not take what the
+// header of an answer says, or nil.
+func (s signatures) answered(header kernel.Metadata, rep reflect.Type) error {
+	if theirs := header.Get(KeyRequest); !agree(theirs, s.request) {
+		return differ("request", theirs, s.request, nil, "the caller")
+	}
+	if theirs := header.Get(KeyReply); !agree(theirs, s.reply) {
+		return differ("reply", theirs, s.reply, rep, "the caller")
 	}
 	return nil
 }
 
 // differ says that values are something else for the other side than for this one, who.
-func differ[T any](what, theirs, ours, who string) error {
-	return fmt.Errorf("%w: the %s is %q on the other side, %q (%v) for %s", ErrEncoding, what, clip(theirs), ours, reflect.TypeFor[T](), who)
+// The type may be nil.
+func differ(what, theirs, ours string, t reflect.Type, who string) error {
+	mine := ""
+	if t != nil {
+		mine = " (" + t.String() + ")"
+	}
+	return fmt.Errorf("%w: the %s is %q on the other side, %q%s for %s", ErrEncoding, what, clip(theirs), ours, mine, who)
 }
 
 // A served is what a method is served with: over protocols in general, and over those

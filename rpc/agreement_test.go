@@ -161,37 +161,43 @@ func TestWhatIsAbsentAgrees(t *testing.T) {
 // An answer that names other values than are expected is none.
 func TestAnswersWithOtherValuesAreNotDecoded(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		other := kernel.Metadata{{Key: rpc.KeyReply, Value: "fixed;00000000"}}
-		w.Srv.Handle("number", func(ctx context.Context, s *kernel.Stream) error {
-			ok(t, s.SetHeader(other))
-			return s.Send(ctx, text("12345678"))
-		})
-		w.Srv.HandleOffer("pass", func(_ context.Context, o *kernel.Offer) error {
-			ok(t, o.SetHeader(other))
-			_, err := o.Accept(text("12345678"), nil)
-			return err
-		})
-		spoilt := func(what string, err error) {
-			t.Helper()
-			var de *codec.DecodeError
-			if !errors.As(err, &de) || !errors.Is(err, rpc.ErrEncoding) || !strings.Contains(err.Error(), `"fixed;00000000"`) || !strings.Contains(err.Error(), `"json"`) {
-				t.Errorf("%s: %v", what, err)
-			}
+		for _, key := range []string{rpc.KeyRequest, rpc.KeyReply} {
+			answersWithOtherValues(t, w, kernel.Metadata{{Key: key, Value: "fixed;00000000"}})
 		}
-		_, err := rpc.Call[string, float64](w.Ctx, w.Client, "number", "", nil)
-		spoilt("Call", err)
-		src := testkit.Must[*rpc.Source[float64]](t)(rpc.CallSource[string, float64](w.Ctx, w.Client, "number", "", nil))
-		_, err = src.Receive(w.Ctx)
-		spoilt("CallSource", err)
-		d := testkit.Must[*rpc.Duplex[float64, string]](t)(rpc.OpenDuplex[float64, string](w.Ctx, w.Client, "number", nil))
-		_, err = d.Receive(w.Ctx)
-		spoilt("OpenDuplex", err)
-		wantCode(t, d.Stream().Err(), kernel.CodeInvalidArgument)
-		sink := newSink(t, w)
-		_, err = rpc.Call[*intSink, float64](w.Ctx, w.Client, "pass", sink, nil)
-		spoilt("a call that passes a sink", err)
-		w.Loose = true
 	})
+}
+
+func answersWithOtherValues(t *testing.T, w *world, other kernel.Metadata) {
+	w.Srv.Handle("number", func(ctx context.Context, s *kernel.Stream) error {
+		ok(t, s.SetHeader(other))
+		return s.Send(ctx, text("12345678"))
+	})
+	w.Srv.HandleOffer("pass", func(_ context.Context, o *kernel.Offer) error {
+		o.Request().Release()
+		ok(t, o.SetHeader(other))
+		_, err := o.Accept(text("12345678"), nil)
+		return err
+	})
+	spoilt := func(what string, err error) {
+		t.Helper()
+		var de *codec.DecodeError
+		if !errors.As(err, &de) || !errors.Is(err, rpc.ErrEncoding) || !strings.Contains(err.Error(), `"fixed;00000000"`) || !strings.Contains(err.Error(), `"json`) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	_, err := rpc.Call[string, float64](w.Ctx, w.Client, "number", "", nil)
+	spoilt("Call", err)
+	src := testkit.Must[*rpc.Source[float64]](t)(rpc.CallSource[string, float64](w.Ctx, w.Client, "number", "", nil))
+	_, err = src.Receive(w.Ctx)
+	spoilt("CallSource", err)
+	d := testkit.Must[*rpc.Duplex[float64, string]](t)(rpc.OpenDuplex[float64, string](w.Ctx, w.Client, "number", nil))
+	_, err = d.Receive(w.Ctx)
+	spoilt("OpenDuplex", err)
+	wantCode(t, d.Stream().Err(), kernel.CodeInvalidArgument)
+	sink := newSink(t, w)
+	_, err = rpc.Call[*intSink, float64](w.Ctx, w.Client, "pass", sink, nil)
+	spoilt("a call that passes a sink", err)
+	w.Loose = true
 }
 
 // A sink goes by the encoding of the call that it is passed to, which is the handler's.
@@ -307,7 +313,7 @@ func TestAHandlerServesProtocolsWithOtherValues(t *testing.T) {
 }
 
 // broken is a codec that panics where a value, or what is read, asks for it.
-type broken struct{ sized bool }
+type broken struct{}
 
 type brokenSized struct{ broken }
 
@@ -433,9 +439,6 @@ func TestACodecsPanicEndsItsCall(t *testing.T) {
 		if !strings.Contains(log.String(), v) {
 			t.Errorf("the log does not have %q: %s", v, log)
 		}
-	}
-	if strings.Contains(err.Error(), "boom") {
-		t.Errorf("%v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
@@ -77,7 +78,7 @@ func Call[Req, Resp any](ctx context.Context, c kernel.Caller, method string, re
 		return none, err
 	}
 	var resp Resp
-	if err = p.answered(*header); err != nil {
+	if err = p.says.answered(*header, reflect.TypeFor[Resp]()); err != nil {
 		r.Release()
 	} else {
 		err = p.rep.Unmarshal(r, &resp)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
@@ -37,7 +38,7 @@ func pass[Req, Resp any](ctx context.Context, c *clientCall, p *pair[Req, Resp],
 		return none, err
 	}
 	var resp Resp
-	if err = p.answered(c.header); err != nil {
+	if err = p.says.answered(c.header, reflect.TypeFor[Resp]()); err != nil {
 		m.Release()
 	} else if err = p.rep.Unmarshal(m, &resp); err == nil {
 		err = eachArgument(p.rep, &resp, c.bind)

@@ -43,7 +43,8 @@ type service struct {
 func serveCall[Req, Resp any](ctx context.Context, o *kernel.Offer, sv *served[Req, Resp], h func(ctx context.Context, req Req) (Resp, error)) error {
 	p, err := sv.on(o.Conn(), o.Method(), o.Metadata())
 	if err != nil {
-		return err // which refuses the offer
+		o.Request().Release() // nobody looks at it
+		return err            // which refuses the offer
 	}
 	if add := p.says.missing(o.Metadata()); add != nil {
 		_ = o.SetHeader(add) // if the peer takes no metadata, it is not told

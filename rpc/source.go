@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"reflect"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ type Source[T any] struct {
 	of     handledStream // of a request: for MakeSink and Go; nil for others
 	halved bool          // the other half is somebody's already
 
+	sent   string                // the signature of what this side sends, if it has opened the stream
 	agreed atomic.Bool           // the answer does not say that the values are others
 	n      atomic.Uint64         // messages taken
 	end    atomic.Pointer[error] // how it ended
@@ -94,8 +96,8 @@ func (r *Source[T]) Receive(ctx context.Context) (v T, err error) {
 // confirm looks at what the header of the answer says of the values, if this side has
 // opened the stream.
 func (r *Source[T]) confirm() error {
-	p := pair[T, T]{says: signatures{reply: r.m.Signature()}}
-	if err := p.answered(headerOf(r.stream)); err != nil {
+	says := signatures{r.sent, r.m.Signature()}
+	if err := says.answered(headerOf(r.stream), reflect.TypeFor[T]()); err != nil {
 		return err
 	}
 	r.agreed.Store(true)

@@ -120,7 +120,9 @@ func OpenDuplex[In, Out any](ctx context.Context, c kernel.Caller, method string
 	if err != nil {
 		return nil, err
 	}
-	return newDuplex(s, p.rep, p.req), nil
+	d := newDuplex(s, p.rep, p.req)
+	d.in.sent = p.says.request
+	return d, nil
 }
 
 // CallSource makes a call that is answered by any number of values. ctx bounds all
@@ -155,5 +157,5 @@ func CallSource[Req, Out any](ctx context.Context, c kernel.Caller, method strin
 		s.Abort(kernel.CodeCancelled, "the request could not be ended")
 		return nil, err
 	}
-	return &Source[Out]{stream: s, m: p.rep, halved: true}, nil
+	return &Source[Out]{stream: s, m: p.rep, halved: true, sent: p.says.request}, nil
 }

@@ -27,17 +27,28 @@ func find(t reflect.Type) (codec.Codec[any], error) {
 	if t.Kind() != reflect.Pointer || !t.Implements(reflect.TypeFor[proto.Message]()) {
 		return nil, fmt.Errorf("%w: %v is no protobuf message", codec.ErrNoCodec, t)
 	}
-	return message{t.Elem()}, nil
+	name, ok := nameOf(t)
+	if !ok {
+		return nil, fmt.Errorf("%w: %v does not say which message it is before it is made", codec.ErrNoCodec, t)
+	}
+	return message{t.Elem(), name}, nil
+}
+
+// nameOf is the full name of the messages of type t. A dynamic message's type has none.
+func nameOf(t reflect.Type) (name string, ok bool) {
+	defer func() { _ = recover() }()
+	m := reflect.Zero(t).Interface().(proto.Message)
+	return string(m.ProtoReflect().Descriptor().FullName()), true
 }
 
 // message is the codec for pointers to one generated type.
-type message struct{ t reflect.Type }
+type message struct {
+	t    reflect.Type
+	name string
+}
 
 // TypeName is the message's full name, on which both sides must agree.
-func (c message) TypeName() string {
-	m := reflect.Zero(reflect.PointerTo(c.t)).Interface().(proto.Message)
-	return string(m.ProtoReflect().Descriptor().FullName())
-}
+func (c message) TypeName() string { return c.name }
 
 // Size makes it a codec that knows.
 func (message) Size(v any) int { return proto.Size(v.(proto.Message)) }

@@ -168,6 +168,7 @@ func TestWhatIsNoMessageIsRefused(t *testing.T) {
 		"string":    second(codec.CodecOf[string](protocodec.Encoding)),
 		"value":     second(codec.CodecOf[struct{ A int }](protocodec.Encoding)),
 		"interface": second(codec.CodecOf[proto.Message](protocodec.Encoding)),
+		"dynamic":   second(codec.CodecOf[*dynamicpb.Message](protocodec.Encoding)),
 	} {
 		if !errors.Is(err, codec.ErrNoCodec) {
 			t.Errorf("%s: %v", name, err)

@@ -230,6 +230,16 @@ func (s *Stream) Discarded() int {
 	return s.outcome.dropped
 }
 
+// Header returns the metadata of the peer's answer to our open, nil before that.
+func (s *Stream) Header() frame.Metadata {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.outcome == nil {
+		return nil
+	}
+	return s.outcome.header
+}
+
 // Trailer returns the metadata of the peer's end.
 func (s *Stream) Trailer() frame.Metadata {
 	s.mu.Lock()

@@ -1,6 +1,9 @@
 package frame
 
-import "strconv"
+import (
+	"strconv"
+	"sync"
+)
 
 // A Code says why a stream or a connection ended. Numbers 0 to 16 are gRPC's
 // status codes (https://grpc.github.io/grpc/core/md_doc_statuscodes.html), 64 to
@@ -65,10 +68,25 @@ var codeNames = map[Code]string{
 	CodeWriteStall: "WRITE_STALL", CodeConnectionLost: "CONNECTION_LOST",
 }
 
+// appNames are the names of applications' codes, Code to string.
+var appNames sync.Map
+
+// NameCode gives a code of the application's a name for texts; the number alone travels. It
+// panics if c is less than FirstAppCode.
+func NameCode(c Code, name string) {
+	if c < FirstAppCode {
+		panic("sluice: name for " + c.String() + ", which is no application's")
+	}
+	appNames.Store(c, name)
+}
+
 // String returns the code's name, or CODE_n for one without a name.
 func (c Code) String() string {
 	if s, ok := codeNames[c]; ok {
 		return s
+	}
+	if s, ok := appNames.Load(c); ok {
+		return s.(string)
 	}
 	return "CODE_" + strconv.FormatUint(uint64(c), 10)
 }

@@ -32,6 +32,20 @@ func TestEveryCodeHasANameOfItsOwn(t *testing.T) {
 	}
 }
 
+func TestApplicationsNameTheirCodes(t *testing.T) {
+	c := FirstAppCode + 4000
+	NameCode(c, "OUT_OF_STOCK")
+	if s := c.String(); s != "OUT_OF_STOCK" {
+		t.Errorf("the code is called %s", s)
+	}
+	defer func() {
+		if recover() == nil || CodeNotFound.String() != "NOT_FOUND" {
+			t.Error("a code that is not the application's got a name")
+		}
+	}()
+	NameCode(CodeNotFound, "GONE")
+}
+
 func TestMetadataIsAnOrderedMultimap(t *testing.T) {
 	var md Metadata
 	md.Add("A-key", "1")

@@ -138,6 +138,7 @@ type Caps struct {
 	SendWindow  int    // where the receiver grants no credit: what a stream may have unread, bytes
 	MaxOverrun  int    // by how much a message may be longer than MaxMessage before it is refused, bytes
 	ALPN        string // the protocol's name in TLS, which clients must offer; "": none
+	FixedValues bool   // values are laid out in the fixed way, unless the program chooses otherwise, and nothing says how
 	StreamsByID bool   // a stream has a connection of its own, and calls on its parent name it by a number
 	MaxFragment int    // largest piece of a message, bytes
 	MaxInline   int    // longest request or reply that travels in an Open or Accept, bytes; a longer one is the first message

@@ -20,7 +20,16 @@ func (c *Conn) Call(ctx context.Context, method string, req Message, opts *CallO
 	if err != nil {
 		return Message{}, err
 	}
-	return s.call(ctx, req)
+	reply, err := s.call(ctx, req)
+	opts.keepHeader(s)
+	return reply, err
+}
+
+// keepHeader keeps the header of the call's reply, if the options ask for it.
+func (o *CallOptions) keepHeader(s *Stream) {
+	if o != nil && o.Header != nil {
+		*o.Header = s.c.Header()
+	}
 }
 
 func (o *CallOptions) open() *OpenOptions {

@@ -332,6 +332,7 @@ func (c *Client) Call(ctx context.Context, method string, req Message, opts *Cal
 		var se *StreamError
 		again := errors.As(err, &se) && se.NotProcessed && (se.Code == CodeGoingAway || se.Code == CodeRefused)
 		if !again || try == callTries {
+			opts.keepHeader(s)
 			return reply, err
 		}
 		c.pause(ctx, try)

@@ -23,6 +23,11 @@ type Protocol = frame.Protocol
 // FirstAppCode is the first code that applications may define.
 const FirstAppCode = frame.FirstAppCode
 
+// NameCode gives a code of the application's a name, which errors and logs of this program
+// then have in place of CODE_257. The number alone travels. It may be called at any time,
+// and panics if c is less than FirstAppCode.
+func NameCode(c Code, name string) { frame.NameCode(c, name) }
+
 // The codes that applications and the kernel share with gRPC.
 const (
 	CodeOK                 = frame.CodeOK

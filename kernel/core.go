@@ -364,6 +364,25 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 	return last
 }
 
+// trailerFor is the trailer of an end with err: what SetTrailer set, and the details of
+// err, as far as they can be sent.
+func (c *core) trailerFor(err error) Metadata {
+	md := c.trailer()
+	if err == nil {
+		return md
+	}
+	var he *HandlerError
+	if !errors.As(err, &he) || len(he.Details) == 0 || !c.conn.caps.Status && !c.unary {
+		return md
+	}
+	all := append(md[:len(md):len(md)], he.Details...)
+	if err := c.conn.checkMetadata(all, 0); err != nil {
+		c.conn.endpoint.logger.Error("sluice: a handler error's details can't be sent", "method", c.method, "peer", c.conn.peer.Addr, "error", err)
+		return md
+	}
+	return all
+}
+
 // trailer returns what SetTrailer set.
 func (c *core) trailer() Metadata {
 	if x := c.x.Load(); x != nil {

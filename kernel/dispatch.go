@@ -123,7 +123,7 @@ func (ep *endpoint) offerReturned(o *Offer, err error) {
 	}
 	if err != nil {
 		for _, s := range o.streams {
-			s.c.Finish(code, reason, s.c.trailer())
+			s.c.Finish(code, reason, s.c.trailerFor(err))
 		}
 	}
 }

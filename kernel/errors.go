@@ -90,10 +90,13 @@ type ConnError = conn.Error
 type ProtocolError = frame.ProtocolError
 
 // A HandlerError is returned by a handler to end its stream with a code of its choice. The
-// metadata of Stream.SetTrailer goes with it: the peer finds it in StreamError.Details.
+// peer finds Details in StreamError.Details, behind the metadata of Stream.SetTrailer, on
+// protocols whose ends carry metadata. Details that can't be sent, because they are too
+// large or have an illegal key, are logged and left out. The refusal of an offer has none.
 type HandlerError struct {
-	Code   Code   // CodeOK becomes CodeUnknown
-	Reason string // is sent to the peer
+	Code    Code     // CodeOK becomes CodeUnknown
+	Reason  string   // is sent to the peer
+	Details Metadata // is sent to the peer
 }
 
 func (e *HandlerError) Error() string { return "sluice: " + e.Code.String() + ": " + e.Reason }

@@ -264,6 +264,8 @@ const pooledConns = 100
 type CallOptions struct {
 	// Metadata is sent with the call.
 	Metadata Metadata
+	// Header, if not nil, is where the metadata goes that comes with the reply.
+	Header *Metadata
 	// Timeout bounds the call, as its context does. Zero is 60 s if the context has no
 	// deadline. Unlimited is no limit beside the context's.
 	Timeout time.Duration

@@ -16,7 +16,7 @@ func (s *Stream) Finish(err error) {
 		o.acceptOnUse(s)
 	}
 	code, reason := StatusOf(err)
-	s.c.Finish(code, reason, s.c.trailer())
+	s.c.Finish(code, reason, s.c.trailerFor(err))
 }
 
 // Serve calls f as a handler of the stream; ctx is the stream's Context. If f panics or

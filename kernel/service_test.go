@@ -930,3 +930,58 @@ func TestDetailsOfAStatus(t *testing.T) {
 		_ = s.Close(w.Ctx)
 	})
 }
+
+// A handler's error brings details of its own, behind the trailer that was set. What can't
+// be sent is left out, and the status is not.
+func TestDetailsOfAnError(t *testing.T) {
+	log := &journal{}
+	overAll(t, &kernel.ServerOptions{Logger: log.Logger()}, nil, func(t *testing.T, w *world) {
+		details := map[string]kernel.Metadata{
+			"fine":    {{Key: "retry-after", Value: "7"}},
+			"illegal": {{Key: "Retry After", Value: "7"}},
+			"large":   {{Key: "retry-after", Value: strings.Repeat("7", 1<<20)}},
+		}
+		w.Srv.Handle("fails", func(ctx context.Context, s *kernel.Stream) error {
+			m, err := s.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			defer m.Release()
+			if err := s.SetTrailer(kernel.Metadata{{Key: "cost", Value: "1"}}); err != nil {
+				return err
+			}
+			return &kernel.HandlerError{Code: kernel.CodeUnavailable, Reason: "later", Details: details[string(m.Bytes())]}
+		})
+		for name, want := range map[string]string{"fine": "7", "illegal": "", "large": ""} {
+			req := text("%s", name)
+			_, err := w.Client.Call(w.Ctx, "fails", req, nil)
+			req.Release()
+			se := wantCode(t, err, kernel.CodeUnavailable)
+			if se.Details.Get("cost") != "1" || se.Details.Get("retry-after") != want || se.Reason != "later" {
+				t.Errorf("%s: %+v", name, se)
+			}
+			if want == "" && !strings.Contains(log.String(), "details can't be sent") {
+				t.Errorf("%s is not logged: %s", name, log)
+			}
+		}
+	})
+}
+
+// The header of a call's reply goes where the options say.
+func TestTheHeaderOfACallsReply(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		w.Srv.Handle("m", func(ctx context.Context, s *kernel.Stream) error {
+			if err := s.SetHeader(kernel.Metadata{{Key: "version", Value: "7"}}); err != nil {
+				return err
+			}
+			return echo(ctx, s)
+		})
+		for name, c := range map[string]kernel.Caller{"client": w.Client, "connection": must[*kernel.Conn](t)(w.Client.Conn(w.Ctx))} {
+			var header kernel.Metadata
+			m := must[kernel.Message](t)(c.Call(w.Ctx, "m", text("x"), &kernel.CallOptions{Header: &header}))
+			if m.Release(); header.Get("version") != "7" {
+				t.Errorf("%s: the header is %v", name, header)
+			}
+		}
+	})
+}

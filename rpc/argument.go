@@ -12,8 +12,9 @@ import (
 
 // An argument is a *Sink or a *Source in a request or a result.
 type argument interface {
-	// check tells whether e carries what goes through it. The receiver may be nil.
-	check(e *codec.Encoding) error
+	// elements is the signature of what goes through it by e, or why e can't carry that.
+	// The receiver may be nil.
+	elements(e *codec.Encoding) (signature string, err error)
 	// id is the number that stands for it in the message.
 	id() uint64
 }
@@ -44,20 +45,25 @@ type handledStream interface {
 // arguments says what kinds of arguments there are in a type.
 type arguments struct{ sinks, sources bool }
 
-// argumentsOf finds out which there are in T, and whether e carries what goes through
-// them.
-func argumentsOf[T any](m *codec.Marshaler[T], e *codec.Encoding) (as arguments, err error) {
+// argumentsOf finds out which there are in T, whether e carries what goes through them,
+// and adds the signatures of that to said, unless nothing is to be said.
+func argumentsOf[T any](m *codec.Marshaler[T], e *codec.Encoding, said *string) (as arguments, err error) {
 	for _, t := range m.RefTypes() {
-		switch x := reflect.Zero(t).Interface().(type) {
-		case sinkArgument:
-			as.sinks, err = true, x.check(e)
-		case sourceArgument:
-			as.sources, err = true, x.check(e)
-		default:
-			err = fmt.Errorf("%w: %v is not a sink or source", codec.ErrNoCodec, t)
+		x, ok := reflect.Zero(t).Interface().(argument)
+		if !ok {
+			return as, fmt.Errorf("%w: %v is not a sink or source", codec.ErrNoCodec, t)
 		}
+		signature, err := x.elements(e)
 		if err != nil {
 			return as, err
+		}
+		if *said != "" {
+			*said += "," + signature
+		}
+		if _, ok := x.(sinkArgument); ok {
+			as.sinks = true
+		} else {
+			as.sources = true
 		}
 	}
 	return as, nil

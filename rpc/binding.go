@@ -26,8 +26,9 @@ var (
 // the call is made that the sink is passed to, or when the call is answered that it is a
 // result of.
 type sinkBinding struct {
-	ref    codec.Ref
-	stream atomic.Pointer[kernel.Stream] // once values can be sent
+	ref       codec.Ref
+	signature string                        // of the values; "": it says nothing, or is not known
+	stream    atomic.Pointer[kernel.Stream] // once values can be sent
 
 	mu       sync.Mutex
 	future   *kernel.Stream        // that it will be, where that is known before

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
@@ -13,12 +14,30 @@ import (
 // CallOptions are what a call is made with. Nil, and the zero value, are the defaults.
 type CallOptions struct {
 	kernel.CallOptions
-	// Encoding is what the request and the result are carried by. Nil is codec.Fixed.
+	// Encoding is what the request and the result are carried by. Nil is codec.Default or,
+	// where the protocol has values of its own, codec.Fixed.
 	Encoding *codec.Encoding
 }
 
+func (o *CallOptions) encoding() *codec.Encoding {
+	if o == nil {
+		return nil
+	}
+	return o.Encoding
+}
+
+// kernel is never nil.
+func (o *CallOptions) kernel() *kernel.CallOptions {
+	if o == nil {
+		return &kernel.CallOptions{}
+	}
+	return &o.CallOptions
+}
+
 // Call makes a call with a value each way. Its errors are kernel.Client.Call's,
-// codec.ErrNoCodec and, if the result is not a Resp, a *codec.DecodeError.
+// codec.ErrNoCodec and, if the result is not a Resp, a *codec.DecodeError. A handler that
+// carries its values in another way ends the call with kernel.CodeInvalidArgument: see
+// KeyRequest.
 //
 // Req can hold sinks, made with NewSink for the same caller: fields of type
 // *Sink[T], also in slices and inner structs, or it is one itself; 256 at most. The
@@ -26,47 +45,62 @@ type CallOptions struct {
 // streams, if the handler returns them. They can send from the moment that the
 // call is under way. A call that fails fails its streams. The time limit is the
 // call's; the streams live on, until their sinks' contexts end. Errors beside the
-// above: ErrSinkUsed, ErrSinkForeign, which leave the sinks as they were. Such a
+// above: ErrSinkUsed, ErrSinkForeign, ErrEncoding, which leave the sinks as they were. Such a
 // call is never tried again by itself.
 func Call[Req, Resp any](ctx context.Context, c kernel.Caller, method string, req Req, opts *CallOptions) (Resp, error) {
 	var none Resp
-	var e *codec.Encoding
-	var copts *kernel.CallOptions
-	if opts != nil {
-		e, copts = opts.Encoding, &opts.CallOptions
+	p, err := pairOf[Req, Resp](opts.encoding(), c.Caps().FixedValues)
+	passes := false
+	if err == nil {
+		passes, err = passesStreams(&p)
 	}
-	in, err := codec.MarshalerOf[Req](e)
-	out, err2 := codec.MarshalerOf[Resp](e)
-	if err := errors.Join(err, err2); err != nil {
+	if err != nil {
 		return none, errtext.Errorf("sluice: call %s: %w", method, err)
 	}
-	passes, err := passesStreams(in, out, e)
-	switch {
-	case err != nil:
-		return none, errtext.Errorf("sluice: call %s: %w", method, err)
-	case passes:
-		return pass(ctx, &clientCall{caller: c, method: method, opts: copts, e: e}, in, out, req)
+	if passes {
+		return pass(ctx, &clientCall{caller: c, method: method, opts: opts.kernel(), e: p.e}, &p, req)
 	}
-	m, err := in.Marshal(&req)
+	o := callWith{CallOptions: *opts.kernel()}
+	if o.Metadata, err = p.says.addTo(o.Metadata, o.room[:0]); err != nil {
+		return none, errtext.Errorf("sluice: call %s: %w", method, err)
+	}
+	header := o.Header
+	if header == nil {
+		header = &o.header
+		o.Header = header
+	}
+	m, err := p.req.Marshal(&req)
 	if err != nil {
 		return none, err
 	}
-	r, err := c.Call(ctx, method, m, copts)
+	r, err := c.Call(ctx, method, m, &o.CallOptions)
 	if err != nil {
-		in.Discard(m)
+		p.req.Discard(m)
 		return none, err
 	}
 	var resp Resp
-	if err := out.Unmarshal(r, &resp); err != nil {
+	if err = p.says.answered(*header, reflect.TypeFor[Resp]()); err != nil {
+		r.Release()
+	} else {
+		err = p.rep.Unmarshal(r, &resp)
+	}
+	if err != nil {
 		return none, decodeError[Resp](method, 1, err)
 	}
 	return resp, nil
 }
 
+// callWith are options, with room for what they name: one allocation.
+type callWith struct {
+	kernel.CallOptions
+	header kernel.Metadata
+	room   [2]kernel.Field
+}
+
 // passesStreams tells whether calls with these types pass streams.
-func passesStreams[Req, Resp any](in *codec.Marshaler[Req], out *codec.Marshaler[Resp], e *codec.Encoding) (bool, error) {
-	req, err := argumentsOf(in, e)
-	resp, err2 := argumentsOf(out, e)
+func passesStreams[Req, Resp any](p *pair[Req, Resp]) (bool, error) {
+	req, err := argumentsOf(p.req, p.e, &p.says.request)
+	resp, err2 := argumentsOf(p.rep, p.e, &p.says.reply)
 	switch err := errors.Join(err, err2); {
 	case err != nil:
 		return false, err

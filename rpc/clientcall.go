@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
@@ -17,24 +18,31 @@ type clientCall struct {
 	opts   *kernel.CallOptions
 	e      *codec.Encoding
 	sinks  []*sinkBinding
+	header kernel.Metadata  // of the answer
 	opened []*kernel.Stream // for the call
 	bound  []bool           // which of the sinks' streams are sources of the result
 }
 
 // pass makes the call.
-func pass[Req, Resp any](ctx context.Context, c *clientCall, in *codec.Marshaler[Req], out *codec.Marshaler[Resp], req Req) (Resp, error) {
+func pass[Req, Resp any](ctx context.Context, c *clientCall, p *pair[Req, Resp], req Req) (Resp, error) {
 	var none Resp
-	if err := claimSinks(c, in, &req); err != nil {
+	md, err := p.says.addTo(c.opts.Metadata, nil)
+	if err != nil {
+		return none, errtext.Errorf("sluice: call %s: %w", c.method, err)
+	}
+	if err := claimSinks(c, p.req, &req); err != nil {
 		return none, err
 	}
-	m, err := c.call(ctx, func() (kernel.Message, error) { return in.Marshal(&req) })
+	m, err := c.call(ctx, md, func() (kernel.Message, error) { return p.req.Marshal(&req) })
 	if err != nil {
 		c.fail(kernel.CodeCancelled, err)
 		return none, err
 	}
 	var resp Resp
-	if err = out.Unmarshal(m, &resp); err == nil {
-		err = eachArgument(out, &resp, c.bind)
+	if err = p.says.answered(c.header, reflect.TypeFor[Resp]()); err != nil {
+		m.Release()
+	} else if err = p.rep.Unmarshal(m, &resp); err == nil {
+		err = eachArgument(p.rep, &resp, c.bind)
 	}
 	if err != nil {
 		err = decodeError[Resp](c.method, 0, err)
@@ -65,6 +73,9 @@ func claimSinks[Req any](c *clientCall, in *codec.Marshaler[Req], req *Req) erro
 
 func (c *clientCall) claim(x argument) error {
 	k := x.(sinkArgument).binding()
+	if ours, _ := x.elements(c.e); !agree(k.signature, ours) {
+		return fmt.Errorf("%w: the sink's values are %q, the call's %q", ErrEncoding, k.signature, ours)
+	}
 	if err := k.claim(c.caller); err != nil {
 		return err
 	}
@@ -87,19 +98,16 @@ func (c *clientCall) agree() error {
 // call makes the call. Where its sinks have streams already they stand in the
 // request by their numbers; else the request opens them, and they stand there by
 // their places.
-func (c *clientCall) call(ctx context.Context, request func() (kernel.Message, error)) (kernel.Message, error) {
+func (c *clientCall) call(ctx context.Context, md kernel.Metadata, request func() (kernel.Message, error)) (kernel.Message, error) {
 	if c.caller.Caps().StreamsByID {
 		return c.callByID(ctx, request)
 	}
 	each := make([]kernel.StreamOptions, max(len(c.sinks), 1))
-	o := &kernel.OpenOptions{}
+	o := &kernel.OpenOptions{Metadata: md}
 	for i, k := range c.sinks {
 		k.ref.ID = uint64(i)
 		each[i] = k.opts
 		o.Dedicated = k.dedicated
-	}
-	if c.opts != nil {
-		o.Metadata = c.opts.Metadata
 	}
 	var err error
 	if o.Request, err = request(); err != nil {
@@ -142,9 +150,13 @@ func (c *clientCall) open(ctx context.Context, o *kernel.OpenOptions, each []ker
 	for i, k := range c.sinks {
 		k.bind(ss[i])
 	}
-	reply, _, err := ss[0].Accepted(ctx)
+	reply, header, err := ss[0].Accepted(ctx)
 	if err != nil {
 		return kernel.Message{}, callError(ctx, ss[0], err)
+	}
+	c.header = header
+	if c.opts.Header != nil {
+		*c.opts.Header = header
 	}
 	return reply, nil
 }

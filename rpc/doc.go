@@ -13,6 +13,9 @@
 //	points, _ := rpc.NewSink[point](ctx, client, nil)
 //	lengths, _ := rpc.Call[*rpc.Sink[point], *rpc.Source[float64]](ctx, client, "lengths", points, nil)
 //
-// Values are carried by an encoding of package codec: the fixed layout, unless options
-// name another. Both sides must use the same.
+// Values are carried by an encoding of package codec. Unless options name another, that is
+// codec.Default: raw bytes, protobuf or JSON, as the type says; over protocols that have
+// values of their own, such as Seastar's, it is codec.Fixed. Both sides must use the same;
+// where the protocol carries metadata they tell each other, and refuse what does not agree:
+// see KeyRequest.
 package rpc

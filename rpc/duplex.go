@@ -19,10 +19,11 @@ type Duplex[In, Out any] struct {
 	out Sink[Out]
 }
 
-// DuplexOf returns both halves of s. Nil codecs are those of codec.Fixed.
+// DuplexOf returns both halves of s. Nil codecs are those of codec.Default or, where the
+// protocol has values of its own, of codec.Fixed.
 func DuplexOf[In, Out any](s *kernel.Stream, in codec.Codec[In], out codec.Codec[Out]) (*Duplex[In, Out], error) {
-	mi, err := elementBy(in)
-	mo, err2 := elementBy(out)
+	mi, err := elementBy(s, in)
+	mo, err2 := elementBy(s, out)
 	if err := errors.Join(err, err2); err != nil {
 		return nil, err
 	}

@@ -27,6 +27,11 @@ func newSink(t testing.TB, w *world) *intSink {
 	return testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, w.Client, nil))
 }
 
+func newFixedSink(t testing.TB, w *world) *intSink {
+	t.Helper()
+	return testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, w.Client, &rpc.SinkOptions{Encoding: codec.Fixed}))
+}
+
 // sumUp has calls of "sum" add what comes through their source, and send the sum
 // back as the only value of the stream's other half.
 func sumUp(t testing.TB, srv *kernel.Server) {
@@ -548,11 +553,12 @@ func TestRequestsThatNameTheirStreamsWrongly(t *testing.T) {
 		}
 		return kernel.CopyMessage(b)
 	}
+	server, _, _ := by(codec.Fixed)
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		ok(t, rpc.Register(w.Srv, "two", func(_ context.Context, s []*intSource) (int32, error) {
 			t.Errorf("the handler got %d sources", len(s))
 			return 0, nil
-		}, nil))
+		}, server))
 		for _, c := range []struct {
 			req     kernel.Message
 			streams int
@@ -581,6 +587,7 @@ func TestRequestsThatNameTheirStreamsWrongly(t *testing.T) {
 }
 
 func TestResultsThatNameTheirStreamsWrongly(t *testing.T) {
+	_, call, _ := by(codec.Fixed)
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		var result []byte
 		w.Srv.HandleOffer("lie", func(_ context.Context, o *kernel.Offer) error {
@@ -603,8 +610,8 @@ func TestResultsThatNameTheirStreamsWrongly(t *testing.T) {
 					result = binary.LittleEndian.AppendUint64(result, id)
 				}
 			}
-			sink := newSink(t, w)
-			_, err := rpc.Call[*intSink, []*intSource](w.Ctx, w.Client, "lie", sink, nil)
+			sink := newFixedSink(t, w)
+			_, err := rpc.Call[*intSink, []*intSource](w.Ctx, w.Client, "lie", sink, call)
 			var de *codec.DecodeError
 			if !errors.As(err, &de) || de.Message != 0 || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v: %v", c.ids, err)
@@ -728,10 +735,11 @@ func TestSinksBehindPointers(t *testing.T) {
 			}
 			return a.More != nil, nil
 		}
+		fixed, fixedCall, _ := by(codec.Fixed)
 		ok(t, rpc.Register(w.Srv, "json", handler, e))
-		ok(t, rpc.Register(w.Srv, "fixed", handler, nil))
-		for method, o := range map[string]*rpc.CallOptions{"json": opts, "fixed": nil} {
-			sink := newSink(t, w)
+		ok(t, rpc.Register(w.Srv, "fixed", handler, fixed))
+		for method, o := range map[string]*rpc.CallOptions{"json": opts, "fixed": fixedCall} {
+			sink := testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, w.Client, &rpc.SinkOptions{Encoding: o.Encoding}))
 			a := args[*intSink]{Name: "x", More: &struct{ In *intSink }{sink}}
 			there, err := rpc.Call[args[*intSink], bool](w.Ctx, w.Client, method, a, o)
 			if err != nil || !there {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
@@ -14,7 +13,7 @@ import (
 // value, are the defaults.
 type RegisterOptions struct {
 	// Encoding is what its requests, results and values are carried by. Nil is
-	// codec.Fixed.
+	// codec.Default or, over protocols that have values of their own, codec.Fixed.
 	Encoding *codec.Encoding
 }
 
@@ -33,7 +32,8 @@ type Registrar interface {
 // Register has calls of method served by h, for clients that Call it. An error
 // ends the call with the code of a kernel.HandlerError, else kernel.CodeUnknown. A request
 // that does not decode as Req ends the call with kernel.CodeInvalidArgument without
-// calling h. ctx ends with the call; kernel.FromContext(ctx) is its stream.
+// calling h, and so does a call whose metadata says that its values are carried in another
+// way: see KeyRequest. ctx ends with the call; kernel.FromContext(ctx) is its stream.
 //
 // Req can hold sources: fields of type *Source[T], also in slices and inner
 // structs, or it is one itself. They are the sinks that the client passes. Resp
@@ -44,32 +44,37 @@ type Registrar interface {
 // sink h does not return has no way back. A source that h neither reads nor gives
 // to Go should be closed.
 //
-// Register fails with codec.ErrNoCodec if a type can't be carried. It may be called at
-// any time. It panics if h is nil, or if the method has a handler.
+// Register fails with codec.ErrNoCodec if a type can't be carried. If only a protocol that
+// has values of its own can't carry one, calls that come by it fail with
+// kernel.CodeUnimplemented. Register may be called at any time. It panics if h is nil, or if
+// the method has a handler.
 func Register[Req, Resp any](r Registrar, method string, h func(ctx context.Context, req Req) (Resp, error), opts *RegisterOptions) error {
 	mustBeGiven(h != nil, method)
-	e := opts.encoding()
-	in, err := codec.MarshalerOf[Req](e)
-	out, err2 := codec.MarshalerOf[Resp](e)
-	if err := errors.Join(err, err2); err != nil {
-		return errtext.Errorf("sluice: register %s: %w", method, err)
-	}
-	passed, err := passedStreams(in, out, e)
+	passed := false
+	sv, err := serve(method, opts.encoding(), func(p *pair[Req, Resp]) error {
+		does, err := passedStreams(p)
+		passed = passed || does
+		return err
+	})
 	switch {
 	case err != nil:
-		return errtext.Errorf("sluice: register %s: %w", method, err)
+		return err
 	case passed:
 		r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
 			o := st.Offer()
 			if o == nil {
 				return errUsedBefore
 			}
-			return serveCall(ctx, o, e, in, out, h)
+			return serveCall(ctx, o, sv, h)
 		})
 		return nil
 	}
 	r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
-		req, err := receiveRequest(ctx, st, in)
+		p, err := sv.begin(st)
+		if err != nil {
+			return err
+		}
+		req, err := receiveRequest(ctx, st, p.req)
 		if err != nil {
 			return err
 		}
@@ -77,7 +82,7 @@ func Register[Req, Resp any](r Registrar, method string, h func(ctx context.Cont
 		if err != nil {
 			return err
 		}
-		return sendReply(ctx, st, out, resp)
+		return sendReply(ctx, st, p.rep, resp)
 	})
 	return nil
 }
@@ -89,9 +94,9 @@ var errUsedBefore = &kernel.HandlerError{
 }
 
 // passedStreams tells whether a handler with these types is passed streams.
-func passedStreams[Req, Resp any](in *codec.Marshaler[Req], out *codec.Marshaler[Resp], e *codec.Encoding) (bool, error) {
-	req, err := argumentsOf(in, e)
-	resp, err2 := argumentsOf(out, e)
+func passedStreams[Req, Resp any](p *pair[Req, Resp]) (bool, error) {
+	req, err := argumentsOf(p.req, p.e, &p.says.request)
+	resp, err2 := argumentsOf(p.rep, p.e, &p.says.reply)
 	switch err := errors.Join(err, err2); {
 	case err != nil:
 		return false, err

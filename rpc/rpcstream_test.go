@@ -19,6 +19,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 	"github.com/sluicerpc/sluice/rpc"
+	"github.com/sluicerpc/sluice/rpc/codec"
 )
 
 // The tests in this file are those that Seastar has of its RPC streams, over
@@ -595,6 +596,7 @@ func TestBackPressureBoundsWhatWaits(t *testing.T) {
 			w := newWorld(t, tr.start, nil, nil)
 			var sent [streams]atomic.Int64
 			var after [streams]error
+			server, call, _ := by(codec.Fixed)
 			ok(t, rpc.Register(w.Srv, kernel.Verb(1), func(_ context.Context, in []*intSource) ([]*rpc.Sink[value], error) {
 				var outs []*rpc.Sink[value]
 				for i, src := range in {
@@ -619,13 +621,13 @@ func TestBackPressureBoundsWhatWaits(t *testing.T) {
 					})
 				}
 				return outs, nil
-			}, nil))
+			}, server))
 			var sinks []*intSink
 			for range streams {
 				sinks = append(sinks, testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, w.Client,
-					&rpc.SinkOptions{Stream: kernel.StreamOptions{Window: window}})))
+					&rpc.SinkOptions{Encoding: codec.Fixed, Stream: kernel.StreamOptions{Window: window}})))
 			}
-			sources := testkit.Must[[]*rpc.Source[value]](t)(rpc.Call[[]*intSink, []*rpc.Source[value]](w.Ctx, w.Client, kernel.Verb(1), sinks, nil))
+			sources := testkit.Must[[]*rpc.Source[value]](t)(rpc.Call[[]*intSink, []*rpc.Source[value]](w.Ctx, w.Client, kernel.Verb(1), sinks, call))
 			var wg sync.WaitGroup
 			for i, src := range sources {
 				wg.Go(func() {

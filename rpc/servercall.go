@@ -40,23 +40,29 @@ type service struct {
 }
 
 // serveCall serves a call that passes streams.
-func serveCall[Req, Resp any](ctx context.Context, o *kernel.Offer, e *codec.Encoding, in *codec.Marshaler[Req], out *codec.Marshaler[Resp],
-	h func(ctx context.Context, req Req) (Resp, error)) error {
-	c := &serverCall{e: e, wire: callWireOf(o)}
-	var err error
+func serveCall[Req, Resp any](ctx context.Context, o *kernel.Offer, sv *served[Req, Resp], h func(ctx context.Context, req Req) (Resp, error)) error {
+	p, err := sv.on(o.Conn(), o.Method(), o.Metadata())
+	if err != nil {
+		o.Request().Release() // nobody looks at it
+		return err            // which refuses the offer
+	}
+	if add := p.says.missing(o.Metadata()); add != nil {
+		_ = o.SetHeader(add) // if the peer takes no metadata, it is not told
+	}
+	c := &serverCall{e: p.e, wire: callWireOf(o)}
 	answered := false
 	defer func() { // also if h panics
 		if !answered {
 			c.abandon(err)
 		}
 	}()
-	req, err := readRequest(ctx, c, o.Method(), in)
+	req, err := readRequest(ctx, c, o, p.req)
 	if err != nil {
 		return err
 	}
 	resp, err := h(ctx, req)
 	if err == nil {
-		err = sendResult(ctx, o, c, out, resp)
+		err = sendResult(ctx, o, c, p.rep, resp)
 	}
 	if err != nil {
 		return err
@@ -67,7 +73,7 @@ func serveCall[Req, Resp any](ctx context.Context, o *kernel.Offer, e *codec.Enc
 	return nil
 }
 
-func readRequest[Req any](ctx context.Context, c *serverCall, method string, in *codec.Marshaler[Req]) (Req, error) {
+func readRequest[Req any](ctx context.Context, c *serverCall, o *kernel.Offer, in *codec.Marshaler[Req]) (Req, error) {
 	var req Req
 	m, err := c.wire.request(ctx)
 	if err != nil {
@@ -82,7 +88,8 @@ func readRequest[Req any](ctx context.Context, c *serverCall, method string, in 
 		err = fmt.Errorf("%d of the streams that it opens have no place in it", n)
 	}
 	if err != nil {
-		return req, invalidRequest[Req](method, 0, err)
+		logPanic(o.Conn(), o.Method(), err)
+		return req, invalidRequest[Req](o.Method(), 0, err)
 	}
 	return req, nil
 }

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"sync"
 
@@ -30,7 +31,8 @@ type Sink[T any] struct {
 // SinkOptions are what a sink is made with. Nil, and the zero value, are the
 // defaults.
 type SinkOptions struct {
-	// Encoding is what its values are sent by. Nil is codec.Fixed.
+	// Encoding is what its values are sent by: that of the call that it is passed to. Nil
+	// is codec.Default or, where the protocol has values of its own, codec.Fixed.
 	Encoding *codec.Encoding
 	// Stream are this side's options of its stream. NewSink sets Context.
 	Stream kernel.StreamOptions
@@ -53,7 +55,7 @@ func NewSink[T any](ctx context.Context, c kernel.Caller, opts *SinkOptions) (*S
 	if opts != nil {
 		o = *opts
 	}
-	m, err := element[T](o.Encoding)
+	m, err := element[T](encodingFor(o.Encoding, c.Caps().FixedValues))
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +63,7 @@ func NewSink[T any](ctx context.Context, c kernel.Caller, opts *SinkOptions) (*S
 		return nil, err
 	}
 	k := &Sink[T]{m: m}
+	k.signature = m.Signature()
 	k.caller, k.opts, k.dedicated = c, o.Stream, o.Dedicated
 	k.opts.Context = ctx
 	if err := k.open(ctx); err != nil {
@@ -69,9 +72,10 @@ func NewSink[T any](ctx context.Context, c kernel.Caller, opts *SinkOptions) (*S
 	return k, nil
 }
 
-// SinkOf returns the sending half of s as a sink. A nil c is the codec of codec.Fixed.
+// SinkOf returns the sending half of s as a sink. A nil c is the codec of codec.Default or,
+// where the protocol has values of its own, of codec.Fixed. The peer is not told which.
 func SinkOf[T any](s *kernel.Stream, c codec.Codec[T]) (*Sink[T], error) {
-	m, err := elementBy(c)
+	m, err := elementBy(s, c)
 	if err != nil {
 		return nil, err
 	}
@@ -84,10 +88,13 @@ func newSink[T any](s *kernel.Stream, m *codec.Marshaler[T]) *Sink[T] {
 	return k
 }
 
-// check implements argument.
-func (*Sink[T]) check(e *codec.Encoding) error {
-	_, err := element[T](e)
-	return err
+// elements implements argument.
+func (*Sink[T]) elements(e *codec.Encoding) (string, error) {
+	m, err := element[T](e)
+	if err != nil {
+		return "", err
+	}
+	return m.Signature(), nil
 }
 
 // MarshalJSON writes the number that stands for the sink in a call's arguments. It
@@ -105,7 +112,8 @@ func (k *Sink[T]) MarshalJSON() ([]byte, error) {
 // Send sends v. It waits for credit, and until a call that is under way has a stream
 // for the sink. A ctx that ends gives up this wait, not the stream. Errors: ErrSinkUnused,
 // the codec's, those of kernel.Stream.Send, or ctx's. If it fails nothing of v was sent;
-// a kernel.Message still belongs to the caller.
+// a kernel.Message still belongs to the caller. A codec that panics, a *codec.PanicError,
+// ends the stream.
 func (k *Sink[T]) Send(ctx context.Context, v T) error {
 	s, err := k.ready(ctx)
 	if err != nil {
@@ -113,7 +121,7 @@ func (k *Sink[T]) Send(ctx context.Context, v T) error {
 	}
 	m, err := k.m.Marshal(&v)
 	if err != nil {
-		return err
+		return k.unencodable(s, err)
 	}
 	if err := s.Send(ctx, m); err != nil {
 		k.m.Discard(m)
@@ -131,13 +139,23 @@ func (k *Sink[T]) TrySend(v T) error {
 	}
 	m, err := k.m.Marshal(&v)
 	if err != nil {
-		return err
+		return k.unencodable(s, err)
 	}
 	if err := s.TrySend(m); err != nil {
 		k.m.Discard(m)
 		return err
 	}
 	return nil
+}
+
+// unencodable ends the stream if err is the codec's panic, and returns err.
+func (k *Sink[T]) unencodable(s *kernel.Stream, err error) error {
+	var p *codec.PanicError
+	if errors.As(err, &p) {
+		logPanic(s.Conn(), s.Method(), err)
+		s.AbortCause(kernel.CodeInvalidArgument, clip(err.Error()), err)
+	}
+	return err
 }
 
 // SendDone returns, at once, a channel that is closed when the sink will take no further

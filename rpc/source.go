@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"reflect"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -23,27 +24,28 @@ type Source[T any] struct {
 	of     handledStream // of a request: for MakeSink and Go; nil for others
 	halved bool          // the other half is in use already
 
-	n   atomic.Uint64         // messages taken
-	end atomic.Pointer[error] // how it ended
+	sent   string                // the signature of what this side sends, if it has opened the stream
+	agreed atomic.Bool           // the answer does not say that the values are others
+	n      atomic.Uint64         // messages taken
+	end    atomic.Pointer[error] // how it ended
 
 	mu sync.Mutex
 	ch chan T // feed -> user
 }
 
 // SourceOf returns the receiving half of s as a source. A nil c is the codec of
-// codec.Fixed.
+// codec.Default or, where the protocol has values of its own, of codec.Fixed.
 func SourceOf[T any](s *kernel.Stream, c codec.Codec[T]) (*Source[T], error) {
-	m, err := elementBy(c)
+	m, err := elementBy(s, c)
 	if err != nil {
 		return nil, err
 	}
 	return &Source[T]{stream: s, m: m}, nil
 }
 
-// check implements argument.
-func (*Source[T]) check(e *codec.Encoding) error {
-	_, err := element[T](e)
-	return err
+// elements implements argument.
+func (*Source[T]) elements(e *codec.Encoding) (string, error) {
+	return (*Sink[T])(nil).elements(e)
 }
 
 // id implements argument.
@@ -53,6 +55,7 @@ func (r *Source[T]) id() uint64 { return r.ref.ID }
 func (r *Source[T]) bind(s *kernel.Stream, e *codec.Encoding, of handledStream) {
 	r.stream, r.of, r.halved = s, of, of == nil
 	r.m, _ = element[T](e) // which has been checked
+	r.agreed.Store(true)   // with the call
 }
 
 // UnmarshalJSON reads the number that stands for the source in a call's arguments.
@@ -63,8 +66,8 @@ func (r *Source[T]) UnmarshalJSON(p []byte) (err error) {
 
 // Receive takes the next value. It returns io.EOF once the peer has ended its half
 // in order and every value before that was taken; kernel.ErrClosed after CloseReceive; a
-// *codec.DecodeError if a message is not a T, and then the stream is reset; else the
-// stream's error. A ctx that ends gives up this wait, not the stream.
+// *codec.DecodeError if a message is not a T, and then the stream is reset, with
+// ErrEncoding inside if the answer to the open says so; else the stream's error. A ctx that ends gives up this wait, not the stream.
 func (r *Source[T]) Receive(ctx context.Context) (v T, err error) {
 	if end := r.end.Load(); end != nil {
 		return v, *end
@@ -77,11 +80,28 @@ func (r *Source[T]) Receive(ctx context.Context) (v T, err error) {
 		return v, r.ended(err)
 	}
 	n := r.n.Add(1)
+	if !r.agreed.Load() {
+		if err := r.confirm(); err != nil {
+			m.Release()
+			return v, r.undecodable(int(n), err)
+		}
+	}
 	if err := r.m.Unmarshal(m, &v); err != nil {
 		var none T
 		return none, r.undecodable(int(n), err)
 	}
 	return v, nil
+}
+
+// confirm looks at what the header of the answer says of the values, if this side has
+// opened the stream.
+func (r *Source[T]) confirm() error {
+	says := signatures{r.sent, r.m.Signature()}
+	if err := says.answered(headerOf(r.stream), reflect.TypeFor[T]()); err != nil {
+		return err
+	}
+	r.agreed.Store(true)
+	return nil
 }
 
 // ended keeps the end that err is, if it is one and the first, and returns it. A
@@ -97,6 +117,7 @@ func (r *Source[T]) ended(err error) error {
 
 // undecodable ends the stream because message n is not a T.
 func (r *Source[T]) undecodable(n int, err error) error {
+	logPanic(r.stream.Conn(), r.stream.Method(), err)
 	var e error = decodeError[T](r.stream.Method(), n, err)
 	if !r.end.CompareAndSwap(nil, &e) {
 		return *r.end.Load()
@@ -249,7 +270,7 @@ func MakeSink[U, T any](src *Source[T]) *Sink[U] {
 	case !src.claimOther():
 		k.err = ErrSinkUsed
 	default:
-		if k.m, k.err = element[U](nil); k.err == nil {
+		if k.m, k.err = elementBy[U](src.stream, nil); k.err == nil {
 			k.setStream(src.stream)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
@@ -13,14 +14,17 @@ import (
 // in order, after everything sent. It fails with codec.ErrNoCodec, and panics if h is nil.
 func RegisterDuplex[In, Out any](r Registrar, method string, h func(ctx context.Context, d *Duplex[In, Out]) error, opts *RegisterOptions) error {
 	mustBeGiven(h != nil, method)
-	mi, mo, err := elements[In, Out](method, opts.encoding())
+	sv, err := serve(method, opts.encoding(), (*pair[In, Out]).elementsOnly)
 	if err != nil {
 		return err
 	}
 	r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
-		d := newDuplex(st, mi, mo)
-		err := h(ctx, d)
-		if err == nil {
+		p, err := sv.begin(st)
+		if err != nil {
+			return err
+		}
+		d := newDuplex(st, p.req, p.rep)
+		if err = h(ctx, d); err == nil {
 			d.out.flushed(ctx)
 		}
 		return err
@@ -47,16 +51,20 @@ func RegisterSource[In, Resp any](r Registrar, method string, h func(ctx context
 // with codec.ErrNoCodec, and panics if h is nil.
 func RegisterSink[Req, Out any](r Registrar, method string, h func(ctx context.Context, req Req, out *Sink[Out]) error, opts *RegisterOptions) error {
 	mustBeGiven(h != nil, method)
-	mq, mo, err := elements[Req, Out](method, opts.encoding())
+	sv, err := serve(method, opts.encoding(), (*pair[Req, Out]).elementsOnly)
 	if err != nil {
 		return err
 	}
 	r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
-		req, err := receiveRequest(ctx, st, mq)
+		p, err := sv.begin(st)
 		if err != nil {
 			return err
 		}
-		out := newSink(st, mo)
+		req, err := receiveRequest(ctx, st, p.req)
+		if err != nil {
+			return err
+		}
+		out := newSink(st, p.rep)
 		if err := h(ctx, req, out); err != nil {
 			return err
 		}
@@ -70,7 +78,8 @@ func RegisterSink[Req, Out any](r Registrar, method string, h func(ctx context.C
 // defaults.
 type OpenOptions struct {
 	kernel.OpenOptions
-	// Encoding is what its values are carried by. Nil is codec.Fixed.
+	// Encoding is what its values are carried by. Nil is codec.Default or, where the
+	// protocol has values of its own, codec.Fixed.
 	Encoding *codec.Encoding
 }
 
@@ -81,46 +90,64 @@ func (o *OpenOptions) encoding() *codec.Encoding {
 	return o.Encoding
 }
 
-func (o *OpenOptions) kernel() *kernel.OpenOptions {
-	if o == nil {
-		return nil
+// kernel are the options for the kernel, with what says how values are carried.
+func (o *OpenOptions) kernel(method string, says signatures) (*kernel.OpenOptions, error) {
+	k := &kernel.OpenOptions{}
+	if o != nil {
+		*k = o.OpenOptions
 	}
-	return &o.OpenOptions
+	var err error
+	if k.Metadata, err = says.addTo(k.Metadata, nil); err != nil {
+		return nil, errtext.Errorf("sluice: open %s: %w", method, err)
+	}
+	return k, nil
 }
 
 // OpenDuplex opens a stream with a type for each direction: In is what is received
-// here. ctx bounds the stream's life. Its errors are kernel.Client.Open's, and codec.ErrNoCodec.
+// here. ctx bounds the stream's life. Its errors are kernel.Client.Open's, and
+// codec.ErrNoCodec. A handler that carries its values in another way ends the stream with
+// kernel.CodeInvalidArgument: see KeyRequest.
 func OpenDuplex[In, Out any](ctx context.Context, c kernel.Caller, method string, opts *OpenOptions) (*Duplex[In, Out], error) {
-	mi, mo, err := elements[In, Out](method, opts.encoding())
+	p, err := streamPair[Out, In](method, c, opts.encoding())
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.Open(ctx, method, opts.kernel())
+	k, err := opts.kernel(method, p.says)
 	if err != nil {
 		return nil, err
 	}
-	return newDuplex(s, mi, mo), nil
+	s, err := c.Open(ctx, method, k)
+	if err != nil {
+		return nil, err
+	}
+	d := newDuplex(s, p.rep, p.req)
+	d.in.sent = p.says.request
+	return d, nil
 }
 
 // CallSource makes a call that is answered by any number of values. ctx bounds all
 // of it: there is no other limit. Its errors are kernel.Client.Open's, kernel.Stream.Send's, and
 // codec.ErrNoCodec; the handler's comes from the source.
 func CallSource[Req, Out any](ctx context.Context, c kernel.Caller, method string, req Req, opts *OpenOptions) (*Source[Out], error) {
-	mo, mq, err := elements[Out, Req](method, opts.encoding())
+	p, err := streamPair[Req, Out](method, c, opts.encoding())
 	if err != nil {
 		return nil, err
 	}
-	m, err := mq.Marshal(&req)
+	k, err := opts.kernel(method, p.says)
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.Open(ctx, method, opts.kernel())
+	m, err := p.req.Marshal(&req)
 	if err != nil {
-		mq.Discard(m)
+		return nil, err
+	}
+	s, err := c.Open(ctx, method, k)
+	if err != nil {
+		p.req.Discard(m)
 		return nil, err
 	}
 	if err := s.Send(ctx, m); err != nil {
-		mq.Discard(m)
+		p.req.Discard(m)
 		if !errors.Is(err, kernel.ErrStopped) { // by a handler that did not want it
 			s.Abort(kernel.CodeCancelled, "the request could not be sent")
 			return nil, err
@@ -130,5 +157,5 @@ func CallSource[Req, Out any](ctx context.Context, c kernel.Caller, method strin
 		s.Abort(kernel.CodeCancelled, "the request could not be ended")
 		return nil, err
 	}
-	return &Source[Out]{stream: s, m: mo, halved: true}, nil
+	return &Source[Out]{stream: s, m: p.rep, halved: true, sent: p.says.request}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc"
+	"github.com/sluicerpc/sluice/rpc/codec"
 )
 
 // A sender sends pairs by one way, a taker calls f with each that comes by another.
@@ -82,6 +83,7 @@ func rangeC(_ context.Context, src *rpc.Source[pairOfInts], f func(pairOfInts)) 
 // ends with the test.
 func pass(t *testing.T, w *world) (*rpc.Sink[pairOfInts], *rpc.Source[pairOfInts]) {
 	t.Helper()
+	server, call, _ := by(codec.Fixed)
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })
 	srcs := make(chan *rpc.Source[pairOfInts], 1)
@@ -89,9 +91,9 @@ func pass(t *testing.T, w *world) (*rpc.Sink[pairOfInts], *rpc.Source[pairOfInts
 		src.Go(func(context.Context) error { <-over; return nil })
 		srcs <- src
 		return true, nil
-	}, nil))
-	sink := testkit.Must[*rpc.Sink[pairOfInts]](t)(rpc.NewSink[pairOfInts](w.Ctx, w.Client, nil))
-	testkit.Must[bool](t)(rpc.Call[*rpc.Sink[pairOfInts], bool](w.Ctx, w.Client, kernel.Verb(1), sink, nil))
+	}, server))
+	sink := testkit.Must[*rpc.Sink[pairOfInts]](t)(rpc.NewSink[pairOfInts](w.Ctx, w.Client, &rpc.SinkOptions{Encoding: codec.Fixed}))
+	testkit.Must[bool](t)(rpc.Call[*rpc.Sink[pairOfInts], bool](w.Ctx, w.Client, kernel.Verb(1), sink, call))
 	return sink, <-srcs
 }
 

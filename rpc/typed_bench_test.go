@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/sluicerpc/sluice/internal/testkit"
@@ -24,10 +25,16 @@ func BenchmarkOneWay(b *testing.B) {
 		start starter
 	}{{"tcp", loops}, {"memory", kerneltest.Start}} {
 		b.Run(tr.name+"/12 B untyped", func(b *testing.B) { oneWayUntyped(b, tr.start, 12) })
-		b.Run(tr.name+"/12 B typed", func(b *testing.B) { oneWayTyped(b, tr.start, pairOfInts{1, 2}, nil) })
+		b.Run(tr.name+"/12 B typed", func(b *testing.B) { oneWayTyped(b, tr.start, pairOfInts{1, 2}, codec.Fixed) })
 		b.Run(tr.name+"/64 B untyped", func(b *testing.B) { oneWayUntyped(b, tr.start, 64) })
-		b.Run(tr.name+"/64 B typed", func(b *testing.B) { oneWayTyped(b, tr.start, wide{A: 1}, nil) })
+		b.Run(tr.name+"/64 B typed", func(b *testing.B) { oneWayTyped(b, tr.start, wide{A: 1}, codec.Fixed) })
 		b.Run(tr.name+"/64 B raw slice", func(b *testing.B) { oneWayTyped(b, tr.start, make([]byte, 64), codec.Raw) })
+		large := strings.Repeat("x", 64<<10)
+		b.Run(tr.name+"/64 KiB untyped", func(b *testing.B) { oneWayUntyped(b, tr.start, 64<<10) })
+		b.Run(tr.name+"/64 KiB string", func(b *testing.B) { oneWayTyped(b, tr.start, large, codec.Fixed) })
+		b.Run(tr.name+"/64 KiB raw string", func(b *testing.B) { oneWayTyped(b, tr.start, large, codec.Raw) })
+		b.Run(tr.name+"/64 KiB raw slice", func(b *testing.B) { oneWayTyped(b, tr.start, []byte(large), codec.Raw) })
+		b.Run(tr.name+"/64 KiB JSON string", func(b *testing.B) { oneWayTyped(b, tr.start, large, codec.JSON) })
 		b.Run(tr.name+"/64 B typed through C", func(b *testing.B) { oneWayC(b, tr.start, wide{A: 1}) })
 	}
 }
@@ -89,8 +96,8 @@ func oneWayTyped[T any](b *testing.B, start starter, v T, e *codec.Encoding) {
 func oneWayC[T any](b *testing.B, start starter, v T) {
 	w := newWorld(b, start, nil, nil)
 	x, y := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-	sink := testkit.Must[*rpc.Sink[T]](b)(rpc.SinkOf[T](x, nil))
-	src := testkit.Must[*rpc.Source[T]](b)(rpc.SourceOf[T](y, nil))
+	sink := testkit.Must[*rpc.Sink[T]](b)(rpc.SinkOf(x, fixed[T](b)))
+	src := testkit.Must[*rpc.Source[T]](b)(rpc.SourceOf(y, fixed[T](b)))
 	b.ReportAllocs()
 	b.ResetTimer()
 	go func() {
@@ -111,7 +118,9 @@ func oneWayC[T any](b *testing.B, start starter, v T) {
 func BenchmarkCall(b *testing.B) {
 	w := newWorld(b, loops, nil, nil)
 	w.Srv.Handle("untyped", echo)
-	ok(b, rpc.Register(w.Srv, "typed", echoPair, nil))
+	server, call, _ := by(codec.Fixed)
+	ok(b, rpc.Register(w.Srv, "typed", echoPair, server))
+	ok(b, rpc.Register(w.Srv, "default", echoPair, nil))
 	b.Run("untyped", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -126,7 +135,15 @@ func BenchmarkCall(b *testing.B) {
 	b.Run("typed", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := rpc.Call[pairOfInts, pairOfInts](w.Ctx, w.Client, "typed", pairOfInts{1, 2}, nil); err != nil {
+			if _, err := rpc.Call[pairOfInts, pairOfInts](w.Ctx, w.Client, "typed", pairOfInts{1, 2}, call); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("typed by default", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := rpc.Call[pairOfInts, pairOfInts](w.Ctx, w.Client, "default", pairOfInts{1, 2}, nil); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -173,41 +173,42 @@ func TestTypesThatCannotBeCarriedAreRefusedAtOnce(t *testing.T) {
 		source = rpc.Source[point]
 		sink   = rpc.Sink[point]
 	)
-	refused("request", rpc.Register(w.Srv, "x", func(context.Context, int) (int32, error) { return 0, nil }, nil))
-	refused("result", rpc.Register(w.Srv, "x", func(context.Context, int32) (any, error) { return 0, nil }, nil))
-	refused("sink for a handler", rpc.Register(w.Srv, "x", func(context.Context, *sink) (int32, error) { return 0, nil }, nil))
-	refused("source from a handler", rpc.Register(w.Srv, "x", func(context.Context, *source) (*source, error) { return nil, nil }, nil))
-	refused("sink of nothing", rpc.Register(w.Srv, "x", func(context.Context, int32) (*sink, error) { return nil, nil }, nil))
+	fixedServer, call, open := by(codec.Fixed)
+	refused("request", rpc.Register(w.Srv, "x", func(context.Context, int) (int32, error) { return 0, nil }, fixedServer))
+	refused("result", rpc.Register(w.Srv, "x", func(context.Context, int32) (any, error) { return 0, nil }, fixedServer))
+	refused("sink for a handler", rpc.Register(w.Srv, "x", func(context.Context, *sink) (int32, error) { return 0, nil }, fixedServer))
+	refused("source from a handler", rpc.Register(w.Srv, "x", func(context.Context, *source) (*source, error) { return nil, nil }, fixedServer))
+	refused("sink of nothing", rpc.Register(w.Srv, "x", func(context.Context, int32) (*sink, error) { return nil, nil }, fixedServer))
 	refused("source of what can't be carried", rpc.Register(w.Srv, "x",
-		func(context.Context, struct{ S []*rpc.Source[int] }) (int32, error) { return 0, nil }, nil))
+		func(context.Context, struct{ S []*rpc.Source[int] }) (int32, error) { return 0, nil }, fixedServer))
 	refused("source of sources", rpc.Register(w.Srv, "x",
-		func(context.Context, *rpc.Source[*source]) (int32, error) { return 0, nil }, nil))
-	refused("duplex", rpc.RegisterDuplex(w.Srv, "x", func(context.Context, *rpc.Duplex[int, int32]) error { return nil }, nil))
-	refused("source form", rpc.RegisterSource(w.Srv, "x", func(context.Context, *rpc.Source[int32]) (int, error) { return 0, nil }, nil))
-	refused("sink form", rpc.RegisterSink(w.Srv, "x", func(context.Context, int32, *rpc.Sink[uint]) error { return nil }, nil))
+		func(context.Context, *rpc.Source[*source]) (int32, error) { return 0, nil }, fixedServer))
+	refused("duplex", rpc.RegisterDuplex(w.Srv, "x", func(context.Context, *rpc.Duplex[int, int32]) error { return nil }, fixedServer))
+	refused("source form", rpc.RegisterSource(w.Srv, "x", func(context.Context, *rpc.Source[int32]) (int, error) { return 0, nil }, fixedServer))
+	refused("sink form", rpc.RegisterSink(w.Srv, "x", func(context.Context, int32, *rpc.Sink[uint]) error { return nil }, fixedServer))
 	refused("raw", rpc.Register(w.Srv, "x", func(context.Context, []byte) (int32, error) { return 0, nil },
 		&rpc.RegisterOptions{Encoding: codec.Raw}))
 	refused("none of several", rpc.Register(w.Srv, "x", func(context.Context, []byte) (int32, error) { return 0, nil },
 		&rpc.RegisterOptions{Encoding: codec.FirstOf(codec.Raw, codec.EncodingOf(minuteCodec{}))}))
 
-	_, err := rpc.NewSink[int](w.Ctx, w.Client, nil)
+	_, err := rpc.NewSink[int](w.Ctx, w.Client, &rpc.SinkOptions{Encoding: codec.Fixed})
 	refused("NewSink", err)
 	if !strings.Contains(err.Error(), "JSON") {
 		t.Errorf("%v does not say what else there is", err)
 	}
 	_, err = rpc.NewSink[*sink](w.Ctx, w.Client, nil)
 	refused("NewSink of sinks", err)
-	_, err = rpc.Call[int, int32](w.Ctx, w.Client, "x", 1, nil)
+	_, err = rpc.Call[int, int32](w.Ctx, w.Client, "x", 1, call)
 	refused("Call", err)
 	_, err = rpc.Call[*source, int32](w.Ctx, w.Client, "x", nil, nil)
 	refused("Call with a source", err)
 	_, err = rpc.Call[int32, *source](w.Ctx, w.Client, "x", 1, nil)
 	refused("Call for a source of nothing", err)
-	_, err = rpc.OpenDuplex[int, int](w.Ctx, w.Client, "x", nil)
+	_, err = rpc.OpenDuplex[int, int](w.Ctx, w.Client, "x", open)
 	refused("OpenDuplex", err)
-	_, err = rpc.CallSource[int32, int](w.Ctx, w.Client, "x", 1, nil)
+	_, err = rpc.CallSource[int32, int](w.Ctx, w.Client, "x", 1, open)
 	refused("CallSource", err)
-	_, err = codec.CodecOf[int](nil)
+	_, err = codec.CodecOf[int](codec.Fixed)
 	refused("CodecOf", err)
 	if _, err := w.Client.Call(w.Ctx, "x", kernel.Message{}, nil); !errors.Is(err, &kernel.StreamError{Code: kernel.CodeUnimplemented}) {
 		t.Errorf("a method that was never registered: %v", err)
@@ -217,12 +218,15 @@ func TestTypesThatCannotBeCarriedAreRefusedAtOnce(t *testing.T) {
 // A request that is none is the caller's fault, and the handler does not hear of
 // it; a result that is none is told to the caller.
 func TestRequestsAndResultsThatAreNone(t *testing.T) {
+	fixedServer, call, _ := by(codec.Fixed)
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		ok(t, rpc.Register(w.Srv, "point", func(_ context.Context, p point) (int32, error) {
 			t.Errorf("the handler got %v", p)
 			return 0, nil
-		}, nil))
-		_, err := rpc.Call[int32, int32](w.Ctx, w.Client, "point", 1, nil)
+		}, fixedServer))
+		m := text("four")
+		_, err := w.Client.Call(w.Ctx, "point", m, nil) // which does not say what it is
+		m.Release()
 		se := wantCode(t, err, kernel.CodeInvalidArgument)
 		if !strings.Contains(se.Reason, "point: message 1, byte 0: cannot decode rpc_test.point: 8 bytes are due here, 4 are left") {
 			t.Errorf("reason %q", se.Reason)
@@ -231,8 +235,8 @@ func TestRequestsAndResultsThatAreNone(t *testing.T) {
 		ok(t, s.CloseSend())
 		w.WantErr(s, kernel.CodeInvalidArgument)
 
-		ok(t, rpc.Register(w.Srv, "number", func(context.Context, struct{}) (int32, error) { return 7, nil }, nil))
-		_, err = rpc.Call[struct{}, point](w.Ctx, w.Client, "number", struct{}{}, nil)
+		w.Srv.Handle("number", func(ctx context.Context, s *kernel.Stream) error { return s.Send(ctx, text("four")) })
+		_, err = rpc.Call[struct{}, point](w.Ctx, w.Client, "number", struct{}{}, call)
 		var de *codec.DecodeError
 		if !errors.As(err, &de) || de.Method != "number" || de.Message != 1 || de.Offset != 0 {
 			t.Errorf("%#v", err)
@@ -245,11 +249,17 @@ func TestRequestsAndResultsThatAreNone(t *testing.T) {
 	})
 }
 
+// fixed is codec.Fixed's codec for T.
+func fixed[T any](t testing.TB) codec.Codec[T] {
+	t.Helper()
+	return testkit.Must[codec.Codec[T]](t)(codec.CodecOf[T](codec.Fixed))
+}
+
 // points serves one typed stream and gives its source to the test.
 func points(t *testing.T, w *world) (raw *kernel.Stream, src *rpc.Source[point]) {
 	t.Helper()
 	raw, s := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-	return raw, testkit.Must[*rpc.Source[point]](t)(rpc.SourceOf[point](s, nil))
+	return raw, testkit.Must[*rpc.Source[point]](t)(rpc.SourceOf(s, fixed[point](t)))
 }
 
 func wantSpoilt(t *testing.T, err error) {
@@ -266,7 +276,7 @@ func TestADecodeErrorNamesTheMessageAndLosesNothingBeforeIt(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		for _, way := range []string{"Receive", "All", "C"} {
 			raw, src := points(t, w)
-			sink := testkit.Must[*rpc.Sink[point]](t)(rpc.SinkOf[point](raw, nil))
+			sink := testkit.Must[*rpc.Sink[point]](t)(rpc.SinkOf(raw, fixed[point](t)))
 			ok(t, sink.Send(w.Ctx, point{1, 2, "a"}))
 			ok(t, sink.Send(w.Ctx, point{3, 4, "b"}))
 			w.Send(raw, "12345678\x09\x00\x00\x00short")
@@ -419,7 +429,7 @@ func TestACanceledWaitIsNotAnEnd(t *testing.T) {
 		if _, err := src.Receive(ctx); err == nil || src.Err() != nil {
 			t.Errorf("%v, and %v ends the source", err, src.Err())
 		}
-		sink := testkit.Must[*rpc.Sink[point]](t)(rpc.SinkOf[point](a, nil))
+		sink := testkit.Must[*rpc.Sink[point]](t)(rpc.SinkOf(a, fixed[point](t)))
 		ok(t, sink.Send(w.Ctx, point{1, 2, "still"}))
 		takes(t, w, src, point{1, 2, "still"})
 	})
@@ -428,8 +438,8 @@ func TestACanceledWaitIsNotAnEnd(t *testing.T) {
 func TestTrySendTellsWouldBlockFromAnEnd(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		a, b := w.Pair(kernel.StreamOptions{SendLimit: 64}, kernel.StreamOptions{})
-		sink := testkit.Must[*rpc.Sink[int32]](t)(rpc.SinkOf[int32](a, nil))
-		src := testkit.Must[*rpc.Source[int32]](t)(rpc.SourceOf[int32](b, nil))
+		sink := testkit.Must[*rpc.Sink[int32]](t)(rpc.SinkOf(a, fixed[int32](t)))
+		src := testkit.Must[*rpc.Source[int32]](t)(rpc.SourceOf(b, fixed[int32](t)))
 		n := int32(0)
 		for ; ; n++ {
 			if err := sink.TrySend(n); err != nil {
@@ -458,8 +468,8 @@ func TestCloseSendComesBehindWhatCHasTaken(t *testing.T) {
 			func(k *rpc.Sink[int32]) { close(k.C()); _ = k.CloseSend() },
 		} {
 			a, b := w.Pair(kernel.StreamOptions{SendLimit: 64}, kernel.StreamOptions{})
-			sink := testkit.Must[*rpc.Sink[int32]](t)(rpc.SinkOf[int32](a, nil))
-			src := testkit.Must[*rpc.Source[int32]](t)(rpc.SourceOf[int32](b, nil))
+			sink := testkit.Must[*rpc.Sink[int32]](t)(rpc.SinkOf(a, fixed[int32](t)))
+			src := testkit.Must[*rpc.Source[int32]](t)(rpc.SourceOf(b, fixed[int32](t)))
 			n := int32(0)
 			for stuck := false; !stuck; { // until one is in hand that waits for credit
 				synctest.Wait()

@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"strconv"
 
-	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
@@ -16,28 +15,26 @@ import (
 // element returns what carries T through a stream.
 func element[T any](e *codec.Encoding) (*codec.Marshaler[T], error) {
 	m, err := codec.MarshalerOf[T](e)
-	if err == nil && len(m.RefTypes()) > 0 {
-		err = fmt.Errorf("%w: %v: sinks and sources are passed in calls only", codec.ErrNoCodec, reflect.TypeFor[T]())
+	if err == nil {
+		err = noStreamsIn(m)
 	}
 	return m, err
 }
 
-// elementBy returns what carries T by c; by the default encoding if c is nil.
-func elementBy[T any](c codec.Codec[T]) (*codec.Marshaler[T], error) {
+// noStreamsIn fails if values of T can hold sinks or sources.
+func noStreamsIn[T any](m *codec.Marshaler[T]) error {
+	if len(m.RefTypes()) > 0 {
+		return fmt.Errorf("%w: %v: sinks and sources are passed in calls only", codec.ErrNoCodec, reflect.TypeFor[T]())
+	}
+	return nil
+}
+
+// elementBy returns what carries T by c or, if c is nil, by the default of s's protocol.
+func elementBy[T any](s *kernel.Stream, c codec.Codec[T]) (*codec.Marshaler[T], error) {
 	if c != nil {
 		return codec.NewMarshaler(c), nil
 	}
-	return element[T](nil)
-}
-
-// elements are the marshalers for the two directions of a stream.
-func elements[In, Out any](method string, e *codec.Encoding) (*codec.Marshaler[In], *codec.Marshaler[Out], error) {
-	in, err := element[In](e)
-	out, err2 := element[Out](e)
-	if err := errors.Join(err, err2); err != nil {
-		return nil, nil, errtext.Errorf("sluice: %s: %w", method, err)
-	}
-	return in, out, nil
+	return element[T](encodingFor(nil, s.Conn().Caps().FixedValues))
 }
 
 // decodeError says that message n of method is not a T, because of err.
@@ -63,9 +60,18 @@ func receiveRequest[T any](ctx context.Context, s *kernel.Stream, m *codec.Marsh
 	}
 	var v T
 	if err := m.Unmarshal(msg, &v); err != nil {
+		logPanic(s.Conn(), s.Method(), err)
 		return none, invalidRequest[T](s.Method(), 1, err)
 	}
 	return v, nil
+}
+
+// logPanic logs the panic of a codec, if err is one.
+func logPanic(c *kernel.Conn, method string, err error) {
+	var p *codec.PanicError
+	if errors.As(err, &p) {
+		c.Logger().Error("sluice: codec panicked", "method", method, "peer", c.Peer().Addr, "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))
+	}
 }
 
 // invalidRequest is what a handler ends a call with whose request is not a T.
@@ -88,6 +94,7 @@ func sendReply[T any](ctx context.Context, s *kernel.Stream, m *codec.Marshaler[
 
 // badResult logs that a handler's result can't be sent, and is what its call ends with.
 func badResult(c *kernel.Conn, method string, err error) error {
+	logPanic(c, method, err)
 	c.Logger().Error("sluice: a handler's result can't be sent", "method", method, "peer", c.Peer().Addr, "error", clip(err.Error()))
 	return &kernel.HandlerError{Code: kernel.CodeInternal, Reason: "the handler's result: " + err.Error()}
 }

@@ -218,8 +218,14 @@ func (c *cursor) metadata(f *frame.Frame, most int) {
 		return
 	}
 	f.Metadata = make(frame.Metadata, n)
+	all := string(fields.p[:len(fields.p)-len(c.p)]) // all keys and values cost one allocation
+	part := func() string {
+		n := len(fields.bytes())
+		end := len(all) - (len(fields.p) - len(c.p))
+		return all[end-n : end]
+	}
 	for i := range f.Metadata {
-		f.Metadata[i] = frame.Field{Key: string(fields.bytes()), Value: string(fields.bytes())}
+		f.Metadata[i] = frame.Field{Key: part(), Value: part()}
 	}
 }
 

@@ -76,7 +76,7 @@ func failf(c frame.Code, format string, args ...any) error {
 
 // caps is what both kinds of connections carry.
 var caps = frame.Caps{
-	Name: name, Pacing: frame.Unpaced, HalfClose: true, Early: true, StreamsByID: true,
+	Name: name, Pacing: frame.Unpaced, HalfClose: true, Early: true, StreamsByID: true, FixedValues: true,
 	Overhead: overhead, LeastPiece: overhead + 1, SendWindow: sendWindow, MaxFragment: 1 << 30, MaxStream: 1 << 62,
 	MaxInline: 16 << 10, LongInline: true, MaxGroup: 256, MaxMetadata: 48 << 10,
 }

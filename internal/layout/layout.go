@@ -28,8 +28,9 @@ func (e *Error) Error() string { return e.Reason }
 
 // A Codec carries values of one type.
 type Codec[T any] struct {
-	p    *program
-	refs int // that are read of a value at most
+	p     *program
+	refs  int // that are read of a value at most
+	isRef func(reflect.Type) bool
 }
 
 // New compiles T. A pointer type that isRef says yes to stands in the bytes as
@@ -40,7 +41,7 @@ func New[T any](isRef func(reflect.Type) bool, mostRefs int) (*Codec[T], error) 
 	if err != nil {
 		return nil, err
 	}
-	return &Codec[T]{p, mostRefs}, nil
+	return &Codec[T]{p, mostRefs, isRef}, nil
 }
 
 // Size is how many bytes Append appends for v.

@@ -1,42 +1,56 @@
 package codec
 
 import (
-	"encoding/json"
 	"fmt"
 
+	"github.com/sluicerpc/sluice/internal/layout"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// jsonCodec is JSON's.
-type jsonCodec[T any] struct{}
+// fixedCodec is Fixed's.
+type fixedCodec[T any] struct{ *layout.Codec[T] }
 
-// Append implements Codec.
-func (jsonCodec[T]) Append(b []byte, v T) ([]byte, error) {
-	p, err := json.Marshal(v)
-	return append(b, p...), err
-}
+func (c fixedCodec[T]) signature() string { return fmt.Sprintf("fixed;%08x", c.Sum()) }
 
-// Decode implements Codec.
-func (jsonCodec[T]) Decode(p []byte) (T, error) {
-	var v T
-	err := json.Unmarshal(p, &v)
-	return v, err
-}
+// rawBytes and rawString carry bytes as they are.
+type (
+	rawBytes  struct{}
+	rawString struct{}
+)
 
-// rawCodec carries bytes as they are.
-type rawCodec[T ~[]byte | ~string] struct{}
+func (rawBytes) signature() string  { return "raw" }
+func (rawString) signature() string { return "raw" }
 
 // Size makes it a codec that knows.
-func (rawCodec[T]) Size(v T) int { return len(v) }
+func (rawBytes) Size(v []byte) int { return len(v) }
 
 // Append implements Codec.
-func (rawCodec[T]) Append(b []byte, v T) ([]byte, error) { return append(b, v...), nil }
+func (rawBytes) Append(b []byte, v []byte) ([]byte, error) { return append(b, v...), nil }
 
 // Decode implements Codec.
-func (rawCodec[T]) Decode(p []byte) (T, error) { return T(append([]byte{}, p...)), nil }
+func (rawBytes) Decode(p []byte) ([]byte, error) { return append([]byte{}, p...), nil }
+
+// Size makes it a codec that knows.
+func (rawString) Size(v string) int { return len(v) }
+
+// Append implements Codec.
+func (rawString) Append(b []byte, v string) ([]byte, error) { return append(b, v...), nil }
+
+// Decode implements Codec.
+func (rawString) Decode(p []byte) (string, error) { return string(p), nil }
 
 // anyCodec makes a codec of values in an interface one of values of their type.
-type anyCodec[T any] struct{ c Codec[any] }
+type anyCodec[T any] struct {
+	c    Codec[any]
+	name string // of the encoding
+}
+
+func (c anyCodec[T]) signature() string {
+	if n, ok := c.c.(typeNamer); ok && c.name != "" {
+		return c.name + ";" + plain(n.TypeName())
+	}
+	return c.name
+}
 
 // Append implements Codec.
 func (c anyCodec[T]) Append(b []byte, v T) ([]byte, error) { return c.c.Append(b, v) }

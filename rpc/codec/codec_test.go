@@ -1,11 +1,13 @@
 package codec_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"reflect"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/sluicerpc/sluice/kernel"
@@ -169,5 +171,47 @@ func TestErrorsSayWhatCouldNotBeDone(t *testing.T) {
 	err = codec.NewMarshaler[int8](brief{fmt.Errorf("short: %w", io.EOF)}).Unmarshal(kernel.MessageOf(nil), &v)
 	if errors.Is(err, io.EOF) || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("an io.EOF of a codec's is %v", err)
+	}
+}
+
+// What JSON's codec for strings writes and reads is what package json does, but for the
+// escapes that JSON does not ask for.
+func TestStringsInJSON(t *testing.T) {
+	m := marshaler[string](t, codec.JSON)
+	check := func(v string) {
+		t.Helper()
+		var got, other string
+		msg, err := m.Marshal(&v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(msg.Bytes(), &other); err != nil {
+			t.Errorf("%q is written as %q: %v", v, msg.Bytes(), err)
+		}
+		if err := m.Unmarshal(msg, &got); err != nil || got != strings.ToValidUTF8(v, "\ufffd") || got != other {
+			t.Errorf("%q comes back as %q, %v; for package json it is %q", v, got, err, other)
+		}
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Unmarshal(kernel.MessageOf(b), &got); err != nil || got != other {
+			t.Errorf("%q is read as %q, %v", b, got, err)
+		}
+	}
+	for _, n := range []int{0, 1, 7, 8, 9, 23, 5000} {
+		check(strings.Repeat("x", n))
+		for c := range 256 {
+			for _, at := range []int{0, n / 2, n} { // in words and behind them
+				check(strings.Repeat("~", at) + string([]byte{byte(c)}) + strings.Repeat(" ", n-at))
+			}
+		}
+	}
+	for _, p := range []string{``, `"`, `"a"b"`, `"a\"`, "\"a\nb\"", `x"`, `"12345678"1`, `12345678`, "\"1234567\x00\"", `null`, ` "a" `} {
+		var got, want string
+		err := m.Unmarshal(kernel.MessageOf([]byte(p)), &got)
+		if other := json.Unmarshal([]byte(p), &want); (err == nil) != (other == nil) || got != want {
+			t.Errorf("%q is read as %q, %v; by package json as %q, %v", p, got, err, want, other)
+		}
 	}
 }

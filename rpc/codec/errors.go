@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"runtime/debug"
 
 	"github.com/sluicerpc/sluice/internal/layout"
 )
@@ -37,6 +38,22 @@ func (e *DecodeError) Error() string {
 
 // Unwrap returns what the codec said.
 func (e *DecodeError) Unwrap() error { return e.Err }
+
+// A PanicError says that a method of a codec has panicked. A stream whose value it was is
+// reset with CodeInvalidArgument. Its text, which the peer is told, does not have Value.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return "the codec panicked" }
+
+// recovered is deferred around calls of a codec's methods, and makes *err of a panic.
+func recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = &PanicError{Value: r, Stack: debug.Stack()}
+	}
+}
 
 // decodeError makes the error for a message that is not a T.
 func decodeError[T any](err error) *DecodeError {

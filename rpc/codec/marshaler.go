@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"fmt"
 	"reflect"
 	"sync"
@@ -13,20 +14,36 @@ import (
 // A Marshaler turns values of one type into messages and back, by a codec. It is used
 // by several goroutines at once.
 type Marshaler[T any] struct {
-	codec Codec[T]
-	size  sizer[T]         // nil: it does not know
-	fixed *layout.Codec[T] // codec, if it is that one: values need not be copied for it
-	whole bool             // T is kernel.Message: there is nothing to do
-	refs  refs
+	codec     Codec[T]
+	size      sizer[T]         // nil: it does not know
+	maker     maker[T]         // nil: it appends
+	fixed     *layout.Codec[T] // in codec, if it is that one: values need not be copied for it
+	whole     bool             // T is kernel.Message: there is nothing to do
+	signature string
+	refs      refs
 }
 
 // NewMarshaler returns a marshaler that uses c. It does not look for references in T.
 func NewMarshaler[T any](c Codec[T]) *Marshaler[T] {
 	m := &Marshaler[T]{codec: c}
 	m.size, _ = c.(sizer[T])
-	m.fixed, _ = c.(*layout.Codec[T])
+	m.maker, _ = c.(maker[T])
+	if f, ok := c.(fixedCodec[T]); ok {
+		m.fixed = f.Codec
+	}
+	if s, ok := c.(signer); ok {
+		m.signature = s.signature()
+	}
 	return m
 }
+
+// Signature is what both sides must agree on: the encoding's name and, behind a semicolon,
+// what it says of the type. Fixed says a hash of what is in a value, without optional fields
+// at the end; protobuf says the message's full name; JSON, and bytes that are sent as they
+// are, say nothing more; an encoding of the program's own says the TypeName of its codec.
+// The signature is empty, and agrees with any, for a kernel.Message and for a codec whose
+// encoding has no name.
+func (m *Marshaler[T]) Signature() string { return m.signature }
 
 // RefTypes returns the types of the references in T: see Ref.
 func (m *Marshaler[T]) RefTypes() []reflect.Type { return m.refs.types }
@@ -41,30 +58,39 @@ func (m *Marshaler[T]) EachRef(v *T, f func(ref any) error) error {
 }
 
 // Marshal makes a message of what v points to. Where T is kernel.Message that is the
-// message itself. Errors: the codec's, and kernel.ErrTooLarge.
+// message itself. Errors: the codec's, kernel.ErrTooLarge, ErrNotAppended, a *PanicError.
 func (m *Marshaler[T]) Marshal(v *T) (kernel.Message, error) {
 	switch {
 	case m.fixed != nil:
 		return m.marshalFixed(v)
 	case m.whole:
 		return any(*v).(kernel.Message), nil
+	case m.maker != nil:
+		msg, err := m.make(v)
+		if err != nil {
+			return kernel.Message{}, cannotEncode(*v, err)
+		}
+		return msg, nil
 	case m.size == nil:
 		return m.marshalAside(v)
 	}
-	n := m.size.Size(*v)
-	if n < 0 || n > kernel.MaxMessage {
+	n, err := m.measure(v)
+	switch {
+	case err != nil:
+		return kernel.Message{}, cannotEncode(*v, err)
+	case n < 0 || n > kernel.MaxMessage:
 		return kernel.Message{}, tooLong(*v, n)
 	}
 	msg := kernel.NewMessage(n)
 	into := msg.Bytes()
-	b, err := m.codec.Append(into[:0], *v)
+	b, err := m.append(into[:0], v)
 	switch {
 	case err != nil:
 		msg.Release()
 		return kernel.Message{}, cannotEncode(*v, err)
 	case len(b) != n || n > 0 && &b[0] != &into[0]: // it did not know after all
-		defer msg.Release() // b may be a part of it
-		return messageOf(b, *v)
+		msg.Release()
+		return m.marshalAside(v)
 	}
 	return msg, nil
 }
@@ -82,40 +108,64 @@ func (m *Marshaler[T]) marshalFixed(v *T) (kernel.Message, error) {
 	return msg, nil
 }
 
+// mark is what a value is appended to, so that one that comes without it was not appended.
+const mark = "\xc3sluice\x00"
+
 // marshalAside encodes into a buffer that grows, and copies.
 func (m *Marshaler[T]) marshalAside(v *T) (kernel.Message, error) {
 	s := scratches.Get().(*scratch)
 	defer s.free()
-	b, err := m.codec.Append(s.b[:0], *v)
+	b, err := m.append(append(s.b[:0], mark...), v)
+	if err == nil && !bytes.HasPrefix(b, []byte(mark)) {
+		err = ErrNotAppended
+	}
 	if err != nil {
 		return kernel.Message{}, cannotEncode(*v, err)
 	}
-	if cap(b) >= cap(s.b) {
-		s.b = b[:0]
+	s.grow(cap(b))
+	if b = b[len(mark):]; len(b) > kernel.MaxMessage {
+		return kernel.Message{}, tooLong(*v, len(b))
 	}
-	return messageOf(b, *v)
+	return kernel.CopyMessage(b), nil
 }
 
-// A scratch is a buffer to encode into.
+func (m *Marshaler[T]) measure(v *T) (n int, err error) {
+	defer recovered(&err)
+	return m.size.Size(*v), nil
+}
+
+func (m *Marshaler[T]) append(b []byte, v *T) (_ []byte, err error) {
+	defer recovered(&err)
+	return m.codec.Append(b, *v)
+}
+
+func (m *Marshaler[T]) make(v *T) (_ kernel.Message, err error) {
+	defer recovered(&err)
+	return m.maker.message(*v)
+}
+
+func (m *Marshaler[T]) decode(p []byte) (_ T, err error) {
+	defer recovered(&err)
+	return m.codec.Decode(p)
+}
+
+// A scratch is a buffer to encode into. It is never one that a codec has returned: that
+// may be memory which the codec, or the program, has other uses for.
 type scratch struct{ b []byte }
 
-var scratches = sync.Pool{New: func() any { return new(scratch) }}
+var scratches = sync.Pool{New: func() any { return &scratch{make([]byte, 0, 64)} }}
 
 // maxScratch is how long a buffer may be that is kept.
 const maxScratch = 1 << 20
 
-func (s *scratch) free() {
-	if cap(s.b) <= maxScratch {
-		scratches.Put(s)
+// grow makes room for n bytes, for the next value.
+func (s *scratch) grow(n int) {
+	if n > cap(s.b) && n <= maxScratch {
+		s.b = make([]byte, 0, n)
 	}
 }
 
-func messageOf(b []byte, v any) (kernel.Message, error) {
-	if len(b) > kernel.MaxMessage {
-		return kernel.Message{}, tooLong(v, len(b))
-	}
-	return kernel.CopyMessage(b), nil
-}
+func (s *scratch) free() { scratches.Put(s) }
 
 func tooLong(v any, n int) error {
 	return fmt.Errorf("%w: a %T of %d bytes", kernel.ErrTooLarge, v, n)
@@ -132,7 +182,8 @@ func (m *Marshaler[T]) Discard(msg kernel.Message) {
 }
 
 // Unmarshal reads msg into v, which points to a zero T, and takes msg over. An error is
-// a *DecodeError without Method and Message; v may then hold a part of the value.
+// a *DecodeError without Method and Message, around a *PanicError if the codec has
+// panicked; v may then hold a part of the value.
 func (m *Marshaler[T]) Unmarshal(msg kernel.Message, v *T) (err error) {
 	switch {
 	case m.fixed != nil:
@@ -141,7 +192,7 @@ func (m *Marshaler[T]) Unmarshal(msg kernel.Message, v *T) (err error) {
 		*v = any(msg).(T)
 		return nil
 	default:
-		*v, err = m.codec.Decode(msg.Bytes())
+		*v, err = m.decode(msg.Bytes())
 	}
 	msg.Release()
 	if err != nil {

@@ -9,6 +9,10 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -20,7 +24,8 @@ import (
 	"github.com/sluicerpc/sluice/rpc/protocodec"
 )
 
-// Example makes a call with protobuf messages: both sides name the encoding.
+// Example makes a call with protobuf messages. Nobody needs to name the encoding: the types
+// do.
 func Example() {
 	ctx := context.Background()
 	srv, err := kernel.NewServer(nil)
@@ -30,7 +35,7 @@ func Example() {
 	}
 	err = rpc.Register(srv, "greet", func(_ context.Context, name *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
 		return wrapperspb.String("hello " + name.GetValue()), nil
-	}, &rpc.RegisterOptions{Encoding: protocodec.Encoding})
+	}, nil)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -46,8 +51,7 @@ func Example() {
 		return
 	}
 	defer client.Close()
-	reply, err := rpc.Call[*wrapperspb.StringValue, *wrapperspb.StringValue](ctx, client, "greet", wrapperspb.String("Ada"),
-		&rpc.CallOptions{Encoding: protocodec.Encoding})
+	reply, err := rpc.Call[*wrapperspb.StringValue, *wrapperspb.StringValue](ctx, client, "greet", wrapperspb.String("Ada"), nil)
 	fmt.Println(reply.GetValue(), err)
 	// Output: hello Ada <nil>
 }
@@ -164,6 +168,7 @@ func TestWhatIsNoMessageIsRefused(t *testing.T) {
 		"string":    second(codec.CodecOf[string](protocodec.Encoding)),
 		"value":     second(codec.CodecOf[struct{ A int }](protocodec.Encoding)),
 		"interface": second(codec.CodecOf[proto.Message](protocodec.Encoding)),
+		"dynamic":   second(codec.CodecOf[*dynamicpb.Message](protocodec.Encoding)),
 	} {
 		if !errors.Is(err, codec.ErrNoCodec) {
 			t.Errorf("%s: %v", name, err)
@@ -211,5 +216,126 @@ func TestOtherProgramsDoNotLinkProtobuf(t *testing.T) {
 	}
 	if strings.Contains(string(out), "protobuf") || !strings.Contains(string(out), "sluice/frame/native") {
 		t.Errorf("rpc depends on\n%s", out)
+	}
+}
+
+// What is linked does not choose: without this package a message's type is refused, and the
+// error says what to import.
+func TestWithoutThisPackageMessagesAreRefused(t *testing.T) {
+	codec.RegisterProtobuf(nil)
+	defer codec.RegisterProtobuf(protocodec.Encoding)
+	_, err := codec.CodecOf[*wrapperspb.FloatValue](nil)
+	if !errors.Is(err, codec.ErrNoCodec) || !strings.Contains(err.Error(), "import github.com/sluicerpc/sluice/rpc/protocodec") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestTheDefaultKnowsMessages(t *testing.T) {
+	m, err := codec.MarshalerOf[*wrapperspb.StringValue](nil)
+	if err != nil || m.Signature() != "protobuf;google.protobuf.StringValue" {
+		t.Errorf("%q, %v", m.Signature(), err)
+	}
+	_, err = codec.MarshalerOf[wrapperspb.StringValue](nil)
+	if !errors.Is(err, codec.ErrNoCodec) || !strings.Contains(err.Error(), "use *wrapperspb.StringValue") {
+		t.Errorf("a message by value: %v", err)
+	}
+}
+
+// A message that knows one field, and one of the same name that knows another beside it.
+type (
+	older struct{ m *dynamicpb.Message }
+	newer struct{ m *dynamicpb.Message }
+)
+
+// descriptor describes a message of a name with strings for fields.
+func descriptor(fields ...string) protoreflect.MessageDescriptor {
+	m := &descriptorpb.DescriptorProto{Name: proto.String("Person")}
+	for i, name := range fields {
+		m.Field = append(m.Field, &descriptorpb.FieldDescriptorProto{
+			Name: proto.String(name), Number: proto.Int32(int32(i + 1)),
+			Type:  descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum(),
+			Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+		})
+	}
+	f, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+		Name: proto.String("person.proto"), Package: proto.String("test"), Syntax: proto.String("proto3"),
+		MessageType: []*descriptorpb.DescriptorProto{m},
+	}, nil)
+	if err != nil {
+		panic(err)
+	}
+	return f.Messages().Get(0)
+}
+
+var olderPerson, newerPerson = descriptor("name"), descriptor("name", "title")
+
+func reflected(m **dynamicpb.Message, d protoreflect.MessageDescriptor) protoreflect.Message {
+	if *m == nil {
+		*m = dynamicpb.NewMessage(d)
+	}
+	return (*m).ProtoReflect()
+}
+
+func (p *older) ProtoReflect() protoreflect.Message {
+	if p == nil {
+		p = &older{}
+	}
+	return reflected(&p.m, olderPerson)
+}
+
+func (p *newer) ProtoReflect() protoreflect.Message {
+	if p == nil {
+		p = &newer{}
+	}
+	return reflected(&p.m, newerPerson)
+}
+
+// named sets the first fields of a message.
+func named[T proto.Message](m T, values ...string) T {
+	r := m.ProtoReflect()
+	for i, v := range values {
+		r.Set(r.Descriptor().Fields().Get(i), protoreflect.ValueOfString(v))
+	}
+	return m
+}
+
+func values(m proto.Message) (vs []string) {
+	r := m.ProtoReflect()
+	for i := range r.Descriptor().Fields().Len() {
+		vs = append(vs, r.Get(r.Descriptor().Fields().Get(i)).String())
+	}
+	return vs
+}
+
+// A message can grow on either side; another message is refused.
+func TestMessagesMayGrowOnEitherSide(t *testing.T) {
+	srv, client := kerneltest.Start(t, nil, nil)
+	for _, err := range []error{
+		rpc.Register(srv, "older", func(_ context.Context, p *older) (*older, error) { return p, nil }, nil),
+		rpc.Register(srv, "newer", func(_ context.Context, p *newer) (*newer, error) {
+			return named(p, values(p)[0], "Countess"), nil
+		}, nil),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, err := rpc.Call[*newer, *newer](t.Context(), client, "older", named(&newer{}, "Ada", "Countess"), nil)
+	if err != nil || values(v)[0] != "Ada" {
+		t.Errorf("a client that knows more: %v, %v", v, err)
+	}
+	o, err := rpc.Call[*older, *older](t.Context(), client, "newer", named(&older{}, "Ada"), nil)
+	if err != nil || values(o)[0] != "Ada" {
+		t.Errorf("a client that knows less: %v, %v", o, err)
+	}
+	for _, err := range []error{
+		second(rpc.Call[*wrapperspb.StringValue, *older](t.Context(), client, "older", wrapperspb.String("Ada"), nil)),
+		second(rpc.Call[*older, *wrapperspb.StringValue](t.Context(), client, "older", named(&older{}, "Ada"), nil)),
+	} {
+		var se *kernel.StreamError
+		if !errors.As(err, &se) || se.Code != kernel.CodeInvalidArgument ||
+			!strings.Contains(se.Reason, "protobuf;test.Person") || !strings.Contains(se.Reason, "protobuf;google.protobuf.StringValue") {
+			t.Errorf("another message: %v", err)
+		}
 	}
 }

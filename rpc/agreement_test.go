@@ -17,8 +17,8 @@ import (
 
 type words struct{ A, B uint32 }
 
-func by(e *codec.Encoding) (*rpc.RegisterOptions, *rpc.CallOptions, *rpc.OpenOptions) {
-	return &rpc.RegisterOptions{Encoding: e}, &rpc.CallOptions{Encoding: e}, &rpc.OpenOptions{Encoding: e}
+func by(e *codec.Encoding) (*rpc.HandleOptions, *rpc.CallOptions, *rpc.OpenOptions) {
+	return &rpc.HandleOptions{Encoding: e}, &rpc.CallOptions{Encoding: e}, &rpc.OpenOptions{Encoding: e}
 }
 
 // A signature is e's for T.
@@ -34,12 +34,12 @@ func TestValuesOfOtherTypesAreRefusedBeforeTheHandler(t *testing.T) {
 	jsonServer, jsonCall, jsonOpen := by(codec.JSON)
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		ran := func() { t.Error("a handler ran") }
-		ok(t, rpc.Register(w.Srv, "words", func(context.Context, words) (uint64, error) { ran(); return 0, nil }, fixedServer))
-		ok(t, rpc.Register(w.Srv, "person", func(context.Context, point) (point, error) { ran(); return point{}, nil }, jsonServer))
-		ok(t, rpc.RegisterDuplex(w.Srv, "duplex", func(context.Context, *rpc.Duplex[words, string]) error { ran(); return nil }, fixedServer))
-		ok(t, rpc.RegisterSource(w.Srv, "up", func(context.Context, *rpc.Source[words]) (string, error) { ran(); return "", nil }, fixedServer))
-		ok(t, rpc.RegisterSink(w.Srv, "down", func(context.Context, words, *rpc.Sink[string]) error { ran(); return nil }, fixedServer))
-		ok(t, rpc.Register(w.Srv, "pass", func(context.Context, *rpc.Source[words]) (bool, error) { ran(); return false, nil }, fixedServer))
+		ok(t, rpc.HandleUnary(w.Srv, "words", func(context.Context, words) (uint64, error) { ran(); return 0, nil }, fixedServer))
+		ok(t, rpc.HandleUnary(w.Srv, "person", func(context.Context, point) (point, error) { ran(); return point{}, nil }, jsonServer))
+		ok(t, rpc.HandleBidi(w.Srv, "duplex", func(context.Context, *rpc.Bidi[words, string]) error { ran(); return nil }, fixedServer))
+		ok(t, rpc.HandleClientStream(w.Srv, "up", func(context.Context, *rpc.Source[words]) (string, error) { ran(); return "", nil }, fixedServer))
+		ok(t, rpc.HandleServerStream(w.Srv, "down", func(context.Context, words, *rpc.Sink[string]) error { ran(); return nil }, fixedServer))
+		ok(t, rpc.HandleUnary(w.Srv, "pass", func(context.Context, *rpc.Source[words]) (bool, error) { ran(); return false, nil }, fixedServer))
 
 		fixed := func(v string) string { return fmt.Sprintf("%q", v) }
 		for _, c := range []struct {
@@ -48,7 +48,7 @@ func TestValuesOfOtherTypesAreRefusedBeforeTheHandler(t *testing.T) {
 			call         func() error
 		}{
 			{"a JSON caller", `"json"`, fixed(signature[words](t, codec.Fixed)), func() error {
-				_, err := rpc.Call[string, float64](w.Ctx, w.Client, "words", "hello", jsonCall)
+				_, err := rpc.Call[float64, string](w.Ctx, w.Client, "words", "hello", jsonCall)
 				return err
 			}},
 			{"a fixed caller", fixed(signature[words](t, codec.Fixed)), `"json"`, func() error {
@@ -56,29 +56,26 @@ func TestValuesOfOtherTypesAreRefusedBeforeTheHandler(t *testing.T) {
 				return err
 			}},
 			{"another request", fixed(signature[string](t, codec.Fixed)), fixed(signature[words](t, codec.Fixed)), func() error {
-				_, err := rpc.Call[string, uint64](w.Ctx, w.Client, "words", "12345678", fixedCall)
+				_, err := rpc.Call[uint64, string](w.Ctx, w.Client, "words", "12345678", fixedCall)
 				return err
 			}},
 			{"another reply", fixed(signature[float64](t, codec.Fixed)), fixed(signature[uint64](t, codec.Fixed)), func() error {
-				_, err := rpc.Call[words, float64](w.Ctx, w.Client, "words", words{}, fixedCall)
+				_, err := rpc.Call[float64, words](w.Ctx, w.Client, "words", words{}, fixedCall)
 				return err
 			}},
 			{"In and Out swapped", fixed(signature[string](t, codec.Fixed)), fixed(signature[words](t, codec.Fixed)), func() error {
-				d := testkit.Must[*rpc.Duplex[words, string]](t)(rpc.OpenDuplex[words, string](w.Ctx, w.Client, "duplex", fixedOpen))
-				_ = d.Send(w.Ctx, "12345678")
-				_, err := d.Receive(w.Ctx)
+				d := testkit.Must[*rpc.Bidi[words, string]](t)(rpc.CallBidi[words, string](w.Ctx, w.Client, "duplex", fixedOpen))
+				_ = d.Out.Send(w.Ctx, "12345678")
+				_, err := d.In.Receive(w.Ctx)
 				return err
 			}},
 			{"many up", `"json"`, fixed(signature[words](t, codec.Fixed)), func() error {
-				d := testkit.Must[*rpc.Duplex[string, words]](t)(rpc.OpenDuplex[string, words](w.Ctx, w.Client, "up", jsonOpen))
+				d := testkit.Must[*rpc.ClientStream[words, string]](t)(rpc.CallClientStream[words, string](w.Ctx, w.Client, "up", jsonOpen))
 				_, err := d.CloseAndReceive(w.Ctx)
-				if errors.Is(err, kernel.ErrSendClosed) || errors.Is(err, kernel.ErrStopped) {
-					err = d.Err()
-				}
 				return err
 			}},
 			{"many down", fixed(signature[uint32](t, codec.Fixed)), fixed(signature[string](t, codec.Fixed)), func() error {
-				src, err := rpc.CallSource[words, uint32](w.Ctx, w.Client, "down", words{}, fixedOpen)
+				src, err := rpc.CallServerStream[uint32, words](w.Ctx, w.Client, "down", words{}, fixedOpen)
 				if err == nil {
 					_, err = src.Receive(w.Ctx)
 				}
@@ -86,7 +83,7 @@ func TestValuesOfOtherTypesAreRefusedBeforeTheHandler(t *testing.T) {
 			}},
 			{"a sink of something else", signature[string](t, codec.Fixed), signature[words](t, codec.Fixed), func() error {
 				sink := testkit.Must[*rpc.Sink[string]](t)(rpc.NewSink[string](w.Ctx, w.Client, &rpc.SinkOptions{Encoding: codec.Fixed}))
-				_, err := rpc.Call[*rpc.Sink[string], bool](w.Ctx, w.Client, "pass", sink, fixedCall)
+				_, err := rpc.Call[bool, *rpc.Sink[string]](w.Ctx, w.Client, "pass", sink, fixedCall)
 				return err
 			}},
 		} {
@@ -112,16 +109,16 @@ func TestTypesMayGrowOnEitherSide(t *testing.T) {
 		for name, e := range map[string]*codec.Encoding{"default": nil, "fixed": codec.Fixed, "JSON": codec.JSON} {
 			server, call, _ := by(e)
 			w.Srv.Remove("before")
-			ok(t, rpc.Register(w.Srv, "before", func(_ context.Context, v before) (before, error) { return v, nil }, server))
+			ok(t, rpc.HandleUnary(w.Srv, "before", func(_ context.Context, v before) (before, error) { return v, nil }, server))
 			w.Srv.Remove("after")
-			ok(t, rpc.Register(w.Srv, "after", func(_ context.Context, v after) (after, error) { return after{v.A, &more}, nil }, server))
+			ok(t, rpc.HandleUnary(w.Srv, "after", func(_ context.Context, v after) (after, error) { return after{v.A, &more}, nil }, server))
 			if v, err := rpc.Call[after, after](w.Ctx, w.Client, "before", after{7, &more}, call); err != nil || v != (after{7, nil}) {
 				t.Errorf("%s: a client that knows more: %v, %v", name, v, err)
 			}
 			if v, err := rpc.Call[before, before](w.Ctx, w.Client, "after", before{7}, call); err != nil || v.A != 7 {
 				t.Errorf("%s: a client that knows less: %v, %v", name, v, err)
 			}
-			if v, err := rpc.Call[before, after](w.Ctx, w.Client, "after", before{7}, call); err != nil || v.B == nil || *v.B != more {
+			if v, err := rpc.Call[after, before](w.Ctx, w.Client, "after", before{7}, call); err != nil || v.B == nil || *v.B != more {
 				t.Errorf("%s: the reply has grown: %v, %v", name, v, err)
 			}
 		}
@@ -132,7 +129,7 @@ func TestTypesMayGrowOnEitherSide(t *testing.T) {
 func TestWhatIsAbsentAgrees(t *testing.T) {
 	server, _, _ := by(codec.Fixed)
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		ok(t, rpc.Register(w.Srv, "add", func(_ context.Context, v words) (uint32, error) { return v.A + v.B, nil }, server))
+		ok(t, rpc.HandleUnary(w.Srv, "add", func(_ context.Context, v words) (uint32, error) { return v.A + v.B, nil }, server))
 		var header kernel.Metadata
 		r, err := w.Client.Call(w.Ctx, "add", text("\x01\x00\x00\x00\x02\x00\x00\x00"), &kernel.CallOptions{Header: &header})
 		if err != nil || string(r.Bytes()) != "\x03\x00\x00\x00" {
@@ -189,17 +186,17 @@ func answersWithOtherValues(t *testing.T, w *world, other kernel.Metadata) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	_, err := rpc.Call[string, float64](w.Ctx, w.Client, "number", "", nil)
+	_, err := rpc.Call[float64, string](w.Ctx, w.Client, "number", "", nil)
 	spoilt("Call", err)
-	src := testkit.Must[*rpc.Source[float64]](t)(rpc.CallSource[string, float64](w.Ctx, w.Client, "number", "", nil))
+	src := testkit.Must[*rpc.Source[float64]](t)(rpc.CallServerStream[float64, string](w.Ctx, w.Client, "number", "", nil))
 	_, err = src.Receive(w.Ctx)
-	spoilt("CallSource", err)
-	d := testkit.Must[*rpc.Duplex[float64, string]](t)(rpc.OpenDuplex[float64, string](w.Ctx, w.Client, "number", nil))
-	_, err = d.Receive(w.Ctx)
-	spoilt("OpenDuplex", err)
+	spoilt("CallServerStream", err)
+	d := testkit.Must[*rpc.Bidi[float64, string]](t)(rpc.CallBidi[float64, string](w.Ctx, w.Client, "number", nil))
+	_, err = d.In.Receive(w.Ctx)
+	spoilt("CallBidi", err)
 	wantCode(t, d.Stream().Err(), kernel.CodeInvalidArgument)
 	sink := newSink(t, w)
-	_, err = rpc.Call[*intSink, float64](w.Ctx, w.Client, "pass", sink, nil)
+	_, err = rpc.Call[float64, *intSink](w.Ctx, w.Client, "pass", sink, nil)
 	spoilt("a call that passes a sink", err)
 	w.Loose = true
 }
@@ -226,13 +223,13 @@ func TestReservedKeysAreRefused(t *testing.T) {
 		}
 		_, err := rpc.Call[string, string](w.Ctx, w.Client, "x", "", &rpc.CallOptions{CallOptions: kernel.CallOptions{Metadata: md}})
 		refused("Call", err)
-		_, err = rpc.Call[*intSink, string](w.Ctx, w.Client, "x", newSink(t, w), &rpc.CallOptions{CallOptions: kernel.CallOptions{Metadata: md}})
+		_, err = rpc.Call[string, *intSink](w.Ctx, w.Client, "x", newSink(t, w), &rpc.CallOptions{CallOptions: kernel.CallOptions{Metadata: md}})
 		refused("a call with a sink", err)
 		open := &rpc.OpenOptions{OpenOptions: kernel.OpenOptions{Metadata: md}}
-		_, err = rpc.OpenDuplex[string, string](w.Ctx, w.Client, "x", open)
-		refused("OpenDuplex", err)
-		_, err = rpc.CallSource[string, string](w.Ctx, w.Client, "x", "", open)
-		refused("CallSource", err)
+		_, err = rpc.CallBidi[string, string](w.Ctx, w.Client, "x", open)
+		refused("CallBidi", err)
+		_, err = rpc.CallServerStream[string, string](w.Ctx, w.Client, "x", "", open)
+		refused("CallServerStream", err)
 	}
 }
 
@@ -240,7 +237,7 @@ func TestReservedKeysAreRefused(t *testing.T) {
 func TestMetadataOfTheProgramTravelsToo(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		mine := kernel.Metadata{{Key: "mine", Value: "1"}}
-		ok(t, rpc.Register(w.Srv, "md", func(ctx context.Context, _ string) (string, error) {
+		ok(t, rpc.HandleUnary(w.Srv, "md", func(ctx context.Context, _ string) (string, error) {
 			md := kernel.FromContext(ctx).Metadata()
 			return md.Get("mine") + " " + md.Get(rpc.KeyRequest) + " " + md.Get(rpc.KeyReply), nil
 		}, nil))
@@ -293,9 +290,9 @@ func TestAHandlerServesProtocolsWithOtherValues(t *testing.T) {
 		return testkit.Serve(t, so, co, ln)
 	}), nil, nil)
 	verb, number := kernel.Verb(1), kernel.Verb(2)
-	ok(t, rpc.Register(w.Srv, verb, func(_ context.Context, v words) (words, error) { return words{v.B, v.A}, nil }, nil))
-	ok(t, rpc.Register(w.Srv, number, func(_ context.Context, n int) (int, error) { return n + 1, nil }, nil))
-	ok(t, rpc.RegisterDuplex(w.Srv, "many", func(context.Context, *rpc.Duplex[map[string]int, int]) error { return nil }, nil))
+	ok(t, rpc.HandleUnary(w.Srv, verb, func(_ context.Context, v words) (words, error) { return words{v.B, v.A}, nil }, nil))
+	ok(t, rpc.HandleUnary(w.Srv, number, func(_ context.Context, n int) (int, error) { return n + 1, nil }, nil))
+	ok(t, rpc.HandleBidi(w.Srv, "many", func(context.Context, *rpc.Bidi[map[string]int, int]) error { return nil }, nil))
 	if v, err := rpc.Call[words, words](w.Ctx, w.Client, verb, words{1, 2}, nil); err != nil || v != (words{2, 1}) {
 		t.Errorf("%v, %v", v, err)
 	}
@@ -371,7 +368,7 @@ func TestACodecsPanicEndsItsStream(t *testing.T) {
 				return end
 			},
 			"C": func(src *rpc.Source[string]) error {
-				for range src.C() {
+				for range src.In() {
 				}
 				return src.Err()
 			},
@@ -396,7 +393,7 @@ func TestACodecsPanicEndsItsStream(t *testing.T) {
 				"Send":    func(k *rpc.Sink[string], v string) error { return k.Send(w.Ctx, v) },
 				"TrySend": func(k *rpc.Sink[string], v string) error { return k.TrySend(v) },
 				"C": func(k *rpc.Sink[string], v string) error {
-					k.C() <- v
+					k.Out() <- v
 					<-k.SendDone()
 					var se *kernel.StreamError
 					if !errors.As(k.Err(), &se) {
@@ -428,9 +425,9 @@ func TestACodecsPanicEndsItsCall(t *testing.T) {
 	w := newWorld(t, loops, &kernel.ServerOptions{Logger: log.Logger()}, nil)
 	e := codec.EncodingOf[string](broken{})
 	server, call, _ := by(e)
-	ok(t, rpc.Register(w.Srv, "echo", func(_ context.Context, v string) (string, error) { return v + v[:0], nil }, server))
-	ok(t, rpc.Register(w.Srv, "panic", func(context.Context, string) (string, error) { return "panic", nil }, server))
-	ok(t, rpc.Register(w.Srv, "spoilt", func(context.Context, string) (string, error) { return "spoilt", nil }, server))
+	ok(t, rpc.HandleUnary(w.Srv, "echo", func(_ context.Context, v string) (string, error) { return v + v[:0], nil }, server))
+	ok(t, rpc.HandleUnary(w.Srv, "panic", func(context.Context, string) (string, error) { return "panic", nil }, server))
+	ok(t, rpc.HandleUnary(w.Srv, "spoilt", func(context.Context, string) (string, error) { return "spoilt", nil }, server))
 	_, err := rpc.Call[string, string](w.Ctx, w.Client, "echo", "panic", call)
 	wantPanic(t, "the request", err, "append")
 	_, err = rpc.Call[string, string](w.Ctx, w.Client, "echo", "spoilt", call)
@@ -476,7 +473,7 @@ func TestAValuesOwnMemoryIsRefused(t *testing.T) {
 					ok(t, other.Send(w.Ctx, "another stream's bytes"))
 					w.Want(b, "another stream's bytes")
 				}
-				sink.C() <- v
+				sink.Out() <- v
 				<-sink.SendDone()
 				isErr(t, "C", sink.Err().(*kernel.StreamError).Cause, codec.ErrNotAppended)
 				w.WantErr(b, kernel.CodeInvalidArgument)

@@ -34,7 +34,8 @@ func (o *CallOptions) kernel() *kernel.CallOptions {
 	return &o.CallOptions
 }
 
-// Call makes a call with a value each way. Its errors are kernel.Client.Call's,
+// Call makes a unary call, which HandleUnary serves: a value each way. Req need not be
+// named: rpc.Call[Resp](ctx, c, method, req, nil). Its errors are kernel.Client.Call's,
 // codec.ErrNoCodec and, if the result is not a Resp, a *codec.DecodeError. A handler that
 // carries its values in another way ends the call with kernel.CodeInvalidArgument: see
 // KeyRequest.
@@ -47,7 +48,7 @@ func (o *CallOptions) kernel() *kernel.CallOptions {
 // call's; the streams live on, until their sinks' contexts end. Errors beside the
 // above: ErrSinkUsed, ErrSinkForeign, ErrEncoding, which leave the sinks as they were. Such a
 // call is never tried again by itself.
-func Call[Req, Resp any](ctx context.Context, c kernel.Caller, method string, req Req, opts *CallOptions) (Resp, error) {
+func Call[Resp, Req any](ctx context.Context, c kernel.Caller, method string, req Req, opts *CallOptions) (Resp, error) {
 	var none Resp
 	p, err := pairOf[Req, Resp](opts.encoding(), c.Caps().FixedValues)
 	passes := false

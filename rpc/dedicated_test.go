@@ -15,7 +15,7 @@ func TestDedicatedSinks(t *testing.T) {
 		conn := testkit.Must[*kernel.Conn](t)(w.Client.Conn(w.Ctx))
 		for _, c := range []kernel.Caller{w.Client, conn} {
 			sink := testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, c, own))
-			src := testkit.Must[*intSource](t)(rpc.Call[*intSink, *intSource](w.Ctx, c, "sum", sink, nil))
+			src := testkit.Must[*intSource](t)(rpc.Call[*intSource, *intSink](w.Ctx, c, "sum", sink, nil))
 			if sink.Stream().Conn() == conn || sink.Stream() != src.Stream() {
 				t.Error("the sink has no connection of its own")
 			}
@@ -23,7 +23,7 @@ func TestDedicatedSinks(t *testing.T) {
 			<-sink.Stream().Conn().Done()
 		}
 		sink := testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, w.Client, own))
-		_, err := rpc.Call[[]*intSink, int32](w.Ctx, w.Client, "sum", []*intSink{sink, newSink(t, w)}, nil)
+		_, err := rpc.Call[int32, []*intSink](w.Ctx, w.Client, "sum", []*intSink{sink, newSink(t, w)}, nil)
 		isErr(t, "together with one that has none", err, kernel.ErrLimits)
 		src := testkit.Must[*intSource](t)(callSum(w, sink))
 		ok(t, conn.Close())

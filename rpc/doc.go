@@ -3,7 +3,7 @@
 // of calls.
 //
 //	// On the server.
-//	rpc.Register(srv, "lengths", func(_ context.Context, in *rpc.Source[point]) (*rpc.Sink[float64], error) {
+//	rpc.HandleUnary(srv, "lengths", func(_ context.Context, in *rpc.Source[point]) (*rpc.Sink[float64], error) {
 //		out := rpc.MakeSink[float64](in)
 //		in.Go(func(ctx context.Context) error { ... })
 //		return out, nil
@@ -11,7 +11,7 @@
 //
 //	// On the client.
 //	points, _ := rpc.NewSink[point](ctx, client, nil)
-//	lengths, _ := rpc.Call[*rpc.Sink[point], *rpc.Source[float64]](ctx, client, "lengths", points, nil)
+//	lengths, _ := rpc.Call[*rpc.Source[float64], *rpc.Sink[point]](ctx, client, "lengths", points, nil)
 //
 // Values are carried by an encoding of package codec. Unless options name another, that is
 // codec.Default: raw bytes, protobuf or JSON, as the type says; over protocols that have

@@ -33,7 +33,7 @@ func ExampleMakeSink() {
 		Factor  int32
 		Numbers *rpc.Source[numbers]
 	}
-	err := rpc.Register(srv, kernel.Verb(1), func(_ context.Context, r request) (*rpc.Sink[string], error) {
+	err := rpc.HandleUnary(srv, kernel.Verb(1), func(_ context.Context, r request) (*rpc.Sink[string], error) {
 		out := rpc.MakeSink[string](r.Numbers)
 		r.Numbers.Go(func(ctx context.Context) error { // when the call is answered
 			for n, err := range r.Numbers.All(ctx) {
@@ -65,7 +65,7 @@ func ExampleMakeSink() {
 		fmt.Println(err)
 		return
 	}
-	source, err := rpc.Call[args, *rpc.Source[string]](ctx, client, kernel.Verb(1), args{10, sink}, nil)
+	source, err := rpc.Call[*rpc.Source[string], args](ctx, client, kernel.Verb(1), args{10, sink}, nil)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -84,11 +84,11 @@ func ExampleMakeSink() {
 }
 
 // A typed call: a value each way. An error's code and reason reach the caller.
-func ExampleRegister() {
+func ExampleHandleUnary() {
 	ctx := context.Background()
 	srv := newServer()
 	type division struct{ A, B int64 }
-	err := rpc.Register(srv, "divide", func(_ context.Context, d division) (int64, error) {
+	err := rpc.HandleUnary(srv, "divide", func(_ context.Context, d division) (int64, error) {
 		if d.B == 0 {
 			return 0, &kernel.HandlerError{Code: kernel.CodeInvalidArgument, Reason: "division by zero"}
 		}
@@ -101,8 +101,8 @@ func ExampleRegister() {
 	client, stop := start(srv, nil)
 	defer stop()
 
-	fmt.Println(rpc.Call[division, int64](ctx, client, "divide", division{42, 6}, nil))
-	_, err = rpc.Call[division, int64](ctx, client, "divide", division{42, 0}, nil)
+	fmt.Println(rpc.Call[int64, division](ctx, client, "divide", division{42, 6}, nil))
+	_, err = rpc.Call[int64, division](ctx, client, "divide", division{42, 0}, nil)
 	fmt.Println(err)
 	// Output:
 	// 7 <nil>
@@ -114,8 +114,8 @@ func ExampleCallOptions_encoding() {
 	ctx := context.Background()
 	srv := newServer()
 	type person struct{ Name, Town string }
-	in := &rpc.RegisterOptions{Encoding: codec.JSON}
-	err := rpc.Register(srv, "greet", func(_ context.Context, p person) (person, error) {
+	in := &rpc.HandleOptions{Encoding: codec.JSON}
+	err := rpc.HandleUnary(srv, "greet", func(_ context.Context, p person) (person, error) {
 		return person{p.Name, "London"}, nil
 	}, in)
 	if err != nil {
@@ -131,15 +131,15 @@ func ExampleCallOptions_encoding() {
 }
 
 // A stream with a type for each direction.
-func ExampleRegisterDuplex() {
+func ExampleHandleBidi() {
 	ctx := context.Background()
 	srv := newServer()
-	err := rpc.RegisterDuplex(srv, "lengths", func(ctx context.Context, d *rpc.Duplex[string, int32]) error {
-		for text, err := range d.All(ctx) {
+	err := rpc.HandleBidi(srv, "lengths", func(ctx context.Context, d *rpc.Bidi[string, int32]) error {
+		for text, err := range d.In.All(ctx) {
 			if err != nil {
 				return err
 			}
-			if err := d.Send(ctx, int32(len(text))); err != nil {
+			if err := d.Out.Send(ctx, int32(len(text))); err != nil {
 				return err
 			}
 		}
@@ -152,18 +152,18 @@ func ExampleRegisterDuplex() {
 	client, stop := start(srv, nil)
 	defer stop()
 
-	d, err := rpc.OpenDuplex[int32, string](ctx, client, "lengths", nil)
+	d, err := rpc.CallBidi[int32, string](ctx, client, "lengths", nil)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	for _, word := range []string{"a", "bcd", ""} {
-		_ = d.Send(ctx, word)
-		fmt.Println(d.Receive(ctx))
+		_ = d.Out.Send(ctx, word)
+		fmt.Println(d.In.Receive(ctx))
 	}
-	_ = d.CloseSend()
-	_, err = d.Receive(ctx)
-	fmt.Println(err == io.EOF, d.Err())
+	_ = d.Out.CloseSend()
+	_, err = d.In.Receive(ctx)
+	fmt.Println(err == io.EOF, d.In.Err())
 	// Output:
 	// 1 <nil>
 	// 3 <nil>
@@ -172,10 +172,10 @@ func ExampleRegisterDuplex() {
 }
 
 // Many values up, one down.
-func ExampleRegisterSource() {
+func ExampleHandleClientStream() {
 	ctx := context.Background()
 	srv := newServer()
-	err := rpc.RegisterSource(srv, "sum", func(ctx context.Context, in *rpc.Source[int32]) (int64, error) {
+	err := rpc.HandleClientStream(srv, "sum", func(ctx context.Context, in *rpc.Source[int32]) (int64, error) {
 		sum := int64(0)
 		for n, err := range in.All(ctx) {
 			if err != nil {
@@ -192,13 +192,13 @@ func ExampleRegisterSource() {
 	client, stop := start(srv, nil)
 	defer stop()
 
-	d, err := rpc.OpenDuplex[int64, int32](ctx, client, "sum", nil)
+	d, err := rpc.CallClientStream[int32, int64](ctx, client, "sum", nil)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	for n := range int32(101) {
-		_ = d.Send(ctx, n)
+		_ = d.Out.Send(ctx, n)
 	}
 	fmt.Println(d.CloseAndReceive(ctx))
 	// Output:
@@ -206,10 +206,10 @@ func ExampleRegisterSource() {
 }
 
 // One value up, many down.
-func ExampleRegisterSink() {
+func ExampleHandleServerStream() {
 	ctx := context.Background()
 	srv := newServer()
-	err := rpc.RegisterSink(srv, "count", func(ctx context.Context, to uint8, out *rpc.Sink[uint8]) error {
+	err := rpc.HandleServerStream(srv, "count", func(ctx context.Context, to uint8, out *rpc.Sink[uint8]) error {
 		for n := range to {
 			if err := out.Send(ctx, n); err != nil {
 				return err
@@ -224,7 +224,7 @@ func ExampleRegisterSink() {
 	client, stop := start(srv, nil)
 	defer stop()
 
-	source, err := rpc.CallSource[uint8, uint8](ctx, client, "count", 3, nil)
+	source, err := rpc.CallServerStream[uint8, uint8](ctx, client, "count", 3, nil)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -240,15 +240,15 @@ func ExampleRegisterSink() {
 
 // The channels of a sink and a source stand in selects, beside each other and
 // anything else.
-func ExampleSink_C() {
+func ExampleSink_Out() {
 	ctx := context.Background()
 	srv := newServer()
-	err := rpc.RegisterDuplex(srv, "square", func(ctx context.Context, d *rpc.Duplex[int32, int32]) error {
-		for n, err := range d.All(ctx) {
+	err := rpc.HandleBidi(srv, "square", func(ctx context.Context, d *rpc.Bidi[int32, int32]) error {
+		for n, err := range d.In.All(ctx) {
 			if err != nil {
 				return err
 			}
-			if err := d.Send(ctx, n*n); err != nil {
+			if err := d.Out.Send(ctx, n*n); err != nil {
 				return err
 			}
 		}
@@ -261,13 +261,13 @@ func ExampleSink_C() {
 	client, stop := start(srv, nil)
 	defer stop()
 
-	d, err := rpc.OpenDuplex[int32, int32](ctx, client, "square", nil)
+	d, err := rpc.CallBidi[int32, int32](ctx, client, "square", nil)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	next, out := int32(0), d.Out()
-	for in := d.In(); in != nil; {
+	next, out := int32(0), d.Out.Out()
+	for in := d.In.In(); in != nil; {
 		select {
 		case n, ok := <-in:
 			if !ok {
@@ -277,14 +277,14 @@ func ExampleSink_C() {
 			fmt.Println(n)
 		case out <- next:
 			if next++; next == 4 {
-				_ = d.CloseSend()
+				_ = d.Out.CloseSend()
 				out = nil
 			}
 		case <-time.After(time.Minute):
 			fmt.Println("nothing happens")
 		}
 	}
-	fmt.Println(d.Err())
+	fmt.Println(d.In.Err())
 	// Output:
 	// 0
 	// 1
@@ -298,9 +298,9 @@ func ExampleCallOptions_ownCodec() {
 	ctx := context.Background()
 	srv := newServer()
 	minutes := codec.EncodingOf(minuteCodec{})
-	err := rpc.Register(srv, "later", func(_ context.Context, d time.Duration) (time.Duration, error) {
+	err := rpc.HandleUnary(srv, "later", func(_ context.Context, d time.Duration) (time.Duration, error) {
 		return d + time.Hour, nil
-	}, &rpc.RegisterOptions{Encoding: minutes})
+	}, &rpc.HandleOptions{Encoding: minutes})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -331,12 +331,12 @@ func (minuteCodec) Decode(p []byte) (time.Duration, error) {
 func ExampleSourceOf() {
 	ctx := context.Background()
 	srv, err := kernel.NewServer(&kernel.ServerOptions{OnConn: func(c *kernel.Conn) {
-		d, err := rpc.OpenDuplex[struct{}, string](ctx, c, "news", nil)
+		d, err := rpc.CallBidi[struct{}, string](ctx, c, "news", nil)
 		if err != nil {
 			return
 		}
 		for _, line := range []string{"it rains", "it shines"} {
-			_ = d.Send(ctx, line)
+			_ = d.Out.Send(ctx, line)
 		}
 		_ = d.Close(ctx)
 	}})

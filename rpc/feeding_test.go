@@ -10,7 +10,7 @@ import (
 
 // channelOf is C of a source of s.
 func channelOf(t testing.TB, s *kernel.Stream) <-chan kernel.Message {
-	return testkit.Must[*rpc.Source[kernel.Message]](t)(rpc.SourceOf[kernel.Message](s, nil)).C()
+	return testkit.Must[*rpc.Source[kernel.Message]](t)(rpc.SourceOf[kernel.Message](s, nil)).In()
 }
 
 // A source's channel waits no longer either, nor when its stream was over already; the

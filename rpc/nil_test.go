@@ -14,10 +14,10 @@ import (
 func TestNilHandlersPanic(t *testing.T) {
 	srv := testkit.Must[*kernel.Server](t)(kernel.NewServer(nil))
 	for name, register := range map[string]func(){
-		"Register":       func() { _ = rpc.Register[string, string](srv, "m", nil, nil) },
-		"RegisterDuplex": func() { _ = rpc.RegisterDuplex[string, string](srv, "m", nil, nil) },
-		"RegisterSource": func() { _ = rpc.RegisterSource[string, string](srv, "m", nil, nil) },
-		"RegisterSink":   func() { _ = rpc.RegisterSink[string, string](srv, "m", nil, nil) },
+		"Register":           func() { _ = rpc.HandleUnary[string, string](srv, "m", nil, nil) },
+		"HandleBidi":         func() { _ = rpc.HandleBidi[string, string](srv, "m", nil, nil) },
+		"HandleClientStream": func() { _ = rpc.HandleClientStream[string, string](srv, "m", nil, nil) },
+		"HandleServerStream": func() { _ = rpc.HandleServerStream[string, string](srv, "m", nil, nil) },
 	} {
 		if got := panicOf(register); !strings.Contains(got, `nil handler for "m"`) {
 			t.Errorf("%s: %s", name, got)

@@ -36,7 +36,7 @@ func newFixedSink(t testing.TB, w *world) *intSink {
 // back as the only value of the stream's other half.
 func sumUp(t testing.TB, srv *kernel.Server) {
 	t.Helper()
-	ok(t, rpc.Register(srv, "sum", func(_ context.Context, src *intSource) (*intSink, error) {
+	ok(t, rpc.HandleUnary(srv, "sum", func(_ context.Context, src *intSource) (*intSink, error) {
 		out := rpc.MakeSink[int32](src)
 		src.Go(func(ctx context.Context) error {
 			sum := int32(0)
@@ -53,7 +53,7 @@ func sumUp(t testing.TB, srv *kernel.Server) {
 }
 
 func callSum(w *world, sink *intSink) (*intSource, error) {
-	return rpc.Call[*intSink, *intSource](w.Ctx, w.Client, "sum", sink, nil)
+	return rpc.Call[*intSource, *intSink](w.Ctx, w.Client, "sum", sink, nil)
 }
 
 // finish sends what sum adds up, and takes the sum.
@@ -98,7 +98,7 @@ func TestSeveralSinksInOneCall(t *testing.T) {
 		Words *rpc.Source[string]
 	}
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		ok(t, rpc.Register(w.Srv, "mix", func(_ context.Context, r request) (result, error) {
+		ok(t, rpc.HandleUnary(w.Srv, "mix", func(_ context.Context, r request) (result, error) {
 			if r.Note == nil || *r.Note != "aside" {
 				return result{}, errors.New("where is the note?")
 			}
@@ -136,7 +136,7 @@ func TestSeveralSinksInOneCall(t *testing.T) {
 		a.In.Letters = testkit.Must[*rpc.Sink[string]](t)(rpc.NewSink[string](w.Ctx, w.Client, nil))
 		a.In.Numbers = newSink(t, w)
 		a.In.More = []*intSink{newSink(t, w), newSink(t, w)}
-		res := testkit.Must[results](t)(rpc.Call[args, results](w.Ctx, w.Client, "mix", a, nil))
+		res := testkit.Must[results](t)(rpc.Call[results, args](w.Ctx, w.Client, "mix", a, nil))
 		for i, sink := range append([]*intSink{a.In.Numbers}, a.In.More...) {
 			ok(t, sink.Send(w.Ctx, int32(i)))
 			ok(t, sink.Send(w.Ctx, 10))
@@ -158,9 +158,9 @@ func TestSeveralSinksInOneCall(t *testing.T) {
 // A type that can hold sinks and holds none makes a call like any other.
 func TestACallMayPassNoSinks(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		ok(t, rpc.Register(w.Srv, "count", func(_ context.Context, s []*intSource) (int32, error) { return int32(len(s)), nil }, nil))
+		ok(t, rpc.HandleUnary(w.Srv, "count", func(_ context.Context, s []*intSource) (int32, error) { return int32(len(s)), nil }, nil))
 		for _, sinks := range [][]*intSink{nil, {}, {newSink(t, w), newSink(t, w)}} {
-			n, err := rpc.Call[[]*intSink, int32](w.Ctx, w.Client, "count", sinks, nil)
+			n, err := rpc.Call[int32, []*intSink](w.Ctx, w.Client, "count", sinks, nil)
 			if err != nil || int(n) != len(sinks) {
 				t.Errorf("%d, %v for %d sinks", n, err, len(sinks))
 			}
@@ -168,7 +168,7 @@ func TestACallMayPassNoSinks(t *testing.T) {
 				ok(t, k.CloseSend())
 			}
 		}
-		_, err := rpc.Call[[]*intSink, int32](w.Ctx, w.Client, "count", []*intSink{nil}, nil)
+		_, err := rpc.Call[int32, []*intSink](w.Ctx, w.Client, "count", []*intSink{nil}, nil)
 		if err == nil || !strings.Contains(err.Error(), "call count: sink 0 of the request: a sink or source is nil") {
 			t.Errorf("a nil sink: %v", err)
 		}
@@ -178,12 +178,12 @@ func TestACallMayPassNoSinks(t *testing.T) {
 
 func TestSinksThroughJSON(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		e := &rpc.RegisterOptions{Encoding: codec.JSON}
+		e := &rpc.HandleOptions{Encoding: codec.JSON}
 		type args[S any] struct {
 			Name string `json:"name"`
 			In   S      `json:"in"`
 		}
-		ok(t, rpc.Register(w.Srv, "greet", func(_ context.Context, a args[*rpc.Source[string]]) (map[string]int, error) {
+		ok(t, rpc.HandleUnary(w.Srv, "greet", func(_ context.Context, a args[*rpc.Source[string]]) (map[string]int, error) {
 			name, err := a.In.Receive(w.Ctx)
 			return map[string]int{a.Name + name: 1}, err
 		}, e))
@@ -194,7 +194,7 @@ func TestSinksThroughJSON(t *testing.T) {
 			}
 			_ = sink.CloseSend()
 		}()
-		got, err := rpc.Call[args[*rpc.Sink[string]], map[string]int](w.Ctx, w.Client, "greet",
+		got, err := rpc.Call[map[string]int, args[*rpc.Sink[string]]](w.Ctx, w.Client, "greet",
 			args[*rpc.Sink[string]]{"dear ", sink}, &rpc.CallOptions{Encoding: codec.JSON})
 		if err != nil || got["dear Ada"] != 1 {
 			t.Errorf("%v, %v", got, err)
@@ -217,7 +217,7 @@ func TestSinksThatCanNotBeUsed(t *testing.T) {
 			t.Error("a sink without a call has a stream")
 		}
 		select {
-		case unused.C() <- 1:
+		case unused.Out() <- 1:
 			t.Error("C took a value that has nowhere to go")
 		case <-unused.SendDone():
 		}
@@ -225,11 +225,11 @@ func TestSinksThatCanNotBeUsed(t *testing.T) {
 		src := testkit.Must[*intSource](t)(callSum(w, used))
 		_, err := callSum(w, used)
 		isErr(t, "two calls", err, rpc.ErrSinkUsed)
-		_, err = rpc.Call[[]*intSink, int32](w.Ctx, w.Client, "sum", []*intSink{unused, used}, nil)
+		_, err = rpc.Call[int32, []*intSink](w.Ctx, w.Client, "sum", []*intSink{unused, used}, nil)
 		isErr(t, "two calls, beside another sink", err, rpc.ErrSinkUsed)
-		_, err = rpc.Call[[]*intSink, int32](w.Ctx, w.Client, "sum", []*intSink{unused, unused}, nil)
+		_, err = rpc.Call[int32, []*intSink](w.Ctx, w.Client, "sum", []*intSink{unused, unused}, nil)
 		isErr(t, "twice in a call", err, rpc.ErrSinkUsed)
-		_, err = rpc.Call[*intSink, *intSource](w.Ctx, testkit.Must[*kernel.Conn](t)(w.Client.Conn(w.Ctx)), "sum", unused, nil)
+		_, err = rpc.Call[*intSource, *intSink](w.Ctx, testkit.Must[*kernel.Conn](t)(w.Client.Conn(w.Ctx)), "sum", unused, nil)
 		isErr(t, "another connection", err, rpc.ErrSinkForeign)
 		other := testkit.Must[*rpc.Sink[int32]](t)(rpc.SinkOf[int32](used.Stream(), nil))
 		_, err = callSum(w, other)
@@ -259,7 +259,7 @@ func TestSinksOfAConnection(t *testing.T) {
 		sink := testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, conn, nil))
 		_, err := callSum(w, sink)
 		isErr(t, "by the client", err, rpc.ErrSinkForeign)
-		finish(t, w, sink, testkit.Must[*intSource](t)(rpc.Call[*intSink, *intSource](w.Ctx, conn, "sum", sink, nil)))
+		finish(t, w, sink, testkit.Must[*intSource](t)(rpc.Call[*intSource, *intSink](w.Ctx, conn, "sum", sink, nil)))
 		if sink.Stream().Conn() != conn {
 			t.Error("the stream is on another connection")
 		}
@@ -297,7 +297,7 @@ func TestACallThatFailsFailsItsStreams(t *testing.T) {
 	j := &journal{}
 	overNative(t, &kernel.ServerOptions{Logger: j.Logger()}, nil, func(t *testing.T, w *world) {
 		for name, h := range fails {
-			ok(t, rpc.Register(w.Srv, name, h, nil))
+			ok(t, rpc.HandleUnary(w.Srv, name, h, nil))
 			sink := newSink(t, w)
 			sent := make(chan error, 1)
 			go func() {
@@ -309,7 +309,7 @@ func TestACallThatFailsFailsItsStreams(t *testing.T) {
 					}
 				}
 			}()
-			_, err := rpc.Call[*intSink, *intSource](w.Ctx, w.Client, name, sink, nil)
+			_, err := rpc.Call[*intSource, *intSink](w.Ctx, w.Client, name, sink, nil)
 			wantCode(t, err, codes[name])
 			if bad := "result: a sink or source is nil"; name == "nil sink" &&
 				(!strings.Contains(err.Error(), bad) || !strings.Contains(j.String(), `method="nil sink"`)) {
@@ -334,7 +334,7 @@ func TestGoEndsItsStreamAsItEnds(t *testing.T) {
 		release := make(chan struct{})
 		handler := func(f func(ctx context.Context) error) {
 			w.Srv.Remove("go")
-			ok(t, rpc.Register(w.Srv, "go", func(_ context.Context, s []*intSource) (result, error) {
+			ok(t, rpc.HandleUnary(w.Srv, "go", func(_ context.Context, s []*intSource) (result, error) {
 				r := result{rpc.MakeSink[int32](s[0]), rpc.MakeSink[int32](s[1])}
 				s[0].Go(func(ctx context.Context) error {
 					_ = r.A.Send(ctx, 1)
@@ -359,7 +359,7 @@ func TestGoEndsItsStreamAsItEnds(t *testing.T) {
 		} {
 			handler(c.f)
 			sinks := []*intSink{newSink(t, w), newSink(t, w)}
-			r := testkit.Must[results](t)(rpc.Call[[]*intSink, results](w.Ctx, w.Client, "go", sinks, nil))
+			r := testkit.Must[results](t)(rpc.Call[results, []*intSink](w.Ctx, w.Client, "go", sinks, nil))
 			_, err := r.A.Receive(w.Ctx)
 			for err == nil {
 				_, err = r.A.Receive(w.Ctx)
@@ -388,7 +388,7 @@ func TestSeveralFunctionsMayServeAStream(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		for _, fail := range []bool{false, true} {
 			w.Srv.Remove("many")
-			ok(t, rpc.Register(w.Srv, "many", func(_ context.Context, src *intSource) (*intSink, error) {
+			ok(t, rpc.HandleUnary(w.Srv, "many", func(_ context.Context, src *intSource) (*intSink, error) {
 				out := rpc.MakeSink[int32](src)
 				for i := range int32(3) {
 					src.Go(func(ctx context.Context) error {
@@ -408,7 +408,7 @@ func TestSeveralFunctionsMayServeAStream(t *testing.T) {
 				return out, nil
 			}, nil))
 			sink := newSink(t, w)
-			src := testkit.Must[*intSource](t)(rpc.Call[*intSink, *intSource](w.Ctx, w.Client, "many", sink, nil))
+			src := testkit.Must[*intSource](t)(rpc.Call[*intSource, *intSink](w.Ctx, w.Client, "many", sink, nil))
 			start := time.Now()
 			var got []int32
 			var end error
@@ -444,7 +444,7 @@ func TestSourcesBeforeTheAnswerAndSinksAfter(t *testing.T) {
 			Out *intSource
 		}
 		sent := make(chan time.Time, 1)
-		ok(t, rpc.Register(w.Srv, "first", func(ctx context.Context, src *intSource) (result, error) {
+		ok(t, rpc.HandleUnary(w.Srv, "first", func(ctx context.Context, src *intSource) (result, error) {
 			r := result{Out: rpc.MakeSink[int32](src)}
 			isErr(t, "TrySend before the answer", r.Out.TrySend(1), kernel.ErrWouldBlock)
 			short, cancel := context.WithTimeout(ctx, time.Second)
@@ -479,7 +479,7 @@ func TestSourcesBeforeTheAnswerAndSinksAfter(t *testing.T) {
 			}
 			_ = sink.CloseSend()
 		}()
-		r := testkit.Must[results](t)(rpc.Call[*intSink, results](w.Ctx, w.Client, "first", sink, nil))
+		r := testkit.Must[results](t)(rpc.Call[results, *intSink](w.Ctx, w.Client, "first", sink, nil))
 		if answered := time.Now(); r.Sum != 10_000 || <-sent != answered {
 			t.Errorf("sum %d", r.Sum)
 		}
@@ -491,7 +491,7 @@ func TestSourcesBeforeTheAnswerAndSinksAfter(t *testing.T) {
 // A sink that is ended before the answer is ended behind it.
 func TestCloseSendBeforeTheAnswer(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		ok(t, rpc.Register(w.Srv, "brief", func(_ context.Context, src *intSource) (*intSink, error) {
+		ok(t, rpc.HandleUnary(w.Srv, "brief", func(_ context.Context, src *intSource) (*intSink, error) {
 			out := rpc.MakeSink[int32](src)
 			ok(t, out.CloseSend())
 			isErr(t, "Send after CloseSend", out.Send(context.Background(), 1), kernel.ErrSendClosed)
@@ -502,7 +502,7 @@ func TestCloseSendBeforeTheAnswer(t *testing.T) {
 			return out, nil
 		}, nil))
 		sink := newSink(t, w)
-		src := testkit.Must[*intSource](t)(rpc.Call[*intSink, *intSource](w.Ctx, w.Client, "brief", sink, nil))
+		src := testkit.Must[*intSource](t)(rpc.Call[*intSource, *intSink](w.Ctx, w.Client, "brief", sink, nil))
 		endsInOrder(t, w, src)
 		w.WantDone(sink.Stream())
 		isErr(t, "Send to a handler that reads no more", sink.Send(w.Ctx, 1), kernel.ErrStopped)
@@ -513,7 +513,7 @@ func TestCloseSendBeforeTheAnswer(t *testing.T) {
 func TestAStreamWithoutAWayBack(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		sum := make(chan int32, 1)
-		ok(t, rpc.Register(w.Srv, "oneway", func(_ context.Context, src *intSource) (struct{}, error) {
+		ok(t, rpc.HandleUnary(w.Srv, "oneway", func(_ context.Context, src *intSource) (struct{}, error) {
 			forgotten := rpc.MakeSink[int32](src)
 			src.Go(func(ctx context.Context) error {
 				isErr(t, "a sink that was not returned", forgotten.Send(ctx, 1), kernel.ErrSendClosed)
@@ -530,7 +530,7 @@ func TestAStreamWithoutAWayBack(t *testing.T) {
 			return struct{}{}, nil
 		}, nil))
 		sink := newSink(t, w)
-		_, err := rpc.Call[*intSink, struct{}](w.Ctx, w.Client, "oneway", sink, nil)
+		_, err := rpc.Call[struct{}, *intSink](w.Ctx, w.Client, "oneway", sink, nil)
 		ok(t, err)
 		for range 100 {
 			ok(t, sink.Send(w.Ctx, 1))
@@ -555,7 +555,7 @@ func TestRequestsThatNameTheirStreamsWrongly(t *testing.T) {
 	}
 	server, _, _ := by(codec.Fixed)
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		ok(t, rpc.Register(w.Srv, "two", func(_ context.Context, s []*intSource) (int32, error) {
+		ok(t, rpc.HandleUnary(w.Srv, "two", func(_ context.Context, s []*intSource) (int32, error) {
 			t.Errorf("the handler got %d sources", len(s))
 			return 0, nil
 		}, server))
@@ -611,7 +611,7 @@ func TestResultsThatNameTheirStreamsWrongly(t *testing.T) {
 				}
 			}
 			sink := newFixedSink(t, w)
-			_, err := rpc.Call[*intSink, []*intSource](w.Ctx, w.Client, "lie", sink, call)
+			_, err := rpc.Call[[]*intSource, *intSink](w.Ctx, w.Client, "lie", sink, call)
 			var de *codec.DecodeError
 			if !errors.As(err, &de) || de.Message != 0 || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v: %v", c.ids, err)
@@ -626,7 +626,7 @@ func TestWhatBoundsACallAndWhatItsStreams(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		sumUp(t, w.Srv)
 		ended := make(chan error, 1)
-		ok(t, rpc.Register(w.Srv, "slow", func(ctx context.Context, _ *intSource) (struct{}, error) {
+		ok(t, rpc.HandleUnary(w.Srv, "slow", func(ctx context.Context, _ *intSource) (struct{}, error) {
 			<-ctx.Done()
 			ended <- ctx.Err()
 			return struct{}{}, ctx.Err()
@@ -634,7 +634,7 @@ func TestWhatBoundsACallAndWhatItsStreams(t *testing.T) {
 
 		slow := newSink(t, w)
 		start := time.Now()
-		_, err := rpc.Call[*intSink, struct{}](w.Ctx, w.Client, "slow", slow, &rpc.CallOptions{CallOptions: kernel.CallOptions{Timeout: time.Minute}})
+		_, err := rpc.Call[struct{}, *intSink](w.Ctx, w.Client, "slow", slow, &rpc.CallOptions{CallOptions: kernel.CallOptions{Timeout: time.Minute}})
 		wantCode(t, err, kernel.CodeDeadlineExceeded)
 		if time.Since(start) != time.Minute {
 			t.Errorf("the call took %v", time.Since(start))
@@ -645,7 +645,7 @@ func TestWhatBoundsACallAndWhatItsStreams(t *testing.T) {
 		ctx, cancel := context.WithCancel(w.Ctx)
 		slow = newSink(t, w)
 		time.AfterFunc(time.Second, cancel)
-		_, err = rpc.Call[*intSink, struct{}](ctx, w.Client, "slow", slow, nil)
+		_, err = rpc.Call[struct{}, *intSink](ctx, w.Client, "slow", slow, nil)
 		wantCode(t, err, kernel.CodeCancelled)
 		wantCode(t, slow.Err(), kernel.CodeCancelled)
 		<-ended
@@ -654,7 +654,7 @@ func TestWhatBoundsACallAndWhatItsStreams(t *testing.T) {
 		ctx, cancel = context.WithTimeout(w.Ctx, time.Second)
 		defer cancel()
 		sink := newSink(t, w)
-		src := testkit.Must[*intSource](t)(rpc.Call[*intSink, *intSource](ctx, w.Client, "sum", sink, nil))
+		src := testkit.Must[*intSource](t)(rpc.Call[*intSource, *intSink](ctx, w.Client, "sum", sink, nil))
 		time.Sleep(time.Hour)
 		finish(t, w, sink, src)
 
@@ -698,7 +698,7 @@ func TestASinkThatIsNeverPassedOnGoesWithItsClient(t *testing.T) {
 func TestPassedStreamsEndWithTheirClient(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		ended := make(chan error, 1)
-		ok(t, rpc.Register(w.Srv, "wait", func(_ context.Context, src *intSource) (*intSink, error) {
+		ok(t, rpc.HandleUnary(w.Srv, "wait", func(_ context.Context, src *intSource) (*intSink, error) {
 			out := rpc.MakeSink[int32](src)
 			src.Go(func(ctx context.Context) error {
 				_, err := src.Receive(ctx)
@@ -708,7 +708,7 @@ func TestPassedStreamsEndWithTheirClient(t *testing.T) {
 			return out, nil
 		}, nil))
 		sink := newSink(t, w)
-		src := testkit.Must[*intSource](t)(rpc.Call[*intSink, *intSource](w.Ctx, w.Client, "wait", sink, nil))
+		src := testkit.Must[*intSource](t)(rpc.Call[*intSource, *intSink](w.Ctx, w.Client, "wait", sink, nil))
 		ok(t, w.Client.Close())
 		wantCode(t, <-ended, kernel.CodeConnectionLost)
 		_, err := src.Receive(w.Ctx)
@@ -726,7 +726,7 @@ func TestSinksBehindPointers(t *testing.T) {
 		More *struct{ In S }
 	}
 	type deep[S any] struct{ By map[string]S }
-	e := &rpc.RegisterOptions{Encoding: codec.JSON}
+	e := &rpc.HandleOptions{Encoding: codec.JSON}
 	opts := &rpc.CallOptions{Encoding: codec.JSON}
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		handler := func(_ context.Context, a args[*intSource]) (bool, error) {
@@ -736,24 +736,24 @@ func TestSinksBehindPointers(t *testing.T) {
 			return a.More != nil, nil
 		}
 		fixed, fixedCall, _ := by(codec.Fixed)
-		ok(t, rpc.Register(w.Srv, "json", handler, e))
-		ok(t, rpc.Register(w.Srv, "fixed", handler, fixed))
+		ok(t, rpc.HandleUnary(w.Srv, "json", handler, e))
+		ok(t, rpc.HandleUnary(w.Srv, "fixed", handler, fixed))
 		for method, o := range map[string]*rpc.CallOptions{"json": opts, "fixed": fixedCall} {
 			sink := testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, w.Client, &rpc.SinkOptions{Encoding: o.Encoding}))
 			a := args[*intSink]{Name: "x", More: &struct{ In *intSink }{sink}}
-			there, err := rpc.Call[args[*intSink], bool](w.Ctx, w.Client, method, a, o)
+			there, err := rpc.Call[bool, args[*intSink]](w.Ctx, w.Client, method, a, o)
 			if err != nil || !there {
 				t.Errorf("%s: %v, %v", method, there, err)
 			}
 			<-sink.SendDone() // the handler wants nothing
 			w.WantDone(sink.Stream())
 			a.More = nil
-			if there, err = rpc.Call[args[*intSink], bool](w.Ctx, w.Client, method, a, o); err != nil || there {
+			if there, err = rpc.Call[bool, args[*intSink]](w.Ctx, w.Client, method, a, o); err != nil || there {
 				t.Errorf("%s without one: %v, %v", method, there, err)
 			}
 		}
 		sink := newSink(t, w)
-		_, err := rpc.Call[deep[*intSink], bool](w.Ctx, w.Client, "json", deep[*intSink]{map[string]*intSink{"a": sink}}, opts)
+		_, err := rpc.Call[bool, deep[*intSink]](w.Ctx, w.Client, "json", deep[*intSink]{map[string]*intSink{"a": sink}}, opts)
 		isErr(t, "in a map", err, rpc.ErrSinkUnused)
 	})
 }

@@ -258,7 +258,7 @@ func scaled(ctx context.Context, c kernel.Caller, factor int32) (*rpc.Sink[int32
 		return nil, nil, err
 	}
 	args := scaleArgs{factor, sink}
-	source, err := rpc.Call[scaleArgs, *rpc.Source[int64]](ctx, c, "scale", args, nil)
+	source, err := rpc.Call[*rpc.Source[int64], scaleArgs](ctx, c, "scale", args, nil)
 	return sink, source, err
 }
 
@@ -285,20 +285,20 @@ func follow(ctx context.Context, c *kernel.Client, from func() kernel.Metadata, 
 	}
 }
 
-func doubleBySelect(ctx context.Context, d *rpc.Duplex[int32, int32]) error {
-	in, out := d.In(), (chan<- int32)(nil)
+func doubleBySelect(ctx context.Context, d *rpc.Bidi[int32, int32]) error {
+	in, out := d.In.In(), (chan<- int32)(nil)
 	var held int32
 	for {
 		select {
 		case n, ok := <-in:
 			if !ok {
-				return d.Err() // nil if the peer ended in order
+				return d.In.Err() // nil if the peer ended in order
 			}
-			held, in, out = 2*n, nil, d.Out()
+			held, in, out = 2*n, nil, d.Out.Out()
 		case out <- held:
-			in, out = d.In(), nil
-		case <-d.SendDone():
-			return d.Err() // nil if the peer just reads no more
+			in, out = d.In.In(), nil
+		case <-d.Out.SendDone():
+			return d.In.Err() // nil if the peer just reads no more
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -592,7 +592,7 @@ func TestCopyToBringsAChannelToTheOtherSide(t *testing.T) {
 
 func TestScaleSendsBackWhatItIsSent(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		ok(t, rpc.Register(w.Srv, "scale", scale, nil))
+		ok(t, rpc.HandleUnary(w.Srv, "scale", scale, nil))
 		sink, source, err := scaled(w.Ctx, w.Client, 3)
 		ok(t, err)
 		for n := range int32(100) {
@@ -607,30 +607,30 @@ func TestScaleSendsBackWhatItIsSent(t *testing.T) {
 func TestDoubleBySelect(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		done := make(chan error, 1)
-		ok(t, rpc.RegisterDuplex(w.Srv, "double", func(ctx context.Context, d *rpc.Duplex[int32, int32]) error {
+		ok(t, rpc.HandleBidi(w.Srv, "double", func(ctx context.Context, d *rpc.Bidi[int32, int32]) error {
 			err := doubleBySelect(ctx, d)
 			done <- err
 			return err
 		}, nil))
-		open := func() *rpc.Duplex[int32, int32] {
-			return testkit.Must[*rpc.Duplex[int32, int32]](t)(rpc.OpenDuplex[int32, int32](w.Ctx, w.Client, "double", nil))
+		open := func() *rpc.Bidi[int32, int32] {
+			return testkit.Must[*rpc.Bidi[int32, int32]](t)(rpc.CallBidi[int32, int32](w.Ctx, w.Client, "double", nil))
 		}
 		d := open()
 		for n := range int32(100) {
-			ok(t, d.Send(w.Ctx, n))
-			takes(t, w, d.Source(), 2*n)
+			ok(t, d.Out.Send(w.Ctx, n))
+			takes(t, w, d.In, 2*n)
 		}
-		ok(t, d.CloseSend())
-		endsInOrder(t, w, d.Source())
+		ok(t, d.Out.CloseSend())
+		endsInOrder(t, w, d.In)
 		ok(t, <-done)
 
 		d = open() // a peer that reads no more
-		d.CloseReceive(kernel.CodeOK)
+		d.In.CloseReceive(kernel.CodeOK)
 		ok(t, <-done)
-		ok(t, d.CloseSend())
+		ok(t, d.Out.CloseSend())
 		d = open() // and one that is gone
-		ok(t, d.Send(w.Ctx, 1))
-		takes(t, w, d.Source(), 2)
+		ok(t, d.Out.Send(w.Ctx, 1))
+		takes(t, w, d.In, 2)
 		d.Abort(kernel.CodeAborted, "enough")
 		if err := <-done; err == nil {
 			t.Error("a reset looks like an end in order")

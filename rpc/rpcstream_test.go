@@ -71,7 +71,7 @@ func (r *result) check(t *testing.T, count int) {
 
 // register has srv serve its part.
 func (p *traffic) register(t testing.TB, srv *kernel.Server) {
-	ok(t, rpc.Register(srv, kernel.Verb(1), func(_ context.Context, src *intSource) (*rpc.Sink[string], error) {
+	ok(t, rpc.HandleUnary(srv, kernel.Verb(1), func(_ context.Context, src *intSource) (*rpc.Sink[string], error) {
 		out := rpc.MakeSink[string](src)
 		p.mu.Lock()
 		p.served = true
@@ -136,7 +136,7 @@ func (p *traffic) run(ctx context.Context, t *testing.T, client *kernel.Client) 
 	sink, err := rpc.NewSink[int32](ctx, client, nil)
 	var src *rpc.Source[string]
 	if err == nil {
-		src, err = rpc.Call[*intSink, *rpc.Source[string]](ctx, client, kernel.Verb(1), sink, nil)
+		src, err = rpc.Call[*rpc.Source[string], *intSink](ctx, client, kernel.Verb(1), sink, nil)
 	}
 	if p.answered != nil {
 		close(p.answered)
@@ -494,7 +494,7 @@ func TestAConnectionThatFailsInItsHandshake(t *testing.T) {
 		client := testkit.Must[*kernel.Client](t)(kernel.NewClient(kerneltest.Target, co))
 		sink, err := rpc.NewSink[int32](context.Background(), client, nil)
 		if !seastar { // where NewSink connects
-			_, err = rpc.Call[*intSink, struct{}](context.Background(), client, kernel.Verb(1), sink, nil)
+			_, err = rpc.Call[struct{}, *intSink](context.Background(), client, kernel.Verb(1), sink, nil)
 			isErr(t, "the sink", sink.Send(context.Background(), 1), err)
 		}
 		var ce *kernel.ConnError
@@ -597,7 +597,7 @@ func TestBackPressureBoundsWhatWaits(t *testing.T) {
 			var sent [streams]atomic.Int64
 			var after [streams]error
 			server, call, _ := by(codec.Fixed)
-			ok(t, rpc.Register(w.Srv, kernel.Verb(1), func(_ context.Context, in []*intSource) ([]*rpc.Sink[value], error) {
+			ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(1), func(_ context.Context, in []*intSource) ([]*rpc.Sink[value], error) {
 				var outs []*rpc.Sink[value]
 				for i, src := range in {
 					out := rpc.MakeSink[value](src)
@@ -627,7 +627,7 @@ func TestBackPressureBoundsWhatWaits(t *testing.T) {
 				sinks = append(sinks, testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, w.Client,
 					&rpc.SinkOptions{Encoding: codec.Fixed, Stream: kernel.StreamOptions{Window: window}})))
 			}
-			sources := testkit.Must[[]*rpc.Source[value]](t)(rpc.Call[[]*intSink, []*rpc.Source[value]](w.Ctx, w.Client, kernel.Verb(1), sinks, call))
+			sources := testkit.Must[[]*rpc.Source[value]](t)(rpc.Call[[]*rpc.Source[value], []*intSink](w.Ctx, w.Client, kernel.Verb(1), sinks, call))
 			var wg sync.WaitGroup
 			for i, src := range sources {
 				wg.Go(func() {

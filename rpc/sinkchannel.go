@@ -7,23 +7,23 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// C returns, at once, a channel to the peer, for selects. A send on it completes when
+// Out returns, at once, a channel to the peer, for selects. A send on it completes when
 // the sink has taken the value, which is sent as soon as there is credit; while a call
 // opens the stream nothing is taken. Once the sending half has ended nothing takes from
-// C, so give each send a way out:
+// Out, so give each send a way out:
 //
 //	select {
-//	case sink.C() <- v:
+//	case sink.Out() <- v:
 //	case <-sink.SendDone():
 //		return sink.Err()
 //	}
 //
-// A value that can't be encoded, or is too large, aborts the stream. Closing C
+// A value that can't be encoded, or is too large, aborts the stream. Closing Out
 // means CloseSend; only a sole sender may do it. Before the sink was passed to a
-// call C returns another channel each time, and nothing takes from it.
+// call Out returns another channel each time, and nothing takes from it.
 //
 // The first call starts a goroutine that ends with the sending half.
-func (k *Sink[T]) C() chan<- T {
+func (k *Sink[T]) Out() chan<- T {
 	k.cmu.Lock()
 	defer k.cmu.Unlock()
 	if k.ch != nil {
@@ -34,19 +34,19 @@ func (k *Sink[T]) C() chan<- T {
 		return make(chan T)
 	}
 	k.ch, k.stop, k.pumped, k.stopped = make(chan T), make(chan struct{}), make(chan struct{}), false
-	k.setFlush(k.endC)
+	k.setFlush(k.endOut)
 	go k.pump(s, coming)
 	return k.ch
 }
 
-// pump takes values from C until the sending half is over. Without s it waits for the
+// pump takes values from Out until the sending half is over. Without s it waits for the
 // stream first.
 func (k *Sink[T]) pump(s *kernel.Stream, coming <-chan struct{}) {
 	defer close(k.pumped)
 	for s == nil {
 		<-coming
 		if s = k.known(); s == nil {
-			if coming = k.resetC(); coming == nil {
+			if coming = k.resetOut(); coming == nil {
 				return
 			}
 		}
@@ -72,10 +72,10 @@ func (k *Sink[T]) pump(s *kernel.Stream, coming <-chan struct{}) {
 	}
 }
 
-// resetC has the next C start anew: the call has failed, or was not made. If the sink was
-// passed to another call meanwhile, C stays, and resetC returns what is closed when that
+// resetOut has the next Out start anew: the call has failed, or was not made. If the sink was
+// passed to another call meanwhile, Out stays, and resetOut returns what is closed when that
 // call has its stream.
-func (k *Sink[T]) resetC() (coming <-chan struct{}) {
+func (k *Sink[T]) resetOut() (coming <-chan struct{}) {
 	k.cmu.Lock()
 	defer k.cmu.Unlock()
 	k.mu.Lock()
@@ -88,7 +88,7 @@ func (k *Sink[T]) resetC() (coming <-chan struct{}) {
 	return nil
 }
 
-// lose ends the stream because a value taken from C could not be sent, unless it
+// lose ends the stream because a value taken from Out could not be sent, unless it
 // was the stream's end that kept it.
 func (k *Sink[T]) lose(s *kernel.Stream, v T, err error) {
 	if m, ok := any(v).(kernel.Message); ok {
@@ -105,9 +105,9 @@ func (k *Sink[T]) lose(s *kernel.Stream, v T, err error) {
 	}
 }
 
-// endC ends the sending half behind what C has taken, and waits until that is
+// endOut ends the sending half behind what Out has taken, and waits until that is
 // sent, or never will be, or ctx ends.
-func (k *Sink[T]) endC(ctx context.Context) {
+func (k *Sink[T]) endOut(ctx context.Context) {
 	_ = k.CloseSend()
 	select {
 	case <-k.pumped:

@@ -48,7 +48,7 @@ func slowCall(t *testing.T, err error, f func(sink *intSink)) (*intSink, *intSou
 	}
 	called := make(chan result, 1)
 	go func() {
-		src, err := rpc.Call[*intSink, *intSource](t.Context(), client, "sum", sink, nil)
+		src, err := rpc.Call[*intSource, *intSink](t.Context(), client, "sum", sink, nil)
 		called <- result{src, err}
 	}()
 	synctest.Wait()
@@ -65,7 +65,7 @@ func TestTheChannelsOfASinkDoNotWaitForItsStream(t *testing.T) {
 		sink, src, err := slowCall(t, nil, func(sink *intSink) {
 			start := time.Now()
 			select {
-			case sink.C() <- 1:
+			case sink.Out() <- 1:
 				t.Error("a value was taken while there was no stream")
 			case <-sink.SendDone():
 				t.Error("the sink is done while its call dials")
@@ -74,10 +74,10 @@ func TestTheChannelsOfASinkDoNotWaitForItsStream(t *testing.T) {
 			if d := time.Since(start); d != 10*time.Millisecond {
 				t.Errorf("a select with an arm of 10 ms took %v", d)
 			}
-			c, done = sink.C(), sink.SendDone()
+			c, done = sink.Out(), sink.SendDone()
 		})
 		ok(t, err)
-		if c != sink.C() {
+		if c != sink.Out() {
 			t.Error("C is another channel when there is a stream")
 		}
 		for n := range int32(5) {
@@ -97,11 +97,11 @@ func TestTheChannelsOfASinkEndWithACallThatFails(t *testing.T) {
 		broken := errors.New("no network")
 		var c chan<- int32
 		var done <-chan struct{}
-		sink, _, err := slowCall(t, broken, func(sink *intSink) { c, done = sink.C(), sink.SendDone() })
+		sink, _, err := slowCall(t, broken, func(sink *intSink) { c, done = sink.Out(), sink.SendDone() })
 		isErr(t, "the call", err, broken)
 		isErr(t, "the sink", sink.Err(), broken)
 		testkit.WantClosed(t, "SendDone", done)
-		for _, c := range []chan<- int32{c, sink.C()} {
+		for _, c := range []chan<- int32{c, sink.Out()} {
 			select {
 			case c <- 1:
 				t.Error("a value was taken")
@@ -116,7 +116,7 @@ func TestTheChannelsOfASinkEndWithACallThatFails(t *testing.T) {
 func TestCloseSendBehindACThatWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, src, err := slowCall(t, nil, func(sink *intSink) {
-			sink.C()
+			sink.Out()
 			ok(t, sink.CloseSend())
 		})
 		ok(t, err)

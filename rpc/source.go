@@ -142,14 +142,14 @@ func (r *Source[T]) All(ctx context.Context) iter.Seq2[T, error] {
 	}
 }
 
-// C returns the values on a channel, for selects. It is closed after the last one;
+// In returns the values on a channel, for selects. It is closed after the last one;
 // Err then says whether that was the peer's wish. Every call returns the same
 // channel. Read it until it is closed, or end the receiving half.
 //
-// The first call starts a goroutine, which ends when it has closed C: at the
+// The first call starts a goroutine, which ends when it has closed In: at the
 // stream's end, or when this side reads no more, which closing the connection means
 // too. A value that it has in hand then is dropped.
-func (r *Source[T]) C() <-chan T {
+func (r *Source[T]) In() <-chan T {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ch == nil {
@@ -168,7 +168,7 @@ func (r *Source[T]) feed() {
 	r.stream.Feed(r.feedUntil)
 }
 
-// feedUntil sends values on C until there are no more or done is closed.
+// feedUntil sends values on In until there are no more or done is closed.
 func (r *Source[T]) feedUntil(done <-chan struct{}) {
 	for {
 		v, err := r.Receive(context.Background())

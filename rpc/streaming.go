@@ -3,16 +3,17 @@ package rpc
 import (
 	"context"
 	"errors"
+	"io"
 
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
 
-// RegisterDuplex has streams of method served by h, both ways at once, for clients
-// that open them with OpenDuplex. The stream ends as kernel.Handlers.Handle says: with nil
-// in order, after everything sent. It fails with codec.ErrNoCodec, and panics if h is nil.
-func RegisterDuplex[In, Out any](r Registrar, method string, h func(ctx context.Context, d *Duplex[In, Out]) error, opts *RegisterOptions) error {
+// HandleBidi has streams of method served by h, both ways at once, for clients that
+// CallBidi. The stream ends as kernel.Handlers.Handle says: with nil in order, after
+// everything sent. Errors and panics are those of HandleUnary.
+func HandleBidi[In, Out any](r Registrar, method string, h func(ctx context.Context, b *Bidi[In, Out]) error, opts *HandleOptions) error {
 	mustBeGiven(h != nil, method)
 	sv, err := serve(method, opts.encoding(), (*pair[In, Out]).elementsOnly)
 	if err != nil {
@@ -23,35 +24,35 @@ func RegisterDuplex[In, Out any](r Registrar, method string, h func(ctx context.
 		if err != nil {
 			return err
 		}
-		d := newDuplex(st, p.req, p.rep)
-		if err = h(ctx, d); err == nil {
-			d.out.flushed(ctx)
+		b := newBidi(st, p.req, p.rep)
+		if err = h(ctx, b); err == nil {
+			b.out.flushed(ctx)
 		}
 		return err
 	})
 	return nil
 }
 
-// RegisterSource has streams of method served by h, which receives any number of
-// values and answers with one. A client opens one with OpenDuplex and ends it with
-// CloseAndReceive. It fails with codec.ErrNoCodec, and panics if h is nil.
-func RegisterSource[In, Resp any](r Registrar, method string, h func(ctx context.Context, in *Source[In]) (Resp, error), opts *RegisterOptions) error {
+// HandleClientStream has calls of method served by h, which receives any number of values
+// and answers with one, for clients that CallClientStream. Errors and panics are those of
+// HandleUnary.
+func HandleClientStream[Req, Resp any](r Registrar, method string, h func(ctx context.Context, in *Source[Req]) (Resp, error), opts *HandleOptions) error {
 	mustBeGiven(h != nil, method)
-	return RegisterDuplex(r, method, func(ctx context.Context, d *Duplex[In, Resp]) error {
-		v, err := h(ctx, d.Source())
+	return HandleBidi(r, method, func(ctx context.Context, b *Bidi[Req, Resp]) error {
+		v, err := h(ctx, b.In)
 		if err != nil {
 			return err
 		}
-		return d.Send(ctx, v)
+		return b.Out.Send(ctx, v)
 	}, opts)
 }
 
-// RegisterSink has streams of method served by h, which gets one request and
-// sends any number of values. A client makes such a call with CallSource. It fails
-// with codec.ErrNoCodec, and panics if h is nil.
-func RegisterSink[Req, Out any](r Registrar, method string, h func(ctx context.Context, req Req, out *Sink[Out]) error, opts *RegisterOptions) error {
+// HandleServerStream has calls of method served by h, which gets one request and sends any
+// number of values, for clients that CallServerStream. Errors and panics are those of
+// HandleUnary.
+func HandleServerStream[Req, Resp any](r Registrar, method string, h func(ctx context.Context, req Req, out *Sink[Resp]) error, opts *HandleOptions) error {
 	mustBeGiven(h != nil, method)
-	sv, err := serve(method, opts.encoding(), (*pair[Req, Out]).elementsOnly)
+	sv, err := serve(method, opts.encoding(), (*pair[Req, Resp]).elementsOnly)
 	if err != nil {
 		return err
 	}
@@ -103,11 +104,11 @@ func (o *OpenOptions) kernel(method string, says signatures) (*kernel.OpenOption
 	return k, nil
 }
 
-// OpenDuplex opens a stream with a type for each direction: In is what is received
-// here. ctx bounds the stream's life. Its errors are kernel.Client.Open's, and
+// CallBidi opens a stream of method, which HandleBidi serves: In is what is received here,
+// Out what is sent. ctx bounds the stream's life. Its errors are kernel.Client.Open's, and
 // codec.ErrNoCodec. A handler that carries its values in another way ends the stream with
 // kernel.CodeInvalidArgument: see KeyRequest.
-func OpenDuplex[In, Out any](ctx context.Context, c kernel.Caller, method string, opts *OpenOptions) (*Duplex[In, Out], error) {
+func CallBidi[In, Out any](ctx context.Context, c kernel.Caller, method string, opts *OpenOptions) (*Bidi[In, Out], error) {
 	p, err := streamPair[Out, In](method, c, opts.encoding())
 	if err != nil {
 		return nil, err
@@ -120,16 +121,65 @@ func OpenDuplex[In, Out any](ctx context.Context, c kernel.Caller, method string
 	if err != nil {
 		return nil, err
 	}
-	d := newDuplex(s, p.rep, p.req)
-	d.in.sent = p.says.request
-	return d, nil
+	b := newBidi(s, p.rep, p.req)
+	b.in.sent = p.says.request
+	return b, nil
 }
 
-// CallSource makes a call that is answered by any number of values. ctx bounds all
+// A ClientStream is a call with any number of values from the caller and one answer.
+type ClientStream[Req, Resp any] struct {
+	Out *Sink[Req]
+	b   *Bidi[Resp, Req]
+}
+
+// CallClientStream begins a call of method, which HandleClientStream serves. ctx bounds all
+// of it. Errors are those of CallBidi.
+func CallClientStream[Req, Resp any](ctx context.Context, c kernel.Caller, method string, opts *OpenOptions) (*ClientStream[Req, Resp], error) {
+	b, err := CallBidi[Resp, Req](ctx, c, method, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &ClientStream[Req, Resp]{Out: b.Out, b: b}, nil
+}
+
+// CloseAndReceive ends the values and waits for the answer. If the handler does not want
+// all of them, its answer may come before: Out.Send fails with kernel.ErrStopped then.
+// Errors: those of Source.Receive, and kernel.ErrNoReply if there is no answer.
+func (c *ClientStream[Req, Resp]) CloseAndReceive(ctx context.Context) (Resp, error) {
+	var none Resp
+	if err := c.Out.CloseSend(); err != nil && !errors.Is(err, kernel.ErrStopped) && !errors.Is(err, kernel.ErrClosed) {
+		return none, err
+	}
+	v, err := c.b.In.Receive(ctx)
+	if err == io.EOF {
+		err = errtext.Errorf("%w: %s", kernel.ErrNoReply, c.Stream().Method())
+	}
+	if err != nil {
+		return none, err
+	}
+	switch _, err := c.b.In.Receive(ctx); {
+	case err == io.EOF:
+		return v, nil
+	case err == nil:
+		c.b.Abort(kernel.CodeCancelled, "more than one reply")
+		return none, errtext.Errorf("sluice: %s: more than one reply", c.Stream().Method())
+	default:
+		return none, err
+	}
+}
+
+// Abort ends the call now and tells the handler why: see kernel.Stream.Abort.
+func (c *ClientStream[Req, Resp]) Abort(code kernel.Code, reason string) { c.b.Abort(code, reason) }
+
+// Stream returns the untyped stream.
+func (c *ClientStream[Req, Resp]) Stream() *kernel.Stream { return c.b.Stream() }
+
+// CallServerStream makes a call of method, which HandleServerStream serves, and which is
+// answered by any number of values. Req need not be named. ctx bounds all
 // of it: there is no other limit. Its errors are kernel.Client.Open's, kernel.Stream.Send's, and
 // codec.ErrNoCodec; the handler's comes from the source.
-func CallSource[Req, Out any](ctx context.Context, c kernel.Caller, method string, req Req, opts *OpenOptions) (*Source[Out], error) {
-	p, err := streamPair[Req, Out](method, c, opts.encoding())
+func CallServerStream[Resp, Req any](ctx context.Context, c kernel.Caller, method string, req Req, opts *OpenOptions) (*Source[Resp], error) {
+	p, err := streamPair[Req, Resp](method, c, opts.encoding())
 	if err != nil {
 		return nil, err
 	}
@@ -157,5 +207,5 @@ func CallSource[Req, Out any](ctx context.Context, c kernel.Caller, method strin
 		s.Abort(kernel.CodeCancelled, "the request could not be ended")
 		return nil, err
 	}
-	return &Source[Out]{stream: s, m: p.rep, halved: true, sent: p.says.request}, nil
+	return &Source[Resp]{stream: s, m: p.rep, halved: true, sent: p.says.request}, nil
 }

@@ -44,7 +44,7 @@ var (
 
 	sendByC = each(func(_ context.Context, k *rpc.Sink[pairOfInts], v pairOfInts) error {
 		select {
-		case k.C() <- v:
+		case k.Out() <- v:
 			return nil
 		case <-k.SendDone():
 			return k.Err()
@@ -73,7 +73,7 @@ func rangeAll(ctx context.Context, src *rpc.Source[pairOfInts], f func(pairOfInt
 }
 
 func rangeC(_ context.Context, src *rpc.Source[pairOfInts], f func(pairOfInts)) error {
-	for v := range src.C() {
+	for v := range src.In() {
 		f(v)
 	}
 	return src.Err()
@@ -87,13 +87,13 @@ func pass(t *testing.T, w *world) (*rpc.Sink[pairOfInts], *rpc.Source[pairOfInts
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })
 	srcs := make(chan *rpc.Source[pairOfInts], 1)
-	ok(t, rpc.Register(w.Srv, kernel.Verb(1), func(_ context.Context, src *rpc.Source[pairOfInts]) (bool, error) {
+	ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(1), func(_ context.Context, src *rpc.Source[pairOfInts]) (bool, error) {
 		src.Go(func(context.Context) error { <-over; return nil })
 		srcs <- src
 		return true, nil
 	}, server))
 	sink := testkit.Must[*rpc.Sink[pairOfInts]](t)(rpc.NewSink[pairOfInts](w.Ctx, w.Client, &rpc.SinkOptions{Encoding: codec.Fixed}))
-	testkit.Must[bool](t)(rpc.Call[*rpc.Sink[pairOfInts], bool](w.Ctx, w.Client, kernel.Verb(1), sink, call))
+	testkit.Must[bool](t)(rpc.Call[bool, *rpc.Sink[pairOfInts]](w.Ctx, w.Client, kernel.Verb(1), sink, call))
 	return sink, <-srcs
 }
 

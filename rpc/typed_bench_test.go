@@ -101,12 +101,12 @@ func oneWayC[T any](b *testing.B, start starter, v T) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	go func() {
-		c := sink.C()
+		c := sink.Out()
 		for range b.N {
 			c <- v
 		}
 	}()
-	c := src.C()
+	c := src.In()
 	for range b.N {
 		<-c
 	}
@@ -119,8 +119,8 @@ func BenchmarkCall(b *testing.B) {
 	w := newWorld(b, loops, nil, nil)
 	w.Srv.Handle("untyped", echo)
 	server, call, _ := by(codec.Fixed)
-	ok(b, rpc.Register(w.Srv, "typed", echoPair, server))
-	ok(b, rpc.Register(w.Srv, "default", echoPair, nil))
+	ok(b, rpc.HandleUnary(w.Srv, "typed", echoPair, server))
+	ok(b, rpc.HandleUnary(w.Srv, "default", echoPair, nil))
 	b.Run("untyped", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

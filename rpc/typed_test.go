@@ -38,8 +38,8 @@ func echoed[T any](t *testing.T, w *world, e *codec.Encoding, v T) {
 	t.Helper()
 	method := fmt.Sprintf("%T", v)
 	w.Srv.Remove(method)
-	ok(t, rpc.Register(w.Srv, method, func(_ context.Context, v T) (T, error) { return v, nil },
-		&rpc.RegisterOptions{Encoding: e}))
+	ok(t, rpc.HandleUnary(w.Srv, method, func(_ context.Context, v T) (T, error) { return v, nil },
+		&rpc.HandleOptions{Encoding: e}))
 	got, err := rpc.Call[T, T](w.Ctx, w.Client, method, v, &rpc.CallOptions{Encoding: e})
 	if err != nil || !reflect.DeepEqual(got, v) {
 		t.Errorf("%T came back as %v, %v; want %v", v, got, err, v)
@@ -95,31 +95,31 @@ func (sizedText) Decode(p []byte) (any, error) {
 // A Message is handed over as it is, whatever the encoding.
 func TestMessagesAreCarriedWithoutACodec(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		ok(t, rpc.RegisterDuplex(w.Srv, "echo", func(ctx context.Context, d *rpc.Duplex[kernel.Message, kernel.Message]) error {
-			for m, err := range d.All(ctx) {
+		ok(t, rpc.HandleBidi(w.Srv, "echo", func(ctx context.Context, d *rpc.Bidi[kernel.Message, kernel.Message]) error {
+			for m, err := range d.In.All(ctx) {
 				if err != nil {
 					return err
 				}
-				if err := d.Send(ctx, m); err != nil {
+				if err := d.Out.Send(ctx, m); err != nil {
 					m.Release()
 					return err
 				}
 			}
 			return nil
 		}, nil))
-		d := testkit.Must[*rpc.Duplex[kernel.Message, kernel.Message]](t)(
-			rpc.OpenDuplex[kernel.Message, kernel.Message](w.Ctx, w.Client, "echo", nil))
-		ok(t, d.Send(w.Ctx, text("there")))
-		m := testkit.Must[kernel.Message](t)(d.Receive(w.Ctx))
+		d := testkit.Must[*rpc.Bidi[kernel.Message, kernel.Message]](t)(
+			rpc.CallBidi[kernel.Message, kernel.Message](w.Ctx, w.Client, "echo", nil))
+		ok(t, d.Out.Send(w.Ctx, text("there")))
+		m := testkit.Must[kernel.Message](t)(d.In.Receive(w.Ctx))
 		if string(m.Bytes()) != "there" {
 			t.Errorf("%q came back", m.Bytes())
 		}
 		m.Release()
-		ok(t, d.CloseSend())
+		ok(t, d.Out.CloseSend())
 		m = text("too late")
-		isErr(t, "Send after CloseSend", d.Send(w.Ctx, m), kernel.ErrSendClosed)
+		isErr(t, "Send after CloseSend", d.Out.Send(w.Ctx, m), kernel.ErrSendClosed)
 		m.Release() // still ours
-		endsInOrder(t, w, d.Source())
+		endsInOrder(t, w, d.In)
 	})
 }
 
@@ -174,22 +174,22 @@ func TestTypesThatCannotBeCarriedAreRefusedAtOnce(t *testing.T) {
 		sink   = rpc.Sink[point]
 	)
 	fixedServer, call, open := by(codec.Fixed)
-	refused("request", rpc.Register(w.Srv, "x", func(context.Context, int) (int32, error) { return 0, nil }, fixedServer))
-	refused("result", rpc.Register(w.Srv, "x", func(context.Context, int32) (any, error) { return 0, nil }, fixedServer))
-	refused("sink for a handler", rpc.Register(w.Srv, "x", func(context.Context, *sink) (int32, error) { return 0, nil }, fixedServer))
-	refused("source from a handler", rpc.Register(w.Srv, "x", func(context.Context, *source) (*source, error) { return nil, nil }, fixedServer))
-	refused("sink of nothing", rpc.Register(w.Srv, "x", func(context.Context, int32) (*sink, error) { return nil, nil }, fixedServer))
-	refused("source of what can't be carried", rpc.Register(w.Srv, "x",
+	refused("request", rpc.HandleUnary(w.Srv, "x", func(context.Context, int) (int32, error) { return 0, nil }, fixedServer))
+	refused("result", rpc.HandleUnary(w.Srv, "x", func(context.Context, int32) (any, error) { return 0, nil }, fixedServer))
+	refused("sink for a handler", rpc.HandleUnary(w.Srv, "x", func(context.Context, *sink) (int32, error) { return 0, nil }, fixedServer))
+	refused("source from a handler", rpc.HandleUnary(w.Srv, "x", func(context.Context, *source) (*source, error) { return nil, nil }, fixedServer))
+	refused("sink of nothing", rpc.HandleUnary(w.Srv, "x", func(context.Context, int32) (*sink, error) { return nil, nil }, fixedServer))
+	refused("source of what can't be carried", rpc.HandleUnary(w.Srv, "x",
 		func(context.Context, struct{ S []*rpc.Source[int] }) (int32, error) { return 0, nil }, fixedServer))
-	refused("source of sources", rpc.Register(w.Srv, "x",
+	refused("source of sources", rpc.HandleUnary(w.Srv, "x",
 		func(context.Context, *rpc.Source[*source]) (int32, error) { return 0, nil }, fixedServer))
-	refused("duplex", rpc.RegisterDuplex(w.Srv, "x", func(context.Context, *rpc.Duplex[int, int32]) error { return nil }, fixedServer))
-	refused("source form", rpc.RegisterSource(w.Srv, "x", func(context.Context, *rpc.Source[int32]) (int, error) { return 0, nil }, fixedServer))
-	refused("sink form", rpc.RegisterSink(w.Srv, "x", func(context.Context, int32, *rpc.Sink[uint]) error { return nil }, fixedServer))
-	refused("raw", rpc.Register(w.Srv, "x", func(context.Context, []byte) (int32, error) { return 0, nil },
-		&rpc.RegisterOptions{Encoding: codec.Raw}))
-	refused("none of several", rpc.Register(w.Srv, "x", func(context.Context, []byte) (int32, error) { return 0, nil },
-		&rpc.RegisterOptions{Encoding: codec.FirstOf(codec.Raw, codec.EncodingOf(minuteCodec{}))}))
+	refused("duplex", rpc.HandleBidi(w.Srv, "x", func(context.Context, *rpc.Bidi[int, int32]) error { return nil }, fixedServer))
+	refused("source form", rpc.HandleClientStream(w.Srv, "x", func(context.Context, *rpc.Source[int32]) (int, error) { return 0, nil }, fixedServer))
+	refused("sink form", rpc.HandleServerStream(w.Srv, "x", func(context.Context, int32, *rpc.Sink[uint]) error { return nil }, fixedServer))
+	refused("raw", rpc.HandleUnary(w.Srv, "x", func(context.Context, []byte) (int32, error) { return 0, nil },
+		&rpc.HandleOptions{Encoding: codec.Raw}))
+	refused("none of several", rpc.HandleUnary(w.Srv, "x", func(context.Context, []byte) (int32, error) { return 0, nil },
+		&rpc.HandleOptions{Encoding: codec.FirstOf(codec.Raw, codec.EncodingOf(minuteCodec{}))}))
 
 	_, err := rpc.NewSink[int](w.Ctx, w.Client, &rpc.SinkOptions{Encoding: codec.Fixed})
 	refused("NewSink", err)
@@ -198,16 +198,16 @@ func TestTypesThatCannotBeCarriedAreRefusedAtOnce(t *testing.T) {
 	}
 	_, err = rpc.NewSink[*sink](w.Ctx, w.Client, nil)
 	refused("NewSink of sinks", err)
-	_, err = rpc.Call[int, int32](w.Ctx, w.Client, "x", 1, call)
+	_, err = rpc.Call[int32, int](w.Ctx, w.Client, "x", 1, call)
 	refused("Call", err)
-	_, err = rpc.Call[*source, int32](w.Ctx, w.Client, "x", nil, nil)
+	_, err = rpc.Call[int32, *source](w.Ctx, w.Client, "x", nil, nil)
 	refused("Call with a source", err)
-	_, err = rpc.Call[int32, *source](w.Ctx, w.Client, "x", 1, nil)
+	_, err = rpc.Call[*source, int32](w.Ctx, w.Client, "x", 1, nil)
 	refused("Call for a source of nothing", err)
-	_, err = rpc.OpenDuplex[int, int](w.Ctx, w.Client, "x", open)
-	refused("OpenDuplex", err)
-	_, err = rpc.CallSource[int32, int](w.Ctx, w.Client, "x", 1, open)
-	refused("CallSource", err)
+	_, err = rpc.CallBidi[int, int](w.Ctx, w.Client, "x", open)
+	refused("CallBidi", err)
+	_, err = rpc.CallServerStream[int, int32](w.Ctx, w.Client, "x", 1, open)
+	refused("CallServerStream", err)
 	_, err = codec.CodecOf[int](codec.Fixed)
 	refused("CodecOf", err)
 	if _, err := w.Client.Call(w.Ctx, "x", kernel.Message{}, nil); !errors.Is(err, &kernel.StreamError{Code: kernel.CodeUnimplemented}) {
@@ -220,7 +220,7 @@ func TestTypesThatCannotBeCarriedAreRefusedAtOnce(t *testing.T) {
 func TestRequestsAndResultsThatAreNone(t *testing.T) {
 	fixedServer, call, _ := by(codec.Fixed)
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		ok(t, rpc.Register(w.Srv, "point", func(_ context.Context, p point) (int32, error) {
+		ok(t, rpc.HandleUnary(w.Srv, "point", func(_ context.Context, p point) (int32, error) {
 			t.Errorf("the handler got %v", p)
 			return 0, nil
 		}, fixedServer))
@@ -236,14 +236,14 @@ func TestRequestsAndResultsThatAreNone(t *testing.T) {
 		w.WantErr(s, kernel.CodeInvalidArgument)
 
 		w.Srv.Handle("number", func(ctx context.Context, s *kernel.Stream) error { return s.Send(ctx, text("four")) })
-		_, err = rpc.Call[struct{}, point](w.Ctx, w.Client, "number", struct{}{}, call)
+		_, err = rpc.Call[point, struct{}](w.Ctx, w.Client, "number", struct{}{}, call)
 		var de *codec.DecodeError
 		if !errors.As(err, &de) || de.Method != "number" || de.Message != 1 || de.Offset != 0 {
 			t.Errorf("%#v", err)
 		}
-		ok(t, rpc.Register(w.Srv, "unspeakable", func(context.Context, struct{}) (map[string]any, error) {
+		ok(t, rpc.HandleUnary(w.Srv, "unspeakable", func(context.Context, struct{}) (map[string]any, error) {
 			return map[string]any{"f": func() {}}, nil
-		}, &rpc.RegisterOptions{Encoding: codec.JSON}))
+		}, &rpc.HandleOptions{Encoding: codec.JSON}))
 		_, err = rpc.Call[struct{}, any](w.Ctx, w.Client, "unspeakable", struct{}{}, &rpc.CallOptions{Encoding: codec.JSON})
 		wantCode(t, err, kernel.CodeInternal)
 	})
@@ -300,7 +300,7 @@ func TestADecodeErrorNamesTheMessageAndLosesNothingBeforeIt(t *testing.T) {
 					}
 				}
 			case "C":
-				for p := range src.C() {
+				for p := range src.In() {
 					got = append(got, p)
 				}
 				end = src.Err()
@@ -391,7 +391,7 @@ func TestASourcesEndIsOneForEver(t *testing.T) {
 					t.Errorf("%s: first %v, then %v", c.name, first, err)
 				}
 			}
-			for range src.C() {
+			for range src.In() {
 				t.Errorf("%s: a value after the end", c.name)
 			}
 			if err := src.Err(); c.want == io.EOF && err != nil || c.want != io.EOF && !errors.Is(err, c.want) {
@@ -464,8 +464,8 @@ func TestCloseSendComesBehindWhatCHasTaken(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		for _, end := range []func(*rpc.Sink[int32]){
 			func(k *rpc.Sink[int32]) { _ = k.CloseSend(); _ = k.CloseSend() },
-			func(k *rpc.Sink[int32]) { close(k.C()) },
-			func(k *rpc.Sink[int32]) { close(k.C()); _ = k.CloseSend() },
+			func(k *rpc.Sink[int32]) { close(k.Out()) },
+			func(k *rpc.Sink[int32]) { close(k.Out()); _ = k.CloseSend() },
 		} {
 			a, b := w.Pair(kernel.StreamOptions{SendLimit: 64}, kernel.StreamOptions{})
 			sink := testkit.Must[*rpc.Sink[int32]](t)(rpc.SinkOf(a, fixed[int32](t)))
@@ -474,7 +474,7 @@ func TestCloseSendComesBehindWhatCHasTaken(t *testing.T) {
 			for stuck := false; !stuck; { // until one is in hand that waits for credit
 				synctest.Wait()
 				select {
-				case sink.C() <- n:
+				case sink.Out() <- n:
 					n++
 				default:
 					stuck = true
@@ -500,31 +500,31 @@ func TestAHandlersChannelIsEmptiedBeforeItsStreamEnds(t *testing.T) {
 				d <- i
 			}
 		}
-		ok(t, rpc.RegisterDuplex(w.Srv, "duplex", func(_ context.Context, d *rpc.Duplex[int32, int32]) error {
-			fill(d.Out())
+		ok(t, rpc.HandleBidi(w.Srv, "duplex", func(_ context.Context, d *rpc.Bidi[int32, int32]) error {
+			fill(d.Out.Out())
 			return nil
 		}, nil))
-		ok(t, rpc.RegisterSink(w.Srv, "sink", func(_ context.Context, _ struct{}, k *rpc.Sink[int32]) error {
-			fill(k.C())
+		ok(t, rpc.HandleServerStream(w.Srv, "sink", func(_ context.Context, _ struct{}, k *rpc.Sink[int32]) error {
+			fill(k.Out())
 			return nil
 		}, nil))
-		ok(t, rpc.Register(w.Srv, "call", func(_ context.Context, src *rpc.Source[int32]) (*rpc.Sink[int32], error) {
+		ok(t, rpc.HandleUnary(w.Srv, "call", func(_ context.Context, src *rpc.Source[int32]) (*rpc.Sink[int32], error) {
 			out := rpc.MakeSink[int32](src)
-			src.Go(func(context.Context) error { fill(out.C()); return nil })
+			src.Go(func(context.Context) error { fill(out.Out()); return nil })
 			return out, nil
 		}, nil))
 		small := &rpc.OpenOptions{OpenOptions: kernel.OpenOptions{Stream: kernel.StreamOptions{Window: 64}}}
-		d := testkit.Must[*rpc.Duplex[int32, int32]](t)(rpc.OpenDuplex[int32, int32](w.Ctx, w.Client, "duplex", small))
-		one := testkit.Must[*rpc.Source[int32]](t)(rpc.CallSource[struct{}, int32](w.Ctx, w.Client, "sink", struct{}{}, small))
+		d := testkit.Must[*rpc.Bidi[int32, int32]](t)(rpc.CallBidi[int32, int32](w.Ctx, w.Client, "duplex", small))
+		one := testkit.Must[*rpc.Source[int32]](t)(rpc.CallServerStream[int32, struct{}](w.Ctx, w.Client, "sink", struct{}{}, small))
 		k := testkit.Must[*rpc.Sink[int32]](t)(rpc.NewSink[int32](w.Ctx, w.Client, &rpc.SinkOptions{Stream: small.Stream}))
-		two := testkit.Must[*rpc.Source[int32]](t)(rpc.Call[*rpc.Sink[int32], *rpc.Source[int32]](w.Ctx, w.Client, "call", k, nil))
-		for _, src := range []*rpc.Source[int32]{d.Source(), one, two} {
+		two := testkit.Must[*rpc.Source[int32]](t)(rpc.Call[*rpc.Source[int32], *rpc.Sink[int32]](w.Ctx, w.Client, "call", k, nil))
+		for _, src := range []*rpc.Source[int32]{d.In, one, two} {
 			for i := range int32(100) {
 				takes(t, w, src, i)
 			}
 			endsInOrder(t, w, src)
 		}
-		_, _ = d.CloseSend(), k.CloseSend()
+		_, _ = d.Out.CloseSend(), k.CloseSend()
 	})
 }
 
@@ -534,14 +534,14 @@ func TestAValueThatCanNotBeSentOnCAbortsTheStream(t *testing.T) {
 	overNative(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxMessage: 1000}}, nil, func(t *testing.T, w *world) {
 		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		sink := testkit.Must[*rpc.Sink[any]](t)(rpc.SinkOf(a, testkit.Must[codec.Codec[any]](t)(codec.CodecOf[any](codec.JSON))))
-		sink.C() <- func() {}
+		sink.Out() <- func() {}
 		<-sink.SendDone()
 		wantCode(t, sink.Err(), kernel.CodeInvalidArgument)
 		w.WantErr(b, kernel.CodeInvalidArgument)
 
 		a, b = w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		large := testkit.Must[*rpc.Sink[kernel.Message]](t)(rpc.SinkOf[kernel.Message](a, nil))
-		large.C() <- sized(1001, 1)
+		large.Out() <- sized(1001, 1)
 		<-large.SendDone()
 		wantCode(t, large.Err(), kernel.CodeTooLarge)
 		w.WantErr(b, kernel.CodeTooLarge)
@@ -552,49 +552,49 @@ func TestAValueThatCanNotBeSentOnCAbortsTheStream(t *testing.T) {
 // check is what fails here.
 func TestTheChannelsGoroutinesEnd(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		for _, end := range []func(d *rpc.Duplex[int32, int32]){
-			func(d *rpc.Duplex[int32, int32]) { d.CloseReceive(kernel.CodeOK); _ = d.CloseSend() },
-			func(d *rpc.Duplex[int32, int32]) { d.Abort(kernel.CodeCancelled, "enough") },
-			func(d *rpc.Duplex[int32, int32]) { _ = d.Close(w.Ctx) },
-			func(d *rpc.Duplex[int32, int32]) { _ = d.Stream().Close(w.Ctx) },
+		for _, end := range []func(d *rpc.Bidi[int32, int32]){
+			func(d *rpc.Bidi[int32, int32]) { d.In.CloseReceive(kernel.CodeOK); _ = d.Out.CloseSend() },
+			func(d *rpc.Bidi[int32, int32]) { d.Abort(kernel.CodeCancelled, "enough") },
+			func(d *rpc.Bidi[int32, int32]) { _ = d.Close(w.Ctx) },
+			func(d *rpc.Bidi[int32, int32]) { _ = d.Stream().Close(w.Ctx) },
 		} {
 			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-			d := testkit.Must[*rpc.Duplex[int32, int32]](t)(rpc.DuplexOf[int32, int32](a, nil, nil))
-			peer := testkit.Must[*rpc.Duplex[int32, int32]](t)(rpc.DuplexOf[int32, int32](b, nil, nil))
-			in, out := d.In(), d.Out()
+			d := testkit.Must[*rpc.Bidi[int32, int32]](t)(rpc.BidiOf[int32, int32](a, nil, nil))
+			peer := testkit.Must[*rpc.Bidi[int32, int32]](t)(rpc.BidiOf[int32, int32](b, nil, nil))
+			in, out := d.In.In(), d.Out.Out()
 			for range 3 {
-				ok(t, peer.Send(w.Ctx, 1))
+				ok(t, peer.Out.Send(w.Ctx, 1))
 			}
 			<-in // and the next is in hand
 			out <- 1
 			go func() { // the peer takes and ends what there is
-				for range peer.In() {
+				for range peer.In.In() {
 				}
-				_ = peer.CloseSend()
-				peer.CloseReceive(kernel.CodeOK)
+				_ = peer.Out.CloseSend()
+				peer.In.CloseReceive(kernel.CodeOK)
 			}()
 			end(d)
 			for range in {
 			}
-			if err := d.Err(); err == nil {
+			if err := d.In.Err(); err == nil {
 				t.Error("a source that was given up looks as if its peer had ended it")
 			}
-			<-d.SendDone()
+			<-d.Out.SendDone()
 			w.WantDone(a)
 		}
 		// A handler that leaves its channels behind.
-		ok(t, rpc.RegisterDuplex(w.Srv, "careless", func(_ context.Context, d *rpc.Duplex[int32, int32]) error {
-			<-d.In()
-			d.Out() <- 1
+		ok(t, rpc.HandleBidi(w.Srv, "careless", func(_ context.Context, d *rpc.Bidi[int32, int32]) error {
+			<-d.In.In()
+			d.Out.Out() <- 1
 			return errors.New("never mind")
 		}, nil))
-		d := testkit.Must[*rpc.Duplex[int32, int32]](t)(rpc.OpenDuplex[int32, int32](w.Ctx, w.Client, "careless", nil))
+		d := testkit.Must[*rpc.Bidi[int32, int32]](t)(rpc.CallBidi[int32, int32](w.Ctx, w.Client, "careless", nil))
 		for range 3 {
-			_ = d.Send(w.Ctx, 1)
+			_ = d.Out.Send(w.Ctx, 1)
 		}
-		for range d.In() {
+		for range d.In.In() {
 		}
-		wantCode(t, d.Err(), kernel.CodeUnknown)
+		wantCode(t, d.In.Err(), kernel.CodeUnknown)
 	})
 }
 
@@ -602,19 +602,19 @@ func TestTheChannelsGoroutinesEnd(t *testing.T) {
 func TestStreamingFormsPassErrorsOn(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		no := &kernel.HandlerError{Code: 300, Reason: "no"}
-		ok(t, rpc.RegisterSource(w.Srv, "up", func(ctx context.Context, in *rpc.Source[int32]) (int32, error) {
+		ok(t, rpc.HandleClientStream(w.Srv, "up", func(ctx context.Context, in *rpc.Source[int32]) (int32, error) {
 			v, err := in.Receive(ctx)
 			if err == nil && v < 0 {
 				err = no
 			}
 			return v, err
 		}, nil))
-		d := testkit.Must[*rpc.Duplex[int32, int32]](t)(rpc.OpenDuplex[int32, int32](w.Ctx, w.Client, "up", nil))
-		ok(t, d.Send(w.Ctx, -1))
+		d := testkit.Must[*rpc.ClientStream[int32, int32]](t)(rpc.CallClientStream[int32, int32](w.Ctx, w.Client, "up", nil))
+		ok(t, d.Out.Send(w.Ctx, -1))
 		_, err := d.CloseAndReceive(w.Ctx)
 		wantCode(t, err, 300)
 
-		ok(t, rpc.RegisterSink(w.Srv, "down", func(ctx context.Context, n int32, out *rpc.Sink[int32]) error {
+		ok(t, rpc.HandleServerStream(w.Srv, "down", func(ctx context.Context, n int32, out *rpc.Sink[int32]) error {
 			if n < 0 {
 				return no
 			}
@@ -622,7 +622,7 @@ func TestStreamingFormsPassErrorsOn(t *testing.T) {
 			return no
 		}, nil))
 		for n, want := range map[int32]int{-1: 0, 5: 1} {
-			src := testkit.Must[*rpc.Source[int32]](t)(rpc.CallSource[int32, int32](w.Ctx, w.Client, "down", n, nil))
+			src := testkit.Must[*rpc.Source[int32]](t)(rpc.CallServerStream[int32, int32](w.Ctx, w.Client, "down", n, nil))
 			got := 0
 			for _, err := range src.All(w.Ctx) {
 				if err == nil {
@@ -636,14 +636,14 @@ func TestStreamingFormsPassErrorsOn(t *testing.T) {
 			}
 		}
 		// Not one reply, and not two.
-		ok(t, rpc.RegisterDuplex(w.Srv, "none", func(context.Context, *rpc.Duplex[int32, int32]) error { return nil }, nil))
-		d = testkit.Must[*rpc.Duplex[int32, int32]](t)(rpc.OpenDuplex[int32, int32](w.Ctx, w.Client, "none", nil))
+		ok(t, rpc.HandleBidi(w.Srv, "none", func(context.Context, *rpc.Bidi[int32, int32]) error { return nil }, nil))
+		d = testkit.Must[*rpc.ClientStream[int32, int32]](t)(rpc.CallClientStream[int32, int32](w.Ctx, w.Client, "none", nil))
 		_, err = d.CloseAndReceive(w.Ctx)
 		isErr(t, "no reply", err, kernel.ErrNoReply)
-		ok(t, rpc.RegisterDuplex(w.Srv, "two", func(ctx context.Context, d *rpc.Duplex[int32, int32]) error {
-			return errors.Join(d.Send(ctx, 1), d.Send(ctx, 2))
+		ok(t, rpc.HandleBidi(w.Srv, "two", func(ctx context.Context, d *rpc.Bidi[int32, int32]) error {
+			return errors.Join(d.Out.Send(ctx, 1), d.Out.Send(ctx, 2))
 		}, nil))
-		d = testkit.Must[*rpc.Duplex[int32, int32]](t)(rpc.OpenDuplex[int32, int32](w.Ctx, w.Client, "two", nil))
+		d = testkit.Must[*rpc.ClientStream[int32, int32]](t)(rpc.CallClientStream[int32, int32](w.Ctx, w.Client, "two", nil))
 		if v, err := d.CloseAndReceive(w.Ctx); err == nil || !strings.Contains(err.Error(), "more than one reply") {
 			t.Errorf("%d, %v", v, err)
 		}
@@ -652,10 +652,10 @@ func TestStreamingFormsPassErrorsOn(t *testing.T) {
 
 func TestVerbsAreNumbersWithNames(t *testing.T) {
 	w := newWorld(t, loops, nil, nil)
-	ok(t, rpc.Register(w.Srv, kernel.Verb(7), func(ctx context.Context, n int32) (string, error) {
+	ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(7), func(ctx context.Context, n int32) (string, error) {
 		return fmt.Sprint(kernel.FromContext(ctx).Method(), " ", n), nil
 	}, nil))
-	if v, err := rpc.Call[int32, string](w.Ctx, w.Client, "#7", 1, nil); v != "#7 1" || err != nil {
+	if v, err := rpc.Call[string, int32](w.Ctx, w.Client, "#7", 1, nil); v != "#7 1" || err != nil {
 		t.Errorf("%q, %v", v, err)
 	}
 }

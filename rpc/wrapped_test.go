@@ -42,11 +42,11 @@ func TestAProgramCanWrapACaller(t *testing.T) {
 			w := world(t)
 			c := &counting{Caller: w.Client}
 			verb := kernel.Verb(1)
-			ok(t, rpc.Register(w.Srv, kernel.Verb(2), func(_ context.Context, n int32) (int32, error) { return 2 * n, nil }, nil))
+			ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(2), func(_ context.Context, n int32) (int32, error) { return 2 * n, nil }, nil))
 			if n, err := rpc.Call[int32, int32](w.Ctx, c, kernel.Verb(2), 21, nil); n != 42 || err != nil || c.calls.Load() != 1 {
 				t.Errorf("%d, %v after %d calls", n, err, c.calls.Load())
 			}
-			ok(t, rpc.Register(w.Srv, verb, func(_ context.Context, src *intSource) (*intSink, error) {
+			ok(t, rpc.HandleUnary(w.Srv, verb, func(_ context.Context, src *intSource) (*intSink, error) {
 				out := rpc.MakeSink[int32](src)
 				src.Go(func(ctx context.Context) error {
 					n, err := src.Receive(ctx)
@@ -58,9 +58,9 @@ func TestAProgramCanWrapACaller(t *testing.T) {
 				return out, nil
 			}, nil))
 			sink := testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, c, nil))
-			_, err := rpc.Call[*intSink, *intSource](w.Ctx, w.Client, verb, sink, nil)
+			_, err := rpc.Call[*intSource, *intSink](w.Ctx, w.Client, verb, sink, nil)
 			isErr(t, "a call by what is wrapped", err, rpc.ErrSinkForeign)
-			src := testkit.Must[*intSource](t)(rpc.Call[*intSink, *intSource](w.Ctx, c, verb, sink, nil))
+			src := testkit.Must[*intSource](t)(rpc.Call[*intSource, *intSink](w.Ctx, c, verb, sink, nil))
 			if name == "native" && c.opens.Load() != 1 {
 				t.Errorf("%d opens", c.opens.Load())
 			}

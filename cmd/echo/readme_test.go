@@ -140,7 +140,7 @@ func TestReadmesTypedStreams(t *testing.T) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := rpc.Register(srv, "lengths", lengths, nil); err != nil {
+	if err := rpc.HandleUnary(srv, "lengths", lengths, nil); err != nil {
 		log.Fatal(err)
 	}
 	go srv.ListenAndServe(ctx, %[1]q)

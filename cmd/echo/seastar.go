@@ -18,7 +18,7 @@ func registerEcho(srv *kernel.Server) error {
 		source = *rpc.Source[kernel.Message]
 		sink   = *rpc.Sink[kernel.Message]
 	)
-	return rpc.Register(srv, kernel.Verb(verbEcho), func(_ context.Context, in source) (sink, error) {
+	return rpc.HandleUnary(srv, kernel.Verb(verbEcho), func(_ context.Context, in source) (sink, error) {
 		out := rpc.MakeSink[kernel.Message](in)
 		in.Go(func(ctx context.Context) error { return echo(ctx, in.Stream()) }) // when the call is answered
 		return out, nil
@@ -32,7 +32,7 @@ func openPassed(ctx context.Context, client *kernel.Client, method string) (*ker
 	if err != nil {
 		return nil, err
 	}
-	source, err := rpc.Call[*rpc.Sink[kernel.Message], *rpc.Source[kernel.Message]](ctx, client, method, sink, nil)
+	source, err := rpc.Call[*rpc.Source[kernel.Message], *rpc.Sink[kernel.Message]](ctx, client, method, sink, nil)
 	if err != nil {
 		return nil, err
 	}

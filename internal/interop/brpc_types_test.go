@@ -15,12 +15,12 @@ import (
 func TestBrpcTypesThatDoNotAgreeAreRefused(t *testing.T) {
 	w := newWorld(t, brpcOver(loops), nil, nil)
 	type words struct{ A, B uint32 }
-	server := &rpc.RegisterOptions{Encoding: codec.Fixed}
-	ok(t, rpc.Register(w.Srv, "s/call", func(_ context.Context, v words) (uint32, error) { return v.A + v.B, nil }, server))
-	ok(t, rpc.RegisterDuplex(w.Srv, "s/stream", func(ctx context.Context, d *rpc.Duplex[words, uint32]) error {
-		for v, err := range d.All(ctx) {
+	server := &rpc.HandleOptions{Encoding: codec.Fixed}
+	ok(t, rpc.HandleUnary(w.Srv, "s/call", func(_ context.Context, v words) (uint32, error) { return v.A + v.B, nil }, server))
+	ok(t, rpc.HandleBidi(w.Srv, "s/stream", func(ctx context.Context, d *rpc.Bidi[words, uint32]) error {
+		for v, err := range d.In.All(ctx) {
 			if err == nil {
-				err = d.Send(ctx, v.A+v.B)
+				err = d.Out.Send(ctx, v.A+v.B)
 			}
 			if err != nil {
 				return err
@@ -35,21 +35,21 @@ func TestBrpcTypesThatDoNotAgreeAreRefused(t *testing.T) {
 			t.Errorf("%s: %q", what, se.Reason)
 		}
 	}
-	_, err := rpc.Call[string, float64](w.Ctx, w.Client, "s/call", "hello", nil)
+	_, err := rpc.Call[float64, string](w.Ctx, w.Client, "s/call", "hello", nil)
 	refused("a call", err)
-	d, err := rpc.OpenDuplex[float64, string](w.Ctx, w.Client, "s/stream", nil)
+	d, err := rpc.CallBidi[float64, string](w.Ctx, w.Client, "s/stream", nil)
 	ok(t, err)
-	_, err = d.Receive(w.Ctx)
+	_, err = d.In.Receive(w.Ctx)
 	refused("a stream", err)
 
-	sum, err := rpc.Call[words, uint32](w.Ctx, w.Client, "s/call", words{1, 2}, &rpc.CallOptions{Encoding: codec.Fixed})
+	sum, err := rpc.Call[uint32, words](w.Ctx, w.Client, "s/call", words{1, 2}, &rpc.CallOptions{Encoding: codec.Fixed})
 	if err != nil || sum != 3 {
 		t.Errorf("%d, %v", sum, err)
 	}
-	good, err := rpc.OpenDuplex[uint32, words](w.Ctx, w.Client, "s/stream", &rpc.OpenOptions{Encoding: codec.Fixed})
+	good, err := rpc.CallBidi[uint32, words](w.Ctx, w.Client, "s/stream", &rpc.OpenOptions{Encoding: codec.Fixed})
 	ok(t, err)
-	ok(t, good.Send(w.Ctx, words{3, 4}))
-	if n, err := good.Receive(w.Ctx); err != nil || n != 7 {
+	ok(t, good.Out.Send(w.Ctx, words{3, 4}))
+	if n, err := good.In.Receive(w.Ctx); err != nil || n != 7 {
 		t.Errorf("%d, %v", n, err)
 	}
 	ok(t, good.Close(w.Ctx))

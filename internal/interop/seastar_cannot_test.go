@@ -93,7 +93,7 @@ func TestWhatSeastarsStreamsCannotCarry(t *testing.T) {
 	type args struct{ S *rpc.Sink[string] }
 	ended := make(chan error, 1)
 	serve := func(verb uint64, f func(ctx context.Context, r request, out *rpc.Sink[string]) error) {
-		err := rpc.Register(w.Srv, kernel.Verb(verb), func(_ context.Context, r request) (*rpc.Sink[string], error) {
+		err := rpc.HandleUnary(w.Srv, kernel.Verb(verb), func(_ context.Context, r request) (*rpc.Sink[string], error) {
 			out := rpc.MakeSink[string](r.S)
 			r.S.Go(func(ctx context.Context) error {
 				err := f(ctx, r, out)
@@ -111,7 +111,7 @@ func TestWhatSeastarsStreamsCannotCarry(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		source, err := rpc.Call[args, *rpc.Source[string]](w.Ctx, w.Client, kernel.Verb(verb), args{sink}, nil)
+		source, err := rpc.Call[*rpc.Source[string], args](w.Ctx, w.Client, kernel.Verb(verb), args{sink}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -156,12 +156,12 @@ func TestSeastarACallThatFailsEndsItsStreams(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inSeastarBubble(t, targetLimits(), &seastar.Protocol{}, func(t *testing.T, tg *target, h *hand) {
 				never := errors.New("no call succeeds")
-				ok(t, rpc.Register(tg.Srv, kernel.Verb(1), func(context.Context, request) (bool, error) {
+				ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(1), func(context.Context, request) (bool, error) {
 					return true, &kernel.HandlerError{Code: kernel.CodeAborted, Reason: "no"}
 				}, nil))
-				ok(t, rpc.Register(tg.Srv, kernel.Verb(2), func(context.Context, request) (bool, error) { panic("no") }, nil))
-				ok(t, rpc.Register(tg.Srv, kernel.Verb(3), func(context.Context, several) (bool, error) { return true, never }, nil))
-				ok(t, rpc.Register(tg.Srv, kernel.Verb(4), func(context.Context, struct {
+				ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(2), func(context.Context, request) (bool, error) { panic("no") }, nil))
+				ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(3), func(context.Context, several) (bool, error) { return true, never }, nil))
+				ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(4), func(context.Context, struct {
 					S []*intSource
 					N int64
 				}) (bool, error) {
@@ -192,7 +192,7 @@ func TestSeastarCallsDoNotWaitForStreams(t *testing.T) {
 	inSeastarBubble(t, l, &seastar.Protocol{}, func(t *testing.T, tg *target, h *hand) {
 		release := make(chan struct{})
 		running := 0
-		ok(t, rpc.Register(tg.Srv, kernel.Verb(1), func(_ context.Context, src *intSource) (bool, error) {
+		ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(1), func(_ context.Context, src *intSource) (bool, error) {
 			running++ // one call after the other
 			src.Go(func(context.Context) error {
 				<-release
@@ -200,7 +200,7 @@ func TestSeastarCallsDoNotWaitForStreams(t *testing.T) {
 			})
 			return true, nil
 		}, nil))
-		ok(t, rpc.Register(tg.Srv, kernel.Verb(2), func(_ context.Context, n int32) (int32, error) { return n, nil }, nil))
+		ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(2), func(_ context.Context, n int32) (int32, error) { return n, nil }, nil))
 		var last *hand
 		for range streams {
 			last = h.stream()
@@ -236,7 +236,7 @@ func TestSeastarACallNamesABoundedNumberOfStreams(t *testing.T) {
 	l := targetLimits()
 	l.MaxMessage = 8 << 20
 	inSeastarBubble(t, l, &seastar.Protocol{}, func(t *testing.T, tg *target, h *hand) {
-		ok(t, rpc.Register(tg.Srv, kernel.Verb(1), func(context.Context, []*intSource) (bool, error) { return true, nil }, nil))
+		ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(1), func(context.Context, []*intSource) (bool, error) { return true, nil }, nil))
 		const n = 500_000
 		req := []byte(rawID(1) + rawID(1) + rawFrame(rawNumber(n)+strings.Repeat(rawID(1<<16), n)))
 		held := allocated(func() {
@@ -260,7 +260,7 @@ type sum struct {
 func registerSum(t *testing.T, tg *target, pause time.Duration) (sums chan sum, sources chan *intSource) {
 	t.Helper()
 	sums, sources = make(chan sum, 8), make(chan *intSource, 8)
-	ok(t, rpc.Register(tg.Srv, kernel.Verb(1), func(_ context.Context, src *intSource) (*intSink, error) {
+	ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(1), func(_ context.Context, src *intSource) (*intSink, error) {
 		out := rpc.MakeSink[int32](src)
 		src.Go(func(ctx context.Context) error {
 			var s sum
@@ -466,12 +466,12 @@ func TestSeastarACallEndsWhileItsClientConnects(t *testing.T) {
 func TestSeastarHandlersSeeTheCookie(t *testing.T) {
 	co := &kernel.ClientOptions{Protocols: []kernel.Protocol{&seastar.Protocol{Cookie: []byte("gold")}}}
 	w := overSeastar(t, nil, co)
-	ok(t, rpc.Register(w.Srv, kernel.Verb(1), func(ctx context.Context, src *intSource) (string, error) {
+	ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(1), func(ctx context.Context, src *intSource) (string, error) {
 		defer src.Abort(kernel.CodeCancelled, "not needed")
 		call := kernel.FromContext(ctx).Conn().Peer().Token
 		return string(call) + " " + string(src.Stream().Conn().Peer().Token), nil
 	}, nil))
-	got := testkit.Must[string](t)(rpc.Call[*intSink, string](w.Ctx, w.Client, kernel.Verb(1), newSink(t, w), nil))
+	got := testkit.Must[string](t)(rpc.Call[string, *intSink](w.Ctx, w.Client, kernel.Verb(1), newSink(t, w), nil))
 	if got != "gold gold" {
 		t.Errorf("the call's and the stream's cookie: %q", got)
 	}

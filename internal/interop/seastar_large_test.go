@@ -22,7 +22,7 @@ func TestSeastarMessagesLongerThanWhatMayWait(t *testing.T) {
 	}
 	w.Srv.Handle("#1", echo)
 	type request struct{ S *rpc.Source[[]byte] }
-	err := rpc.Register(w.Srv, kernel.Verb(2), func(_ context.Context, r request) (*rpc.Sink[[]byte], error) {
+	err := rpc.HandleUnary(w.Srv, kernel.Verb(2), func(_ context.Context, r request) (*rpc.Sink[[]byte], error) {
 		out := rpc.MakeSink[[]byte](r.S)
 		r.S.Go(func(ctx context.Context) error {
 			for p, err := range r.S.All(ctx) {
@@ -56,7 +56,7 @@ func TestSeastarMessagesLongerThanWhatMayWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := rpc.Call[args, *rpc.Source[[]byte]](w.Ctx, w.Client, kernel.Verb(2), args{sink}, nil)
+	source, err := rpc.Call[*rpc.Source[[]byte], args](w.Ctx, w.Client, kernel.Verb(2), args{sink}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func registerVerbs(t *testing.T, w *world, handled chan error) {
 			return nil
 		}
 	}
-	ok(t, rpc.Register(w.Srv, kernel.Verb(1), func(_ context.Context, s []*intSource) ([]*intSink, error) {
+	ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(1), func(_ context.Context, s []*intSource) ([]*intSink, error) {
 		var outs []*intSink
 		for _, src := range s {
 			outs = append(outs, rpc.MakeSink[int32](src))
@@ -40,17 +40,17 @@ func registerVerbs(t *testing.T, w *world, handled chan error) {
 		}
 		return outs, nil
 	}, nil))
-	ok(t, rpc.Register(w.Srv, kernel.Verb(2), func(_ context.Context, src *intSource) (struct{}, error) {
+	ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(2), func(_ context.Context, src *intSource) (struct{}, error) {
 		return struct{}{}, &kernel.HandlerError{Code: kernel.CodeAborted, Reason: "no"}
 	}, nil))
-	ok(t, rpc.Register(w.Srv, kernel.Verb(3), func(_ context.Context, src *intSource) (struct{}, error) { panic("no") }, nil))
+	ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(3), func(_ context.Context, src *intSource) (struct{}, error) { panic("no") }, nil))
 }
 
 func callVerb[Resp any](w *world, verb uint64, s ...*intSink) (Resp, error) {
 	if verb == 1 {
-		return rpc.Call[[]*intSink, Resp](w.Ctx, w.Client, kernel.Verb(verb), s, nil)
+		return rpc.Call[Resp, []*intSink](w.Ctx, w.Client, kernel.Verb(verb), s, nil)
 	}
-	return rpc.Call[*intSink, Resp](w.Ctx, w.Client, kernel.Verb(verb), s[0], nil)
+	return rpc.Call[Resp, *intSink](w.Ctx, w.Client, kernel.Verb(verb), s[0], nil)
 }
 
 func TestSeastarPassesSeveralSinks(t *testing.T) {
@@ -104,7 +104,7 @@ func TestSeastarSinksThatCanNotBeUsed(t *testing.T) {
 
 	other := overSeastar(t, nil, nil)
 	unused := newSink(t, w)
-	_, err = rpc.Call[[]*intSink, struct{}](w.Ctx, other.Client, kernel.Verb(1), []*intSink{unused}, nil)
+	_, err = rpc.Call[struct{}, []*intSink](w.Ctx, other.Client, kernel.Verb(1), []*intSink{unused}, nil)
 	isErr(t, "another client", err, rpc.ErrSinkForeign)
 	unused.Abort(kernel.CodeCancelled, "nobody wants it")
 	_, err = rpc.NewSink[int32](w.Ctx, used.Stream().Conn(), nil)
@@ -155,7 +155,7 @@ func TestSeastarASinkThatNoCallHasCanBeClosed(t *testing.T) {
 		registerVerbs(t, w, make(chan error, 8))
 		sink := newSink(t, w)
 		ok(t, sink.Send(w.Ctx, 1))
-		_, err := rpc.Call[[]*intSink, struct{}](w.Ctx, w.Client, kernel.Verb(1), []*intSink{sink, sink}, nil)
+		_, err := rpc.Call[struct{}, []*intSink](w.Ctx, w.Client, kernel.Verb(1), []*intSink{sink, sink}, nil)
 		isErr(t, "twice in one call, which was not made", err, rpc.ErrSinkUsed)
 		ctx, cancel := context.WithTimeout(w.Ctx, time.Hour)
 		defer cancel()
@@ -246,18 +246,18 @@ func TestSeastarACallMayPassNoSinks(t *testing.T) {
 	type received struct{ In *struct{ Source *intSource } }
 	w := overSeastar(t, nil, nil)
 	registerVerbs(t, w, make(chan error, 8))
-	ok(t, rpc.Register(w.Srv, kernel.Verb(4), func(_ context.Context, r received) (bool, error) { return r.In == nil, nil }, nil))
+	ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(4), func(_ context.Context, r received) (bool, error) { return r.In == nil, nil }, nil))
 	if srcs := testkit.Must[[]*intSource](t)(callVerb[[]*intSource](w, 1)); len(srcs) != 0 {
 		t.Errorf("%d sources for no sink", len(srcs))
 	}
-	if !testkit.Must[bool](t)(rpc.Call[optional, bool](w.Ctx, w.Client, kernel.Verb(4), optional{}, nil)) {
+	if !testkit.Must[bool](t)(rpc.Call[bool, optional](w.Ctx, w.Client, kernel.Verb(4), optional{}, nil)) {
 		t.Error("the handler was given what nobody passed")
 	}
 	k := testkit.Must[*kernel.Conn](t)(w.Client.Conn(w.Ctx))
-	if !testkit.Must[bool](t)(rpc.Call[optional, bool](w.Ctx, k, kernel.Verb(4), optional{}, nil)) {
+	if !testkit.Must[bool](t)(rpc.Call[bool, optional](w.Ctx, k, kernel.Verb(4), optional{}, nil)) {
 		t.Error("the handler was given what nobody passed on one connection")
 	}
-	_, err := rpc.Call[[]*intSink, struct{}](w.Ctx, w.Client, kernel.Verb(99), nil, nil)
+	_, err := rpc.Call[struct{}, []*intSink](w.Ctx, w.Client, kernel.Verb(99), nil, nil)
 	if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeUnimplemented}) {
 		t.Errorf("an unknown verb: %v", err)
 	}
@@ -315,7 +315,7 @@ func TestSeastarAConnectionIsACallerToo(t *testing.T) {
 	isErr(t, "an open with a method", err, kernel.ErrNotSupported)
 
 	sink := testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, k, nil))
-	srcs := testkit.Must[[]*intSource](t)(rpc.Call[[]*intSink, []*intSource](w.Ctx, k, kernel.Verb(1), []*intSink{sink}, nil))
+	srcs := testkit.Must[[]*intSource](t)(rpc.Call[[]*intSource, []*intSink](w.Ctx, k, kernel.Verb(1), []*intSink{sink}, nil))
 	ok(t, sink.CloseSend())
 	endsInOrder(t, w, srcs[0])
 	ok(t, <-handled)

@@ -26,7 +26,7 @@ func TestSeastarAnUploadSurvivesTheEndOfTheClient(t *testing.T) {
 	for i := range uploads {
 		w := overSeastar(t, nil, nil)
 		handled := make(chan error, 1)
-		ok(t, rpc.Register(w.Srv, kernel.Verb(9), func(_ context.Context, src *messageSource) (struct{}, error) {
+		ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(9), func(_ context.Context, src *messageSource) (struct{}, error) {
 			src.Go(func(ctx context.Context) error {
 				for w.Srv.Stats().Conns > 1 && w.Ctx.Err() == nil { // until the connection with the calls has ended
 					time.Sleep(time.Millisecond)
@@ -37,7 +37,7 @@ func TestSeastarAnUploadSurvivesTheEndOfTheClient(t *testing.T) {
 			return struct{}{}, nil
 		}, nil))
 		sink := testkit.Must[*messageSink](t)(rpc.NewSink[kernel.Message](w.Ctx, w.Client, nil))
-		_ = testkit.Must[struct{}](t)(rpc.Call[*messageSink, struct{}](w.Ctx, w.Client, kernel.Verb(9), sink, nil))
+		_ = testkit.Must[struct{}](t)(rpc.Call[struct{}, *messageSink](w.Ctx, w.Client, kernel.Verb(9), sink, nil))
 		for range messages {
 			ok(t, sink.Send(w.Ctx, sized(size, 'u')))
 		}

@@ -150,7 +150,7 @@ func TestSeastarSinksThroughCalls(t *testing.T) {
 		Factor  int32
 		Numbers *rpc.Source[pairOfInts]
 	}
-	err := rpc.Register(w.Srv, kernel.Verb(1), func(_ context.Context, r request) (*rpc.Sink[string], error) {
+	err := rpc.HandleUnary(w.Srv, kernel.Verb(1), func(_ context.Context, r request) (*rpc.Sink[string], error) {
 		if r.Factor == 0 {
 			return nil, errors.New("no factor")
 		}
@@ -180,7 +180,7 @@ func TestSeastarSinksThroughCalls(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		source, err := rpc.Call[args, *rpc.Source[string]](w.Ctx, w.Client, kernel.Verb(1), args{10, sink}, nil)
+		source, err := rpc.Call[*rpc.Source[string], args](w.Ctx, w.Client, kernel.Verb(1), args{10, sink}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -207,7 +207,7 @@ func TestSeastarSinksThroughCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = rpc.Call[args, *rpc.Source[string]](w.Ctx, w.Client, kernel.Verb(1), args{0, sink}, nil)
+	_, err = rpc.Call[*rpc.Source[string], args](w.Ctx, w.Client, kernel.Verb(1), args{0, sink}, nil)
 	if err == nil {
 		t.Fatal("a call that fails did not")
 	}

@@ -33,7 +33,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	err = rpc.Register(srv, "greet", func(_ context.Context, name *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
+	err = rpc.HandleUnary(srv, "greet", func(_ context.Context, name *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
 		return wrapperspb.String("hello " + name.GetValue()), nil
 	}, nil)
 	if err != nil {
@@ -89,29 +89,29 @@ func same[T proto.Message](t *testing.T, m T) {
 func TestStreamsOfMessages(t *testing.T) {
 	srv, client := kerneltest.Start(t, nil, nil)
 	type value = *wrapperspb.Int64Value
-	err := rpc.RegisterDuplex(srv, "double", func(ctx context.Context, d *rpc.Duplex[value, value]) error {
-		for v, err := range d.All(ctx) {
+	err := rpc.HandleBidi(srv, "double", func(ctx context.Context, d *rpc.Bidi[value, value]) error {
+		for v, err := range d.In.All(ctx) {
 			if err != nil {
 				return err
 			}
-			if err := d.Send(ctx, wrapperspb.Int64(2*v.GetValue())); err != nil {
+			if err := d.Out.Send(ctx, wrapperspb.Int64(2*v.GetValue())); err != nil {
 				return err
 			}
 		}
 		return nil
-	}, &rpc.RegisterOptions{Encoding: protocodec.Encoding})
+	}, &rpc.HandleOptions{Encoding: protocodec.Encoding})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := rpc.OpenDuplex[value, value](t.Context(), client, "double", &rpc.OpenOptions{Encoding: protocodec.Encoding})
+	d, err := rpc.CallBidi[value, value](t.Context(), client, "double", &rpc.OpenOptions{Encoding: protocodec.Encoding})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range int64(100) {
-		if err := d.Send(t.Context(), wrapperspb.Int64(i)); err != nil {
+		if err := d.Out.Send(t.Context(), wrapperspb.Int64(i)); err != nil {
 			t.Fatal(err)
 		}
-		if v, err := d.Receive(t.Context()); err != nil || v.GetValue() != 2*i {
+		if v, err := d.In.Receive(t.Context()); err != nil || v.GetValue() != 2*i {
 			t.Fatalf("%v, %v", v, err)
 		}
 	}
@@ -126,7 +126,7 @@ func TestStreamsOfMessagesThroughCalls(t *testing.T) {
 	e := codec.FirstOf(protocodec.Encoding, codec.Fixed)
 	srv, client := kerneltest.Start(t, nil, nil)
 	type value = *wrapperspb.StringValue
-	err := rpc.Register(srv, "upper", func(_ context.Context, in *rpc.Source[value]) (*rpc.Sink[value], error) {
+	err := rpc.HandleUnary(srv, "upper", func(_ context.Context, in *rpc.Source[value]) (*rpc.Sink[value], error) {
 		out := rpc.MakeSink[value](in)
 		in.Go(func(ctx context.Context) error {
 			for v, err := range in.All(ctx) {
@@ -140,7 +140,7 @@ func TestStreamsOfMessagesThroughCalls(t *testing.T) {
 			return nil
 		})
 		return out, nil
-	}, &rpc.RegisterOptions{Encoding: e})
+	}, &rpc.HandleOptions{Encoding: e})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestStreamsOfMessagesThroughCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := rpc.Call[*rpc.Sink[value], *rpc.Source[value]](t.Context(), client, "upper", sink, &rpc.CallOptions{Encoding: e})
+	src, err := rpc.Call[*rpc.Source[value], *rpc.Sink[value]](t.Context(), client, "upper", sink, &rpc.CallOptions{Encoding: e})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,8 +311,8 @@ func values(m proto.Message) (vs []string) {
 func TestMessagesMayGrowOnEitherSide(t *testing.T) {
 	srv, client := kerneltest.Start(t, nil, nil)
 	for _, err := range []error{
-		rpc.Register(srv, "older", func(_ context.Context, p *older) (*older, error) { return p, nil }, nil),
-		rpc.Register(srv, "newer", func(_ context.Context, p *newer) (*newer, error) {
+		rpc.HandleUnary(srv, "older", func(_ context.Context, p *older) (*older, error) { return p, nil }, nil),
+		rpc.HandleUnary(srv, "newer", func(_ context.Context, p *newer) (*newer, error) {
 			return named(p, values(p)[0], "Countess"), nil
 		}, nil),
 	} {
@@ -329,8 +329,8 @@ func TestMessagesMayGrowOnEitherSide(t *testing.T) {
 		t.Errorf("a client that knows less: %v, %v", o, err)
 	}
 	for _, err := range []error{
-		second(rpc.Call[*wrapperspb.StringValue, *older](t.Context(), client, "older", wrapperspb.String("Ada"), nil)),
-		second(rpc.Call[*older, *wrapperspb.StringValue](t.Context(), client, "older", named(&older{}, "Ada"), nil)),
+		second(rpc.Call[*older, *wrapperspb.StringValue](t.Context(), client, "older", wrapperspb.String("Ada"), nil)),
+		second(rpc.Call[*wrapperspb.StringValue, *older](t.Context(), client, "older", named(&older{}, "Ada"), nil)),
 	} {
 		var se *kernel.StreamError
 		if !errors.As(err, &se) || se.Code != kernel.CodeInvalidArgument ||

@@ -102,7 +102,7 @@ type (
 
 // register registers the calls that streams are passed to.
 func (p sluicePeer) register(k *kernel.Server, m peer.Mode, o peer.Options) error {
-	return rpc.Register(k, p.method(m), func(_ context.Context, in source) (sink, error) {
+	return rpc.HandleUnary(k, p.method(m), func(_ context.Context, in source) (sink, error) {
 		out := rpc.MakeSink[kernel.Message](in)
 		in.Go(func(ctx context.Context) error {
 			st := p.stream(ctx, in.Stream())
@@ -119,7 +119,7 @@ func (c *conn) pass(ctx context.Context, m peer.Mode) (*kernel.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err = rpc.Call[sink, source](ctx, c.Client, c.p.method(m), k, nil); err != nil {
+	if _, err = rpc.Call[source, sink](ctx, c.Client, c.p.method(m), k, nil); err != nil {
 		return nil, err
 	}
 	return k.Stream(), nil

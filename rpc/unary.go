@@ -9,15 +9,15 @@ import (
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
 
-// RegisterOptions are what a typed handler is registered with. Nil, and the zero
+// HandleOptions are what a typed handler is registered with. Nil, and the zero
 // value, are the defaults.
-type RegisterOptions struct {
+type HandleOptions struct {
 	// Encoding is what its requests, results and values are carried by. Nil is
 	// codec.Default or, over protocols that have values of their own, codec.Fixed.
 	Encoding *codec.Encoding
 }
 
-func (o *RegisterOptions) encoding() *codec.Encoding {
+func (o *HandleOptions) encoding() *codec.Encoding {
 	if o == nil {
 		return nil
 	}
@@ -29,7 +29,7 @@ type Registrar interface {
 	Handle(pattern string, h kernel.Handler)
 }
 
-// Register has calls of method served by h, for clients that Call it. An error
+// HandleUnary has calls of method served by h, for clients that Call it. An error
 // ends the call with the code of a kernel.HandlerError, else kernel.CodeUnknown. A request
 // that does not decode as Req ends the call with kernel.CodeInvalidArgument without
 // calling h, and so does a call whose metadata says that its values are carried in another
@@ -44,11 +44,11 @@ type Registrar interface {
 // sink h does not return has no way back. A source that h neither reads nor gives
 // to Go should be closed.
 //
-// Register fails with codec.ErrNoCodec if a type can't be carried. If only a protocol that
+// HandleUnary fails with codec.ErrNoCodec if a type can't be carried. If only a protocol that
 // has values of its own can't carry one, calls that come by it fail with
 // kernel.CodeUnimplemented. Register may be called at any time. It panics if h is nil, or if
 // the method has a handler.
-func Register[Req, Resp any](r Registrar, method string, h func(ctx context.Context, req Req) (Resp, error), opts *RegisterOptions) error {
+func HandleUnary[Req, Resp any](r Registrar, method string, h func(ctx context.Context, req Req) (Resp, error), opts *HandleOptions) error {
 	mustBeGiven(h != nil, method)
 	passed := false
 	sv, err := serve(method, opts.encoding(), func(p *pair[Req, Resp]) error {

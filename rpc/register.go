@@ -41,7 +41,8 @@ func (o *RegisterOptions) encoding() *codec.Encoding {
 //
 // Register fails with codec.ErrNoCodec if a type can't be carried. If only a protocol that
 // has values of its own can't carry one, calls that come by it fail with
-// kernel.CodeUnimplemented. Register may be called at any time; the last registration of a method counts. It panics if h is nil.
+// kernel.CodeUnimplemented. Register may be called at any time; the last registration of
+// a method counts. It panics if h is nil.
 func Register[Req, Resp any](s *kernel.Server, method string, h func(ctx context.Context, req Req) (Resp, error), opts *RegisterOptions) error {
 	mustBeGiven(h != nil, method)
 	passed := false

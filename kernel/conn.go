@@ -109,7 +109,7 @@ func (c *Conn) GoingAway() <-chan struct{} { return c.goingAway }
 func (c *Conn) setGoingAway() { c.goAwayOnce.Do(func() { close(c.goingAway) }) }
 
 // Close closes the connection and waits until it has ended. Open streams fail with
-// CodeConnectionLost on both sides. On this side their channels (In, Batches, and C of
+// CodeConnectionLost on both sides. On this side their channels (In, Batches, and In of
 // package rpc) are closed at once; messages that were not taken from them are left for
 // Receive.
 func (c *Conn) Close() error {

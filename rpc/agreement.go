@@ -171,7 +171,7 @@ func differ(what, theirs, ours string, t reflect.Type, who string) error {
 	if t != nil {
 		mine = " (" + t.String() + ")"
 	}
-	return fmt.Errorf("%w: the %s is %q on the other side, %q%s for %s", ErrEncoding, what, clip(theirs), ours, mine, who)
+	return fmt.Errorf("%w: the %s is %q on the other side, %q%s for %s", ErrEncoding, what, theirs[:min(len(theirs), 100)], ours, mine, who)
 }
 
 // A served is what a method is served with: over protocols in general, and over those

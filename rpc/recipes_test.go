@@ -258,7 +258,7 @@ func scaled(ctx context.Context, c kernel.Caller, factor int32) (*rpc.Sink[int32
 		return nil, nil, err
 	}
 	args := scaleArgs{factor, sink}
-	source, err := rpc.Call[*rpc.Source[int64], scaleArgs](ctx, c, "scale", args, nil)
+	source, err := rpc.Call[*rpc.Source[int64]](ctx, c, "scale", args, nil)
 	return sink, source, err
 }
 
@@ -285,20 +285,20 @@ func follow(ctx context.Context, c *kernel.Client, from func() kernel.Metadata, 
 	}
 }
 
-func doubleBySelect(ctx context.Context, d *rpc.Bidi[int32, int32]) error {
-	in, out := d.In.In(), (chan<- int32)(nil)
+func doubleBySelect(ctx context.Context, b *rpc.Bidi[int32, int32]) error {
+	in, out := b.In.In(), (chan<- int32)(nil)
 	var held int32
 	for {
 		select {
 		case n, ok := <-in:
 			if !ok {
-				return d.In.Err() // nil if the peer ended in order
+				return b.In.Err() // nil if the peer ended in order
 			}
-			held, in, out = 2*n, nil, d.Out.Out()
+			held, in, out = 2*n, nil, b.Out.Out()
 		case out <- held:
-			in, out = d.In.In(), nil
-		case <-d.Out.SendDone():
-			return d.In.Err() // nil if the peer just reads no more
+			in, out = b.In.In(), nil
+		case <-b.Out.SendDone():
+			return b.In.Err() // nil if the peer just reads no more
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

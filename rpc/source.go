@@ -67,7 +67,8 @@ func (r *Source[T]) UnmarshalJSON(p []byte) (err error) {
 // Receive takes the next value. It returns io.EOF once the peer has ended its half
 // in order and every value before that was taken; kernel.ErrClosed after CloseReceive; a
 // *codec.DecodeError if a message is not a T, and then the stream is reset, with
-// ErrEncoding inside if the answer to the open says so; else the stream's error. A ctx that ends gives up this wait, not the stream.
+// ErrEncoding inside if the answer to the open says so; else the stream's error. A ctx that
+// ends gives up this wait, not the stream.
 func (r *Source[T]) Receive(ctx context.Context) (v T, err error) {
 	if end := r.end.Load(); end != nil {
 		return v, *end

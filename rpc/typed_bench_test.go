@@ -31,6 +31,7 @@ func BenchmarkOneWay(b *testing.B) {
 		b.Run(tr.name+"/64 B raw slice", func(b *testing.B) { oneWayTyped(b, tr.start, make([]byte, 64), codec.Raw) })
 		large := strings.Repeat("x", 64<<10)
 		b.Run(tr.name+"/64 KiB untyped", func(b *testing.B) { oneWayUntyped(b, tr.start, 64<<10) })
+		b.Run(tr.name+"/64 KiB untyped, copied", func(b *testing.B) { oneWayCopied(b, tr.start, large) })
 		b.Run(tr.name+"/64 KiB string", func(b *testing.B) { oneWayTyped(b, tr.start, large, codec.Fixed) })
 		b.Run(tr.name+"/64 KiB raw string", func(b *testing.B) { oneWayTyped(b, tr.start, large, codec.Raw) })
 		b.Run(tr.name+"/64 KiB raw slice", func(b *testing.B) { oneWayTyped(b, tr.start, []byte(large), codec.Raw) })
@@ -60,6 +61,36 @@ func oneWayUntyped(b *testing.B, start starter, size int) {
 			b.Fatal(err)
 		}
 		if binary.LittleEndian.Uint64(m.Bytes()) != uint64(i) {
+			b.Fatal("another message")
+		}
+		m.Release()
+	}
+	b.StopTimer()
+	_, _ = x.CloseSend(), y.CloseSend()
+}
+
+// oneWayCopied is what a program does by hand that has strings and wants strings.
+func oneWayCopied(b *testing.B, start starter, v string) {
+	w := newWorld(b, start, nil, nil)
+	x, y := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+	b.ReportAllocs()
+	b.ResetTimer()
+	go func() {
+		for range b.N {
+			m := kernel.NewMessage(len(v))
+			copy(m.Bytes(), v)
+			if err := x.Send(w.Ctx, m); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	}()
+	for range b.N {
+		m, err := y.Receive(w.Ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if s := string(m.Bytes()); len(s) != len(v) {
 			b.Fatal("another message")
 		}
 		m.Release()

@@ -46,7 +46,7 @@ type Registrar interface {
 //
 // HandleUnary fails with codec.ErrNoCodec if a type can't be carried. If only a protocol that
 // has values of its own can't carry one, calls that come by it fail with
-// kernel.CodeUnimplemented. Register may be called at any time. It panics if h is nil, or if
+// kernel.CodeUnimplemented. HandleUnary may be called at any time. It panics if h is nil, or if
 // the method has a handler.
 func HandleUnary[Req, Resp any](r Registrar, method string, h func(ctx context.Context, req Req) (Resp, error), opts *HandleOptions) error {
 	mustBeGiven(h != nil, method)

@@ -81,6 +81,9 @@ func (s *Stream) recount() {
 	default:
 		s.count(s.cred.update(true))
 	}
+	if s.hasUnsent() || s.starvedSince != 0 {
+		s.noteStarved()
+	}
 }
 
 // countEvery is the most bytes that a stream may have queued without telling the

@@ -66,6 +66,7 @@ func (c *Conn) endFlush() bool {
 	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.messages = o.o.Messages
 	if o.hasDue() {
 		return false
 	}
@@ -259,8 +260,12 @@ func (c *Conn) stall(p *Port) *Port {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.putBack(p)
+	was := o.stalled
 	o.stalled = true
 	if c.allowance() < c.caps.LeastPiece {
+		if !was {
+			o.stalledAt = c.clock()
+		}
 		return nil
 	}
 	o.alone, o.stalled = false, false

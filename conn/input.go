@@ -112,6 +112,7 @@ func (c *Conn) data(f *frame.Frame) error {
 	}
 	if f.First && f.Last {
 		in.messages++
+		in.total++
 		m := in.arena.Copy(f.Payload)
 		pool.SetCost(m, f.Cost)
 		if f.Packed {
@@ -124,6 +125,9 @@ func (c *Conn) data(f *frame.Frame) error {
 		return err
 	}
 	in.port = p
+	if f.Last {
+		in.total++
+	}
 	return c.countFault(p.s.Fragment(f, in.now))
 }
 
@@ -134,6 +138,7 @@ func (c *Conn) extendRun(id uint64, p []byte) (int, error) {
 	had, cost := in.run.Len(), in.run.Cost()
 	n := c.sess.Run(p, id, in.arena, &in.run)
 	in.messages += in.run.Len() - had
+	in.total += uint64(in.run.Len() - had)
 	if in.used += uint64(in.run.Cost() - cost); in.used > in.limit {
 		return n, c.overLimit()
 	}

@@ -41,6 +41,12 @@ type output struct {
 	soleSender    *Port         // the stream that had the last turn
 	soleFrom      uint64        // wrote when the first of its turns in a row began
 	goAwayEncoded bool          // the connection's last frame is in o
+
+	// For Info, owned by mu. The totals are one flush, or one input, behind.
+	stalledAt    int64 // since the connection's start
+	messages     uint64
+	recvBytes    uint64
+	recvMessages uint64
 }
 
 // pendingControl is the connection's own frames to write.

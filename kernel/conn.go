@@ -67,14 +67,6 @@ func (c *Conn) Conn(context.Context) (*Conn, error) { return c, nil }
 // Logger is the logger of the connection's server or client.
 func (c *Conn) Logger() *slog.Logger { return c.endpoint.logger }
 
-// Balance is the connection's credit and memory at this moment, for tests and for
-// debugging a program that hangs.
-func (c *Conn) Balance() conn.Balance {
-	b := c.c.Balance()
-	b.Memory += int(c.retired.bytes.Load())
-	return b
-}
-
 // isOneStream reports whether the connection exists for one stream alone.
 func (c *Conn) isOneStream() bool { return c.caps.StreamsByID && c.parent != nil }
 

@@ -3,7 +3,7 @@ package kernel
 // Unread is how many bytes of credit wait here to be taken, or to be written, and
 // are assembled.
 func (c *Conn) Unread() int {
-	return c.c.MemoryUse() - c.Balance().OpenBytes + int(c.retired.bytes.Load())
+	return c.c.MemoryUse() - c.Snapshot().OpenBytes + int(c.retired.bytes.Load())
 }
 
 // Held is that and what streams keep of what opened, answered and ended them: what

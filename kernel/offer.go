@@ -38,7 +38,7 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 	size := len(f.Method) + f.Metadata.Size() + len(f.Payload)
 	for i, g := range f.Grants {
 		s := &Stream{}
-		s.c.conn, s.c.method, s.c.unary = c, f.Method, f.Unary
+		s.c.conn, s.c.stream, s.c.method, s.c.unary = c, s, f.Method, f.Unary
 		s.c.life.Store(lifePending)
 		so := StreamOptions{InBuffer: defaultInBuffer, MaxBatch: defaultMaxBatch}
 		window := initial
@@ -220,6 +220,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	}
 	for i, s := range o.streams[:n] {
 		f.Grants = append(f.Grants, s.c.establish(&so, o.grants[i]))
+		s.c.NoteAccepted(false)
 	}
 	first.c.SetFirstFrame(f)
 	if !inline {

@@ -76,14 +76,14 @@ func endsInOrder[T any](t testing.TB, w *world, src *rpc.Source[T]) {
 // unreadOf is how many bytes of credit wait at c to be taken, or to be written, and are
 // assembled.
 func unreadOf(c *kernel.Conn) int {
-	b := c.Balance()
+	b := c.Snapshot()
 	return b.Memory - b.OpenBytes
 }
 
 // heldBy is what the server counts as held by all connections.
 func heldBy(srv *kernel.Server) (n int) {
 	for _, c := range srv.Conns() {
-		n += c.Balance().Memory
+		n += c.Snapshot().Memory
 	}
 	return n
 }

@@ -28,7 +28,8 @@ type Conn struct {
 	number   uint64 // among the parent's children
 	child    *child // the parent's entry for it; nil: the parent has not taken it
 	children children
-	owner    *Client // nil on a server
+	owner    *Client       // nil on a server
+	observed atomic.Uint32 // see observedBegin
 
 	lastConfig, configBefore atomic.Pointer[actor.Config]
 	running                  handlers

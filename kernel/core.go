@@ -207,6 +207,7 @@ func (c *core) Retire() {
 		}
 	}
 	c.conn.retired.add(c)
+	c.conn.endpoint.observing.ended(&c.life, event{stream: c.stream})
 	if unnumbered || x != nil && c.opener && len(x.siblings) > 0 && c.AbortedUnanswered() {
 		c.neverOpened(x)
 	}

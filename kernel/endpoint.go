@@ -30,6 +30,7 @@ type endpoint struct {
 	authorize func(ctx context.Context, id Identity, method string, md Metadata) error
 	onConn    func(*Conn)
 	onGoAway  func(*Conn)
+	observing observing
 
 	mu          sync.RWMutex
 	handlers    map[string]entry

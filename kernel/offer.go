@@ -62,6 +62,9 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 	if f.Metadata != nil {
 		o.streams[0].c.more().metadata = f.Metadata
 	}
+	for _, s := range o.streams {
+		c.endpoint.observing.begun(&s.c.life, event{stream: s})
+	}
 	return o
 }
 

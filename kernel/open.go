@@ -169,6 +169,7 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 			s.c.startDeadline()
 		}
 		s.c.setParent(life)
+		c.endpoint.observing.begun(&s.c.life, event{stream: s})
 	}
 	first.c.SetFirstFrame(f)
 	if !inline {

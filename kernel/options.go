@@ -52,6 +52,8 @@ type ServerOptions struct {
 	// OnConn is called with each new connection, in a goroutine of its own, for example
 	// to open streams to the client. If it panics the connection is closed.
 	OnConn func(*Conn)
+	// Observer is told of connections and streams as they begin and end. Nil costs nothing.
+	Observer Observer
 }
 
 var errOpensOnly = fmt.Errorf("%w: StreamOptions.Context is for streams that are opened", ErrLimits)
@@ -130,6 +132,8 @@ type ClientOptions struct {
 	// Handlers serve the streams that the server opens, by method: see Server.Handle.
 	// NewClient and Dial panic if one is nil.
 	Handlers map[string]func(ctx context.Context, s *Stream) error
+	// Observer is told of connections and streams as they begin and end. Nil costs nothing.
+	Observer Observer
 	// Dial makes the network connection. Nil is net.Dialer's DialContext.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }

@@ -40,7 +40,7 @@ type counters struct {
 	accepted, refused, failed, unknownProtocol, evicted atomic.Uint64
 }
 
-// Stats is what a server has counted since it was made.
+// Stats is what a server or client has counted since it was made.
 type Stats struct {
 	Conns           int    // open connections
 	Accepted        uint64 // connections that completed their handshake
@@ -49,6 +49,7 @@ type Stats struct {
 	UnknownProtocol uint64 // those of Failed that spoke no known protocol
 	Panics          uint64 // handlers and hooks that panicked
 	Evicted         uint64 // streams and connections ended because of Limits.Memory
+	ObserverDropped uint64 // calls of the Observer that were not made, because it was too slow
 }
 
 // NewServer returns a server; Serve starts it. Nil opts are the defaults. NewServer fails
@@ -70,6 +71,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	s.endpoint.checksum, s.endpoint.logger = !o.NoChecksum, o.Logger
 	s.endpoint.authorize, s.endpoint.onConn = o.Authorize, o.OnConn
 	s.endpoint.onGoAway = func(*Conn) {}
+	s.observing.o, s.observing.ep = o.Observer, &s.endpoint
 	return s, nil
 }
 
@@ -113,7 +115,7 @@ func (s *Server) Stats() Stats {
 	return Stats{
 		Conns: n, Accepted: s.accepted.Load(), Refused: s.refused.Load(),
 		Failed: s.failed.Load(), UnknownProtocol: s.unknownProtocol.Load(), Panics: s.panics.Load(),
-		Evicted: s.evicted.Load(),
+		Evicted: s.evicted.Load(), ObserverDropped: s.observing.dropped.Load(),
 	}
 }
 
@@ -316,6 +318,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	select {
 	case <-s.empty:
+		s.observing.finish()
 		return nil
 	case <-ctx.Done():
 		_ = s.Close()
@@ -337,6 +340,7 @@ func (s *Server) Close() error {
 		c.shut()
 	}
 	<-s.empty
+	s.observing.finish()
 	return nil
 }
 

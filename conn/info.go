@@ -51,6 +51,16 @@ const (
 	BlockReader       // the reader pauses until what it has read is taken
 )
 
+// A LoopInfo is an event loop at one moment.
+type LoopInfo struct {
+	Conns   int    // connections that it reads
+	Wakeups uint64 // times that it had something to do for one of them: to read it, open it or close it
+	// Lag is how long it took just now until a task that was given to the loop ran: how late
+	// the loop is for a connection that can be read. A loop that does not run at all within
+	// 100 ms has a Lag of that, and of more each time that one asks.
+	Lag time.Duration
+}
+
 // Info returns the connection's figures. now is the time.
 func (c *Conn) Info(now time.Time) Info {
 	i, at := c.lockedInfo(c.since(now))

@@ -1,6 +1,10 @@
 package kernel
 
-import "time"
+import (
+	"time"
+
+	"github.com/sluicerpc/sluice/conn"
+)
 
 // BlockedOn is what a stream or a connection waits for. The zero value is nothing.
 type BlockedOn string
@@ -75,6 +79,11 @@ type StreamInfo struct {
 	// since the first Snapshot after that.
 	BlockedFor time.Duration
 }
+
+// A LoopInfo is an event loop at one moment: see Server.Loops. The fields are Conns, the
+// connections that it reads; Wakeups, how often it had something to do for one of them; and
+// Lag, how long a task that was given to it just now had to wait.
+type LoopInfo = conn.LoopInfo
 
 // A ConnInfo is a connection at one moment: see Conn.Snapshot. Numbers of messages and bytes
 // are from the connection's start.

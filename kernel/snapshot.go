@@ -80,6 +80,13 @@ func (c *Conn) Snapshot() ConnInfo {
 	}
 }
 
+// Loops returns the event loops that have had a connection, by number: all servers and clients
+// of the process share them. It is empty where none runs: all connections have TLS or are no
+// sockets of Linux, or nothing is served. Measuring their Lag takes up to 100 ms, and nothing
+// is measured otherwise. A loop lags while it decodes what one connection has sent, and when
+// the machine has no CPU for it.
+func (s *Server) Loops() []LoopInfo { return conn.LoopInfos() }
+
 // EachStream calls yield with every open stream, in no order, until yield returns false:
 //
 //	for s := range c.EachStream {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -604,4 +605,48 @@ func lookAtAll(t *testing.T, w *world) {
 			}
 		}
 	}
+}
+
+func TestLoops(t *testing.T) {
+	w := newWorld(t, loops, nil, nil)
+	k := w.srv.Conns()[0]
+	i := k.Snapshot()
+	if runtime.GOOS != "linux" {
+		if ls := w.srv.Loops(); len(ls) != 0 || i.Loop != -1 {
+			t.Errorf("%+v, the connection is on %d", ls, i.Loop)
+		}
+		return
+	}
+	var ls []kernel.LoopInfo
+	n := 0
+	w.eventually("the loops to have this world's connections alone", func() bool {
+		n = 0
+		ls = w.srv.Loops()
+		for _, l := range ls {
+			n += l.Conns
+		}
+		return n == 2
+	})
+	for _, l := range ls {
+		if l.Lag <= 0 || l.Lag > 10*time.Second || l.Conns > 0 && l.Wakeups == 0 {
+			t.Errorf("%+v", l)
+		}
+	}
+	if i.Loop < 0 || i.Loop >= len(ls) || ls[i.Loop].Conns == 0 {
+		t.Errorf("%d connections on %+v, one on %d", n, ls, i.Loop)
+	}
+	w.srv.Handle("echo", echo)
+	s := w.open("echo")
+	for range 100 {
+		w.send(s, "ping")
+		w.want(s, "ping")
+	}
+	if after := w.srv.Loops()[i.Loop]; after.Wakeups < ls[i.Loop].Wakeups+100 {
+		t.Errorf("before %+v, after 100 messages %+v", ls[i.Loop], after)
+	}
+	ok(t, s.CloseSend())
+	w.wantEOF(s)
+	_ = w.client.Close()
+	_ = w.srv.Close()
+	w.eventually("the loops to stop", func() bool { return len(w.srv.Loops()) == 0 })
 }

@@ -76,6 +76,7 @@ type Conn struct {
 	maxStream uint64 // the last number that a stream can have
 	window    int    // bytes of credit that the peer may have unread
 	began     time.Time
+	traces    traces
 	timer     timers.Timer
 	pause     pause
 	loop      atomic.Int32 // see Info.Loop

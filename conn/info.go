@@ -37,6 +37,7 @@ type Info struct {
 	ExtraWindows int // bytes of windows beyond the initial ones
 	OpenBytes    int // bytes of opens, answers and ends that streams keep
 	Memory       int // bytes that count against the memory budget, OpenBytes among them
+	Traces       int // calls of Trace under way
 }
 
 // A Block is what keeps output from being written, or a reader from reading.
@@ -68,6 +69,9 @@ func (c *Conn) Info(now time.Time) Info {
 	i.RTT, i.Loop = time.Duration(c.flight.rtt.Load()), int(c.loop.Load())
 	i.BytesSent = c.out.wrote.Load()
 	i.Memory, i.Queued = c.MemoryUse(), int(c.queued.Load())
+	if ts := c.traces.of.Load(); ts != nil {
+		i.Traces = len(*ts)
+	}
 	i.Unread = int(max(int64(c.creditSeen.Load()-c.returned.Load()), 0))
 	if c.pacing == frame.Granted {
 		i.SendGranted, i.SendUsed, i.SendWindow = int64(c.granted.Load()), int64(c.sentCost.Load()), int64(c.cfg.Peer.ConnCredit)

@@ -31,8 +31,9 @@ type output struct {
 	waiters atomic.Int32 // length of room, readable without the lock
 
 	// Owned by the flush.
-	first         *Port // taken out of data already: see takeFirst
-	alone         bool  // there were no others in data: see nextTurn
+	sess          frame.Session // what writes frames; see Conn.writer
+	first         *Port         // taken out of data already: see takeFirst
+	alone         bool          // there were no others in data: see nextTurn
 	o             frame.Out
 	scratch       *pool.Scratch // memory of o.Buf; nil between flushes
 	vec           [][]byte      // what is left to write

@@ -80,6 +80,13 @@ type StreamInfo struct {
 	BlockedFor time.Duration
 }
 
+// A FrameInfo is the header of one frame: see Conn.Trace. It has no payload, and nothing of
+// metadata. The fields are Time; Sent, by this side; Kind, such as "DATA"; Stream, 0 for the
+// connection itself; Method and Streams of an open; Length, the bytes of payload; First and
+// Last, of a message's pieces; Value, of what counts; Code; and Lost, how many frames before
+// this one came too fast.
+type FrameInfo = conn.FrameInfo
+
 // A LoopInfo is an event loop at one moment: see Server.Loops. The fields are Conns, the
 // connections that it reads; Wakeups, how often it had something to do for one of them; and
 // Lag, how long a task that was given to it just now had to wait.
@@ -126,4 +133,5 @@ type ConnInfo struct {
 	ExtraWindows int // bytes of windows beyond the initial ones
 	OpenBytes    int // bytes of opens, answers and ends that streams keep
 	Memory       int // bytes that count against Limits.Memory, OpenBytes among them
+	Traces       int // calls of Trace under way
 }

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"context"
 	"time"
 
 	"github.com/sluicerpc/sluice/actor"
@@ -77,6 +78,7 @@ func (c *Conn) Snapshot() ConnInfo {
 		BlockedOn: blockedOn[i.Block], BlockedFor: i.BlockFor,
 		InFlight: i.InFlight, Queued: i.Queued, Unread: i.Unread, Assembled: i.Assembled,
 		ExtraWindows: i.ExtraWindows, OpenBytes: i.OpenBytes, Memory: i.Memory + int(c.retired.bytes.Load()),
+		Traces: i.Traces,
 	}
 }
 
@@ -86,6 +88,13 @@ func (c *Conn) Snapshot() ConnInfo {
 // is measured otherwise. A loop lags while it decodes what one connection has sent, and when
 // the machine has no CPU for it.
 func (s *Server) Loops() []LoopInfo { return conn.LoopInfos() }
+
+// Trace calls f with the header of each frame that is read or written, until ctx ends or the
+// connection has ended: who has sent what, and when. It sees no payload, and no metadata. f
+// runs in the caller's goroutine. If it is slower than the connection, frames are left out;
+// FrameInfo.Lost says how many. While somebody traces, the connection is a little slower;
+// nothing is spent otherwise. Any number of calls may run at once.
+func (c *Conn) Trace(ctx context.Context, f func(FrameInfo)) { c.c.Trace(ctx, c.done, f) }
 
 // EachStream calls yield with every open stream, in no order, until yield returns false:
 //

@@ -113,7 +113,7 @@ func (s *Stream) gather(most int) (b burst) {
 		s.gatherPiece(&b, room-b.used)
 	}
 	s.cred.sent += uint64(b.used)
-	s.messagesWritten += uint64(b.complete)
+	s.sent.add(b.complete, b.payload(s.cfg.Caps.Overhead))
 	if alone {
 		s.opensWith = !s.partial.IsZero() || b.piece.IsZero()
 	}

@@ -85,7 +85,7 @@ func (s *Stream) Info(now time.Time) Info {
 	defer s.mu.Unlock()
 	i := Info{
 		State: s.stateName(), Code: s.code(),
-		Sent: s.written(), Received: s.received, Queued: s.unsent(),
+		Sent: s.sent, Received: s.received, Queued: s.unsent(),
 		Mailbox:     Volume{uint64(s.mailbox.messages), uint64(s.mailbox.bytes)},
 		SendGranted: s.cred.granted, SendUsed: int64(s.cred.admitted), RecvUsed: int64(s.win.recvd),
 	}
@@ -129,16 +129,6 @@ func (s *Stream) code() frame.Code {
 		return end.Code
 	}
 	return frame.CodeOK
-}
-
-// written is what is in no queue any more.
-func (s *Stream) written() Volume {
-	overhead := s.cfg.Caps.Overhead
-	begun := int(s.cred.sent) - overhead*int(s.messagesWritten)
-	if !s.partial.IsZero() {
-		begun -= min(int(s.partialSent), overhead)
-	}
-	return Volume{s.messagesWritten, uint64(begun)}
 }
 
 func (s *Stream) hasUnsent() bool { return s.out.Len() > 0 || !s.partial.IsZero() }

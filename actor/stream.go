@@ -48,7 +48,7 @@ type Stream struct {
 	large            int32        // messages in out that are longer than a fragment
 	cred             credit
 	messagesAccepted uint64 // from the application
-	messagesWritten  uint64
+	sent             Volume
 
 	ch         *channels
 	outcome    *outcome

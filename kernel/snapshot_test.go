@@ -650,3 +650,99 @@ func TestLoops(t *testing.T) {
 	_ = w.srv.Close()
 	w.eventually("the loops to stop", func() bool { return len(w.srv.Loops()) == 0 })
 }
+
+// Over every protocol a sender that waits is blocked on something, and the reader is why.
+func TestSnapshotOverEveryProtocol(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
+		sent := make(chan int, 1)
+		go func() {
+			n := 0
+			for ; n < 4000; n++ {
+				m := sized(1000, 1)
+				if err := a.Send(w.ctx, m); err != nil {
+					m.Release()
+					t.Error(err)
+					break
+				}
+			}
+			sent <- n
+		}()
+		var i, j kernel.StreamInfo
+		w.eventually("the sender to be blocked", func() bool {
+			i, j = a.Snapshot(), b.Snapshot()
+			return i.BlockedOn == kernel.BlockedOnStreamCredit && j.BlockedOn == kernel.BlockedOnReader &&
+				i.MessagesSent == j.MessagesReceived && i.BlockedFor > 20*time.Millisecond
+		}, func() string { return fmt.Sprintf("%+v and %+v", i, j) })
+		if j.MailboxMessages != int(j.MessagesReceived) || j.MailboxBytes != 1000*j.MailboxMessages || i.BytesSent != j.BytesReceived {
+			t.Errorf("%+v and %+v", i, j)
+		}
+		drainN(w, b, 4000)
+		if n := <-sent; n != 4000 {
+			t.Errorf("%d messages were sent", n)
+		}
+		w.blocked(a, kernel.BlockedOnNothing)
+		w.blocked(b, kernel.BlockedOnNothing)
+		if i, j := a.Snapshot(), b.Snapshot(); i.MessagesSent != 4000 || j.MessagesReceived != 4000 || j.BytesReceived != 4000*1000 || j.MailboxBytes != 0 {
+			t.Errorf("after that: %+v and %+v", i, j)
+		}
+	})
+}
+
+// In a bubble it is exact for how long a stream is blocked on its connection, also where the
+// connection was blocked before the stream had anything to send.
+func TestBlockedForOnTheConnection(t *testing.T) {
+	const second = time.Second
+	synctest.Test(t, func(t *testing.T) {
+		g := newReadGate()
+		w := newWorld(t, g.starter("pipe"), &kernel.ServerOptions{Limits: kernel.Limits{OutQueue: 600 << 10}},
+			&kernel.ClientOptions{Limits: kernel.Limits{ConnWindow: 256 << 20, StreamWindow: 64 << 20}})
+		w.bubble, w.ctx = true, context.Background()
+		large := kernel.StreamOptions{Window: 32 << 20}
+		a1, b1 := w.pair(large, kernel.StreamOptions{})
+		a2, b2 := w.pair(large, kernel.StreamOptions{})
+		a3, b3 := w.pair(large, kernel.StreamOptions{})
+		g.close()
+		for b1.Snapshot().BlockedOn == kernel.BlockedOnNothing {
+			ok(t, b1.TrySend(sized(64<<10, 1)))
+			synctest.Wait()
+		}
+		time.Sleep(5 * second)
+		ok(t, b2.TrySend(sized(300<<10, 1)))
+		ok(t, b2.TrySend(sized(300<<10, 1)))
+		sent := make(chan error, 1)
+		go func() { sent <- b3.Send(w.ctx, sized(1, 1)) }()
+		synctest.Wait()
+		time.Sleep(3 * second)
+		for _, x := range []struct {
+			s   *kernel.Stream
+			on  kernel.BlockedOn
+			dur time.Duration
+		}{
+			{b1, kernel.BlockedOnSocket, 8 * second},
+			{b2, kernel.BlockedOnSocket, 3 * second},
+			{b3, kernel.BlockedOnQueue, 3 * second},
+		} {
+			if i := x.s.Snapshot(); i.BlockedOn != x.on || i.BlockedFor != x.dur {
+				t.Errorf("want %q for %v: %+v", x.on, x.dur, i)
+			}
+		}
+		if c := b1.Conn().Snapshot(); c.BlockedOn != kernel.BlockedOnSocket || c.BlockedFor != 8*second {
+			t.Errorf("the connection: %+v", c)
+		}
+		g.open()
+		for _, a := range []*kernel.Stream{a1, a2, a3} {
+			go drain(a)
+		}
+		ok(t, <-sent)
+		synctest.Wait()
+		for _, s := range []*kernel.Stream{b1, b2, b3} {
+			if i := s.Snapshot(); i.BlockedOn != kernel.BlockedOnNothing || i.BlockedFor != 0 {
+				t.Errorf("all was read: %+v", i)
+			}
+		}
+		for _, a := range []*kernel.Stream{a1, a2, a3} {
+			a.Abort(kernel.CodeCancelled, "over")
+		}
+	})
+}

@@ -45,6 +45,9 @@ func (*dropSession) Control(*frame.Out, *frame.Frame) {}
 
 const endless = 1 << 30
 
+// arrival is when messages arrive. A connection gives a time of the system's clock.
+var arrival = time.Now()
+
 func benchStream() *Stream {
 	s := &Stream{}
 	caps := nativeCaps
@@ -85,7 +88,7 @@ func BenchmarkDeliverReceive(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			s, sess, o, ctx := benchStream(), &dropSession{}, &frame.Out{}, context.Background()
 			bursts(b, n, func(run *pool.Queue) {
-				_ = s.Deliver(run, time.Time{})
+				_ = s.Deliver(run, arrival)
 				for range benchBurst {
 					m, _ := s.Receive(ctx)
 					m.Release()
@@ -102,7 +105,7 @@ func BenchmarkDeliverIn(b *testing.B) {
 	s.cfg.InBuffer = benchBurst
 	in := s.In()
 	bursts(b, 64, func(run *pool.Queue) {
-		_ = s.Deliver(run, time.Time{})
+		_ = s.Deliver(run, arrival)
 		for range benchBurst {
 			m := <-in
 			m.Release()
@@ -116,7 +119,7 @@ func BenchmarkDeliverInBeyondItsBuffer(b *testing.B) {
 	s, sess, o := benchStream(), &dropSession{}, &frame.Out{}
 	in := s.In()
 	bursts(b, 64, func(run *pool.Queue) {
-		_ = s.Deliver(run, time.Time{})
+		_ = s.Deliver(run, arrival)
 		for range benchBurst {
 			m := <-in
 			m.Release()
@@ -130,7 +133,7 @@ func BenchmarkDeliverBatches(b *testing.B) {
 	s, sess, o := benchStream(), &dropSession{}, &frame.Out{}
 	batches := s.Batches()
 	bursts(b, 64, func(run *pool.Queue) {
-		_ = s.Deliver(run, time.Time{})
+		_ = s.Deliver(run, arrival)
 		for got := 0; got < benchBurst; {
 			batch := <-batches
 			got += batch.Len()
@@ -148,7 +151,7 @@ func BenchmarkFragments(b *testing.B) {
 	b.SetBytes(8 * piece)
 	for b.Loop() {
 		for i := range 8 {
-			if err := fragment(s, p, i == 0, i == 7, 8*piece, time.Time{}); err != nil {
+			if err := fragment(s, p, i == 0, i == 7, 8*piece, arrival); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -228,7 +231,7 @@ func BenchmarkLife(b *testing.B) {
 		s.Fill(sess, o, endless, true)
 		var run pool.Queue
 		run.Push(arriving(pool.New(64)))
-		_ = s.Deliver(&run, time.Time{})
+		_ = s.Deliver(&run, arrival)
 		_ = s.PeerEnd(frame.CodeOK, "", nil)
 		m, _ := s.Receive(ctx)
 		m.Release()
@@ -261,7 +264,7 @@ func BenchmarkLoneDeliverReceive(b *testing.B) {
 	for b.Loop() {
 		var run pool.Queue
 		run.Push(arriving(pool.Copy(p)))
-		_ = s.Deliver(&run, time.Time{})
+		_ = s.Deliver(&run, arrival)
 		m, err := s.Receive(ctx)
 		if err != nil {
 			b.Fatal(err)

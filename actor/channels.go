@@ -33,6 +33,7 @@ type channels struct {
 	slotGen     uint32 // number of that slot
 	slotWatched bool   // RoomGone will be called
 	slotsClosed bool
+	slotSince   stamp // since when there is no credit or room for a slot; 0: there is, or nobody asked
 
 	waiters waiters
 	idle    *idler

@@ -15,6 +15,8 @@ func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
 	s.mu.Lock()
 	defer s.unlock()
 	cost := run.Cost()
+	s.received.add(run.Len(), run.Bytes())
+	s.heardAt = stampOf(now.Sub(epoch))
 	if keep, err := s.checkArrival(cost); !keep {
 		s.discard(cost, run.Bytes())
 		run.Release()
@@ -83,6 +85,10 @@ func (s *Stream) checkArrival(cost int) (bool, error) {
 
 // enqueue puts messages into the mailbox and offers it to its reader.
 func (s *Stream) enqueue(run *pool.Queue, now time.Time) {
+	if s.mailbox.messages == 0 || s.hasTaken() {
+		s.noteUnread(s.heardAt)
+	}
+	s.mailbox.add(run.Len(), run.Bytes())
 	if s.outcome != nil && s.outcome.firstMessage != firstData {
 		s.takeFirst(run)
 	}

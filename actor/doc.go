@@ -16,6 +16,7 @@
 //	receive, end                         reading by method; ending a stream
 //	feed, firstmessage, effects          In and Batches; what a change of state leads to
 //	slot, done, unread, pacing, queue    accounts of what is unread and what is unsent
+//	info                                 the stream's figures, for who looks at it
 //	stream                               the type
 //	state, window, channels, link, ...   its parts, and what it needs of the connection
 package actor

@@ -100,6 +100,9 @@ func TestAnEndBehindTheLastPieceIsWrittenOnce(t *testing.T) {
 					t.Errorf("frame %d of %d is the end", i+1, len(a.wire))
 				}
 			}
+			if wrong := a.figures(); wrong != "" {
+				t.Error(wrong)
+			}
 			if ends != 1 || a.s.st.send != sendEnded {
 				t.Errorf("%d ends were written, it is at %v", ends, a.s.st)
 			}

@@ -211,7 +211,10 @@ func (s *Stream) sendIn(ch *channels, m pool.Message, t *taken) bool {
 // are accounted for already, but are taken only now by whoever reads on.
 func (s *Stream) putBack(ch *channels, m pool.Message, rest *pool.Queue, unpacked int) {
 	s.mu.Lock()
-	s.messagesTaken -= uint64(unpacked)
+	if unpacked > 0 {
+		s.messagesTaken -= uint64(unpacked)
+		s.mailbox.add(unpacked, m.Len())
+	}
 	rest.PushFront(m)
 	rest.Append(&s.in)
 	s.in = *rest

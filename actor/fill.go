@@ -98,8 +98,10 @@ type burst struct {
 	piece  pool.Message // a fragment of this one:
 	off, n int          // from off to off+n of its cost
 	used   int          // credit of both, bytes
-	end    bool         // our end
-	status *frame.Frame // with that; nil: code OK alone
+
+	complete int          // messages that end in it
+	end      bool         // our end
+	status   *frame.Frame // with that; nil: code OK alone
 }
 
 // gather takes out of the queue what most and the stream's credit allow.
@@ -113,6 +115,7 @@ func (s *Stream) gather(most int) (b burst) {
 		s.gatherPiece(&b, room-b.used)
 	}
 	s.cred.sent += uint64(b.used)
+	s.sent.add(b.complete, b.payload(s.cfg.Caps.Overhead))
 	if alone {
 		s.opensWith = !s.partial.IsZero() || b.piece.IsZero()
 	}
@@ -137,7 +140,7 @@ func (s *Stream) gatherWhole(b *burst, room int) {
 	} else {
 		b.run = s.out.Take(room, s.cfg.Caps.MaxFragment)
 	}
-	b.used = b.run.Cost()
+	b.used, b.complete = b.run.Cost(), b.run.Len()
 }
 
 // gatherPiece takes a fragment of the partial message, or of the next one.
@@ -155,6 +158,7 @@ func (s *Stream) gatherPiece(b *burst, room int) {
 	b.used += b.n
 	s.partialSent += int32(b.n)
 	if b.off+b.n == pool.Cost(s.partial) {
+		b.complete++
 		s.partial = pool.Message{}
 	}
 }
@@ -167,6 +171,7 @@ func (b *burst) payload(overhead int) int {
 
 // write encodes b. It needs no lock: gather has taken b out of the queue.
 func (b *burst) write(sess frame.Session, o *frame.Out, id uint64) {
+	o.Messages += uint64(b.complete)
 	if b.run.Len() > 0 {
 		sess.Messages(o, id, b.run)
 	}

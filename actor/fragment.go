@@ -14,6 +14,11 @@ func (s *Stream) Fragment(f *frame.Frame, now time.Time) error {
 	s.mu.Lock()
 	defer s.unlock()
 	p, cost := f.Payload, f.Cost
+	s.received.Bytes += uint64(len(p))
+	s.heardAt = stampOf(now.Sub(epoch))
+	if f.Last {
+		s.received.Messages++
+	}
 	keep, err := s.checkArrival(cost)
 	if err == nil && keep {
 		keep, err = s.checkPiece(f)

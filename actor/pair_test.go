@@ -345,7 +345,31 @@ func check(t *rapid.T, a, b *end) {
 		if held := e.recvd - e.link.taken; held < 0 {
 			t.Fatalf("%s returned %d bytes more than it received", e.name, -held)
 		}
+		if wrong := e.figures(); wrong != "" {
+			t.Fatalf("%s: %s", e.name, wrong)
+		}
 	}
+}
+
+// figures says what of the stream's Info can't be.
+func (e *end) figures() string {
+	s := e.s
+	i, to := s.Info(time.Now()), e.to.s.Info(time.Now())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in, senders := s.in, s.ch != nil && s.ch.senderSince() != 0
+	idle := i.Queued.Messages == 0 && !senders
+	switch {
+	case !s.pumping && i.Mailbox != (Volume{uint64(in.Len()), uint64(in.Bytes())}):
+		return fmt.Sprintf("the mailbox has %d messages, %d bytes: %+v", in.Len(), in.Bytes(), i)
+	case to.Received.Messages > i.Sent.Messages || to.Received.Bytes > i.Sent.Bytes:
+		return fmt.Sprintf("sent %+v, the other side has %+v", i.Sent, to.Received)
+	case idle && i.Wait != WaitNone && i.Wait != WaitReader, i.Mailbox.Messages == 0 && i.Wait == WaitReader:
+		return fmt.Sprintf("it waits for nothing: %+v", i)
+	case i.Queued.Messages > 0 && i.SendUsed > i.SendGranted && i.Wait == WaitNone && !s.awaitsAnswer() && s.cred.eligible < s.leastCost():
+		return fmt.Sprintf("it waits for credit: %+v", i)
+	}
+	return ""
 }
 
 // finish ends both halves in order and checks that everything is as it was: all
@@ -370,6 +394,8 @@ func finish(t *rapid.T, a, b *end, read bool) {
 			t.Fatalf("%s: told of the end %d times", e.name, e.to.model.ends)
 		case e.recvd != e.link.taken:
 			t.Fatalf("%s: received %d bytes of credit, returned %d", e.name, e.recvd, e.link.taken)
+		case !e.model.cut && !e.model.stopped && e.s.sent != e.to.s.received:
+			t.Fatalf("%s: sent %+v, the other side got %+v", e.name, e.s.sent, e.to.s.received)
 		case e.link.reserve != 0:
 			t.Fatalf("%s: %d bytes stay reserved for fragments", e.name, e.link.reserve)
 		case e.link.timers.Len() != 0:

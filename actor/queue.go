@@ -81,6 +81,9 @@ func (s *Stream) recount() {
 	default:
 		s.count(s.cred.update(true))
 	}
+	if s.hasUnsent() || s.starvedSince != 0 {
+		s.noteStarved()
+	}
 }
 
 // countEvery is the most bytes that a stream may have queued without telling the
@@ -112,7 +115,7 @@ func (s *Stream) dropOut() {
 // still be writing fragments of it.
 func (s *Stream) forgetPartial() {
 	s.partial.Forget()
-	s.partial, s.partialSent = pool.Message{}, 0
+	s.partial, s.partialSent, s.starvedSince = pool.Message{}, 0, 0
 }
 
 // openLeft is what may be written now of the message that belongs to our open or answer,

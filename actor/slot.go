@@ -20,9 +20,16 @@ func (ch *channels) returnSlot(t Slot) bool {
 
 // offerSlot puts a slot into the channel if it could be used now.
 func (s *Stream) offerSlot(ch *channels) {
-	if ch.slots == nil || ch.slotsClosed || ch.slotOut || !ch.waiters.empty() || !s.st.canSend() || !s.canAccept() {
+	if ch.slots == nil || ch.slotsClosed || ch.slotOut || !ch.waiters.empty() || !s.st.canSend() {
 		return
 	}
+	if !s.canAccept() {
+		if ch.slotSince == 0 {
+			ch.slotSince = stampNow()
+		}
+		return
+	}
+	ch.slotSince = 0
 	ch.slotOut = true
 	ch.slots <- Slot{s, ch.slotGen} // never waits: only we send, and the channel is empty
 	if !ch.slotWatched {
@@ -46,6 +53,7 @@ func (ch *channels) takeBackSlot() bool {
 	case <-ch.slots:
 		ch.slotGen++
 		ch.slotOut = false
+		ch.slotSince = stampNow()
 		return true
 	default: // the application has it
 		return false

@@ -28,7 +28,8 @@ type Stream struct {
 	contextOver      bool // the stream's context has ended
 	filling          fillState
 
-	uncounted int32 // eligible bytes that the connection does not know of
+	uncounted    int32 // eligible bytes that the connection does not know of
+	starvedSince stamp // see noteStarved
 
 	post post // for unlock
 
@@ -36,6 +37,11 @@ type Stream struct {
 	win           window
 	asm           *assembly // nil while no message arrives in fragments
 	messagesTaken uint64    // by the application
+	received      Volume
+	mailbox       mailbox // also what the goroutine that feeds a channel has in hand
+	heardAt       stamp   // when the last message came, or a piece
+	unreadSince   stamp   // see noteUnread
+	unreadTaken   uint32  // low half of messagesTaken at that time
 
 	out              pool.Queue   // messages accepted and not written
 	partial          pool.Message // a message of which fragments were written
@@ -43,6 +49,7 @@ type Stream struct {
 	large            int32        // messages in out that are longer than a fragment
 	cred             credit
 	messagesAccepted uint64 // from the application
+	sent             Volume
 
 	ch         *channels
 	outcome    *outcome

@@ -6,6 +6,7 @@ import "github.com/sluicerpc/sluice/pool"
 // for yet.
 type taken struct {
 	messages int
+	length   int
 	bytes    int  // their length, but for the paid one
 	cost     int  // and their cost
 	paid     bool // the paid message is among them: see assembly
@@ -14,6 +15,7 @@ type taken struct {
 // add counts a message of n bytes.
 func (t *taken) add(n, cost int, paid bool) {
 	t.messages++
+	t.length += n
 	switch {
 	case paid:
 		t.paid = true
@@ -28,6 +30,7 @@ func (t *taken) add(n, cost int, paid bool) {
 // account returns the credit of the messages that t counts, and empties t.
 func (s *Stream) account(t *taken) {
 	s.messagesTaken += uint64(t.messages)
+	s.mailbox.add(-t.messages, -t.length)
 	if t.paid && s.asm != nil {
 		if s.win.returned { // then it counts as unread, like any other
 			s.win.gathered -= int32(s.asm.owed)
@@ -150,6 +153,7 @@ func (s *Stream) discard(cost, n int) {
 func (s *Stream) dropIn() {
 	for m, ok := s.in.Pop(); ok; m, ok = s.in.Pop() {
 		cost := pool.Cost(m)
+		s.mailbox.add(-1, -m.Len())
 		if cost > 0 { // else it has been unpacked, and was accounted for before that
 			s.countPayload(m.Len())
 		}

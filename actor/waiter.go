@@ -6,7 +6,8 @@ import "github.com/sluicerpc/sluice/pool"
 type waiter struct {
 	next       *waiter
 	m          pool.Message
-	creditOnly bool       // has no message yet
+	creditOnly bool // has no message yet
+	since      stamp
 	ready      chan error // gets one value; nil: the message was accepted
 }
 
@@ -21,9 +22,10 @@ type waiters struct {
 func (l *waiters) get() *waiter {
 	if w := l.spare; w != nil {
 		l.spare = nil
+		w.since = stampNow()
 		return w
 	}
-	return &waiter{ready: make(chan error, 1)}
+	return &waiter{ready: make(chan error, 1), since: stampNow()}
 }
 
 // put takes w back.

@@ -76,8 +76,10 @@ type Conn struct {
 	maxStream uint64 // the last number that a stream can have
 	window    int    // bytes of credit that the peer may have unread
 	began     time.Time
+	traces    traces
 	timer     timers.Timer
 	pause     pause
+	loop      atomic.Int32 // see Info.Loop
 	events    events
 	health    health
 	ending    ending
@@ -99,6 +101,7 @@ type Conn struct {
 	openBytes    int    // bytes that streams hold beside messages: see Port.Charge
 	goAway       goAwayState
 	cause        *Error // why the connection has ended
+	endedAt      int64  // since its start; 0: it has not
 	onFree       func()
 
 	out output
@@ -116,9 +119,10 @@ type Conn struct {
 	granted  atomic.Uint64
 	sentCost atomic.Uint64
 
-	buffered atomic.Int64  // bytes that the session keeps, as of the last input
-	streams  atomic.Int32  // localStreams and peerStreams, readable without mu
-	queued   atomic.Int64  // bytes of credit accepted and not written
+	buffered atomic.Int64 // bytes that the session keeps, as of the last input
+	streams  atomic.Int32 // localStreams and peerStreams, readable without mu
+	queued   atomic.Int64 // bytes of credit accepted and not written
+
 	peerRead atomic.Uint64 // bytes of ours that the peer's reader has read
 
 	flusher func() // flushSoon; made once, because a go statement allocates what it makes
@@ -150,12 +154,14 @@ type input struct {
 	used     uint64 // credit used by the peer
 	limit    uint64 // credit that it has, as last computed
 	messages int    // of this burst
+	total    uint64 // messages
 }
 
 // A pause is a reader that waits for what it has read to be taken.
 type pause struct {
 	resume chan struct{} // of one element; nil where readers never wait
 	on     atomic.Bool
+	since  atomic.Int64 // since the connection's start
 }
 
 // wake has a reader that waits check again.
@@ -234,3 +240,6 @@ func (c *Conn) errGoingAway() *Error {
 
 // since is t in nanoseconds since the connection's start.
 func (c *Conn) since(t time.Time) int64 { return int64(t.Sub(c.began)) }
+
+// clock is the time in nanoseconds since the connection's start.
+func (c *Conn) clock() int64 { return int64(time.Since(c.began)) }

@@ -125,7 +125,7 @@ func (c *Conn) end(e *Error, sendGoAway bool) {
 		}
 		return
 	}
-	c.cause = e
+	c.cause, c.endedAt = e, max(c.clock(), 1)
 	c.goAway.lastStream = min(c.goAway.lastStream, c.lastPeer) // streams opened from now on are refused
 	ports := c.table.all()
 	served := c.maxStream

@@ -16,10 +16,11 @@ import (
 // Engine is the event loops that the connections of a program share, and the watcher of
 // their full sockets. It runs while it has users.
 type Engine struct {
-	mu    sync.Mutex
-	users int
-	loops *gnet.Client
-	watch *watcher
+	mu      sync.Mutex
+	users   int
+	loops   *gnet.Client
+	handler *handler
+	watch   *watcher
 }
 
 // shared is the engine of all servers and clients of the process.
@@ -45,7 +46,8 @@ func (e *Engine) start() error {
 	if err != nil {
 		return errtext.Errorf("sluice: event loops: %w", err)
 	}
-	loops, err := gnet.NewClient(&handler{},
+	h := &handler{}
+	loops, err := gnet.NewClient(h,
 		gnet.WithNumEventLoop(max(1, runtime.NumCPU()/2)),
 		gnet.WithLogger(noLog{}),
 		gnet.WithReadBufferCap(readBuffer))
@@ -56,7 +58,7 @@ func (e *Engine) start() error {
 		w.close()
 		return errtext.Errorf("sluice: event loops: %w", err)
 	}
-	e.loops, e.watch = loops, w
+	e.loops, e.handler, e.watch = loops, h, w
 	return nil
 }
 
@@ -76,7 +78,7 @@ func (e *Engine) Release() {
 	}
 	_ = e.loops.Stop()
 	e.watch.close()
-	e.loops, e.watch = nil, nil
+	e.loops, e.handler, e.watch = nil, nil, nil
 }
 
 // Serve runs a connection on nc, a TCP or Unix connection, with an event loop that reads.
@@ -127,11 +129,18 @@ func dup(nc net.Conn) (fd int, err error) {
 }
 
 // handler passes gnet's events to connections.
-type handler struct{ gnet.BuiltinEventEngine }
+type handler struct {
+	gnet.BuiltinEventEngine
+	loops loops
+}
 
 // OnOpen runs on the loop before any traffic.
-func (*handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
+func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	t := gc.Context().(*loopConn)
+	t.loop = h.loops.get(gc.EventLoop())
+	t.loop.conns.Add(1)
+	t.loop.wakeups.Add(1)
+	t.c.loop.Store(int32(t.loop.number))
 	t.mu.Lock()
 	t.gc = gc
 	t.mu.Unlock()
@@ -151,6 +160,7 @@ func (*handler) OnTraffic(gc gnet.Conn) gnet.Action {
 		return gnet.Close
 	}
 	t := gc.Context().(*loopConn)
+	t.loop.wakeups.Add(1)
 	t.full = len(p) == readBuffer
 	t.input(p)
 	return gnet.None
@@ -159,6 +169,8 @@ func (*handler) OnTraffic(gc gnet.Conn) gnet.Action {
 // OnClose runs after the peer's close or our own.
 func (*handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	t := gc.Context().(*loopConn)
+	t.loop.conns.Add(-1)
+	t.loop.wakeups.Add(1)
 	if err == nil {
 		err = net.ErrClosed
 	}
@@ -172,6 +184,7 @@ type loopConn struct {
 	c     *Conn
 	watch *watcher
 	early []byte
+	loop  *loop
 	over  bool // Input has returned false; owned by the loop
 	full  bool // the last read filled its buffer; owned by the loop
 

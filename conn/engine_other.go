@@ -21,5 +21,8 @@ func (e *Engine) Serve(net.Conn, Config, []byte, func(*Conn)) (*Conn, error) {
 	return nil, errors.ErrUnsupported
 }
 
+// LoopInfos returns nil: there are no loops.
+func LoopInfos() []LoopInfo { return nil }
+
 // Loops reports that no connection can be served by an event loop.
 func Loops(net.Conn) bool { return false }

@@ -66,6 +66,7 @@ func (c *Conn) endFlush() bool {
 	o := &c.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.messages = o.o.Messages
 	if o.hasDue() {
 		return false
 	}
@@ -121,6 +122,7 @@ func (c *Conn) gather() bool {
 		return false
 	}
 	o.borrowScratch()
+	o.sess = c.writer()
 	if o.first == nil { // else there were no control frames when it was taken, a moment ago
 		c.gatherControl()
 	}
@@ -147,12 +149,12 @@ func (c *Conn) gatherControl() {
 		next := p.nextControl
 		p.nextControl = nil
 		if p.id.Load() != 0 || c.assignNumbers(p, noOpens) {
-			p.s.Fill(c.sess, &o.o, 0, false)
+			p.s.Fill(o.sess, &o.o, 0, false)
 		}
 		p = next
 	}
 	if last != nil {
-		c.sess.Control(&o.o, last)
+		o.sess.Control(&o.o, last)
 		o.goAwayEncoded = true
 	}
 }
@@ -177,7 +179,7 @@ func (c *Conn) gatherPending() (ports *Port, noOpens bool, last *frame.Frame) {
 	case s.dying:
 		last = s.goAway
 	default: // before the ping whose answer shows that it was read
-		c.sess.Control(&o.o, s.goAway)
+		o.sess.Control(&o.o, s.goAway)
 	}
 	c.encodePending(&s)
 	return ports, noOpens, last
@@ -185,11 +187,11 @@ func (c *Conn) gatherPending() (ports *Port, noOpens bool, last *frame.Frame) {
 
 // encodePending encodes the connection's own frames, except for GOAWAY.
 func (c *Conn) encodePending(s *pendingControl) {
-	out := &c.out.o
+	out, sess := &c.out.o, c.out.sess
 	put := func(k frame.Kind, v uint64) {
 		f := out.Scratch(k, 0)
 		f.Value = v
-		c.sess.Control(out, f)
+		sess.Control(out, f)
 	}
 	if s.readTotal > 0 {
 		put(frame.Read, s.readTotal)
@@ -206,7 +208,7 @@ func (c *Conn) encodePending(s *pendingControl) {
 		put(frame.Ping, v)
 	}
 	for i := range s.replies {
-		c.sess.Control(out, &s.replies[i])
+		sess.Control(out, &s.replies[i])
 	}
 	if s.tick {
 		c.runTick()
@@ -239,7 +241,7 @@ func (c *Conn) gatherData() {
 		if p != o.soleSender {
 			o.soleSender, o.soleFrom = p, o.wrote.Load()
 		}
-		used, again := p.s.Fill(c.sess, &o.o, min(most, turnBytes), true)
+		used, again := p.s.Fill(o.sess, &o.o, min(most, turnBytes), true)
 		c.sentCost.Add(uint64(used))
 		if !again {
 			p = nil
@@ -259,8 +261,12 @@ func (c *Conn) stall(p *Port) *Port {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.putBack(p)
+	was := o.stalled
 	o.stalled = true
 	if c.allowance() < c.caps.LeastPiece {
+		if !was {
+			o.stalledAt = c.clock()
+		}
 		return nil
 	}
 	o.alone, o.stalled = false, false

@@ -57,11 +57,8 @@ func (h *health) writeProgressed() {
 
 // writeBlocked notes that a write may have to wait.
 func (c *Conn) writeBlocked() {
-	if c.pacing == frame.Unpaced {
-		return // such a peer slows us down by not reading
-	}
 	if h := &c.health; !h.waiting.Swap(true) {
-		h.progressAt.Store(c.since(time.Now()))
+		h.progressAt.Store(c.clock())
 	}
 }
 
@@ -139,7 +136,8 @@ func (c *Conn) nextCheck(t int64) time.Duration {
 // nil error. It pings a silent peer.
 func (c *Conn) check(t int64) (op string, code frame.Code, err error) {
 	h, l := &c.health, c.lim
-	if h.waiting.Load() && t-h.progressAt.Load() >= int64(l.WriteStall) {
+	paced := c.pacing != frame.Unpaced // else such a peer slows us down by not reading
+	if paced && h.waiting.Load() && t-h.progressAt.Load() >= int64(l.WriteStall) {
 		return "write", frame.CodeWriteStall, errStalled
 	}
 	if at := h.frameSince.Load(); at != 0 && t-at >= int64(l.ReadStall) {

@@ -58,7 +58,7 @@ func (c *Conn) allowance() int {
 func (c *Conn) markFlight(total uint64) {
 	f := &c.flight
 	if f.markAt.Load() == 0 {
-		f.markTime.Store(c.since(time.Now()))
+		f.markTime.Store(c.clock())
 		f.markAt.Store(total)
 	}
 }

@@ -68,6 +68,9 @@ func (c *Conn) decode(p []byte) error {
 	for {
 		n, err := c.sess.Next(p, f)
 		p = p[n:]
+		if c.traces.of.Load() != nil && err == nil && f.Kind != frame.None {
+			c.traces.frame(f, false)
+		}
 		switch {
 		case err != nil:
 			return err
@@ -112,6 +115,7 @@ func (c *Conn) data(f *frame.Frame) error {
 	}
 	if f.First && f.Last {
 		in.messages++
+		in.total++
 		m := in.arena.Copy(f.Payload)
 		pool.SetCost(m, f.Cost)
 		if f.Packed {
@@ -124,6 +128,9 @@ func (c *Conn) data(f *frame.Frame) error {
 		return err
 	}
 	in.port = p
+	if f.Last {
+		in.total++
+	}
 	return c.countFault(p.s.Fragment(f, in.now))
 }
 
@@ -131,9 +138,13 @@ func (c *Conn) data(f *frame.Frame) error {
 // one by one. It returns how many bytes of p they were.
 func (c *Conn) extendRun(id uint64, p []byte) (int, error) {
 	in := &c.in
+	if c.traces.of.Load() != nil { // each frame is to be seen by itself
+		return 0, nil
+	}
 	had, cost := in.run.Len(), in.run.Cost()
 	n := c.sess.Run(p, id, in.arena, &in.run)
 	in.messages += in.run.Len() - had
+	in.total += uint64(in.run.Len() - had)
 	if in.used += uint64(in.run.Cost() - cost); in.used > in.limit {
 		return n, c.overLimit()
 	}

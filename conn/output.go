@@ -31,8 +31,9 @@ type output struct {
 	waiters atomic.Int32 // length of room, readable without the lock
 
 	// Owned by the flush.
-	first         *Port // taken out of data already: see takeFirst
-	alone         bool  // there were no others in data: see nextTurn
+	sess          frame.Session // what writes frames; see Conn.writer
+	first         *Port         // taken out of data already: see takeFirst
+	alone         bool          // there were no others in data: see nextTurn
 	o             frame.Out
 	scratch       *pool.Scratch // memory of o.Buf; nil between flushes
 	vec           [][]byte      // what is left to write
@@ -41,6 +42,12 @@ type output struct {
 	soleSender    *Port         // the stream that had the last turn
 	soleFrom      uint64        // wrote when the first of its turns in a row began
 	goAwayEncoded bool          // the connection's last frame is in o
+
+	// For Info, owned by mu. The totals are one flush, or one input, behind.
+	stalledAt    int64 // since the connection's start
+	messages     uint64
+	recvBytes    uint64
+	recvMessages uint64
 }
 
 // pendingControl is the connection's own frames to write.

@@ -71,6 +71,7 @@ func closed(ch <-chan struct{}) bool {
 // something was taken, or optional is closed.
 func (c *Conn) pauseUntil(done func() bool, optional <-chan struct{}) {
 	c.health.frameSince.Store(0) // a frame that is incomplete is our doing
+	c.pause.since.Store(c.clock())
 	c.pause.on.Store(true)
 	for !done() && c.Err() == nil {
 		select {

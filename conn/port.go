@@ -25,10 +25,15 @@ type Port struct {
 	inData                          bool
 	removed                         bool // the stream is over: no list takes it any more
 	nextControl, nextData, nextRoom *Port
+	dueAt                           uint32 // when it got into data while nothing could be written; see millis
 
 	takenAtRead  uint32 // low half of the bytes taken when the reader last looked for a stream to evict
 	takenAtTimer uint64 // bytes taken when the timer last found progress
 	takenSince   int64  // when that was, since the connection's start; 0: never
+
+	begunAt int64 // when the stream began, since the connection's start
+	latency span32
+	life    span32
 }
 
 // Conn is the connection.

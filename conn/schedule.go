@@ -16,6 +16,9 @@ func (c *Conn) schedule(p *Port, urgent, here bool) {
 		o.control.pushControl(p)
 	} else {
 		o.pushData(p)
+		if o.stalled || o.flushing && c.health.waiting.Load() {
+			p.dueAt = millis(c.clock())
+		}
 	}
 	if !here {
 		o.tokens = 0
@@ -60,6 +63,7 @@ func (c *Conn) uncork(messages int) {
 	o := &c.out
 	o.mu.Lock()
 	o.corked = false
+	o.recvBytes, o.recvMessages = c.in.bytesRead, c.in.total
 	if o.tokens = 0; messages <= 2 {
 		o.tokens = 1
 	}

@@ -102,7 +102,7 @@ func (t *table) remove(id uint64) {
 
 // all returns every stream.
 func (t *table) all() []*Port {
-	var ps []*Port
+	ps := make([]*Port, 0, t.n)
 	if s := t.places.Load(); s != nil {
 		for i := range *s {
 			if p := (*s)[i].Load(); p != nil {

@@ -41,6 +41,20 @@ const (
 	Finished
 )
 
+// String is the kind's name as the native wire's page writes it, such as "DATA".
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return "UNKNOWN"
+}
+
+var kindNames = [...]string{
+	None: "NONE", Hello: "HELLO", Open: "OPEN", Accept: "ACCEPT", Reject: "REJECT", Data: "DATA", EOS: "EOS",
+	Ended: "ENDED", Reset: "RESET", Stop: "STOP", Credit: "CREDIT", Read: "READ", Ping: "PING", Pong: "PONG",
+	GoAway: "GOAWAY", Skip: "SKIP", Reply: "REPLY", NewSettings: "SETTINGS", Finished: "FINISHED",
+}
+
 // A Grant is what an Open or Accept announces for one stream about its reader.
 type Grant struct {
 	Credit    uint64 // bytes that the peer may send on it, from its start

@@ -183,6 +183,9 @@ type Out struct {
 	// Clock is what Now asks; nil is time.Now.
 	Clock func() time.Time
 	now   time.Time
+
+	// Messages is how many were ever completed in it. Who has them appended counts.
+	Messages uint64
 }
 
 // Now is the time of this output, for sessions with timers. The clock is read once, at the

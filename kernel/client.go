@@ -69,6 +69,7 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	c.endpoint.limits, c.endpoint.stream, c.endpoint.protocols = o.Limits, o.Stream, o.Protocols
 	c.endpoint.checksum, c.endpoint.logger, c.endpoint.token = !o.NoChecksum, o.Logger, o.Token
 	c.endpoint.onGoAway = func(*Conn) { c.changed() }
+	c.observing.o, c.observing.ep = o.Observer, &c.endpoint
 	return c, nil
 }
 
@@ -238,6 +239,7 @@ func (c *Client) Close() error {
 	c.connMu.Unlock()
 	if !first {
 		c.wg.Wait()
+		c.observing.finish()
 		return nil
 	}
 	c.changed()
@@ -245,6 +247,7 @@ func (c *Client) Close() error {
 		k.shut(CodeCancelled, "the client was closed")
 	}
 	c.wg.Wait()
+	c.observing.finish()
 	if c.engine != nil {
 		c.engine.Release()
 	}

@@ -29,7 +29,8 @@ type Conn struct {
 	number   uint64 // among the parent's children
 	child    *child // the parent's entry for it; nil: the parent has not taken it
 	children children
-	owner    *Client // nil on a server
+	owner    *Client       // nil on a server
+	observed atomic.Uint32 // see observedBegin
 
 	lastConfig, configBefore atomic.Pointer[actor.Config]
 	running                  runQueue
@@ -69,14 +70,6 @@ func (c *Conn) Conn(context.Context) (*Conn, error) { return c, nil }
 
 // Logger is the logger of the connection's server or client.
 func (c *Conn) Logger() *slog.Logger { return c.endpoint.logger }
-
-// Balance is the connection's credit and memory at this moment, for tests and for
-// debugging a program that hangs.
-func (c *Conn) Balance() conn.Balance {
-	b := c.c.Balance()
-	b.Memory += int(c.retired.bytes.Load())
-	return b
-}
 
 // isOneStream reports whether the connection exists for one stream alone.
 func (c *Conn) isOneStream() bool { return c.caps.StreamsByID && c.parent != nil }

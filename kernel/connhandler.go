@@ -49,6 +49,7 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 	made := func(k *conn.Conn) {
 		c.c = k
 		fill(c)
+		ep.observing.begun(&c.observed, event{conn: c})
 		noParent = c.joinParent(j.g, j.parent)
 	}
 	if e != nil && conn.Loops(j.nc) && c.caps.Pacing != frame.Unpaced {
@@ -56,6 +57,7 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 			c.endpoint.removeParent(c)
 			c.leaveParent()
 			discardSession(j.sess)
+			ep.observing.ended(&c.observed, event{conn: c})
 			return c, err
 		}
 	} else {
@@ -125,6 +127,7 @@ func (l *connHandler) Closed(_ *conn.Conn, err error) {
 		c.endpoint.removeParent(c)
 		c.leaveParent()
 		c.endChildren()
+		c.endpoint.observing.ended(&c.observed, event{conn: c})
 		c.onEnd(c)
 	})
 }

@@ -150,9 +150,9 @@ func (p *program) checkCredit(when string) {
 		name         string
 		sends, reads *kernel.Conn
 	}{{"up", p.near, p.far}, {"down", p.far, p.near}} {
-		b := way.sends.Balance()
-		used := b.Window - b.Credit // sent, and not granted again
-		unread := unreadOf(way.reads) - way.reads.Balance().Queued - way.reads.Balance().Assembled
+		b := way.sends.Snapshot()
+		used := int(b.SendWindow - (b.SendGranted - b.SendUsed)) // sent, and not granted again
+		unread := unreadOf(way.reads) - way.reads.Snapshot().Queued - way.reads.Snapshot().Assembled
 		if owed := used - unread; owed < 0 || owed >= p.window/2 {
 			p.t.Fatalf("%s, %s: %d bytes of credit are out, %d unread: %d are owed of a window of %d\n%q",
 				when, way.name, used, unread, owed, p.window, p.trace[max(len(p.trace)-10, 0):])
@@ -175,7 +175,7 @@ func (p *program) finish() {
 	}
 	synctest.Wait()
 	for _, c := range []*kernel.Conn{p.near, p.far} {
-		if b := c.Balance(); b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.OpenBytes != 0 || b.Credit != b.Window || unreadOf(c) != 0 {
+		if b := c.Snapshot(); b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.OpenBytes != 0 || b.SendGranted-b.SendUsed != b.SendWindow || unreadOf(c) != 0 {
 			p.t.Fatalf("at the end %+v, %d unread\n%q", b, unreadOf(c), p.trace[max(len(p.trace)-20, 0):])
 		}
 	}

@@ -23,6 +23,7 @@ type core struct {
 	conn.Port
 	actorStream
 	conn        *Conn
+	stream      *Stream // that it is the core of
 	method      string
 	opener      bool
 	unary       bool          // a call: one message each way
@@ -170,8 +171,11 @@ func (c *core) accepted(f *frame.Frame) {
 		if i > 0 {
 			reply = Message{}
 		}
-		if s.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) && i == 0 && size > 0 {
-			c.Charge(size)
+		if s.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) {
+			s.NoteAccepted(true)
+			if i == 0 && size > 0 {
+				c.Charge(size)
+			}
 		}
 	}
 }
@@ -203,6 +207,7 @@ func (c *core) Retire() {
 		}
 	}
 	c.conn.retired.add(c)
+	c.conn.endpoint.observing.ended(&c.life, event{stream: c.stream})
 	if unnumbered || x != nil && c.opener && len(x.siblings) > 0 && c.AbortedUnanswered() {
 		c.neverOpened(x)
 	}

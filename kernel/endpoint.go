@@ -30,6 +30,7 @@ type endpoint struct {
 	authorize func(ctx context.Context, id Identity, method string, md Metadata) error
 	onConn    func(*Conn)
 	onGoAway  func(*Conn)
+	observing observing
 
 	mu          sync.Mutex
 	parents     map[uint64]*Conn // a server's connections that can have children, by their number

@@ -43,7 +43,7 @@ func TestHostileAnswers(t *testing.T) {
 					if _, header, err := s.Accepted(context.Background()); err != nil || header.Size() != 16<<10 {
 						t.Errorf("a header of %d bytes, %v", header.Size(), err)
 					}
-					if n := s.Conn().Balance().OpenBytes; n != 32<<10 {
+					if n := s.Conn().Snapshot().OpenBytes; n != 32<<10 {
 						t.Errorf("%d bytes are counted", n)
 					}
 					return
@@ -54,7 +54,7 @@ func TestHostileAnswers(t *testing.T) {
 				if h, ok := r.find(frame.Reset, 1); !ok || h.code != row.code {
 					t.Errorf("it was not reset: %s", r.tail())
 				}
-				if b := s.Conn().Balance(); b.OpenBytes != 0 || b.Streams != 0 {
+				if b := s.Conn().Snapshot(); b.OpenBytes != 0 || b.Streams != 0 {
 					t.Errorf("left: %+v", b)
 				}
 			})

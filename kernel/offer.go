@@ -40,7 +40,7 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 	size := len(f.Method) + f.Metadata.Size() + len(f.Payload)
 	for i, g := range f.Grants {
 		s := &Stream{}
-		s.c.conn, s.c.method, s.c.unary = c, f.Method, f.Unary
+		s.c.conn, s.c.stream, s.c.method, s.c.unary = c, s, f.Method, f.Unary
 		s.c.life.Store(lifePending)
 		so := StreamOptions{InBuffer: defaultInBuffer, MaxBatch: defaultMaxBatch}
 		window := initial
@@ -64,6 +64,9 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 	}
 	if f.Metadata != nil {
 		o.streams[0].c.more().metadata = f.Metadata
+	}
+	for _, s := range o.streams {
+		c.endpoint.observing.begun(&s.c.life, event{stream: s})
 	}
 	return o
 }
@@ -223,6 +226,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	}
 	for i, s := range o.streams[:n] {
 		f.Grants = append(f.Grants, s.c.establish(&so, o.grants[i]))
+		s.c.NoteAccepted(false)
 	}
 	first.c.SetFirstFrame(f)
 	if !inline {

@@ -43,7 +43,7 @@ type counters struct {
 	accepted, refused, failed, unknownProtocol, evicted atomic.Uint64
 }
 
-// Stats is what a server has counted since it was made.
+// Stats is what a server or client has counted since it was made.
 type Stats struct {
 	Conns           int    // open connections
 	Accepted        uint64 // connections that completed their handshake
@@ -52,6 +52,7 @@ type Stats struct {
 	UnknownProtocol uint64 // those of Failed that spoke no known protocol
 	Panics          uint64 // handlers and hooks that panicked
 	Evicted         uint64 // streams and connections ended because of Limits.Memory
+	ObserverDropped uint64 // calls of the Observer that were not made, because it was too slow
 }
 
 // NewServer returns a server; Serve starts it. Nil opts are the defaults. NewServer fails
@@ -75,6 +76,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	s.endpoint.checksum, s.endpoint.logger = !o.NoChecksum, o.Logger
 	s.endpoint.authorize, s.endpoint.onConn = o.Authorize, o.OnConn
 	s.endpoint.onGoAway = func(*Conn) {}
+	s.observing.o, s.observing.ep = o.Observer, &s.endpoint
 	return s, nil
 }
 
@@ -86,7 +88,7 @@ func (s *Server) Stats() Stats {
 	return Stats{
 		Conns: n, Accepted: s.accepted.Load(), Refused: s.refused.Load(),
 		Failed: s.failed.Load(), UnknownProtocol: s.unknownProtocol.Load(), Panics: s.panics.Load(),
-		Evicted: s.evicted.Load(),
+		Evicted: s.evicted.Load(), ObserverDropped: s.observing.dropped.Load(),
 	}
 }
 
@@ -287,6 +289,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	select {
 	case <-s.empty:
+		s.observing.finish()
 		return nil
 	case <-ctx.Done():
 		s.closeAll((*Conn).drainOver)
@@ -321,6 +324,7 @@ func (s *Server) closeAll(end func(*Conn)) {
 		end(c)
 	}
 	<-s.empty
+	s.observing.finish()
 }
 
 // stopListening closes the listeners and returns the connections.

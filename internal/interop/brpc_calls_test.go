@@ -601,7 +601,7 @@ func TestBrpcAnswersWithTooMuchMetadata(t *testing.T) {
 	w.Call("echo", "two", "two")
 	w.Send(s, "three")
 	w.Want(s, "three")
-	if n := s.Conn().Balance().OpenBytes; n != 0 {
+	if n := s.Conn().Snapshot().OpenBytes; n != 0 {
 		t.Errorf("%d bytes are kept", n)
 	}
 	w.Cleanup(s)

@@ -131,7 +131,7 @@ func (row *brpcRow) settled(t *testing.T, tg *target, p *brpcPeer, own, theirs i
 		p.send(strmFrame(brpcClose, theirs, own, false, ""))
 	}
 	for _, c := range tg.Srv.Conns() {
-		if b := c.Balance(); c.Protocol() == "brpc" && (row.ends == nothing || row.ends == stream) &&
+		if b := c.Snapshot(); c.Protocol() == "brpc" && (row.ends == nothing || row.ends == stream) &&
 			(b.Streams != 0 || b.Assembled != 0 || b.OpenBytes != 0 || unreadOf(c) != 0) {
 			t.Errorf("left: %+v, %d unread", b, unreadOf(c))
 		}

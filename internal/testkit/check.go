@@ -58,14 +58,14 @@ func MetadataOf(n int) kernel.Metadata {
 // UnreadOf is how many bytes of credit wait at c to be taken, or to be written, and are
 // assembled.
 func UnreadOf(c *kernel.Conn) int {
-	b := c.Balance()
+	b := c.Snapshot()
 	return b.Memory - b.OpenBytes
 }
 
 // HeldBy is what a server counts as held by all connections.
 func HeldBy(srv *kernel.Server) (n int) {
 	for _, c := range srv.Conns() {
-		n += c.Balance().Memory
+		n += c.Snapshot().Memory
 	}
 	return n
 }

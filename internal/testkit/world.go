@@ -89,7 +89,7 @@ func (w *World) Owed() string {
 	var bad []string
 	for side, conns := range map[string][]*kernel.Conn{"client": w.Client.Conns(), "server": w.Srv.Conns()} {
 		for _, c := range conns {
-			if b := c.Balance(); b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.OpenBytes != 0 || b.Credit != b.Window {
+			if b := c.Snapshot(); b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.OpenBytes != 0 || b.SendGranted-b.SendUsed != b.SendWindow {
 				bad = append(bad, fmt.Sprintf("%s: %+v", side, b))
 			}
 		}

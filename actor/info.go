@@ -1,0 +1,197 @@
+package actor
+
+import (
+	"errors"
+	"math"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// An Info is a stream's figures at one moment. Messages are counted with their bytes as they
+// travel.
+type Info struct {
+	State    string
+	Code     frame.Code // that the stream has failed with, or that this side has ended it with
+	Sent     Volume     // written
+	Received Volume     // arrived
+	Mailbox  Volume     // of those, not taken
+	Queued   Volume     // accepted and not written
+
+	// Bytes of credit since the stream's start. Where receivers grant no credit,
+	// SendGranted is this side's own window and RecvGranted is 0.
+	SendGranted, SendUsed int64
+	RecvGranted, RecvUsed int64
+
+	Idle    time.Duration // since a message, or a piece, arrived; -1: none has
+	Wait    Wait
+	WaitFor time.Duration // 0 with WaitTurn: the connection knows
+}
+
+// A Volume is a number of messages, and of their bytes.
+type Volume struct{ Messages, Bytes uint64 }
+
+func (v *Volume) add(messages, bytes int) {
+	v.Messages += uint64(messages)
+	v.Bytes += uint64(bytes)
+}
+
+// A mailbox says what has arrived and is not taken. The bytes are never more than a window,
+// which is below 2 GiB.
+type mailbox struct{ messages, bytes uint32 }
+
+func (b *mailbox) add(messages, bytes int) {
+	b.messages += uint32(messages)
+	b.bytes += uint32(bytes)
+}
+
+// A Wait is what a stream waits for.
+type Wait uint8
+
+// What a stream can wait for. Of several, the first of these is told: who can't send does not
+// read.
+const (
+	WaitNone   Wait = iota
+	WaitCredit      // a sender, or accepted messages, for credit of the stream
+	WaitRoom        // a sender, until the connection takes more
+	WaitTurn        // accepted messages, to be written
+	WaitReader      // arrived messages, to be taken
+)
+
+// epoch is what stamps count from.
+var epoch = time.Now()
+
+// A stamp is a time in milliseconds since epoch, in 32 bits: streams are many, and have to be
+// small. It starts again from 0 after 49 days. 0 is no time.
+type stamp uint32
+
+func stampOf(t time.Duration) stamp { return max(stamp(t/time.Millisecond), 1) }
+
+func stampNow() stamp { return stampOf(time.Since(epoch)) }
+
+// until is the time from t to now, 0 if t is up to a minute later.
+func (t stamp) until(now stamp) time.Duration {
+	d := now - t
+	if d > math.MaxUint32-60_000 {
+		return 0
+	}
+	return time.Duration(d) * time.Millisecond
+}
+
+// Info returns the stream's figures. now is the time.
+func (s *Stream) Info(now time.Time) Info {
+	at := stampOf(now.Sub(epoch))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := Info{
+		State: s.stateName(), Code: s.code(),
+		Sent: s.sent, Received: s.received, Queued: s.unsent(),
+		Mailbox:     Volume{uint64(s.mailbox.messages), uint64(s.mailbox.bytes)},
+		SendGranted: s.cred.granted, SendUsed: int64(s.cred.admitted), RecvUsed: int64(s.win.recvd),
+	}
+	if s.cfg.granted() {
+		i.RecvGranted = int64(s.win.granted)
+	}
+	i.Idle = -1
+	if s.heardAt != 0 {
+		i.Idle = s.heardAt.until(at)
+	}
+	var since stamp
+	if i.Wait, since = s.waits(at); since != 0 {
+		i.WaitFor = since.until(at)
+	}
+	return i
+}
+
+func (s *Stream) stateName() string {
+	local, remote := s.st.send != sendOpen, s.st.recv != recvOpen
+	switch {
+	case s.st.done || s.st.retired:
+		return "closed"
+	case !s.answered:
+		return "opening"
+	case local && remote:
+		return "closing"
+	case local:
+		return "half-closed (local)"
+	case remote:
+		return "half-closed (remote)"
+	}
+	return "open"
+}
+
+func (s *Stream) code() frame.Code {
+	var e *StreamError
+	if errors.As(s.errLocked(), &e) {
+		return e.Code
+	}
+	if end := s.status(); end != nil {
+		return end.Code
+	}
+	return frame.CodeOK
+}
+
+func (s *Stream) hasUnsent() bool { return s.out.Len() > 0 || !s.partial.IsZero() }
+
+// unsent is what was accepted and is not written.
+func (s *Stream) unsent() Volume {
+	v := Volume{uint64(s.out.Len()), uint64(s.out.Bytes())}
+	if !s.partial.IsZero() {
+		_, sent := frame.Part(s.cfg.Caps.Overhead, 0, int(s.partialSent))
+		v.add(1, s.partial.Len()-sent)
+	}
+	return v
+}
+
+// waits returns what the stream waits for, and since when.
+func (s *Stream) waits(at stamp) (Wait, stamp) {
+	sender := stamp(0)
+	if s.ch != nil && s.sends() {
+		sender = s.ch.senderSince()
+	}
+	switch {
+	case sender != 0 && s.cred.left() <= 0:
+		if s.starvedSince.until(at) > sender.until(at) && s.starvedSince != 0 {
+			sender = s.starvedSince
+		}
+		return WaitCredit, sender
+	case sender != 0 && !s.link.Room():
+		return WaitRoom, sender
+	case s.starvedSince != 0:
+		return WaitCredit, s.starvedSince
+	case s.dataRequested && s.hasUnsent():
+		return WaitTurn, 0
+	case s.mailbox.messages > 0:
+		if s.hasTaken() {
+			s.noteUnread(at)
+		}
+		return WaitReader, s.unreadSince
+	}
+	return WaitNone, 0
+}
+
+// senderSince is since when a sender waits, or nothing could be sent by a slot; 0 if neither
+// is so.
+func (ch *channels) senderSince() stamp {
+	if w := ch.waiters.head; w != nil {
+		return w.since
+	}
+	return ch.slotSince
+}
+
+// noteStarved notes since when accepted messages wait for credit.
+func (s *Stream) noteStarved() {
+	switch {
+	case !s.hasUnsent() || s.cred.eligible >= s.leastCost() || s.awaitsAnswer():
+		s.starvedSince = 0
+	case s.starvedSince == 0:
+		s.starvedSince = stampNow()
+	}
+}
+
+// noteUnread begins to count for how long nothing was taken.
+func (s *Stream) noteUnread(at stamp) { s.unreadSince, s.unreadTaken = at, uint32(s.messagesTaken) }
+
+// hasTaken reports whether something was taken since noteUnread. Taking leaves no stamp,
+// which would cost more than the taking itself: arrivals and Info ask.
+func (s *Stream) hasTaken() bool { return uint32(s.messagesTaken) != s.unreadTaken }

@@ -1,0 +1,97 @@
+package kernel_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+// Who stands still, and because of whom? The client's stream waits until the server's
+// application reads.
+func ExampleStream_Snapshot() {
+	ctx := context.Background()
+	srv := newServer()
+	offers := srv.Offers()
+	client, stop := start(srv, nil)
+	defer stop()
+
+	s, err := client.Open(ctx, "stuck", nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if _, err := (<-offers).Accept(kernel.Message{}, nil); err != nil { // and never read
+		fmt.Println(err)
+		return
+	}
+	go func() { // sends until there is no credit
+		for {
+			m := kernel.NewMessage(1 << 10)
+			if err := s.Send(ctx, m); err != nil {
+				m.Release()
+				return
+			}
+		}
+	}()
+	report := func(side string, conns []*kernel.Conn, on kernel.BlockedOn) {
+		for {
+			for _, c := range conns {
+				for s := range c.EachStream {
+					if i := s.Snapshot(); i.BlockedOn == on {
+						fmt.Printf("%s: stream %d (%s) is blocked on its %s\n", side, i.ID, i.Method, i.BlockedOn)
+						return
+					}
+				}
+			}
+		}
+	}
+	report("client", client.Conns(), kernel.BlockedOnStreamCredit)
+	report("server", srv.Conns(), kernel.BlockedOnReader)
+	// Output:
+	// client: stream 1 (stuck) is blocked on its stream credit
+	// server: stream 1 (stuck) is blocked on its reader
+}
+
+// metrics counts streams that have ended, by method and code.
+type metrics struct {
+	mu      sync.Mutex
+	ended   map[string]int
+	latency time.Duration // the longest until a stream was accepted
+}
+
+func (m *metrics) ConnBegun(*kernel.Conn)                  {}
+func (m *metrics) ConnEnded(*kernel.Conn, kernel.ConnInfo) {}
+func (m *metrics) StreamBegun(*kernel.Stream)              {}
+
+func (m *metrics) StreamEnded(_ *kernel.Stream, i kernel.StreamInfo) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ended[fmt.Sprint(i.Method, " ", i.Code)]++
+	m.latency = max(m.latency, i.Latency)
+}
+
+// An Observer turns ends of streams into metrics.
+func ExampleObserver() {
+	ctx := context.Background()
+	srv := newServer()
+	srv.Handle("greet", func(ctx context.Context, s *kernel.Stream) error {
+		return s.Send(ctx, say("hello"))
+	})
+	srv.Handle("fail", func(context.Context, *kernel.Stream) error {
+		return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "no such thing"}
+	})
+	m := &metrics{ended: map[string]int{}}
+	client, stop := start(srv, &kernel.ClientOptions{Observer: m})
+	defer stop()
+
+	for _, method := range []string{"greet", "greet", "fail"} {
+		reply, _ := client.Call(ctx, method, kernel.Message{}, nil)
+		reply.Release()
+	}
+	_ = client.Close() // the observer is told of everything before it returns
+	fmt.Println(m.ended["greet OK"], m.ended["fail NOT_FOUND"], m.latency > 0)
+	// Output: 2 1 true
+}

@@ -89,6 +89,7 @@ type Frame struct {
 	NotProcessed bool
 	FollowsData  bool // Open, Accept: the first message of the stream is the request or reply
 	Unary        bool // Open: one message each way, a call
+	NoReply      bool // Open, with Unary: nobody waits for the reply
 
 	Method   string
 	Metadata Metadata

@@ -16,21 +16,58 @@ import (
 func (c *Conn) Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error) {
 	ctx, cancel := opts.Bound(ctx)
 	defer cancel()
+	if opts != nil && opts.NoWait {
+		return Message{}, sendOnly(ctx, c, method, req, opts)
+	}
 	s, err := c.Open(ctx, method, opts.open())
 	if err != nil {
 		return Message{}, err
 	}
 	reply, err := s.call(ctx, req)
-	opts.keepHeader(s)
+	opts.keepMetadata(s)
 	return reply, err
 }
 
-// keepHeader keeps the header of the call's reply, if the options ask for it.
-func (o *CallOptions) keepHeader(s *Stream) {
-	if o != nil && o.Header != nil {
+// keepMetadata keeps what came with the call's reply and with its end, if the options ask
+// for it.
+func (o *CallOptions) keepMetadata(s *Stream) {
+	if o == nil {
+		return
+	}
+	if o.Header != nil {
 		*o.Header = s.c.Header()
 	}
+	if o.Trailer != nil {
+		*o.Trailer = s.Trailer()
+	}
 }
+
+// sendOnly makes a call whose reply nobody waits for. ctx bounds the opening and the
+// sending; its deadline bounds the call.
+func sendOnly(ctx context.Context, c Caller, method string, req Message, opts *CallOptions) error {
+	o := opts.open()
+	o.noReply = true
+	s, err := c.Open(ctx, method, o)
+	if err != nil {
+		return err
+	}
+	if err := s.Send(ctx, req); err != nil {
+		return s.fail(ctx, err)
+	}
+	_ = s.CloseSend()
+	s.CloseReceive(CodeOK)
+	return nil
+}
+
+// detached is a context as the life of a stream that goes on when the context has ended,
+// until its deadline.
+type detached struct{ context.Context }
+
+// Done implements context.Context.
+func (detached) Done() <-chan struct{} { return nil }
+
+// Err implements context.Context.
+func (detached) Err() error { return nil }
 
 func (o *CallOptions) open() *OpenOptions {
 	if o == nil {

@@ -323,6 +323,9 @@ const callTries = 3
 func (c *Client) Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error) {
 	ctx, cancel := opts.Bound(ctx)
 	defer cancel()
+	if opts != nil && opts.NoWait {
+		return Message{}, sendOnly(ctx, c, method, req, opts)
+	}
 	for try := 1; ; try++ {
 		s, err := c.Open(ctx, method, opts.open())
 		if err != nil {
@@ -332,7 +335,7 @@ func (c *Client) Call(ctx context.Context, method string, req Message, opts *Cal
 		var se *StreamError
 		again := errors.As(err, &se) && se.NotProcessed && (se.Code == CodeGoingAway || se.Code == CodeRefused)
 		if !again || try == callTries {
-			opts.keepHeader(s)
+			opts.keepMetadata(s)
 			return reply, err
 		}
 		c.pause(ctx, try)

@@ -150,7 +150,7 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions
 
 // sendOpen hands the request f to the streams' actors, which write it.
 func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, method string, opts *OpenOptions, own []StreamOptions) error {
-	f.Method, f.Metadata, f.Unary = method, opts.Metadata, opts.unary
+	f.Method, f.Metadata, f.Unary, f.NoReply = method, opts.Metadata, opts.unary, opts.noReply
 	first := ss[0]
 	if !opts.Request.IsZero() || opts.Metadata != nil {
 		x := first.c.more()
@@ -185,7 +185,10 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 
 // lifeOf is the context that bounds the life of a stream with options so.
 func lifeOf(ctx context.Context, opts *OpenOptions, so *StreamOptions) context.Context {
-	if opts.unary || so.Context == nil {
+	switch {
+	case opts.noReply:
+		return detached{ctx}
+	case opts.unary || so.Context == nil:
 		return ctx
 	}
 	return so.Context

@@ -244,6 +244,7 @@ type OpenOptions struct {
 	WaitForReady bool
 
 	unary       bool // a call: one message each way
+	noReply     bool // a call whose reply nobody waits for
 	exclusively bool // on a connection on which this side has no other stream
 }
 
@@ -268,13 +269,18 @@ const pooledConns = 100
 type CallOptions struct {
 	// Metadata is sent with the call.
 	Metadata Metadata
-	// Header, if not nil, is where the metadata goes that comes with the reply.
-	Header *Metadata
+	// Header and Trailer, if not nil, are where the metadata goes that comes with the
+	// reply, and with the end.
+	Header, Trailer *Metadata
 	// Timeout bounds the call, as its context does. Zero is 60 s if the context has no
 	// deadline. Unlimited is no limit beside the context's.
 	Timeout time.Duration
 	// WaitForReady is OpenOptions.WaitForReady.
 	WaitForReady bool
+	// NoWait has Call return when the request is on its way, with an empty reply. What the
+	// handler answers is dropped, and what goes wrong nobody hears. The call goes on when
+	// its context ends, until the deadline.
+	NoWait bool
 }
 
 const defaultCallTimeout = 60 * time.Second

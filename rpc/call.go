@@ -48,6 +48,8 @@ func (o *CallOptions) kernel() *kernel.CallOptions {
 // call's; the streams live on, until their sinks' contexts end. Errors beside the
 // above: ErrSinkUsed, ErrSinkForeign, ErrEncoding, which leave the sinks as they were. Such a
 // call is never tried again by itself.
+//
+// With NoWait the result is a zero Resp. A call that passes streams waits all the same.
 func Call[Resp, Req any](ctx context.Context, c kernel.Caller, method string, req Req, opts *CallOptions) (Resp, error) {
 	var none Resp
 	p, err := pairOf[Req, Resp](opts.encoding(), c.Caps().FixedValues)
@@ -59,7 +61,9 @@ func Call[Resp, Req any](ctx context.Context, c kernel.Caller, method string, re
 		return none, errtext.Errorf("sluice: call %s: %w", method, err)
 	}
 	if passes {
-		return pass(ctx, &clientCall{caller: c, method: method, opts: opts.kernel(), e: p.e}, &p, req)
+		waits := *opts.kernel()
+		waits.NoWait = false
+		return pass(ctx, &clientCall{caller: c, method: method, opts: &waits, e: p.e}, &p, req)
 	}
 	o := callWith{CallOptions: *opts.kernel()}
 	if o.Metadata, err = p.says.addTo(o.Metadata, o.room[:0]); err != nil {
@@ -78,6 +82,9 @@ func Call[Resp, Req any](ctx context.Context, c kernel.Caller, method string, re
 	if err != nil {
 		p.req.Discard(m)
 		return none, err
+	}
+	if o.NoWait {
+		return none, nil
 	}
 	var resp Resp
 	if err = p.says.answered(*header, reflect.TypeFor[Resp]()); err != nil {

@@ -650,6 +650,23 @@ func TestStreamingFormsPassErrorsOn(t *testing.T) {
 	})
 }
 
+func TestTypedCallsThatNobodyWaitsFor(t *testing.T) {
+	overNative(t, nil, nil, func(t *testing.T, w *world) {
+		heard := make(chan int32, 1)
+		ok(t, rpc.HandleUnary(w.Srv, "tell", func(_ context.Context, n int32) (string, error) {
+			heard <- n
+			return "an answer", nil
+		}, nil))
+		v, err := rpc.Call[string](w.Ctx, w.Client, "tell", int32(7), &rpc.CallOptions{CallOptions: kernel.CallOptions{NoWait: true}})
+		if v != "" || err != nil {
+			t.Errorf("%q, %v", v, err)
+		}
+		if n := testkit.Handled(w, heard); n != 7 {
+			t.Errorf("%d", n)
+		}
+	})
+}
+
 func TestVerbsAreNumbersWithNames(t *testing.T) {
 	w := newWorld(t, loops, nil, nil)
 	ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(7), func(ctx context.Context, n int32) (string, error) {

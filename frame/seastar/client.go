@@ -245,7 +245,7 @@ func (s *client) open(o *frame.Out, f *frame.Frame) {
 		s.refuse(f, "a method of this protocol is a number, such as #7")
 		return
 	}
-	r := &request{stream: f.Stream, verb: verb, noWait: marked(f.Metadata, NoWait)}
+	r := &request{stream: f.Stream, verb: verb, noWait: f.NoReply || marked(f.Metadata, NoWait)}
 	if f.Deadline > 0 {
 		r.left, r.start = f.Deadline, s.p.now()
 	}

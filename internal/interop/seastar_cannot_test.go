@@ -48,6 +48,11 @@ func TestWhatSeastarsCallsCannotCarry(t *testing.T) {
 	if err := call("#2", nil); !errors.As(err, &se) || se.Code != kernel.CodeUnimplemented || !se.NotProcessed {
 		t.Errorf("an unknown verb: %v", err)
 	}
+	m := kernel.MessageOf([]byte("tell"))
+	if reply, err := w.Client.Call(w.Ctx, "#1", m, &kernel.CallOptions{NoWait: true}); err != nil || reply.Len() != 0 {
+		t.Errorf("a call that nobody waits for: %q, %v", reply.Bytes(), err)
+	}
+	<-heard
 	noWait := kernel.Metadata{{Key: seastar.NoWait}}
 	if err := call("#1", noWait); !errors.Is(err, kernel.ErrNoReply) {
 		t.Errorf("a call that nobody waits for: %v", err)

@@ -172,6 +172,18 @@ func (s *Stream) ParentEnded() {
 	s.stopFeeding() // an ended stream is not aborted, but may still be read
 }
 
+// DeadlinePassed aborts the stream, unless this side has finished.
+func (s *Stream) DeadlinePassed() {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.finished() {
+		return
+	}
+	e := s.fail(frame.CodeDeadlineExceeded, "deadline exceeded", false)
+	e.Cause = context.DeadlineExceeded
+	s.abort(e)
+}
+
 // finished reports whether this side has nothing left to do: its application has seen the
 // peer's end, and all its data is written. Its own end need not be.
 func (s *Stream) finished() bool {

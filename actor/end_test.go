@@ -1,6 +1,7 @@
 package actor
 
 import (
+	"context"
 	"errors"
 	"io"
 	"testing"
@@ -108,6 +109,34 @@ func TestAnEndBehindTheLastPieceIsWrittenOnce(t *testing.T) {
 			}
 			if err := a.link.broken(); err != nil {
 				t.Error(err)
+			}
+		})
+	}
+}
+
+// A deadline that passes when this side has finished changes nothing: what has ended in order
+// stays so, also while the peer has not said that its application knows.
+func TestADeadlineDoesNotOvertakeAnEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		before func(a, b *end)
+		fails  bool
+	}{
+		"open":       {func(a, b *end) {}, true},
+		"we ended":   {func(a, b *end) { _ = a.s.CloseSend(frame.CodeOK, "", nil) }, true},
+		"peer ended": {func(a, b *end) { _ = b.s.CloseSend(frame.CodeOK, "", nil) }, true},
+		"both ended": {func(a, b *end) {
+			_ = a.s.CloseSend(frame.CodeOK, "", nil)
+			_ = b.s.CloseSend(frame.CodeOK, "", nil)
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := newPair(1<<16, 1<<16, 1<<20, 1000)
+			c.before(a, b)
+			run(t, a, b, false)
+			_, _ = a.s.Receive(noWait) // takes the end, if it has come; b's application takes nothing
+			a.s.DeadlinePassed()
+			if err := a.s.Err(); (err != nil) != c.fails || err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("failed with %v", err)
 			}
 		})
 	}

@@ -288,7 +288,8 @@ func (c *core) Expire(*timers.Timer, time.Time) {
 	if c.x.Load().deadlineOff.Load() {
 		return // stopDeadline was too late to stop the timer
 	}
-	c.abort(CodeDeadlineExceeded, "deadline exceeded", context.DeadlineExceeded)
+	c.DeadlinePassed()
+	c.closeOwnConn()
 }
 
 // setDeadline sets when the stream is aborted. It is called before anybody else knows the

@@ -71,7 +71,7 @@ func (b *inBuffer) mark(m pool.Message) {
 	}
 	if k.unmarked += m.Len(); k.unmarked >= inBytes/2 {
 		k.unmarked = 0
-		m.OnTouch(&k.touched)
+		pool.OnTouch(m, &k.touched)
 	}
 }
 

@@ -78,7 +78,7 @@ func (c *Conn) evictStalled(now time.Time) {
 	ports := c.table.all()
 	c.mu.Unlock()
 	var largest *Port
-	at, most := c.since(now), c.lim.InitialCredit()
+	at, most := c.since(now), InitialCredit(c.lim)
 	for _, p := range ports {
 		unread, taken := p.s.ReadProgress()
 		if taken != p.takenAtTimer || p.takenSince == 0 {

@@ -54,7 +54,7 @@ func def[T int | time.Duration](v *T, d T) {
 
 // WithDefaults returns l with every zero field set, except for KeepaliveInterval: its
 // default is the protocol's.
-func (l Limits) WithDefaults() Limits {
+func WithDefaults(l Limits) Limits {
 	def(&l.MaxConns, 65_536)
 	def(&l.MaxConnsPerAddr, 1024)
 	def(&l.MaxHandshakes, 256)
@@ -120,7 +120,7 @@ const maxLimit = 1 << 30
 var ErrLimits = errors.New("sluice: limit out of range")
 
 // Validate checks limits that WithDefaults has completed.
-func (l Limits) Validate() error {
+func Validate(l Limits) error {
 	for _, c := range []struct {
 		name     string
 		v        int
@@ -157,6 +157,6 @@ func (l Limits) Validate() error {
 // InitialCredit is how many bytes a peer may send on a stream before it is accepted: the
 // share of each allowed stream in half of the connection's window. The other half is
 // left to streams that are read.
-func (l Limits) InitialCredit() int {
+func InitialCredit(l *Limits) int {
 	return min(max(l.ConnWindow/2/l.MaxStreams, 128), 64<<10, l.StreamWindow)
 }

@@ -110,7 +110,7 @@ type stage struct {
 
 // limits returns l with defaults.
 func limits(l Limits) *Limits {
-	l = l.WithDefaults()
+	l = WithDefaults(l)
 	return &l
 }
 

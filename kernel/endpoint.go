@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
 )
@@ -85,7 +86,7 @@ func (ep *endpoint) settings(caps *frame.Caps, plain bool) frame.Settings {
 		MaxMessage:    uint64(l.MaxMessage),
 		MaxStreams:    uint64(l.MaxStreams),
 		MaxMetadata:   uint64(min(l.MaxMetadata, caps.MaxMetadata)),
-		InitialCredit: uint64(l.InitialCredit()),
+		InitialCredit: uint64(conn.InitialCredit(l)),
 		ConnCredit:    uint64(max(l.ConnWindow, caps.ConnWindow)),
 		Token:         ep.token,
 	}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/sluicerpc/sluice/conn"
 )
 
 // A Handler serves one stream: see Handlers.Handle. ctx is the stream's Context.
@@ -128,7 +130,7 @@ func (hs *Handlers) Offers() <-chan *Offer {
 	defer hs.mu.Unlock()
 	if hs.offers == nil {
 		if hs.maxOffers == 0 {
-			hs.maxOffers = (Limits{}).WithDefaults().MaxOffers
+			hs.maxOffers = conn.WithDefaults(Limits{}).MaxOffers
 		}
 		hs.offers = make(chan *Offer, hs.maxOffers)
 	}

@@ -66,7 +66,7 @@ func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 	if o != nil {
 		r = *o
 	}
-	r.Limits = r.Limits.WithDefaults()
+	r.Limits = conn.WithDefaults(r.Limits)
 	if r.Logger == nil {
 		r.Logger = slog.Default()
 	}
@@ -79,7 +79,7 @@ func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 		err = errOpensOnly
 	}
 	if err == nil {
-		err = r.Limits.Validate()
+		err = conn.Validate(r.Limits)
 	}
 	return r, err
 }
@@ -189,7 +189,7 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 	if o != nil {
 		r = *o
 	}
-	r.Limits = r.Limits.WithDefaults()
+	r.Limits = conn.WithDefaults(r.Limits)
 	r.Backoff = r.Backoff.withDefaults()
 	if r.Logger == nil {
 		r.Logger = slog.Default()
@@ -213,7 +213,7 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 	}
 	_, err := r.Stream.withDefaults()
 	if err == nil {
-		err = r.Limits.Validate()
+		err = conn.Validate(r.Limits)
 	}
 	if err == nil {
 		err = r.Backoff.validate()

@@ -30,10 +30,10 @@ type span struct {
 // A Notice has room for one word, that a message was touched.
 type Notice chan struct{}
 
-// OnTouch has n told when the message's bytes are first asked for, or given up.
+// OnTouch has n told when m's bytes are first asked for, or given up.
 // A Go channel can't tell its sender that an element has left its buffer; the
 // holder's first use of the message does.
-func (m Message) OnTouch(n *Notice) {
+func OnTouch(m Message, n *Notice) {
 	if m.s != nil {
 		m.s.touch.Store(n)
 	}

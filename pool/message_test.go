@@ -13,7 +13,7 @@ func TestZeroMessageIsEmptyAndHarmless(t *testing.T) {
 	m.Release()
 	m.Forget()
 	m.Truncate(0)
-	m.OnTouch(nil)
+	OnTouch(m, nil)
 	if m.Len() != 0 || m.Bytes() != nil || !m.IsZero() || !m.Share().IsZero() {
 		t.Errorf("zero message: %d bytes, %v", m.Len(), m.Bytes())
 	}
@@ -205,7 +205,7 @@ func TestOnTouchTellsOfTheFirstUseOnly(t *testing.T) {
 		}
 	}
 	m := Copy([]byte("large"))
-	m.OnTouch(&n)
+	OnTouch(m, &n)
 	if m.Len(); told() != 0 {
 		t.Error("asking for the length counts as a touch")
 	}
@@ -220,7 +220,7 @@ func TestOnTouchTellsOfTheFirstUseOnly(t *testing.T) {
 	}
 
 	m = Copy([]byte("given up"))
-	m.OnTouch(&n)
+	OnTouch(m, &n)
 	m.Release()
 	if told() != 1 {
 		t.Error("a release without a use was not told")
@@ -228,7 +228,7 @@ func TestOnTouchTellsOfTheFirstUseOnly(t *testing.T) {
 
 	m = Copy([]byte("nobody listens"))
 	n <- struct{}{}
-	m.OnTouch(&n)
+	OnTouch(m, &n)
 	m.Bytes() // must not wait for the notice to be taken
 	m.Release()
 }

@@ -33,7 +33,7 @@ var backward = map[string]float64{
 // Client.Stats, which says what was not told); 2 for the event loops (Server.Loops);
 // 2 for frames on their way (Conn.Trace).
 var exports = map[string]int{
-	"kernel": 260,
+	"kernel": 256,
 	"rpc":    56,
 }
 

@@ -296,6 +296,9 @@ func (o *Offer) reject(r *conn.Refusal) {
 	for _, s := range o.streams[1:] {
 		s.c.Refused(r.Code, r.Reason, true)
 	}
+	for _, s := range o.streams {
+		s.c.Drop() // nobody will read what has arrived
+	}
 }
 
 // acceptOnUse accepts the stream of a handler that has begun to use it. Concurrent callers

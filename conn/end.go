@@ -36,7 +36,7 @@ func (c *Conn) Fail(op string, code frame.Code, err error) {
 	c.end(&Error{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}, true)
 }
 
-// Close ends the connection with CodeOK. Streams that are open are lost; then the peer is
+// Close ends the connection with CodeOK. If streams are open they are lost, and the peer is
 // told code and reason.
 func (c *Conn) Close(code frame.Code, reason string) {
 	c.mu.Lock()

@@ -72,4 +72,4 @@ func violation(c frame.Code, format string, args ...any) error {
 }
 
 // clip bounds a reason that the other side may write to a log.
-func clip(s string) string { return s[:min(len(s), 256)] }
+func clip(s string) string { return errtext.Clip(s, 256) }

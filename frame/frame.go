@@ -164,7 +164,7 @@ type Refused struct {
 func (e *Refused) Error() string {
 	s := e.Code.String() + ": " + errtext.Quote(e.Reason)
 	if e.Cause != nil {
-		s += ": " + e.Cause.Error()
+		s += ": " + errtext.Of(e.Cause)
 	}
 	return s
 }

@@ -57,8 +57,9 @@ func (a address) authority() string {
 
 // Listen listens on addr, for Server.Serve: on the TCP address "host:port", where port 0 is a
 // free one, or on the Unix socket "unix:PATH". A path that begins with "@" is in Linux's
-// abstract namespace. A socket's file is removed when its listener is closed. The error is a
-// ConnError whose Op is "listen".
+// abstract namespace. A socket's file is removed when its listener is closed; one that a process has
+// left behind which was killed must be removed before. The error is a ConnError whose Op is
+// "listen".
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	a, err := parseAddress("listen", addr)
 	if err != nil {

@@ -76,7 +76,7 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 // parseTarget parses "address" or "protocol://address".
 func parseTarget(target string, ps []Protocol) (Protocol, address, error) {
 	scheme, rest, ok := strings.Cut(target, "://")
-	if !ok || scheme+":" == unixPrefix {
+	if !ok || strings.HasPrefix(target, unixPrefix) {
 		a, err := parseAddress("dial", target)
 		return ps[0], a, err
 	}

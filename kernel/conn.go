@@ -94,9 +94,9 @@ func (c *Conn) Err() error {
 	}
 }
 
-// GoingAway returns a channel that is closed when either side has said that the connection
-// takes no new streams: its server drains, its client closes, or it has ended. Streams that
-// are open go on. A handler that could go on for ever should come to its end.
+// GoingAway returns a channel that is closed when the connection takes no new streams: its
+// server drains, or it has ended. Until it has ended, streams that are open go on. A handler
+// that could go on for ever should come to its end.
 func (c *Conn) GoingAway() <-chan struct{} { return c.goingAway }
 
 func (c *Conn) setGoingAway() { c.goAwayOnce.Do(func() { close(c.goingAway) }) }

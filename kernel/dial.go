@@ -87,6 +87,7 @@ func (c *Client) dial(ctx context.Context, t nextDial, parent *Conn, dedicated b
 	closed := c.closed
 	if err == nil || ctx.Err() == nil {
 		c.noteAttempt(t, err)
+		c.noteStateLocked()
 	}
 	switch {
 	case err != nil || closed:

@@ -6,6 +6,7 @@ import (
 	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/errtext"
 )
 
 // Errors that a program may want to tell apart. Test for them with errors.Is: what is
@@ -92,14 +93,16 @@ type ProtocolError = frame.ProtocolError
 // A HandlerError is returned by a handler to end its stream with a code of its choice. The
 // peer finds Details in StreamError.Details, behind the metadata of Stream.SetTrailer, on
 // protocols whose ends carry metadata. Details that can't be sent, because they are too
-// large or have an illegal key, are logged and left out. The refusal of an offer has none.
+// large or have an illegal key, are logged and left out. Offer.Reject carries none.
 type HandlerError struct {
 	Code    Code     // CodeOK becomes CodeUnknown
 	Reason  string   // is sent to the peer
 	Details Metadata // is sent to the peer
 }
 
-func (e *HandlerError) Error() string { return "sluice: " + e.Code.String() + ": " + e.Reason }
+func (e *HandlerError) Error() string {
+	return "sluice: " + e.Code.String() + ": " + errtext.Trim(e.Reason)
+}
 
 // StatusOf returns the code and reason that a stream ends with when its handler returns err:
 // those of a HandlerError or StreamError, CodeUnknown and the text of any other error, and

@@ -275,6 +275,9 @@ func TestErrorsBeforeTheFirstUse(t *testing.T) {
 		"at once":        {h: func(context.Context, *kernel.Stream) error { return denied }, refused: true},
 		"after a look":   {h: func(_ context.Context, s *kernel.Stream) error { _, _ = s.Metadata(), s.Request(); return denied }, refused: true},
 		"after a header": {h: func(_ context.Context, s *kernel.Stream) error { return errors.Join(s.SetHeader(md), denied) }},
+		"with details": {h: func(context.Context, *kernel.Stream) error {
+			return &kernel.HandlerError{Code: denied.Code, Reason: denied.Reason, Details: md}
+		}},
 		"with a trailer": {h: func(_ context.Context, s *kernel.Stream) error { _ = s.SetTrailer(md); return denied }, trailer: true},
 		"after use":      {h: func(_ context.Context, s *kernel.Stream) error { s.CloseReceive(kernel.CodeOK); return denied }},
 	} {
@@ -301,6 +304,33 @@ func TestErrorsBeforeTheFirstUse(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What middleware puts into the header travels with what the handler does.
+func TestHeadersAddUp(t *testing.T) {
+	hs := serving("m", func(ctx context.Context, s *kernel.Stream) error {
+		if err := s.SetHeader(kernel.Metadata{{Key: "b", Value: "2"}}); err != nil {
+			return err
+		}
+		return s.Send(ctx, say("ok"))
+	})
+	hs.Use(func(next kernel.Handler) kernel.Handler {
+		return func(ctx context.Context, s *kernel.Stream) error {
+			if err := s.SetHeader(kernel.Metadata{{Key: "a", Value: "1"}}); err != nil {
+				return err
+			}
+			return next(ctx, s)
+		}
+	})
+	overAll(t, &kernel.ServerOptions{Handlers: hs}, nil, func(t *testing.T, w *world) {
+		var header kernel.Metadata
+		reply, err := w.Client.Call(w.Ctx, "m", say("x"), &kernel.CallOptions{Header: &header})
+		ok(t, err)
+		reply.Release()
+		if header.Get("a") != "1" || header.Get("b") != "2" {
+			t.Errorf("%v", header)
+		}
+	})
 }
 
 // A handler can take the offer of its stream, and answer it as an OfferHandler does.

@@ -1,13 +1,17 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/pool"
 )
 
@@ -163,8 +167,8 @@ func (o *Offer) AcceptAll(reply Message, opts *StreamOptions) ([]*Stream, error)
 	return o.accept(reply, opts, len(o.streams))
 }
 
-// SetHeader sets the metadata that travels with the acceptance. Errors: ErrHeaderSent if
-// the offer was answered, ErrMetadataTooLarge, ErrMetadataKey.
+// SetHeader adds metadata to what travels with the acceptance. Errors: ErrHeaderSent if the
+// offer was answered, ErrMetadataTooLarge, ErrMetadataKey.
 func (o *Offer) SetHeader(md Metadata) error { return o.setHeader(md) }
 
 func (o *Offer) setHeader(md Metadata) error {
@@ -173,10 +177,11 @@ func (o *Offer) setHeader(md Metadata) error {
 	if o.answered {
 		return ErrHeaderSent
 	}
-	if err := o.conn.checkMetadata(md, 0); err != nil {
+	header := append(slices.Clip(o.header), md...)
+	if err := o.conn.checkMetadata(header, 0); err != nil {
 		return err
 	}
-	o.header = md
+	o.header = header
 	return nil
 }
 
@@ -291,7 +296,7 @@ func (o *Offer) reject(r *conn.Refusal) {
 		return
 	}
 	o.streams[0].c.SetFirstFrame(&frame.Frame{
-		Kind: frame.Reject, Code: r.Code, Reason: r.Reason[:min(len(r.Reason), 256)], NotProcessed: r.NotProcessed,
+		Kind: frame.Reject, Code: r.Code, Reason: errtext.Clip(r.Reason, 256), NotProcessed: r.NotProcessed,
 	})
 	for _, s := range o.streams[1:] {
 		s.c.Refused(r.Code, r.Reason, true)
@@ -311,9 +316,11 @@ func (o *Offer) acceptOnUse(s *Stream) {
 }
 
 // refuseUnused refuses the stream of a handler that has failed with err before it used the
-// stream or gave it a header or trailer. It reports whether it has.
+// stream. It reports whether it has: a header, a trailer and details travel with an
+// acceptance and its end.
 func (o *Offer) refuseUnused(s *Stream, err error) (refused bool) {
-	if s.c.trailer() != nil || o.hasHeader() {
+	var he *HandlerError
+	if s.c.trailer() != nil || o.hasHeader() || errors.As(err, &he) && len(he.Details) > 0 {
 		return false
 	}
 	o.acceptOnce.Do(func() {
@@ -325,11 +332,16 @@ func (o *Offer) refuseUnused(s *Stream, err error) (refused bool) {
 	return refused
 }
 
+// hasHeader reports whether the program has set a header. What package rpc has added is none
+// of the program's.
 func (o *Offer) hasHeader() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.header != nil
+	return slices.ContainsFunc(o.header, func(f Field) bool { return !strings.HasPrefix(f.Key, reservedPrefix) })
 }
+
+// reservedPrefix is what the keys begin with that package rpc adds.
+const reservedPrefix = "sluice-"
 
 // handlerStarts is called before a handler runs for the offer's streams; handlerReturned,
 // after it has. What is unread then belongs to others, whom the handler may have given its

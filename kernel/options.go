@@ -239,8 +239,9 @@ type OpenOptions struct {
 	// counts each like any connection.
 	Dedicated bool
 	// WaitForReady has a client's Open try again while no connection can be made, with
-	// the pauses of ClientOptions.Backoff, until ctx ends. An answer of the server that
-	// would not change, such as CodeUnauthenticated, ends it. It has no effect on a Conn.
+	// the pauses of ClientOptions.Backoff, until ctx ends: also if the server's name is
+	// unknown or its certificate is bad. An answer of the server that would not change,
+	// such as CodeUnauthenticated, ends it. It has no effect on a Conn.
 	WaitForReady bool
 
 	unary       bool // a call: one message each way
@@ -270,7 +271,7 @@ type CallOptions struct {
 	// Metadata is sent with the call.
 	Metadata Metadata
 	// Header and Trailer, if not nil, are where the metadata goes that comes with the
-	// reply, and with the end.
+	// reply, and with the end. If the call is never opened they are left as they are.
 	Header, Trailer *Metadata
 	// Timeout bounds the call, as its context does. Zero is 60 s if the context has no
 	// deadline. Unlimited is no limit beside the context's.

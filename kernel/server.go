@@ -13,7 +13,7 @@ import (
 )
 
 // A Server serves streams on the connections that it accepts. Its Handlers are those of
-// ServerOptions.Handlers, or its own.
+// ServerOptions.Handlers, which its methods then change, or its own.
 type Server struct {
 	*Handlers
 	endpoint
@@ -117,7 +117,8 @@ func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 
 // Serve accepts connections from ln, which it takes over. After Shutdown or Close it waits
 // until all connections have ended, and returns ErrServerClosed. When ctx ends it calls
-// Shutdown: streams have Limits.Drain to end. Close cuts that short.
+// Shutdown with Limits.Drain, also where another Shutdown has more time. Close cuts that
+// short.
 //
 // If ln fails, or the program closes it, Serve returns a ConnError, and the connections
 // stay open. While the process is out of descriptors or memory, Serve tries again.
@@ -245,7 +246,7 @@ func (s *Server) signalIfEmpty() {
 	}
 }
 
-func clip(t string) string { return t[:min(len(t), 256)] }
+func clip(t string) string { return errtext.Clip(t, 256) }
 
 // connEnded takes a connection that has ended out of the server.
 func (s *Server) connEnded(c *Conn, uncount func()) {

@@ -1,7 +1,8 @@
 package kernel
 
 // A State is what a client is doing about the connections that its streams share. The
-// names are gRPC's. Dedicated connections and those of ConnShort don't count.
+// names are gRPC's. Dedicated connections and those of ConnShort don't count, but their
+// failures do, as their pauses do.
 type State string
 
 // The states of a client.

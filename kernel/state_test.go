@@ -102,6 +102,32 @@ func untilGoingAway(ctx context.Context, s *kernel.Stream) error {
 	}
 }
 
+// Who watches the state is told of failures too that dedicated connections have.
+func TestStateOfDedicatedConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, ln := serverOnly(t, nil)
+		l := &line{ln: ln}
+		l.broken.Store(true)
+		c, err := kernel.NewClient(kerneltest.Target, quietClient(&kernel.ClientOptions{ConnType: kernel.ConnShort, Backoff: doubling, Dial: l.dial}))
+		ok(t, err)
+		states := statesOf(c)
+		time.Sleep(time.Second)
+		_, err = c.Open(t.Context(), "x", nil)
+		isErr(t, "Open", err, errUnreachable)
+		synctest.Wait()
+		l.broken.Store(false)
+		s, err := c.Open(t.Context(), "x", nil)
+		ok(t, err)
+		s.Abort(kernel.CodeCancelled, "")
+		synctest.Wait()
+		ok(t, c.Close())
+		want := []string{"IDLE 0s", "TRANSIENT_FAILURE 1s", "IDLE 2s", "SHUTDOWN 2s"}
+		if got := <-states; !slices.Equal(got, want) {
+			t.Errorf("%q\nwant %q", got, want)
+		}
+	})
+}
+
 // With WaitForReady an Open goes on while nobody can be reached, with the usual pauses.
 func TestWaitForReady(t *testing.T) {
 	for name, open := range map[string]func(ctx context.Context, c *kernel.Client) error{

@@ -52,9 +52,10 @@ func (s *Stream) Metadata() Metadata {
 	return nil
 }
 
-// SetHeader sets the metadata that the opener gets with the acceptance. A handler must call
-// it before it sends, receives or returns. Errors: ErrHeaderSent after that and on the
-// opener's side, ErrMetadataTooLarge, ErrMetadataKey.
+// SetHeader adds metadata to the header that the opener gets with the acceptance. A handler
+// must call it before it sends, receives or returns; middleware and handler may each add
+// some. Errors: ErrHeaderSent after that and on the opener's side, ErrMetadataTooLarge,
+// ErrMetadataKey. One that has taken the Offer calls Offer.SetHeader.
 func (s *Stream) SetHeader(md Metadata) error {
 	p := s.c.acceptOnUse.Load()
 	if p == nil {

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ import (
 // the order of their types, behind a comma each. A side that finds one that does not agree
 // with its own refuses with kernel.CodeInvalidArgument; a key that is absent agrees with
 // anything, and so does one that an encoding without a name has no value for. The metadata
-// of a program can't have these keys; what comes with a stream shows them.
+// of a program can't have these keys; Stream.Metadata and CallOptions.Header show them.
 const (
 	// KeyRequest is for the values that the opening side sends.
 	KeyRequest = "sluice-request"
@@ -114,7 +115,7 @@ func pairOf[Req, Rep any](e *codec.Encoding, fixedValues bool) (pair[Req, Rep], 
 	p.req, err = codec.MarshalerOf[Req](p.e)
 	p.rep, err2 = codec.MarshalerOf[Rep](p.e)
 	if err != nil || err2 != nil {
-		return p, errors.Join(err, err2)
+		return p, cmp.Or(err, err2)
 	}
 	if !fixedValues {
 		p.says = signatures{p.req.Signature(), p.rep.Signature()}
@@ -124,7 +125,7 @@ func pairOf[Req, Rep any](e *codec.Encoding, fixedValues bool) (pair[Req, Rep], 
 
 // elementsOnly fails if streams would be passed: a pair of streams' values can't do that.
 func (p *pair[Req, Rep]) elementsOnly() error {
-	return errors.Join(noStreamsIn(p.req), noStreamsIn(p.rep))
+	return cmp.Or(noStreamsIn(p.req), noStreamsIn(p.rep))
 }
 
 // streamPair is pairOf for the values of a stream that this side opens.
@@ -217,9 +218,6 @@ func (s *served[Req, Rep]) begin(st *kernel.Stream) (*pair[Req, Rep], error) {
 	md := st.Metadata()
 	p, err := s.on(st.Conn(), st.Method(), md)
 	if err != nil {
-		code, reason := kernel.StatusOf(err)
-		st.Abort(code, reason)
-		discard(st)
 		return nil, err
 	}
 	if add := p.says.missing(md); add != nil {

@@ -486,3 +486,50 @@ func TestAValuesOwnMemoryIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// What is said of the values stands beside a header of the program's, for callers that say
+// nothing of theirs, and does not keep an error before the first use from being a refusal.
+func TestTheAnswersHeaderIsTheProgramsToo(t *testing.T) {
+	overNative(t, nil, nil, func(t *testing.T, w *world) {
+		w.Srv.Use(func(next kernel.Handler) kernel.Handler {
+			return func(ctx context.Context, s *kernel.Stream) error {
+				if s.Method() == "m" {
+					ok(t, s.SetHeader(kernel.Metadata{{Key: "request-id", Value: "7"}}))
+				}
+				return next(ctx, s)
+			}
+		})
+		ok(t, rpc.HandleUnary(w.Srv, "m", func(_ context.Context, n int) (int, error) { return n, nil }, nil))
+		var header kernel.Metadata
+		reply, err := w.Client.Call(w.Ctx, "m", text("1"), &kernel.CallOptions{Header: &header})
+		ok(t, err)
+		reply.Release()
+		if header.Get("request-id") != "7" || header.Get(rpc.KeyReply) == "" {
+			t.Errorf("%v", header)
+		}
+		ok(t, rpc.HandleBidi(w.Srv, "no", func(context.Context, *rpc.Bidi[int, int]) error {
+			return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "no"}
+		}, nil))
+		s := w.Open("no")
+		_, err = s.Receive(w.Ctx)
+		isErr(t, "an error before the first use", err, kernel.ErrRefused)
+	})
+}
+
+// Values that don't agree refuse the stream, whatever its shape.
+func TestValuesThatDontAgreeAreARefusal(t *testing.T) {
+	type a struct{ X int32 }
+	type b struct{ Y string }
+	overNative(t, nil, nil, func(t *testing.T, w *world) {
+		fixed := &rpc.HandleOptions{Encoding: codec.Fixed}
+		ok(t, rpc.HandleBidi(w.Srv, "m", func(context.Context, *rpc.Bidi[a, b]) error { return nil }, fixed))
+		d, err := rpc.CallBidi[a, b](w.Ctx, w.Client, "m", &rpc.OpenOptions{Encoding: codec.Fixed}) // swapped
+		ok(t, err)
+		_, err = d.In.Receive(w.Ctx)
+		isErr(t, "values", err, kernel.ErrRefused)
+		isErr(t, "values", err, &kernel.StreamError{Code: kernel.CodeInvalidArgument})
+		if text := err.Error(); strings.Count(text, "sluice: ") != 1 || strings.Contains(text, "\n") {
+			t.Errorf("%q", text)
+		}
+	})
+}

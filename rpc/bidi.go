@@ -1,15 +1,16 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
-	"errors"
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
 
 // A Bidi is a stream with a type for each direction. In is what this side receives and Out
-// what it sends, on both sides.
+// what it sends, on both sides. CallBidi, HandleBidi and BidiOf make one; the zero Bidi is of
+// no use.
 type Bidi[In, Out any] struct {
 	In  *Source[In]
 	Out *Sink[Out]
@@ -23,7 +24,7 @@ type Bidi[In, Out any] struct {
 func BidiOf[In, Out any](s *kernel.Stream, in codec.Codec[In], out codec.Codec[Out]) (*Bidi[In, Out], error) {
 	mi, err := elementBy(s, in)
 	mo, err2 := elementBy(s, out)
-	if err := errors.Join(err, err2); err != nil {
+	if err := cmp.Or(err, err2); err != nil {
 		return nil, err
 	}
 	return newBidi(s, mi, mo), nil

@@ -1,8 +1,8 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"reflect"
 
@@ -109,7 +109,7 @@ type callWith struct {
 func passesStreams[Req, Resp any](p *pair[Req, Resp]) (bool, error) {
 	req, err := argumentsOf(p.req, p.e, &p.says.request)
 	resp, err2 := argumentsOf(p.rep, p.e, &p.says.reply)
-	switch err := errors.Join(err, err2); {
+	switch err := cmp.Or(err, err2); {
 	case err != nil:
 		return false, err
 	case req.sources || resp.sinks:

@@ -175,9 +175,10 @@ func (c *ClientStream[Req, Resp]) Abort(code kernel.Code, reason string) { c.b.A
 func (c *ClientStream[Req, Resp]) Stream() *kernel.Stream { return c.b.Stream() }
 
 // CallServerStream makes a call of method, which HandleServerStream serves, and which is
-// answered by any number of values. Req need not be named. ctx bounds all
-// of it: there is no other limit. Its errors are kernel.Client.Open's, kernel.Stream.Send's, and
-// codec.ErrNoCodec; the handler's comes from the source.
+// answered by any number of values. Req need not be named. ctx bounds all of it: there is no
+// other limit. Its errors are kernel.Client.Open's, kernel.Stream.Send's, and
+// codec.ErrNoCodec. The handler's error comes from the source, or from CallServerStream if it
+// came before the request was sent.
 func CallServerStream[Resp, Req any](ctx context.Context, c kernel.Caller, method string, req Req, opts *OpenOptions) (*Source[Resp], error) {
 	p, err := streamPair[Req, Resp](method, c, opts.encoding())
 	if err != nil {

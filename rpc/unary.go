@@ -1,8 +1,8 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/sluicerpc/sluice/kernel"
@@ -63,6 +63,7 @@ func HandleUnary[Req, Resp any](r Registrar, method string, h func(ctx context.C
 		r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
 			o := st.Offer()
 			if o == nil {
+				st.Conn().Logger().Error(errUsedBefore.Error(), "method", st.Method())
 				return errUsedBefore
 			}
 			return serveCall(ctx, o, sv, h)
@@ -97,7 +98,7 @@ var errUsedBefore = &kernel.HandlerError{
 func passedStreams[Req, Resp any](p *pair[Req, Resp]) (bool, error) {
 	req, err := argumentsOf(p.req, p.e, &p.says.request)
 	resp, err2 := argumentsOf(p.rep, p.e, &p.says.reply)
-	switch err := errors.Join(err, err2); {
+	switch err := cmp.Or(err, err2); {
 	case err != nil:
 		return false, err
 	case req.sinks || resp.sources:

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strconv"
 
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
@@ -119,4 +120,4 @@ func discard(s *kernel.Stream) {
 }
 
 // clip shortens a text that goes to a peer or a log.
-func clip(t string) string { return t[:min(len(t), 256)] }
+func clip(t string) string { return errtext.Clip(t, 256) }

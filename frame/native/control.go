@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/errtext"
 )
 
 // What control frames may hold.
@@ -112,7 +113,7 @@ func appendMetadata(b []byte, md frame.Metadata) []byte {
 //
 //go:noinline
 func appendReason(b []byte, f *frame.Frame) []byte {
-	return appendString(binary.AppendUvarint(b, uint64(f.Code)), f.Reason[:min(len(f.Reason), maxReason)])
+	return appendString(binary.AppendUvarint(b, uint64(f.Code)), errtext.Clip(f.Reason, maxReason))
 }
 
 func appendString(b []byte, s string) []byte {

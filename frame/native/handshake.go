@@ -8,6 +8,7 @@ import (
 	"math"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/pool"
 )
 
@@ -124,7 +125,7 @@ func (s *Session) refuse(w io.Writer, h *frame.Greeting, err error) error {
 	default:
 		return err
 	}
-	f.Reason = f.Reason[:min(len(f.Reason), 256)]
+	f.Reason = errtext.Clip(f.Reason, 256)
 	if !h.Client {
 		o.Buf = []byte(Magic)
 	}

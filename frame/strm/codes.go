@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/errtext"
 )
 
 // Errors of brpc's (errno.proto) that rules of the session name.
@@ -194,4 +195,4 @@ func reasonOf(errno int, text []byte) string {
 	return strings.TrimPrefix(s, "[E"+strconv.Itoa(errno)+"]")
 }
 
-func cut(s string) string { return s[:min(len(s), maxReason)] }
+func cut(s string) string { return errtext.Clip(s, maxReason) }

@@ -43,7 +43,7 @@ var exports = map[string]int{
 var imports = map[string][]string{
 	"pool":              {},
 	"frame":             {"pool", "internal/errtext"},
-	"frame/native":      {"frame", "pool"},
+	"frame/native":      {"frame", "pool", "internal/errtext"},
 	"actor":             {"frame", "pool", "internal/errtext", "internal/timers"},
 	"conn":              {"frame", "pool", "internal/errtext", "internal/timers"},
 	"kernel":            {"actor", "conn", "frame", "frame/native", "pool", "internal/errtext", "internal/timers"},
@@ -54,7 +54,7 @@ var imports = map[string][]string{
 	"cmd/echo":          {"kernel", "rpc", "frame/native", "frame/strm", "frame/seastar"},
 }
 
-var protocolImports = []string{"frame", "pool"}
+var protocolImports = []string{"frame", "pool", "internal/errtext"}
 
 // testImports is what every package's tests may import besides.
 var testImports = []string{"frame/native", "frame/strm", "frame/seastar", "kernel/kerneltest", "internal/leak", "internal/testkit", "internal/testkit/capwire"}

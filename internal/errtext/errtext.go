@@ -37,6 +37,17 @@ func Of(err error) string { return Trim(err.Error()) }
 // Trim is a text without prefixes. A peer's reason may be the text of an error of ours.
 func Trim(text string) string { return strings.ReplaceAll(text, prefix, "") }
 
+// Clip is text cut to at most n bytes, between two characters.
+func Clip(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n]
+}
+
 // Quote returns a text that comes from a peer: as it is, or quoted if it has anything that
 // does not print.
 func Quote(text string) string {

@@ -28,6 +28,14 @@ func TestErrorf(t *testing.T) {
 	}
 }
 
+func TestClip(t *testing.T) {
+	for n, want := range map[int]string{0: "", 1: "a", 2: "a", 3: "aé", 4: "aé", 5: "aé", 6: "aé€", 7: "aé€", 9: "aé€"} {
+		if got := Clip("aé€", n); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}
+
 func TestQuote(t *testing.T) {
 	for text, want := range map[string]string{
 		"":              "",

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"runtime/debug"
 
+	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/internal/layout"
 )
 
@@ -31,9 +32,9 @@ func (e *DecodeError) Error() string {
 		at += fmt.Sprintf(", byte %d", e.Offset)
 	}
 	if e.Method == "" {
-		return fmt.Sprintf("sluice: cannot decode %s: %v", e.Type, e.Err)
+		return fmt.Sprintf("sluice: cannot decode %s: %s", e.Type, errtext.Of(e.Err))
 	}
-	return fmt.Sprintf("sluice: %s: %s: cannot decode %s: %v", e.Method, at, e.Type, e.Err)
+	return fmt.Sprintf("sluice: %s: %s: cannot decode %s: %s", errtext.Quote(e.Method), at, e.Type, errtext.Of(e.Err))
 }
 
 // Unwrap returns what the codec said.

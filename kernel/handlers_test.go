@@ -283,7 +283,7 @@ func TestErrorsBeforeTheFirstUse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			overAll(t, &kernel.ServerOptions{Handlers: serving("", c.h)}, nil, func(t *testing.T, w *world) {
-				s, err := w.Client.Open(w.Ctx, "m", &kernel.OpenOptions{Request: say("r")})
+				s, err := w.Client.Open(w.Ctx, "m", nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -345,6 +345,7 @@ func TestStreamOffer(t *testing.T) {
 		if o.Request().Len() != 1 {
 			t.Errorf("request of %d bytes", o.Request().Len())
 		}
+		o.Request().Release()
 		b, err := o.Accept(say("reply"), nil)
 		leftOpen <- b
 		return err
@@ -372,6 +373,7 @@ func TestStreamOffer(t *testing.T) {
 		if err != nil || string(reply.Bytes()) != "reply" {
 			t.Errorf("%q, %v", reply.Bytes(), err)
 		}
+		s.Request().Release()
 		reply.Release()
 		b := testkit.Handled(w.World, leftOpen)
 		if err := b.Send(b.Context(), say("later")); err != nil { // its context is valid after the return

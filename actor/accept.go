@@ -28,7 +28,6 @@ func (s *Stream) accept(m pool.Message) {
 	cost := s.cfg.Caps.Cost(m.Len())
 	pool.SetCost(m, cost)
 	s.out.Push(m)
-	s.messagesAccepted++
 	s.requeueOne(cost)
 	if s.ch != nil {
 		s.withdrawSlot(s.ch)

@@ -15,25 +15,31 @@ func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
 	s.mu.Lock()
 	defer s.unlock()
 	cost := run.Cost()
-	s.received.add(run.Len(), run.Bytes())
+	s.bytesReceived += uint64(run.Bytes())
 	s.heardAt = stampOf(now.Sub(epoch))
 	if keep, err := s.checkArrival(cost); !keep {
 		s.discard(cost, run.Bytes())
-		run.Release()
+		s.dropRun(run)
 		return err
 	}
 	if s.asm != nil && s.asm.active {
-		run.Release()
+		s.dropRun(run)
 		return violation(frame.CodeProtocol, "a message inside a fragmented one")
 	}
 	if n := s.tooLong(run); n > 0 {
 		s.resetTooLarge(n)
 		s.discard(cost, run.Bytes())
-		run.Release()
+		s.dropRun(run)
 		return nil
 	}
 	s.enqueue(run, now)
 	return nil
+}
+
+// dropRun releases messages that have arrived and are not kept.
+func (s *Stream) dropRun(run *pool.Queue) {
+	s.countDroppedIn(run.Len())
+	run.Release()
 }
 
 // tooLong returns the length of the longest message if it exceeds the limit, else 0. A run

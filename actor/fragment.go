@@ -13,32 +13,42 @@ import (
 func (s *Stream) Fragment(f *frame.Frame, now time.Time) error {
 	s.mu.Lock()
 	defer s.unlock()
-	p, cost := f.Payload, f.Cost
-	s.received.Bytes += uint64(len(p))
+	s.bytesReceived += uint64(len(f.Payload))
 	s.heardAt = stampOf(now.Sub(epoch))
-	if f.Last {
-		s.received.Messages++
+	kept, err := s.keepPiece(f)
+	switch {
+	case f.Last && kept:
+		s.complete(s.asm, now)
+	case f.Last:
+		s.countDroppedIn(1)
 	}
+	return err
+}
+
+// keepPiece adds a piece to the message that is arriving. It reports false if the piece is
+// dropped.
+func (s *Stream) keepPiece(f *frame.Frame) (bool, error) {
+	p, cost := f.Payload, f.Cost
 	keep, err := s.checkArrival(cost)
 	if err == nil && keep {
 		keep, err = s.checkPiece(f)
 	}
 	if !keep || err != nil {
 		s.discard(cost, len(p))
-		return err
+		return false, err
 	}
 	a := s.asm
 	if !a.accepts(len(p), f.Last) {
-		return violation(frame.CodeProtocol, "fragments of %d bytes and more, announced %d", a.got+len(p), a.total)
+		return false, violation(frame.CodeProtocol, "fragments of %d bytes and more, announced %d", a.got+len(p), a.total)
 	}
 	if a.total == frame.UnknownTotal && a.got+len(p) > s.cfg.MaxReceive {
 		s.discard(cost, len(p))
 		s.resetTooLarge(a.got + len(p))
-		return frame.ErrFault
+		return false, frame.ErrFault
 	}
 	if !s.fit(a, len(p)) {
 		s.discard(cost, len(p))
-		return frame.ErrFault
+		return false, frame.ErrFault
 	}
 	a.got += copy(a.m.Bytes()[a.got:], p)
 	a.whole += cost
@@ -47,10 +57,7 @@ func (s *Stream) Fragment(f *frame.Frame, now time.Time) error {
 	} else {
 		a.cost += cost
 	}
-	if f.Last {
-		s.complete(a, now)
-	}
-	return nil
+	return true, nil
 }
 
 // checkPiece checks that a piece may follow what came before. A first piece starts a

@@ -85,7 +85,7 @@ func (s *Stream) Info(now time.Time) Info {
 	defer s.mu.Unlock()
 	i := Info{
 		State: s.stateName(), Code: s.code(),
-		Sent: s.sent, Received: s.received, Queued: s.unsent(),
+		Sent: s.sent, Received: s.received(), Queued: s.unsent(),
 		Mailbox:     Volume{uint64(s.mailbox.messages), uint64(s.mailbox.bytes)},
 		SendGranted: s.cred.granted, SendUsed: int64(s.cred.admitted), RecvUsed: int64(s.win.recvd),
 	}
@@ -141,6 +141,25 @@ func (s *Stream) unsent() Volume {
 		v.add(1, s.partial.Len()-sent)
 	}
 	return v
+}
+
+// messagesAccepted is how many messages the application has sent: each is written, queued or
+// dropped.
+func (s *Stream) messagesAccepted() uint64 {
+	n := s.sent.Messages + s.unsent().Messages
+	if s.outcome != nil {
+		n += s.outcome.droppedOut
+	}
+	return n
+}
+
+// received is what has arrived: each message is taken, in the mailbox or dropped.
+func (s *Stream) received() Volume {
+	n := s.messagesTaken + uint64(s.mailbox.messages)
+	if s.outcome != nil {
+		n += s.outcome.droppedIn
+	}
+	return Volume{n, s.bytesReceived}
 }
 
 // waits returns what the stream waits for, and since when.

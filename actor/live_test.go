@@ -111,7 +111,7 @@ var senders = map[string]func(s *Stream, n int, next func(i int) pool.Message) e
 func (s *Stream) acceptedSoFar() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.messagesAccepted
+	return s.messagesAccepted()
 }
 
 // readers are the ways to read until the end.

@@ -96,7 +96,7 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 		}
 		return 0
 	case s.st.retired:
-		w.size = max(cfg.Window, cfg.Caps.MinWindow())
+		w.set(cfg)
 		s.shrink(0)
 		return w.granted
 	case cfg.NoReceive:
@@ -107,7 +107,7 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 		s.apply(s.st.closeReceive())
 		return w.granted
 	}
-	w.size, w.most = max(cfg.Window, cfg.Caps.MinWindow()), max(cfg.MaxWindow, cfg.Window, cfg.Caps.MinWindow())
+	w.set(cfg)
 	w.granted = max(w.granted, w.taken+uint64(w.size))
 	return w.granted
 }
@@ -116,8 +116,8 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 func (s *Stream) limitWindow(n int) {
 	n = max(n, s.cfg.Caps.MinWindow())
 	w := &s.win
-	w.most = min(w.most, n)
-	if w.size > n {
+	w.most = min(w.most, int32(n))
+	if w.size > int32(n) {
 		s.shrink(n)
 	}
 	w.granted = max(min(w.granted, uint64(n)), w.recvd)

@@ -85,8 +85,8 @@ func (s *Stream) PeerEnded(taken uint64) error {
 	if s.st.send == sendOpen || s.st.send == sendEnding {
 		return violation(frame.CodeProtocol, "stream %d: the peer saw its end before it was sent", s.link.ID())
 	}
-	if taken < s.messagesAccepted {
-		s.makeOutcome().dropped = int(s.messagesAccepted - taken)
+	if accepted := s.messagesAccepted(); taken < accepted {
+		s.makeOutcome().dropped = int(accepted - taken)
 	}
 	s.apply(s.st.peerSawEnd())
 	return nil

@@ -100,6 +100,7 @@ func (s *Stream) count(d int) {
 
 // dropOut drops what was accepted and not written.
 func (s *Stream) dropOut() {
+	s.countDroppedOut(s.out.Len())
 	s.out.Release()
 	s.large, s.opensWith = 0, false
 	if s.filling == notFilling {
@@ -111,9 +112,19 @@ func (s *Stream) dropOut() {
 	s.requeue()
 }
 
+// countDroppedOut counts n messages that were accepted and will not be written.
+func (s *Stream) countDroppedOut(n int) {
+	if n > 0 {
+		s.makeOutcome().droppedOut += uint64(n)
+	}
+}
+
 // forgetPartial leaves the partial message to the garbage collector: the connection may
 // still be writing fragments of it.
 func (s *Stream) forgetPartial() {
+	if !s.partial.IsZero() {
+		s.countDroppedOut(1)
+	}
 	s.partial.Forget()
 	s.partial, s.partialSent, s.starvedSince = pool.Message{}, 0, 0
 }

@@ -28,8 +28,7 @@ type Stream struct {
 	contextOver      bool // the stream's context has ended
 	filling          fillState
 
-	uncounted    int32 // eligible bytes that the connection does not know of
-	starvedSince stamp // see noteStarved
+	uncounted int32 // eligible bytes that the connection does not know of
 
 	post post // for unlock
 
@@ -37,19 +36,19 @@ type Stream struct {
 	win           window
 	asm           *assembly // nil while no message arrives in fragments
 	messagesTaken uint64    // by the application
-	received      Volume
+	bytesReceived uint64
 	mailbox       mailbox // also what the goroutine that feeds a channel has in hand
 	heardAt       stamp   // when the last message came, or a piece
 	unreadSince   stamp   // see noteUnread
 	unreadTaken   uint32  // low half of messagesTaken at that time
+	starvedSince  stamp   // see noteStarved; here, where it fills a word
 
-	out              pool.Queue   // messages accepted and not written
-	partial          pool.Message // a message of which fragments were written
-	partialSent      int32        // their cost
-	large            int32        // messages in out that are longer than a fragment
-	cred             credit
-	messagesAccepted uint64 // from the application
-	sent             Volume
+	out         pool.Queue   // messages accepted and not written
+	partial     pool.Message // a message of which fragments were written
+	partialSent int32        // their cost
+	large       int32        // messages in out that are longer than a fragment
+	cred        credit
+	sent        Volume
 
 	ch         *channels
 	outcome    *outcome
@@ -87,16 +86,18 @@ type outcome struct {
 	status     *frame.Frame // of our end; nil: in order
 	trailer    frame.Metadata
 	stop       frame.Code
-	stopped    bool // the peer reads no more
-	dropped    int  // messages that the peer's application did not take
+	dropped    int // messages that the peer's application did not take
 	resetErr   *StreamError
 	channelErr error // misuse of In, Batches or Out
 
-	firstMessage firstMessage // what the first message is, until it has arrived
-	onRequest    func()       // see OnRequest
+	stopped           bool         // the peer reads no more
+	abortedUnanswered bool         // aborted before the peer's answer
+	firstMessage      firstMessage // what the first message is, until it has arrived
+	onRequest         func()       // see OnRequest
 
-	abortedUnanswered bool   // aborted before the peer's answer
-	reported          uint64 // payload bytes that the peer has reported
+	reported   uint64 // payload bytes that the peer has reported
+	droppedIn  uint64 // messages that arrived and that the application will not take
+	droppedOut uint64 // messages that were accepted and will not be written
 }
 
 // firstMessage is what the first message of a stream is.

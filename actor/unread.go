@@ -100,7 +100,7 @@ func (s *Stream) renew() {
 		return
 	}
 	if s.st.recv == recvOpen && !s.cfg.NoReceive && w.size < w.most { // the reader keeps up
-		w.size = s.link.Grow(w.size, w.most)
+		w.size = int32(s.link.Grow(int(w.size), int(w.most)))
 	}
 	w.granted = w.taken + uint64(w.size)
 	s.requestControl(controlCredit)
@@ -134,7 +134,7 @@ func (s *Stream) returnToConn(cost int) {
 		return
 	}
 	w.taken += uint64(cost)
-	if w.gathered += int32(cost); int(w.gathered) >= min(returnEvery, w.size/4) || s.in.Len() == 0 {
+	if w.gathered += int32(cost); w.gathered >= min(returnEvery, w.size/4) || s.in.Len() == 0 {
 		s.later().taken += w.gathered
 		w.gathered = 0
 	}
@@ -149,8 +149,16 @@ func (s *Stream) discard(cost, n int) {
 	s.renewDropped()
 }
 
+// countDroppedIn counts n messages that arrived and that the application will not take.
+func (s *Stream) countDroppedIn(n int) {
+	if n > 0 {
+		s.makeOutcome().droppedIn += uint64(n)
+	}
+}
+
 // dropIn releases what has arrived and was not taken.
 func (s *Stream) dropIn() {
+	s.countDroppedIn(s.in.Len())
 	for m, ok := s.in.Pop(); ok; m, ok = s.in.Pop() {
 		cost := pool.Cost(m)
 		s.mailbox.add(-1, -m.Len())
@@ -208,9 +216,9 @@ func (s *Stream) returnAllCredit() {
 func (s *Stream) shrink(n int) {
 	p := s.later()
 	if p.from == p.to {
-		p.from = int32(s.win.size)
+		p.from = s.win.size
 	}
-	s.win.size, p.to = n, int32(n)
+	s.win.size, p.to = int32(n), int32(n)
 }
 
 // ReadProgress returns how many bytes are unread, memory reserved for fragments included, and how

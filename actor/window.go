@@ -9,19 +9,25 @@ type window struct {
 	taken    uint64 // given to the application, or dropped
 	payload  uint64 // of taken, the messages' bytes alone; where the receiver reports them
 	granted  uint64 // told to the peer: how much it may send, or the payload taken
-	size     int    // by how much granted runs ahead of taken
-	most     int    // limit of size
+	size     int32  // by how much granted runs ahead of taken
+	most     int32  // limit of size
 	gathered int32  // of taken, what the connection does not know yet; once returned is set, what is unread
 	returned bool   // the stream is over, and the connection has all its credit back
 }
 
 func (w *window) init(c *Config) {
-	w.size = max(c.Window, c.Caps.MinWindow())
-	w.most = max(c.MaxWindow, w.size)
-	if c.NoReceive && !c.Caps.FixedWindow || !c.granted() {
-		w.size, w.most = 0, 0
+	if c.granted() && (!c.NoReceive || c.Caps.FixedWindow) {
+		w.set(c)
 	}
 	w.granted = uint64(w.size)
+}
+
+// set makes the window what c says. What c allows beyond 2 GiB is cut: the window of a
+// connection is at most 1 GiB.
+func (w *window) set(c *Config) {
+	size := max(c.Window, c.Caps.MinWindow())
+	w.size = int32(min(size, math.MaxInt32))
+	w.most = int32(min(max(c.MaxWindow, size), math.MaxInt32))
 }
 
 // arrive counts bytes in. It reports false if the peer had no credit for them.
@@ -32,7 +38,7 @@ func (w *window) arrive(cost int) bool {
 
 // due reports whether it is time to grant more credit: half the window is used up.
 func (w *window) due() bool {
-	return w.size > 0 && int64(w.taken)+int64(w.size)-int64(w.granted) >= int64(w.size+1)/2
+	return w.size > 0 && int64(w.taken)+int64(w.size)-int64(w.granted) >= (int64(w.size)+1)/2
 }
 
 // A credit is what we may send on a stream, in bytes of credit from the stream's

@@ -182,13 +182,26 @@ type span32 struct{ bits atomic.Uint32 }
 func (s *span32) set(ns int64)    { s.bits.Store(math.Float32bits(float32(max(ns, 1)))) }
 func (s *span32) get() (ns int64) { return int64(math.Float32frombits(s.bits.Load())) }
 
+// An age is when a stream began, in nanoseconds since the connection's start. Once the stream
+// is over it is how old it has become, as a negative number.
+type age struct{ v atomic.Int64 }
+
+func (a *age) begin(now int64) { a.v.Store(now) }
+func (a *age) end(now int64)   { a.v.Store(-max(a.at(now), 1)) }
+
+// at is how old the stream is now, or has become.
+func (a *age) at(now int64) int64 {
+	v := a.v.Load()
+	if v < 0 {
+		return -v
+	}
+	return max(now-v, 0)
+}
+
 // Times returns how old p's stream is, or has become, and how long it took until it was
 // accepted, 0 if it is not. now is the time.
 func (p *Port) Times(now time.Time) (age, latency time.Duration) {
-	if life := p.life.get(); life != 0 {
-		return time.Duration(life), time.Duration(p.latency.get())
-	}
-	return time.Duration(max(p.c.since(now)-p.begunAt, 0)), time.Duration(p.latency.get())
+	return time.Duration(p.age.at(p.c.since(now))), time.Duration(p.latency.get())
 }
 
 // NoteAccepted notes that p's stream is accepted: by the peer, as the input at hand says, or
@@ -198,7 +211,7 @@ func (p *Port) NoteAccepted(byPeer bool) {
 	if !byPeer {
 		at = p.c.clock()
 	}
-	p.latency.set(at - p.begunAt)
+	p.latency.set(p.age.at(at))
 }
 
 // Each calls f with every stream until f returns false. It may miss one that is getting its

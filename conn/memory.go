@@ -68,7 +68,8 @@ func (c *Conn) EvictLargest() bool {
 
 // evictStalled resets the stream that holds the most and was not read for stallTime, if
 // windows have used up what the connection can give: the last resort, when windows grow
-// no more.
+// no more. Where nobody has read for 49 days, it may come a minute and a half late: takenSince
+// starts again from 0.
 func (c *Conn) evictStalled(now time.Time) {
 	c.mu.Lock()
 	if c.spareWindow() >= c.window/32 {
@@ -78,14 +79,14 @@ func (c *Conn) evictStalled(now time.Time) {
 	ports := c.table.all()
 	c.mu.Unlock()
 	var largest *Port
-	at, most := c.since(now), InitialCredit(c.lim)
+	at, most := millis(c.since(now)), InitialCredit(c.lim)
 	for _, p := range ports {
 		unread, taken := p.s.ReadProgress()
-		if taken != p.takenAtTimer || p.takenSince == 0 {
-			p.takenAtTimer, p.takenSince = taken, max(at, 1)
+		if uint32(taken) != p.takenAtTimer || p.takenSince == 0 {
+			p.takenAtTimer, p.takenSince = uint32(taken), max(at, 1)
 			continue
 		}
-		if unread > most && at-p.takenSince >= int64(stallTime) {
+		if unread > most && between(p.takenSince, at) >= stallTime {
 			largest, most = p, unread
 		}
 	}

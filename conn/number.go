@@ -40,7 +40,7 @@ func (c *Conn) assignNumbers(p *Port, noOpens bool) bool {
 			ready = append(ready, q)
 		}
 	}
-	initial := c.peerSettings.Load().InitialCredit
+	initial := startCredit(c.peerSettings.Load())
 	c.mu.Unlock()
 	for _, q := range stale {
 		_ = q.addCredit(int64(initial) - int64(q.initialCredit))

@@ -10,7 +10,9 @@ type Port struct {
 	id atomic.Uint64 // 0: has none yet
 
 	sibling       *Port       // the next stream that the same request opens
-	initialCredit uint64      // credit that our stream began with
+	age           age         // of the stream
+	latency       span32      // until it was accepted
+	initialCredit uint32      // credit that our stream began with; see startCredit
 	peerEnded     atomic.Bool // the peer sent EOS or Reset
 	local         bool        // we opened the stream
 	follower      bool        // another stream's request opens this one
@@ -28,12 +30,8 @@ type Port struct {
 	dueAt                           uint32 // when it got into data while nothing could be written; see millis
 
 	takenAtRead  uint32 // low half of the bytes taken when the reader last looked for a stream to evict
-	takenAtTimer uint64 // bytes taken when the timer last found progress
-	takenSince   int64  // when that was, since the connection's start; 0: never
-
-	begunAt int64 // when the stream began, since the connection's start
-	latency span32
-	life    span32
+	takenAtTimer uint32 // low half of the bytes taken when the timer last found progress
+	takenSince   uint32 // when that was; see millis; 0: never
 }
 
 // Conn is the connection.

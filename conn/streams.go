@@ -59,15 +59,17 @@ func (c *Conn) OpenLocal(p *Port, s Stream, sibling *Port) (credit uint64) {
 	if sibling != nil {
 		sibling.sibling, p.follower = p, true
 	}
-	p.begunAt = c.clock()
-	p.initialCredit = c.peerSettings.Load().InitialCredit
-	return p.initialCredit
+	p.age.begin(c.clock())
+	settings := c.peerSettings.Load()
+	p.initialCredit = startCredit(settings)
+	return settings.InitialCredit
 }
 
 // PreparePeer makes p the port of stream s, which the peer opens. OpenPeer adds it to
 // the connection.
 func (c *Conn) PreparePeer(p *Port, s Stream) {
-	p.c, p.s, p.begunAt = c, s, c.health.heardAt.Load()
+	p.c, p.s = c, s
+	p.age.begin(c.health.heardAt.Load())
 }
 
 // OpenPeer adds p to the connection as stream id, and charges it with the bytes that
@@ -84,7 +86,7 @@ func (c *Conn) OpenPeer(p *Port, id uint64, openBytes int) {
 
 // retire removes a stream that is over.
 func (c *Conn) retire(p *Port) {
-	p.life.set(c.clock() - p.begunAt)
+	p.age.end(c.clock())
 	c.mu.Lock()
 	p.retired = true
 	p.charge(-int(p.openBytes))

@@ -33,7 +33,8 @@ const (
 	Skip   // a frame of an unknown type that a newer peer may send, to be ignored
 	Reply  // the session's own: what Next returns is given back to Control, to be written
 	// NewSettings has Settings, the complete new settings of the peer. For a stream Value
-	// is by how much its credit changes with that, up or down.
+	// is by how much its credit changes with that, up or down. InitialCredit is below 4 GiB,
+	// before and after.
 	NewSettings
 	// Finished is an event of the session's own: nothing is left to do. The connection ends
 	// when what was flushed is written: at once if Deadline is 0, else with the peer's FIN,

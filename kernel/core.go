@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/conn"
@@ -23,7 +24,6 @@ type core struct {
 	conn.Port
 	actorStream
 	conn        *Conn
-	stream      *Stream // that it is the core of
 	method      string
 	opener      bool
 	unary       bool          // a call: one message each way
@@ -59,6 +59,10 @@ type extra struct {
 	siblings    []*core                     // all streams of the same request
 	offer       atomic.Pointer[Offer]       // whose request nobody has looked at
 }
+
+// stream returns the stream that c is the core of. Each core is the whole of a Stream, so the
+// two have one address, and no core has to keep it.
+func (c *core) stream() *Stream { return (*Stream)(unsafe.Pointer(c)) }
 
 func (c *core) more() *extra {
 	if x := c.x.Load(); x != nil {
@@ -207,7 +211,7 @@ func (c *core) Retire() {
 		}
 	}
 	c.conn.retired.add(c)
-	c.conn.endpoint.observing.ended(&c.life, event{stream: c.stream})
+	c.conn.endpoint.observing.ended(&c.life, event{stream: c.stream()})
 	if unnumbered || x != nil && c.opener && len(x.siblings) > 0 && c.AbortedUnanswered() {
 		c.neverOpened(x)
 	}

@@ -44,7 +44,7 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 	size := len(f.Method) + f.Metadata.Size() + len(f.Payload)
 	for i, g := range f.Grants {
 		s := &Stream{}
-		s.c.conn, s.c.stream, s.c.method, s.c.unary = c, s, f.Method, f.Unary
+		s.c.conn, s.c.method, s.c.unary = c, f.Method, f.Unary
 		s.c.life.Store(lifePending)
 		so := StreamOptions{InBuffer: defaultInBuffer, MaxBatch: defaultMaxBatch}
 		window := initial

@@ -128,7 +128,7 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions
 		so := &own[i]
 		s := &Stream{}
 		ss[i] = s
-		s.c.conn, s.c.stream, s.c.method, s.c.opener, s.c.unary = c, s, method, true, opts.unary
+		s.c.conn, s.c.method, s.c.opener, s.c.unary = c, method, true, opts.unary
 		credit := c.c.OpenLocal(&s.c.Port, &s.c, previous)
 		previous = &s.c.Port
 		window, most := 0, 0

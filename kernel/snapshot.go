@@ -104,14 +104,14 @@ func (c *Conn) Trace(ctx context.Context, f func(FrameInfo)) { c.c.Trace(ctx, c.
 //
 // It holds no lock meanwhile. Streams that begin or end meanwhile may be among them or not.
 func (c *Conn) EachStream(yield func(*Stream) bool) {
-	c.c.Each(func(s conn.Stream) bool { return yield(s.(*core).stream) })
+	c.c.Each(func(s conn.Stream) bool { return yield(s.(*core).stream()) })
 }
 
 // Stream returns the open stream with a number, which is Stream.ID, or nil: to look at it, or
 // to reset it by Abort.
 func (c *Conn) Stream(id uint64) *Stream {
 	if s, ok := c.c.Stream(id).(*core); ok {
-		return s.stream
+		return s.stream()
 	}
 	return nil
 }

@@ -61,6 +61,10 @@ func TestAPausedReaderEndsWithItsConnection(t *testing.T) {
 				}
 				<-sess.asked
 				synctest.Wait()
+				time.Sleep(3 * time.Second)
+				if i := c.Info(time.Now()); i.Block != BlockReader || i.BlockFor != 3*time.Second {
+					t.Errorf("paused: %+v", i)
+				}
 				end(c, peer)
 				<-h.closed
 			})

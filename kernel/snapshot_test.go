@@ -746,3 +746,59 @@ func TestBlockedForOnTheConnection(t *testing.T) {
 		}
 	})
 }
+
+// Nobody can send by a slot, and nothing else waits.
+func TestBlockedForBehindSlots(t *testing.T) {
+	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 2048}} // so that a window begins with 4 KiB
+	inBubble(t, so, nil, func(t *testing.T, w *world) {
+		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
+		if n := slotAll(t, a, 96); n != 32 {
+			t.Fatalf("%d messages were sent", n)
+		}
+		synctest.Wait()
+		time.Sleep(2 * time.Second)
+		if i := a.Snapshot(); i.BlockedOn != kernel.BlockedOnStreamCredit || i.BlockedFor != 2*time.Second || i.QueuedMessages != 0 {
+			t.Errorf("without credit: %+v", i)
+		}
+		drainN(w, b, 32)
+		synctest.Wait()
+		if i := a.Snapshot(); i.BlockedOn != kernel.BlockedOnNothing {
+			t.Errorf("with credit: %+v", i)
+		}
+	})
+}
+
+// A reader is slow since it has last taken something, as far as an arrival has shown that.
+func TestBlockedForOnTheReader(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		a, b := w.pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
+		blocked := func(want time.Duration) {
+			t.Helper()
+			synctest.Wait()
+			if i := b.Snapshot(); i.BlockedOn != kernel.BlockedOnReader || i.BlockedFor != want {
+				t.Errorf("want %v: %+v", want, i)
+			}
+		}
+		w.send(a, "one")
+		w.send(a, "two")
+		synctest.Wait()
+		time.Sleep(time.Second)
+		w.send(a, "three") // nothing was taken
+		synctest.Wait()
+		time.Sleep(time.Second)
+		blocked(2 * time.Second)
+		w.want(b, "one")
+		time.Sleep(time.Second)
+		w.send(a, "four") // something was
+		synctest.Wait()
+		time.Sleep(3 * time.Second)
+		blocked(3 * time.Second)
+		drainN(w, b, 3)
+		synctest.Wait()
+		w.send(a, "five") // the mailbox was empty
+		synctest.Wait()
+		time.Sleep(time.Second)
+		blocked(time.Second)
+		drainN(w, b, 1)
+	})
+}

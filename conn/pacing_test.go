@@ -56,6 +56,7 @@ func TestAPausedReaderEndsWithItsConnection(t *testing.T) {
 					Session: sess, Limits: limits(Limits{IdleConn: time.Minute}), Handler: h,
 					Timers: &timers.Queue{}, Remote: ours.RemoteAddr(), Peer: frame.Settings{ConnCredit: 1 << 20},
 				}, nil, func(*Conn) {})
+				time.Sleep(time.Second)
 				if _, err := peer.Write([]byte{0}); err != nil {
 					t.Fatal(err)
 				}

@@ -84,7 +84,8 @@ func (c *Conn) OpenPeer(p *Port, id uint64, openBytes int) {
 
 // retire removes a stream that is over.
 func (c *Conn) retire(p *Port) {
-	p.life.set(c.clock() - p.begunAt)
+	now := c.clock()
+	p.life.set(now - p.begunAt)
 	c.mu.Lock()
 	p.retired = true
 	p.charge(-int(p.openBytes))
@@ -106,7 +107,7 @@ func (c *Conn) retire(p *Port) {
 		c.out.removeSlot(p)
 	}
 	if last {
-		c.lastStreamGone()
+		c.lastStreamGone(now)
 	}
 	if free != nil && p.local {
 		free()

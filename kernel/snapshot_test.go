@@ -44,6 +44,13 @@ func (g *readGate) open() {
 	}
 }
 
+func (g *readGate) wait() {
+	g.mu.Lock()
+	free := g.free
+	g.mu.Unlock()
+	<-free
+}
+
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
 func (g *readGate) dial(below dialFunc) dialFunc {
@@ -59,11 +66,10 @@ type gatedReads struct {
 }
 
 func (c *gatedReads) Read(p []byte) (int, error) {
-	c.g.mu.Lock()
-	free := c.g.free
-	c.g.mu.Unlock()
-	<-free
-	return c.Conn.Read(p)
+	c.g.wait()
+	n, err := c.Conn.Read(p)
+	c.g.wait() // it may have been closed meanwhile
+	return n, err
 }
 
 // starter is a transport of the server's behind which the client reads through the gate.
@@ -609,6 +615,7 @@ func lookAtAll(t *testing.T, w *world) {
 
 func TestLoops(t *testing.T) {
 	w := newWorld(t, loops, nil, nil)
+	w.eventually("the server to have the connection", func() bool { return len(w.srv.Conns()) == 1 })
 	k := w.srv.Conns()[0]
 	i := k.Snapshot()
 	if runtime.GOOS != "linux" {
@@ -620,19 +627,19 @@ func TestLoops(t *testing.T) {
 	var ls []kernel.LoopInfo
 	n := 0
 	w.eventually("the loops to have this world's connections alone", func() bool {
-		n = 0
+		n, i = 0, k.Snapshot()
 		ls = w.srv.Loops()
 		for _, l := range ls {
 			n += l.Conns
 		}
-		return n == 2
+		return n == 2 && i.Loop >= 0
 	})
 	for _, l := range ls {
 		if l.Lag <= 0 || l.Lag > 10*time.Second || l.Conns > 0 && l.Wakeups == 0 {
 			t.Errorf("%+v", l)
 		}
 	}
-	if i.Loop < 0 || i.Loop >= len(ls) || ls[i.Loop].Conns == 0 {
+	if i.Loop >= len(ls) || ls[i.Loop].Conns == 0 {
 		t.Errorf("%d connections on %+v, one on %d", n, ls, i.Loop)
 	}
 	w.srv.Handle("echo", echo)

@@ -82,6 +82,7 @@ func TestTrace(t *testing.T) {
 			s.Request().Release()
 			return echo(ctx, s)
 		})
+		w.call("echo", "first", "first") // now both sides have a connection
 		client, server := trace(t, w.client.Conns()[0]), trace(t, w.srv.Conns()[0])
 		s := must[*kernel.Stream](t)(w.client.Open(w.ctx, "echo", &kernel.OpenOptions{
 			Request: kernel.MessageOf([]byte("secret request")), Metadata: kernel.Metadata{{Key: "key", Value: "secret value"}},

@@ -184,6 +184,12 @@ func TestAnAbandonedChannelLeavesCompressedMessages(t *testing.T) {
 				synctest.Wait() // it has the first in hand
 				s.StopFeeding()
 				synctest.Wait()
+				held := func() (Volume, Volume) {
+					return s.Info(time.Now()).Mailbox, Volume{uint64(s.in.Len()), uint64(s.in.Bytes())}
+				}
+				if mailbox, in := held(); mailbox != in || in.Messages != 2 {
+					t.Errorf("the mailbox has %+v: %+v", in, mailbox)
+				}
 				var r reading
 				s.mu.Lock()
 				for m, ok := s.in.Pop(); ok; m, ok = s.in.Pop() {
@@ -198,6 +204,9 @@ func TestAnAbandonedChannelLeavesCompressedMessages(t *testing.T) {
 				}
 				taken := s.messagesTaken
 				s.mu.Unlock()
+				if mailbox, _ := held(); mailbox != (Volume{}) {
+					t.Errorf("all was taken: %+v", mailbox)
+				}
 				if got := fmt.Sprint(r.got); got != "[9 a 8 b]" || taken != 2 {
 					t.Errorf("left are %s, %d were taken", got, taken)
 				}

@@ -22,7 +22,7 @@ func (c *Conn) RemoveChild() {
 	last := c.noStreams()
 	c.mu.Unlock()
 	if last {
-		c.lastStreamGone()
+		c.lastStreamGone(c.clock())
 	}
 }
 
@@ -78,12 +78,12 @@ func (c *Conn) sendFinalGoAway() {
 }
 
 // lastStreamGone returns all credit that is owed, and ends a connection that was only
-// waiting for its streams.
-func (c *Conn) lastStreamGone() {
+// waiting for its streams. now is the time since the connection's start.
+func (c *Conn) lastStreamGone(now int64) {
 	if c.pacing == frame.Granted && c.returned.Load() != c.advertised.Load() {
 		c.requestCredit()
 	}
-	c.health.idleSince.Store(c.since(time.Now()))
+	c.health.idleSince.Store(now)
 	c.mu.Lock()
 	over := c.cause == nil && c.noStreams() && (c.goAway.final || c.goAway.received)
 	c.mu.Unlock()

@@ -211,7 +211,9 @@ func (p *Port) NoteAccepted(byPeer bool) {
 	if !byPeer {
 		at = p.c.clock()
 	}
-	p.latency.set(p.age.at(at))
+	if p.latency.get() == 0 { // only one party accepts
+		p.latency.set(p.age.at(at))
+	}
 }
 
 // Each calls f with every stream until f returns false. It may miss one that is getting its

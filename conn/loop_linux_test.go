@@ -50,7 +50,7 @@ func TestALoopThatIsBusyLags(t *testing.T) {
 	c, peer := serveOnLoop(t, e, h)
 	n := int(c.Info(time.Now()).Loop)
 	l := e.handler.loops.all()[n]
-	if i := LoopInfos()[n]; i.Conns != 1 || i.Wakeups == 0 || i.Lag <= 0 || i.Lag >= lagTime {
+	if i := LoopInfos()[n]; i.Conns != 1 || i.Wakeups == 0 || i.Lag <= 0 {
 		t.Errorf("at first: %+v", i)
 	}
 	busy, free := make(chan struct{}), make(chan struct{})
@@ -68,7 +68,7 @@ func TestALoopThatIsBusyLags(t *testing.T) {
 		t.Errorf("a loop that does not run lags by %v, then by %v", first, second)
 	}
 	close(free)
-	for LoopInfos()[n].Lag >= lagTime { // the probe that has waited is still told once
+	for LoopInfos()[n].Lag >= lagTime { // a loop that runs lags less, on a machine that has time for it
 	}
 	before := LoopInfos()[n].Wakeups
 	_ = peer.Close()

@@ -56,11 +56,16 @@ func TestAPausedReaderEndsWithItsConnection(t *testing.T) {
 					Session: sess, Limits: limits(Limits{IdleConn: time.Minute}), Handler: h,
 					Timers: &timers.Queue{}, Remote: ours.RemoteAddr(), Peer: frame.Settings{ConnCredit: 1 << 20},
 				}, nil, func(*Conn) {})
+				time.Sleep(time.Second)
 				if _, err := peer.Write([]byte{0}); err != nil {
 					t.Fatal(err)
 				}
 				<-sess.asked
 				synctest.Wait()
+				time.Sleep(3 * time.Second)
+				if i := c.Info(time.Now()); i.Block != BlockReader || i.BlockFor != 3*time.Second {
+					t.Errorf("paused: %+v", i)
+				}
 				end(c, peer)
 				<-h.closed
 			})

@@ -86,7 +86,8 @@ func (c *Conn) OpenPeer(p *Port, id uint64, openBytes int) {
 
 // retire removes a stream that is over.
 func (c *Conn) retire(p *Port) {
-	p.age.end(c.clock())
+	now := c.clock()
+	p.age.end(now)
 	c.mu.Lock()
 	p.retired = true
 	p.charge(-int(p.openBytes))
@@ -108,7 +109,7 @@ func (c *Conn) retire(p *Port) {
 		c.out.removeSlot(p)
 	}
 	if last {
-		c.lastStreamGone()
+		c.lastStreamGone(now)
 	}
 	if free != nil && p.local {
 		free()

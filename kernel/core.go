@@ -175,11 +175,9 @@ func (c *core) accepted(f *frame.Frame) {
 		if i > 0 {
 			reply = Message{}
 		}
-		if s.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) {
-			s.NoteAccepted(true)
-			if i == 0 && size > 0 {
-				c.Charge(size)
-			}
+		s.NoteAccepted(true) // before it can be noticed
+		if s.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) && i == 0 && size > 0 {
+			c.Charge(size)
 		}
 	}
 }

@@ -46,6 +46,7 @@ func ExampleStream_Snapshot() {
 					}
 				}
 			}
+			time.Sleep(time.Millisecond) // not yet
 		}
 	}
 	report("client", client.Conns(), kernel.BlockedOnStreamCredit)

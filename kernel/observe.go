@@ -23,7 +23,8 @@ type Observer interface {
 	ConnBegun(c *Conn)
 	// ConnEnded is called when it has ended; i is its last Snapshot, and Conn.Err says why.
 	ConnEnded(c *Conn, i ConnInfo)
-	// StreamBegun is called when a stream was opened, or the peer asks for it.
+	// StreamBegun is called when a stream was opened, or the peer asks for it. One that was
+	// opened may have no number yet.
 	StreamBegun(s *Stream)
 	// StreamEnded is called when the stream is over on both sides, was refused, reset or
 	// lost; i is its last Snapshot, and Stream.Err says more. Its handler may still run.

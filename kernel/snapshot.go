@@ -68,8 +68,12 @@ var blockedOn = [...]BlockedOn{
 // connection has ended.
 func (c *Conn) Snapshot() ConnInfo {
 	i := c.c.Info(time.Now())
+	peer := ""
+	if c.peer.Addr != nil { // a net.Conn of the program's may have none
+		peer = c.peer.Addr.String()
+	}
 	return ConnInfo{
-		Peer: c.peer.Addr.String(), Protocol: c.protocol, Client: c.client, TLS: c.peer.TLS != nil,
+		Peer: peer, Protocol: c.protocol, Client: c.client, TLS: c.peer.TLS != nil,
 		Loop: i.Loop, State: i.State, Code: i.Code, Age: i.Age, Idle: i.Idle, RTT: i.RTT, Streams: i.Streams,
 		MessagesSent: i.MessagesSent, BytesSent: i.BytesSent,
 		MessagesReceived: i.MessagesReceived, BytesReceived: i.BytesReceived,

@@ -44,6 +44,13 @@ func (g *readGate) open() {
 	}
 }
 
+func (g *readGate) wait() {
+	g.mu.Lock()
+	free := g.free
+	g.mu.Unlock()
+	<-free
+}
+
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
 func (g *readGate) dial(below dialFunc) dialFunc {
@@ -59,11 +66,10 @@ type gatedReads struct {
 }
 
 func (c *gatedReads) Read(p []byte) (int, error) {
-	c.g.mu.Lock()
-	free := c.g.free
-	c.g.mu.Unlock()
-	<-free
-	return c.Conn.Read(p)
+	c.g.wait()
+	n, err := c.Conn.Read(p)
+	c.g.wait() // it may have been closed meanwhile
+	return n, err
 }
 
 // starter is a transport of the server's behind which the client reads through the gate.
@@ -609,6 +615,7 @@ func lookAtAll(t *testing.T, w *world) {
 
 func TestLoops(t *testing.T) {
 	w := newWorld(t, loops, nil, nil)
+	w.Eventually("the server to have the connection", func() bool { return len(w.Srv.Conns()) == 1 })
 	k := w.Srv.Conns()[0]
 	i := k.Snapshot()
 	if runtime.GOOS != "linux" {
@@ -620,19 +627,19 @@ func TestLoops(t *testing.T) {
 	var ls []kernel.LoopInfo
 	n := 0
 	w.Eventually("the loops to have this world's connections alone", func() bool {
-		n = 0
+		n, i = 0, k.Snapshot()
 		ls = w.Srv.Loops()
 		for _, l := range ls {
 			n += l.Conns
 		}
-		return n == 2
+		return n == 2 && i.Loop >= 0
 	})
 	for _, l := range ls {
 		if l.Lag <= 0 || l.Lag > 10*time.Second || l.Conns > 0 && l.Wakeups == 0 {
 			t.Errorf("%+v", l)
 		}
 	}
-	if i.Loop < 0 || i.Loop >= len(ls) || ls[i.Loop].Conns == 0 {
+	if i.Loop >= len(ls) || ls[i.Loop].Conns == 0 {
 		t.Errorf("%d connections on %+v, one on %d", n, ls, i.Loop)
 	}
 	w.Srv.Handle("echo", echo)
@@ -744,5 +751,61 @@ func TestBlockedForOnTheConnection(t *testing.T) {
 		for _, a := range []*kernel.Stream{a1, a2, a3} {
 			a.Abort(kernel.CodeCancelled, "over")
 		}
+	})
+}
+
+// Nobody can send by a slot, and nothing else waits.
+func TestBlockedForBehindSlots(t *testing.T) {
+	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 2048}} // so that a window begins with 4 KiB
+	inBubble(t, so, nil, func(t *testing.T, w *world) {
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
+		if n := slotAll(t, a, 96); n != 32 {
+			t.Fatalf("%d messages were sent", n)
+		}
+		synctest.Wait()
+		time.Sleep(2 * time.Second)
+		if i := a.Snapshot(); i.BlockedOn != kernel.BlockedOnStreamCredit || i.BlockedFor != 2*time.Second || i.QueuedMessages != 0 {
+			t.Errorf("without credit: %+v", i)
+		}
+		w.DrainN(b, 32)
+		synctest.Wait()
+		if i := a.Snapshot(); i.BlockedOn != kernel.BlockedOnNothing {
+			t.Errorf("with credit: %+v", i)
+		}
+	})
+}
+
+// A reader is slow since it has last taken something, as far as an arrival has shown that.
+func TestBlockedForOnTheReader(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
+		blocked := func(want time.Duration) {
+			t.Helper()
+			synctest.Wait()
+			if i := b.Snapshot(); i.BlockedOn != kernel.BlockedOnReader || i.BlockedFor != want {
+				t.Errorf("want %v: %+v", want, i)
+			}
+		}
+		w.Send(a, "one")
+		w.Send(a, "two")
+		synctest.Wait()
+		time.Sleep(time.Second)
+		w.Send(a, "three") // nothing was taken
+		synctest.Wait()
+		time.Sleep(time.Second)
+		blocked(2 * time.Second)
+		w.Want(b, "one")
+		time.Sleep(time.Second)
+		w.Send(a, "four") // something was
+		synctest.Wait()
+		time.Sleep(3 * time.Second)
+		blocked(3 * time.Second)
+		w.DrainN(b, 3)
+		synctest.Wait()
+		w.Send(a, "five") // the mailbox was empty
+		synctest.Wait()
+		time.Sleep(time.Second)
+		blocked(time.Second)
+		w.DrainN(b, 1)
 	})
 }

@@ -82,6 +82,7 @@ func TestTrace(t *testing.T) {
 			s.Request().Release()
 			return echo(ctx, s)
 		})
+		w.Call("echo", "first", "first") // now both sides have a connection
 		client, server := trace(t, w.Client.Conns()[0]), trace(t, w.Srv.Conns()[0])
 		s := must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{
 			Request: kernel.MessageOf([]byte("secret request")), Metadata: kernel.Metadata{{Key: "key", Value: "secret value"}},

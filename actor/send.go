@@ -11,12 +11,37 @@ import (
 // TrySend sends m if there is credit for it now. On an error the caller still owns m.
 func (s *Stream) TrySend(m pool.Message) error {
 	s.mu.Lock()
+	if s.packs(m) {
+		return s.trySendPacked(m)
+	}
 	err := s.trySend(m)
 	s.unlock()
 	return err
 }
 
+// trySendPacked is TrySend for a message that is to be compressed. It frees the lock.
+func (s *Stream) trySendPacked(m pool.Message) error {
+	defer s.unlock()
+	if err := s.ready(m); err != nil {
+		return err
+	}
+	p, err := s.pack(m)
+	if err == nil {
+		err = s.trySend(p)
+	}
+	return sent(m, p, err)
+}
+
 func (s *Stream) trySend(m pool.Message) error {
+	err := s.ready(m)
+	if err == nil {
+		s.accept(m)
+	}
+	return err
+}
+
+// ready returns why m can't be accepted now, or nil.
+func (s *Stream) ready(m pool.Message) error {
 	if !s.sendable(m) {
 		return s.check(m)
 	}
@@ -29,13 +54,25 @@ func (s *Stream) trySend(m pool.Message) error {
 		}
 		return ErrWouldBlock
 	}
-	s.accept(m)
 	return nil
 }
 
 // Send sends m. It waits for credit until ctx ends. On an error the caller still owns m.
 func (s *Stream) Send(ctx context.Context, m pool.Message) error {
 	s.mu.Lock()
+	if !s.packs(m) {
+		return s.send(ctx, m)
+	}
+	p, err := s.pack(m)
+	if err != nil {
+		s.unlock()
+		return err
+	}
+	return sent(m, p, s.send(ctx, p))
+}
+
+// send is Send for a message that is ready to be written. It frees the lock.
+func (s *Stream) send(ctx context.Context, m pool.Message) error {
 	err := s.trySend(m)
 	if err == nil {
 		s.unlock()
@@ -105,15 +142,21 @@ func (t Slot) Send(m pool.Message) error {
 	}
 	s.mu.Lock()
 	defer s.unlock()
-	if !s.ch.returnSlot(t) {
-		return ErrSlotUsed
+	p, err := m, error(nil)
+	if s.packs(m) {
+		p, err = s.pack(m)
 	}
-	err := s.check(m)
+	if !s.ch.returnSlot(t) {
+		return sent(m, p, ErrSlotUsed)
+	}
 	if err == nil {
-		s.accept(m)
+		err = s.check(p)
+	}
+	if err == nil {
+		s.accept(p)
 	}
 	s.offerSlot(s.ch)
-	return err
+	return sent(m, p, err)
 }
 
 // Cancel returns the slot unused. After Send it does nothing, so that it can be

@@ -87,5 +87,6 @@ func (ep *endpoint) settings(caps *frame.Caps, plain bool) frame.Settings {
 		InitialCredit: uint64(l.InitialCredit()),
 		ConnCredit:    uint64(max(l.ConnWindow, caps.ConnWindow)),
 		Token:         ep.token,
+		Compression:   caps.Compression,
 	}
 }

@@ -77,6 +77,9 @@ func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 		err = errOpensOnly
 	}
 	if err == nil {
+		err = r.Stream.checkCompression(r.Protocols)
+	}
+	if err == nil {
 		err = r.Limits.Validate()
 	}
 	return r, err
@@ -209,6 +212,9 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 	}
 	_, err := r.Stream.withDefaults()
 	if err == nil {
+		err = r.Stream.checkCompression(r.Protocols)
+	}
+	if err == nil {
 		err = r.Limits.Validate()
 	}
 	if err == nil {
@@ -269,6 +275,9 @@ type CallOptions struct {
 	Timeout time.Duration
 	// WaitForReady is OpenOptions.WaitForReady.
 	WaitForReady bool
+	// Compression is how the request is compressed: see StreamOptions.Compression. The
+	// server chooses for its reply.
+	Compression Compression
 }
 
 const defaultCallTimeout = 60 * time.Second

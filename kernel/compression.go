@@ -1,0 +1,66 @@
+package kernel
+
+import (
+	"fmt"
+
+	"github.com/sluicerpc/sluice/pool"
+)
+
+// A Compression says how messages are compressed on their way. What gets no shorter, and
+// what is shorter than 128 bytes, is sent as it is, and so is a request or reply that
+// travels with an open or its acceptance (frame.Caps.MaxInline). The reader of a stream gets
+// what was sent. What a message takes of the credit is what it takes on the wire; when it
+// is taken from the stream, it is at most Limits.MaxMessage long.
+//
+// A side compresses only what its peer has said, in the handshake, that it unpacks, and
+// each side chooses for what it sends. See StreamOptions.Compression, CallOptions.Compression
+// and Message.SetCompression.
+type Compression = pool.Compression
+
+// The compressions. The zero value leaves the choice to the more general option.
+const (
+	NoCompression = pool.NoCompression
+	Gzip          = pool.Gzip
+	Zstd          = pool.Zstd // takes less time than gzip
+)
+
+// unpacks is how messages to the peer can be compressed.
+func (c *Conn) unpacks() pool.Compressions {
+	return c.caps.Compression & c.c.PeerSettings().Compression
+}
+
+// checkCompression returns why messages can't be compressed by z towards the peer, or nil.
+func (c *Conn) checkCompression(z Compression) error {
+	if z <= NoCompression || c.unpacks().Has(z) {
+		return nil
+	}
+	if c.caps.Compression.Has(z) {
+		return fmt.Errorf("%w: the peer unpacks no %s", ErrNotSupported, z)
+	}
+	return fmt.Errorf("%w: %s messages are not compressed with %s", ErrNotSupported, c.protocol, z)
+}
+
+// checkCompression returns ErrNotSupported if none of ps can do what o asks for.
+func (o *StreamOptions) checkCompression(ps []Protocol) error {
+	if o.Compression <= NoCompression {
+		return nil
+	}
+	for _, p := range ps {
+		if caps := p.Caps(); caps.Compression.Has(o.Compression) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: no protocol of these options carries messages compressed with %s", ErrNotSupported, o.Compression)
+}
+
+// streamDefaults are the options of streams for which none are given. A compression is left
+// out if the peer does not unpack it.
+func (c *Conn) streamDefaults() *StreamOptions {
+	d := &c.endpoint.stream
+	if c.checkCompression(d.Compression) == nil {
+		return d
+	}
+	r := *d
+	r.Compression = NoCompression
+	return &r
+}

@@ -155,8 +155,8 @@ type Caps struct {
 	ConnWindow  int    // the smallest window of a connection, bytes
 
 	// Compression is how messages can be compressed towards a peer whose Settings have
-	// that too.
-	Compression pool.Compressions
+	// that too; CallCompression, those of calls (Frame.Unary) towards any peer.
+	Compression, CallCompression pool.Compressions
 
 	// Keepalive is after how long without input the peer is pinged, unless the program
 	// says otherwise; 0 leaves that to the kernel.

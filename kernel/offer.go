@@ -192,16 +192,16 @@ func (o *Offer) beginAnswer() (Metadata, error) {
 func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, error) {
 	switch {
 	case opts == nil:
-		opts = o.conn.streamDefaults()
+		opts = o.conn.streamDefaults(o.Unary())
 	case opts.Context != nil:
 		return nil, errOpensOnly
 	}
 	so, err := opts.withDefaults()
 	if err == nil {
-		err = o.conn.checkCompression(so.Compression)
+		err = o.conn.checkCompression(so.Compression, o.Unary())
 	}
 	if err == nil {
-		err = o.conn.checkCompression(pool.CompressionOf(reply))
+		err = o.conn.checkCompression(pool.CompressionOf(reply), o.Unary())
 	}
 	if err != nil {
 		return nil, err

@@ -94,7 +94,7 @@ func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
 	p := c.c.PeerSettings()
 	err := c.checkMetadata(opts.Metadata, len(method))
 	if err == nil {
-		err = c.checkCompression(pool.CompressionOf(opts.Request))
+		err = c.checkCompression(pool.CompressionOf(opts.Request), opts.unary)
 	}
 	if err != nil {
 		return errtext.Errorf("sluice: open %s: %w", method, err)
@@ -108,7 +108,7 @@ func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
 
 // streamOptions appends the complete options of each of the n streams of a request.
 func (c *Conn) streamOptions(own []StreamOptions, opts *OpenOptions, n int, each []StreamOptions) ([]StreamOptions, error) {
-	common := opts.Stream.over(c.streamDefaults())
+	common := opts.Stream.over(c.streamDefaults(opts.unary))
 	for i := range n {
 		so := common
 		if each != nil {
@@ -116,7 +116,7 @@ func (c *Conn) streamOptions(own []StreamOptions, opts *OpenOptions, n int, each
 		}
 		so, err := so.withDefaults()
 		if err == nil {
-			err = c.checkCompression(so.Compression)
+			err = c.checkCompression(so.Compression, opts.unary)
 		}
 		if err != nil {
 			return nil, err

@@ -49,7 +49,7 @@ var imports = map[string][]string{
 	"cmd/echo":          {"kernel", "rpc", "frame/native", "frame/strm", "frame/seastar"},
 }
 
-var protocolImports = []string{"frame", "pool"}
+var protocolImports = []string{"frame", "pool", "internal/compress"}
 
 // testImports is what every package's tests may import besides.
 var testImports = []string{"frame/native", "frame/strm", "frame/seastar", "kernel/kerneltest", "internal/leak", "internal/testkit", "internal/testkit/capwire"}

@@ -22,8 +22,8 @@ func (s *Stream) TrySend(m pool.Message) error {
 // trySendPacked is TrySend for a message that is to be compressed. It frees the lock.
 func (s *Stream) trySendPacked(m pool.Message) error {
 	defer s.unlock()
-	if err := s.ready(m); err != nil {
-		return err
+	if !s.sendable(m) || !s.hasCredit() {
+		return s.unready(m)
 	}
 	p, err := s.pack(m)
 	if err == nil {
@@ -33,51 +33,55 @@ func (s *Stream) trySendPacked(m pool.Message) error {
 }
 
 func (s *Stream) trySend(m pool.Message) error {
-	err := s.ready(m)
-	if err == nil {
-		s.accept(m)
+	if !s.sendable(m) || !s.hasCredit() {
+		return s.unready(m)
 	}
-	return err
+	s.accept(m)
+	return nil
 }
 
-// ready returns why m can't be accepted now, or nil.
-func (s *Stream) ready(m pool.Message) error {
-	if !s.sendable(m) {
+// unready returns why m can't be accepted now.
+func (s *Stream) unready(m pool.Message) error {
+	switch {
+	case !s.sendable(m):
 		return s.check(m)
+	case s.sendsHeld:
+		return ErrNotAccepted
+	case s.post.room:
+		return ErrNoRoom
 	}
-	if !s.hasCredit() {
-		switch {
-		case s.sendsHeld:
-			return ErrNotAccepted
-		case s.post.room:
-			return ErrNoRoom
-		}
-		return ErrWouldBlock
-	}
-	return nil
+	return ErrWouldBlock
 }
 
 // Send sends m. It waits for credit until ctx ends. On an error the caller still owns m.
 func (s *Stream) Send(ctx context.Context, m pool.Message) error {
 	s.mu.Lock()
-	if !s.packs(m) {
-		return s.send(ctx, m)
+	if s.packs(m) {
+		return s.sendPacked(ctx, m)
 	}
-	p, err := s.pack(m)
-	if err != nil {
-		s.unlock()
-		return err
+	if err := s.trySend(m); err != nil {
+		return s.sendLater(ctx, m, err)
 	}
-	return sent(m, p, s.send(ctx, p))
+	s.unlock()
+	return nil
 }
 
-// send is Send for a message that is ready to be written. It frees the lock.
-func (s *Stream) send(ctx context.Context, m pool.Message) error {
-	err := s.trySend(m)
+// sendPacked is Send for a message that is to be compressed. It frees the lock.
+func (s *Stream) sendPacked(ctx context.Context, m pool.Message) error {
+	p, err := s.pack(m)
 	if err == nil {
-		s.unlock()
-		return nil
+		err = s.trySend(p)
 	}
+	if err != nil {
+		return sent(m, p, s.sendLater(ctx, p, err))
+	}
+	s.unlock()
+	return sent(m, p, nil)
+}
+
+// sendLater waits until m is accepted, if err, of an attempt to send it, says that there is
+// no credit. It frees the lock.
+func (s *Stream) sendLater(ctx context.Context, m pool.Message, err error) error {
 	if !errors.Is(err, ErrWouldBlock) {
 		s.unlock()
 		return err

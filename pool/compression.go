@@ -44,7 +44,7 @@ func (set Compressions) Has(c Compression) bool { return set>>c&1 != 0 }
 // has. Its bytes stay as they are, for its owner to use. Clone and Share keep the choice.
 func (m Message) SetCompression(c Compression) {
 	if m.s != nil {
-		m.s.compression = c
+		m.s.place = m.s.place&^(0x7f<<compressionShift) | uint32(c&0x7f)<<compressionShift
 	}
 }
 
@@ -53,16 +53,16 @@ func CompressionOf(m Message) Compression {
 	if m.s == nil {
 		return 0
 	}
-	return m.s.compression
+	return Compression(m.s.place >> compressionShift & 0x7f)
 }
 
 // MarkPacked notes that m's bytes are compressed, as its wire says. It keeps them so until
 // the message is taken: what waits should take no more memory than the wire.
 func MarkPacked(m Message) {
 	if m.s != nil {
-		m.s.packed = true
+		m.s.place |= packedBit
 	}
 }
 
 // IsPacked tells whether MarkPacked was called.
-func IsPacked(m Message) bool { return m.s != nil && m.s.packed }
+func IsPacked(m Message) bool { return m.s != nil && m.s.place&packedBit != 0 }

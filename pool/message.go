@@ -18,16 +18,25 @@ type Message struct{ s *span }
 // A span is one message's place in a block. Its link is used by the one Queue
 // that it is in.
 type span struct {
-	next        *span
-	block       *block
-	off         uint16 // 0 in a block of its own
-	packed      bool   // see MarkPacked
-	compression Compression
-	n           uint32
-	live        uint32 // 1 until released; atomic once the message is handed out
-	price       uint32 // see SetCost
-	touch       atomic.Pointer[Notice]
+	next  *span
+	block *block
+	place uint32 // offset in the block, and marks: see placeMask
+	n     uint32
+	live  uint32 // 1 until released; atomic once the message is handed out
+	price uint32 // see SetCost
+	touch atomic.Pointer[Notice]
 }
+
+// What is in a place: an offset, which is 0 in a block that is not shared, and what
+// SetCompression and MarkPacked note. A span of one more word would be longer than a cache
+// line has room for.
+const (
+	placeMask        = 1<<16 - 1
+	compressionShift = 16 // of 7 bits
+	packedBit        = 1 << 31
+)
+
+func (s *span) off() uint32 { return s.place & placeMask }
 
 // A Notice has room for one word, that a message was touched.
 type Notice chan struct{}
@@ -96,7 +105,7 @@ func (m Message) Bytes() []byte {
 	if s.touch.Load() != nil {
 		s.touched()
 	}
-	off := uint32(s.off)
+	off := s.off()
 	end := off + s.n
 	return s.block.data[off:end:end]
 }
@@ -133,7 +142,7 @@ func (s *span) cost() int { return int(s.price) }
 func (m Message) Clone() Message {
 	r := MessageOf(append([]byte(nil), m.Bytes()...))
 	if m.s != nil {
-		r.s.packed, r.s.compression = m.s.packed, m.s.compression
+		r.s.place |= m.s.place &^ placeMask
 	}
 	return r
 }
@@ -148,8 +157,8 @@ func (m Message) Share() Message {
 	checkLive(m.s)
 	m.s.block.aliased.Store(true)
 	m.s.block.refs.Add(1)
-	r := m.s.block.adopt(new(span), int(m.s.off), int(m.s.n))
-	r.s.packed, r.s.compression = m.s.packed, m.s.compression
+	r := m.s.block.adopt(new(span), int(m.s.off()), int(m.s.n))
+	r.s.place = m.s.place
 	return r
 }
 

@@ -6,15 +6,15 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// A Compression says how messages are compressed on their way. What gets no shorter, and
-// what is shorter than 128 bytes, is sent as it is, and so is a request or reply that
-// travels with an open or its acceptance (frame.Caps.MaxInline). The reader of a stream gets
-// what was sent. What a message takes of the credit is what it takes on the wire; when it
-// is taken from the stream, it is at most Limits.MaxMessage long.
+// A Compression says how messages are compressed on their way: those of a stream by
+// StreamOptions.Compression, a call's request by CallOptions.Compression, and one message by
+// its SetCompression, which comes before its stream's. Each side chooses for what it sends,
+// among what its peer has said in the handshake that it unpacks.
 //
-// A side compresses only what its peer has said, in the handshake, that it unpacks, and
-// each side chooses for what it sends. See StreamOptions.Compression, CallOptions.Compression
-// and Message.SetCompression.
+// Messages of less than 128 bytes, and those that would not get shorter, are sent as they
+// are, and so are requests and replies that fit into an open and its acceptance
+// (frame.Caps.MaxInline). The reader gets what was sent, at most Limits.MaxMessage bytes. A
+// compressed message takes credit for its compressed bytes.
 type Compression = pool.Compression
 
 // The compressions. The zero value leaves the choice to the more general option.

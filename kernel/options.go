@@ -276,7 +276,7 @@ type CallOptions struct {
 	// WaitForReady is OpenOptions.WaitForReady.
 	WaitForReady bool
 	// Compression is how the request is compressed: see StreamOptions.Compression. The
-	// server chooses for its reply.
+	// reply is the server's choice.
 	Compression Compression
 }
 

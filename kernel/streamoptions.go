@@ -41,10 +41,10 @@ type StreamOptions struct {
 	// no effect on a Call.
 	Context context.Context
 	// Compression is how this side's messages are compressed. In the options of a client
-	// or server it is for those peers that unpack it, and NewClient and NewServer fail with
-	// ErrNotSupported if none of the protocols can. Asked for with one stream it is a must:
+	// or server it is used towards peers that unpack it; NewClient and NewServer fail with
+	// ErrNotSupported if none of the protocols can carry it. For one stream it is required:
 	// if the protocol or the peer can't, opening or accepting fails with ErrNotSupported.
-	// Zero is the client's or server's, and there NoCompression.
+	// Zero is the client's or server's where those apply, else NoCompression.
 	Compression Compression
 }
 

@@ -39,13 +39,19 @@ func (s *Stream) accept(m pool.Message) {
 func (s *Stream) Push(m pool.Message) error {
 	s.mu.Lock()
 	defer s.unlock()
-	err := s.check(m)
+	p, err := m, error(nil)
+	if s.packs(m) {
+		p, err = s.pack(m)
+	}
+	if err == nil {
+		err = s.check(p)
+	}
 	if err == nil {
 		s.opensWith = !s.cfg.granted() || s.awaitsAnswer()
-		s.accept(m)
+		s.accept(p)
 		s.allowSends()
 	}
-	return err
+	return sent(m, p, err)
 }
 
 // admitWaiting accepts messages of waiting senders, in their order, while there is

@@ -274,4 +274,5 @@ func BenchmarkLoneDeliverReceive(b *testing.B) {
 	}
 }
 
+func (l *idleLink) Pack(m pool.Message, _ pool.Compression) pool.Message  { return m }
 func (l *idleLink) Unpack(m pool.Message, most int) (pool.Message, error) { return unpack(m, most) }

@@ -31,6 +31,8 @@ type fakeLink struct {
 	wrong   []string // broken promises
 	timers  timers.Queue
 	changed func() // called after each turn asked for
+	packs   int    // messages that were to be compressed; their sender's
+	packing func() // called before each
 }
 
 func newFakeLink() *fakeLink { return &fakeLink{id: 1, budget: 64 << 20} }
@@ -276,6 +278,20 @@ func arriving(m pool.Message) pool.Message {
 	}
 	pool.SetCost(m, m.Len()+overhead)
 	return m
+}
+
+func (l *fakeLink) Pack(m pool.Message, _ pool.Compression) pool.Message {
+	l.packs++
+	if l.packing != nil {
+		l.packing()
+	}
+	p := m.Bytes()
+	if len(p) < 4 || len(bytes.Trim(p, string(p[:1]))) > 0 {
+		return m
+	}
+	r := pool.Copy([]byte{p[0], byte(len(p) >> 8), byte(len(p))})
+	pool.MarkPacked(r)
+	return r
 }
 
 func (l *fakeLink) Unpack(m pool.Message, most int) (pool.Message, error) { return unpack(m, most) }

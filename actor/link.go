@@ -48,6 +48,9 @@ type Link interface {
 	// FeedingChanged is called when the result of Feeding may have changed after
 	// Retire.
 	FeedingChanged()
+	// Pack returns m compressed by c, or m itself if that is no shorter. m stays the
+	// caller's. Without the lock.
+	Pack(m pool.Message, c pool.Compression) pool.Message
 	// Unpack returns what a compressed message holds, at most most bytes, and takes m
 	// over. Any time.
 	Unpack(m pool.Message, most int) (pool.Message, error)
@@ -75,6 +78,9 @@ type Config struct {
 	MaxWindow  int    // limit of that as it grows
 	SendLimit  int    // our own limit of bytes unread at the peer; 0: the peer's grants alone
 	SendCredit uint64 // bytes that the peer has granted so far
+
+	Compression pool.Compression  // of what we send; zero is none
+	Unpacks     pool.Compressions // what the peer unpacks
 }
 
 // granted reports whether receivers grant credit. Where they don't, pacing.go says

@@ -2,6 +2,7 @@ package actor
 
 import (
 	"context"
+	"errors"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
@@ -97,6 +98,16 @@ func (s *Stream) acceptOut(m pool.Message) {
 		m.Release()
 		s.abort(s.fail(frame.CodeTooLarge, "message sent on Out is larger than the peer accepts", false))
 		return
+	}
+	if s.packs(m) {
+		p, err := s.pack(m)
+		if errors.Is(err, ErrNotSupported) {
+			m.Release()
+			s.abort(s.fail(frame.CodeUnimplemented, err.Error(), false))
+			return
+		}
+		_ = sent(m, p, nil)
+		m = p
 	}
 	if !s.st.canSend() || s.peerNoReceive {
 		m.Release()

@@ -11,36 +11,77 @@ import (
 // TrySend sends m if there is credit for it now. On an error the caller still owns m.
 func (s *Stream) TrySend(m pool.Message) error {
 	s.mu.Lock()
+	if s.packs(m) {
+		return s.trySendPacked(m)
+	}
 	err := s.trySend(m)
 	s.unlock()
 	return err
 }
 
-func (s *Stream) trySend(m pool.Message) error {
-	if !s.sendable(m) {
-		return s.check(m)
+// trySendPacked is TrySend for a message that is to be compressed. It frees the lock.
+func (s *Stream) trySendPacked(m pool.Message) error {
+	defer s.unlock()
+	if !s.sendable(m) || !s.hasCredit() {
+		return s.unready(m)
 	}
-	if !s.hasCredit() {
-		switch {
-		case s.sendsHeld:
-			return ErrNotAccepted
-		case s.post.room:
-			return ErrNoRoom
-		}
-		return ErrWouldBlock
+	p, err := s.pack(m)
+	if err == nil {
+		err = s.trySend(p)
+	}
+	return sent(m, p, err)
+}
+
+func (s *Stream) trySend(m pool.Message) error {
+	if !s.sendable(m) || !s.hasCredit() {
+		return s.unready(m)
 	}
 	s.accept(m)
 	return nil
 }
 
+// unready returns why m can't be accepted now.
+func (s *Stream) unready(m pool.Message) error {
+	switch {
+	case !s.sendable(m):
+		return s.check(m)
+	case s.sendsHeld:
+		return ErrNotAccepted
+	case s.post.room:
+		return ErrNoRoom
+	}
+	return ErrWouldBlock
+}
+
 // Send sends m. It waits for credit until ctx ends. On an error the caller still owns m.
 func (s *Stream) Send(ctx context.Context, m pool.Message) error {
 	s.mu.Lock()
-	err := s.trySend(m)
-	if err == nil {
-		s.unlock()
-		return nil
+	if s.packs(m) {
+		return s.sendPacked(ctx, m)
 	}
+	if err := s.trySend(m); err != nil {
+		return s.sendLater(ctx, m, err)
+	}
+	s.unlock()
+	return nil
+}
+
+// sendPacked is Send for a message that is to be compressed. It frees the lock.
+func (s *Stream) sendPacked(ctx context.Context, m pool.Message) error {
+	p, err := s.pack(m)
+	if err == nil {
+		err = s.trySend(p)
+	}
+	if err != nil {
+		return sent(m, p, s.sendLater(ctx, p, err))
+	}
+	s.unlock()
+	return sent(m, p, nil)
+}
+
+// sendLater waits until m is accepted, if err, of an attempt to send it, says that there is
+// no credit. It frees the lock.
+func (s *Stream) sendLater(ctx context.Context, m pool.Message, err error) error {
 	if !errors.Is(err, ErrWouldBlock) {
 		s.unlock()
 		return err
@@ -105,15 +146,21 @@ func (t Slot) Send(m pool.Message) error {
 	}
 	s.mu.Lock()
 	defer s.unlock()
-	if !s.ch.returnSlot(t) {
-		return ErrSlotUsed
+	p, err := m, error(nil)
+	if s.packs(m) {
+		p, err = s.pack(m)
 	}
-	err := s.check(m)
+	if !s.ch.returnSlot(t) {
+		return sent(m, p, ErrSlotUsed)
+	}
 	if err == nil {
-		s.accept(m)
+		err = s.check(p)
+	}
+	if err == nil {
+		s.accept(p)
 	}
 	s.offerSlot(s.ch)
-	return err
+	return sent(m, p, err)
 }
 
 // Cancel returns the slot unused. After Send it does nothing, so that it can be

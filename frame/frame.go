@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // Kind says what a frame is about. The kinds are those of the native wire;
@@ -127,13 +128,14 @@ type Settings struct {
 	MinVersion    uint64 // of the wire that it speaks, with MaxVersion; both 0: what the protocol has
 	MaxVersion    uint64
 	Checksum      bool
-	MaxFragment   uint64 // largest payload of one Data frame, bytes
-	MaxMessage    uint64 // bytes
-	MaxStreams    uint64 // streams that the peer may have open
-	MaxMetadata   uint64 // bytes, see Metadata.Size
-	InitialCredit uint64 // bytes on a stream before it is accepted
-	ConnCredit    uint64 // bytes on the connection
-	Token         []byte // for the other side's Authenticate
+	MaxFragment   uint64            // largest payload of one Data frame, bytes
+	MaxMessage    uint64            // bytes
+	MaxStreams    uint64            // streams that the peer may have open
+	MaxMetadata   uint64            // bytes, see Metadata.Size
+	InitialCredit uint64            // bytes on a stream before it is accepted
+	ConnCredit    uint64            // bytes on the connection
+	Token         []byte            // for the other side's Authenticate
+	Compression   pool.Compressions // of messages, that it unpacks
 }
 
 // A ProtocolError is the cause when a peer broke the rules of the wire. It ends

@@ -51,6 +51,9 @@ type Session interface {
 	// events of each Flush.
 	Wake() time.Time
 
+	// Pack returns m compressed by c, which the peer unpacks, and marked by pool.MarkPacked,
+	// or m itself if that is no shorter. m stays the caller's. A sender calls it, at any time.
+	Pack(m pool.Message, c pool.Compression) pool.Message
 	// Unpack decompresses a message of stream id that came Packed, to at most most bytes,
 	// and takes m over. The goroutine that takes the message calls it, at any time. An
 	// error ends the stream: ErrUnpacked if the message is longer.
@@ -83,6 +86,9 @@ func (Base) Event(*Frame) bool { return false }
 
 // Wake asks for no Tick.
 func (Base) Wake() time.Time { return time.Time{} }
+
+// Pack returns m: there is no compression.
+func (Base) Pack(m pool.Message, _ pool.Compression) pool.Message { return m }
 
 // Unpack fails: there is no compression.
 func (Base) Unpack(_ uint64, m pool.Message, _ int) (pool.Message, error) {
@@ -148,6 +154,10 @@ type Caps struct {
 	MaxMetadata int    // bytes of metadata in one frame, as Metadata.Size counts
 	MaxStream   uint64 // the last number that a stream can have
 	ConnWindow  int    // the smallest window of a connection, bytes
+
+	// Compression is how messages can be compressed towards a peer whose Settings have
+	// that too; CallCompression, those of calls (Frame.Unary) towards any peer.
+	Compression, CallCompression pool.Compressions
 
 	// Keepalive is after how long without input the peer is pinged, unless the program
 	// says otherwise; 0 leaves that to the kernel.

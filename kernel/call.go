@@ -73,7 +73,9 @@ func (o *CallOptions) open() *OpenOptions {
 	if o == nil {
 		return &OpenOptions{unary: true}
 	}
-	return &OpenOptions{Metadata: o.Metadata, WaitForReady: o.WaitForReady, unary: true}
+	return &OpenOptions{
+		Metadata: o.Metadata, WaitForReady: o.WaitForReady, Stream: StreamOptions{Compression: o.Compression}, unary: true,
+	}
 }
 
 // Bound returns ctx with the time limit of a call with these options: Timeout, or 60 s if

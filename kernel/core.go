@@ -356,6 +356,7 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 		NoReceive: o.NoReceive, NoSend: g.NoReceive,
 		MaxReceive: c.c.Limits().MaxMessage, MaxSend: int(c.c.PeerSettings().MaxMessage),
 		Window: window, MaxWindow: most, SendLimit: o.SendLimit, SendCredit: g.Credit,
+		Compression: o.Compression, Unpacks: c.unpacks(s.unary),
 	}
 	// Offers and the streams accepted from them alternate: two are remembered.
 	last, before := c.lastConfig.Load(), c.configBefore.Load()

@@ -89,5 +89,6 @@ func (ep *endpoint) settings(caps *frame.Caps, plain bool) frame.Settings {
 		InitialCredit: uint64(conn.InitialCredit(l)),
 		ConnCredit:    uint64(max(l.ConnWindow, caps.ConnWindow)),
 		Token:         ep.token,
+		Compression:   caps.Compression,
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sluicerpc/sluice/internal/testkit"
@@ -49,6 +50,40 @@ func ExampleServer_Handle() {
 	fmt.Println(s.Close(ctx))
 	// Output:
 	// hello <nil>
+	// <nil>
+}
+
+// A stream is compressed by an option, and one of its messages can do without. The reader
+// sees no difference.
+func ExampleStreamOptions_compression() {
+	ctx := context.Background()
+	srv := newServer()
+	srv.Handle("upload", func(ctx context.Context, s *kernel.Stream) error {
+		for m, err := range s.All(ctx) {
+			if err != nil {
+				return err
+			}
+			fmt.Println(m.Len())
+			m.Release()
+		}
+		return nil
+	})
+	client, stop := start(srv, nil)
+	defer stop()
+
+	s, err := client.Open(ctx, "upload", &kernel.OpenOptions{Stream: kernel.StreamOptions{Compression: kernel.Zstd}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_ = s.Send(ctx, say(strings.Repeat("much of the same, ", 1000)))
+	picture := say(strings.Repeat("compressed already", 100))
+	picture.SetCompression(kernel.NoCompression)
+	_ = s.Send(ctx, picture)
+	fmt.Println(s.Close(ctx))
+	// Output:
+	// 18000
+	// 1800
 	// <nil>
 }
 

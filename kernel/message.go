@@ -8,7 +8,7 @@ import (
 // A Message is a handle of a message's bytes. It has one owner. Send, a Slot and Out take
 // it over if they succeed. The owner may Release it, so that its memory is used again; if
 // not, the garbage collector frees it. The methods are Bytes, Len, IsZero, Clone, Share,
-// Truncate and Release. The zero Message is empty.
+// SetCompression, Truncate and Release. The zero Message is empty.
 type Message = pool.Message
 
 // A Batch is some messages in the order in which they arrived: see Stream.Batches. The

@@ -153,7 +153,8 @@ func (o *Offer) Stream(i int) *Stream {
 // Accept accepts the stream. reply travels with the acceptance; Accept takes it over if it
 // succeeds. If the peer asked for several streams, the first is accepted and the others are
 // refused. Nil opts are the server's defaults. Errors: ErrAnswered, ErrLimits, ErrTooLarge,
-// or the stream's error if it has ended.
+// ErrNotSupported for a Compression that the peer does not unpack, or the stream's error if
+// it has ended.
 func (o *Offer) Accept(reply Message, opts *StreamOptions) (*Stream, error) {
 	ss, err := o.accept(reply, opts, 1)
 	if err != nil {
@@ -199,11 +200,17 @@ func (o *Offer) beginAnswer() (Metadata, error) {
 func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, error) {
 	switch {
 	case opts == nil:
-		opts = &o.conn.endpoint.stream
+		opts = o.conn.streamDefaults(o.Unary())
 	case opts.Context != nil:
 		return nil, errOpensOnly
 	}
 	so, err := opts.withDefaults()
+	if err == nil {
+		err = o.conn.checkCompression(so.Compression, o.Unary())
+	}
+	if err == nil {
+		err = o.conn.checkCompression(pool.CompressionOf(reply), o.Unary())
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // Open opens a stream. It does not wait for the peer: data can be sent before the peer has
@@ -79,7 +80,7 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 	var one [1]StreamOptions
 	own, err := c.streamOptions(one[:0], opts, n, each) // before Reserve, which can have others wait
 	if err != nil {
-		return nil, err
+		return nil, errtext.Errorf("sluice: open %s: %w", method, err)
 	}
 	if err := c.c.Reserve(n, opts.exclusively); err != nil {
 		return nil, errtext.Errorf("sluice: open %s: %w", method, err)
@@ -91,7 +92,11 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 
 func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
 	p := c.c.PeerSettings()
-	if err := c.checkMetadata(opts.Metadata, len(method)); err != nil {
+	err := c.checkMetadata(opts.Metadata, len(method))
+	if err == nil {
+		err = c.checkCompression(pool.CompressionOf(opts.Request), opts.unary)
+	}
+	if err != nil {
 		return errtext.Errorf("sluice: open %s: %w", method, err)
 	}
 	if opts.Request.Len() > int(p.MaxMessage) {
@@ -103,13 +108,16 @@ func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
 
 // streamOptions appends the complete options of each of the n streams of a request.
 func (c *Conn) streamOptions(own []StreamOptions, opts *OpenOptions, n int, each []StreamOptions) ([]StreamOptions, error) {
-	common := opts.Stream.over(&c.endpoint.stream)
+	common := opts.Stream.over(c.streamDefaults(opts.unary))
 	for i := range n {
 		so := common
 		if each != nil {
 			so = each[i].over(&common)
 		}
 		so, err := so.withDefaults()
+		if err == nil {
+			err = c.checkCompression(so.Compression, opts.unary)
+		}
 		if err != nil {
 			return nil, err
 		}

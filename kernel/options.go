@@ -79,6 +79,9 @@ func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 		err = errOpensOnly
 	}
 	if err == nil {
+		err = r.Stream.checkCompression(r.Protocols)
+	}
+	if err == nil {
 		err = conn.Validate(r.Limits)
 	}
 	return r, err
@@ -213,6 +216,9 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 	}
 	_, err := r.Stream.withDefaults()
 	if err == nil {
+		err = r.Stream.checkCompression(r.Protocols)
+	}
+	if err == nil {
 		err = conn.Validate(r.Limits)
 	}
 	if err == nil {
@@ -282,6 +288,9 @@ type CallOptions struct {
 	// handler answers is dropped, and what goes wrong nobody hears. The call goes on when
 	// its context ends, until the deadline.
 	NoWait bool
+	// Compression is how the request is compressed: see StreamOptions.Compression. The
+	// reply is the server's choice.
+	Compression Compression
 }
 
 const defaultCallTimeout = 60 * time.Second

@@ -148,8 +148,9 @@ func (s *Stream) Batches() <-chan *Batch {
 //
 // A select with a default may choose the default although there is credit, while the stream
 // is busy with an earlier message: use TrySend or Writable for that. A message that is
-// longer than the peer takes aborts the stream with CodeTooLarge. Closing Out is CloseSend;
-// do so only if nobody else sends on it.
+// longer than the peer takes aborts the stream with CodeTooLarge, one with a compression of its
+// own that the peer does not unpack with CodeUnimplemented. Closing Out is CloseSend; do so
+// only if nobody else sends on it.
 //
 // The first call starts a goroutine, which ends with the sending half.
 func (s *Stream) Out() chan<- Message {
@@ -206,8 +207,9 @@ func (s *Stream) Discarded() int { return s.c.Discarded() }
 
 // Send sends m. It waits for credit, not for the peer. If it succeeds it has taken over m.
 // If it fails nothing was sent, and m still belongs to the caller. The end of ctx ends the
-// wait and not the stream. Errors: ErrTooLarge, ErrSendClosed, ErrStopped, ErrNotReadable,
-// ErrNotAccepted, a StreamError, or ctx's.
+// wait and not the stream. If m is to be compressed Send does that first. Errors: ErrTooLarge,
+// ErrSendClosed, ErrStopped, ErrNotReadable, ErrNotAccepted, ErrNotSupported for a
+// compression of m's own that the peer does not unpack, a StreamError, or ctx's.
 func (s *Stream) Send(ctx context.Context, m Message) error {
 	s.accept()
 	return s.c.Send(ctx, m)

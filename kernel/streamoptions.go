@@ -40,6 +40,12 @@ type StreamOptions struct {
 	// Only the opening side can set it: Accept and NewServer fail with ErrLimits. It has
 	// no effect on a Call.
 	Context context.Context
+	// Compression is how this side's messages are compressed. In the options of a client
+	// or server it is used towards peers that unpack it; NewClient and NewServer fail with
+	// ErrNotSupported if none of the protocols can carry it. For one stream it is required:
+	// if the protocol or the peer can't, opening or accepting fails with ErrNotSupported.
+	// Zero is the client's or server's where those apply, else NoCompression.
+	Compression Compression
 }
 
 const (
@@ -82,6 +88,9 @@ func (o *StreamOptions) withDefaults() (StreamOptions, error) {
 	if r.IdleTimeout < 0 {
 		return r, fmt.Errorf("%w: StreamOptions.IdleTimeout is %v", ErrLimits, r.IdleTimeout)
 	}
+	if r.Compression > Zstd {
+		return r, fmt.Errorf("%w: StreamOptions.Compression is %v", ErrLimits, r.Compression)
+	}
 	return r, nil
 }
 
@@ -95,6 +104,7 @@ func (o StreamOptions) over(base *StreamOptions) StreamOptions {
 	pick(&o.InBuffer, base.InBuffer)
 	pick(&o.MaxBatch, base.MaxBatch)
 	pick(&o.IdleTimeout, base.IdleTimeout)
+	pick(&o.Compression, base.Compression)
 	o.NoReceive = o.NoReceive || base.NoReceive
 	if o.Context == nil {
 		o.Context = base.Context
@@ -102,7 +112,7 @@ func (o StreamOptions) over(base *StreamOptions) StreamOptions {
 	return o
 }
 
-func pick[T int | time.Duration](v *T, base T) {
+func pick[T int | time.Duration | Compression](v *T, base T) {
 	if *v == 0 {
 		*v = base
 	}

@@ -46,7 +46,7 @@ var (
 
 // adopt makes s the handle of n bytes of b at off. The caller has counted it.
 func (b *block) adopt(s *span, off, n int) Message {
-	s.block, s.off, s.n, s.next = b, uint32(off), uint32(n), nil
+	s.block, s.place, s.n, s.next = b, uint32(off), uint32(n), nil
 	s.live, s.price = 1, 0
 	acquired()
 	return Message{s}

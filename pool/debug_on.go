@@ -21,7 +21,7 @@ func released(s *span) {
 	if s.block.class == unpooled || s.block.aliased.Load() {
 		return // the caller may know the memory, or another handle does
 	}
-	for i := s.off; i < s.off+s.n; i++ {
+	for i := s.off(); i < s.off()+s.n; i++ {
 		s.block.data[i] = poison
 	}
 }

@@ -20,12 +20,23 @@ type Message struct{ s *span }
 type span struct {
 	next  *span
 	block *block
-	off   uint32
+	place uint32 // offset in the block, and marks: see placeMask
 	n     uint32
 	live  uint32 // 1 until released; atomic once the message is handed out
-	price uint32 // see SetCost, with packedBit
+	price uint32 // see SetCost
 	touch atomic.Pointer[Notice]
 }
+
+// What is in a place: an offset, which is 0 in a block that is not shared, and what
+// SetCompression and MarkPacked note. A span of one more word would be longer than a cache
+// line has room for.
+const (
+	placeMask        = 1<<16 - 1
+	compressionShift = 16 // of 7 bits
+	packedBit        = 1 << 31
+)
+
+func (s *span) off() uint32 { return s.place & placeMask }
 
 // A Notice has room for one word, that a message was touched.
 type Notice chan struct{}
@@ -94,8 +105,9 @@ func (m Message) Bytes() []byte {
 	if s.touch.Load() != nil {
 		s.touched()
 	}
-	end := s.off + s.n
-	return s.block.data[s.off:end:end]
+	off := s.off()
+	end := off + s.n
+	return s.block.data[off:end:end]
 }
 
 // Len is the number of bytes in the message.
@@ -111,7 +123,7 @@ func (m Message) Len() int {
 // zero Message has none.
 func SetCost(m Message, n int) {
 	if m.s != nil {
-		m.s.price = m.s.price&packedBit | uint32(n)
+		m.s.price = uint32(n)
 	}
 }
 
@@ -123,29 +135,14 @@ func Cost(m Message) int {
 	return m.s.cost()
 }
 
-func (s *span) cost() int { return int(s.price &^ packedBit) }
-
-// packedBit is in a price beside the cost, which is well below it: a span of one more
-// word would be longer than a cache line has room for.
-const packedBit = 1 << 31
-
-// MarkPacked notes that m's bytes are compressed, as its stream has agreed on. It keeps
-// them so until the message is taken: what waits should take no more memory than the wire.
-func MarkPacked(m Message) {
-	if m.s != nil {
-		m.s.price |= packedBit
-	}
-}
-
-// IsPacked tells whether MarkPacked was called.
-func IsPacked(m Message) bool { return m.s != nil && m.s.price&packedBit != 0 }
+func (s *span) cost() int { return int(s.price) }
 
 // Clone returns a copy that shares no memory with m. Use it for a small message
 // that is kept for long: the original may keep a whole block alive.
 func (m Message) Clone() Message {
 	r := MessageOf(append([]byte(nil), m.Bytes()...))
-	if IsPacked(m) {
-		MarkPacked(r)
+	if m.s != nil {
+		r.s.place |= m.s.place &^ placeMask
 	}
 	return r
 }
@@ -160,8 +157,8 @@ func (m Message) Share() Message {
 	checkLive(m.s)
 	m.s.block.aliased.Store(true)
 	m.s.block.refs.Add(1)
-	r := m.s.block.adopt(new(span), int(m.s.off), int(m.s.n))
-	r.s.price = m.s.price & packedBit
+	r := m.s.block.adopt(new(span), int(m.s.off()), int(m.s.n))
+	r.s.place = m.s.place
 	return r
 }
 

@@ -114,6 +114,9 @@ func (c *clientCall) call(ctx context.Context, md kernel.Metadata, request func(
 		return kernel.Message{}, err
 	}
 	defer o.Request.Forget() // it may be on its way to the socket still
+	if c.opts != nil {
+		o.Request.SetCompression(c.opts.Compression)
+	}
 	return c.open(ctx, o, each)
 }
 

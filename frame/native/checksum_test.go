@@ -105,7 +105,7 @@ func readPlain(s *Session, p []byte, next func() int) ([]event, error) {
 	var es []event
 	var f frame.Frame
 	var part []byte
-	first := false
+	first, packed := false, false
 	for len(p) > 0 {
 		n := min(next(), len(p))
 		in := p[:n]
@@ -124,13 +124,15 @@ func readPlain(s *Session, p []byte, next func() int) ([]event, error) {
 				continue
 			}
 			if part == nil {
-				first = f.First
+				first, packed = f.First, f.Packed
 			}
 			part = append(part, f.Payload...)
 			if s.reader.left > 0 {
 				continue // more pieces of this frame follow
 			}
-			es = append(es, dataEvent(f.Stream, part, first, f.Last, f.Total))
+			es = append(es, eventOf(&frame.Frame{
+				Kind: frame.Data, Stream: f.Stream, Payload: part, First: first, Last: f.Last, Packed: packed, Total: f.Total,
+			}))
 			part = nil
 		}
 	}

@@ -31,6 +31,7 @@ const (
 	setInitialCredit
 	setConnCredit
 	setToken
+	setCompression
 )
 
 // checksumCRC32C is the only kind of checksum; 0 is none.
@@ -134,6 +135,9 @@ func appendSettings(b []byte, s *frame.Settings) []byte {
 	if len(s.Token) > 0 {
 		b = binary.AppendUvarint(b, setToken)
 		b = appendString(b, string(s.Token))
+	}
+	if s.Compression != 0 {
+		b = appendSetting(b, setCompression, compressionBits(s.Compression))
 	}
 	return b
 }
@@ -351,6 +355,8 @@ func setting(c *cursor, s *frame.Settings) {
 		s.ConnCredit = v.uint()
 	case setToken:
 		s.Token = append([]byte(nil), v.rest()...)
+	case setCompression:
+		s.Compression = compressionsOf(v.uint())
 	default:
 		v.rest()
 	}

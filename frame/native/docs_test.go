@@ -29,6 +29,7 @@ func examples() map[string]string {
 		data += "\n" + hexLines(written(w, func(o *frame.Out) { fragment(w, o, 1, messageOf("abcdef"), cut[0], cut[1]) }))
 	}
 	m["data"] = data
+	m["compressed"] = hexLines(written(w, func(o *frame.Out) { w.Message(o, 1, letters()) }))
 	m["start"] = hexLines(greet(&controls[0].frame))
 	c, _ := pair(true)
 	m["record"] = hexLines(written(c, func(o *frame.Out) { c.Message(o, 1, messageOf("abcdef")) }))

@@ -21,9 +21,11 @@ var controls = []struct {
 	{"hello", frame.Frame{Kind: frame.Hello, Settings: frame.Settings{
 		MinVersion: 1, MaxVersion: 1, Checksum: true, MaxFragment: 64 << 10, MaxMessage: 4 << 20, MaxStreams: 1000,
 		MaxMetadata: 16 << 10, InitialCredit: 8388, ConnCredit: 16 << 20, Token: []byte("key"),
-	}}, `2a 00 00 0d 00 00 00 00
+		Compression: pool.CompressionsOf(pool.Gzip, pool.Zstd),
+	}}, `2d 00 00 0d 00 00 00 00
 		01 02 01 01  02 01 01  03 03 80 80 04  04 04 80 80 80 02  05 02 e8 07
-		06 03 80 80 01  07 02 c4 41  08 04 80 80 80 08  09 03 6b 65 79`},
+		06 03 80 80 01  07 02 c4 41  08 04 80 80 80 08  09 03 6b 65 79
+		0a 01 06`},
 	{"open", frame.Frame{
 		Kind: frame.Open, Stream: 1, Method: "chat.Room/Join", Deadline: 1500 * time.Millisecond,
 		Metadata: frame.Metadata{{Key: "lang", Value: "en"}}, Payload: []byte("hi"),
@@ -123,6 +125,12 @@ func TestDataFramesHaveTheirBytes(t *testing.T) {
 			`06 00 00 24 01 00 00 00  06 00 00 00  61 62`},
 		{"middle fragment", func(w *Session, o *frame.Out) { fragment(w, o, 1, m, 2, 3) }, `03 00 00 64 01 00 00 00  63 64 65`},
 		{"last fragment", func(w *Session, o *frame.Out) { fragment(w, o, 1, m.Share(), 5, 1) }, `01 00 00 44 01 00 00 00  66`},
+		{"compressed", func(w *Session, o *frame.Out) { w.Message(o, 1, letters()) }, `0d 00 00 84 01 00 00 00
+			02  c8 01  28 b5 2f fd 20 c8 43 06 00 61`},
+		{"compressed, first fragment", func(w *Session, o *frame.Out) { fragment(w, o, 1, letters(), 0, 5) }, `09 00 00 a4 01 00 00 00
+			0d 00 00 00  02 c8 01 28 b5`},
+		{"compressed, last fragment", func(w *Session, o *frame.Out) { fragment(w, o, 1, letters(), 5, 8) }, `08 00 00 44 01 00 00 00
+			2f fd 20 c8 43 06 00 61`},
 	} {
 		w, _ := pair(false)
 		if got, want := written(w, func(o *frame.Out) { c.put(w, o) }), unhex(t, c.hex); !reflect.DeepEqual(got, want) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // seeds adds a session of every kind of frame, in records or not, and every
@@ -152,7 +153,10 @@ func put(w *Session, o *frame.Out, rnd *rand.Rand, op byte, want []event) []even
 		if m.Len() > DefaultMaxFragment {
 			m.Truncate(DefaultMaxFragment)
 		}
-		want = merge(want, dataEvent(id, m.Bytes(), true, true, m.Len()))
+		if rnd.IntN(4) == 0 {
+			pool.MarkPacked(m)
+		}
+		want = merge(want, dataEvent(id, m, 0, m.Len()))
 		w.Message(o, id, m)
 		return want
 	case 3:
@@ -163,19 +167,26 @@ func put(w *Session, o *frame.Out, rnd *rand.Rand, op byte, want []event) []even
 	return merge(want, event{head: describe(fr)})
 }
 
-func dataEvent(id uint64, p []byte, first, last bool, total int) event {
-	return eventOf(&frame.Frame{Kind: frame.Data, Stream: id, Payload: p, First: first, Last: last, Total: total})
+// dataEvent is what comes of n bytes of m, from off on.
+func dataEvent(id uint64, m pool.Message, off, n int) event {
+	return eventOf(&frame.Frame{
+		Kind: frame.Data, Stream: id, Payload: m.Bytes()[off : off+n],
+		First: off == 0, Last: off+n == m.Len(), Packed: off == 0 && pool.IsPacked(m), Total: m.Len(),
+	})
 }
 
 // fragments cuts one message.
 func fragments(w *Session, o *frame.Out, rnd *rand.Rand, id uint64, want []event) []event {
 	m := filled(2 + rnd.IntN(200_000))
+	if rnd.IntN(4) == 0 {
+		pool.MarkPacked(m)
+	}
 	for off := 0; off < m.Len(); {
 		n := min(1+rnd.IntN(DefaultMaxFragment), m.Len()-off)
 		if off == 0 {
 			n = min(n, m.Len()-1)
 		}
-		want = merge(want, dataEvent(id, m.Bytes()[off:off+n], off == 0, off+n == m.Len(), m.Len()))
+		want = merge(want, dataEvent(id, m, off, n))
 		fragment(w, o, id, m, off, n)
 		off += n
 	}

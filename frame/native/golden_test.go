@@ -98,6 +98,13 @@ var conversations = []struct {
 		{true, all(say(frame.Frame{Kind: frame.Credit, Stream: 1, Value: 8388 + 57}),
 			say(frame.Frame{Kind: frame.Read, Value: 65536}))},
 	}},
+	{"compressed", []step{
+		{false, all(message(1, "as it is"), func(s *Session, o *frame.Out) { s.Message(o, 1, letters()) }, message(1, "as it is"),
+			func(s *Session, o *frame.Out) {
+				fragment(s, o, 1, letters(), 0, 4)
+				fragment(s, o, 1, letters(), 4, 9)
+			})},
+	}},
 	{"stop-and-reset", []step{
 		{true, say(frame.Frame{Kind: frame.Stop, Stream: 1, Code: frame.CodeCancelled})},
 		{false, all(say(frame.Frame{Kind: frame.EOS, Stream: 1}),

@@ -8,6 +8,7 @@ import (
 	"math"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/compress"
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/pool"
 )
@@ -26,6 +27,7 @@ func (Protocol) Caps() frame.Caps {
 		Overhead: overhead, LeastPiece: overhead + 1,
 		MaxFragment: DefaultMaxFragment, MaxStream: maxStreamID,
 		MaxInline: MaxInline, GrantSize: grantSize, MaxGroup: maxGroup, MaxMetadata: maxMetadata,
+		Compression: compress.All,
 	}
 }
 

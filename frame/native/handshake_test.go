@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/compress"
 )
 
 // A side is one side of a handshake that was played through.
@@ -131,9 +132,10 @@ func TestAHelloWithoutASetting(t *testing.T) {
 		{"initial credit", func(s *frame.Settings) { s.InitialCredit = 0 }, frame.CodeFlowControl},
 		{"connection credit", func(s *frame.Settings) { s.ConnCredit = 0 }, frame.CodeFlowControl},
 		{"token", func(s *frame.Settings) { s.Token = nil }, frame.CodeOK},
+		{"compression", func(s *frame.Settings) { s.Compression = 0 }, frame.CodeOK},
 	} {
 		s := settingsOf(greeting(), true)
-		s.Token = []byte("key")
+		s.Token, s.Compression = []byte("key"), compress.All
 		c.leave(&s)
 		// A setting that is 0 and one that is missing are the same.
 		b := withoutZeros(appendSettings(nil, &s))

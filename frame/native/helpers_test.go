@@ -101,6 +101,9 @@ func eventOf(f *frame.Frame) event {
 		}
 		if f.First {
 			e.head += fmt.Sprintf(" total=%d", f.Total)
+			if f.Packed {
+				e.head += " packed"
+			}
 		}
 		return e
 	}
@@ -258,6 +261,14 @@ func filled(n int) pool.Message {
 		p[i] = byte(i*7 + i>>8)
 	}
 	return pool.MessageOf(p)
+}
+
+// letters is a compressed message, 200 times the letter a: a frame of zstd with one block
+// that repeats a byte.
+func letters() pool.Message {
+	m := pool.MessageOf([]byte("\x02\xc8\x01\x28\xb5\x2f\xfd\x20\xc8\x43\x06\x00a"))
+	pool.MarkPacked(m)
+	return m
 }
 
 func messageOf(text string) pool.Message { return pool.MessageOf([]byte(text)) }

@@ -286,6 +286,7 @@ func (r *reader) fill(p []byte, f *frame.Frame) (int, error) {
 func (r *reader) data(p []byte, f *frame.Frame, first, last bool) {
 	f.Kind, f.Stream, f.Payload = frame.Data, r.id, p
 	f.First = first && r.typ&fCont == 0
+	f.Packed = f.First && r.typ&fPacked != 0
 	f.Last = last && r.typ&fMore == 0
 	f.Total = r.msgTotal
 	f.SetCost(overhead)

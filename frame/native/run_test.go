@@ -35,12 +35,12 @@ func dataIn(s *Session, input []byte, cuts []int, runs bool) (all []string, err 
 				all = append(all, fmt.Sprintf("%d %d", f.Stream, f.Kind))
 				continue
 			}
-			all = append(all, fmt.Sprintf("%d %v %v %d %x", f.Stream, f.First, f.Last, f.Kind, f.Payload))
+			all = append(all, fmt.Sprintf("%d %v %v %v %d %x", f.Stream, f.First, f.Last, f.Packed, f.Kind, f.Payload))
 			if runs && f.First && f.Last {
 				var q pool.Queue
 				p = p[s.Run(p, f.Stream, a, &q):]
 				q.Each(func(m pool.Message) {
-					all = append(all, fmt.Sprintf("%d true true %d %x", f.Stream, frame.Data, m.Bytes()))
+					all = append(all, fmt.Sprintf("%d true true %v %d %x", f.Stream, pool.IsPacked(m), frame.Data, m.Bytes()))
 				})
 				q.Release()
 			}
@@ -72,6 +72,9 @@ func TestARunIsWhatNextWouldGive(t *testing.T) {
 				m := pool.New(sizes.Draw(t, "size"))
 				for j := range m.Bytes() {
 					m.Bytes()[j] = byte(i + j)
+				}
+				if i == 3 {
+					pool.MarkPacked(m)
 				}
 				run.Push(m)
 			}

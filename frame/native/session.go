@@ -66,7 +66,11 @@ func (w *writer) Messages(o *frame.Out, id uint64, run pool.Queue) {
 		if w.checked {
 			w.room(o, len(p))
 		}
-		o.Buf = binary.LittleEndian.AppendUint64(o.Buf, header(len(p), tData, id))
+		typ := byte(tData)
+		if pool.IsPacked(m) {
+			typ |= fPacked
+		}
+		o.Buf = binary.LittleEndian.AppendUint64(o.Buf, header(len(p), typ, id))
 		o.Payload(p)
 	})
 	o.HoldAll(run, refs)
@@ -81,6 +85,9 @@ func (w *writer) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
 		typ |= fCont
 	} else {
 		length += totalLen
+		if pool.IsPacked(m) {
+			typ |= fPacked
+		}
 	}
 	last := to == total
 	if !last {

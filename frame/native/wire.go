@@ -56,6 +56,7 @@ const (
 const (
 	fMore         = 0x20 // Data: more fragments of this message follow
 	fCont         = 0x40 // Data: not the first fragment
+	fPacked       = 0x80 // Data, in the first frame of a message: it is compressed
 	fPong         = 0x20 // Ping: an answer
 	fNotProcessed = 0x20 // Reject: not processed
 	fFollows      = 0x20 // Open, Accept: the first message is the request or reply

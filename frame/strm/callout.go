@@ -77,6 +77,9 @@ func (s *Session) writeRequest(o *frame.Out, c *call) {
 		err = codef(frame.CodeInvalidArgument, "%d requests in a call, which takes one", c.messages)
 	}
 	if err == nil {
+		err = w.message(c.msg)
+	}
+	if err == nil {
 		err = s.pack(o, c, &w, p, nil, func(b []byte) []byte { return appendRequest(b, c, &w) })
 	}
 	if err != nil {
@@ -124,7 +127,7 @@ func (s *Session) pack(o *frame.Out, c *call, w *packOptions, p []byte, via *str
 		return codef(frame.CodeInvalidArgument, "%s is %d, the message has %d bytes", KeyAttachmentSize, w.attachment, len(p))
 	}
 	body, attachment := p[:len(p)-w.attachment], p[len(p)-w.attachment:]
-	packed := w.compress != compressNone
+	packed := w.compress != compressNone && !w.packed
 	if packed {
 		var err error
 		if s.out.body, err = compress(s.out.body[:0], w.compress, body); err != nil {
@@ -155,8 +158,8 @@ func (s *Session) pack(o *frame.Out, c *call, w *packOptions, p []byte, via *str
 	return nil
 }
 
-// payload appends the message: by reference if the session owns it and it is not
-// compressed.
+// payload appends the message: by reference if the session owns it and has not compressed
+// it.
 func (s *Session) payload(o *frame.Out, c *call, packed bool, p, body, attachment []byte) {
 	switch {
 	case packed:
@@ -406,6 +409,9 @@ func (s *Session) respond(o *frame.Out, c *call, f *frame.Frame) {
 	p := c.payload
 	if !c.msg.IsZero() {
 		p = c.msg.Bytes()
+	}
+	if err == nil {
+		err = w.message(c.msg)
 	}
 	if err == nil {
 		err = s.pack(o, c, &w, p, nil, func(b []byte) []byte { return appendResponse(b, 0, "") })

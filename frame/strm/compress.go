@@ -12,6 +12,9 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zlib"
+
+	zip "github.com/sluicerpc/sluice/internal/compress"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // Values of compress_type.
@@ -67,6 +70,22 @@ func compress(b []byte, kind int32, p []byte) ([]byte, error) {
 		return deflate(b, p, &zlibWriters)
 	}
 	return b, errUnknownCompress
+}
+
+// minPacked is the shortest message that an option of its call compresses.
+const minPacked = 128
+
+// Pack implements frame.Session, for the messages of calls.
+func (*Session) Pack(m pool.Message, _ pool.Compression) pool.Message {
+	if m.Len() < minPacked {
+		return m
+	}
+	p := zip.Pack(pool.Gzip, nil, m.Bytes())
+	if p.IsZero() {
+		return m
+	}
+	pool.MarkPacked(p)
+	return p
 }
 
 // A deflater is a compressor that can be reused.

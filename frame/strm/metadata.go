@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // Keys of metadata that stand for fields of RpcMeta. On a message that was received they
@@ -54,6 +55,7 @@ type packOptions struct {
 	log                         [4]int64
 	hasLog                      [4]bool
 	requestID                   string
+	packed                      bool // the message is compressed already
 
 	// What the session adds.
 	settings bool
@@ -71,6 +73,18 @@ func (w *packOptions) read(md frame.Metadata) error {
 			}
 		}
 	}
+	return nil
+}
+
+// message sets the options that a call's message has: that Pack has compressed it.
+func (w *packOptions) message(m pool.Message) error {
+	switch {
+	case !pool.IsPacked(m):
+		return nil
+	case w.attachment > 0 || w.compress != compressNone:
+		return codef(frame.CodeInvalidArgument, "a call with an option for its compression has neither %s nor %s", KeyAttachmentSize, KeyCompress)
+	}
+	w.compress, w.packed = compressGzip, true
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"math"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // Protocol is brpc's protocol, for a server's or client's list of them. The zero
@@ -31,6 +32,7 @@ func (Protocol) Caps() frame.Caps {
 		SendWindow: sendWindow, MaxOverrun: headerLen + maxRPCMeta + maxFrameMeta,
 		MaxFragment: maxFragment, MaxStream: maxStream,
 		MaxInline: maxInline, LongInline: true, MaxGroup: maxGroup, MaxMetadata: maxMetadata,
+		CallCompression: pool.CompressionsOf(pool.Gzip),
 	}
 }
 

@@ -139,6 +139,7 @@ var linked = map[string]string{
 	"golang.org/x/sys":                  "system calls of the event loops",
 	"golang.org/x/time":                 "rates of the guards against abuse",
 	"github.com/valyala/bytebufferpool": "buffers",
+	"github.com/klauspost/compress":     "compressed messages",
 }
 
 // TestLinkedModules keeps what comes with sluice from growing unnoticed.

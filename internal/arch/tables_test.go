@@ -33,7 +33,7 @@ var backward = map[string]float64{
 // Client.Stats, which says what was not told); 2 for the event loops (Server.Loops);
 // 2 for frames on their way (Conn.Trace).
 var exports = map[string]int{
-	"kernel": 256,
+	"kernel": 262,
 	"rpc":    56,
 }
 
@@ -43,7 +43,8 @@ var exports = map[string]int{
 var imports = map[string][]string{
 	"pool":              {},
 	"frame":             {"pool", "internal/errtext"},
-	"frame/native":      {"frame", "pool", "internal/errtext"},
+	"frame/native":      {"frame", "pool", "internal/compress", "internal/errtext"},
+	"internal/compress": {"pool"},
 	"actor":             {"frame", "pool", "internal/errtext", "internal/timers"},
 	"conn":              {"frame", "pool", "internal/errtext", "internal/timers"},
 	"kernel":            {"actor", "conn", "frame", "frame/native", "pool", "internal/errtext", "internal/timers"},
@@ -54,7 +55,7 @@ var imports = map[string][]string{
 	"cmd/echo":          {"kernel", "rpc", "frame/native", "frame/strm", "frame/seastar"},
 }
 
-var protocolImports = []string{"frame", "pool", "internal/errtext"}
+var protocolImports = []string{"frame", "pool", "internal/compress", "internal/errtext"}
 
 // testImports is what every package's tests may import besides.
 var testImports = []string{"frame/native", "frame/strm", "frame/seastar", "kernel/kerneltest", "internal/leak", "internal/testkit", "internal/testkit/capwire"}

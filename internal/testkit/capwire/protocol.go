@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // Protocol is one set of capabilities. It is a pointer's, so that two are told apart.
@@ -43,6 +44,7 @@ func HTTP2() *Protocol {
 		Name: "as-http2", HalfClose: true, Status: true, StopAtEnd: true, Early: true, Ping: true, Limits: true,
 		FixedWindow: true, ConnWindow: 65_535, Overhead: 5, LeastPiece: 1,
 		MaxFragment: 16 << 10, MaxStream: 1<<31 - 1, MaxGroup: 1, MaxMetadata: 16 << 10,
+		Compression: pool.CompressionsOf(pool.Gzip),
 	}}
 }
 

@@ -300,6 +300,16 @@ func (s *session) Unpack(_ uint64, m pool.Message, most int) (pool.Message, erro
 	return pool.MessageOf(p), nil
 }
 
+// Pack implements frame.Session: one way of compressing stands for all.
+func (s *session) Pack(m pool.Message, _ pool.Compression) pool.Message {
+	p, err := Packed(m.Bytes())
+	if err == nil && p.Len() < m.Len() {
+		return p
+	}
+	p.Release()
+	return m
+}
+
 // Packed is a message that holds p, compressed.
 func Packed(p []byte) (pool.Message, error) {
 	var b bytes.Buffer

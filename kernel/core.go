@@ -110,7 +110,7 @@ func (c *core) Evict(reason string) {
 func (c *core) Lost(err error, refused bool) {
 	e := &StreamError{Code: CodeConnectionLost, Cause: err}
 	if refused {
-		e = &StreamError{Code: CodeGoingAway, Refused: true, NotProcessed: true, Remote: true, Reason: err.Error()}
+		e = &StreamError{Code: CodeGoingAway, Refused: true, NotProcessed: true, Remote: true, Reason: err.Error(), Cause: err}
 		for _, s := range c.siblings() {
 			each := *e
 			s.actorStream.Lost(&each)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -393,6 +394,32 @@ func (r *raw) serveCall(id uint64, reply string) {
 	r.t.Helper()
 	r.send(frames(frame.Frame{Kind: frame.Accept, Stream: id, Grants: []frame.Grant{{Credit: 1 << 20}}}), data(id, []byte(reply)),
 		frames(frame.Frame{Kind: frame.EOS, Stream: id}, frame.Frame{Kind: frame.Ended, Stream: id, Value: 1}))
+}
+
+// Where a GOAWAY says why the connection ends, every stream's error does: of those that were
+// served, and of those that were not.
+func TestStreamsSayWhyTheirConnectionEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rs := newRawServers(t, kernel.ClientOptions{})
+		r := rs.next()
+		go r.listen()
+		var ss [2]*kernel.Stream
+		for i := range ss {
+			s, err := rs.client.Open(t.Context(), "m", nil)
+			ok(t, err)
+			ss[i] = s
+			synctest.Wait()
+		}
+		r.send(frames(frame.Frame{Kind: frame.GoAway, Value: 1, Code: frame.CodeChecksum, Reason: "a bit was changed"}))
+		for i, want := range []*kernel.StreamError{{Code: kernel.CodeConnectionLost}, {Code: kernel.CodeGoingAway}} {
+			_, err := ss[i].Receive(t.Context())
+			isErr(t, "a stream", err, want)
+			isErr(t, "a stream", err, &kernel.ConnError{Code: kernel.CodeChecksum})
+			if !strings.Contains(err.Error(), "a bit was changed") {
+				t.Errorf("%v", err)
+			}
+		}
+	})
 }
 
 // What a client has opened above the last stream of a GOAWAY was not processed, and fails

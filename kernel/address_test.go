@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -17,7 +18,7 @@ func TestUnixSockets(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	addrs := map[string]string{"path": "unix:" + path, "URL": "unix://" + path, "native://": "sluice://unix:" + path}
 	if runtime.GOOS == "linux" {
-		addrs["abstract"] = fmt.Sprintf("unix:@sluice-test-%p", t)
+		addrs["abstract"] = fmt.Sprintf("unix:@sluice-test-%d", os.Getpid())
 	}
 	for name, target := range addrs {
 		t.Run(name, func(t *testing.T) {

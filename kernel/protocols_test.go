@@ -192,12 +192,12 @@ func (w *world) endSend(s *kernel.Stream) {
 		return
 	}
 	closed := make(chan error, 1)
-	go func() { closed <- s.Close(w.Ctx) }()
-	w.T.Cleanup(func() {
+	w.T.Cleanup(func() { // before the peer can see the end, and the test be over
 		if err := <-closed; err != nil && !w.T.Failed() {
 			w.T.Errorf("Close: %v", err)
 		}
 	})
+	go func() { closed <- s.Close(w.Ctx) }()
 }
 
 // half ends s's sending half while the other is open. Where that can't be, it

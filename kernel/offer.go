@@ -198,6 +198,30 @@ func (o *Offer) beginAnswer() (Metadata, error) {
 }
 
 func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, error) {
+	f, err := o.answer(reply, opts, n)
+	if err != nil {
+		return nil, err
+	}
+	first, inline := o.streams[0], !f.FollowsData
+	first.c.SetFirstFrame(f)
+	if !inline {
+		if err := first.c.Push(reply); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range o.streams[1:n] {
+		s.c.AllowSends()
+	}
+	for _, s := range o.streams[n:] {
+		s.c.Refused(CodeFailedPrecondition, "not accepted", true)
+	}
+	return o.streams[:n], nil
+}
+
+// answer establishes the first n streams and returns the frame that accepts them. A reply
+// that fits is in it, and released. What answer takes on the stack must not be there when
+// the frame is written: a handler's stack would not stay within 4 KiB.
+func (o *Offer) answer(reply Message, opts *StreamOptions, n int) (*frame.Frame, error) {
 	switch {
 	case opts == nil:
 		opts = o.conn.streamDefaults(o.Unary())
@@ -229,8 +253,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 	}
 	f := frame.GetFrame(frame.Accept)
 	f.Metadata = header
-	inline := o.conn.inlined(reply, n)
-	if inline {
+	if o.conn.inlined(reply, n) {
 		f.Payload = append([]byte(nil), reply.Bytes()...)
 		reply.Release()
 	} else {
@@ -240,19 +263,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 		f.Grants = append(f.Grants, s.c.establish(&so, o.grants[i]))
 		s.c.NoteAccepted(false)
 	}
-	first.c.SetFirstFrame(f)
-	if !inline {
-		if err := first.c.Push(reply); err != nil {
-			return nil, err
-		}
-	}
-	for _, s := range o.streams[1:n] {
-		s.c.AllowSends()
-	}
-	for _, s := range o.streams[n:] {
-		s.c.Refused(CodeFailedPrecondition, "not accepted", true)
-	}
-	return o.streams[:n], nil
+	return f, nil
 }
 
 // abortRest aborts the other streams of a request whose first stream has ended: the answer

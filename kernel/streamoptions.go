@@ -3,7 +3,6 @@ package kernel
 import (
 	"context"
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -74,24 +73,30 @@ func (o *StreamOptions) withDefaults() (StreamOptions, error) {
 	if r.MaxBatch == 0 {
 		r.MaxBatch = defaultMaxBatch
 	}
-	for _, f := range []struct {
-		name           string
-		v, least, most int
-	}{
-		{"Window", r.Window, 0, math.MaxInt}, {"SendLimit", r.SendLimit, 0, math.MaxInt},
-		{"InBuffer", r.InBuffer, 0, maxInBuffer}, {"MaxBatch", r.MaxBatch, 1, math.MaxInt},
-	} {
-		if f.v < f.least || f.v > f.most {
-			return r, fmt.Errorf("%w: StreamOptions.%s is %d", ErrLimits, f.name, f.v)
-		}
+	return r, r.check()
+}
+
+// check returns ErrLimits if an option is out of range.
+func (o *StreamOptions) check() error {
+	switch {
+	case o.Window < 0:
+		return outOfRange("Window", o.Window)
+	case o.SendLimit < 0:
+		return outOfRange("SendLimit", o.SendLimit)
+	case o.InBuffer < 0 || o.InBuffer > maxInBuffer:
+		return outOfRange("InBuffer", o.InBuffer)
+	case o.MaxBatch < 1:
+		return outOfRange("MaxBatch", o.MaxBatch)
+	case o.IdleTimeout < 0:
+		return outOfRange("IdleTimeout", o.IdleTimeout)
+	case o.Compression > Zstd:
+		return outOfRange("Compression", o.Compression)
 	}
-	if r.IdleTimeout < 0 {
-		return r, fmt.Errorf("%w: StreamOptions.IdleTimeout is %v", ErrLimits, r.IdleTimeout)
-	}
-	if r.Compression > Zstd {
-		return r, fmt.Errorf("%w: StreamOptions.Compression is %v", ErrLimits, r.Compression)
-	}
-	return r, nil
+	return nil
+}
+
+func outOfRange(name string, v any) error {
+	return fmt.Errorf("%w: StreamOptions.%s is %v", ErrLimits, name, v)
 }
 
 // over returns o with base's value where o's is zero.

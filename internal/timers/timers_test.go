@@ -21,14 +21,14 @@ func TestEachTimerFiresOnceWhenDue(t *testing.T) {
 		start := time.Now()
 		ts := make([]Timer, 500)
 		due := make([]time.Duration, len(ts))
-		for i := range ts {
-			due[i] = time.Duration(rand.IntN(10_000)) * time.Millisecond
+		for i := range ts { // none is due at once: it could fire before it is moved or stopped
+			due[i] = time.Duration(1+rand.IntN(10_000)) * time.Millisecond
 			q.Set(&ts[i], r, start.Add(due[i]))
 		}
 		for i := range ts { // move a third, stop a third
 			switch i % 3 {
 			case 0:
-				due[i] = time.Duration(rand.IntN(10_000)) * time.Millisecond
+				due[i] = time.Duration(1+rand.IntN(10_000)) * time.Millisecond
 				q.Set(&ts[i], r, start.Add(due[i]))
 			case 1:
 				q.Stop(&ts[i])

@@ -55,7 +55,9 @@ func (s *Stream) Metadata() Metadata {
 // SetHeader adds metadata to the header that the opener gets with the acceptance. A handler
 // must call it before it sends, receives or returns; middleware and handler may each add
 // some. Errors: ErrHeaderSent after that and on the opener's side, ErrMetadataTooLarge,
-// ErrMetadataKey. One that has taken the Offer calls Offer.SetHeader.
+// ErrMetadataKey. One that has taken the Offer calls Offer.SetHeader. Keys that begin with
+// "sluice-" are package rpc's: a handler that fails before the first use refuses the stream
+// although there are such.
 func (s *Stream) SetHeader(md Metadata) error {
 	p := s.c.acceptOnUse.Load()
 	if p == nil {

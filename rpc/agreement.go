@@ -226,6 +226,17 @@ func (s *served[Req, Rep]) begin(st *kernel.Stream) (*pair[Req, Rep], error) {
 	return p, nil
 }
 
+// beginWith is begin for a handler whose stream begins with a request.
+func (s *served[Req, Rep]) beginWith(ctx context.Context, st *kernel.Stream) (*pair[Req, Rep], Req, error) {
+	p, err := s.begin(st)
+	if err != nil {
+		var none Req
+		return nil, none, err
+	}
+	req, err := receiveRequest(ctx, st, p.req)
+	return p, req, err
+}
+
 // over is a context that has ended: what is asked with it does not wait.
 var over = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -57,11 +57,7 @@ func HandleServerStream[Req, Resp any](r Registrar, method string, h func(ctx co
 		return err
 	}
 	r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
-		p, err := sv.begin(st)
-		if err != nil {
-			return err
-		}
-		req, err := receiveRequest(ctx, st, p.req)
+		p, req, err := sv.beginWith(ctx, st)
 		if err != nil {
 			return err
 		}

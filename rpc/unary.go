@@ -71,11 +71,7 @@ func HandleUnary[Req, Resp any](r Registrar, method string, h func(ctx context.C
 		return nil
 	}
 	r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
-		p, err := sv.begin(st)
-		if err != nil {
-			return err
-		}
-		req, err := receiveRequest(ctx, st, p.req)
+		p, req, err := sv.beginWith(ctx, st)
 		if err != nil {
 			return err
 		}

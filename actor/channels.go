@@ -1,6 +1,9 @@
 package actor
 
-import "github.com/sluicerpc/sluice/pool"
+import (
+	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/pool"
+)
 
 // channels are the channels of a stream, each made on first use, and what goes with
 // them. The stream sends on all but out.
@@ -33,7 +36,7 @@ type channels struct {
 	slotGen     uint32 // number of that slot
 	slotWatched bool   // RoomGone will be called
 	slotsClosed bool
-	slotSince   stamp // since when there is no credit or room for a slot; 0: there is, or nobody asked
+	slotSince   timers.Stamp // since when there is no credit or room for a slot; 0: there is, or nobody asked
 
 	waiters waiters
 	idle    *idler

@@ -16,7 +16,7 @@ func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
 	defer s.unlock()
 	cost := run.Cost()
 	s.bytesReceived += uint64(run.Bytes())
-	s.heardAt = stampOf(now.Sub(epoch))
+	s.heardAt = stampOf(now)
 	if keep, err := s.checkArrival(cost); !keep {
 		s.discard(cost, run.Bytes())
 		s.dropRun(run)

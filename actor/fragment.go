@@ -14,7 +14,7 @@ func (s *Stream) Fragment(f *frame.Frame, now time.Time) error {
 	s.mu.Lock()
 	defer s.unlock()
 	s.bytesReceived += uint64(len(f.Payload))
-	s.heardAt = stampOf(now.Sub(epoch))
+	s.heardAt = stampOf(now)
 	kept, err := s.keepPiece(f)
 	switch {
 	case f.Last && kept:

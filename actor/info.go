@@ -2,10 +2,10 @@ package actor
 
 import (
 	"errors"
-	"math"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/timers"
 )
 
 // An Info is a stream's figures at one moment. Messages are counted with their bytes as they
@@ -61,26 +61,13 @@ const (
 // epoch is what stamps count from.
 var epoch = time.Now()
 
-// A stamp is a time in milliseconds since epoch, in 32 bits: streams are many, and have to be
-// small. It starts again from 0 after 49 days. 0 is no time.
-type stamp uint32
+func stampOf(t time.Time) timers.Stamp { return timers.StampAt(t.Sub(epoch)) }
 
-func stampOf(t time.Duration) stamp { return max(stamp(t/time.Millisecond), 1) }
-
-func stampNow() stamp { return stampOf(time.Since(epoch)) }
-
-// until is the time from t to now, 0 if t is up to a minute later.
-func (t stamp) until(now stamp) time.Duration {
-	d := now - t
-	if d > math.MaxUint32-60_000 {
-		return 0
-	}
-	return time.Duration(d) * time.Millisecond
-}
+func stampNow() timers.Stamp { return timers.StampAt(time.Since(epoch)) }
 
 // Info returns the stream's figures. now is the time.
 func (s *Stream) Info(now time.Time) Info {
-	at := stampOf(now.Sub(epoch))
+	at := stampOf(now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := Info{
@@ -94,11 +81,11 @@ func (s *Stream) Info(now time.Time) Info {
 	}
 	i.Idle = -1
 	if s.heardAt != 0 {
-		i.Idle = s.heardAt.until(at)
+		i.Idle = s.heardAt.Until(at)
 	}
-	var since stamp
+	var since timers.Stamp
 	if i.Wait, since = s.waits(at); since != 0 {
-		i.WaitFor = since.until(at)
+		i.WaitFor = since.Until(at)
 	}
 	return i
 }
@@ -163,14 +150,14 @@ func (s *Stream) received() Volume {
 }
 
 // waits returns what the stream waits for, and since when.
-func (s *Stream) waits(at stamp) (Wait, stamp) {
-	sender := stamp(0)
+func (s *Stream) waits(at timers.Stamp) (Wait, timers.Stamp) {
+	sender := timers.Stamp(0)
 	if s.ch != nil && s.sends() {
 		sender = s.ch.senderSince()
 	}
 	switch {
 	case sender != 0 && s.cred.left() <= 0:
-		if s.starvedSince.until(at) > sender.until(at) && s.starvedSince != 0 {
+		if s.starvedSince.Until(at) > sender.Until(at) && s.starvedSince != 0 {
 			sender = s.starvedSince
 		}
 		return WaitCredit, sender
@@ -191,7 +178,7 @@ func (s *Stream) waits(at stamp) (Wait, stamp) {
 
 // senderSince is since when a sender waits, or nothing could be sent by a slot; 0 if neither
 // is so.
-func (ch *channels) senderSince() stamp {
+func (ch *channels) senderSince() timers.Stamp {
 	if w := ch.waiters.head; w != nil {
 		return w.since
 	}
@@ -209,7 +196,9 @@ func (s *Stream) noteStarved() {
 }
 
 // noteUnread begins to count for how long nothing was taken.
-func (s *Stream) noteUnread(at stamp) { s.unreadSince, s.unreadTaken = at, uint32(s.messagesTaken) }
+func (s *Stream) noteUnread(at timers.Stamp) {
+	s.unreadSince, s.unreadTaken = at, uint32(s.messagesTaken)
+}
 
 // hasTaken reports whether something was taken since noteUnread. Taking leaves no stamp,
 // which would cost more than the taking itself: arrivals and Info ask.

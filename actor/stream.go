@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/timers"
 	"github.com/sluicerpc/sluice/pool"
 )
 
@@ -37,11 +38,11 @@ type Stream struct {
 	asm           *assembly // nil while no message arrives in fragments
 	messagesTaken uint64    // by the application
 	bytesReceived uint64
-	mailbox       mailbox // also what the goroutine that feeds a channel has in hand
-	heardAt       stamp   // when the last message came, or a piece
-	unreadSince   stamp   // see noteUnread
-	unreadTaken   uint32  // low half of messagesTaken at that time
-	starvedSince  stamp   // see noteStarved; here, where it fills a word
+	mailbox       mailbox      // also what the goroutine that feeds a channel has in hand
+	heardAt       timers.Stamp // when the last message came, or a piece
+	unreadSince   timers.Stamp // see noteUnread
+	unreadTaken   uint32       // low half of messagesTaken at that time
+	starvedSince  timers.Stamp // see noteStarved; here, where it fills a word
 
 	out         pool.Queue   // messages accepted and not written
 	partial     pool.Message // a message of which fragments were written

@@ -1,13 +1,16 @@
 package actor
 
-import "github.com/sluicerpc/sluice/pool"
+import (
+	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/pool"
+)
 
 // A waiter is a sender that waits for credit.
 type waiter struct {
 	next       *waiter
 	m          pool.Message
 	creditOnly bool // has no message yet
-	since      stamp
+	since      timers.Stamp
 	ready      chan error // gets one value; nil: the message was accepted
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/timers"
 )
 
 // An Info is a connection's figures at one moment. When no stream is open and nothing is in
@@ -160,21 +161,11 @@ func (p *Port) TurnBlock(now time.Time) (Block, time.Duration) {
 		return b, 0
 	}
 	at := c.since(now)
-	return b, min(time.Duration(max(at-since, 0)), between(due, millis(at)))
+	return b, min(time.Duration(max(at-since, 0)), due.Until(stamp(at)))
 }
 
-// millis is a time since the connection's start in milliseconds, in 32 bits: streams are
-// many, and have to be small. It starts again from 0 after 49 days.
-func millis(at int64) uint32 { return uint32(at / int64(time.Millisecond)) }
-
-// between is the time from then to now, 0 if then is up to a minute later.
-func between(then, now uint32) time.Duration {
-	d := now - then
-	if d > math.MaxUint32-60_000 {
-		return 0
-	}
-	return time.Duration(d) * time.Millisecond
-}
+// stamp is a time since the connection's start.
+func stamp(at int64) timers.Stamp { return timers.StampAt(time.Duration(at)) }
 
 // A span32 is a duration in 32 bits, to seven digits. 0 is not known.
 type span32 struct{ bits atomic.Uint32 }

@@ -68,7 +68,7 @@ func (c *Conn) EvictLargest() bool {
 
 // evictStalled resets the stream that holds the most and was not read for stallTime, if
 // windows have used up what the connection can give: the last resort, when windows grow
-// no more. Where nobody has read for 49 days, it may come a minute and a half late: takenSince
+// no more. Where nobody has read for 49 days, it may come a minute and a half late: the stamp
 // starts again from 0.
 func (c *Conn) evictStalled(now time.Time) {
 	c.mu.Lock()
@@ -79,14 +79,14 @@ func (c *Conn) evictStalled(now time.Time) {
 	ports := c.table.all()
 	c.mu.Unlock()
 	var largest *Port
-	at, most := millis(c.since(now)), InitialCredit(c.lim)
+	at, most := stamp(c.since(now)), InitialCredit(c.lim)
 	for _, p := range ports {
 		unread, taken := p.s.ReadProgress()
 		if uint32(taken) != p.takenAtTimer || p.takenSince == 0 {
-			p.takenAtTimer, p.takenSince = uint32(taken), max(at, 1)
+			p.takenAtTimer, p.takenSince = uint32(taken), at
 			continue
 		}
-		if unread > most && between(p.takenSince, at) >= stallTime {
+		if unread > most && p.takenSince.Until(at) >= stallTime {
 			largest, most = p, unread
 		}
 	}

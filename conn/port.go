@@ -1,6 +1,10 @@
 package conn
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/sluicerpc/sluice/internal/timers"
+)
 
 // A Port is a stream's place in its connection: its number, its place in the lists of
 // the output, and what it uses. The stream embeds it.
@@ -27,11 +31,11 @@ type Port struct {
 	inData                          bool
 	removed                         bool // the stream is over: no list takes it any more
 	nextControl, nextData, nextRoom *Port
-	dueAt                           uint32 // when it got into data while nothing could be written; see millis
+	dueAt                           timers.Stamp // when it got into data while nothing could be written
 
-	takenAtRead  uint32 // low half of the bytes taken when the reader last looked for a stream to evict
-	takenAtTimer uint32 // low half of the bytes taken when the timer last found progress
-	takenSince   uint32 // when that was; see millis; 0: never
+	takenAtRead  uint32       // low half of the bytes taken when the reader last looked for a stream to evict
+	takenAtTimer uint32       // low half of the bytes taken when the timer last found progress
+	takenSince   timers.Stamp // when that was; 0: never
 }
 
 // Conn is the connection.

@@ -17,7 +17,7 @@ func (c *Conn) schedule(p *Port, urgent, here bool) {
 	} else {
 		o.pushData(p)
 		if o.stalled || o.flushing && c.health.waiting.Load() {
-			p.dueAt = millis(c.clock())
+			p.dueAt = stamp(c.clock())
 		}
 	}
 	if !here {

@@ -9,6 +9,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // idleLink costs as little as a link can, so that the stream is what is measured.
@@ -126,7 +127,7 @@ func BenchmarkDeliverInBeyondItsBuffer(b *testing.B) {
 		}
 		refresh(s, sess, o)
 	})
-	s.Lost(&StreamError{})
+	s.Lost(&status.StreamError{})
 }
 
 func BenchmarkDeliverBatches(b *testing.B) {
@@ -141,7 +142,7 @@ func BenchmarkDeliverBatches(b *testing.B) {
 		}
 		refresh(s, sess, o)
 	})
-	s.Lost(&StreamError{})
+	s.Lost(&status.StreamError{})
 }
 
 func BenchmarkFragments(b *testing.B) {
@@ -215,7 +216,7 @@ func BenchmarkOut(b *testing.B) {
 		s.Fill(sess, o, endless, true)
 		refresh(s, sess, o)
 	}
-	s.Lost(&StreamError{})
+	s.Lost(&status.StreamError{})
 }
 
 // A stream from its making to its end, both halves in order.
@@ -227,12 +228,12 @@ func BenchmarkLife(b *testing.B) {
 		s := &Stream{}
 		s.Init(link, cfg)
 		_ = s.TrySend(pool.New(64))
-		_ = s.CloseSend(frame.CodeOK, "", nil)
+		_ = s.CloseSend(status.OK, "", nil)
 		s.Fill(sess, o, endless, true)
 		var run pool.Queue
 		run.Push(arriving(pool.New(64)))
 		_ = s.Deliver(&run, arrival)
-		_ = s.PeerEnd(frame.CodeOK, "", nil)
+		_ = s.PeerEnd(status.OK, "", nil)
 		m, _ := s.Receive(ctx)
 		m.Release()
 		_, _ = s.Receive(ctx)

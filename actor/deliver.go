@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Deliver takes over whole messages, in the order in which they arrived. It never waits.
@@ -24,7 +25,7 @@ func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
 	}
 	if s.asm != nil && s.asm.active {
 		s.dropRun(run)
-		return violation(frame.CodeProtocol, "a message inside a fragmented one")
+		return violation(status.Protocol, "a message inside a fragmented one")
 	}
 	if n := s.tooLong(run); n > 0 {
 		s.resetTooLarge(n)
@@ -62,28 +63,28 @@ func (s *Stream) tooLong(run *pool.Queue) int {
 
 // resetTooLarge resets the stream because of a message of n bytes.
 func (s *Stream) resetTooLarge(n int) {
-	s.abort(s.fail(frame.CodeTooLarge, fmt.Sprintf("message of %d bytes, limit %d", n, s.cfg.MaxReceive), false))
+	s.abort(s.fail(status.TooLarge, fmt.Sprintf("message of %d bytes, limit %d", n, s.cfg.MaxReceive), false))
 }
 
 // checkArrival checks that data of that cost may arrive, and reports whether to keep it.
 func (s *Stream) checkArrival(cost int) (bool, error) {
 	if !s.st.dataAllowed() {
 		s.win.recvd += uint64(cost)
-		s.abort(s.fail(frame.CodeStreamState, "data after the end", false))
+		s.abort(s.fail(status.StreamState, "data after the end", false))
 		return false, frame.ErrFault
 	}
 	if !s.cfg.granted() {
 		s.win.recvd += uint64(cost)
 		keep := s.st.wantsData() && !s.cfg.NoReceive
 		if keep && s.overCap() {
-			s.abort(s.fail(frame.CodeResourceExhausted,
+			s.abort(s.fail(status.ResourceExhausted,
 				fmt.Sprintf("%d bytes are unread, at most %d are kept", s.win.recvd-s.win.taken, s.cfg.Window), false))
 			return false, frame.ErrFault
 		}
 		return keep, nil
 	}
 	if !s.win.arrive(cost) {
-		return false, violation(frame.CodeFlowControl, "stream %d: %d bytes beyond its credit",
+		return false, violation(status.FlowControl, "stream %d: %d bytes beyond its credit",
 			s.link.ID(), s.win.recvd-s.win.granted)
 	}
 	return s.st.wantsData() && !s.cfg.NoReceive, nil
@@ -109,6 +110,6 @@ func (s *Stream) enqueue(run *pool.Queue, now time.Time) {
 	s.offer(ch)
 }
 
-func violation(c frame.Code, format string, args ...any) error {
+func violation(c status.Code, format string, args ...any) error {
 	return &frame.Violation{Code: c, Detail: fmt.Sprintf(format, args...)}
 }

@@ -5,8 +5,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // fillWindow has the peer use up a window of ten messages of 100 bytes.
@@ -46,7 +46,7 @@ func TestAPeerThatCannotBeStoppedGetsCredit(t *testing.T) {
 				read(s)
 				fillWindow(t, s)
 				synctest.Wait()
-				s.CloseReceive(frame.CodeOK)
+				s.CloseReceive(status.OK)
 				synctest.Wait()
 				wantsMore(t, s)
 			})

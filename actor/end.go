@@ -6,10 +6,12 @@ import (
 	"io"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // CloseSend ends the sending half. What was accepted before is still sent.
-func (s *Stream) CloseSend(code frame.Code, reason string, trailer frame.Metadata) error {
+func (s *Stream) CloseSend(code status.Code, reason string, trailer metadata.MD) error {
 	s.mu.Lock()
 	defer s.unlock()
 	switch {
@@ -22,7 +24,7 @@ func (s *Stream) CloseSend(code frame.Code, reason string, trailer frame.Metadat
 	return nil
 }
 
-func (s *Stream) closeSend(code frame.Code, reason string, trailer frame.Metadata) {
+func (s *Stream) closeSend(code status.Code, reason string, trailer metadata.MD) {
 	if s.st.send != sendOpen || s.ch != nil && s.ch.endAsked {
 		return
 	}
@@ -32,7 +34,7 @@ func (s *Stream) closeSend(code frame.Code, reason string, trailer frame.Metadat
 		s.abort(s.parentFailure(cause))
 		return
 	}
-	if code != frame.CodeOK || reason != "" || len(trailer) > 0 {
+	if code != status.OK || reason != "" || len(trailer) > 0 {
 		s.makeOutcome().status = &frame.Frame{Code: code, Reason: reason, Metadata: trailer}
 	}
 	if s.ch != nil && s.ch.outRuns {
@@ -50,12 +52,12 @@ func (s *Stream) unaccepted() bool { return s.sendsHeld && s.st.canSend() }
 
 // Finish ends both halves in order, the sending half with a status. It aborts an offer that
 // was not accepted.
-func (s *Stream) Finish(code frame.Code, reason string, trailer frame.Metadata) {
+func (s *Stream) Finish(code status.Code, reason string, trailer metadata.MD) {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.unaccepted() {
-		if code == frame.CodeOK {
-			code, reason = frame.CodeFailedPrecondition, "not accepted"
+		if code == status.OK {
+			code, reason = status.FailedPrecondition, "not accepted"
 		}
 		s.abort(s.fail(code, reason, false))
 		return
@@ -66,7 +68,7 @@ func (s *Stream) Finish(code frame.Code, reason string, trailer frame.Metadata) 
 
 // CloseReceive ends the receiving half. It drops what is unread and tells the peer to send
 // no more.
-func (s *Stream) CloseReceive(code frame.Code) {
+func (s *Stream) CloseReceive(code status.Code) {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.st.recv == recvOpen {
@@ -95,21 +97,21 @@ func (s *Stream) Close(ctx context.Context) error {
 		s.unlock()
 		return ErrNotAccepted
 	}
-	s.closeSend(frame.CodeOK, "", nil)
+	s.closeSend(status.OK, "", nil)
 	s.closeReceive()
 	done := s.doneLocked()
 	s.unlock()
 	select {
 	case <-done:
 	case <-ctx.Done():
-		s.Abort(frame.CodeCancelled, "close: "+context.Cause(ctx).Error(), context.Cause(ctx))
+		s.Abort(status.Cancelled, "close: "+context.Cause(ctx).Error(), context.Cause(ctx))
 	}
 	return s.Err()
 }
 
 // Abort ends both halves now and tells the peer why. The stream's error wraps cause, if
 // that is not nil.
-func (s *Stream) Abort(code frame.Code, reason string, cause error) {
+func (s *Stream) Abort(code status.Code, reason string, cause error) {
 	s.mu.Lock()
 	defer s.unlock()
 	e := s.fail(code, reason, false)
@@ -117,7 +119,7 @@ func (s *Stream) Abort(code frame.Code, reason string, cause error) {
 	s.abort(e)
 }
 
-func (s *Stream) abort(e *StreamError) {
+func (s *Stream) abort(e *status.StreamError) {
 	if s.st.done || s.st.send == sendDead {
 		return
 	}
@@ -134,14 +136,14 @@ func (s *Stream) abort(e *StreamError) {
 }
 
 // Lost ends both halves because the connection has ended. e becomes the stream's error.
-func (s *Stream) Lost(e *StreamError) {
+func (s *Stream) Lost(e *status.StreamError) {
 	s.mu.Lock()
 	defer s.unlock()
 	e.Stream, e.Method = s.link.ID(), s.cfg.Method
 	s.lose(e)
 }
 
-func (s *Stream) lose(e *StreamError) {
+func (s *Stream) lose(e *status.StreamError) {
 	if !s.st.done {
 		if !s.closedInOrder(e) {
 			s.makeOutcome().failure = e
@@ -154,7 +156,7 @@ func (s *Stream) lose(e *StreamError) {
 // closedInOrder reports whether the peer has closed a connection on which both halves had
 // ended. Where the protocol has no ENDED that is no failure: nothing more was to come, and
 // the peer need not wait for our application.
-func (s *Stream) closedInOrder(e *StreamError) bool {
+func (s *Stream) closedInOrder(e *status.StreamError) bool {
 	ended := s.st.recv == recvEnded || s.st.recv == recvStopEnd
 	return s.st.noEnded && s.st.send == sendEnded && ended && errors.Is(e.Cause, io.ErrUnexpectedEOF)
 }
@@ -179,7 +181,7 @@ func (s *Stream) DeadlinePassed() {
 	if s.finished() {
 		return
 	}
-	e := s.fail(frame.CodeDeadlineExceeded, "deadline exceeded", false)
+	e := s.fail(status.DeadlineExceeded, "deadline exceeded", false)
 	e.Cause = context.DeadlineExceeded
 	s.abort(e)
 }
@@ -192,10 +194,10 @@ func (s *Stream) finished() bool {
 }
 
 // parentFailure is the error of a stream whose parent context has ended.
-func (s *Stream) parentFailure(cause error) *StreamError {
-	code := frame.CodeCancelled
+func (s *Stream) parentFailure(cause error) *status.StreamError {
+	code := status.Cancelled
 	if cause == context.DeadlineExceeded { //nolint:errorlint // the context's own value
-		code = frame.CodeDeadlineExceeded
+		code = status.DeadlineExceeded
 	}
 	e := s.fail(code, cause.Error(), false)
 	e.Cause = NoEnd(cause)
@@ -213,7 +215,7 @@ func (s *Stream) AbortedUnanswered() bool {
 func (s *Stream) Evict(reason string) {
 	s.mu.Lock()
 	defer s.unlock()
-	e := s.fail(frame.CodeResourceExhausted, reason, false)
+	e := s.fail(status.ResourceExhausted, reason, false)
 	if s.st.recv == recvEnded && (s.in.Len() > 0 || s.pumping) && s.makeOutcome().recvErr == nil {
 		s.makeOutcome().recvErr = e // not all that came before the peer's end can be read
 	}

@@ -7,21 +7,23 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // An end takes no credit: it is written even if other streams have used up the connection's
 // credit. Data before it is written first, and may have to wait.
 func TestAnEndWaitsForNoCredit(t *testing.T) {
-	closeSend := func(a, _ *end) { _ = a.s.CloseSend(frame.CodeOK, "", nil) }
-	fail := func(a, _ *end) { _ = a.s.CloseSend(frame.CodeNotFound, "no", frame.Metadata{{Key: "k", Value: "v"}}) }
+	closeSend := func(a, _ *end) { _ = a.s.CloseSend(status.OK, "", nil) }
+	fail := func(a, _ *end) { _ = a.s.CloseSend(status.NotFound, "no", metadata.MD{{Key: "k", Value: "v"}}) }
 	for name, c := range map[string]struct {
 		before int // messages
 		end    func(a, b *end)
 		want   error
 	}{
 		"alone":               {0, closeSend, io.EOF},
-		"with a status":       {0, fail, &StreamError{Code: frame.CodeNotFound}},
-		"the reader wants it": {3, func(_, b *end) { b.s.CloseReceive(frame.CodeOK) }, ErrClosed},
+		"with a status":       {0, fail, &status.StreamError{Code: status.NotFound}},
+		"the reader wants it": {3, func(_, b *end) { b.s.CloseReceive(status.OK) }, ErrClosed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := newPair(1<<16, 1<<16, 1<<20, 1000)
@@ -37,8 +39,8 @@ func TestAnEndWaitsForNoCredit(t *testing.T) {
 			if _, err := b.s.Receive(noWait); !errors.Is(err, c.want) {
 				t.Errorf("it ended with %v", err)
 			}
-			a.s.CloseReceive(frame.CodeOK)
-			_ = b.s.CloseSend(frame.CodeOK, "", nil)
+			a.s.CloseReceive(status.OK)
+			_ = b.s.CloseSend(status.OK, "", nil)
 			run(t, a, b, false)
 			if !a.s.st.retired || !b.s.st.retired {
 				t.Errorf("closed both ways, they stay at %v and %v", a.s.st, b.s.st)
@@ -55,7 +57,7 @@ func TestAnEndComesAfterTheData(t *testing.T) {
 		a.trySend(t, make([]byte, n))
 	}
 	a.model.closed = true
-	_ = a.s.CloseSend(frame.CodeOK, "", nil)
+	_ = a.s.CloseSend(status.OK, "", nil)
 	for granted := 0; granted <= 3*overhead+120; granted += 7 {
 		a.granted, b.window = granted, granted
 		run(t, a, b, true) // which checks that the end comes after all of it
@@ -73,15 +75,15 @@ func TestAnEndComesAfterTheData(t *testing.T) {
 // CloseSend while the last data is being encoded: the end is written once.
 func TestAnEndBehindTheLastPieceIsWrittenOnce(t *testing.T) {
 	for name, meanwhile := range map[string]func(a *end){
-		"close send":          func(a *end) { _ = a.s.CloseSend(frame.CodeOK, "", nil) },
+		"close send":          func(a *end) { _ = a.s.CloseSend(status.OK, "", nil) },
 		"closed before":       func(a *end) { _ = a.s.PeerGrant(1 << 17) },
-		"stopped, and closed": func(a *end) { a.s.PeerStopped(frame.CodeOK); _ = a.s.CloseSend(frame.CodeOK, "", nil) },
+		"stopped, and closed": func(a *end) { a.s.PeerStopped(status.OK); _ = a.s.CloseSend(status.OK, "", nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, _ := newPair(1<<16, 1<<16, 1<<20, 16)
 			a.trySend(t, make([]byte, 40))
 			if name == "closed before" {
-				_ = a.s.CloseSend(frame.CodeOK, "", nil)
+				_ = a.s.CloseSend(status.OK, "", nil)
 			}
 			for range 3 {
 				a.fill(false, overhead+16)
@@ -122,11 +124,11 @@ func TestADeadlineDoesNotOvertakeAnEnd(t *testing.T) {
 		fails  bool
 	}{
 		"open":       {func(a, b *end) {}, true},
-		"we ended":   {func(a, b *end) { _ = a.s.CloseSend(frame.CodeOK, "", nil) }, true},
-		"peer ended": {func(a, b *end) { _ = b.s.CloseSend(frame.CodeOK, "", nil) }, true},
+		"we ended":   {func(a, b *end) { _ = a.s.CloseSend(status.OK, "", nil) }, true},
+		"peer ended": {func(a, b *end) { _ = b.s.CloseSend(status.OK, "", nil) }, true},
 		"both ended": {func(a, b *end) {
-			_ = a.s.CloseSend(frame.CodeOK, "", nil)
-			_ = b.s.CloseSend(frame.CodeOK, "", nil)
+			_ = a.s.CloseSend(status.OK, "", nil)
+			_ = b.s.CloseSend(status.OK, "", nil)
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,17 +7,18 @@ import (
 	"testing/synctest"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Where the protocol has no ENDED, a peer that is done closes the connection. That is no
 // failure after both ends, even if our application has not read everything. Anything else
 // is a failure.
 func TestAPeerThatClosesAfterBothEnds(t *testing.T) {
-	fin := &StreamError{Code: frame.CodeConnectionLost, Cause: io.ErrUnexpectedEOF}
-	rst := &StreamError{Code: frame.CodeConnectionLost, Cause: errors.New("reset")}
+	fin := &status.StreamError{Code: status.ConnectionLost, Cause: io.ErrUnexpectedEOF}
+	rst := &status.StreamError{Code: status.ConnectionLost, Cause: errors.New("reset")}
 	for name, c := range map[string]struct {
 		ours, theirs bool
-		lost         *StreamError
+		lost         *status.StreamError
 		clean        bool // what is read after the message is the end
 		failed       bool
 	}{
@@ -27,7 +28,7 @@ func TestAPeerThatClosesAfterBothEnds(t *testing.T) {
 		"before any":             {false, false, fin, false, true},
 		"both, reset":            {true, true, rst, true, true},
 		"the peer's end, reset":  {false, true, rst, true, true},
-		"both, cause not known":  {true, true, &StreamError{Code: frame.CodeConnectionLost}, true, true},
+		"both, cause not known":  {true, true, &status.StreamError{Code: status.ConnectionLost}, true, true},
 		"before any, by a reset": {false, false, rst, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -36,12 +37,12 @@ func TestAPeerThatClosesAfterBothEnds(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.theirs {
-				if err := x.s.PeerEnd(frame.CodeOK, "", nil); err != nil {
+				if err := x.s.PeerEnd(status.OK, "", nil); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if c.ours {
-				x.s.CloseSend(frame.CodeOK, "", nil)
+				x.s.CloseSend(status.OK, "", nil)
 				x.write()
 			}
 			lost := *c.lost
@@ -78,7 +79,7 @@ func TestABatchThatWasReceivedWasRead(t *testing.T) {
 			for range n {
 				a.trySend(t, []byte("x"))
 			}
-			if err := a.s.CloseSend(frame.CodeOK, "", nil); err != nil {
+			if err := a.s.CloseSend(status.OK, "", nil); err != nil {
 				t.Fatal(err)
 			}
 			run(t, a, b, false)
@@ -88,13 +89,13 @@ func TestABatchThatWasReceivedWasRead(t *testing.T) {
 			batch := <-batches
 			read := batch.Len()
 			batch.Release()
-			b.s.closeSend(frame.CodeOK, "", nil)
+			b.s.closeSend(status.OK, "", nil)
 			b.s.closeReceive()
 			b.s.unlock()
 			b.fill(true, 0)
 			synctest.Wait()
 			run(t, a, b, false)
-			a.s.CloseReceive(frame.CodeOK)
+			a.s.CloseReceive(status.OK)
 			run(t, a, b, false)
 			<-a.s.Done()
 			<-b.s.Done()

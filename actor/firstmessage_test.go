@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // receiver returns a stream on which a test can make messages arrive.
@@ -59,7 +61,7 @@ func TestARequestIsUnreadUntilItIsTaken(t *testing.T) {
 		if taken, reserve := l.owed(); taken != 532 || reserve != 0 {
 			t.Errorf("%s: %d bytes of credit are back, %d reserved", name, taken, reserve)
 		}
-		s.PeerReset(frame.CodeCancelled, "")
+		s.PeerReset(status.Cancelled, "")
 		s.Drop()
 		if n := s.Unread(); n != 0 {
 			t.Errorf("%s: %d bytes are unread in the end", name, n)
@@ -72,7 +74,7 @@ func TestARequestGoesWithItsStream(t *testing.T) {
 	s, l := receiver()
 	s.OnRequest(func() {})
 	arrive(t, s, 500)
-	s.PeerReset(frame.CodeCancelled, "")
+	s.PeerReset(status.Cancelled, "")
 	s.Drop()
 	if m, _ := s.Request(); !m.IsZero() {
 		t.Errorf("a request of %d bytes", m.Len())
@@ -110,7 +112,7 @@ func TestAReplyIsSentFirst(t *testing.T) {
 		if err := s.TrySend(early); err != nil {
 			t.Error(err)
 		}
-		s.Abort(frame.CodeCancelled, "", nil)
+		s.Abort(status.Cancelled, "", nil)
 	}
 }
 
@@ -128,7 +130,7 @@ func TestRepliesAndEndsAreKept(t *testing.T) {
 		t.Errorf("a reply of %d bytes, %v", m.Len(), err)
 	}
 	m.Release()
-	if err := s.PeerEnd(frame.CodeAborted, "reason", frame.Metadata{{Key: "k", Value: "v"}}); err != nil || l.kept != 500+6+34 {
+	if err := s.PeerEnd(status.Aborted, "reason", metadata.MD{{Key: "k", Value: "v"}}); err != nil || l.kept != 500+6+34 {
 		t.Errorf("%d bytes are kept, %v", l.kept, err)
 	}
 	s.Evict("no memory")

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Fragment takes a piece of a message, a Data frame, and copies its payload. Only the
@@ -39,7 +40,7 @@ func (s *Stream) keepPiece(f *frame.Frame) (bool, error) {
 	}
 	a := s.asm
 	if !a.accepts(len(p), f.Last) {
-		return false, violation(frame.CodeProtocol, "fragments of %d bytes and more, announced %d", a.got+len(p), a.total)
+		return false, violation(status.Protocol, "fragments of %d bytes and more, announced %d", a.got+len(p), a.total)
 	}
 	if a.total == frame.UnknownTotal && a.got+len(p) > s.cfg.MaxReceive {
 		s.discard(cost, len(p))
@@ -67,7 +68,7 @@ func (s *Stream) checkPiece(f *frame.Frame) (bool, error) {
 	a := s.asm
 	active := a != nil && a.active
 	if first == active {
-		return false, violation(frame.CodeProtocol, "fragments of two messages are mixed")
+		return false, violation(status.Protocol, "fragments of two messages are mixed")
 	}
 	if active {
 		return true, nil
@@ -95,7 +96,7 @@ func (s *Stream) fit(a *assembly, n int) bool {
 	}
 	size := a.size(need, s.cfg)
 	if !s.link.Assemble(size - a.m.Len()) {
-		s.abort(s.fail(frame.CodeResourceExhausted, "the memory for messages in fragments is used up", false))
+		s.abort(s.fail(status.ResourceExhausted, "the memory for messages in fragments is used up", false))
 		return false
 	}
 	a.reserve += size - a.m.Len()

@@ -6,17 +6,18 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // An Info is a stream's figures at one moment. Messages are counted with their bytes as they
 // travel.
 type Info struct {
 	State    string
-	Code     frame.Code // that the stream has failed with, or that this side has ended it with
-	Sent     Volume     // written
-	Received Volume     // arrived
-	Mailbox  Volume     // of those, not taken
-	Queued   Volume     // accepted and not written
+	Code     status.Code // that the stream has failed with, or that this side has ended it with
+	Sent     Volume      // written
+	Received Volume      // arrived
+	Mailbox  Volume      // of those, not taken
+	Queued   Volume      // accepted and not written
 
 	// Bytes of credit since the stream's start. Where receivers grant no credit,
 	// SendGranted is this side's own window and RecvGranted is 0.
@@ -107,15 +108,15 @@ func (s *Stream) stateName() string {
 	return "open"
 }
 
-func (s *Stream) code() frame.Code {
-	var e *StreamError
+func (s *Stream) code() status.Code {
+	var e *status.StreamError
 	if errors.As(s.errLocked(), &e) {
 		return e.Code
 	}
 	if end := s.status(); end != nil {
 		return end.Code
 	}
-	return frame.CodeOK
+	return status.OK
 }
 
 func (s *Stream) hasUnsent() bool { return s.out.Len() > 0 || !s.partial.IsZero() }

@@ -11,8 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // wire runs a pair as a connection does, in one goroutine that ends with stop.
@@ -65,7 +65,7 @@ var senders = map[string]func(s *Stream, n int, next func(i int) pool.Message) e
 				return err
 			}
 		}
-		return s.CloseSend(frame.CodeOK, "", nil)
+		return s.CloseSend(status.OK, "", nil)
 	},
 	"Writable": func(s *Stream, n int, next func(int) pool.Message) error {
 		for i := range n {
@@ -77,7 +77,7 @@ var senders = map[string]func(s *Stream, n int, next func(i int) pool.Message) e
 				return err
 			}
 		}
-		return s.CloseSend(frame.CodeOK, "", nil)
+		return s.CloseSend(status.OK, "", nil)
 	},
 	"Out": func(s *Stream, n int, next func(int) pool.Message) error {
 		for i := range n {
@@ -104,7 +104,7 @@ var senders = map[string]func(s *Stream, n int, next func(i int) pool.Message) e
 				}
 			}
 		}
-		return s.CloseSend(frame.CodeOK, "", nil)
+		return s.CloseSend(status.OK, "", nil)
 	},
 }
 
@@ -253,10 +253,10 @@ func meet(t *testing.T, n, inBuffer int, send func(*Stream, int, func(int) pool.
 // The end of the stream wakes all who wait, however many and in whatever way.
 func TestTheEndWakesEveryWaiter(t *testing.T) {
 	for name, end := range map[string]func(s *Stream){
-		"abort":  func(s *Stream) { s.Abort(frame.CodeAborted, "", nil) },
-		"lost":   func(s *Stream) { s.Lost(&StreamError{Code: frame.CodeConnectionLost}) },
-		"reset":  func(s *Stream) { s.PeerReset(frame.CodeAborted, "") },
-		"refuse": func(s *Stream) { s.Refused(frame.CodeRefused, "", true) },
+		"abort":  func(s *Stream) { s.Abort(status.Aborted, "", nil) },
+		"lost":   func(s *Stream) { s.Lost(&status.StreamError{Code: status.ConnectionLost}) },
+		"reset":  func(s *Stream) { s.PeerReset(status.Aborted, "") },
+		"refuse": func(s *Stream) { s.Refused(status.Refused, "", true) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

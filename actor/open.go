@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
 )
 
@@ -47,7 +48,7 @@ func (s *Stream) allowSends() {
 
 // Accepted takes the peer's answer to our open. It reports false if the stream has an
 // answer already, or is over. With follows the reply is the first message to arrive.
-func (s *Stream) Accepted(reply pool.Message, header frame.Metadata, g frame.Grant, follows bool) bool {
+func (s *Stream) Accepted(reply pool.Message, header metadata.MD, g frame.Grant, follows bool) bool {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.answered || s.st.done {
@@ -131,7 +132,7 @@ func (s *Stream) Granted() uint64 {
 }
 
 // Answer waits for the peer's answer to our open, and returns its reply and header.
-func (s *Stream) Answer(ctx context.Context) (pool.Message, frame.Metadata, error) {
+func (s *Stream) Answer(ctx context.Context) (pool.Message, metadata.MD, error) {
 	s.mu.Lock()
 	if !s.answered {
 		ch := s.makeChannels()

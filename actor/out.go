@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 
-	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Out returns a channel of messages to send. The first call starts a goroutine that
@@ -56,7 +56,7 @@ func (s *Stream) pumpOut(out <-chan pool.Message, over <-chan struct{}) {
 // closeOut ends the sending half after Out was closed. If the protocol can't end one half
 // alone, the stream gets that error.
 func (s *Stream) closeOut() {
-	if err := s.CloseSend(frame.CodeOK, "", nil); err != nil {
+	if err := s.CloseSend(status.OK, "", nil); err != nil {
 		s.mu.Lock()
 		defer s.unlock()
 		s.makeOutcome().channelErr = err
@@ -96,14 +96,14 @@ func (s *Stream) acceptOut(m pool.Message) {
 	defer s.unlock()
 	if m.Len() > s.cfg.MaxSend {
 		m.Release()
-		s.abort(s.fail(frame.CodeTooLarge, "message sent on Out is larger than the peer accepts", false))
+		s.abort(s.fail(status.TooLarge, "message sent on Out is larger than the peer accepts", false))
 		return
 	}
 	if s.packs(m) {
 		p, err := s.pack(m)
 		if errors.Is(err, ErrNotSupported) {
 			m.Release()
-			s.abort(s.fail(frame.CodeUnimplemented, err.Error(), false))
+			s.abort(s.fail(status.Unimplemented, err.Error(), false))
 			return
 		}
 		_ = sent(m, p, nil)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // paced is a stream of a protocol that does not grant credit.
@@ -54,7 +55,7 @@ func TestAnnouncedLengths(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("pacing %v: %d bytes are reserved, want %d", p, got, want)
 		}
-		x.s.Abort(frame.CodeCancelled, "enough", nil)
+		x.s.Abort(status.Cancelled, "enough", nil)
 	}
 }
 
@@ -107,7 +108,7 @@ func (x *paced) receive() {
 
 // end ends both halves, so that nothing is left.
 func (x *paced) end() {
-	x.s.Lost(&StreamError{Code: frame.CodeConnectionLost})
+	x.s.Lost(&status.StreamError{Code: status.ConnectionLost})
 	for {
 		m, err := x.s.Receive(noWait)
 		if err != nil {
@@ -244,7 +245,7 @@ func TestDroppedDataIsReported(t *testing.T) {
 	if err := x.arrive(10); err != nil {
 		t.Fatal(err)
 	}
-	x.s.CloseReceive(frame.CodeOK)
+	x.s.CloseReceive(status.OK)
 	if r := reports(x.write()); len(r) != 1 || r[0] != 10 {
 		t.Errorf("reported %v for what was dropped here, want 10", r)
 	}
@@ -270,7 +271,7 @@ func TestUnreadBeyondTheCapResetsTheStream(t *testing.T) {
 	if err := x.arrive(68); !errors.Is(err, frame.ErrFault) {
 		t.Fatalf("beyond the cap: %v", err)
 	}
-	if err := x.s.Err(); !errors.Is(err, &StreamError{Code: frame.CodeResourceExhausted}) {
+	if err := x.s.Err(); !errors.Is(err, &status.StreamError{Code: status.ResourceExhausted}) {
 		t.Errorf("the stream's error is %v", err)
 	}
 	x.write()
@@ -444,7 +445,7 @@ func TestGrantsGoOnWhereNobodyCanBeStopped(t *testing.T) {
 		if err := x.arrive(size - overhead); err != nil {
 			t.Fatal(err)
 		}
-		x.s.CloseReceive(frame.CodeOK)
+		x.s.CloseReceive(status.OK)
 		var got []uint64
 		got = append(got, reports(x.write())...)
 		if err := x.arrive(size - overhead); err != nil {
@@ -550,11 +551,11 @@ func TestClosingOutWhereAHalfCannotEnd(t *testing.T) {
 func TestEndsWithoutAcknowledgement(t *testing.T) {
 	x := newPaced(t, frame.Reported, func(c *Config) { c.Caps.HalfClose = true })
 	defer x.end()
-	if err := x.s.CloseSend(frame.CodeOK, "", nil); err != nil {
+	if err := x.s.CloseSend(status.OK, "", nil); err != nil {
 		t.Fatal(err)
 	}
 	x.write()
-	if err := x.s.PeerEnd(frame.CodeOK, "", nil); err != nil {
+	if err := x.s.PeerEnd(status.OK, "", nil); err != nil {
 		t.Fatal(err)
 	}
 	if x.s.st.done {

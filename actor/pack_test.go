@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // packing returns a stream whose peer unpacks gzip, with credit for credit bytes.
@@ -76,14 +76,14 @@ func TestMessagesAreCompressedBeforeTheyAreQueued(t *testing.T) {
 			if got := queued(s); len(got) != 1 || got[0] != c.want {
 				t.Errorf("%s, stream %d, message %d: %q, want %q", name, c.stream, c.own, got, c.want)
 			}
-			s.Abort(frame.CodeCancelled, "over", nil)
+			s.Abort(status.Cancelled, "over", nil)
 		}
 	}
 }
 
 // What fails is still its sender's, as it was: nothing else is kept.
 func TestACompressedSendThatFailsLeavesTheMessage(t *testing.T) {
-	ended := func(s *Stream) { s.Abort(frame.CodeCancelled, "over", nil) }
+	ended := func(s *Stream) { s.Abort(status.Cancelled, "over", nil) }
 	for _, c := range []struct {
 		name string
 		prep func(s *Stream)
@@ -95,8 +95,8 @@ func TestACompressedSendThatFailsLeavesTheMessage(t *testing.T) {
 		{"TrySend, not unpacked", func(*Stream) {}, sending["TrySend"], pool.Zstd, ErrNotSupported},
 		{"Slot, not unpacked", func(*Stream) {}, sending["Slot"], pool.Zstd, ErrNotSupported},
 		{"Push, not unpacked", func(*Stream) {}, sending["Push"], pool.Zstd, ErrNotSupported},
-		{"Send, ended", ended, sending["Send"], 0, &StreamError{Code: frame.CodeCancelled}},
-		{"TrySend, ended", ended, sending["TrySend"], 0, &StreamError{Code: frame.CodeCancelled}},
+		{"Send, ended", ended, sending["Send"], 0, &status.StreamError{Code: status.Cancelled}},
+		{"TrySend, ended", ended, sending["TrySend"], 0, &status.StreamError{Code: status.Cancelled}},
 		{"Send, no credit", fillUp, func(s *Stream, m pool.Message) error {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 			defer cancel()
@@ -124,7 +124,7 @@ func TestACompressedSendThatFailsLeavesTheMessage(t *testing.T) {
 			if n := pool.Outstanding(); n != before {
 				t.Errorf("%d messages are kept", n-before)
 			}
-			s.Abort(frame.CodeCancelled, "over", nil)
+			s.Abort(status.Cancelled, "over", nil)
 		})
 	}
 }
@@ -142,7 +142,7 @@ func TestOutCannotCompress(t *testing.T) {
 	m.SetCompression(pool.Zstd)
 	s.Out() <- m
 	<-s.SendDone()
-	if err := s.Err(); !errors.Is(err, &StreamError{Code: frame.CodeUnimplemented}) {
+	if err := s.Err(); !errors.Is(err, &status.StreamError{Code: status.Unimplemented}) {
 		t.Errorf("the stream ended with %v", err)
 	}
 }
@@ -160,7 +160,7 @@ func TestTrySendLooksForCreditFirst(t *testing.T) {
 	if l.packs != before {
 		t.Error("it was compressed")
 	}
-	s.Abort(frame.CodeCancelled, "over", nil)
+	s.Abort(status.Cancelled, "over", nil)
 }
 
 // Nobody waits for a stream's lock while a message is compressed for it.
@@ -180,5 +180,5 @@ func TestAStreamIsFreeWhileItCompresses(t *testing.T) {
 	if !<-unlocked {
 		t.Error("the stream was locked")
 	}
-	s.Abort(frame.CodeCancelled, "over", nil)
+	s.Abort(status.Cancelled, "over", nil)
 }

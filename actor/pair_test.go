@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 	"pgregory.net/rapid"
 )
 
@@ -314,29 +315,29 @@ func endings(a, b *end) map[string]func(e *end) {
 	return map[string]func(e *end){
 		"close send": func(e *end) {
 			e.model.closed = true
-			_ = e.s.CloseSend(frame.CodeOK, "", nil)
+			_ = e.s.CloseSend(status.OK, "", nil)
 		},
 		"close receive": func(e *end) {
 			e.to.model.stopped, e.to.model.closed = true, true
-			e.s.CloseReceive(frame.CodeCancelled)
+			e.s.CloseReceive(status.Cancelled)
 		},
 		"finish": func(e *end) {
 			e.model.closed = true
 			e.to.model.stopped, e.to.model.closed = true, true
-			e.s.Finish(frame.CodeOK, "", nil)
+			e.s.Finish(status.OK, "", nil)
 		},
 		"abort": func(e *end) {
 			if e.s.st.done {
 				return // nothing is left to cut short on this side
 			}
 			cut()
-			e.s.Abort(frame.CodeAborted, "tried", nil)
+			e.s.Abort(status.Aborted, "tried", nil)
 		},
 		"lose the connection": func(*end) {
 			cut()
 			for _, e := range []*end{a, b} {
 				e.wire = nil
-				e.s.Lost(&StreamError{Code: frame.CodeConnectionLost})
+				e.s.Lost(&status.StreamError{Code: status.ConnectionLost})
 			}
 		},
 	}
@@ -392,7 +393,7 @@ func finish(t *rapid.T, a, b *end, read bool) {
 			t.Fatalf("%s: the other side got %d of %d messages and no more come", e.name, d.received, len(d.accepted))
 		}
 		d.closed = true
-		_ = e.s.CloseSend(frame.CodeOK, "", nil)
+		_ = e.s.CloseSend(status.OK, "", nil)
 	}
 	run(t, a, b, read)
 	check(t, a, b)

@@ -1,6 +1,10 @@
 package actor
 
-import "github.com/sluicerpc/sluice/frame"
+import (
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/status"
+)
 
 // PeerGrant takes the total of credit that the peer has granted, or of payload bytes that
 // it has taken where the protocol reports those.
@@ -15,7 +19,7 @@ func (s *Stream) PeerGrant(total uint64) error {
 		return nil
 	}
 	if total > s.cred.sent+maxAhead {
-		return violation(frame.CodeFlowControl, "stream %d: credit %d is too far ahead", s.link.ID(), total)
+		return violation(status.FlowControl, "stream %d: credit %d is too far ahead", s.link.ID(), total)
 	}
 	s.grantSend(total)
 	return nil
@@ -44,16 +48,16 @@ func (s *Stream) AddCredit(delta int64) {
 	s.requeue()
 }
 
-// PeerEnd takes the end of the peer's half. With CodeOK it ended in order.
-func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata) error {
+// PeerEnd takes the end of the peer's half. With status.OK it ended in order.
+func (s *Stream) PeerEnd(code status.Code, reason string, trailer metadata.MD) error {
 	s.mu.Lock()
 	defer s.unlock()
 	if a := s.asm; a != nil && a.active && s.st.recv == recvOpen {
-		return violation(frame.CodeProtocol, "a stream's end inside a message")
+		return violation(status.Protocol, "a stream's end inside a message")
 	}
 	fx, ok := s.st.peerEnded()
 	if !ok {
-		s.abort(s.fail(frame.CodeStreamState, "a second end", false))
+		s.abort(s.fail(status.StreamState, "a second end", false))
 		return frame.ErrFault
 	}
 	if s.st.recv == recvDead { // sent before the peer knew: nothing changes any more
@@ -65,7 +69,7 @@ func (s *Stream) PeerEnd(code frame.Code, reason string, trailer frame.Metadata)
 	if n := trailer.Size() + len(reason); n > 0 {
 		s.link.Charge(n)
 	}
-	if code != frame.CodeOK {
+	if code != status.OK {
 		e := s.fail(code, reason, true)
 		e.Details = trailer
 		s.makeOutcome().recvErr = e
@@ -83,7 +87,7 @@ func (s *Stream) PeerEnded(taken uint64) error {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.st.send == sendOpen || s.st.send == sendEnding {
-		return violation(frame.CodeProtocol, "stream %d: the peer saw its end before it was sent", s.link.ID())
+		return violation(status.Protocol, "stream %d: the peer saw its end before it was sent", s.link.ID())
 	}
 	if accepted := s.messagesAccepted(); taken < accepted {
 		s.makeOutcome().dropped = int(accepted - taken)
@@ -93,7 +97,7 @@ func (s *Stream) PeerEnded(taken uint64) error {
 }
 
 // PeerStopped is called when the peer reads no more.
-func (s *Stream) PeerStopped(frame.Code) {
+func (s *Stream) PeerStopped(status.Code) {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.st.send == sendOpen || s.st.send == sendEnding {
@@ -103,14 +107,14 @@ func (s *Stream) PeerStopped(frame.Code) {
 }
 
 // PeerReset is called when the peer has ended both halves.
-func (s *Stream) PeerReset(code frame.Code, reason string) {
+func (s *Stream) PeerReset(code status.Code, reason string) {
 	s.mu.Lock()
 	defer s.unlock()
 	s.lose(s.fail(code, reason, true))
 }
 
 // Refused is called when the peer has not accepted our open.
-func (s *Stream) Refused(code frame.Code, reason string, notProcessed bool) {
+func (s *Stream) Refused(code status.Code, reason string, notProcessed bool) {
 	s.mu.Lock()
 	defer s.unlock()
 	e := s.fail(code, reason, true)

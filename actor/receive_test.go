@@ -8,7 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Several Receives wait for a batch, and one of them takes it. The others get their
@@ -70,7 +71,7 @@ func ended(t *testing.T, n int) *end {
 	for range n {
 		a.trySend(t, []byte("x"))
 	}
-	if err := a.s.CloseSend(frame.CodeOK, "", nil); err != nil {
+	if err := a.s.CloseSend(status.OK, "", nil); err != nil {
 		t.Fatal(err)
 	}
 	run(t, a, b, false)
@@ -86,10 +87,10 @@ func TestAnEvictedStreamHasNoCleanEnd(t *testing.T) {
 	b := ended(t, 10)
 	b.s.Evict("no memory")
 	m, err := b.s.Receive(noWait)
-	if m.Release(); !errors.Is(err, &StreamError{Code: frame.CodeResourceExhausted}) {
+	if m.Release(); !errors.Is(err, &status.StreamError{Code: status.ResourceExhausted}) {
 		t.Errorf("1 of 10 messages read, then %v", err)
 	}
-	if err := b.s.Err(); !errors.Is(err, &StreamError{Code: frame.CodeResourceExhausted}) {
+	if err := b.s.Err(); !errors.Is(err, &status.StreamError{Code: status.ResourceExhausted}) {
 		t.Errorf("its error is %v", err)
 	}
 }
@@ -106,10 +107,10 @@ func TestAStreamThatWasReadBeforeItsEvictionEndsInOrder(t *testing.T) {
 // Once Done is closed nothing changes any more, even if the peer's end arrives then.
 func TestTheErrorOfAStreamThatIsDoneStays(t *testing.T) {
 	s, _ := receiver()
-	s.Abort(frame.CodeDeadlineExceeded, "deadline", context.DeadlineExceeded)
+	s.Abort(status.DeadlineExceeded, "deadline", context.DeadlineExceeded)
 	<-s.Done()
 	before := s.Err()
-	if err := s.PeerEnd(frame.CodeNotFound, "no", frame.Metadata{{Key: "k", Value: "v"}}); err != nil {
+	if err := s.PeerEnd(status.NotFound, "no", metadata.MD{{Key: "k", Value: "v"}}); err != nil {
 		t.Fatal(err)
 	}
 	if after := s.Err(); after != before || s.Trailer() != nil {

@@ -6,7 +6,9 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A Stream is one stream. Its methods may be called from any goroutine, except
@@ -81,14 +83,14 @@ const (
 // is made when there is something to say.
 type outcome struct {
 	reply      pool.Message
-	header     frame.Metadata
+	header     metadata.MD
 	failure    error        // why the stream failed
 	recvErr    error        // how the peer's half ended, if not in order
 	status     *frame.Frame // of our end; nil: in order
-	trailer    frame.Metadata
-	stop       frame.Code
+	trailer    metadata.MD
+	stop       status.Code
 	dropped    int // messages that the peer's application did not take
-	resetErr   *StreamError
+	resetErr   *status.StreamError
 	channelErr error // misuse of In, Batches or Out
 
 	stopped           bool         // the peer reads no more
@@ -165,8 +167,8 @@ func (s *Stream) requestControl(c controlBits) {
 func (s *Stream) awaitsAnswer() bool { return !s.answered && !s.cfg.Caps.Early }
 
 // fail returns a new error of this stream.
-func (s *Stream) fail(c frame.Code, reason string, remote bool) *StreamError {
-	return &StreamError{Stream: s.link.ID(), Method: s.cfg.Method, Code: c, Reason: reason, Remote: remote}
+func (s *Stream) fail(c status.Code, reason string, remote bool) *status.StreamError {
+	return &status.StreamError{Stream: s.link.ID(), Method: s.cfg.Method, Code: c, Reason: reason, Remote: remote}
 }
 
 // sends reports whether messages are accepted. It does not look at the credit.
@@ -240,7 +242,7 @@ func (s *Stream) Discarded() int {
 }
 
 // Header returns the metadata of the peer's answer to our open, nil before that.
-func (s *Stream) Header() frame.Metadata {
+func (s *Stream) Header() metadata.MD {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.outcome == nil {
@@ -250,7 +252,7 @@ func (s *Stream) Header() frame.Metadata {
 }
 
 // Trailer returns the metadata of the peer's end.
-func (s *Stream) Trailer() frame.Metadata {
+func (s *Stream) Trailer() metadata.MD {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.outcome == nil {

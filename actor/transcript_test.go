@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Transcripts drive one stream through a connection that is not there. A file of
@@ -99,7 +100,7 @@ func (x *script) finish() {
 	if x.s == nil {
 		return
 	}
-	x.s.Lost(&StreamError{Code: frame.CodeConnectionLost})
+	x.s.Lost(&status.StreamError{Code: status.ConnectionLost})
 	x.s.EndContext()
 	synctest.Wait()
 	if err := x.link.broken(); err != nil {
@@ -174,7 +175,7 @@ func text(f *frame.Frame) string {
 		return s
 	case frame.EOS:
 		s := "EOS"
-		if f.Code != frame.CodeOK || reason != "" {
+		if f.Code != status.OK || reason != "" {
 			s += " " + f.Code.String() + reason
 		}
 		return s
@@ -358,12 +359,12 @@ func (x *script) user(name string, n []int) (string, bool) {
 			return got(m)
 		}), true
 	case "close-send":
-		return word(s.CloseSend(frame.CodeOK, "", nil)), true
+		return word(s.CloseSend(status.OK, "", nil)), true
 	case "finish":
-		s.Finish(frame.CodeNotFound, "no such thing", nil)
+		s.Finish(status.NotFound, "no such thing", nil)
 		return "ok", true
 	case "close-receive":
-		s.CloseReceive(frame.CodeCancelled)
+		s.CloseReceive(status.Cancelled)
 		return "ok", true
 	case "close":
 		return x.later("close", func() string { return word(s.Close(ctx)) }), true
@@ -374,7 +375,7 @@ func (x *script) user(name string, n []int) (string, bool) {
 			return word(s.Close(ctx))
 		}), true
 	case "abort":
-		s.Abort(frame.CodeAborted, "given up", nil)
+		s.Abort(status.Aborted, "given up", nil)
 		return "ok", true
 	case "err":
 		return word(s.Err()), true
@@ -501,21 +502,21 @@ func (x *script) peer(name string, n []int, args []string) (string, bool) {
 	case "grant":
 		return said(s.PeerGrant(uint64(n[0]))), true
 	case "eos":
-		return said(s.PeerEnd(frame.CodeOK, "", nil)), true
+		return said(s.PeerEnd(status.OK, "", nil)), true
 	case "eos-failed":
-		return said(s.PeerEnd(frame.CodeNotFound, "no such thing", nil)), true
+		return said(s.PeerEnd(status.NotFound, "no such thing", nil)), true
 	case "ended":
 		return said(s.PeerEnded(uint64(n[0]))), true
 	case "stop":
-		s.PeerStopped(frame.CodeCancelled)
+		s.PeerStopped(status.Cancelled)
 	case "reset":
-		s.PeerReset(frame.CodeAborted, "peer gave up")
+		s.PeerReset(status.Aborted, "peer gave up")
 	case "refused":
-		s.Refused(frame.CodeUnimplemented, "no such method", true)
+		s.Refused(status.Unimplemented, "no such method", true)
 	case "accepted":
 		s.Accepted(pool.Message{}, nil, frame.Grant{Credit: uint64(n[0])}, false)
 	case "lost":
-		s.Lost(&StreamError{Code: frame.CodeConnectionLost, Cause: errors.New("cable cut")})
+		s.Lost(&status.StreamError{Code: status.ConnectionLost, Cause: errors.New("cable cut")})
 	case "fill":
 		if !x.link.take(false) {
 			return "nothing asked for", true

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A message that came compressed stays so in the mailbox, where it counts as what the
@@ -30,9 +31,9 @@ func (s *Stream) unpack(m pool.Message) (pool.Message, error) {
 // spoil resets the stream because of a message that can't be unpacked. What came behind it
 // is dropped: a message is missing before it. The lock is held.
 func (s *Stream) spoil(cause error) error {
-	code := frame.CodeDataLoss
+	code := status.DataLoss
 	if errors.Is(cause, frame.ErrUnpacked) {
-		code = frame.CodeTooLarge
+		code = status.TooLarge
 	}
 	e := s.fail(code, cause.Error(), false)
 	e.Cause = NoEnd(cause)

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // arriveAll delivers messages as the connection's reader does.
@@ -102,14 +104,14 @@ func TestACompressedMessageIsUnpackedForItsReader(t *testing.T) {
 				done := make(chan struct{})
 				go func() { read(s, &r); close(done) }()
 				synctest.Wait()
-				if err := s.PeerEnd(frame.CodeOK, "", nil); err != nil {
+				if err := s.PeerEnd(status.OK, "", nil); err != nil {
 					t.Fatal(err)
 				}
 				<-done
 				if got, want := fmt.Sprint(r.got), "[5 a 300 b 500 c 7 d 9 e]"; got != want || !errors.Is(r.err, io.EOF) {
 					t.Errorf("got %s, %v, want %s", got, r.err, want)
 				}
-				s.Abort(frame.CodeCancelled, "test over", nil)
+				s.Abort(status.Cancelled, "test over", nil)
 				if taken, reserved := l.owed(); taken != 5+3+3+7+3+5*overhead || reserved != 0 {
 					t.Errorf("%d bytes of credit returned, %d reserved", taken, reserved)
 				}
@@ -123,14 +125,14 @@ func TestACompressedMessageIsUnpackedForItsReader(t *testing.T) {
 func TestAMessageThatCannotBeUnpackedEndsItsStream(t *testing.T) {
 	for what, c := range map[string]struct {
 		bad  func() pool.Message
-		code frame.Code
+		code status.Code
 	}{
-		"a bomb": {func() pool.Message { return packed('b', 501) }, frame.CodeTooLarge},
+		"a bomb": {func() pool.Message { return packed('b', 501) }, status.TooLarge},
 		"rubbish": {func() pool.Message {
 			m := plain('b', 9)
 			pool.MarkPacked(m)
 			return m
-		}, frame.CodeDataLoss},
+		}, status.DataLoss},
 	} {
 		for name, read := range unpackReaders {
 			for _, ended := range []bool{false, true} {
@@ -141,7 +143,7 @@ func TestAMessageThatCannotBeUnpackedEndsItsStream(t *testing.T) {
 						s := compressedStream(l)
 						arriveAll(t, s, plain('a', 5), packed('b', 300), c.bad(), plain('d', 7), packed('e', 8))
 						if ended { // in order, which it is no more
-							if err := s.PeerEnd(frame.CodeOK, "", nil); err != nil {
+							if err := s.PeerEnd(status.OK, "", nil); err != nil {
 								t.Fatal(err)
 							}
 						}
@@ -153,7 +155,7 @@ func TestAMessageThatCannotBeUnpackedEndsItsStream(t *testing.T) {
 								t.Errorf("got %s", got)
 							}
 						}
-						if !errors.Is(r.err, &StreamError{Code: c.code}) || !errors.Is(s.Err(), &StreamError{Code: c.code}) {
+						if !errors.Is(r.err, &status.StreamError{Code: c.code}) || !errors.Is(s.Err(), &status.StreamError{Code: c.code}) {
 							t.Errorf("the end is %v, the stream's error %v, want code %v", r.err, s.Err(), c.code)
 						}
 						if n := pool.Outstanding() - base; n != 0 {
@@ -210,7 +212,7 @@ func TestAnAbandonedChannelLeavesCompressedMessages(t *testing.T) {
 				if got := fmt.Sprint(r.got); got != "[9 a 8 b]" || taken != 2 {
 					t.Errorf("left are %s, %d were taken", got, taken)
 				}
-				s.Abort(frame.CodeCancelled, "test over", nil)
+				s.Abort(status.Cancelled, "test over", nil)
 				if back, _ := l.owed(); back != 2*(3+overhead) {
 					t.Errorf("%d bytes of credit returned", back)
 				}
@@ -222,14 +224,14 @@ func TestAnAbandonedChannelLeavesCompressedMessages(t *testing.T) {
 // A reply that can't be unpacked is an error for everybody who asks for it.
 func TestAReplyThatCannotBeUnpacked(t *testing.T) {
 	s := compressedStream(newFakeLink())
-	if !s.Accepted(pool.Message{}, frame.Metadata{{Key: "k"}}, frame.Grant{Credit: 1000}, true) {
+	if !s.Accepted(pool.Message{}, metadata.MD{{Key: "k"}}, frame.Grant{Credit: 1000}, true) {
 		t.Fatal("not accepted")
 	}
 	bad := plain('b', 9)
 	pool.MarkPacked(bad)
 	arriveAll(t, s, bad)
 	for i := range 2 {
-		if m, _, err := s.Answer(context.Background()); !errors.Is(err, &StreamError{Code: frame.CodeDataLoss}) || !m.IsZero() {
+		if m, _, err := s.Answer(context.Background()); !errors.Is(err, &status.StreamError{Code: status.DataLoss}) || !m.IsZero() {
 			t.Errorf("answer %d: %d bytes, %v", i, m.Len(), err)
 		}
 	}
@@ -253,8 +255,8 @@ func TestOneMessageIsUnpackedAheadOfItsReader(t *testing.T) {
 				if taken, _ := l.owed(); taken > 3+overhead {
 					t.Errorf("%d bytes of credit have returned, of one message", taken)
 				}
-				s.Abort(frame.CodeCancelled, "test over", nil)
-				s.CloseReceive(frame.CodeOK)
+				s.Abort(status.Cancelled, "test over", nil)
+				s.CloseReceive(status.OK)
 				synctest.Wait()
 			})
 		})

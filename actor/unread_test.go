@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The reader of In may cut or release a message at once. What the message counts is
@@ -44,8 +44,8 @@ func TestCloseReceiveLetsGoWhatIsInHand(t *testing.T) {
 				feed(s)
 				arrive(t, s, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50)
 				synctest.Wait()
-				s.PeerReset(frame.CodeCancelled, "")
-				s.CloseReceive(frame.CodeOK)
+				s.PeerReset(status.Cancelled, "")
+				s.CloseReceive(status.OK)
 				synctest.Wait()
 				if n, u := s.in.Len(), s.Unread(); n > 0 || u > 0 {
 					t.Errorf("%d messages are kept, %d bytes are unread, and nobody reads them", n, u)
@@ -73,7 +73,7 @@ func TestAMessageInFragmentsIsUnreadWhenItsStreamIsOver(t *testing.T) {
 		b := <-s.Batches()
 		b.Release()
 	}
-	closeReceive := func(s *Stream) { s.CloseReceive(frame.CodeOK) }
+	closeReceive := func(s *Stream) { s.CloseReceive(status.OK) }
 	nothing := func(*Stream) {}
 	for name, c := range map[string]struct{ before, take func(*Stream) }{
 		"received":               {nothing, receive},
@@ -100,7 +100,7 @@ func TestAMessageInFragmentsIsUnreadWhenItsStreamIsOver(t *testing.T) {
 				}
 				c.before(s)
 				synctest.Wait()
-				s.PeerReset(frame.CodeCancelled, "")
+				s.PeerReset(status.Cancelled, "")
 				if _, reserve := l.owed(); reserve != 0 || s.Unread() != (n+overhead) {
 					t.Errorf("%d bytes wait to be read: %d are reserved, %d count as unread", n, reserve, s.Unread())
 				}

@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // What costs us and is of no use to an honest peer is counted. Beyond these bounds it
@@ -59,7 +59,7 @@ func (a *abuse) ping(now time.Time, least time.Duration, data int, sent uint64) 
 		return nil
 	}
 	if a.strikes++; a.strikes > pingStrikes {
-		return violation(frame.CodeEnhanceYourCalm, "too many pings")
+		return violation(status.EnhanceYourCalm, "too many pings")
 	}
 	return nil
 }
@@ -77,7 +77,7 @@ func (a *abuse) reset(now time.Time) error {
 		a.resets = rate.NewLimiter(resetRate, resetBurst)
 	}
 	if !a.resets.AllowN(now, 1) {
-		return violation(frame.CodeEnhanceYourCalm, "too many streams reset")
+		return violation(status.EnhanceYourCalm, "too many streams reset")
 	}
 	return nil
 }
@@ -86,7 +86,7 @@ func (a *abuse) reset(now time.Time) error {
 // half a window, which is 32 bytes or more.
 func (a *abuse) credit(sent uint64) error {
 	if a.credits++; a.credits > sent/leastGrant+creditSpare {
-		return violation(frame.CodeEnhanceYourCalm, "too many Credit frames")
+		return violation(status.EnhanceYourCalm, "too many Credit frames")
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ func (a *abuse) credit(sent uint64) error {
 // read counts a Read frame: an honest peer sends one for each 64 KiB.
 func (a *abuse) read(wrote uint64) error {
 	if a.reads++; a.reads > wrote/leastRead+readSpare {
-		return violation(frame.CodeEnhanceYourCalm, "too many Read frames")
+		return violation(status.EnhanceYourCalm, "too many Read frames")
 	}
 	return nil
 }
@@ -105,14 +105,14 @@ func (a *abuse) newSettings(now time.Time) error {
 		a.settings = rate.NewLimiter(settingsRate, settingsBurst)
 	}
 	if !a.settings.AllowN(now, 1) {
-		return violation(frame.CodeEnhanceYourCalm, "settings change too often")
+		return violation(status.EnhanceYourCalm, "settings change too often")
 	}
 	return nil
 }
 
 func (a *abuse) useless(streams uint64) error {
 	if a.uselessFrames++; a.uselessFrames > uselessEach*streams+uselessSpare {
-		return violation(frame.CodeEnhanceYourCalm, "too many frames that change nothing")
+		return violation(status.EnhanceYourCalm, "too many frames that change nothing")
 	}
 	return nil
 }
@@ -120,7 +120,7 @@ func (a *abuse) useless(streams uint64) error {
 // goAway counts a GOAWAY: two are the rule, and a third has the reason of the end.
 func (a *abuse) goAway() error {
 	if a.goAways++; a.goAways > maxGoAways {
-		return violation(frame.CodeEnhanceYourCalm, "too many GOAWAYs")
+		return violation(status.EnhanceYourCalm, "too many GOAWAYs")
 	}
 	return nil
 }
@@ -130,7 +130,7 @@ func (a *abuse) refused(now time.Time, limit int) error {
 		a.since, a.refusals = now, 0
 	}
 	if a.refusals++; a.refusals > refusedFactor*limit {
-		return violation(frame.CodeEnhanceYourCalm, "too many streams refused")
+		return violation(status.EnhanceYourCalm, "too many streams refused")
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A Stream is what a connection needs of a stream. The flush calls Fill, anybody
@@ -100,8 +101,8 @@ type Conn struct {
 	assembled    int    // bytes reserved for messages in fragments
 	openBytes    int    // bytes that streams hold beside messages: see Port.Charge
 	goAway       goAwayState
-	cause        *Error // why the connection has ended
-	endedAt      int64  // since its start; 0: it has not
+	cause        *status.ConnError // why the connection has ended
+	endedAt      int64             // since its start; 0: it has not
 	onFree       func()
 
 	out output
@@ -135,7 +136,7 @@ type goAwayState struct {
 	final          bool   // lastStream is in a GOAWAY that we have sent
 	received       bool   // the peer takes no more streams
 	peerLastStream uint64 // our streams above it are refused
-	code           frame.Code
+	code           status.Code
 	reason         string // with code, what Close tells the peer of streams that it ends
 }
 
@@ -234,8 +235,8 @@ func (c *Conn) whyUnnumbered() error {
 	return c.errGoingAway()
 }
 
-func (c *Conn) errGoingAway() *Error {
-	return &Error{Addr: c.cfg.Remote, Op: "open", Code: frame.CodeGoingAway, Remote: true, Err: ErrGoingAway}
+func (c *Conn) errGoingAway() *status.ConnError {
+	return &status.ConnError{Addr: c.cfg.Remote, Op: "open", Code: status.GoingAway, Remote: true, Err: ErrGoingAway}
 }
 
 // since is t in nanoseconds since the connection's start.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // control takes any frame but Data.
@@ -19,12 +20,12 @@ func (c *Conn) control(f *frame.Frame) error {
 		}
 		return c.reply(f)
 	case frame.Hello:
-		return violation(frame.CodeProtocol, "a second HELLO")
+		return violation(status.Protocol, "a second HELLO")
 	case frame.NewSettings:
 		return c.newSettings(f)
 	case frame.Read, frame.Ping, frame.Pong, frame.GoAway:
 		if f.Stream != 0 {
-			return violation(frame.CodeProtocol, "frame of the connection on stream %d", f.Stream)
+			return violation(status.Protocol, "frame of the connection on stream %d", f.Stream)
 		}
 		return c.connFrame(f)
 	case frame.Credit:
@@ -54,7 +55,7 @@ func (c *Conn) streamFrame(f *frame.Frame) error {
 	switch f.Kind {
 	case frame.Accept, frame.Reject:
 		if !p.local {
-			return violation(frame.CodeProtocol, "an answer for stream %d, which the peer has opened itself", f.Stream)
+			return violation(status.Protocol, "an answer for stream %d, which the peer has opened itself", f.Stream)
 		}
 	case frame.Reset:
 		p.peerEnded.Store(true)
@@ -73,7 +74,7 @@ func (c *Conn) streamFrame(f *frame.Frame) error {
 func (c *Conn) connCredit(total uint64) error {
 	old := c.granted.Load()
 	if total > c.sentCost.Load()+1<<31 {
-		return violation(frame.CodeFlowControl, "connection credit %d is too far ahead", total)
+		return violation(status.FlowControl, "connection credit %d is too far ahead", total)
 	}
 	if total > old {
 		c.granted.Store(total)
@@ -87,7 +88,7 @@ func (c *Conn) connFrame(f *frame.Frame) error {
 	switch f.Kind {
 	case frame.Read:
 		if f.Value > c.out.wrote.Load() {
-			return violation(frame.CodeProtocol, "more read than was written")
+			return violation(status.Protocol, "more read than was written")
 		}
 		if err := c.abuse.read(c.out.wrote.Load()); err != nil {
 			return err
@@ -116,12 +117,12 @@ func (c *Conn) connFrame(f *frame.Frame) error {
 func (c *Conn) open(f *frame.Frame) error {
 	id, n := f.Stream, uint64(len(f.Grants))
 	if id == 0 || id&1 == c.localParity() || id+2*(n-1) > c.maxStream {
-		return violation(frame.CodeProtocol, "open of %d streams from number %d", n, id)
+		return violation(status.Protocol, "open of %d streams from number %d", n, id)
 	}
 	c.mu.Lock()
 	if id <= c.lastPeer {
 		c.mu.Unlock()
-		return violation(frame.CodeProtocol, "open of stream %d after %d", id, c.lastPeer)
+		return violation(status.Protocol, "open of stream %d after %d", id, c.lastPeer)
 	}
 	c.lastPeer = id + 2*(n-1)
 	c.abuse.opened(n)
@@ -169,13 +170,13 @@ func (c *Conn) loseIfEnded(id, n uint64) {
 func (c *Conn) refuse(f *frame.Frame, n int) *Refusal {
 	switch {
 	case c.cause != nil:
-		return &Refusal{frame.CodeGoingAway, "connection is closing", true}
+		return &Refusal{status.GoingAway, "connection is closing", true}
 	case c.goAway.final && f.Stream > c.goAway.lastStream:
-		return &Refusal{frame.CodeGoingAway, "server is shutting down", true}
+		return &Refusal{status.GoingAway, "server is shutting down", true}
 	case c.peerStreams+n > c.maxStreams():
-		return &Refusal{frame.CodeRefused, fmt.Sprintf("%d streams are open", c.peerStreams), true}
+		return &Refusal{status.Refused, fmt.Sprintf("%d streams are open", c.peerStreams), true}
 	case c.openBytes >= c.lim.AssemblyBudget:
-		return &Refusal{frame.CodeResourceExhausted, "no memory left for requests and metadata", true}
+		return &Refusal{status.ResourceExhausted, "no memory left for requests and metadata", true}
 	}
 	return nil
 }
@@ -195,12 +196,12 @@ func (c *Conn) checkOpen(f *frame.Frame) *Refusal {
 		return r
 	}
 	if _, bad := f.Metadata.BadKey(); bad {
-		return &Refusal{frame.CodeProtocol, "metadata with an illegal key", true}
+		return &Refusal{status.Protocol, "metadata with an illegal key", true}
 	}
 	return nil
 }
 
-// receiveGoAway takes the peer's GOAWAY. With a code other than CodeOK, or with nothing
+// receiveGoAway takes the peer's GOAWAY. With a code other than status.OK, or with nothing
 // left to serve, the error ends the connection.
 func (c *Conn) receiveGoAway(f *frame.Frame) error {
 	if err := c.abuse.goAway(); err != nil {
@@ -209,14 +210,14 @@ func (c *Conn) receiveGoAway(f *frame.Frame) error {
 	c.mu.Lock()
 	if f.Value != c.maxStream && f.Value >= c.nextLocal {
 		c.mu.Unlock()
-		return violation(frame.CodeProtocol, "GOAWAY names stream %d, which was never opened", f.Value)
+		return violation(status.Protocol, "GOAWAY names stream %d, which was never opened", f.Value)
 	}
 	if c.goAway.received && f.Value > c.goAway.peerLastStream {
 		c.mu.Unlock()
-		return violation(frame.CodeProtocol, "GOAWAY raises the last stream")
+		return violation(status.Protocol, "GOAWAY raises the last stream")
 	}
 	c.goAway.received, c.goAway.peerLastStream = true, f.Value
-	if f.Code != frame.CodeOK { // end tells every stream why
+	if f.Code != status.OK { // end tells every stream why
 		c.mu.Unlock()
 		return &goAwayError{f.Code, f.Reason}
 	}

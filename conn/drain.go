@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // AddChild counts one more stream that is open on another connection and belongs to
@@ -103,5 +104,5 @@ func (c *Conn) drained() {
 		c.linger(lingerTime)
 		return
 	}
-	c.Fail("close", frame.CodeOK, ErrGoingAway)
+	c.Fail("close", status.OK, ErrGoingAway)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // ending is the end of a connection over time: its last frame, a GOAWAY, is written,
@@ -32,21 +33,21 @@ var (
 
 // Fail ends the connection: the peer is sent code and err's text, and every stream is
 // lost.
-func (c *Conn) Fail(op string, code frame.Code, err error) {
-	c.end(&Error{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}, true)
+func (c *Conn) Fail(op string, code status.Code, err error) {
+	c.end(&status.ConnError{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}, true)
 }
 
-// Close ends the connection with CodeOK. If streams are open they are lost, and the peer is
+// Close ends the connection with status.OK. If streams are open they are lost, and the peer is
 // told code and reason.
-func (c *Conn) Close(code frame.Code, reason string) {
+func (c *Conn) Close(code status.Code, reason string) {
 	c.mu.Lock()
 	c.goAway.code, c.goAway.reason = code, reason
 	c.mu.Unlock()
 	c.close()
 }
 
-// close ends the connection with CodeOK, and no reason beside it.
-func (c *Conn) close() { c.Fail("close", frame.CodeOK, net.ErrClosed) }
+// close ends the connection with status.OK, and no reason beside it.
+func (c *Conn) close() { c.Fail("close", status.OK, net.ErrClosed) }
 
 // EndSoon ends the connection after a moment, if it has not ended by then: a write that
 // the peer does not read may keep it from its end for as long as the peer likes.
@@ -60,19 +61,19 @@ func (c *Conn) EndSoon() {
 // had corked the output, and writes what is left. The GOAWAY does not say what the
 // panic was.
 func (c *Conn) panicked(r any) {
-	c.Fail("read", frame.CodeInternal, fmt.Errorf("%w: %v\n%s", errPanic, r, debug.Stack()))
+	c.Fail("read", status.Internal, fmt.Errorf("%w: %v\n%s", errPanic, r, debug.Stack()))
 	c.uncork(0)
 }
 
 // violated ends the connection for what the peer did.
 func (c *Conn) violated(err error) {
-	var pe *frame.ProtocolError
+	var pe *status.ProtocolError
 	var v *frame.Violation
 	switch {
 	case errors.As(err, &pe):
 		c.Fail("read", pe.Code, err)
 	case errors.As(err, &v):
-		c.Fail("read", v.Code, &frame.ProtocolError{
+		c.Fail("read", v.Code, &status.ProtocolError{
 			Proto: c.caps.Name, Code: v.Code, Offset: int64(c.in.bytesRead), Detail: v.Detail,
 		})
 	default:
@@ -80,8 +81,8 @@ func (c *Conn) violated(err error) {
 	}
 }
 
-func (c *Conn) peerEnd(err error) *Error {
-	e := &Error{Addr: c.cfg.Remote, Op: "read", Code: frame.CodeConnectionLost, Err: err}
+func (c *Conn) peerEnd(err error) *status.ConnError {
+	e := &status.ConnError{Addr: c.cfg.Remote, Op: "read", Code: status.ConnectionLost, Err: err}
 	var g *goAwayError
 	if errors.As(err, &g) {
 		e.Code, e.Remote = g.code, true
@@ -92,16 +93,16 @@ func (c *Conn) peerEnd(err error) *Error {
 // lost is called by the transport when the connection is gone. It replaces a socket's
 // io.EOF, which would tell a stream's reader that all is well.
 func (c *Conn) lost(op string, err error) {
-	code := frame.CodeConnectionLost
+	code := status.ConnectionLost
 	switch {
 	case errors.Is(err, io.EOF):
 		err = io.ErrUnexpectedEOF
 	case op == "write" && errors.Is(err, os.ErrDeadlineExceeded):
-		code, err = frame.CodeWriteStall, errStalled
+		code, err = status.WriteStall, errStalled
 	}
-	e := &Error{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}
+	e := &status.ConnError{Addr: c.cfg.Remote, Op: op, Code: code, Err: err}
 	if c.events.awaitsFIN.Load() { // the session had nothing left to do: an end in order
-		e = &Error{Addr: c.cfg.Remote, Op: "close", Code: frame.CodeOK, Err: net.ErrClosed}
+		e = &status.ConnError{Addr: c.cfg.Remote, Op: "close", Code: status.OK, Err: net.ErrClosed}
 	}
 	c.end(e, false)
 }
@@ -116,7 +117,7 @@ func (c *Conn) writeFailed(err error) {
 // end is the one place where a connection ends. Streams learn of it first, each after
 // what was delivered to it. Then what is left is written, and a GOAWAY, if there is
 // still a connection to write to.
-func (c *Conn) end(e *Error, sendGoAway bool) {
+func (c *Conn) end(e *status.ConnError, sendGoAway bool) {
 	c.mu.Lock()
 	if c.cause != nil {
 		c.mu.Unlock()
@@ -149,14 +150,14 @@ func (c *Conn) end(e *Error, sendGoAway bool) {
 
 // sendGoAway has the connection's last frame written. lost says that streams were open: what
 // Close was given is for their other ends.
-func (c *Conn) sendGoAway(e *Error, lost bool) {
+func (c *Conn) sendGoAway(e *status.ConnError, lost bool) {
 	code, reason := e.Code, ""
 	switch {
-	case e.Code == frame.CodeOK && lost:
+	case e.Code == status.OK && lost:
 		c.mu.Lock()
 		code, reason = c.goAway.code, c.goAway.reason
 		c.mu.Unlock()
-	case e.Code == frame.CodeOK || e.Err == nil:
+	case e.Code == status.OK || e.Err == nil:
 	case errors.Is(e.Err, errPanic):
 		reason = errPanic.Error()
 	default:

@@ -10,6 +10,7 @@ import (
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/internal/timers"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // endingStream is a stream that records its end.
@@ -93,7 +94,7 @@ func opening(id uint64, n int) []byte {
 // The connection may end while the reader handles an Open. Whichever is first, the streams
 // are lost, once.
 func TestStreamsOpenedWhileTheConnectionEndsAreLost(t *testing.T) {
-	a := &acceptor{before: func(c *Conn) { c.Close(frame.CodeCancelled, "closed") }}
+	a := &acceptor{before: func(c *Conn) { c.Close(status.Cancelled, "closed") }}
 	c, _ := newDecoded(t, a)
 	c.Input(opening(1, 3))
 	if len(a.streams) != 3 {
@@ -120,7 +121,7 @@ func TestUnopenedStreamsAreLostWithTheConnection(t *testing.T) {
 	c.out.cork()
 	unnumbered.Ready(true)
 	a.streams[0].onLost = func() { c.uncork(0) }
-	c.Close(frame.CodeCancelled, "closed")
+	c.Close(status.Cancelled, "closed")
 	if len(unnumbered.lost) != 1 || unnumbered.ID() != 0 {
 		t.Errorf("lost %v, number %d", unnumbered.lost, unnumbered.ID())
 	}
@@ -134,7 +135,7 @@ func TestGoAwayNamesNoStreamThatWasRefused(t *testing.T) {
 	c.Input(opening(1, 1))
 	// Streams are told before the GOAWAY is made.
 	a.streams[0].onLost = func() { c.Input(opening(3, 2)) }
-	c.Close(frame.CodeCancelled, "closed")
+	c.Close(status.Cancelled, "closed")
 	if len(a.streams) != 1 {
 		t.Errorf("%d streams were accepted", len(a.streams))
 	}
@@ -156,11 +157,11 @@ func TestADrainDoesNotReplaceTheLastGoAway(t *testing.T) {
 		t.Fatalf("written: %+v", ping)
 	}
 	c.out.cork() // nothing is written yet
-	c.Fail("keepalive", frame.CodeKeepalive, errSilent)
+	c.Fail("keepalive", status.Keepalive, errSilent)
 	c.sendFinalGoAway()
 	c.uncork(0)
 	last := l.frames[len(l.frames)-1]
-	if last.Kind != frame.GoAway || last.Code != frame.CodeKeepalive {
+	if last.Kind != frame.GoAway || last.Code != status.Keepalive {
 		t.Errorf("GOAWAY: %+v", last)
 	}
 }
@@ -189,7 +190,7 @@ func wantPanicTold(t *testing.T, input func(c *Conn, p []byte) bool) {
 	if len(l.frames) != 1 {
 		t.Fatalf("written: %+v", l.frames)
 	}
-	if f := l.frames[0]; f.Kind != frame.GoAway || f.Code != frame.CodeInternal || strings.Contains(f.Reason, "secret") {
+	if f := l.frames[0]; f.Kind != frame.GoAway || f.Code != status.Internal || strings.Contains(f.Reason, "secret") {
 		t.Errorf("GOAWAY: %+v", f)
 	}
 	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "a secret") {

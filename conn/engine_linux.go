@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Engine is the event loops that the connections of a program share, and the watcher of
@@ -88,7 +89,7 @@ func (e *Engine) Serve(nc net.Conn, cfg Config, early []byte, made func(*Conn)) 
 	fd, err := dup(nc)
 	if err != nil {
 		_ = nc.Close()
-		return nil, &Error{Addr: cfg.Remote, Op: "attach", Err: err}
+		return nil, &status.ConnError{Addr: cfg.Remote, Op: "attach", Err: err}
 	}
 	c := newConn(cfg)
 	t := &loopConn{c: c, fd: fd, watch: e.watch, early: early}
@@ -99,7 +100,7 @@ func (e *Engine) Serve(nc net.Conn, cfg Config, early []byte, made func(*Conn)) 
 	made(c)
 	if _, err := e.loops.EnrollContext(nc, t); err != nil {
 		t.closeFD()
-		return nil, &Error{Addr: cfg.Remote, Op: "attach", Err: err}
+		return nil, &status.ConnError{Addr: cfg.Remote, Op: "attach", Err: err}
 	}
 	return c, nil
 }

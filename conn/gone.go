@@ -1,6 +1,9 @@
 package conn
 
-import "github.com/sluicerpc/sluice/frame"
+import (
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
+)
 
 // Frames for streams that are gone: a peer may send some until it learns of the end.
 
@@ -23,7 +26,7 @@ func (c *Conn) dataForGone(f *frame.Frame) error {
 	bound := c.table.endedEarly * c.maxInTransit()
 	c.mu.Unlock()
 	if c.abuse.goneBytes > bound {
-		return violation(frame.CodeStreamState, "too much data for streams that have ended")
+		return violation(status.StreamState, "too much data for streams that have ended")
 	}
 	c.returnCredit(f.Cost)
 	return nil
@@ -39,13 +42,13 @@ func (c *Conn) checkGone(f *frame.Frame) error {
 	unopened := local && id >= c.nextLocal || !local && id > c.lastPeer
 	switch {
 	case id == 0:
-		return violation(frame.CodeProtocol, "stream 0 can't have data")
+		return violation(status.Protocol, "stream 0 can't have data")
 	case unopened && f.Kind == frame.Reset:
-		return violation(frame.CodeProtocol, "reset of stream %d, which was never opened", id)
+		return violation(status.Protocol, "reset of stream %d, which was never opened", id)
 	case unopened:
-		return violation(frame.CodeStreamState, "frame for stream %d, which was never opened", id)
+		return violation(status.StreamState, "frame for stream %d, which was never opened", id)
 	case (f.Kind == frame.Data || f.Kind == frame.EOS) && c.table.peerEnded(id):
-		return violation(frame.CodeStreamState, "frame for stream %d after its end", id)
+		return violation(status.StreamState, "frame for stream %d after its end", id)
 	}
 	return nil
 }
@@ -53,7 +56,7 @@ func (c *Conn) checkGone(f *frame.Frame) error {
 // answerForGone drops the answer to an open that was aborted meanwhile.
 func (c *Conn) answerForGone(f *frame.Frame) error {
 	if f.Stream == 0 || f.Stream&1 != c.localParity() {
-		return violation(frame.CodeProtocol, "an answer for stream %d", f.Stream)
+		return violation(status.Protocol, "an answer for stream %d", f.Stream)
 	}
 	if err := c.countUseless(); err != nil {
 		return err

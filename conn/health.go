@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // What ends a connection in the course of time, beside errStalled.
@@ -134,20 +135,20 @@ func (c *Conn) nextCheck(t int64) time.Duration {
 
 // check returns how the connection ends at time t because of what did not happen, or a
 // nil error. It pings a silent peer.
-func (c *Conn) check(t int64) (op string, code frame.Code, err error) {
+func (c *Conn) check(t int64) (op string, code status.Code, err error) {
 	h, l := &c.health, c.lim
 	paced := c.pacing != frame.Unpaced // else such a peer slows us down by not reading
 	if paced && h.waiting.Load() && t-h.progressAt.Load() >= int64(l.WriteStall) {
-		return "write", frame.CodeWriteStall, errStalled
+		return "write", status.WriteStall, errStalled
 	}
 	if at := h.frameSince.Load(); at != 0 && t-at >= int64(l.ReadStall) {
-		return "read", frame.CodeDeadlineExceeded, errPartial
+		return "read", status.DeadlineExceeded, errPartial
 	}
 	if c.unreadFor(t) >= int64(l.WriteStall) {
-		return "write", frame.CodeWriteStall, errStalled
+		return "write", status.WriteStall, errStalled
 	}
 	if !c.cfg.Client && c.hasNoStreams() && t-h.idleSince.Load() >= int64(l.IdleConn) {
-		return "close", frame.CodeOK, errIdle
+		return "close", status.OK, errIdle
 	}
 	silent := t - h.heardAt.Load()
 	switch {
@@ -156,7 +157,7 @@ func (c *Conn) check(t int64) (op string, code frame.Code, err error) {
 		h.probedAt.Store(t)
 		c.ping(uint64(t))
 	case t-h.probedAt.Load() >= int64(l.KeepaliveTimeout):
-		return "keepalive", frame.CodeKeepalive, errSilent
+		return "keepalive", status.Keepalive, errSilent
 	}
 	return "", 0, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // An Info is a connection's figures at one moment. When no stream is open and nothing is in
@@ -14,7 +15,7 @@ import (
 // is zero.
 type Info struct {
 	State     string
-	Code      frame.Code // that it has ended with
+	Code      status.Code // that it has ended with
 	Age, Idle time.Duration
 	RTT       time.Duration // the shortest round trip; 0: not known
 	Loop      int           // number of its event loop; -1: it has a goroutine that reads

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Input takes what was read: p is valid during the call. One goroutine at a time calls
@@ -169,7 +170,7 @@ func (c *Conn) overLimit() error {
 	switch c.pacing {
 	case frame.Granted:
 		if in.limit = c.advertised.Load() + uint64(c.window); in.used > in.limit {
-			return violation(frame.CodeFlowControl, "%d bytes beyond the connection's credit", in.used-in.limit)
+			return violation(status.FlowControl, "%d bytes beyond the connection's credit", in.used-in.limit)
 		}
 	case frame.Reported:
 		if in.limit = c.returned.Load() + uint64(c.MaxUnread()); in.used > in.limit {

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // stallTime is how long a stream may hold unread data that nobody takes before it can
@@ -54,7 +54,7 @@ func (c *Conn) EvictLargest() bool {
 	switch {
 	case int(c.buffered.Load()) > most:
 		c.buffered.Store(0)
-		c.Fail("read", frame.CodeResourceExhausted, errNoMemory)
+		c.Fail("read", status.ResourceExhausted, errNoMemory)
 	case largest != nil:
 		largest.s.Evict("the server is out of memory for what streams hold")
 		c.mu.Lock()

@@ -1,6 +1,9 @@
 package conn
 
-import "github.com/sluicerpc/sluice/frame"
+import (
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
+)
 
 // assignNumbers numbers p and its siblings when p's first frame is written: numbers
 // follow the order on the wire. A follower gets its number with the request that opens
@@ -47,7 +50,7 @@ func (c *Conn) assignNumbers(p *Port, noOpens bool) bool {
 	}
 	c.out.pushReady(ready)
 	for _, id := range retired {
-		_ = c.reply(&frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})
+		_ = c.reply(&frame.Frame{Kind: frame.Reset, Stream: id, Code: status.Cancelled})
 	}
 	return ok
 }

@@ -15,7 +15,7 @@ const Unlimited = math.MaxInt
 // have in flight at first.
 const reportEvery = 64 << 10
 
-// Limits bound what a peer can make us hold and do. A zero field means its default.
+// Limits are kernel.Limits, which says what the defaults are; programs have those.
 type Limits struct {
 	MaxConns        int           // connections of a server; default 65,536, at most 35 % of RLIMIT_NOFILE; a number of your own: at most 45 %
 	MaxConnsPerAddr int           // connections of a server from one address; default 1,024
@@ -25,7 +25,7 @@ type Limits struct {
 
 	MaxStreams  int // streams that a peer may have open on a connection; default 1,000
 	MaxMessage  int // bytes of a message that we receive; default 4 MiB, at most 1 GiB
-	MaxMetadata int // bytes of metadata, as Metadata.Size counts; default 16 KiB
+	MaxMetadata int // bytes of metadata, as metadata.MD.Size counts; default 16 KiB
 	MaxKeys     int // fields of metadata; default 128
 	MaxOffers   int // offers of a server that wait to be accepted; default 1,024
 

@@ -9,6 +9,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // fullSession is a session that is full for good.
@@ -36,15 +37,15 @@ func (s *fullSession) Full() <-chan struct{} {
 // deadlock.
 func TestAPausedReaderEndsWithItsConnection(t *testing.T) {
 	for name, end := range map[string]func(c *Conn, peer net.Conn){
-		"Close":      func(c *Conn, _ net.Conn) { c.Close(frame.CodeCancelled, "closed") },
-		"Fail":       func(c *Conn, _ net.Conn) { c.Fail("read", frame.CodeProtocol, errPartial) },
+		"Close":      func(c *Conn, _ net.Conn) { c.Close(status.Cancelled, "closed") },
+		"Fail":       func(c *Conn, _ net.Conn) { c.Fail("read", status.Protocol, errPartial) },
 		"Drain":      func(c *Conn, _ net.Conn) { c.Drain() },
 		"EndSoon":    func(c *Conn, _ net.Conn) { c.EndSoon() },
 		"lost":       func(c *Conn, _ net.Conn) { c.lost("write", net.ErrClosed) },
-		"peer gone":  func(c *Conn, peer net.Conn) { _ = peer.Close(); c.Close(frame.CodeCancelled, "closed") },
+		"peer gone":  func(c *Conn, peer net.Conn) { _ = peer.Close(); c.Close(status.Cancelled, "closed") },
 		"idle":       func(*Conn, net.Conn) {}, // until IdleConn
 		"a panic":    func(c *Conn, _ net.Conn) { c.panicked("of another") },
-		"a violator": func(c *Conn, _ net.Conn) { c.violated(&frame.Violation{Code: frame.CodeEnhanceYourCalm}) },
+		"a violator": func(c *Conn, _ net.Conn) { c.violated(&frame.Violation{Code: status.EnhanceYourCalm}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

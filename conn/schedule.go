@@ -1,6 +1,9 @@
 package conn
 
-import "github.com/sluicerpc/sluice/frame"
+import (
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
+)
 
 // schedule gives p its turn: for a control frame if urgent, else for data. It is called
 // once for each turn. here allows the flush on the caller's stack.
@@ -93,7 +96,7 @@ func (c *Conn) unstall() {
 	c.startFlush(!was)
 }
 
-var errAnswers = &frame.Violation{Code: frame.CodeEnhanceYourCalm, Detail: "too many answers are unread"}
+var errAnswers = &frame.Violation{Code: status.EnhanceYourCalm, Detail: "too many answers are unread"}
 
 // pong queues the answer to a ping.
 func (c *Conn) pong(value uint64) error {

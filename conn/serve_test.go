@@ -10,12 +10,13 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // refuser is a program that refuses all streams.
 type refuser struct{ closed chan error }
 
-func (n *refuser) Open(*Conn, *frame.Frame) *Refusal { return &Refusal{Code: frame.CodeUnimplemented} }
+func (n *refuser) Open(*Conn, *frame.Frame) *Refusal { return &Refusal{Code: status.Unimplemented} }
 func (n *refuser) GoAway(*Conn)                      {}
 func (n *refuser) Closed(_ *Conn, err error)         { n.closed <- err }
 func (n *refuser) Started(*Conn)                     {}
@@ -30,7 +31,7 @@ func TestAConnectionClosedAtOnceIsGone(t *testing.T) {
 		Serve(ours, Config{
 			Session: native.New(native.DefaultMaxFragment), Limits: limits(Limits{}), Handler: h,
 			Timers: &timers.Queue{}, Remote: ours.RemoteAddr(), Peer: frame.Settings{ConnCredit: 1 << 20},
-		}, nil, func(c *Conn) { c.Close(frame.CodeCancelled, "closed") })
+		}, nil, func(c *Conn) { c.Close(status.Cancelled, "closed") })
 		if _, err := io.Copy(io.Discard, peer); err != nil {
 			t.Error("the peer reads:", err)
 		}

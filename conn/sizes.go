@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // What opens, answers and ends carry beside messages takes no credit. It has limits of
@@ -29,7 +30,7 @@ func (c *Conn) CheckSize(f *frame.Frame) *Refusal {
 	default:
 		return nil
 	}
-	return &Refusal{frame.CodeTooLarge, reason, true}
+	return &Refusal{status.TooLarge, reason, true}
 }
 
 // maxInline is the longest request or reply in an Open or Accept.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A FrameInfo is the header of one frame: never its payload, or what metadata says. Which
@@ -23,7 +24,7 @@ type FrameInfo struct {
 	First   bool      // DATA: the first piece of its message
 	Last    bool      // DATA: the last piece
 	Value   uint64    // CREDIT: bytes granted in all; READ: bytes read; ENDED: messages taken; GOAWAY: the last stream
-	Code    frame.Code
+	Code    status.Code
 	Lost    uint64 // frames before this one that came too fast for the function
 }
 

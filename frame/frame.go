@@ -2,12 +2,13 @@ package frame
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Kind says what a frame is about. The kinds are those of the native wire;
@@ -86,7 +87,7 @@ type Frame struct {
 	Cost        int
 
 	Value        uint64
-	Code         Code
+	Code         status.Code
 	Reason       string
 	NotProcessed bool
 	FollowsData  bool // Open, Accept: the first message of the stream is the request or reply
@@ -94,7 +95,7 @@ type Frame struct {
 	NoReply      bool // Open, with Unary: nobody waits for the reply
 
 	Method   string
-	Metadata Metadata
+	Metadata metadata.MD
 	Omitted  int           // Open, Accept, EOS: size of the metadata, as Size counts, if that was too large to keep
 	Deadline time.Duration // time left; 0 is none
 	Grants   []Grant
@@ -138,28 +139,9 @@ type Settings struct {
 	Compression   pool.Compressions // of messages, that it unpacks
 }
 
-// A ProtocolError is the cause when a peer broke the rules of the wire. It ends
-// the connection.
-type ProtocolError struct {
-	Proto  string // "sluice"
-	Code   Code
-	Offset int64 // of the frame in question in what this connection received
-	Detail string
-}
-
-func (e *ProtocolError) Error() string {
-	return fmt.Sprintf("%s protocol error at byte %d: %s: %s", e.Proto, e.Offset, e.Code, e.Detail)
-}
-
-// Is lets errors.Is(err, &ProtocolError{Code: c}) ask for a code alone.
-func (e *ProtocolError) Is(target error) bool {
-	t, ok := target.(*ProtocolError)
-	return ok && t.Code == e.Code
-}
-
 // A Refused is the error of a handshake that one side refused with a code and a reason.
 type Refused struct {
-	Code   Code
+	Code   status.Code
 	Reason string // as sent to the peer, or by it
 	Cause  error  // on the side that refused: it is not sent to the peer
 }
@@ -181,7 +163,7 @@ var ErrFault = errors.New("the stream was reset for what the peer sent")
 
 // A Violation is what a peer did that ends its connection, found after decoding.
 type Violation struct {
-	Code   Code
+	Code   status.Code
 	Detail string
 }
 

@@ -9,45 +9,47 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/internal/leak"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
 func TestEveryCodeHasANameOfItsOwn(t *testing.T) {
-	seen := map[string]Code{}
-	for c := range Code(200) {
+	seen := map[string]status.Code{}
+	for c := range status.Code(200) {
 		s := c.String()
 		if other, ok := seen[s]; ok {
 			t.Errorf("%d and %d are both %s", other, c, s)
 		}
 		seen[s] = c
-		named := c <= 16 || c >= CodeProtocol && c <= CodeConnectionLost
+		named := c <= 16 || c >= status.Protocol && c <= status.ConnectionLost
 		if named == strings.HasPrefix(s, "CODE_") {
 			t.Errorf("%d is called %s", c, s)
 		}
 	}
-	if s := (FirstAppCode + 44).String(); s != "CODE_300" {
+	if s := (status.FirstAppCode + 44).String(); s != "CODE_300" {
 		t.Errorf("an application's code is called %s", s)
 	}
 }
 
 func TestApplicationsNameTheirCodes(t *testing.T) {
-	c := FirstAppCode + 4000
-	NameCode(c, "OUT_OF_STOCK")
+	c := status.FirstAppCode + 4000
+	status.NameCode(c, "OUT_OF_STOCK")
 	if s := c.String(); s != "OUT_OF_STOCK" {
 		t.Errorf("the code is called %s", s)
 	}
 	defer func() {
-		if recover() == nil || CodeNotFound.String() != "NOT_FOUND" {
+		if recover() == nil || status.NotFound.String() != "NOT_FOUND" {
 			t.Error("a code that is not the application's got a name")
 		}
 	}()
-	NameCode(CodeNotFound, "GONE")
+	status.NameCode(status.NotFound, "GONE")
 }
 
 func TestMetadataIsAnOrderedMultimap(t *testing.T) {
-	var md Metadata
+	var md metadata.MD
 	md.Add("A-key", "1")
 	md.Add("b", "2")
 	md.Add("a-KEY", "\x00\xff")
@@ -77,21 +79,21 @@ func TestWhatAKeyMayBe(t *testing.T) {
 		"a": true, "x-1_2.3": true, strings.Repeat("k", 255): true,
 		"": false, "A": false, "a b": false, "a\x00": false, "é": false, strings.Repeat("k", 256): false,
 	} {
-		if got, bad := (Metadata{{Key: "ok"}, {Key: key}}).BadKey(); bad == want || bad && got != key {
+		if got, bad := (metadata.MD{{Key: "ok"}, {Key: key}}).BadKey(); bad == want || bad && got != key {
 			t.Errorf("%q: bad %v %q", key, bad, got)
 		}
 	}
 }
 
 func TestErrorsCanBeToldApartByCode(t *testing.T) {
-	err := fmt.Errorf("wrapped: %w", &ProtocolError{Proto: "sluice", Code: CodeChecksum, Offset: 7, Detail: "bad sum"})
-	if !errors.Is(err, &ProtocolError{Code: CodeChecksum}) || errors.Is(err, &ProtocolError{Code: CodeEnhanceYourCalm}) {
+	err := fmt.Errorf("wrapped: %w", &status.ProtocolError{Proto: "sluice", Code: status.Checksum, Offset: 7, Detail: "bad sum"})
+	if !errors.Is(err, &status.ProtocolError{Code: status.Checksum}) || errors.Is(err, &status.ProtocolError{Code: status.EnhanceYourCalm}) {
 		t.Error("the code does not tell")
 	}
 	if got := errors.Unwrap(err).Error(); got != "sluice protocol error at byte 7: CHECKSUM: bad sum" {
 		t.Errorf("it says %q", got)
 	}
-	if got := (&Violation{CodeEnhanceYourCalm, "too much"}).Error(); got != "ENHANCE_YOUR_CALM: too much" {
+	if got := (&Violation{status.EnhanceYourCalm, "too much"}).Error(); got != "ENHANCE_YOUR_CALM: too much" {
 		t.Errorf("a violation says %q", got)
 	}
 }

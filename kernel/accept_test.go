@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // wantUnaccepted checks that nothing can be sent on s, whose offer is not accepted.
@@ -77,7 +79,7 @@ func TestOutWaitsForTheAcceptance(t *testing.T) {
 			t.Fatal("Out has taken a message before the acceptance")
 		default:
 		}
-		must[*kernel.Stream](t)(o.Accept(kernel.Message{}, nil))
+		must[*kernel.Stream](t)(o.Accept(pool.Message{}, nil))
 		out <- m
 		w.Want(a, "hello")
 	})
@@ -102,7 +104,7 @@ func TestGroupsSendNothingUntilAccepted(t *testing.T) {
 			} else {
 				accepted = append(accepted, must[*kernel.Stream](t)(o.Accept(reply, nil)))
 				m := text("refused")
-				wantCode(t, o.Stream(1).Send(w.Ctx, m), kernel.CodeFailedPrecondition)
+				wantCode(t, o.Stream(1).Send(w.Ctx, m), status.FailedPrecondition)
 				m.Release()
 			}
 			for i, s := range accepted {
@@ -127,8 +129,8 @@ func TestFinishBeforeTheAcceptance(t *testing.T) {
 		o := w.Offer()
 		o.Stream(0).Finish(nil)
 		_, _, err := a.Accepted(w.Ctx)
-		wantCode(t, err, w.answered(kernel.CodeFailedPrecondition))
-		_, err = o.Accept(kernel.Message{}, nil)
-		wantCode(t, err, kernel.CodeFailedPrecondition)
+		wantCode(t, err, w.answered(status.FailedPrecondition))
+		_, err = o.Accept(pool.Message{}, nil)
+		wantCode(t, err, status.FailedPrecondition)
 	})
 }

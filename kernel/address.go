@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // An address is where a client dials or a server listens: a TCP address "host:port", or a
@@ -58,7 +59,7 @@ func (a address) authority() string {
 // Listen listens on addr, for Server.Serve: on the TCP address "host:port", where port 0 is a
 // free one, or on the Unix socket "unix:PATH". A path that begins with "@" is in Linux's
 // abstract namespace. A socket's file is removed when its listener is closed; one that a process has
-// left behind which was killed must be removed before. The error is a ConnError whose Op is
+// left behind which was killed must be removed before. The error is a status.ConnError whose Op is
 // "listen".
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	a, err := parseAddress("listen", addr)
@@ -67,7 +68,7 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, a.network, a.addr)
 	if err != nil {
-		return nil, &ConnError{Addr: a, Op: "listen", Err: err}
+		return nil, &status.ConnError{Addr: a, Op: "listen", Err: err}
 	}
 	return ln, nil
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Servers listen on Unix sockets and clients dial them, by path and by abstract name.
@@ -66,7 +67,7 @@ func TestAddressesThatCantBe(t *testing.T) {
 			t.Errorf("%q: %v, want %s", target, err, want)
 		}
 	}
-	var ce *kernel.ConnError
+	var ce *status.ConnError
 	_, err := kernel.Listen(t.Context(), "unix:/nowhere/at/all")
 	if !errors.As(err, &ce) || ce.Op != "listen" || ce.Addr.String() != "unix:/nowhere/at/all" {
 		t.Errorf("%v", err)

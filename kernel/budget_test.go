@@ -9,13 +9,15 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // stuff sends on s until there is no more credit, and returns how many bytes.
 func stuff(t *testing.T, s *kernel.Stream) (n int) {
 	t.Helper()
 	for {
-		m := kernel.MessageOf(make([]byte, 1000))
+		m := pool.MessageOf(make([]byte, 1000))
 		switch err := s.TrySend(m); {
 		case err == nil:
 			n += 1000
@@ -47,7 +49,7 @@ func TestUnreadDataStaysWithinTheMemoryBudget(t *testing.T) {
 		}
 		evicted := 0
 		for _, s := range streams {
-			if errors.Is(s.Err(), &kernel.StreamError{Code: kernel.CodeResourceExhausted}) {
+			if errors.Is(s.Err(), &status.StreamError{Code: status.ResourceExhausted}) {
 				evicted++
 			}
 		}
@@ -68,14 +70,14 @@ func TestStreamsAreRefusedNearTheMemoryBudget(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _, err = s.Accepted(context.Background())
-		var se *kernel.StreamError
-		if !errors.As(err, &se) || se.Code != kernel.CodeRefused || !se.NotProcessed {
+		var se *status.StreamError
+		if !errors.As(err, &se) || se.Code != status.Refused || !se.NotProcessed {
 			t.Fatalf("got %v, want a refusal that can be tried again", err)
 		}
 		if n := srv.Stats().Evicted; n > 0 {
 			t.Fatalf("%d streams within the budget were evicted", n)
 		}
-		b.CloseReceive(kernel.CodeOK)
+		b.CloseReceive(status.OK)
 		time.Sleep(time.Second)
 		kerneltest.Open(t, srv, client, kernel.StreamOptions{}, kernel.StreamOptions{})
 	})
@@ -91,7 +93,7 @@ func TestALongStalledStreamIsEvicted(t *testing.T) {
 			held = append(held, a)
 		}
 		time.Sleep(2 * time.Minute)
-		if err := held[0].Err(); !errors.Is(err, &kernel.StreamError{Code: kernel.CodeResourceExhausted}) {
+		if err := held[0].Err(); !errors.Is(err, &status.StreamError{Code: status.ResourceExhausted}) {
 			t.Errorf("the largest holder: %v, want RESOURCE_EXHAUSTED", err)
 		}
 		if err := held[len(held)-1].Err(); err != nil {
@@ -110,7 +112,7 @@ func TestUnreadDataBehindInIsHeldAndEvicted(t *testing.T) {
 		for range 6 {
 			a, b := kerneltest.Open(t, srv, client, kernel.StreamOptions{}, kernel.StreamOptions{Window: n * 1032})
 			for j := range n {
-				if err := a.TrySend(kernel.MessageOf(make([]byte, 1000))); err != nil {
+				if err := a.TrySend(pool.MessageOf(make([]byte, 1000))); err != nil {
 					t.Fatal(err)
 				}
 				if j%50 == 0 {
@@ -130,7 +132,7 @@ func TestUnreadDataBehindInIsHeldAndEvicted(t *testing.T) {
 		}
 		evicted := uint64(0)
 		for i, s := range streams {
-			if !errors.Is(s.Err(), &kernel.StreamError{Code: kernel.CodeResourceExhausted}) {
+			if !errors.Is(s.Err(), &status.StreamError{Code: status.ResourceExhausted}) {
 				continue
 			}
 			evicted++

@@ -8,20 +8,22 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Call makes a unary call: a stream with one message each way. If it succeeds, it has
 // taken over req, and the reply belongs to the caller. If it fails, req still belongs to
-// the caller. Errors: those of Open, a StreamError with the handler's status, ErrNoReply.
-func (c *Conn) Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error) {
+// the caller. Errors: those of Open, a status.StreamError with the handler's status, ErrNoReply.
+func (c *Conn) Call(ctx context.Context, method string, req pool.Message, opts *CallOptions) (pool.Message, error) {
 	ctx, cancel := opts.Bound(ctx)
 	defer cancel()
 	if opts != nil && opts.NoWait {
-		return Message{}, sendOnly(ctx, c, method, req, opts)
+		return pool.Message{}, sendOnly(ctx, c, method, req, opts)
 	}
 	s, err := c.Open(ctx, method, opts.open())
 	if err != nil {
-		return Message{}, err
+		return pool.Message{}, err
 	}
 	reply, err := s.call(ctx, req)
 	opts.keepMetadata(s)
@@ -44,7 +46,7 @@ func (o *CallOptions) keepMetadata(s *Stream) {
 
 // sendOnly makes a call whose reply nobody waits for. ctx bounds the opening and the
 // sending; its deadline bounds the call.
-func sendOnly(ctx context.Context, c Caller, method string, req Message, opts *CallOptions) error {
+func sendOnly(ctx context.Context, c Caller, method string, req pool.Message, opts *CallOptions) error {
 	o := opts.open()
 	o.noReply = true
 	s, err := c.Open(ctx, method, o)
@@ -55,7 +57,7 @@ func sendOnly(ctx context.Context, c Caller, method string, req Message, opts *C
 		return s.fail(ctx, err)
 	}
 	_ = s.CloseSend()
-	s.CloseReceive(CodeOK)
+	s.CloseReceive(status.OK)
 	return nil
 }
 
@@ -94,7 +96,7 @@ func (o *CallOptions) Bound(ctx context.Context) (context.Context, context.Cance
 
 // call sends the request and waits for the reply and the end. It takes over req if it
 // succeeds.
-func (s *Stream) call(ctx context.Context, req Message) (Message, error) {
+func (s *Stream) call(ctx context.Context, req pool.Message) (pool.Message, error) {
 	reply, err := s.exchange(ctx, req.Share())
 	if err == nil {
 		req.Release()
@@ -102,32 +104,32 @@ func (s *Stream) call(ctx context.Context, req Message) (Message, error) {
 	return reply, err
 }
 
-func (s *Stream) exchange(ctx context.Context, req Message) (Message, error) {
+func (s *Stream) exchange(ctx context.Context, req pool.Message) (pool.Message, error) {
 	if err := s.Send(ctx, req); err != nil {
 		req.Release()
 		if errors.Is(err, ErrStopped) {
 			return s.receiveReply(ctx)
 		}
-		return Message{}, s.fail(ctx, err)
+		return pool.Message{}, s.fail(ctx, err)
 	}
 	_ = s.CloseSend()
 	return s.receiveReply(ctx)
 }
 
 // receiveReply receives the one reply, and the end.
-func (s *Stream) receiveReply(ctx context.Context) (Message, error) {
+func (s *Stream) receiveReply(ctx context.Context) (pool.Message, error) {
 	reply, err := s.Receive(ctx)
 	if err != nil {
-		return Message{}, s.fail(ctx, err)
+		return pool.Message{}, s.fail(ctx, err)
 	}
 	if more, err := s.Receive(ctx); err == nil {
 		more.Release()
 		reply.Release()
-		s.Abort(CodeCancelled, "more than one reply")
-		return Message{}, errtext.Errorf("sluice: call %s: more than one reply", s.Method())
+		s.Abort(status.Cancelled, "more than one reply")
+		return pool.Message{}, errtext.Errorf("sluice: call %s: more than one reply", s.Method())
 	} else if err := s.callErr(err); err != nil && !errors.Is(err, ErrNoReply) {
 		reply.Release()
-		return Message{}, err
+		return pool.Message{}, err
 	}
 	return reply, nil
 }
@@ -138,12 +140,12 @@ func (s *Stream) fail(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() == nil:
 		err = s.callErr(err)
-		s.Abort(CodeCancelled, "the call has failed")
+		s.Abort(status.Cancelled, "the call has failed")
 		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		s.c.abort(CodeDeadlineExceeded, "deadline exceeded", context.Cause(ctx))
+		s.c.abort(status.DeadlineExceeded, "deadline exceeded", context.Cause(ctx))
 	default:
-		s.c.abort(CodeCancelled, context.Cause(ctx).Error(), context.Cause(ctx))
+		s.c.abort(status.Cancelled, context.Cause(ctx).Error(), context.Cause(ctx))
 	}
 	s.c.StopFeeding()
 	return s.callErr(err)

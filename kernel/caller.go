@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // A Caller makes calls and opens streams. A *Client and a *Conn are Callers. A program can
@@ -16,7 +17,7 @@ type Caller interface {
 	// OpenN opens several streams with one request: see Conn.OpenN.
 	OpenN(ctx context.Context, method string, opts *OpenOptions, each ...StreamOptions) ([]*Stream, error)
 	// Call makes a unary call: see Conn.Call.
-	Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error)
+	Call(ctx context.Context, method string, req pool.Message, opts *CallOptions) (pool.Message, error)
 	// Conn returns a connection that takes streams. A client makes one if there is
 	// none; a connection returns itself.
 	Conn(ctx context.Context) (*Conn, error)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // In holds no more than 16 KiB, or one larger message that entered when it was
@@ -62,7 +63,7 @@ func TestALargeMessageNeedNotBeTouched(t *testing.T) {
 			w.SendMessage(a, sized(50_000, 1))
 		}
 		_ = a.CloseSend()
-		var kept []kernel.Message
+		var kept []pool.Message
 		for m := range b.In() {
 			kept = append(kept, m)
 		}
@@ -166,7 +167,7 @@ func TestBatches(t *testing.T) {
 			}
 			w.endSend(a)
 		}()
-		var kept []kernel.Message
+		var kept []pool.Message
 		i := 0
 		for batch := range b.Batches() {
 			if batch.Len() < 1 || batch.Len() > most {

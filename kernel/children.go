@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // children are the connections that belong to one connection, their parent, and end with
@@ -203,10 +203,10 @@ func (c *Conn) leaveParent() {
 // after childGrace if the peer has closed the connection or the network has failed.
 func (c *Conn) endChildren() {
 	shut := c.retired.isShut()
-	var ce *ConnError
+	var ce *status.ConnError
 	known := errors.As(c.err, &ce)
-	told := known && ce.Remote && ce.Code == CodeOK // drained, or idle: the peer ends the children too, in order
-	lost := known && !told && (ce.Remote || ce.Code == CodeConnectionLost) && !shut
+	told := known && ce.Remote && ce.Code == status.OK // drained, or idle: the peer ends the children too, in order
+	lost := known && !told && (ce.Remote || ce.Code == status.ConnectionLost) && !shut
 	cs := &c.children
 	cs.mu.Lock()
 	cs.over, cs.graced = true, lost
@@ -249,7 +249,7 @@ func (c *Conn) failWithParent() {
 	if c.parent.retired.isShut() {
 		c.retired.endFeeding()
 	}
-	c.c.Fail("close", frame.CodeConnectionLost, fmt.Errorf("the connection that it belongs to has ended: %w", c.parent.err))
+	c.c.Fail("close", status.ConnectionLost, fmt.Errorf("the connection that it belongs to has ended: %w", c.parent.err))
 }
 
 // graceTimer is a Conn as the owner of its entry's timer.

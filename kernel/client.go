@@ -9,6 +9,7 @@ import (
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A Client opens streams at one address. It connects when it needs to, and again when
@@ -18,7 +19,7 @@ type Client struct {
 	endpoint
 	opts   ClientOptions
 	target address
-	proto  Protocol
+	proto  frame.Protocol
 	engine *conn.Engine
 
 	connMu     sync.Mutex
@@ -74,7 +75,7 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 }
 
 // parseTarget parses "address" or "protocol://address".
-func parseTarget(target string, ps []Protocol) (Protocol, address, error) {
+func parseTarget(target string, ps []frame.Protocol) (frame.Protocol, address, error) {
 	scheme, rest, ok := strings.Cut(target, "://")
 	if !ok || strings.HasPrefix(target, unixPrefix) {
 		a, err := parseAddress("dial", target)
@@ -137,7 +138,7 @@ func (c *Client) unusable(k *Conn) error {
 	if err := k.c.Err(); err != nil {
 		return err
 	}
-	return &ConnError{Addr: c.target, Op: "dial", Code: CodeGoingAway, Remote: true, Err: ErrGoingAway}
+	return &status.ConnError{Addr: c.target, Op: "dial", Code: status.GoingAway, Remote: true, Err: ErrGoingAway}
 }
 
 func (c *Client) errClosed() error {
@@ -244,7 +245,7 @@ func (c *Client) Close() error {
 	}
 	c.changed()
 	for _, k := range conns {
-		k.shut(CodeCancelled, "the client was closed")
+		k.shut(status.Cancelled, "the client was closed")
 	}
 	c.wg.Wait()
 	c.observing.finish()

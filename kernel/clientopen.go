@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Dial returns a client for target: "host:port", or "unix:PATH" for a Unix socket, whose path
 // may begin with "@" for one in Linux's abstract namespace. "protocol://" before that chooses
 // one of ClientOptions.Protocols by its name. Dial makes a first connection. If that
-// fails, or ctx ends before, the error is a ConnError whose Op is "dial" or
+// fails, or ctx ends before, the error is a status.ConnError whose Op is "dial" or
 // "handshake". ctx bounds the first connection only.
 func Dial(ctx context.Context, target string, opts *ClientOptions) (*Client, error) {
 	c, err := NewClient(target, opts)
@@ -96,7 +98,7 @@ func (c *Client) pick(ctx context.Context, s *search) (*Conn, error) {
 //
 // If there is no connection, Open tries to connect once, after the pause of
 // ClientOptions.Backoff if the last attempt failed. If that fails, or the new connection
-// ends at once, Open returns the ConnError.
+// ends at once, Open returns the status.ConnError.
 //
 // If every connection has as many streams as the server allows, Open makes a further
 // connection where ClientOptions.Conns allows it, and waits for that or for a stream to
@@ -135,13 +137,13 @@ func (c *Client) open(ctx context.Context, method string, opts *OpenOptions, n i
 // mayConnectLater reports whether err is the failure of a connection that may succeed when
 // it is tried again. The next attempt makes the pause.
 func mayConnectLater(err error) bool {
-	var ce *ConnError
+	var ce *status.ConnError
 	if !errors.As(err, &ce) || errors.Is(err, ErrClosed) {
 		return false
 	}
 	switch ce.Code {
-	case CodeOK, CodeConnectionLost, CodeCancelled, CodeUnavailable, CodeGoingAway, CodeRefused, CodeResourceExhausted,
-		CodeHandshakeTimeout, CodeKeepalive, CodeWriteStall, CodeIdleTimeout:
+	case status.OK, status.ConnectionLost, status.Cancelled, status.Unavailable, status.GoingAway, status.Refused, status.ResourceExhausted,
+		status.HandshakeTimeout, status.Keepalive, status.WriteStall, status.IdleTimeout:
 		return true
 	}
 	return false
@@ -286,7 +288,7 @@ func (c *Client) openChildren(ctx context.Context, k *Conn, method string, opts 
 			cs.unreserve(n - i)
 			c.changed()
 			for _, s := range ss {
-				s.Abort(CodeCancelled, "another stream of the same open failed")
+				s.Abort(status.Cancelled, "another stream of the same open failed")
 			}
 			return nil, err
 		}
@@ -318,22 +320,22 @@ const callTries = 3
 // Call makes a unary call: a stream with one message each way. If it succeeds, it has
 // taken over req, and the reply belongs to the caller. If it fails, req still belongs to
 // the caller. Call tries up to three times if the server refuses the call unprocessed,
-// and never after any other failure. Errors: those of Open, a StreamError with the
+// and never after any other failure. Errors: those of Open, a status.StreamError with the
 // handler's status, ErrNoReply.
-func (c *Client) Call(ctx context.Context, method string, req Message, opts *CallOptions) (Message, error) {
+func (c *Client) Call(ctx context.Context, method string, req pool.Message, opts *CallOptions) (pool.Message, error) {
 	ctx, cancel := opts.Bound(ctx)
 	defer cancel()
 	if opts != nil && opts.NoWait {
-		return Message{}, sendOnly(ctx, c, method, req, opts)
+		return pool.Message{}, sendOnly(ctx, c, method, req, opts)
 	}
 	for try := 1; ; try++ {
 		s, err := c.Open(ctx, method, opts.open())
 		if err != nil {
-			return Message{}, err
+			return pool.Message{}, err
 		}
 		reply, err := s.call(ctx, req)
-		var se *StreamError
-		again := errors.As(err, &se) && se.NotProcessed && (se.Code == CodeGoingAway || se.Code == CodeRefused)
+		var se *status.StreamError
+		again := errors.As(err, &se) && se.NotProcessed && (se.Code == status.GoingAway || se.Code == status.Refused)
 		if !again || try == callTries {
 			opts.keepMetadata(s)
 			return reply, err

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // recorder passes on the connections that its listener accepts, too.
@@ -90,7 +92,7 @@ func closeSocket(t *testing.T, dial func(context.Context, string, string) (net.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (<-offers).Accept(kernel.Message{}, nil); err != nil {
+	if _, err := (<-offers).Accept(pool.Message{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := s.Accepted(ctx); err != nil {
@@ -98,7 +100,7 @@ func closeSocket(t *testing.T, dial func(context.Context, string, string) (net.C
 	}
 	_ = (<-rec.accepted).Close()
 	err = end(ctx, s)
-	if err == nil || errors.Is(err, io.EOF) || !errors.Is(err, &kernel.StreamError{Code: kernel.CodeConnectionLost}) {
+	if err == nil || errors.Is(err, io.EOF) || !errors.Is(err, &status.StreamError{Code: status.ConnectionLost}) {
 		t.Errorf("the end is %v (io.EOF: %v), want CONNECTION_LOST and not io.EOF", err, errors.Is(err, io.EOF))
 	}
 	if serr := s.Err(); serr == nil || errors.Is(serr, io.EOF) {

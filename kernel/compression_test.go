@@ -21,7 +21,9 @@ import (
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // overCompressing runs f over every transport, and over other protocols that compress.
@@ -29,15 +31,15 @@ func overCompressing(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOp
 	t.Helper()
 	overNative(t, so, co, f)
 	for _, p := range foreigns {
-		if p.proto.Caps().Compression.Has(kernel.Gzip) && (p.name == "as-http2" || p.name == "everything") {
+		if p.proto.Caps().Compression.Has(pool.Gzip) && (p.name == "as-http2" || p.name == "everything") {
 			t.Run(p.name, func(t *testing.T) { f(t, newWorld(t, p.start, so, co)) })
 		}
 	}
 }
 
 // codecs are the compressions that w's connection has.
-func (w *world) codecs() (cs []kernel.Compression) {
-	for _, c := range []kernel.Compression{kernel.Gzip, kernel.Zstd} {
+func (w *world) codecs() (cs []pool.Compression) {
+	for _, c := range []pool.Compression{pool.Gzip, pool.Zstd} {
 		if w.caps.Compression.Has(c) {
 			cs = append(cs, c)
 		}
@@ -79,10 +81,10 @@ func TestCompressedMessages(t *testing.T) {
 			a, b := w.Pair(kernel.StreamOptions{Compression: c}, kernel.StreamOptions{Compression: c})
 			go func() {
 				for i, p := range want {
-					m := kernel.CopyMessage(p)
+					m := pool.Copy(p)
 					switch i % 6 {
 					case 3:
-						m.SetCompression(kernel.NoCompression)
+						m.SetCompression(pool.NoCompression)
 					case 4:
 						m.SetCompression(w.codecs()[0])
 					}
@@ -150,34 +152,34 @@ func TestWhatIsCompressedIsShortOnTheWire(t *testing.T) {
 		m.Release()
 		return s.Send(ctx, text("ok"))
 	})
-	stream := func(c kernel.Compression, send func(s *kernel.Stream, m kernel.Message) error, p []byte, own kernel.Compression) func() error {
+	stream := func(c pool.Compression, send func(s *kernel.Stream, m pool.Message) error, p []byte, own pool.Compression) func() error {
 		return func() error {
 			s, err := w.Client.Open(w.Ctx, "read", &kernel.OpenOptions{Stream: kernel.StreamOptions{Compression: c}})
 			if err != nil {
 				return err
 			}
-			m := kernel.CopyMessage(p)
+			m := pool.Copy(p)
 			m.SetCompression(own)
 			return errors.Join(send(s, m), s.Close(w.Ctx))
 		}
 	}
-	send := func(s *kernel.Stream, m kernel.Message) error { return s.Send(w.Ctx, m) }
+	send := func(s *kernel.Stream, m pool.Message) error { return s.Send(w.Ctx, m) }
 	for _, c := range []struct {
 		name string
 		do   func() error
 		most int
 	}{
-		{"Send", stream(kernel.Zstd, send, prose(size), 0), size / 4},
-		{"Send, gzip", stream(kernel.Gzip, send, prose(size), 0), size / 4},
-		{"TrySend", stream(kernel.Zstd, (*kernel.Stream).TrySend, prose(size), 0), size / 4},
-		{"Slot", stream(kernel.Zstd, func(s *kernel.Stream, m kernel.Message) error { return (<-s.Writable()).Send(m) }, prose(size), 0), size / 4},
-		{"Out", stream(kernel.Zstd, func(s *kernel.Stream, m kernel.Message) error { s.Out() <- m; return nil }, prose(size), 0), size / 4},
-		{"the message alone", stream(0, send, prose(size), kernel.Zstd), size / 4},
-		{"not this message", stream(kernel.Zstd, send, prose(size), kernel.NoCompression), 2 * size},
-		{"nothing to gain", stream(kernel.Zstd, send, static(size), 0), 2 * size},
+		{"Send", stream(pool.Zstd, send, prose(size), 0), size / 4},
+		{"Send, gzip", stream(pool.Gzip, send, prose(size), 0), size / 4},
+		{"TrySend", stream(pool.Zstd, (*kernel.Stream).TrySend, prose(size), 0), size / 4},
+		{"Slot", stream(pool.Zstd, func(s *kernel.Stream, m pool.Message) error { return (<-s.Writable()).Send(m) }, prose(size), 0), size / 4},
+		{"Out", stream(pool.Zstd, func(s *kernel.Stream, m pool.Message) error { s.Out() <- m; return nil }, prose(size), 0), size / 4},
+		{"the message alone", stream(0, send, prose(size), pool.Zstd), size / 4},
+		{"not this message", stream(pool.Zstd, send, prose(size), pool.NoCompression), 2 * size},
+		{"nothing to gain", stream(pool.Zstd, send, static(size), 0), 2 * size},
 		{"not at all", stream(0, send, prose(size), 0), 2 * size},
 		{"a call", func() error {
-			m, err := w.Client.Call(w.Ctx, "call", kernel.MessageOf(prose(size)), &kernel.CallOptions{Compression: kernel.Zstd})
+			m, err := w.Client.Call(w.Ctx, "call", pool.MessageOf(prose(size)), &kernel.CallOptions{Compression: pool.Zstd})
 			m.Release()
 			return err
 		}, size / 4},
@@ -196,13 +198,13 @@ func TestWhatIsCompressedIsShortOnTheWire(t *testing.T) {
 // A request, a reply and the answer of a call are compressed by the options of who sends
 // them.
 func TestRequestsAndRepliesAreCompressed(t *testing.T) {
-	overCompressing(t, &kernel.ServerOptions{Stream: kernel.StreamOptions{Compression: kernel.Gzip}}, nil, func(t *testing.T, w *world) {
+	overCompressing(t, &kernel.ServerOptions{Stream: kernel.StreamOptions{Compression: pool.Gzip}}, nil, func(t *testing.T, w *world) {
 		req, reply := prose(200<<10), prose(100<<10)
 		w.Srv.HandleOffer("offer", func(ctx context.Context, o *kernel.Offer) error {
 			if !bytes.Equal(o.Request().Bytes(), req) {
 				t.Errorf("a request of %d bytes", o.Request().Len())
 			}
-			s, err := o.Accept(kernel.CopyMessage(reply), &kernel.StreamOptions{Compression: kernel.Gzip})
+			s, err := o.Accept(pool.Copy(reply), &kernel.StreamOptions{Compression: pool.Gzip})
 			if err != nil {
 				return err
 			}
@@ -218,7 +220,7 @@ func TestRequestsAndRepliesAreCompressed(t *testing.T) {
 			return s.Send(ctx, m.Clone())
 		})
 		s, err := w.Client.Open(w.Ctx, "offer", &kernel.OpenOptions{
-			Request: kernel.CopyMessage(req), Stream: kernel.StreamOptions{Compression: kernel.Gzip},
+			Request: pool.Copy(req), Stream: kernel.StreamOptions{Compression: pool.Gzip},
 		})
 		ok(t, err)
 		got, _, err := s.Accepted(w.Ctx)
@@ -228,7 +230,7 @@ func TestRequestsAndRepliesAreCompressed(t *testing.T) {
 		got.Release()
 		s.Request().Release()
 		ok(t, s.Close(w.Ctx))
-		got, err = w.Client.Call(w.Ctx, "call", kernel.CopyMessage(req), &kernel.CallOptions{Compression: kernel.Gzip})
+		got, err = w.Client.Call(w.Ctx, "call", pool.Copy(req), &kernel.CallOptions{Compression: pool.Gzip})
 		if err != nil || !bytes.Equal(got.Bytes(), req) {
 			t.Errorf("an answer of %d bytes, %v", got.Len(), err)
 		}
@@ -240,7 +242,7 @@ func TestRequestsAndRepliesAreCompressed(t *testing.T) {
 // HELLO does not have that setting.
 type plainNative struct{ native.Protocol }
 
-// Handshake implements kernel.Protocol.
+// Handshake implements frame.Protocol.
 func (p plainNative) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Greeting) (frame.Session, error) {
 	g.Own.Compression = 0
 	return p.Protocol.Handshake(ctx, rw, g)
@@ -249,12 +251,12 @@ func (p plainNative) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.G
 // A peer that does not say that it unpacks is sent nothing that is compressed. Who asks for
 // that gets an error; a default of the client or server gives way.
 func TestPeersWithoutCompression(t *testing.T) {
-	old := []kernel.Protocol{plainNative{}}
-	def := kernel.StreamOptions{Compression: kernel.Zstd}
-	asked := kernel.StreamOptions{Compression: kernel.Gzip}
-	packed := func() kernel.Message {
-		m := kernel.CopyMessage(prose(1000))
-		m.SetCompression(kernel.Gzip)
+	old := []frame.Protocol{plainNative{}}
+	def := kernel.StreamOptions{Compression: pool.Zstd}
+	asked := kernel.StreamOptions{Compression: pool.Gzip}
+	packed := func() pool.Message {
+		m := pool.Copy(prose(1000))
+		m.SetCompression(pool.Gzip)
 		return m
 	}
 	t.Run("server", func(t *testing.T) {
@@ -272,7 +274,7 @@ func TestPeersWithoutCompression(t *testing.T) {
 		_, err = w.Client.Call(w.Ctx, "echo", m, nil)
 		isErr(t, "Call with a request", err, kernel.ErrNotSupported)
 		m.SetCompression(0)
-		_, err = w.Client.Call(w.Ctx, "echo", m, &kernel.CallOptions{Compression: kernel.Gzip})
+		_, err = w.Client.Call(w.Ctx, "echo", m, &kernel.CallOptions{Compression: pool.Gzip})
 		isErr(t, "Call", err, kernel.ErrNotSupported)
 	})
 	t.Run("client", func(t *testing.T) {
@@ -284,11 +286,11 @@ func TestPeersWithoutCompression(t *testing.T) {
 		m := packed()
 		defer m.Release()
 		o := w.Offer()
-		_, err = o.Accept(kernel.Message{}, &asked)
+		_, err = o.Accept(pool.Message{}, &asked)
 		isErr(t, "Accept", err, kernel.ErrNotSupported)
 		_, err = o.Accept(m, nil)
 		isErr(t, "Accept with a reply", err, kernel.ErrNotSupported)
-		b, err := o.Accept(kernel.Message{}, nil)
+		b, err := o.Accept(pool.Message{}, nil)
 		ok(t, err)
 		isErr(t, "Send", b.Send(w.Ctx, m), kernel.ErrNotSupported)
 		w.Cleanup(a, b)
@@ -297,8 +299,8 @@ func TestPeersWithoutCompression(t *testing.T) {
 
 // What no protocol can do is an error before there is a connection.
 func TestCompressionThatNoProtocolHas(t *testing.T) {
-	def := kernel.StreamOptions{Compression: kernel.Zstd}
-	brpc := []kernel.Protocol{strm.Protocol{}}
+	def := kernel.StreamOptions{Compression: pool.Zstd}
+	brpc := []frame.Protocol{strm.Protocol{}}
 	_, err := kernel.NewServer(&kernel.ServerOptions{Protocols: brpc, Stream: def})
 	isErr(t, "NewServer", err, kernel.ErrNotSupported)
 	_, err = kernel.NewClient("brpc://127.0.0.1:1", &kernel.ClientOptions{Protocols: brpc, Stream: def})
@@ -309,40 +311,40 @@ func TestCompressionThatNoProtocolHas(t *testing.T) {
 
 // Over brpc calls are compressed with gzip, and streams are not.
 func TestCompressionOverBrpc(t *testing.T) {
-	w := newWorld(t, foreigns[0].start, &kernel.ServerOptions{Stream: kernel.StreamOptions{Compression: kernel.Gzip}}, nil)
+	w := newWorld(t, foreigns[0].start, &kernel.ServerOptions{Stream: kernel.StreamOptions{Compression: pool.Gzip}}, nil)
 	how := make(chan string, 1)
 	w.Srv.Handle("S.echo", func(ctx context.Context, s *kernel.Stream) error {
 		how <- s.Metadata().Get(strm.KeyCompress)
 		return echo(ctx, s)
 	})
 	p := prose(100 << 10)
-	s, err := w.Client.Open(w.Ctx, "S.echo", &kernel.OpenOptions{Stream: kernel.StreamOptions{Compression: kernel.Gzip}})
+	s, err := w.Client.Open(w.Ctx, "S.echo", &kernel.OpenOptions{Stream: kernel.StreamOptions{Compression: pool.Gzip}})
 	isErr(t, "Open", err, kernel.ErrNotSupported)
 	if s != nil {
-		s.Abort(kernel.CodeCancelled, "over")
+		s.Abort(status.Cancelled, "over")
 	}
 	for _, c := range []struct {
 		opts *kernel.CallOptions
 		want string
-	}{{nil, ""}, {&kernel.CallOptions{Compression: kernel.Gzip}, "gzip"}} {
-		got, err := w.Client.Call(w.Ctx, "S.echo", kernel.CopyMessage(p), c.opts)
+	}{{nil, ""}, {&kernel.CallOptions{Compression: pool.Gzip}, "gzip"}} {
+		got, err := w.Client.Call(w.Ctx, "S.echo", pool.Copy(p), c.opts)
 		if how := testkit.Handled(w.World, how); err != nil || !bytes.Equal(got.Bytes(), p) || how != c.want {
 			t.Errorf("compressed with %q, want %q; an answer of %d bytes, %v", how, c.want, got.Len(), err)
 		}
 		got.Release()
 	}
-	m := kernel.CopyMessage(p)
+	m := pool.Copy(p)
 	_, err = w.Client.Call(w.Ctx, "S.echo", m, &kernel.CallOptions{
-		Compression: kernel.Gzip, Metadata: kernel.Metadata{{Key: strm.KeyCompress, Value: "snappy"}},
+		Compression: pool.Gzip, Metadata: metadata.MD{{Key: strm.KeyCompress, Value: "snappy"}},
 	})
-	wantCode(t, err, kernel.CodeInvalidArgument)
+	wantCode(t, err, status.InvalidArgument)
 	m.Release()
 }
 
 // asOnTheWire is a compressed message that says that it holds total bytes.
-func asOnTheWire(number, total uint64, body []byte) kernel.Message {
+func asOnTheWire(number, total uint64, body []byte) pool.Message {
 	b := binary.AppendUvarint(nil, number)
-	m := kernel.MessageOf(append(binary.AppendUvarint(b, total), body...))
+	m := pool.MessageOf(append(binary.AppendUvarint(b, total), body...))
 	pool.MarkPacked(m)
 	return m
 }
@@ -379,10 +381,10 @@ func TestABombEndsItsStreamInBoundedMemory(t *testing.T) {
 	for number, bomb := range bombs(t, size) {
 		for _, c := range []struct {
 			total uint64
-			code  kernel.Code
+			code  status.Code
 		}{
-			{uint64(size), kernel.CodeTooLarge}, {1<<64 - 1, kernel.CodeTooLarge}, {4<<20 + 1, kernel.CodeTooLarge},
-			{4 << 20, kernel.CodeDataLoss}, {0, kernel.CodeDataLoss},
+			{uint64(size), status.TooLarge}, {1<<64 - 1, status.TooLarge}, {4<<20 + 1, status.TooLarge},
+			{4 << 20, status.DataLoss}, {0, status.DataLoss},
 		} {
 			t.Run(fmt.Sprintf("%d/%d", number, c.total), func(t *testing.T) {
 				w := newWorld(t, kerneltest.Start, nil, nil)
@@ -408,9 +410,9 @@ func TestABombEndsItsStreamInBoundedMemory(t *testing.T) {
 func TestCorruptCompressedMessages(t *testing.T) {
 	p := prose(10_000)
 	valid := map[uint64][]byte{}
-	for number, c := range map[uint64]kernel.Compression{gzipNumber: kernel.Gzip, zstdNumber: kernel.Zstd} {
+	for number, c := range map[uint64]pool.Compression{gzipNumber: pool.Gzip, zstdNumber: pool.Zstd} {
 		sess := native.New(native.DefaultMaxFragment)
-		m := sess.Pack(kernel.MessageOf(p), c)
+		m := sess.Pack(pool.MessageOf(p), c)
 		_, n := binary.Uvarint(m.Bytes())
 		_, k := binary.Uvarint(m.Bytes()[n:])
 		valid[number] = bytes.Clone(m.Bytes()[n+k:])
@@ -418,9 +420,9 @@ func TestCorruptCompressedMessages(t *testing.T) {
 	}
 	w := newWorld(t, kerneltest.Start, nil, nil)
 	other, there := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-	empty := kernel.MessageOf(nil)
+	empty := pool.MessageOf(nil)
 	pool.MarkPacked(empty)
-	rows := map[string]kernel.Message{
+	rows := map[string]pool.Message{
 		"empty": empty, "unknown": asOnTheWire(3, 5, []byte("abcde")), "number 0": asOnTheWire(0, 5, []byte("abcde")),
 	}
 	for number, b := range valid {
@@ -438,8 +440,8 @@ func TestCorruptCompressedMessages(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 			w.SendMessage(a, m)
-			w.WantErr(b, kernel.CodeDataLoss)
-			w.WantErr(a, kernel.CodeDataLoss)
+			w.WantErr(b, status.DataLoss)
+			w.WantErr(a, status.DataLoss)
 			w.Send(other, "as before")
 			w.Want(there, "as before")
 		})
@@ -448,21 +450,21 @@ func TestCorruptCompressedMessages(t *testing.T) {
 
 // The zero of a message's choice is its stream's, and copies keep the choice.
 func TestTheChoiceOfAMessage(t *testing.T) {
-	m := kernel.CopyMessage([]byte("abc"))
-	m.SetCompression(kernel.Zstd)
-	for name, c := range map[string]kernel.Message{"itself": m, "Share": m.Share(), "Clone": m.Clone()} {
-		if got := pool.CompressionOf(c); got != kernel.Zstd {
+	m := pool.Copy([]byte("abc"))
+	m.SetCompression(pool.Zstd)
+	for name, c := range map[string]pool.Message{"itself": m, "Share": m.Share(), "Clone": m.Clone()} {
+		if got := pool.CompressionOf(c); got != pool.Zstd {
 			t.Errorf("%s: %v", name, got)
 		}
 		c.Release()
 	}
-	n := kernel.CopyMessage([]byte("abc")) // perhaps in the same memory
+	n := pool.Copy([]byte("abc")) // perhaps in the same memory
 	if got := pool.CompressionOf(n); got != 0 {
 		t.Errorf("a new message: %v", got)
 	}
 	n.Release()
-	kernel.Message{}.SetCompression(kernel.Zstd)
-	for c, want := range map[kernel.Compression]string{kernel.NoCompression: "none", kernel.Gzip: "gzip", kernel.Zstd: "zstd", 9: "Compression(9)"} {
+	pool.Message{}.SetCompression(pool.Zstd)
+	for c, want := range map[pool.Compression]string{pool.NoCompression: "none", pool.Gzip: "gzip", pool.Zstd: "zstd", 9: "Compression(9)"} {
 		if c.String() != want {
 			t.Errorf("%q, want %q", c, want)
 		}
@@ -471,7 +473,7 @@ func TestTheChoiceOfAMessage(t *testing.T) {
 
 // Throughput of one stream over TCP, with messages of 64 KiB that shrink to a fifth.
 func BenchmarkCompression(b *testing.B) {
-	for _, c := range []kernel.Compression{kernel.NoCompression, kernel.Gzip, kernel.Zstd} {
+	for _, c := range []pool.Compression{pool.NoCompression, pool.Gzip, pool.Zstd} {
 		b.Run(c.String(), func(b *testing.B) {
 			p := prose(64 << 10)
 			w := newWorld(b, loops, nil, nil)
@@ -493,7 +495,7 @@ func BenchmarkCompression(b *testing.B) {
 			b.SetBytes(int64(len(p)))
 			n := 0
 			for b.Loop() {
-				w.SendMessage(s, kernel.MessageOf(p))
+				w.SendMessage(s, pool.MessageOf(p))
 				n++
 			}
 			ok(b, s.Close(w.Ctx))

@@ -13,6 +13,9 @@ import (
 	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A Conn is one connection, with many streams on it. It is the same type on both
@@ -84,7 +87,7 @@ func (c *Conn) Streams() int { return c.c.Streams() }
 // Done is closed when the connection has ended.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
-// Err returns why the connection ended, a ConnError, or nil while it has not.
+// Err returns why the connection ended, a status.ConnError, or nil while it has not.
 func (c *Conn) Err() error {
 	select {
 	case <-c.done:
@@ -102,18 +105,18 @@ func (c *Conn) GoingAway() <-chan struct{} { return c.goingAway }
 func (c *Conn) setGoingAway() { c.goAwayOnce.Do(func() { close(c.goingAway) }) }
 
 // Close closes the connection and waits until it has ended. Open streams fail with
-// CodeConnectionLost on both sides. On this side their channels (In, Batches, and In of
+// status.ConnectionLost on both sides. On this side their channels (In, Batches, and In of
 // package rpc) are closed at once; messages that were not taken from them are left for
 // Receive.
 func (c *Conn) Close() error {
-	c.shut(CodeCancelled, "the connection was closed")
+	c.shut(status.Cancelled, "the connection was closed")
 	<-c.done
 	return nil
 }
 
 // shut closes the connection and does not wait. If streams are open the peer is told code
 // and reason.
-func (c *Conn) shut(code Code, reason string) {
+func (c *Conn) shut(code status.Code, reason string) {
 	c.retired.endFeeding()
 	c.c.Close(code, reason)
 	c.shutChildren()
@@ -124,7 +127,7 @@ var errDrainOver = errors.New("the time to drain is over")
 // drainOver ends the connection, which is still open at the end of a drain.
 func (c *Conn) drainOver() {
 	c.retired.endFeeding()
-	c.c.Fail("close", CodeGoingAway, errDrainOver)
+	c.c.Fail("close", status.GoingAway, errDrainOver)
 	c.shutChildren()
 }
 
@@ -134,13 +137,13 @@ func (c *Conn) mostMetadata() int {
 }
 
 // inlined reports whether m fits into the frame that opens or accepts n streams.
-func (c *Conn) inlined(m Message, n int) bool {
+func (c *Conn) inlined(m pool.Message, n int) bool {
 	return m.Len() <= c.caps.MaxInline-c.caps.GrantSize*(n-1)
 }
 
 // checkMetadata returns why md can't be sent, or nil. more is the number of other bytes
 // in the frame that count as metadata.
-func (c *Conn) checkMetadata(md Metadata, more int) error {
+func (c *Conn) checkMetadata(md metadata.MD, more int) error {
 	if n := md.Size() + more; n > c.mostMetadata() {
 		return fmt.Errorf("%w: %d bytes, the peer takes %d", ErrMetadataTooLarge, n, c.mostMetadata())
 	}

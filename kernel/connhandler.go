@@ -7,12 +7,13 @@ import (
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // handshaken is a network connection after its handshake, before it is a Conn.
 type handshaken struct {
 	nc    net.Conn
-	proto Protocol
+	proto frame.Protocol
 	sess  frame.Session
 	g     *frame.Greeting
 	rtt   time.Duration
@@ -42,7 +43,7 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 		c.peer.TLS = &st
 	}
 	cfg := conn.Config{
-		Session: j.sess, Client: j.g.Client, Limits: &ep.limits, Peer: j.g.Peer, Handler: (*connHandler)(c),
+		Session: j.sess, Client: j.g.Client, Limits: (*conn.Limits)(&ep.limits), Peer: j.g.Peer, Handler: (*connHandler)(c),
 		Timers: &ep.timers, Remote: j.nc.RemoteAddr(), RTT: j.rtt,
 	}
 	var noParent error
@@ -64,7 +65,7 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 		conn.Serve(j.nc, cfg, j.g.Early, made)
 	}
 	if noParent != nil {
-		c.c.Fail("open", CodeUnavailable, noParent)
+		c.c.Fail("open", status.Unavailable, noParent)
 	}
 	return c, nil
 }
@@ -104,7 +105,7 @@ func (c *Conn) runOnConn(f func(*Conn)) {
 	failed := true
 	defer func() {
 		if failed {
-			c.c.Fail("close", CodeInternal, errHook)
+			c.c.Fail("close", status.Internal, errHook)
 		}
 	}()
 	failed = c.endpoint.hook("OnConn", c.peer.Addr, func() error { f(c); return nil }) != nil
@@ -140,13 +141,13 @@ func (l *connHandler) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	}
 	h, ok := c.endpoint.handlers.lookup(f.Method)
 	if !ok {
-		return &conn.Refusal{Code: CodeUnimplemented, Reason: "no such method: " + f.Method, NotProcessed: true}
+		return &conn.Refusal{Code: status.Unimplemented, Reason: "no such method: " + f.Method, NotProcessed: true}
 	}
 	if c.running.full() {
-		return &conn.Refusal{Code: CodeRefused, Reason: "too many handlers are running", NotProcessed: true}
+		return &conn.Refusal{Code: status.Refused, Reason: "too many handlers are running", NotProcessed: true}
 	}
 	if c.endpoint.pressure.Load() >= stopOpening {
-		return &conn.Refusal{Code: CodeRefused, Reason: "the server is short of memory", NotProcessed: true}
+		return &conn.Refusal{Code: status.Refused, Reason: "the server is short of memory", NotProcessed: true}
 	}
 	o := c.offer(f)
 	if f.FollowsData {

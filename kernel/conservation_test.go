@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // An end is one end of a stream in a random program.
@@ -58,7 +60,7 @@ func (p *program) open() {
 	offer := <-p.offers
 	switch p.rnd.IntN(8) {
 	case 0:
-		offer.Reject(kernel.CodeAborted, "no")
+		offer.Reject(status.Aborted, "no")
 		p.log("open, rejected")
 		return
 	case 1: // data arrives before the answer
@@ -67,12 +69,12 @@ func (p *program) open() {
 			m.Release()
 		}
 		synctest.Wait()
-		offer.Reject(kernel.CodeAborted, "no")
+		offer.Reject(status.Aborted, "no")
 		p.log("open with data, rejected")
 		return
 	}
 	o := options()
-	b, err := offer.Accept(kernel.Message{}, &o)
+	b, err := offer.Accept(pool.Message{}, &o)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -106,10 +108,10 @@ func (p *program) step() {
 		_ = x.s.CloseSend()
 		p.log("%d closes its sending half", i)
 	case n < 36:
-		x.s.CloseReceive(kernel.CodeCancelled)
+		x.s.CloseReceive(status.Cancelled)
 		p.log("%d closes its receiving half", i)
 	case n < 37:
-		x.s.Abort(kernel.CodeCancelled, "random")
+		x.s.Abort(status.Cancelled, "random")
 		p.log("%d aborts", i)
 	case n < 38:
 		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(p.rnd.IntN(3))*time.Millisecond)
@@ -165,12 +167,12 @@ func (p *program) finish() {
 	p.t.Helper()
 	for i, x := range p.parties {
 		if p.rnd.IntN(2) == 0 {
-			x.s.Abort(kernel.CodeCancelled, "over")
+			x.s.Abort(status.Cancelled, "over")
 			p.log("%d is aborted at the end", i)
 			continue
 		}
 		_ = x.s.CloseSend()
-		x.s.CloseReceive(kernel.CodeOK)
+		x.s.CloseReceive(status.OK)
 		p.log("%d is closed at the end", i)
 	}
 	synctest.Wait()

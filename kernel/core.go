@@ -11,7 +11,9 @@ import (
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // actorStream lets core embed an actor.Stream in a field that is not exported.
@@ -48,9 +50,9 @@ const (
 
 // extra is what only some streams need.
 type extra struct {
-	request     Message
-	metadata    Metadata
-	trailer     atomic.Pointer[Metadata]
+	request     pool.Message
+	metadata    metadata.MD
+	trailer     atomic.Pointer[metadata.MD]
 	parent      context.Context
 	deadline    time.Time
 	deadlineOff atomic.Bool // the deadline no longer applies
@@ -108,9 +110,9 @@ func (c *core) Evict(reason string) {
 
 // Lost implements conn.Stream.
 func (c *core) Lost(err error, refused bool) {
-	e := &StreamError{Code: CodeConnectionLost, Cause: err}
+	e := &status.StreamError{Code: status.ConnectionLost, Cause: err}
 	if refused {
-		e = &StreamError{Code: CodeGoingAway, Refused: true, NotProcessed: true, Remote: true, Reason: err.Error(), Cause: err}
+		e = &status.StreamError{Code: status.GoingAway, Refused: true, NotProcessed: true, Remote: true, Reason: err.Error(), Cause: err}
 		for _, s := range c.siblings() {
 			each := *e
 			s.actorStream.Lost(&each)
@@ -162,18 +164,18 @@ func (c *core) siblings() []*core {
 // accepted applies the answer to every stream of the request. The peer has refused those
 // that the answer does not mention.
 func (c *core) accepted(f *frame.Frame) {
-	var reply Message
+	var reply pool.Message
 	if len(f.Payload) > 0 {
 		reply = pool.Copy(f.Payload)
 	}
 	size := reply.Len() + f.Metadata.Size()
 	for i, s := range c.siblings() {
 		if i >= len(f.Grants) {
-			s.Refused(CodeFailedPrecondition, "the peer accepted fewer streams", true)
+			s.Refused(status.FailedPrecondition, "the peer accepted fewer streams", true)
 			continue
 		}
 		if i > 0 {
-			reply = Message{}
+			reply = pool.Message{}
 		}
 		s.NoteAccepted(true) // before it can be noticed
 		if s.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) && i == 0 && size > 0 {
@@ -183,7 +185,7 @@ func (c *core) accepted(f *frame.Frame) {
 }
 
 // abort is actor.Stream.Abort. It closes a connection that is this stream's alone, too.
-func (c *core) abort(code Code, reason string, cause error) {
+func (c *core) abort(code status.Code, reason string, cause error) {
 	c.Abort(code, reason, cause)
 	c.closeOwnConn()
 }
@@ -220,7 +222,7 @@ func (c *core) Retire() {
 // that were opened with it.
 func (c *core) neverOpened(x *extra) {
 	if c.conn.isOneStream() && c.ID() == 0 {
-		c.conn.c.Close(CodeCancelled, "the stream was not opened")
+		c.conn.c.Close(status.Cancelled, "the stream was not opened")
 	}
 	if x != nil {
 		c.endSiblings(x.siblings)
@@ -273,7 +275,7 @@ func (x *extra) unwatchParent() {
 // endSiblings ends the streams that were opened with c. They are refused if c was, and
 // cancelled otherwise.
 func (c *core) endSiblings(siblings []*core) {
-	var e *StreamError
+	var e *status.StreamError
 	refused := errors.As(c.Err(), &e) && e.NotProcessed
 	for _, s := range siblings {
 		if refused {
@@ -281,7 +283,7 @@ func (c *core) endSiblings(siblings []*core) {
 			s.actorStream.Lost(&each)
 			continue
 		}
-		s.abort(CodeCancelled, "the first stream of the request was aborted", nil)
+		s.abort(status.Cancelled, "the first stream of the request was aborted", nil)
 	}
 }
 
@@ -375,12 +377,12 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 
 // trailerFor is the trailer of an end with err: what SetTrailer set, and the details of
 // err, as far as they can be sent.
-func (c *core) trailerFor(err error) Metadata {
+func (c *core) trailerFor(err error) metadata.MD {
 	md := c.trailer()
 	if err == nil {
 		return md
 	}
-	var he *HandlerError
+	var he *status.HandlerError
 	if !errors.As(err, &he) || len(he.Details) == 0 || !c.conn.caps.Status && !c.unary {
 		return md
 	}
@@ -393,7 +395,7 @@ func (c *core) trailerFor(err error) Metadata {
 }
 
 // trailer returns what SetTrailer set.
-func (c *core) trailer() Metadata {
+func (c *core) trailer() metadata.MD {
 	if x := c.x.Load(); x != nil {
 		if md := x.trailer.Load(); md != nil {
 			return *md

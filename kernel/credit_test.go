@@ -11,6 +11,8 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // overhead is what a message costs of the credit beside its length.
@@ -213,7 +215,7 @@ func TestCreditReturnsOnTaking(t *testing.T) {
 			if n := tryAll(t, a, 32); n != 2 {
 				t.Errorf("InBuffer %s: %d messages went after two were taken", name, n)
 			}
-			a.Abort(kernel.CodeCancelled, "enough")
+			a.Abort(status.Cancelled, "enough")
 			for m := range in {
 				m.Release()
 			}
@@ -313,8 +315,8 @@ func TestTooLargeFailsAtTheWriter(t *testing.T) {
 		}
 		a.Out() <- sized(1001, 1) // Out can't return an error
 		w.WantDone(a)
-		wantCode(t, a.Err(), kernel.CodeTooLarge)
-		w.WantErr(b, w.told(kernel.CodeTooLarge))
+		wantCode(t, a.Err(), status.TooLarge)
+		w.WantErr(b, w.told(status.TooLarge))
 	})
 }
 
@@ -377,7 +379,7 @@ func TestASlotIsWithdrawnWithTheConnectionsRoom(t *testing.T) {
 		w.Send(greedy, "stuck")
 		synctest.Wait() // nor does a flush take anything out of the queue
 		sent := 1 + tryAll(t, greedy, 1000)
-		if err := greedy.TrySend(kernel.Message{}); !errors.Is(err, kernel.ErrNoRoom) {
+		if err := greedy.TrySend(pool.Message{}); !errors.Is(err, kernel.ErrNoRoom) {
 			t.Fatalf("%d messages went, and then: %v", sent, err)
 		}
 		wantOpen(t, "Writable without room", slots)
@@ -440,7 +442,7 @@ func TestEndsWaitForNoCredit(t *testing.T) {
 				w.Ctx, cancel = context.WithTimeout(w.Ctx, time.Hour)
 				defer cancel()
 				w.Srv.Handle("fails", func(context.Context, *kernel.Stream) error {
-					return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "not here"}
+					return &status.HandlerError{Code: status.NotFound, Reason: "not here"}
 				})
 				pair := func() (from, to *kernel.Stream) {
 					from, to = w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
@@ -460,7 +462,7 @@ func TestEndsWaitForNoCredit(t *testing.T) {
 				w.WantEOF(reader)
 				s := must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "fails", nil))
 				w.Cleanup(s)
-				w.WantErr(s, kernel.CodeNotFound)
+				w.WantErr(s, status.NotFound)
 			})
 		})
 	}

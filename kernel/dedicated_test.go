@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // dedicated opens a stream on a connection of its own, and returns the one that
@@ -38,18 +39,18 @@ func TestADedicatedConnectionFailsWithItsParent(t *testing.T) {
 		})
 		s, parent := dedicated(t, w, "echo")
 		ok(t, parent.Close())
-		se := w.WantErr(s, kernel.CodeConnectionLost)
+		se := w.WantErr(s, status.ConnectionLost)
 		if !strings.Contains(se.Error(), "belongs to") || !errors.Is(se, net.ErrClosed) {
 			t.Errorf("the cause is missing: %v", se)
 		}
-		wantCode(t, <-handled, kernel.CodeConnectionLost)
+		wantCode(t, <-handled, status.ConnectionLost)
 		w.WantDone(s)
 		<-s.Conn().Done()
 
 		s, _ = dedicated(t, w, "echo") // on a new parent
 		ok(t, w.Client.Close())
-		w.WantErr(s, kernel.CodeConnectionLost)
-		wantCode(t, <-handled, kernel.CodeConnectionLost)
+		w.WantErr(s, status.ConnectionLost)
+		wantCode(t, <-handled, status.ConnectionLost)
 		w.Loose = true
 	})
 }
@@ -77,7 +78,7 @@ func TestADedicatedConnectionIsCutWithItsParent(t *testing.T) {
 	w.Srv.Handle("echo", echo)
 	s, parent := dedicated(t, w, "echo")
 	ok(t, d.conns[0].Close())
-	w.WantErr(s, kernel.CodeConnectionLost)
+	w.WantErr(s, status.ConnectionLost)
 	if err := parent.Err(); err == nil {
 		t.Error("the parent lives")
 	}
@@ -94,7 +95,7 @@ func TestADedicatedConnectionsEndIsItsOwn(t *testing.T) {
 			t.Fatal("they should belong to one")
 		}
 		_ = one.Conn().Close()
-		w.WantErr(one, kernel.CodeConnectionLost)
+		w.WantErr(one, status.ConnectionLost)
 		ok(t, two.Close(w.Ctx))
 		<-two.Conn().Done()
 		w.Send(common, "y")
@@ -188,6 +189,6 @@ func TestAConnectionOpensDedicatedStreams(t *testing.T) {
 		w.Send(s, "x")
 		w.Want(s, "x")
 		ok(t, conn.Close())
-		w.WantErr(s, kernel.CodeConnectionLost)
+		w.WantErr(s, status.ConnectionLost)
 	})
 }

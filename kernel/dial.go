@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // dialLocked returns the dial that is under way, or starts one in a goroutine of its
@@ -105,7 +106,7 @@ func (c *Client) dial(ctx context.Context, t nextDial, parent *Conn, dedicated b
 	c.connMu.Unlock()
 	if closed {
 		if k != nil {
-			k.shut(CodeCancelled, "the client was closed")
+			k.shut(status.Cancelled, "the client was closed")
 		}
 		return nil, c.errClosed()
 	}
@@ -138,7 +139,7 @@ func (c *Client) dialCancelled(ctx context.Context, t nextDial) error {
 	if t.last != nil && time.Now().Before(t.at) {
 		err = fmt.Errorf("%w, in the pause after a failure: %w", err, t.last)
 	}
-	return &ConnError{Addr: c.target, Op: "dial", Err: err}
+	return &status.ConnError{Addr: c.target, Op: "dial", Err: err}
 }
 
 // onClose calls f on Close; the returned function cancels that.
@@ -167,7 +168,7 @@ func (c *Client) onClose(f func()) func() {
 // connection is its child.
 func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 	fail := func(op string, err error) (*Conn, error) {
-		e := &ConnError{Addr: c.target, Op: op, Err: err}
+		e := &status.ConnError{Addr: c.target, Op: op, Err: err}
 		var no *frame.Refused
 		if errors.As(err, &no) {
 			e.Code, e.Remote = no.Code, true

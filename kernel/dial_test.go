@@ -18,6 +18,7 @@ import (
 	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/status"
 )
 
 var errUnreachable = errors.New("unreachable")
@@ -168,14 +169,14 @@ func TestAConnectionThatTakesNoStreamsIsNotMadeAgain(t *testing.T) {
 		_, ln := serverOnly(t, nil)
 		l := &line{ln: ln}
 		c, err := kernel.NewClient(kerneltest.Target, quietClient(&kernel.ClientOptions{
-			Protocols: []kernel.Protocol{spent{}}, Backoff: doubling, Dial: l.dial,
+			Protocols: []frame.Protocol{spent{}}, Backoff: doubling, Dial: l.dial,
 		}))
 		ok(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		for range 5 {
 			_, err := c.Open(ctx, "x", nil)
-			var ce *kernel.ConnError
+			var ce *status.ConnError
 			if !errors.As(err, &ce) || !errors.Is(err, kernel.ErrGoingAway) {
 				t.Errorf("Open: %v", err)
 			}
@@ -200,7 +201,7 @@ func TestAnOpenMakesOneAttempt(t *testing.T) {
 	}()
 	var dials atomic.Int32
 	c, err := kernel.NewClient("brpc://"+ln.Addr().String(), quietClient(&kernel.ClientOptions{
-		Protocols: []kernel.Protocol{strm.Protocol{}},
+		Protocols: []frame.Protocol{strm.Protocol{}},
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			dials.Add(1)
 			return (&net.Dialer{}).DialContext(ctx, network, addr)
@@ -210,7 +211,7 @@ func TestAnOpenMakesOneAttempt(t *testing.T) {
 	for range 20 {
 		dials.Store(0)
 		s, err := c.Open(t.Context(), "x", nil)
-		var ce *kernel.ConnError
+		var ce *status.ConnError
 		switch {
 		case err == nil:
 			wantClosed(t, "Done", s.Done())
@@ -260,7 +261,7 @@ func TestCloseEndsDialsWithErrClosed(t *testing.T) {
 	}
 }
 
-// Where ctx ends while a client dials, the error is a ConnError that says so; in the
+// Where ctx ends while a client dials, the error is a status.ConnError that says so; in the
 // pause after a failure it names that too.
 func TestAContextThatEndsADialIsAConnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -281,7 +282,7 @@ func TestAContextThatEndsADialIsAConnError(t *testing.T) {
 			})
 			want := func(what string, err, cause error) {
 				t.Helper()
-				var ce *kernel.ConnError
+				var ce *status.ConnError
 				if !errors.As(err, &ce) || ce.Op != "dial" || !errors.Is(err, cause) {
 					t.Errorf("kind %d: %s: %v", kind, what, err)
 				}
@@ -355,7 +356,7 @@ func TestAConnectionWithoutDeadlinesIsClosed(t *testing.T) {
 
 // An empty list of protocols is none, and the default.
 func TestNoProtocolsAreTheDefault(t *testing.T) {
-	none := []kernel.Protocol{}
+	none := []frame.Protocol{}
 	synctest.Test(t, func(t *testing.T) {
 		ok(t, callOnce(t, &kernel.ServerOptions{Protocols: none}, &kernel.ClientOptions{Protocols: none}))
 	})

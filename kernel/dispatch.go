@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // dispatch gives an offer to its handler. The connection's reader calls it: it does not
@@ -72,7 +73,7 @@ func (ep *endpoint) authorized(o *Offer) bool {
 	ctx, cancel := context.WithTimeout(o.streams[0].Context(), ep.limits.Authenticate)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
-		o.reject(&conn.Refusal{Code: CodeUnavailable, Reason: "authorization takes too long", NotProcessed: true})
+		o.reject(&conn.Refusal{Code: status.Unavailable, Reason: "authorization takes too long", NotProcessed: true})
 	})
 	defer stop()
 	err := ep.authorize(ctx, o.conn.identity, o.Method(), o.metadata)
@@ -82,9 +83,9 @@ func (ep *endpoint) authorized(o *Offer) bool {
 	if err == nil {
 		return true
 	}
-	code, reason := StatusOf(err)
-	if code == CodeUnknown {
-		code = CodePermissionDenied
+	code, reason := status.Of(err)
+	if code == status.Unknown {
+		code = status.PermissionDenied
 	}
 	o.reject(&conn.Refusal{Code: code, Reason: reason, NotProcessed: true})
 	return false
@@ -110,9 +111,9 @@ func (ep *endpoint) runStream(o *Offer, e entry) {
 
 // offerReturned ends what the handler of an offer has left open.
 func (ep *endpoint) offerReturned(o *Offer, err error) {
-	code, reason := CodeFailedPrecondition, "not accepted"
+	code, reason := status.FailedPrecondition, "not accepted"
 	if err != nil {
-		code, reason = StatusOf(err)
+		code, reason = status.Of(err)
 	}
 	o.mu.Lock()
 	answered := o.answered
@@ -136,7 +137,7 @@ func (ep *endpoint) recovered(o *Offer, returned *bool) {
 	}
 	ep.panicked(o.Method(), o.conn.peer.Addr, r)
 	for _, s := range o.streams {
-		s.Abort(CodeInternal, "the handler panicked")
+		s.Abort(status.Internal, "the handler panicked")
 	}
 }
 
@@ -147,6 +148,6 @@ func (o *Offer) wait(queue chan<- *Offer) {
 	select {
 	case queue <- o:
 	default:
-		o.reject(&conn.Refusal{Code: CodeResourceExhausted, Reason: "too many offers are waiting", NotProcessed: true})
+		o.reject(&conn.Refusal{Code: status.ResourceExhausted, Reason: "too many offers are waiting", NotProcessed: true})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // TestDrainIncludesConnectionsInTheirHandshake: a connection whose handshake ends
@@ -73,7 +74,7 @@ func wantServedOrRefused(ctx context.Context, t *testing.T, s *kernel.Stream) {
 	t.Helper()
 	_ = s.Send(ctx, text("over?"))
 	_ = s.CloseSend()
-	var se *kernel.StreamError
+	var se *status.StreamError
 	m, err := s.Receive(ctx)
 	switch {
 	case errors.As(err, &se) && se.NotProcessed:

@@ -13,6 +13,7 @@ import (
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/metadata"
 )
 
 // endpoint is what a server and a client have in common: handlers for streams that the
@@ -21,14 +22,14 @@ type endpoint struct {
 	handlers  *Handlers
 	limits    Limits
 	stream    StreamOptions
-	protocols []Protocol
+	protocols []frame.Protocol
 	checksum  bool
 	token     []byte
 	logger    *slog.Logger
 	timers    timers.Queue
 	panics    atomic.Uint64
 	pressure  atomic.Int64 // memory held, in percent of Limits.Memory
-	authorize func(ctx context.Context, id Identity, method string, md Metadata) error
+	authorize func(ctx context.Context, id Identity, method string, md metadata.MD) error
 	onConn    func(*Conn)
 	onGoAway  func(*Conn)
 	observing observing
@@ -86,7 +87,7 @@ func (ep *endpoint) settings(caps *frame.Caps, plain bool) frame.Settings {
 		MaxMessage:    uint64(l.MaxMessage),
 		MaxStreams:    uint64(l.MaxStreams),
 		MaxMetadata:   uint64(min(l.MaxMetadata, caps.MaxMetadata)),
-		InitialCredit: uint64(conn.InitialCredit(l)),
+		InitialCredit: uint64(conn.InitialCredit((*conn.Limits)(l))),
 		ConnCredit:    uint64(max(l.ConnWindow, caps.ConnWindow)),
 		Token:         ep.token,
 		Compression:   caps.Compression,

@@ -13,8 +13,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Each half ends on its own, after everything before it, and both sides are
@@ -59,8 +63,8 @@ func TestCloseWakesAllWaitersAtOnce(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		for _, way := range []string{"mailbox", "In", "Batches"} {
 			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{Window: 64, InBuffer: kernel.None})
-			var in <-chan kernel.Message
-			var batches <-chan *kernel.Batch
+			var in <-chan pool.Message
+			var batches <-chan *actor.Batch
 			switch way {
 			case "In":
 				in = a.In()
@@ -166,14 +170,14 @@ func TestCloseAbortsInTheEnd(t *testing.T) {
 		defer cancel()
 		start := time.Now()
 		err := a.Close(ctx)
-		wantCode(t, err, kernel.CodeCancelled)
+		wantCode(t, err, status.Cancelled)
 		if time.Since(start) != time.Second {
 			t.Errorf("after %v", time.Since(start))
 		}
 		w.Quiesce()
 		w.WantEOF(b) // our half had ended in order before
 		w.WantDone(b)
-		wantCode(t, b.Err(), kernel.CodeCancelled)
+		wantCode(t, b.Err(), status.Cancelled)
 	})
 }
 
@@ -189,7 +193,7 @@ func TestCloseReceiveStopsThePeer(t *testing.T) {
 			for range 50 {
 				w.SendMessage(a, sized(100, 1))
 			}
-			b.CloseReceive(kernel.CodeOutOfRange)
+			b.CloseReceive(status.OutOfRange)
 			select {
 			case <-a.SendDone():
 			case <-w.Ctx.Done():
@@ -225,10 +229,10 @@ func TestCloseReceiveStopsThePeer(t *testing.T) {
 func TestChannelsAfterCloseReceive(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		_, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-		b.CloseReceive(kernel.CodeOK)
+		b.CloseReceive(status.OK)
 		wantClosed(t, "In", b.In())
 		_, b = w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-		b.CloseReceive(kernel.CodeOK)
+		b.CloseReceive(status.OK)
 		wantClosed(t, "Batches", b.Batches())
 	})
 }
@@ -288,15 +292,15 @@ func TestHandlerReturnsNilWithInputLeft(t *testing.T) {
 
 // A handler's error comes as a status after everything that it sent.
 func TestHandlerReturnsAnError(t *testing.T) {
-	const app = kernel.FirstAppCode + 7
+	const app = status.FirstAppCode + 7
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		for name, c := range map[string]struct {
 			err    error
-			code   kernel.Code
+			code   status.Code
 			reason string
 		}{
-			"plain":   {errors.New("no luck"), kernel.CodeUnknown, "no luck"},
-			"handler": {&kernel.HandlerError{Code: app, Reason: "mine"}, app, "mine"},
+			"plain":   {errors.New("no luck"), status.Unknown, "no luck"},
+			"handler": {&status.HandlerError{Code: app, Reason: "mine"}, app, "mine"},
 		} {
 			w.Srv.Handle(name, func(ctx context.Context, s *kernel.Stream) error {
 				for i := range 100 {
@@ -304,7 +308,7 @@ func TestHandlerReturnsAnError(t *testing.T) {
 						return err
 					}
 				}
-				s.SetTrailer(kernel.Metadata{{Key: "k", Value: "v"}})
+				s.SetTrailer(metadata.MD{{Key: "k", Value: "v"}})
 				return c.err
 			})
 			s, err := w.Client.Open(w.Ctx, name, nil)
@@ -339,9 +343,9 @@ func TestAbortAfterThePeersReset(t *testing.T) {
 			w.Send(a, "%d", i)
 		}
 		w.Quiesce()
-		a.Abort(kernel.CodeAborted, "why")
+		a.Abort(status.Aborted, "why")
 		w.Quiesce()
-		b.Abort(kernel.CodeCancelled, "not wanted")
+		b.Abort(status.Cancelled, "not wanted")
 		w.Quiesce()
 		n := 0
 		for m := range in {
@@ -357,7 +361,7 @@ func TestAbortAfterThePeersReset(t *testing.T) {
 		for ; n < 50; n++ {
 			w.Want(b, "%d", n)
 		}
-		w.WantErr(b, kernel.CodeAborted)
+		w.WantErr(b, status.Aborted)
 	})
 }
 
@@ -394,7 +398,7 @@ func TestAContextEndsWhatAResetHasLeft(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				b, err := (<-offers).Accept(kernel.Message{}, nil)
+				b, err := (<-offers).Accept(pool.Message{}, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -403,12 +407,12 @@ func TestAContextEndsWhatAResetHasLeft(t *testing.T) {
 					w.Send(b, "%d", i)
 				}
 				w.Quiesce()
-				b.Abort(kernel.CodeAborted, "no more")
+				b.Abort(status.Aborted, "no more")
 				w.Quiesce()
-				wantCode(t, s.Err(), kernel.CodeAborted)
+				wantCode(t, s.Err(), status.Aborted)
 				cancel()
 				w.Quiesce()
-				wantCode(t, s.Err(), kernel.CodeAborted)
+				wantCode(t, s.Err(), status.Aborted)
 				if n := rest(); n > 17 { // In's buffer
 					t.Errorf("%d messages of 50 were still handed over", n)
 				}
@@ -451,7 +455,7 @@ func TestAContextForgetsStreamsThatAreOver(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b, err := (<-offers).Accept(kernel.Message{}, nil)
+			b, err := (<-offers).Accept(pool.Message{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -469,8 +473,8 @@ func TestAContextForgetsStreamsThatAreOver(t *testing.T) {
 		if err := ss[1].Close(w.Ctx); err != nil {
 			t.Error(err)
 		}
-		bs[2].Abort(kernel.CodeAborted, "no more")
-		bs[0].Abort(kernel.CodeAborted, "no more")
+		bs[2].Abort(status.Aborted, "no more")
+		bs[0].Abort(status.Aborted, "no more")
 		w.Quiesce()
 		if n := ctx.n.Load(); n != 1 {
 			t.Errorf("%d streams watch the context, want the one that is read", n)
@@ -507,7 +511,7 @@ func TestAFailureIsNeverAnEnd(t *testing.T) {
 		for _, err := range s.All(w.Ctx) {
 			last = err
 		}
-		se := wantCode(t, last, kernel.CodeCancelled)
+		se := wantCode(t, last, status.Cancelled)
 		if errors.Is(last, io.EOF) || !errors.Is(last, io.ErrUnexpectedEOF) || !strings.Contains(se.Reason, "another error") {
 			t.Errorf("the stream ended by %v", last)
 		}
@@ -529,7 +533,7 @@ func TestAbortKeepsWhatArrived(t *testing.T) {
 						w.Send(a, "%d", i)
 					}
 					w.Quiesce()
-					[]*kernel.Stream{b, a}[who].Abort(kernel.CodeAborted, "why")
+					[]*kernel.Stream{b, a}[who].Abort(status.Aborted, "why")
 					w.Quiesce()
 					w.WantDone(a)
 					w.WantDone(b)
@@ -539,11 +543,11 @@ func TestAbortKeepsWhatArrived(t *testing.T) {
 					for i := range 50 {
 						w.Want(b, "%d", i)
 					}
-					se := w.WantErr(b, kernel.CodeAborted)
+					se := w.WantErr(b, status.Aborted)
 					if se.Remote != (who == 1) || se.Reason != "why" {
 						t.Errorf("%+v", se)
 					}
-					w.WantErr(a, kernel.CodeAborted)
+					w.WantErr(a, status.Aborted)
 				})
 			})
 		}
@@ -559,7 +563,7 @@ func TestAbortLeavesInItsBuffer(t *testing.T) {
 			w.Send(a, "%d", i)
 		}
 		w.Quiesce()
-		b.Abort(kernel.CodeAborted, "why")
+		b.Abort(status.Aborted, "why")
 		n := 0
 		for m := range in {
 			m.Release()
@@ -571,7 +575,7 @@ func TestAbortLeavesInItsBuffer(t *testing.T) {
 		for i := n; i < 10; i++ {
 			w.Want(b, "%d", i)
 		}
-		wantCode(t, b.Err(), kernel.CodeAborted)
+		wantCode(t, b.Err(), status.Aborted)
 	})
 }
 
@@ -605,10 +609,10 @@ func TestTheEndIsReportedOnceAfterAllData(t *testing.T) {
 					case 1:
 						_ = s.Close(w.Ctx)
 					case 2:
-						s.Abort(kernel.CodeAborted, "")
+						s.Abort(status.Aborted, "")
 					case 3:
 						_ = s.CloseSend()
-						s.CloseReceive(kernel.CodeOK)
+						s.CloseReceive(status.OK)
 					}
 				})
 				wg.Go(func() { readAll(t, w, s, hows[1-side] != 2) })
@@ -635,7 +639,7 @@ func newWorldInMemory(t *testing.T) *world {
 // a half that was ended in order looks like it.
 func readAll(t *testing.T, w *world, s *kernel.Stream, inOrder bool) {
 	i := 0
-	check := func(m kernel.Message) {
+	check := func(m pool.Message) {
 		if got := string(m.Bytes()); got != decimal(i) {
 			t.Errorf("message %d is %q", i, got)
 		}
@@ -729,13 +733,13 @@ func TestALostConnectionFailsItsStreamsWithTheCause(t *testing.T) {
 		_ = w.Srv.Conns()[0].Close()
 		for _, s := range ends {
 			w.WantDone(s)
-			se := w.WantErr(s, kernel.CodeConnectionLost)
-			var ce *kernel.ConnError
+			se := w.WantErr(s, status.ConnectionLost)
+			var ce *status.ConnError
 			if !errors.As(se, &ce) || errors.Is(se, io.EOF) || se.NotProcessed {
 				t.Errorf("the cause is %v", se.Cause)
 			}
 			m := text("x")
-			wantCode(t, s.Send(w.Ctx, m), kernel.CodeConnectionLost)
+			wantCode(t, s.Send(w.Ctx, m), status.ConnectionLost)
 			m.Release()
 			if se2 := s.Err(); se2 != error(se) {
 				t.Errorf("a second asker is told something else: %v", se2)
@@ -757,7 +761,7 @@ func TestCloseReceiveOfUnreadMessagesIsNoEnd(t *testing.T) {
 		}
 		w.Want(b, "0")
 		w.Quiesce()
-		b.CloseReceive(kernel.CodeOK)
+		b.CloseReceive(status.OK)
 		for range 2 {
 			if m, err := b.Receive(w.Ctx); !errors.Is(err, kernel.ErrClosed) {
 				t.Errorf("Receive: %d bytes, %v", m.Len(), err)

@@ -5,8 +5,7 @@ import (
 
 	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/conn"
-	"github.com/sluicerpc/sluice/frame"
-	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Errors that a program may want to tell apart. Test for them with errors.Is: what is
@@ -31,9 +30,9 @@ var (
 	// ErrNotAccepted: the stream is of an offer that was not accepted yet, so nothing can
 	// be sent on it.
 	ErrNotAccepted = actor.ErrNotAccepted
-	// ErrRefused: the peer has refused the stream. The StreamError says why. It is safe
+	// ErrRefused: the peer has refused the stream. The status.StreamError says why. It is safe
 	// to try again only if its NotProcessed is set: then no handler saw the open.
-	ErrRefused = actor.ErrRefused
+	ErrRefused = status.ErrRefused
 	// ErrChannelInUse: In and Batches exclude each other on one stream.
 	ErrChannelInUse = actor.ErrChannelInUse
 	// ErrSlotUsed: the slot was used or cancelled before.
@@ -62,70 +61,3 @@ var (
 	// ErrServerClosed is what Serve returns after Shutdown or Close.
 	ErrServerClosed = errors.New("sluice: server closed")
 )
-
-// A StreamError says why a stream has failed. Its connection stays open unless the code is
-// CodeConnectionLost. The fields are:
-//   - Stream, the number on the wire, and Method;
-//   - Code, and Reason, a text for people;
-//   - Remote: the peer decided it;
-//   - Refused: the peer refused the open;
-//   - NotProcessed: no handler saw the open, so it is safe to try again;
-//   - Details, the trailer that the peer's handler set;
-//   - Cause, an error found on this side.
-//
-// errors.Is(err, &StreamError{Code: c}) compares the code alone. errors.Is also finds
-// context.DeadlineExceeded and context.Canceled if the code is theirs.
-type StreamError = actor.StreamError
-
-// A ConnError says why a connection has ended, and all its streams with it, or why it could
-// not be made. The fields are Addr; Op, one of "listen", "accept", "dial", "handshake",
-// "open", "read", "write", "keepalive" and "close"; Code; Remote: the peer ended or refused
-// the connection; and Err.
-//
-// errors.Is(err, &ConnError{Code: c}) compares the code alone. A server that refuses a
-// client gives CodeUnauthenticated or the code of its Authenticate. Unwrap returns the
-// cause: the system's error, or a ProtocolError.
-type ConnError = conn.Error
-
-// A ProtocolError is the cause of a ConnError if the peer has broken the protocol's rules.
-type ProtocolError = frame.ProtocolError
-
-// A HandlerError is returned by a handler to end its stream with a code of its choice. The
-// peer finds Details in StreamError.Details, behind the metadata of Stream.SetTrailer, on
-// protocols whose ends carry metadata. Details that can't be sent, because they are too
-// large or have an illegal key, are logged and left out. Offer.Reject carries none.
-type HandlerError struct {
-	Code    Code     // CodeOK becomes CodeUnknown
-	Reason  string   // is sent to the peer
-	Details Metadata // is sent to the peer
-}
-
-func (e *HandlerError) Error() string {
-	return "sluice: " + e.Code.String() + ": " + errtext.Trim(e.Reason)
-}
-
-// StatusOf returns the code and reason that a stream ends with when its handler returns err:
-// those of a HandlerError or StreamError, CodeUnknown and the text of any other error, and
-// CodeOK for nil.
-func StatusOf(err error) (Code, string) {
-	if err == nil {
-		return CodeOK, ""
-	}
-	var he *HandlerError
-	if errors.As(err, &he) {
-		return failing(he.Code), he.Reason
-	}
-	var se *StreamError
-	if errors.As(err, &se) {
-		return failing(se.Code), se.Reason
-	}
-	return CodeUnknown, err.Error()
-}
-
-// failing makes CodeOK, which is not the code of a failure, CodeUnknown.
-func failing(c Code) Code {
-	if c == CodeOK {
-		return CodeUnknown
-	}
-	return c
-}

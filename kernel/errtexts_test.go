@@ -11,6 +11,8 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // An Open that its context ends says so, whatever it was waiting for.
@@ -30,7 +32,7 @@ func TestOpensErrorsKeepTheirContexts(t *testing.T) {
 					t.Errorf("%v", err)
 				}
 				if err == nil {
-					s.Abort(kernel.CodeCancelled, "")
+					s.Abort(status.Cancelled, "")
 				}
 				cancel()
 			}
@@ -46,7 +48,7 @@ func TestErrorTexts(t *testing.T) {
 		srv, client := kerneltest.Start(t, quietServer(nil), quietClient(nil))
 		srv.Handle("a/", func(_ context.Context, s *kernel.Stream) error {
 			s.In() // accepts
-			return &kernel.HandlerError{Code: kernel.CodeAborted, Reason: forged}
+			return &status.HandlerError{Code: status.Aborted, Reason: forged}
 		})
 		srv.Handle("refuses", func(context.Context, *kernel.Stream) error { return errors.New(forged) })
 		texts := map[string]error{}
@@ -54,14 +56,14 @@ func TestErrorTexts(t *testing.T) {
 			s, err := client.Open(t.Context(), method, nil)
 			ok(t, err)
 			_, texts[method] = s.Receive(t.Context())
-			s.Abort(kernel.CodeCancelled, "")
+			s.Abort(status.Cancelled, "")
 		}
 		s, err := client.Open(t.Context(), "a/", nil)
 		ok(t, err)
 		_, texts["closed"] = s.Receive(t.Context())
 		ok(t, srv.Close())
 		_, texts["conn"] = client.Open(t.Context(), "late", nil)
-		texts["key"] = s.SetTrailer(kernel.Metadata{{Key: "ok"}, {Key: "No"}})
+		texts["key"] = s.SetTrailer(metadata.MD{{Key: "ok"}, {Key: "No"}})
 		_, texts["window"] = client.Open(t.Context(), "x", &kernel.OpenOptions{Stream: kernel.StreamOptions{MaxBatch: -1}})
 		for name, err := range texts {
 			text := "nil"

@@ -9,6 +9,9 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A logged Caller says what it was asked for. What it does not wrap goes to the Caller that
@@ -21,9 +24,9 @@ func (l *logged) Open(ctx context.Context, method string, opts *kernel.OpenOptio
 	return s, err
 }
 
-func (l *logged) Call(ctx context.Context, method string, req kernel.Message, opts *kernel.CallOptions) (kernel.Message, error) {
+func (l *logged) Call(ctx context.Context, method string, req pool.Message, opts *kernel.CallOptions) (pool.Message, error) {
 	reply, err := l.Caller.Call(ctx, method, req, opts)
-	code, _ := kernel.StatusOf(err)
+	code, _ := status.Of(err)
 	fmt.Println("call", method, code)
 	return reply, err
 }
@@ -34,12 +37,12 @@ type authorized struct {
 	token string
 }
 
-func (a *authorized) Call(ctx context.Context, method string, req kernel.Message, opts *kernel.CallOptions) (kernel.Message, error) {
+func (a *authorized) Call(ctx context.Context, method string, req pool.Message, opts *kernel.CallOptions) (pool.Message, error) {
 	var with kernel.CallOptions
 	if opts != nil {
 		with = *opts
 	}
-	with.Metadata = append(with.Metadata[:len(with.Metadata):len(with.Metadata)], kernel.Field{Key: "token", Value: a.token})
+	with.Metadata = append(with.Metadata[:len(with.Metadata):len(with.Metadata)], metadata.Field{Key: "token", Value: a.token})
 	return a.Caller.Call(ctx, method, req, &with)
 }
 
@@ -50,10 +53,10 @@ type persistent struct {
 	pause time.Duration
 }
 
-func (p *persistent) Call(ctx context.Context, method string, req kernel.Message, opts *kernel.CallOptions) (kernel.Message, error) {
+func (p *persistent) Call(ctx context.Context, method string, req pool.Message, opts *kernel.CallOptions) (pool.Message, error) {
 	for try := 1; ; try++ {
 		reply, err := p.Caller.Call(ctx, method, req, opts)
-		if try == p.tries || !errors.Is(err, &kernel.StreamError{Code: kernel.CodeUnavailable}) {
+		if try == p.tries || !errors.Is(err, &status.StreamError{Code: status.Unavailable}) {
 			return reply, err
 		}
 		select {
@@ -70,7 +73,7 @@ func ExampleCaller() {
 	tries := 0
 	handlers.Handle("greet", func(ctx context.Context, s *kernel.Stream) error {
 		if tries++; tries < 3 {
-			return &kernel.HandlerError{Code: kernel.CodeUnavailable, Reason: "not yet"}
+			return &status.HandlerError{Code: status.Unavailable, Reason: "not yet"}
 		}
 		return s.Send(ctx, say("hello, "+s.Metadata().Get("token")))
 	})
@@ -79,7 +82,7 @@ func ExampleCaller() {
 
 	var c kernel.Caller = kerneltest.Caller(t, &handlers) // in a program: a *kernel.Client
 	c = &persistent{Caller: &authorized{Caller: &logged{c}, token: "friend"}, tries: 5, pause: time.Millisecond}
-	reply, err := c.Call(context.Background(), "greet", kernel.Message{}, nil)
+	reply, err := c.Call(context.Background(), "greet", pool.Message{}, nil)
 	fmt.Printf("%s %v\n", reply.Bytes(), err)
 	// Output:
 	// call greet UNAVAILABLE

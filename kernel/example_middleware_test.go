@@ -11,6 +11,9 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // logEnds logs every stream when its handler has returned.
@@ -42,7 +45,7 @@ func reportPanics(report func(method string, panicked any)) kernel.Middleware {
 
 // checkToken refuses streams that don't come with the token, before any of it is accepted.
 func checkToken(token string) kernel.Middleware {
-	denied := &kernel.HandlerError{Code: kernel.CodeUnauthenticated, Reason: "wrong token"}
+	denied := &status.HandlerError{Code: status.Unauthenticated, Reason: "wrong token"}
 	return func(next kernel.Handler) kernel.Handler {
 		return func(ctx context.Context, s *kernel.Stream) error {
 			if s.Metadata().Get("token") != token {
@@ -76,7 +79,7 @@ func (c *counters) count(next kernel.Handler) kernel.Handler {
 
 // limitRate refuses the streams that the limiter does not allow.
 func limitRate(l *rate.Limiter) kernel.Middleware {
-	refused := &kernel.HandlerError{Code: kernel.CodeResourceExhausted, Reason: "too many streams a second"}
+	refused := &status.HandlerError{Code: status.ResourceExhausted, Reason: "too many streams a second"}
 	return func(next kernel.Handler) kernel.Handler {
 		return func(ctx context.Context, s *kernel.Stream) error {
 			if !l.Allow() {
@@ -118,9 +121,9 @@ func ExampleHandlers_Use() {
 	client, stop := start(srv, nil)
 	for _, token := range []string{"sesame", "tahini", "sesame", "sesame"} {
 		reply, err := client.Call(ctx, "greet", say("please"), &kernel.CallOptions{
-			Metadata: kernel.Metadata{{Key: "token", Value: token}},
+			Metadata: metadata.MD{{Key: "token", Value: token}},
 		})
-		code, reason := kernel.StatusOf(err)
+		code, reason := status.Of(err)
 		fmt.Printf("%q %v %q\n", reply.Bytes(), code, reason)
 	}
 	stop()
@@ -156,7 +159,7 @@ func ExampleHandlers_Handle() {
 	client, stop := start(srv, nil)
 	defer stop()
 	for _, method := range []string{"shop.Orders/Get", "shop.Orders/List", "shop.Stock/Get"} {
-		reply, err := client.Call(ctx, method, kernel.Message{}, nil)
+		reply, err := client.Call(ctx, method, pool.Message{}, nil)
 		fmt.Printf("%s: %s %v\n", method, reply.Bytes(), err)
 	}
 	// Output:

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Who stands still, and because of whom? The client's stream waits until the server's
@@ -23,13 +25,13 @@ func ExampleStream_Snapshot() {
 		fmt.Println(err)
 		return
 	}
-	if _, err := (<-offers).Accept(kernel.Message{}, nil); err != nil { // and never read
+	if _, err := (<-offers).Accept(pool.Message{}, nil); err != nil { // and never read
 		fmt.Println(err)
 		return
 	}
 	go func() { // sends until there is no credit
 		for {
-			m := kernel.NewMessage(1 << 10)
+			m := pool.New(1 << 10)
 			if err := s.Send(ctx, m); err != nil {
 				m.Release()
 				return
@@ -82,14 +84,14 @@ func ExampleObserver() {
 		return s.Send(ctx, say("hello"))
 	})
 	srv.Handle("fail", func(context.Context, *kernel.Stream) error {
-		return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "no such thing"}
+		return &status.HandlerError{Code: status.NotFound, Reason: "no such thing"}
 	})
 	m := &metrics{ended: map[string]int{}}
 	client, stop := start(srv, &kernel.ClientOptions{Observer: m})
 	defer stop()
 
 	for _, method := range []string{"greet", "greet", "fail"} {
-		reply, _ := client.Call(ctx, method, kernel.Message{}, nil)
+		reply, _ := client.Call(ctx, method, pool.Message{}, nil)
 		reply.Release()
 	}
 	_ = client.Close() // the observer is told of everything before it returns

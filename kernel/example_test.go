@@ -9,6 +9,9 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The server and the client of an example are in memory. A program listens with
@@ -18,7 +21,7 @@ var (
 	start     = testkit.StartExample
 )
 
-func say(s string) kernel.Message { return kernel.MessageOf([]byte(s)) }
+func say(s string) pool.Message { return pool.MessageOf([]byte(s)) }
 
 // A handler runs in a goroutine of its own. When it returns nil, both halves of
 // its stream end in order.
@@ -71,14 +74,14 @@ func ExampleStreamOptions_compression() {
 	client, stop := start(srv, nil)
 	defer stop()
 
-	s, err := client.Open(ctx, "upload", &kernel.OpenOptions{Stream: kernel.StreamOptions{Compression: kernel.Zstd}})
+	s, err := client.Open(ctx, "upload", &kernel.OpenOptions{Stream: kernel.StreamOptions{Compression: pool.Zstd}})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	_ = s.Send(ctx, say(strings.Repeat("much of the same, ", 1000)))
 	picture := say(strings.Repeat("compressed already", 100))
-	picture.SetCompression(kernel.NoCompression)
+	picture.SetCompression(pool.NoCompression)
 	_ = s.Send(ctx, picture)
 	fmt.Println(s.Close(ctx))
 	// Output:
@@ -94,7 +97,7 @@ func ExampleServer_HandleOffer() {
 	srv := newServer()
 	srv.HandleOffer("report", func(ctx context.Context, o *kernel.Offer) error {
 		if string(o.Request().Bytes()) != "token 7" {
-			o.Reject(kernel.CodePermissionDenied, "unknown token")
+			o.Reject(status.PermissionDenied, "unknown token")
 			return nil
 		}
 		s, err := o.Accept(say("accepted"), nil)
@@ -113,7 +116,7 @@ func ExampleServer_HandleOffer() {
 			return
 		}
 		reply, _, err := s.Accepted(ctx)
-		var refused *kernel.StreamError
+		var refused *status.StreamError
 		if errors.As(err, &refused) {
 			fmt.Println(token+":", refused.Code, refused.Reason)
 			continue
@@ -212,7 +215,7 @@ func ExampleClient_OpenN() {
 	ctx := context.Background()
 	srv := newServer()
 	srv.HandleOffer("upload", func(ctx context.Context, o *kernel.Offer) error {
-		ss, err := o.AcceptAll(kernel.Message{}, nil)
+		ss, err := o.AcceptAll(pool.Message{}, nil)
 		if err != nil {
 			return err
 		}
@@ -256,7 +259,7 @@ func ExampleClient_Call() {
 	srv := newServer()
 	srv.Handle("upper", upper)
 	srv.Handle("fail", func(ctx context.Context, s *kernel.Stream) error {
-		return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "nobody here"}
+		return &status.HandlerError{Code: status.NotFound, Reason: "nobody here"}
 	})
 	client, stop := start(srv, nil)
 	defer stop()
@@ -265,7 +268,7 @@ func ExampleClient_Call() {
 	fmt.Printf("%s %v\n", reply.Bytes(), err)
 
 	_, err = client.Call(ctx, "fail", say("hello"), nil)
-	fmt.Println(errors.Is(err, &kernel.StreamError{Code: kernel.CodeNotFound}))
+	fmt.Println(errors.Is(err, &status.StreamError{Code: status.NotFound}))
 	// Output:
 	// HELLO <nil>
 	// true
@@ -277,7 +280,7 @@ func ExampleClient_Conn() {
 	ctx := context.Background()
 	greeted := make(chan string)
 	srv, err := kernel.NewServer(&kernel.ServerOptions{OnConn: func(c *kernel.Conn) {
-		reply, err := c.Call(ctx, "who are you", kernel.Message{}, nil)
+		reply, err := c.Call(ctx, "who are you", pool.Message{}, nil)
 		greeted <- fmt.Sprintf("%s %v", reply.Bytes(), err)
 	}})
 	if err != nil {
@@ -305,7 +308,7 @@ func ExampleClient_Conn() {
 func counter(ctx context.Context, s *kernel.Stream) error {
 	var n int
 	if _, err := fmt.Sscan(string(s.Request().Bytes()), &n); err != nil {
-		return &kernel.HandlerError{Code: kernel.CodeInvalidArgument, Reason: err.Error()}
+		return &status.HandlerError{Code: status.InvalidArgument, Reason: err.Error()}
 	}
 	for i := range n {
 		if err := s.Send(ctx, say(fmt.Sprint(i))); err != nil {
@@ -331,7 +334,7 @@ func ExampleStream_All() {
 			return
 		}
 		for m, err := range s.All(ctx) {
-			var se *kernel.StreamError
+			var se *status.StreamError
 			if errors.As(err, &se) {
 				fmt.Println(se.Code)
 				break
@@ -372,7 +375,7 @@ func ExampleStream_In() {
 			fmt.Printf("%s\n", m.Bytes())
 			m.Release()
 		case <-timeout:
-			s.Abort(kernel.CodeDeadlineExceeded, "too slow")
+			s.Abort(status.DeadlineExceeded, "too slow")
 		}
 	}
 	fmt.Println(s.Err())
@@ -455,7 +458,7 @@ func ExampleStream_Writable() {
 		return
 	}
 	// The other side lets two messages of 8 bytes be unread; each costs 32 more.
-	peer, err := (<-offers).Accept(kernel.Message{}, &kernel.StreamOptions{Window: 80})
+	peer, err := (<-offers).Accept(pool.Message{}, &kernel.StreamOptions{Window: 80})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -504,12 +507,12 @@ func ExampleStream_TrySend() {
 		fmt.Println(err)
 		return
 	}
-	if _, err := (<-offers).Accept(kernel.Message{}, nil); err != nil { // and never read
+	if _, err := (<-offers).Accept(pool.Message{}, nil); err != nil { // and never read
 		fmt.Println(err)
 		return
 	}
 	for {
-		m := kernel.NewMessage(1 << 10)
+		m := pool.New(1 << 10)
 		if err := s.TrySend(m); err != nil {
 			m.Release() // still ours
 			fmt.Println(errors.Is(err, kernel.ErrWouldBlock))
@@ -532,7 +535,7 @@ func ExampleStream_Idle() {
 		fmt.Println(err)
 		return
 	}
-	peer, err := (<-offers).Accept(kernel.Message{}, &kernel.StreamOptions{IdleTimeout: 20 * time.Millisecond})
+	peer, err := (<-offers).Accept(pool.Message{}, &kernel.StreamOptions{IdleTimeout: 20 * time.Millisecond})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -542,10 +545,10 @@ func ExampleStream_Idle() {
 		fmt.Printf("%s\n", m.Bytes())
 	case since := <-peer.Idle():
 		fmt.Println("silent for 20 ms or more:", time.Since(since) >= 20*time.Millisecond)
-		peer.Abort(kernel.CodeIdleTimeout, "nothing to do")
+		peer.Abort(status.IdleTimeout, "nothing to do")
 	}
 	_, err = s.Receive(ctx)
-	fmt.Println(errors.Is(err, &kernel.StreamError{Code: kernel.CodeIdleTimeout}))
+	fmt.Println(errors.Is(err, &status.StreamError{Code: status.IdleTimeout}))
 	// Output:
 	// silent for 20 ms or more: true
 	// true
@@ -609,7 +612,7 @@ func ExampleStream_CloseReceive() {
 	}
 	m, err := s.Receive(ctx)
 	fmt.Printf("%s %v\n", m.Bytes(), err)
-	s.CloseReceive(kernel.CodeOK)
+	s.CloseReceive(status.OK)
 	fmt.Println(errors.Is(<-stopped, kernel.ErrStopped))
 	fmt.Println(s.Err())
 	// Output:
@@ -647,7 +650,7 @@ func ExampleStream_SetHeader() {
 	ctx := context.Background()
 	srv := newServer()
 	srv.Handle("versioned", func(ctx context.Context, s *kernel.Stream) error {
-		if err := s.SetHeader(kernel.Metadata{{Key: "version", Value: "7"}}); err != nil {
+		if err := s.SetHeader(metadata.MD{{Key: "version", Value: "7"}}); err != nil {
 			return err
 		}
 		return s.Send(ctx, say("body"))
@@ -673,7 +676,7 @@ func ExampleStream_SetTrailer() {
 	ctx := context.Background()
 	srv := newServer()
 	srv.Handle("work", func(ctx context.Context, s *kernel.Stream) error {
-		s.SetTrailer(kernel.Metadata{{Key: "cost", Value: "42"}})
+		s.SetTrailer(metadata.MD{{Key: "cost", Value: "42"}})
 		return s.Send(ctx, say("done"))
 	})
 	client, stop := start(srv, nil)
@@ -706,7 +709,7 @@ func ExampleStream_Accepted() {
 		return
 	}
 	_, _, err = s.Accepted(ctx)
-	var se *kernel.StreamError
+	var se *status.StreamError
 	if errors.Is(err, kernel.ErrRefused) && errors.As(err, &se) {
 		fmt.Println(se.Code, "not processed:", se.NotProcessed)
 	}
@@ -724,7 +727,7 @@ func ExampleStream_Metadata() {
 	client, stop := start(srv, nil)
 	defer stop()
 
-	var md kernel.Metadata
+	var md metadata.MD
 	md.Add("User", "ann")
 	md.Add("tag", "red")
 	md.Add("tag", "blue")
@@ -751,14 +754,14 @@ func ExampleStream_Abort() {
 		fmt.Println(err)
 		return
 	}
-	peer, err := (<-offers).Accept(kernel.Message{}, nil)
+	peer, err := (<-offers).Accept(pool.Message{}, nil)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	peer.Abort(kernel.FirstAppCode+1, "changed my mind")
+	peer.Abort(status.FirstAppCode+1, "changed my mind")
 	_, err = s.Receive(ctx)
-	var se *kernel.StreamError
+	var se *status.StreamError
 	if errors.As(err, &se) {
 		fmt.Println(se.Code, se.Reason, se.Remote)
 	}

@@ -9,10 +9,12 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // wantInClosed checks that a channel is closed by now, behind whatever is in its buffer.
-func wantInClosed(t *testing.T, in <-chan kernel.Message) {
+func wantInClosed(t *testing.T, in <-chan pool.Message) {
 	t.Helper()
 	for {
 		select {
@@ -44,7 +46,7 @@ func TestReadersOfOffersEndWithTheConnection(t *testing.T) {
 			in := o.Stream(0).In()
 			synctest.Wait()
 			if reset {
-				a.Abort(kernel.CodeAborted, "enough")
+				a.Abort(status.Aborted, "enough")
 				synctest.Wait()
 			}
 			ok(t, o.Conn().Close())

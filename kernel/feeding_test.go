@@ -7,6 +7,8 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Closing a connection leaves no goroutine that waits for a reader. What was not
@@ -38,7 +40,7 @@ func TestCloseWaitsForNoReader(t *testing.T) {
 					}
 					readers = append(readers, w.unread(a, b))
 					if c.reset {
-						b.Abort(kernel.CodeAborted, "enough")
+						b.Abort(status.Aborted, "enough")
 					}
 				}
 				synctest.Wait()
@@ -88,8 +90,8 @@ func (w *world) wantRest(readers []*kernel.Stream) {
 }
 
 // feed feeds a channel with what it receives from s, by Feed.
-func feed(s *kernel.Stream) <-chan kernel.Message {
-	c := make(chan kernel.Message)
+func feed(s *kernel.Stream) <-chan pool.Message {
+	c := make(chan pool.Message)
 	go s.Feed(func(done <-chan struct{}) {
 		defer close(c)
 		for m, err := range s.All(context.Background()) {
@@ -111,7 +113,7 @@ func feed(s *kernel.Stream) <-chan kernel.Message {
 // already; the context that the stream was opened with ends such a wait too. Several may
 // be fed.
 func TestCloseWaitsForNoReaderOfAProgramsChannel(t *testing.T) {
-	testkit.CloseWaitsForNoReader(t, 2, func(_ testing.TB, s *kernel.Stream) <-chan kernel.Message { return feed(s) })
+	testkit.CloseWaitsForNoReader(t, 2, func(_ testing.TB, s *kernel.Stream) <-chan pool.Message { return feed(s) })
 }
 
 // A channel that is asked for when its stream is over is fed like others, and waited for no

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The acceptance of a stream that its handler has not used and the end are written
@@ -26,7 +27,7 @@ func TestFinishOfAnUnusedStream(t *testing.T) {
 		for i := range 200 {
 			s := w.Open("nothing")
 			if i%3 == 2 {
-				s.Abort(kernel.CodeCancelled, "never mind")
+				s.Abort(status.Cancelled, "never mind")
 				continue
 			}
 			if _, _, err := s.Accepted(w.Ctx); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A flipper is a network path that changes one bit of what passes one way.
@@ -106,9 +107,9 @@ func (f *flipper) explained(end error, log string) error {
 	if f.bit < 8*len(native.Magic) {
 		return nil
 	}
-	for _, c := range []kernel.Code{kernel.CodeChecksum, kernel.CodeProtocol, kernel.CodeVersion, kernel.CodeFrameSize} {
-		var ce *kernel.ConnError
-		if errors.Is(end, &kernel.ProtocolError{Code: c}) || errors.As(end, &ce) && ce.Code == c || strings.Contains(log, ": "+c.String()+": ") {
+	for _, c := range []status.Code{status.Checksum, status.Protocol, status.Version, status.FrameSize} {
+		var ce *status.ConnError
+		if errors.Is(end, &status.ProtocolError{Code: c}) || errors.As(end, &ce) && ce.Code == c || strings.Contains(log, ": "+c.String()+": ") {
 			return nil
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // What is wrong with an open is said at once, also where no stream is free: it takes no
@@ -71,7 +72,7 @@ func callTwice(t *testing.T, kind kernel.ConnType, second func(ctx context.Conte
 	errs := make(chan error)
 	for range 2 {
 		go func() {
-			reply, err := c.Call(t.Context(), "second", kernel.Message{}, nil)
+			reply, err := c.Call(t.Context(), "second", pool.Message{}, nil)
 			reply.Release()
 			errs <- err
 		}()

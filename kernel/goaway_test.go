@@ -19,6 +19,8 @@ import (
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // noLast is what the first GOAWAY of a drain names: every stream is served yet.
@@ -79,7 +81,7 @@ func (r *raw) group(method string, n int) uint64 {
 func (r *raw) wantRefused(id uint64) {
 	r.t.Helper()
 	hs := r.all(frame.Reject, id)
-	if len(hs) != 1 || !hs[0].fresh || hs[0].code != frame.CodeGoingAway {
+	if len(hs) != 1 || !hs[0].fresh || hs[0].code != status.GoingAway {
 		r.t.Errorf("the refusal of stream %d: %+v", id, hs)
 	}
 	for _, k := range []frame.Kind{frame.Accept, frame.Data, frame.EOS, frame.Reset, frame.Stop} {
@@ -117,7 +119,7 @@ func drainOf(ctx context.Context, t *testing.T) *draining {
 	w.conn = tg.Srv.Conns()[0]
 	go func() { w.shutdown <- tg.Srv.Shutdown(ctx) }()
 	synctest.Wait()
-	if g := w.all(frame.GoAway, 0); len(g) != 1 || g[0].value != noLast || g[0].code != frame.CodeOK {
+	if g := w.all(frame.GoAway, 0); len(g) != 1 || g[0].value != noLast || g[0].code != status.OK {
 		t.Fatalf("the first GOAWAY: %+v", g)
 	}
 	return w
@@ -130,7 +132,7 @@ func (w *draining) answer() uint64 {
 	pings := w.all(frame.Ping, 0)
 	w.send(frames(frame.Frame{Kind: frame.Pong, Value: pings[len(pings)-1].value}))
 	g := w.all(frame.GoAway, 0)
-	if len(g) != 2 || g[1].code != frame.CodeOK {
+	if len(g) != 2 || g[1].code != status.OK {
 		w.t.Fatalf("the second GOAWAY: %+v", g)
 	}
 	return g[1].value
@@ -215,7 +217,7 @@ func TestDrainRefusesWhatComesBehindTheGoAway(t *testing.T) {
 			}
 		}
 		w.wantNothingOwed()
-		if !w.raw.ended(frame.CodeOK) {
+		if !w.raw.ended(status.OK) {
 			t.Errorf("the connection did not end in order: %s", w.tail())
 		}
 		_ = w.nc.Close()
@@ -262,12 +264,12 @@ func TestDrainsDeadlineCutsWhatRuns(t *testing.T) {
 					t.Errorf("Shutdown took %v", d)
 				}
 				synctest.Wait()
-				var se *kernel.StreamError
-				if err := <-w.ended; !errors.As(err, &se) || se.Code != kernel.CodeConnectionLost || se.NotProcessed {
+				var se *status.StreamError
+				if err := <-w.ended; !errors.As(err, &se) || se.Code != status.ConnectionLost || se.NotProcessed {
 					t.Errorf("the handler that was cut ended with %v", err)
 				}
 				g := w.all(frame.GoAway, 0)
-				if h := g[len(g)-1]; h.value != last || h.code != frame.CodeGoingAway || !errors.Is(w.over(), io.EOF) {
+				if h := g[len(g)-1]; h.value != last || h.code != status.GoingAway || !errors.Is(w.over(), io.EOF) {
 					w.t.Errorf("the last GOAWAY, which should name %d: %+v, %v", last, h, w.over())
 				}
 			})
@@ -364,8 +366,8 @@ func (r *raw) repay(c *kernel.Conn, streams int) {
 
 func wantNotProcessed(t *testing.T, what string, s *kernel.Stream) {
 	t.Helper()
-	var se *kernel.StreamError
-	if err := s.Err(); !errors.As(err, &se) || !errors.Is(err, kernel.ErrRefused) || !se.NotProcessed || se.Code != kernel.CodeGoingAway {
+	var se *status.StreamError
+	if err := s.Err(); !errors.As(err, &se) || !errors.Is(err, kernel.ErrRefused) || !se.NotProcessed || se.Code != status.GoingAway {
 		t.Errorf("%s ended with %v", what, err)
 	}
 	if _, err := s.Receive(context.Background()); !errors.Is(err, kernel.ErrRefused) {
@@ -410,11 +412,11 @@ func TestStreamsSayWhyTheirConnectionEnded(t *testing.T) {
 			ss[i] = s
 			synctest.Wait()
 		}
-		r.send(frames(frame.Frame{Kind: frame.GoAway, Value: 1, Code: frame.CodeChecksum, Reason: "a bit was changed"}))
-		for i, want := range []*kernel.StreamError{{Code: kernel.CodeConnectionLost}, {Code: kernel.CodeGoingAway}} {
+		r.send(frames(frame.Frame{Kind: frame.GoAway, Value: 1, Code: status.Checksum, Reason: "a bit was changed"}))
+		for i, want := range []*status.StreamError{{Code: status.ConnectionLost}, {Code: status.GoingAway}} {
 			_, err := ss[i].Receive(t.Context())
 			isErr(t, "a stream", err, want)
-			isErr(t, "a stream", err, &kernel.ConnError{Code: kernel.CodeChecksum})
+			isErr(t, "a stream", err, &status.ConnError{Code: status.Checksum})
 			if !strings.Contains(err.Error(), "a bit was changed") {
 				t.Errorf("%v", err)
 			}
@@ -439,7 +441,7 @@ func TestClientsOpensThatRaceTheGoAway(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					for _, m := range []kernel.Message{text("a"), sized(30_000*i, 'x')} {
+					for _, m := range []pool.Message{text("a"), sized(30_000*i, 'x')} {
 						if err := s.Send(ctx, m); err != nil {
 							t.Fatal(err)
 						}
@@ -448,7 +450,7 @@ func TestClientsOpensThatRaceTheGoAway(t *testing.T) {
 					synctest.Wait()
 				}
 				type result struct {
-					m   kernel.Message
+					m   pool.Message
 					err error
 				}
 				called := make(chan result, 1)
@@ -493,7 +495,7 @@ func TestClientsOpensThatRaceTheGoAway(t *testing.T) {
 				lateRefusals(old)
 				finishesInOrder(t, old, ss[0])
 				synctest.Wait()
-				if !old.ended(frame.CodeOK) {
+				if !old.ended(status.OK) {
 					t.Errorf("the old connection outlives its last stream: %s", old.tail())
 				}
 				if n := fresh.count(frame.Open); n != 2 {
@@ -508,7 +510,7 @@ func TestClientsOpensThatRaceTheGoAway(t *testing.T) {
 // draining server sends when they reach it.
 func lateRefusals(r *raw) {
 	for id := uint64(3); id <= 7; id += 2 {
-		r.send(frames(frame.Frame{Kind: frame.Reject, Stream: id, Code: frame.CodeGoingAway, NotProcessed: true}))
+		r.send(frames(frame.Frame{Kind: frame.Reject, Stream: id, Code: status.GoingAway, NotProcessed: true}))
 	}
 }
 
@@ -673,7 +675,7 @@ func TestServersOpensThatRaceTheGoAway(t *testing.T) {
 				if left := r.left(); left != r.peer.ConnCredit {
 					t.Errorf("%d bytes of credit are left of %d: %s", left, r.peer.ConnCredit, r.tail())
 				}
-				if !r.ended(frame.CodeOK) {
+				if !r.ended(status.OK) {
 					t.Errorf("the connection outlives its last stream: %s", r.tail())
 				}
 			})
@@ -708,14 +710,14 @@ func TestServersOpensAtAClientThatCloses(t *testing.T) {
 		if n := handled.Load(); n != 1 {
 			t.Errorf("%d handlers ran", n)
 		}
-		if h, ok := r.find(frame.GoAway, 0); !ok || h.value != served || h.code != frame.CodeCancelled {
+		if h, ok := r.find(frame.GoAway, 0); !ok || h.value != served || h.code != status.Cancelled {
 			t.Errorf("the GOAWAY, which should name %d: %+v", served, h)
 		}
 		_ = r.nc.Close()
 		if err := <-closed; err != nil {
 			t.Error(err)
 		}
-		if err := <-ended; !errors.Is(err, &kernel.StreamError{Code: kernel.CodeConnectionLost}) {
+		if err := <-ended; !errors.Is(err, &status.StreamError{Code: status.ConnectionLost}) {
 			t.Errorf("the handler that was cut ended with %v", err)
 		}
 	})
@@ -748,8 +750,8 @@ func TestACallThatIsServedIsNotRetried(t *testing.T) {
 				}
 				_ = r.nc.Close()
 				time.Sleep(time.Second)
-				var se *kernel.StreamError
-				if err := <-called; !errors.As(err, &se) || se.Code != kernel.CodeConnectionLost || se.NotProcessed {
+				var se *status.StreamError
+				if err := <-called; !errors.As(err, &se) || se.Code != status.ConnectionLost || se.NotProcessed {
 					t.Errorf("the call gave %v", err)
 				}
 				if n := rs.dials.Load(); n != 1 {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A handler that ends its goroutine ends its stream, and makes room for others.
@@ -24,7 +26,7 @@ func TestAHandlerThatExitsItsGoroutine(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-s.Done()
-		if !errors.Is(s.Err(), &kernel.StreamError{Code: kernel.CodeInternal}) {
+		if !errors.Is(s.Err(), &status.StreamError{Code: status.Internal}) {
 			t.Fatalf("got %v, want INTERNAL", s.Err())
 		}
 	}
@@ -41,12 +43,12 @@ func TestAReplyBeyondThePeersLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := <-offers
-	m := kernel.NewMessage(101)
+	m := pool.New(101)
 	if _, err := o.Accept(m, nil); !errors.Is(err, kernel.ErrTooLarge) {
 		t.Fatalf("a reply of 101 bytes for a peer that takes 100: %v", err)
 	}
 	m.Release()
-	m = kernel.NewMessage(100)
+	m = pool.New(100)
 	if _, err := o.Accept(m, nil); err != nil {
 		t.Fatal(err)
 	}

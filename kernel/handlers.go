@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-
-	"github.com/sluicerpc/sluice/conn"
 )
 
 // A Handler serves one stream: see Handlers.Handle. ctx is the stream's Context.
@@ -63,8 +61,8 @@ type entry struct {
 //
 // The stream is accepted when h first uses it, or returns nil. If h returns nil, both
 // halves end in order. If it returns an error, the sending half ends after what was sent,
-// with the status that StatusOf gives; an error before the first use refuses the stream,
-// unless there is a header, a trailer or HandlerError.Details to carry.
+// with the status that status.Of gives; an error before the first use refuses the stream,
+// unless there is a header, a trailer or status.HandlerError.Details to carry.
 //
 // Handle may be called at any time. It panics if h is nil, or if the pattern has a
 // handler; the panic names the places of both calls.
@@ -76,7 +74,7 @@ func (hs *Handlers) Handle(pattern string, h Handler) {
 // HandleOffer registers h for opens whose method matches pattern. h accepts or rejects
 // each; ctx is the first stream's Context. If h returns nil, the accepted streams stay open
 // and their Contexts stay valid. If it returns an error, they end with the status that
-// StatusOf gives. If h has not answered the offer, it is rejected.
+// status.Of gives. If h has not answered the offer, it is rejected.
 //
 // HandleOffer panics if h is nil, or if the pattern has a handler.
 func (hs *Handlers) HandleOffer(pattern string, h OfferHandler) {
@@ -121,8 +119,8 @@ func (hs *Handlers) UseOffer(middleware ...func(next OfferHandler) OfferHandler)
 
 // Offers returns a channel of the opens that no pattern matches. The receiver accepts or
 // rejects them. The channel holds Limits.MaxOffers; further opens are refused with
-// CodeResourceExhausted. Before the first call of Offers all such opens are refused with
-// CodeUnimplemented. Every call returns the same channel, which is never closed.
+// status.ResourceExhausted. Before the first call of Offers all such opens are refused with
+// status.Unimplemented. Every call returns the same channel, which is never closed.
 //
 // Of several servers and clients that use hs the largest MaxOffers counts, among those that
 // were made before the first call of Offers; without any it is 1,024.
@@ -131,7 +129,7 @@ func (hs *Handlers) Offers() <-chan *Offer {
 	defer hs.mu.Unlock()
 	if hs.offers == nil {
 		if hs.maxOffers == 0 {
-			hs.maxOffers = conn.WithDefaults(Limits{}).MaxOffers
+			hs.maxOffers = Limits{}.withDefaults().MaxOffers
 		}
 		hs.offers = make(chan *Offer, hs.maxOffers)
 	}

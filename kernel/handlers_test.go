@@ -13,6 +13,9 @@ import (
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // serving returns Handlers with one pattern.
@@ -92,7 +95,7 @@ func TestUseThatPanicsChangesNothing(t *testing.T) {
 
 func wantReply(t *testing.T, c kernel.Caller, method, want string) {
 	t.Helper()
-	reply, err := c.Call(context.Background(), method, kernel.Message{}, nil)
+	reply, err := c.Call(context.Background(), method, pool.Message{}, nil)
 	if err != nil || string(reply.Bytes()) != want {
 		t.Errorf("%s: %q, %v, want %q", method, reply.Bytes(), err, want)
 	}
@@ -101,8 +104,8 @@ func wantReply(t *testing.T, c kernel.Caller, method, want string) {
 
 func wantUnimplemented(t *testing.T, c kernel.Caller, method string) {
 	t.Helper()
-	_, err := c.Call(context.Background(), method, kernel.Message{}, nil)
-	if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeUnimplemented}) {
+	_, err := c.Call(context.Background(), method, pool.Message{}, nil)
+	if !errors.Is(err, &status.StreamError{Code: status.Unimplemented}) {
 		t.Errorf("%s: %v, want UNIMPLEMENTED", method, err)
 	}
 }
@@ -157,7 +160,7 @@ func TestClientsOffers(t *testing.T) {
 		if o.Method() != "push" {
 			t.Errorf("%s", o.Method())
 		}
-		b, err := o.Accept(kernel.Message{}, nil)
+		b, err := o.Accept(pool.Message{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +193,7 @@ func TestMiddlewareOrder(t *testing.T) {
 	hs.Use(mw("2"), mw("3"))
 	hs.Handle("after", handler)
 	hs.HandleOffer("offer", func(_ context.Context, o *kernel.Offer) error { // has no middleware of streams
-		o.Reject(kernel.CodeAborted, "as the test wants")
+		o.Reject(status.Aborted, "as the test wants")
 		return nil
 	})
 	_, client := kerneltest.Start(t, &kernel.ServerOptions{Handlers: &hs}, nil)
@@ -202,7 +205,7 @@ func TestMiddlewareOrder(t *testing.T) {
 			}
 		}
 	}
-	if _, err := client.Call(context.Background(), "offer", kernel.Message{}, nil); !errors.Is(err, kernel.ErrRefused) {
+	if _, err := client.Call(context.Background(), "offer", pool.Message{}, nil); !errors.Is(err, kernel.ErrRefused) {
 		t.Errorf("%v, want a refusal", err)
 	}
 	if len(trace) > 0 {
@@ -242,7 +245,7 @@ func TestMiddlewareSeesTheStream(t *testing.T) {
 	overAll(t, so, nil, func(t *testing.T, w *world) {
 		ctx, cancel := context.WithTimeout(w.Ctx, time.Hour)
 		defer cancel()
-		s, err := w.Client.Open(ctx, "waits", &kernel.OpenOptions{Metadata: kernel.Metadata{{Key: "k", Value: "v"}}})
+		s, err := w.Client.Open(ctx, "waits", &kernel.OpenOptions{Metadata: metadata.MD{{Key: "k", Value: "v"}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -252,8 +255,8 @@ func TestMiddlewareSeesTheStream(t *testing.T) {
 		if _, _, err := s.Accepted(w.Ctx); err != nil {
 			t.Fatal(err)
 		}
-		s.Abort(kernel.CodeDataLoss, "as the test wants")
-		want := &kernel.StreamError{Code: w.told(kernel.CodeDataLoss)}
+		s.Abort(status.DataLoss, "as the test wants")
+		want := &status.StreamError{Code: w.told(status.DataLoss)}
 		if err := testkit.Handled(w.World, returns); !errors.Is(err, want) {
 			t.Errorf("the handler's return: %v", err)
 		}
@@ -266,8 +269,8 @@ func TestMiddlewareSeesTheStream(t *testing.T) {
 // What fails before its first use of the stream refuses it: nothing of the stream's was
 // accepted. A header or trailer has to travel with an acceptance.
 func TestErrorsBeforeTheFirstUse(t *testing.T) {
-	denied := &kernel.HandlerError{Code: kernel.CodePermissionDenied, Reason: "not you"}
-	md := kernel.Metadata{{Key: "k", Value: "v"}}
+	denied := &status.HandlerError{Code: status.PermissionDenied, Reason: "not you"}
+	md := metadata.MD{{Key: "k", Value: "v"}}
 	for name, c := range map[string]struct {
 		h                kernel.Handler
 		refused, trailer bool
@@ -276,10 +279,10 @@ func TestErrorsBeforeTheFirstUse(t *testing.T) {
 		"after a look":   {h: func(_ context.Context, s *kernel.Stream) error { _, _ = s.Metadata(), s.Request(); return denied }, refused: true},
 		"after a header": {h: func(_ context.Context, s *kernel.Stream) error { return errors.Join(s.SetHeader(md), denied) }},
 		"with details": {h: func(context.Context, *kernel.Stream) error {
-			return &kernel.HandlerError{Code: denied.Code, Reason: denied.Reason, Details: md}
+			return &status.HandlerError{Code: denied.Code, Reason: denied.Reason, Details: md}
 		}},
 		"with a trailer": {h: func(_ context.Context, s *kernel.Stream) error { _ = s.SetTrailer(md); return denied }, trailer: true},
-		"after use":      {h: func(_ context.Context, s *kernel.Stream) error { s.CloseReceive(kernel.CodeOK); return denied }},
+		"after use":      {h: func(_ context.Context, s *kernel.Stream) error { s.CloseReceive(status.OK); return denied }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			overAll(t, &kernel.ServerOptions{Handlers: serving("", c.h)}, nil, func(t *testing.T, w *world) {
@@ -296,11 +299,11 @@ func TestErrorsBeforeTheFirstUse(t *testing.T) {
 				if !refused {
 					code = w.told(denied.Code)
 				}
-				var se *kernel.StreamError
+				var se *status.StreamError
 				if _, err := s.Receive(w.Ctx); !errors.As(err, &se) || se.Code != code || se.NotProcessed {
 					t.Errorf("%v, want what the handler returned", err)
 				}
-				s.Abort(kernel.CodeCancelled, "the test is over")
+				s.Abort(status.Cancelled, "the test is over")
 			})
 		})
 	}
@@ -309,21 +312,21 @@ func TestErrorsBeforeTheFirstUse(t *testing.T) {
 // What middleware puts into the header travels with what the handler does.
 func TestHeadersAddUp(t *testing.T) {
 	hs := serving("m", func(ctx context.Context, s *kernel.Stream) error {
-		if err := s.SetHeader(kernel.Metadata{{Key: "b", Value: "2"}}); err != nil {
+		if err := s.SetHeader(metadata.MD{{Key: "b", Value: "2"}}); err != nil {
 			return err
 		}
 		return s.Send(ctx, say("ok"))
 	})
 	hs.Use(func(next kernel.Handler) kernel.Handler {
 		return func(ctx context.Context, s *kernel.Stream) error {
-			if err := s.SetHeader(kernel.Metadata{{Key: "a", Value: "1"}}); err != nil {
+			if err := s.SetHeader(metadata.MD{{Key: "a", Value: "1"}}); err != nil {
 				return err
 			}
 			return next(ctx, s)
 		}
 	})
 	overAll(t, &kernel.ServerOptions{Handlers: hs}, nil, func(t *testing.T, w *world) {
-		var header kernel.Metadata
+		var header metadata.MD
 		reply, err := w.Client.Call(w.Ctx, "m", say("x"), &kernel.CallOptions{Header: &header})
 		ok(t, err)
 		reply.Release()
@@ -351,7 +354,7 @@ func TestStreamOffer(t *testing.T) {
 		return err
 	})
 	hs.Handle("rejects", func(_ context.Context, s *kernel.Stream) error {
-		s.Offer().Reject(kernel.CodeNotFound, "there is none")
+		s.Offer().Reject(status.NotFound, "there is none")
 		return nil
 	})
 	hs.Handle("forgets", func(_ context.Context, s *kernel.Stream) error { s.Offer(); return nil })
@@ -388,13 +391,13 @@ func TestStreamOffer(t *testing.T) {
 		if err := s.Close(w.Ctx); err != nil {
 			t.Error(err)
 		}
-		for method, code := range map[string]kernel.Code{"rejects": kernel.CodeNotFound, "forgets": kernel.CodeFailedPrecondition} {
+		for method, code := range map[string]status.Code{"rejects": status.NotFound, "forgets": status.FailedPrecondition} {
 			s, err := w.Client.Open(w.Ctx, method, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			_, _, err = s.Accepted(w.Ctx)
-			if !errors.Is(err, kernel.ErrRefused) || !errors.Is(err, &kernel.StreamError{Code: w.answered(code)}) {
+			if !errors.Is(err, kernel.ErrRefused) || !errors.Is(err, &status.StreamError{Code: w.answered(code)}) {
 				t.Errorf("%s: %v", method, err)
 			}
 		}

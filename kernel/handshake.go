@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // admit starts the handshake of an accepted connection, or closes it if a limit is
@@ -100,17 +101,17 @@ func (s *Server) establish(pending *pendingConn) (*Conn, error) {
 	if s.opts.TLS != nil {
 		tc := tls.Server(nc, s.opts.TLS)
 		if err := tc.HandshakeContext(ctx); err != nil {
-			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
+			return nil, &status.ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 		}
 		nc = tc
 		candidates = spoken(s.protocols, tc.ConnectionState().NegotiatedProtocol)
 		if len(candidates) == 0 {
-			return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: errALPN}
+			return nil, &status.ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: errALPN}
 		}
 	}
 	p, first, err := s.sniff(nc, candidates)
 	if err != nil {
-		return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
+		return nil, &status.ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 	}
 	var id Identity
 	caps, plain := p.Caps(), s.opts.TLS == nil
@@ -137,7 +138,7 @@ func (s *Server) establish(pending *pendingConn) (*Conn, error) {
 	if err != nil {
 		unexpect()
 		discardSession(sess)
-		return nil, &ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
+		return nil, &status.ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
 	}
 	return s.join(pending, &handshaken{nc: nc, proto: p, sess: sess, g: g}, id)
 }
@@ -164,7 +165,7 @@ func (s *Server) join(pending *pendingConn, j *handshaken, id Identity) (*Conn, 
 	s.connMu.Unlock()
 	switch {
 	case closed:
-		c.shut(CodeUnavailable, serverClosed)
+		c.shut(status.Unavailable, serverClosed)
 	case closing:
 		c.drain()
 	}
@@ -179,8 +180,8 @@ func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, erro
 		p.TLS = &st
 	}
 	id, err := callHook(s, nc, "Authenticate", func(ctx context.Context) (Identity, error) { return s.opts.Authenticate(ctx, p) })
-	var he *HandlerError
-	if errors.As(err, &he) && he.Code != CodeOK {
+	var he *status.HandlerError
+	if errors.As(err, &he) && he.Code != status.OK {
 		return nil, &frame.Refused{Code: he.Code, Reason: he.Reason}
 	}
 	return id, err

@@ -10,6 +10,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/leak"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Row 61: masses of connections that are closed at once leave no descriptor and no
@@ -78,7 +79,7 @@ func TestHostileFlatOut(t *testing.T) {
 					m.Release()
 				}
 			}
-			s.Abort(kernel.CodeCancelled, "enough")
+			s.Abort(status.Cancelled, "enough")
 		})
 	}
 	var wg sync.WaitGroup

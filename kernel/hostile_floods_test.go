@@ -11,6 +11,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // repeat sends b n times, a thousand at once, until the server ends the connection.
@@ -41,29 +42,29 @@ func ping(v uint64) []byte { return frames(frame.Frame{Kind: frame.Ping, Value: 
 func TestHostileFloods(t *testing.T) {
 	runHostile(t, []hostileRow{
 		{name: "50 pings, and reading the answers", do: after(opens("stuck"), sends(ping(1)), sends(ping(2)), sends(ping(3)), sends(ping(4))),
-			ends: connection, code: frame.CodeEnhanceYourCalm},
+			ends: connection, code: status.EnhanceYourCalm},
 		{name: "50 as many pings as are allowed", do: after(opens("stuck"), sends(ping(1)), sends(ping(2)), sends(ping(3))), ends: nothing},
-		{name: "51 pings that are never read", quiet: true, alloc: 2 << 20, ends: connection, code: frame.CodeEnhanceYourCalm,
+		{name: "51 pings that are never read", quiet: true, alloc: 2 << 20, ends: connection, code: status.EnhanceYourCalm,
 			do: after(opens("stuck"), repeat(20, ping(1)))},
-		{name: "51 pings with data between them, never read", quiet: true, alloc: 8 << 20, ends: connection, code: frame.CodeEnhanceYourCalm,
+		{name: "51 pings with data between them, never read", quiet: true, alloc: 8 << 20, ends: connection, code: status.EnhanceYourCalm,
 			do: after(opens("source"), fillPipe, pingsWithData)},
 		{name: "51 answers that nobody asked for", do: says(bytes.Repeat(frames(frame.Frame{Kind: frame.Pong, Value: 99}), 1100)),
-			ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 2 << 20},
-		{name: "53 refusals that are never read", quiet: true, alloc: 8 << 20, ends: connection, code: frame.CodeEnhanceYourCalm,
+			ends: connection, code: status.EnhanceYourCalm, alloc: 2 << 20},
+		{name: "53 refusals that are never read", quiet: true, alloc: 8 << 20, ends: connection, code: status.EnhanceYourCalm,
 			do: after(opens("source"), fillPipe, func(r *raw) { manyRefused(r, 2000) })},
-		{name: "54 tiny grants", do: after(opens("stuck"), grants(1, 1100)), ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 2 << 20},
-		{name: "54 tiny grants to the connection", do: after(opens("stuck"), grants(0, 1100)), ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 2 << 20},
-		{name: "54 reports of nothing read", do: after(opens("stuck"), repeat(1100, frames(frame.Frame{Kind: frame.Read}))), ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 2 << 20},
-		{name: "54 more read than was sent", do: says(frames(frame.Frame{Kind: frame.Read, Value: 1 << 40})), ends: connection, code: frame.CodeProtocol},
+		{name: "54 tiny grants", do: after(opens("stuck"), grants(1, 1100)), ends: connection, code: status.EnhanceYourCalm, alloc: 2 << 20},
+		{name: "54 tiny grants to the connection", do: after(opens("stuck"), grants(0, 1100)), ends: connection, code: status.EnhanceYourCalm, alloc: 2 << 20},
+		{name: "54 reports of nothing read", do: after(opens("stuck"), repeat(1100, frames(frame.Frame{Kind: frame.Read}))), ends: connection, code: status.EnhanceYourCalm, alloc: 2 << 20},
+		{name: "54 more read than was sent", do: says(frames(frame.Frame{Kind: frame.Read, Value: 1 << 40})), ends: connection, code: status.Protocol},
 		{name: "54 frames for streams that have ended", do: after(says(frames(reset)), repeat(1100, frames(frame.Frame{Kind: frame.Stop, Stream: 1}))),
-			ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 2 << 20},
-		{name: "54 GOAWAYs", do: says(bytes.Repeat(frames(goAway), 17)), ends: connection, code: frame.CodeEnhanceYourCalm},
+			ends: connection, code: status.EnhanceYourCalm, alloc: 2 << 20},
+		{name: "54 GOAWAYs", do: says(bytes.Repeat(frames(goAway), 17)), ends: connection, code: status.EnhanceYourCalm},
 		{name: "58 much is asked for and nothing read", quiet: true, do: opens("source"), after: 50 * time.Second,
-			ends: stalled, code: frame.CodeWriteStall, logged: "the peer does not read", alloc: 16 << 20},
+			ends: stalled, code: status.WriteStall, logged: "the peer does not read", alloc: 16 << 20},
 		{name: "58 the same, with signs of life", quiet: true, do: func(r *raw) {
 			r.open("source")
 			repeatedly(r, time.Second, 60, frames(frame.Frame{Kind: frame.Credit, Stream: 1}))
-		}, ends: stalled, code: frame.CodeWriteStall, logged: "the peer does not read", alloc: 16 << 20},
+		}, ends: stalled, code: status.WriteStall, logged: "the peer does not read", alloc: 16 << 20},
 		{name: "59 a byte read a second", quiet: true, do: func(r *raw) {
 			r.open("source")
 			p := make([]byte, 1)
@@ -74,11 +75,11 @@ func TestHostileFloods(t *testing.T) {
 				}
 				r.take(p)
 			}
-		}, ends: stalled, code: frame.CodeWriteStall, logged: "the peer does not read", alloc: 16 << 20},
+		}, ends: stalled, code: status.WriteStall, logged: "the peer does not read", alloc: 16 << 20},
 		{name: "60 a frame byte by byte", do: after(opens("stuck"), drips(data(1, make([]byte, 100)), time.Second)),
-			ends: connection, code: frame.CodeDeadlineExceeded},
+			ends: connection, code: status.DeadlineExceeded},
 		{name: "60 a large frame byte by byte", do: after(opens("stuck"), sends(head(5000, typeData, 1)), drips(make([]byte, 100), time.Second)),
-			ends: connection, code: frame.CodeDeadlineExceeded},
+			ends: connection, code: status.DeadlineExceeded},
 		{name: "60 frames that each take 20 s", do: after(opens("stuck"), drips(join(ping(1), ping(2)), 1250*time.Millisecond)), ends: nothing},
 		{name: "75 many frames in one piece", do: says(data(1, []byte("a")), data(1, nil), first(1, 2, []byte("b")), more(1, []byte("c"), true), frames(eos)),
 			ends: nothing, check: hears("", "a", "", "bc")},
@@ -181,7 +182,7 @@ func TestHostileHandshake(t *testing.T) {
 		name  string
 		say   []byte
 		ends  ends
-		code  frame.Code
+		code  status.Code
 		after time.Duration
 		drip  bool
 	}{
@@ -191,29 +192,29 @@ func TestHostileHandshake(t *testing.T) {
 		{name: "02 TLS on a plain port", say: []byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), ends: dropped},
 		{name: "03 a byte a second", say: settings(func(*frame.Settings) {}), ends: dropped, drip: true},
 		{name: "03 half a hello and silence", say: settings(func(*frame.Settings) {})[:20], ends: dropped, after: 5 * time.Second},
-		{name: "08 a hello beyond 64 KiB", say: join([]byte(native.Magic), recordHead(64<<10+9), make([]byte, 4), head(64<<10+1, 13, 0)), ends: connection, code: frame.CodeFrameSize},
-		{name: "13 versions of the future", say: settings(func(s *frame.Settings) { s.MinVersion, s.MaxVersion = 2, 3 }), ends: connection, code: frame.CodeVersion},
+		{name: "08 a hello beyond 64 KiB", say: join([]byte(native.Magic), recordHead(64<<10+9), make([]byte, 4), head(64<<10+1, 13, 0)), ends: connection, code: status.FrameSize},
+		{name: "13 versions of the future", say: settings(func(s *frame.Settings) { s.MinVersion, s.MaxVersion = 2, 3 }), ends: connection, code: status.Version},
 		{name: "13 this version and those of the future", say: settings(func(s *frame.Settings) { s.MaxVersion = 1 << 40 }), ends: nothing},
-		{name: "13 no version", say: settings(func(s *frame.Settings) { s.MinVersion, s.MaxVersion = 0, 0 }), ends: connection, code: frame.CodeProtocol},
-		{name: "13 versions from the highest to the lowest", say: settings(func(s *frame.Settings) { s.MinVersion = 2 }), ends: connection, code: frame.CodeProtocol},
-		{name: "15 data before the hello", say: greeting(data(1, []byte("x"))), ends: connection, code: frame.CodeProtocol},
-		{name: "15 an open before the hello", say: greeting(frames(openFrame(1, "echo"))), ends: connection, code: frame.CodeProtocol},
-		{name: "15 an open in the record of the hello", say: greeting(head(len(usual), 13, 0), usual, frames(openFrame(1, "echo"))), ends: connection, code: frame.CodeProtocol},
-		{name: "15 a hello without a record", say: join([]byte(native.Magic), head(len(usual), 13, 0), usual), ends: connection, code: frame.CodeChecksum},
+		{name: "13 no version", say: settings(func(s *frame.Settings) { s.MinVersion, s.MaxVersion = 0, 0 }), ends: connection, code: status.Protocol},
+		{name: "13 versions from the highest to the lowest", say: settings(func(s *frame.Settings) { s.MinVersion = 2 }), ends: connection, code: status.Protocol},
+		{name: "15 data before the hello", say: greeting(data(1, []byte("x"))), ends: connection, code: status.Protocol},
+		{name: "15 an open before the hello", say: greeting(frames(openFrame(1, "echo"))), ends: connection, code: status.Protocol},
+		{name: "15 an open in the record of the hello", say: greeting(head(len(usual), 13, 0), usual, frames(openFrame(1, "echo"))), ends: connection, code: status.Protocol},
+		{name: "15 a hello without a record", say: join([]byte(native.Magic), head(len(usual), 13, 0), usual), ends: connection, code: status.Checksum},
 		{name: "16 unknown settings", say: with(usual, unknown(20)), ends: nothing},
-		{name: "16 33 settings", say: with(unknown(33)), ends: connection, code: frame.CodeEnhanceYourCalm},
-		{name: "16 fragments of 0 bytes", say: settings(func(s *frame.Settings) { s.MaxFragment = 0 }), ends: connection, code: frame.CodeProtocol},
-		{name: "16 messages of 4 GiB", say: settings(func(s *frame.Settings) { s.MaxMessage = 1 << 32 }), ends: connection, code: frame.CodeProtocol},
+		{name: "16 33 settings", say: with(unknown(33)), ends: connection, code: status.EnhanceYourCalm},
+		{name: "16 fragments of 0 bytes", say: settings(func(s *frame.Settings) { s.MaxFragment = 0 }), ends: connection, code: status.Protocol},
+		{name: "16 messages of 4 GiB", say: settings(func(s *frame.Settings) { s.MaxMessage = 1 << 32 }), ends: connection, code: status.Protocol},
 		{name: "16 a number twice", say: with(usual, []byte{5, 1, 9}), ends: nothing},
-		{name: "16 bytes after a number", say: with(usual, []byte{5, 2, 9, 0}), ends: connection, code: frame.CodeProtocol},
-		{name: "16 checksums of an unknown kind", say: with(usual, []byte{2, 1, 2}), ends: connection, code: frame.CodeProtocol},
-		{name: "19 no initial credit", say: settings(func(s *frame.Settings) { s.InitialCredit = 0 }), ends: connection, code: frame.CodeFlowControl},
-		{name: "19 no connection credit", say: settings(func(s *frame.Settings) { s.ConnCredit = 0 }), ends: connection, code: frame.CodeFlowControl},
-		{name: "20 a length that was changed", say: changed(settings(func(*frame.Settings) {}), 9), ends: connection, code: frame.CodeChecksum},
-		{name: "20 a sum that was changed", say: changed(settings(func(*frame.Settings) {}), 12), ends: connection, code: frame.CodeChecksum},
-		{name: "20 a setting that was changed", say: changed(settings(func(*frame.Settings) {}), 30), ends: connection, code: frame.CodeChecksum},
-		{name: "19 initial credit beyond 2^31", say: settings(func(s *frame.Settings) { s.InitialCredit = 1 << 31 }), ends: connection, code: frame.CodeFlowControl},
-		{name: "19 connection credit beyond 2^31", say: settings(func(s *frame.Settings) { s.ConnCredit = 1 << 31 }), ends: connection, code: frame.CodeFlowControl},
+		{name: "16 bytes after a number", say: with(usual, []byte{5, 2, 9, 0}), ends: connection, code: status.Protocol},
+		{name: "16 checksums of an unknown kind", say: with(usual, []byte{2, 1, 2}), ends: connection, code: status.Protocol},
+		{name: "19 no initial credit", say: settings(func(s *frame.Settings) { s.InitialCredit = 0 }), ends: connection, code: status.FlowControl},
+		{name: "19 no connection credit", say: settings(func(s *frame.Settings) { s.ConnCredit = 0 }), ends: connection, code: status.FlowControl},
+		{name: "20 a length that was changed", say: changed(settings(func(*frame.Settings) {}), 9), ends: connection, code: status.Checksum},
+		{name: "20 a sum that was changed", say: changed(settings(func(*frame.Settings) {}), 12), ends: connection, code: status.Checksum},
+		{name: "20 a setting that was changed", say: changed(settings(func(*frame.Settings) {}), 30), ends: connection, code: status.Checksum},
+		{name: "19 initial credit beyond 2^31", say: settings(func(s *frame.Settings) { s.InitialCredit = 1 << 31 }), ends: connection, code: status.FlowControl},
+		{name: "19 connection credit beyond 2^31", say: settings(func(s *frame.Settings) { s.ConnCredit = 1 << 31 }), ends: connection, code: status.FlowControl},
 		{name: "102 HTTP/2", say: []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), ends: dropped},
 		{name: "102 brpc", say: []byte("PRPC\x00\x00\x00\x10\x00\x00\x00\x08"), ends: dropped},
 		{name: "102 Seastar", say: []byte("SSTARRPC\x00\x00\x00\x00"), ends: dropped},
@@ -252,7 +253,7 @@ func (tg *target) connectSilently() *raw {
 	return r
 }
 
-func (r *raw) handshakeEnded(want ends, code frame.Code) {
+func (r *raw) handshakeEnded(want ends, code status.Code) {
 	r.t.Helper()
 	h, told := r.find(frame.GoAway, 0)
 	_, accepted := r.find(frame.Hello, 0)
@@ -350,7 +351,7 @@ func TestHostileReasonsCannotForgeLogLines(t *testing.T) {
 		r := tg.attack(hello())
 		r.open("echo")
 		evil := "x\r\nlevel=ERROR msg=forged\x1b[2J" + string(bytes.Repeat([]byte("y"), 1000))
-		r.say(frame.Frame{Kind: frame.GoAway, Code: frame.CodeInternal, Reason: evil})
+		r.say(frame.Frame{Kind: frame.GoAway, Code: status.Internal, Reason: evil})
 		other := tg.connectSilently()
 		_ = other.write([]byte("\r\nlevel=ERROR msg=forged\r\n\x1b[2J"))
 		synctest.Wait()

@@ -10,6 +10,9 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Row 44: what a server's answer may bring is limited like what an open may.
@@ -21,13 +24,13 @@ func TestHostileAnswers(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		say  []byte
-		code frame.Code
+		code status.Code
 	}{
-		{"30,000 empty fields", accept(frame.Frame{Metadata: make(frame.Metadata, 30_000)}), frame.CodeTooLarge},
-		{"17 KiB of headers", accept(frame.Frame{Metadata: md(17 << 10)}), frame.CodeTooLarge},
-		{"129 fields", accept(frame.Frame{Metadata: keys(129)}), frame.CodeTooLarge},
-		{"a reply of 16 KiB and a byte", accept(frame.Frame{Payload: make([]byte, 16<<10+1)}), frame.CodeTooLarge},
-		{"all that it may have", accept(frame.Frame{Metadata: md(16 << 10), Payload: make([]byte, 16<<10)}), frame.CodeOK},
+		{"30,000 empty fields", accept(frame.Frame{Metadata: make(metadata.MD, 30_000)}), status.TooLarge},
+		{"17 KiB of headers", accept(frame.Frame{Metadata: md(17 << 10)}), status.TooLarge},
+		{"129 fields", accept(frame.Frame{Metadata: keys(129)}), status.TooLarge},
+		{"a reply of 16 KiB and a byte", accept(frame.Frame{Payload: make([]byte, 16<<10+1)}), status.TooLarge},
+		{"all that it may have", accept(frame.Frame{Metadata: md(16 << 10), Payload: make([]byte, 16<<10)}), status.OK},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			fakeServer(t, func(r *raw, c *kernel.Client) {
@@ -39,7 +42,7 @@ func TestHostileAnswers(t *testing.T) {
 				_ = r.write(row.say)
 				_ = r.write(row.say) // a second answer is nothing
 				synctest.Wait()
-				if row.code == frame.CodeOK {
+				if row.code == status.OK {
 					if _, header, err := s.Accepted(context.Background()); err != nil || header.Size() != 16<<10 {
 						t.Errorf("a header of %d bytes, %v", header.Size(), err)
 					}
@@ -48,7 +51,7 @@ func TestHostileAnswers(t *testing.T) {
 					}
 					return
 				}
-				if err := s.Err(); !errors.Is(err, &kernel.StreamError{Code: row.code}) {
+				if err := s.Err(); !errors.Is(err, &status.StreamError{Code: row.code}) {
 					t.Errorf("the stream: %v", err)
 				}
 				if h, ok := r.find(frame.Reset, 1); !ok || h.code != row.code {
@@ -77,7 +80,7 @@ func TestHostileReasonsAreCut(t *testing.T) {
 		r.open("m")
 		text := strings.Repeat("x", 60_000)
 		_ = r.write(join(head(2+3+len(text)-1, 7, 1), []byte{1, 0xe0, 0xd4, 0x03}, []byte(text))) // code, length
-		var se *kernel.StreamError
+		var se *status.StreamError
 		if err := <-got; !errors.As(err, &se) || len(se.Reason) != most {
 			t.Errorf("a reason of %d bytes: %.200v", len(se.Reason), err)
 		}
@@ -138,7 +141,7 @@ func TestHostileOpensOfOneConnectionAreBounded(t *testing.T) {
 		if n := r.count(frame.Reject); n < 60 || n > 70 {
 			t.Errorf("%d opens of 100 were refused", n)
 		}
-		if h, ok := r.find(frame.Reject, 199); !ok || h.code != frame.CodeResourceExhausted || !h.fresh {
+		if h, ok := r.find(frame.Reject, 199); !ok || h.code != status.ResourceExhausted || !h.fresh {
 			t.Errorf("the last: %s", r.tail())
 		}
 		r.settled()
@@ -184,7 +187,7 @@ func TestHostileRequestsThatWaitAreUnread(t *testing.T) {
 		}
 		reset := 0
 		for id := uint64(1); id < r.next; id += 2 {
-			if h, ok := r.find(frame.Reset, id); ok && h.code == frame.CodeResourceExhausted {
+			if h, ok := r.find(frame.Reset, id); ok && h.code == status.ResourceExhausted {
 				reset++
 			}
 		}
@@ -207,7 +210,7 @@ func TestHostileRequestsThatWaitAreUnread(t *testing.T) {
 		if n := o.Request().Len(); n != 0 {
 			t.Errorf("a request of %d bytes outlived its stream, which nobody had looked at", n)
 		}
-		if _, err := o.Accept(kernel.Message{}, nil); !errors.Is(err, &kernel.StreamError{Code: frame.CodeCancelled}) {
+		if _, err := o.Accept(pool.Message{}, nil); !errors.Is(err, &status.StreamError{Code: status.Cancelled}) {
 			t.Errorf("accepting it: %v", err)
 		}
 		tg.Unharmed()
@@ -302,7 +305,7 @@ func TestHostileRequestsAreReleasedWithUnusedOffers(t *testing.T) {
 		if n := heldBy(tg.Srv); n < 10_000 || n > 10_100 {
 			t.Errorf("%d bytes are held", n)
 		}
-		s, err := here.Accept(kernel.Message{}, nil)
+		s, err := here.Accept(pool.Message{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

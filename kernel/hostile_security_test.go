@@ -14,6 +14,8 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Rows 91 to 94: a peer that does not show a certificate that the server's authority
@@ -180,9 +182,9 @@ func TestHostileIdentity(t *testing.T) {
 				}
 				return string(p.Token), nil
 			},
-			Authorize: func(_ context.Context, id kernel.Identity, method string, md kernel.Metadata) error {
+			Authorize: func(_ context.Context, id kernel.Identity, method string, md metadata.MD) error {
 				if method == "secret" && id != "root" {
-					return &kernel.HandlerError{Code: kernel.CodePermissionDenied, Reason: "not yours"}
+					return &status.HandlerError{Code: status.PermissionDenied, Reason: "not yours"}
 				}
 				return nil
 			},
@@ -194,7 +196,7 @@ func TestHostileIdentity(t *testing.T) {
 		tg.Srv.Handle("secret", serve)
 		tg.Srv.Handle("open", serve)
 
-		for token, code := range map[string]frame.Code{"": frame.CodeUnauthenticated, "slow": frame.CodeUnauthenticated} {
+		for token, code := range map[string]status.Code{"": status.Unauthenticated, "slow": status.Unauthenticated} {
 			r := tg.connectSilently()
 			s := hello()
 			s.MinVersion, s.MaxVersion, s.Token = 1, 1, []byte(token)
@@ -209,11 +211,11 @@ func TestHostileIdentity(t *testing.T) {
 		r := tg.attack(s)
 		id := r.open("secret")
 		f := openFrame(r.next, "open")
-		f.Metadata = frame.Metadata{{Key: "identity", Value: "root"}, {Key: "token", Value: "root"}, {Key: "x-sluice-identity", Value: "root"}}
+		f.Metadata = metadata.MD{{Key: "identity", Value: "root"}, {Key: "token", Value: "root"}, {Key: "x-sluice-identity", Value: "root"}}
 		r.next += 2
 		r.say(f)
 		synctest.Wait()
-		if h, ok := r.find(frame.Reject, id); !ok || h.code != frame.CodePermissionDenied || !h.fresh {
+		if h, ok := r.find(frame.Reject, id); !ok || h.code != status.PermissionDenied || !h.fresh {
 			t.Errorf("97: not denied: %s", r.tail())
 		}
 		if len(ran) != 1 {

@@ -15,6 +15,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // fakeServer is a server that says what it likes to an honest client, once.
@@ -73,7 +74,7 @@ func TestHostileServersGoAway(t *testing.T) {
 		served, unserved := open(), open()
 		r.say(frame.Frame{Kind: frame.GoAway, Value: 1})
 		synctest.Wait()
-		var se *kernel.StreamError
+		var se *status.StreamError
 		if err := unserved.Err(); !errors.As(err, &se) || !se.NotProcessed || !errors.Is(err, kernel.ErrRefused) {
 			t.Errorf("above the last: %v", err)
 		}
@@ -104,13 +105,13 @@ func TestAnEndWithACodeBeforeAnyStreamWasServed(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		r.say(frame.Frame{Kind: frame.GoAway, Code: frame.CodeChecksum, Reason: "a bit was changed"})
+		r.say(frame.Frame{Kind: frame.GoAway, Code: status.Checksum, Reason: "a bit was changed"})
 		synctest.Wait()
-		var ce *kernel.ConnError
-		if err := k.Err(); !errors.As(err, &ce) || ce.Code != kernel.CodeChecksum || !ce.Remote {
+		var ce *status.ConnError
+		if err := k.Err(); !errors.As(err, &ce) || ce.Code != status.Checksum || !ce.Remote {
 			t.Errorf("the connection ended with %v", err)
 		}
-		var se *kernel.StreamError
+		var se *status.StreamError
 		if err := s.Err(); !errors.As(err, &se) || !se.NotProcessed || !strings.Contains(err.Error(), "CHECKSUM: a bit was changed") {
 			t.Errorf("the stream ended with %v", err)
 		}
@@ -123,15 +124,15 @@ func TestHostileServers(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		say  []byte
-		code frame.Code
+		code status.Code
 	}{
-		{"24 a GOAWAY with a stream that never was", frames(frame.Frame{Kind: frame.GoAway, Value: 3}), frame.CodeProtocol},
-		{"30 open with the client's parity", frames(openFrame(3, "m")), frame.CodeProtocol},
-		{"32 an answer for a stream never opened", frames(frame.Frame{Kind: frame.Reject, Stream: 3, Code: 1}), frame.CodeStreamState},
-		{"40 credit beyond all in an answer", frames(frame.Frame{Kind: frame.Accept, Stream: 1, Grants: []frame.Grant{{Credit: 1<<31 + 1}}}), frame.CodeFlowControl},
-		{"41 more data than credit", data(1, make([]byte, 10_000)), frame.CodeFlowControl},
-		{"08 a frame beyond the limit", head(1<<20, typeData, 1), frame.CodeFrameSize},
-		{"15 data for nobody", data(9, nil), frame.CodeStreamState},
+		{"24 a GOAWAY with a stream that never was", frames(frame.Frame{Kind: frame.GoAway, Value: 3}), status.Protocol},
+		{"30 open with the client's parity", frames(openFrame(3, "m")), status.Protocol},
+		{"32 an answer for a stream never opened", frames(frame.Frame{Kind: frame.Reject, Stream: 3, Code: 1}), status.StreamState},
+		{"40 credit beyond all in an answer", frames(frame.Frame{Kind: frame.Accept, Stream: 1, Grants: []frame.Grant{{Credit: 1<<31 + 1}}}), status.FlowControl},
+		{"41 more data than credit", data(1, make([]byte, 10_000)), status.FlowControl},
+		{"08 a frame beyond the limit", head(1<<20, typeData, 1), status.FrameSize},
+		{"15 data for nobody", data(9, nil), status.StreamState},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			fakeServer(t, func(r *raw, c *kernel.Client) {
@@ -146,8 +147,8 @@ func TestHostileServers(t *testing.T) {
 				if !ok || h.code != row.code {
 					t.Errorf("no GOAWAY with %v: %s", row.code, r.tail())
 				}
-				var ce *kernel.ConnError
-				if _, err := s.Receive(context.Background()); !errors.Is(err, &kernel.StreamError{Code: kernel.CodeConnectionLost}) &&
+				var ce *status.ConnError
+				if _, err := s.Receive(context.Background()); !errors.Is(err, &status.StreamError{Code: status.ConnectionLost}) &&
 					!errors.Is(err, kernel.ErrRefused) || errors.As(err, &ce) && ce.Code != row.code {
 					t.Errorf("the stream ended with %v", err)
 				}

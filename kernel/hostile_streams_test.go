@@ -10,6 +10,8 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/status"
 )
 
 func credit(id, total uint64) frame.Frame {
@@ -39,70 +41,70 @@ func TestHostileStreams(t *testing.T) {
 	hundred := make([]byte, 100)
 	open := func(id uint64) []byte { return frames(openFrame(id, "echo")) }
 	runHostile(t, []hostileRow{
-		{name: "30 data on stream 0", do: says(data(0, nil)), ends: connection, code: frame.CodeProtocol},
-		{name: "30 end of stream 0", do: says(frames(frame.Frame{Kind: frame.EOS})), ends: connection, code: frame.CodeProtocol},
-		{name: "30 answer for stream 0", do: says(frames(frame.Frame{Kind: frame.Accept, Grants: make([]frame.Grant, 1)})), ends: connection, code: frame.CodeProtocol},
-		{name: "30 ping on a stream", do: says(frames(frame.Frame{Kind: frame.Ping, Stream: 1})), ends: connection, code: frame.CodeProtocol},
-		{name: "30 open of stream 0", do: says(open(0)), ends: connection, code: frame.CodeProtocol},
-		{name: "30 open with the server's parity", do: says(open(2)), ends: connection, code: frame.CodeProtocol},
-		{name: "30 open of a lower number", do: says(open(9), open(7)), ends: connection, code: frame.CodeProtocol},
-		{name: "30 answer to the server's answer", do: says(frames(frame.Frame{Kind: frame.Accept, Stream: 1, Grants: make([]frame.Grant, 1)})), ends: connection, code: frame.CodeProtocol},
-		{name: "31 open of a number in use", do: says(open(1)), ends: connection, code: frame.CodeProtocol},
-		{name: "31 open of a number used", do: after(says(frames(reset)), sends(open(1))), ends: connection, code: frame.CodeProtocol},
-		{name: "32 data for a stream never opened", do: says(data(3, hundred)), ends: connection, code: frame.CodeStreamState},
-		{name: "32 credit for a stream never opened", do: says(frames(credit(3, 100))), ends: connection, code: frame.CodeStreamState},
-		{name: "32 data for a stream of the server's never opened", do: says(data(2, hundred)), ends: connection, code: frame.CodeStreamState},
+		{name: "30 data on stream 0", do: says(data(0, nil)), ends: connection, code: status.Protocol},
+		{name: "30 end of stream 0", do: says(frames(frame.Frame{Kind: frame.EOS})), ends: connection, code: status.Protocol},
+		{name: "30 answer for stream 0", do: says(frames(frame.Frame{Kind: frame.Accept, Grants: make([]frame.Grant, 1)})), ends: connection, code: status.Protocol},
+		{name: "30 ping on a stream", do: says(frames(frame.Frame{Kind: frame.Ping, Stream: 1})), ends: connection, code: status.Protocol},
+		{name: "30 open of stream 0", do: says(open(0)), ends: connection, code: status.Protocol},
+		{name: "30 open with the server's parity", do: says(open(2)), ends: connection, code: status.Protocol},
+		{name: "30 open of a lower number", do: says(open(9), open(7)), ends: connection, code: status.Protocol},
+		{name: "30 answer to the server's answer", do: says(frames(frame.Frame{Kind: frame.Accept, Stream: 1, Grants: make([]frame.Grant, 1)})), ends: connection, code: status.Protocol},
+		{name: "31 open of a number in use", do: says(open(1)), ends: connection, code: status.Protocol},
+		{name: "31 open of a number used", do: after(says(frames(reset)), sends(open(1))), ends: connection, code: status.Protocol},
+		{name: "32 data for a stream never opened", do: says(data(3, hundred)), ends: connection, code: status.StreamState},
+		{name: "32 credit for a stream never opened", do: says(frames(credit(3, 100))), ends: connection, code: status.StreamState},
+		{name: "32 data for a stream of the server's never opened", do: says(data(2, hundred)), ends: connection, code: status.StreamState},
 		{name: "33 data on a stream that the server reset", do: after(opens("stuck"), sends(frames(eos), data(1, hundred), data(1, hundred))),
-			ends: stream, code: frame.CodeStreamState},
-		{name: "33 a window of data on a stream that was refused", do: refusedWithData(1<<20 - 10_000), ends: stream, code: frame.CodeUnimplemented, alloc: 8 << 20},
-		{name: "33 more data than was ever granted on it", do: refusedWithData(1<<20 + 10_000), ends: connection, code: frame.CodeStreamState, alloc: 8 << 20},
-		{name: "34 data after the end", do: after(opens("stuck"), sends(frames(eos), data(1, hundred))), ends: stream, code: frame.CodeStreamState},
+			ends: stream, code: status.StreamState},
+		{name: "33 a window of data on a stream that was refused", do: refusedWithData(1<<20 - 10_000), ends: stream, code: status.Unimplemented, alloc: 8 << 20},
+		{name: "33 more data than was ever granted on it", do: refusedWithData(1<<20 + 10_000), ends: connection, code: status.StreamState, alloc: 8 << 20},
+		{name: "34 data after the end", do: after(opens("stuck"), sends(frames(eos), data(1, hundred))), ends: stream, code: status.StreamState},
 		{name: "34 and again", do: after(opens("stuck"), sends(frames(eos), data(1, hundred)), sends(data(1, hundred))),
-			ends: connection, code: frame.CodeStreamState},
-		{name: "35 data after a reset", do: says(frames(reset), data(1, hundred)), ends: connection, code: frame.CodeStreamState},
-		{name: "36 a second end", do: after(opens("stuck"), sends(frames(eos, eos))), ends: stream, code: frame.CodeStreamState},
-		{name: "36 the end after a reset", do: says(frames(reset, eos)), ends: connection, code: frame.CodeStreamState},
-		{name: "37 reset of a stream never opened", do: says(frames(frame.Frame{Kind: frame.Reset, Stream: 5})), ends: connection, code: frame.CodeProtocol},
+			ends: connection, code: status.StreamState},
+		{name: "35 data after a reset", do: says(frames(reset), data(1, hundred)), ends: connection, code: status.StreamState},
+		{name: "36 a second end", do: after(opens("stuck"), sends(frames(eos, eos))), ends: stream, code: status.StreamState},
+		{name: "36 the end after a reset", do: says(frames(reset, eos)), ends: connection, code: status.StreamState},
+		{name: "37 reset of a stream never opened", do: says(frames(frame.Frame{Kind: frame.Reset, Stream: 5})), ends: connection, code: status.Protocol},
 		{name: "38 credit for a stream that has ended", do: after(says(frames(reset)), sends(frames(credit(1, 1<<20)))), ends: nothing},
 		{name: "38 stop and ended for a stream that has ended", do: after(says(frames(reset)), sends(frames(
 			frame.Frame{Kind: frame.Stop, Stream: 1}, frame.Frame{Kind: frame.Ended, Stream: 1}))), ends: nothing},
 		{name: "39 a stale grant", do: says(frames(credit(1, 0), credit(0, 0))), ends: nothing},
-		{name: "40 credit beyond all on a stream", do: says(frames(credit(1, 1<<31+1))), ends: connection, code: frame.CodeFlowControl},
-		{name: "40 credit beyond all on the connection", do: says(frames(credit(0, 1<<32))), ends: connection, code: frame.CodeFlowControl},
-		{name: "40 the highest number there is", do: says(frames(credit(1, 1<<64-1))), ends: connection, code: frame.CodeFlowControl},
+		{name: "40 credit beyond all on a stream", do: says(frames(credit(1, 1<<31+1))), ends: connection, code: status.FlowControl},
+		{name: "40 credit beyond all on the connection", do: says(frames(credit(0, 1<<32))), ends: connection, code: status.FlowControl},
+		{name: "40 the highest number there is", do: says(frames(credit(1, 1<<64-1))), ends: connection, code: status.FlowControl},
 		{name: "40 credit beyond all with an open", do: says(frames(frame.Frame{Kind: frame.Open, Stream: 3, Method: "echo",
-			Grants: []frame.Grant{{Credit: 1<<31 + 1}}})), ends: connection, code: frame.CodeFlowControl},
+			Grants: []frame.Grant{{Credit: 1<<31 + 1}}})), ends: connection, code: status.FlowControl},
 		{name: "41 all credit of a stream", do: after(opens("stuck"), sends(data(1, make([]byte, grant-32)))), ends: nothing},
-		{name: "41 a byte more", do: after(opens("stuck"), sends(data(1, make([]byte, grant-31)))), ends: connection, code: frame.CodeFlowControl},
+		{name: "41 a byte more", do: after(opens("stuck"), sends(data(1, make([]byte, grant-31)))), ends: connection, code: status.FlowControl},
 		{name: "41 a byte more in a second message", do: after(opens("stuck"), sends(data(1, make([]byte, grant-64)), data(1, []byte{1}))),
-			ends: connection, code: frame.CodeFlowControl},
-		{name: "42 streams beyond the limit", do: manyOpens(101), on: 201, ends: stream, code: frame.CodeRefused, alloc: 2 << 20},
-		{name: "42 over and over", do: manyOpens(100 + 10*100 + 1), ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 8 << 20},
-		{name: "43 no such method", do: opens("nothing"), ends: stream, code: frame.CodeUnimplemented, check: notProcessed},
-		{name: "44 metadata of 17 KiB", do: opensWith(frame.Metadata{{Key: "k", Value: strings.Repeat("v", 17<<10)}}), ends: stream, code: frame.CodeTooLarge},
-		{name: "44 a key of 17 KiB", do: opensWith(frame.Metadata{{Key: strings.Repeat("k", 17<<10)}}), ends: stream, code: frame.CodeTooLarge},
-		{name: "44 metadata of 1 MiB", do: opensWith(frame.Metadata{{Key: "k", Value: strings.Repeat("v", 1<<20)}}), ends: connection, code: frame.CodeFrameSize, alloc: 6 << 20},
-		{name: "44 129 keys", do: opensWith(keys(129)), ends: stream, code: frame.CodeTooLarge},
-		{name: "44 10,000 keys", do: opensWith(keys(10_000)), ends: stream, code: frame.CodeTooLarge, alloc: 4 << 20},
+			ends: connection, code: status.FlowControl},
+		{name: "42 streams beyond the limit", do: manyOpens(101), on: 201, ends: stream, code: status.Refused, alloc: 2 << 20},
+		{name: "42 over and over", do: manyOpens(100 + 10*100 + 1), ends: connection, code: status.EnhanceYourCalm, alloc: 8 << 20},
+		{name: "43 no such method", do: opens("nothing"), ends: stream, code: status.Unimplemented, check: notProcessed},
+		{name: "44 metadata of 17 KiB", do: opensWith(metadata.MD{{Key: "k", Value: strings.Repeat("v", 17<<10)}}), ends: stream, code: status.TooLarge},
+		{name: "44 a key of 17 KiB", do: opensWith(metadata.MD{{Key: strings.Repeat("k", 17<<10)}}), ends: stream, code: status.TooLarge},
+		{name: "44 metadata of 1 MiB", do: opensWith(metadata.MD{{Key: "k", Value: strings.Repeat("v", 1<<20)}}), ends: connection, code: status.FrameSize, alloc: 6 << 20},
+		{name: "44 129 keys", do: opensWith(keys(129)), ends: stream, code: status.TooLarge},
+		{name: "44 10,000 keys", do: opensWith(keys(10_000)), ends: stream, code: status.TooLarge, alloc: 4 << 20},
 		{name: "44 128 keys, all the same", do: opensWith(bytes128()), ends: nothing},
-		{name: "44 a key with NUL", do: opensWith(frame.Metadata{{Key: "a\x00b"}}), ends: stream, code: frame.CodeProtocol},
-		{name: "44 a key in capitals", do: opensWith(frame.Metadata{{Key: "Key"}}), ends: stream, code: frame.CodeProtocol},
-		{name: "44 an empty key", do: opensWith(frame.Metadata{{Key: ""}}), ends: stream, code: frame.CodeProtocol},
-		{name: "44 a value with NUL and line breaks", do: opensWith(frame.Metadata{{Key: "k", Value: "\x00\r\n\xff"}}), ends: nothing},
-		{name: "44 an end with 30,000 empty fields", do: after(opens("stuck"), sends(endWith(make(frame.Metadata, 30_000)))), ends: stream, code: frame.CodeTooLarge},
-		{name: "44 an end with 17 KiB of trailers", do: after(opens("stuck"), sends(endWith(md(17<<10)))), ends: stream, code: frame.CodeTooLarge},
-		{name: "44 an end with 129 fields", do: after(opens("stuck"), sends(endWith(keys(129)))), ends: stream, code: frame.CodeTooLarge},
+		{name: "44 a key with NUL", do: opensWith(metadata.MD{{Key: "a\x00b"}}), ends: stream, code: status.Protocol},
+		{name: "44 a key in capitals", do: opensWith(metadata.MD{{Key: "Key"}}), ends: stream, code: status.Protocol},
+		{name: "44 an empty key", do: opensWith(metadata.MD{{Key: ""}}), ends: stream, code: status.Protocol},
+		{name: "44 a value with NUL and line breaks", do: opensWith(metadata.MD{{Key: "k", Value: "\x00\r\n\xff"}}), ends: nothing},
+		{name: "44 an end with 30,000 empty fields", do: after(opens("stuck"), sends(endWith(make(metadata.MD, 30_000)))), ends: stream, code: status.TooLarge},
+		{name: "44 an end with 17 KiB of trailers", do: after(opens("stuck"), sends(endWith(md(17<<10)))), ends: stream, code: status.TooLarge},
+		{name: "44 an end with 129 fields", do: after(opens("stuck"), sends(endWith(keys(129)))), ends: stream, code: status.TooLarge},
 		{name: "44 an end with all that it may have", do: after(opens("stuck"), sends(endWith(bytes128())), opens("stuck"),
 			sends(frames(frame.Frame{Kind: frame.EOS, Stream: 3, Metadata: md(16 << 10)}))), ends: nothing},
 		{name: "44 a request as long as an open may carry", do: opensWithRequest(16 << 10), ends: nothing},
-		{name: "44 a byte more", do: opensWithRequest(16<<10 + 1), ends: stream, code: frame.CodeTooLarge, check: notProcessed},
-		{name: "44 a request of 60 KiB", do: opensWithRequest(60 << 10), ends: stream, code: frame.CodeTooLarge, check: notProcessed},
+		{name: "44 a byte more", do: opensWithRequest(16<<10 + 1), ends: stream, code: status.TooLarge, check: notProcessed},
+		{name: "44 a request of 60 KiB", do: opensWithRequest(60 << 10), ends: stream, code: status.TooLarge, check: notProcessed},
 		{name: "44 a request to follow, beyond the limit", do: after(opensToFollow, sends(first(1, 1<<20+1, hundred), more(1, hundred, false))),
-			ends: stream, code: frame.CodeTooLarge},
+			ends: stream, code: status.TooLarge},
 		{name: "44 a request to follow, of which some never comes", do: after(opensToFollow, sends(first(1, 1<<20, hundred))), ends: nothing, alloc: 4 << 20},
 		{name: "44 a request to follow that never comes", do: after(opensToFollow, sends(frames(eos))), ends: nothing},
-		{name: "46 open and reset without a pause", do: openAndReset, ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 32 << 20},
-		{name: "47 resets that the server is made to send", do: madeToReset, ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 32 << 20},
+		{name: "46 open and reset without a pause", do: openAndReset, ends: connection, code: status.EnhanceYourCalm, alloc: 32 << 20},
+		{name: "47 resets that the server is made to send", do: madeToReset, ends: connection, code: status.EnhanceYourCalm, alloc: 32 << 20},
 		{name: "48 streams that say nothing", do: manyOpens(100), ends: nothing, after: time.Second, alloc: 2 << 20},
 		{name: "49 data for a handler that has returned", do: after(opens("early"), sends(data(1, hundred), data(1, hundred))), ends: nothing},
 	})
@@ -145,7 +147,7 @@ func manyOpens(n int) func(r *raw) {
 	}
 }
 
-func opensWith(md frame.Metadata) func(r *raw) {
+func opensWith(md metadata.MD) func(r *raw) {
 	return func(r *raw) {
 		f := openFrame(r.next, "echo")
 		r.next += 2
@@ -155,7 +157,7 @@ func opensWith(md frame.Metadata) func(r *raw) {
 }
 
 // endWith is an end of stream 1 with trailers.
-func endWith(md frame.Metadata) []byte {
+func endWith(md metadata.MD) []byte {
 	return frames(frame.Frame{Kind: frame.EOS, Stream: 1, Metadata: md})
 }
 
@@ -175,16 +177,16 @@ func opensToFollow(r *raw) {
 	r.say(f)
 }
 
-func keys(n int) (md frame.Metadata) {
+func keys(n int) (md metadata.MD) {
 	for i := range n {
-		md = append(md, frame.Field{Key: fmt.Sprint(i)})
+		md = append(md, metadata.Field{Key: fmt.Sprint(i)})
 	}
 	return md
 }
 
-func bytes128() (md frame.Metadata) {
+func bytes128() (md metadata.MD) {
 	for range 128 {
-		md = append(md, frame.Field{Key: "k", Value: "v"})
+		md = append(md, metadata.Field{Key: "k", Value: "v"})
 	}
 	return md
 }
@@ -199,7 +201,7 @@ func TestHostileLastNumber(t *testing.T) {
 		r.echoes()
 		r.say(openFrame(1, "echo"))
 		synctest.Wait()
-		if !r.ended(frame.CodeProtocol) {
+		if !r.ended(status.Protocol) {
 			t.Errorf("numbers began anew: %s", r.tail())
 		}
 		tg.Unharmed()
@@ -212,7 +214,7 @@ func openAndReset(r *raw) {
 	for range 5000 {
 		id := r.next
 		r.next += 2
-		if r.write(frames(openFrame(id, "stuck"), frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})) != nil {
+		if r.write(frames(openFrame(id, "stuck"), frame.Frame{Kind: frame.Reset, Stream: id, Code: status.Cancelled})) != nil {
 			return
 		}
 	}
@@ -253,7 +255,7 @@ func TestHostileResetsDoNotMultiplyHandlers(t *testing.T) {
 		if n := len(running); n != 100 {
 			t.Errorf("%d handlers run, 100 may", n)
 		}
-		if h, ok := r.find(frame.Reject, r.next-2); !ok || h.code != frame.CodeRefused || !h.fresh {
+		if h, ok := r.find(frame.Reject, r.next-2); !ok || h.code != status.Refused || !h.fresh {
 			t.Errorf("the last one was not refused: %s", r.tail())
 		}
 		tg.Unharmed()

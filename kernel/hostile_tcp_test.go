@@ -10,6 +10,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The catalogue's rows run in memory, where nothing depends on timing. These are
@@ -18,15 +19,15 @@ import (
 func TestHostileOverTCP(t *testing.T) {
 	hundred := make([]byte, 100)
 	for _, row := range []hostileRow{
-		{name: "08 length of 16 MiB", do: says(head(0xffffff, typeData, 1)), ends: connection, code: frame.CodeFrameSize},
-		{name: "11 a type that must be known", do: says(head(0, 15, 0)), ends: connection, code: frame.CodeProtocol},
-		{name: "14 a second hello", do: says(frames(frame.Frame{Kind: frame.Hello, Settings: hello()})), ends: connection, code: frame.CodeProtocol},
-		{name: "25 two messages mixed", do: says(first(1, 100, hundred[:10]), first(1, 100, hundred[:10])), ends: connection, code: frame.CodeProtocol},
-		{name: "27 a message beyond the limit", do: says(first(1, 1<<20+1, hundred), more(1, hundred, false)), ends: stream, code: frame.CodeTooLarge},
-		{name: "31 open of a number in use", do: says(frames(openFrame(1, "echo"))), ends: connection, code: frame.CodeProtocol},
-		{name: "41 a byte beyond the credit", do: says(data(1, make([]byte, grant-31))), ends: connection, code: frame.CodeFlowControl},
-		{name: "43 no such method", do: opens("nothing"), ends: stream, code: frame.CodeUnimplemented},
-		{name: "46 open and reset without a pause", do: openAndReset, ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 32 << 20},
+		{name: "08 length of 16 MiB", do: says(head(0xffffff, typeData, 1)), ends: connection, code: status.FrameSize},
+		{name: "11 a type that must be known", do: says(head(0, 15, 0)), ends: connection, code: status.Protocol},
+		{name: "14 a second hello", do: says(frames(frame.Frame{Kind: frame.Hello, Settings: hello()})), ends: connection, code: status.Protocol},
+		{name: "25 two messages mixed", do: says(first(1, 100, hundred[:10]), first(1, 100, hundred[:10])), ends: connection, code: status.Protocol},
+		{name: "27 a message beyond the limit", do: says(first(1, 1<<20+1, hundred), more(1, hundred, false)), ends: stream, code: status.TooLarge},
+		{name: "31 open of a number in use", do: says(frames(openFrame(1, "echo"))), ends: connection, code: status.Protocol},
+		{name: "41 a byte beyond the credit", do: says(data(1, make([]byte, grant-31))), ends: connection, code: status.FlowControl},
+		{name: "43 no such method", do: opens("nothing"), ends: stream, code: status.Unimplemented},
+		{name: "46 open and reset without a pause", do: openAndReset, ends: connection, code: status.EnhanceYourCalm, alloc: 32 << 20},
 		{name: "75 many frames in one piece", do: says(data(1, []byte("a")), data(1, nil), frames(eos)), ends: nothing},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -74,15 +75,15 @@ func TestHostileChecksums(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		at   int
-		code frame.Code
+		code status.Code
 	}{
-		{"20 check of the length", 3, frame.CodeChecksum},
-		{"21 length of the record", 0, frame.CodeChecksum},
-		{"20 sum", 5, frame.CodeChecksum},
-		{"21 length of a frame", 8, frame.CodeChecksum},
-		{"20 type of a frame", 11, frame.CodeChecksum},
-		{"20 number of a stream", 12, frame.CodeChecksum},
-		{"20 payload", 20, frame.CodeChecksum},
+		{"20 check of the length", 3, status.Checksum},
+		{"21 length of the record", 0, status.Checksum},
+		{"20 sum", 5, status.Checksum},
+		{"21 length of a frame", 8, status.Checksum},
+		{"20 type of a frame", 11, status.Checksum},
+		{"20 number of a stream", 12, status.Checksum},
+		{"20 payload", 20, status.Checksum},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -133,7 +134,7 @@ func TestHostileChecksums(t *testing.T) {
 }
 
 // appendMessage appends one whole message.
-func appendMessage(s frame.Session, o *frame.Out, id uint64, m kernel.Message) {
+func appendMessage(s frame.Session, o *frame.Out, id uint64, m pool.Message) {
 	var run pool.Queue
 	run.Push(m)
 	s.Messages(o, id, run)

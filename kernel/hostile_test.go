@@ -10,6 +10,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The hostile catalogue: what a peer may do that an honest one does not, one row
@@ -48,7 +49,7 @@ type hostileRow struct {
 	name  string
 	do    func(r *raw)
 	ends  ends
-	code  frame.Code
+	code  status.Code
 	on    uint64        // the stream that ends; 0: 1
 	after time.Duration // how long it may take, in the bubble's time
 	alloc uint64        // bytes; 0: 512 KiB
@@ -189,7 +190,7 @@ func frames(fs ...frame.Frame) []byte {
 // eos, reset, credit and so on are frames of stream 1 unless they say otherwise.
 var (
 	eos    = frame.Frame{Kind: frame.EOS, Stream: 1}
-	reset  = frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeCancelled}
+	reset  = frame.Frame{Kind: frame.Reset, Stream: 1, Code: status.Cancelled}
 	goAway = frame.Frame{Kind: frame.GoAway, Value: 0}
 )
 
@@ -200,40 +201,40 @@ func TestHostileFraming(t *testing.T) {
 			r.open("echo")
 			_ = r.nc.Close()
 		}},
-		{name: "08 length of 16 MiB", do: says(head(0xffffff, typeData, 1)), ends: connection, code: frame.CodeFrameSize},
-		{name: "08 length one beyond the limit", do: says(head(native.DefaultMaxFragment+1, typeData, 1)), ends: connection, code: frame.CodeFrameSize},
-		{name: "08 length of a control frame", do: says(head(64<<10+1, 1, 3)), ends: connection, code: frame.CodeFrameSize},
+		{name: "08 length of 16 MiB", do: says(head(0xffffff, typeData, 1)), ends: connection, code: status.FrameSize},
+		{name: "08 length one beyond the limit", do: says(head(native.DefaultMaxFragment+1, typeData, 1)), ends: connection, code: status.FrameSize},
+		{name: "08 length of a control frame", do: says(head(64<<10+1, 1, 3)), ends: connection, code: status.FrameSize},
 		{name: "09 a legal length and silence", do: says(head(native.DefaultMaxFragment, typeData, 1), []byte{1}),
-			after: 31 * time.Second, ends: connection, code: frame.CodeDeadlineExceeded},
-		{name: "10 credit without a total", do: says(head(0, 9, 1)), ends: connection, code: frame.CodeFrameSize},
-		{name: "10 ping too long", do: says(head(9, 11, 0), big[:9]), ends: connection, code: frame.CodeFrameSize},
-		{name: "10 open without a payload", do: says(head(0, 1, 3)), ends: connection, code: frame.CodeFrameSize},
+			after: 31 * time.Second, ends: connection, code: status.DeadlineExceeded},
+		{name: "10 credit without a total", do: says(head(0, 9, 1)), ends: connection, code: status.FrameSize},
+		{name: "10 ping too long", do: says(head(9, 11, 0), big[:9]), ends: connection, code: status.FrameSize},
+		{name: "10 open without a payload", do: says(head(0, 1, 3)), ends: connection, code: status.FrameSize},
 		{name: "11 frames of unknown types", do: says(bytes.Repeat(head(0, 20, 0), 100)), ends: nothing},
-		{name: "11 too many of them", do: says(bytes.Repeat(head(0, 20, 0), 101)), ends: connection, code: frame.CodeEnhanceYourCalm},
-		{name: "11 a type that must be known", do: says(head(0, 15, 0)), ends: connection, code: frame.CodeProtocol},
+		{name: "11 too many of them", do: says(bytes.Repeat(head(0, 20, 0), 101)), ends: connection, code: status.EnhanceYourCalm},
+		{name: "11 a type that must be known", do: says(head(0, 15, 0)), ends: connection, code: status.Protocol},
 		{name: "12 unknown flags", do: says(append(head(8, 9|0xe0, 1), 0, 0, 16, 0, 0, 0, 0, 0)), ends: nothing},
-		{name: "14 a second hello", do: says(frames(frame.Frame{Kind: frame.Hello, Settings: hello()})), ends: connection, code: frame.CodeProtocol},
+		{name: "14 a second hello", do: says(frames(frame.Frame{Kind: frame.Hello, Settings: hello()})), ends: connection, code: status.Protocol},
 		{name: "18 hardly any credit to begin with", own: func(s *frame.Settings) { s.ConnCredit, s.InitialCredit = 1, 1 },
 			do: noCreditThenSome, ends: nothing},
 		{name: "18 a stream without credit", do: noCreditOnAStream, ends: nothing},
 		{name: "22 numbers beyond the end", do: says(frames(frame.Frame{
-			Kind: frame.Open, Stream: 1<<31 - 1, Method: "echo", Grants: make([]frame.Grant, 2)})), ends: connection, code: frame.CodeProtocol},
-		{name: "22 a total of 4 GiB", do: says(first(1, 1<<32-1, big)), ends: stream, code: frame.CodeTooLarge},
-		{name: "23 varint of eleven bytes", do: says(head(12, 6, 1), bytes.Repeat([]byte{0xff}, 11), []byte{1}), ends: connection, code: frame.CodeProtocol},
-		{name: "23 varint that is not the shortest", do: says(head(2, 6, 1), []byte{0x80, 0}), ends: connection, code: frame.CodeProtocol},
-		{name: "24 GOAWAY that takes the last one back", do: says(frames(goAway, frame.Frame{Kind: frame.GoAway, Value: 2})), ends: connection, code: frame.CodeProtocol},
-		{name: "24 GOAWAY with a stream that never was", do: says(frames(frame.Frame{Kind: frame.GoAway, Value: 4711})), ends: connection, code: frame.CodeProtocol},
-		{name: "24 GOAWAY with a number beyond all", do: says(frames(frame.Frame{Kind: frame.GoAway, Value: 1 << 40})), ends: connection, code: frame.CodeProtocol},
-		{name: "25 two messages mixed", do: says(first(1, 100, big[:10]), first(1, 100, big[:10])), ends: connection, code: frame.CodeProtocol},
-		{name: "25 a message inside another", do: says(first(1, 100, big[:10]), data(1, big[:3])), ends: connection, code: frame.CodeProtocol},
-		{name: "25 a fragment of nothing", do: says(more(1, big[:10], false)), ends: connection, code: frame.CodeProtocol},
-		{name: "25 the end inside a message", do: says(first(1, 100, big[:10]), frames(eos)), ends: connection, code: frame.CodeProtocol},
+			Kind: frame.Open, Stream: 1<<31 - 1, Method: "echo", Grants: make([]frame.Grant, 2)})), ends: connection, code: status.Protocol},
+		{name: "22 a total of 4 GiB", do: says(first(1, 1<<32-1, big)), ends: stream, code: status.TooLarge},
+		{name: "23 varint of eleven bytes", do: says(head(12, 6, 1), bytes.Repeat([]byte{0xff}, 11), []byte{1}), ends: connection, code: status.Protocol},
+		{name: "23 varint that is not the shortest", do: says(head(2, 6, 1), []byte{0x80, 0}), ends: connection, code: status.Protocol},
+		{name: "24 GOAWAY that takes the last one back", do: says(frames(goAway, frame.Frame{Kind: frame.GoAway, Value: 2})), ends: connection, code: status.Protocol},
+		{name: "24 GOAWAY with a stream that never was", do: says(frames(frame.Frame{Kind: frame.GoAway, Value: 4711})), ends: connection, code: status.Protocol},
+		{name: "24 GOAWAY with a number beyond all", do: says(frames(frame.Frame{Kind: frame.GoAway, Value: 1 << 40})), ends: connection, code: status.Protocol},
+		{name: "25 two messages mixed", do: says(first(1, 100, big[:10]), first(1, 100, big[:10])), ends: connection, code: status.Protocol},
+		{name: "25 a message inside another", do: says(first(1, 100, big[:10]), data(1, big[:3])), ends: connection, code: status.Protocol},
+		{name: "25 a fragment of nothing", do: says(more(1, big[:10], false)), ends: connection, code: status.Protocol},
+		{name: "25 the end inside a message", do: says(first(1, 100, big[:10]), frames(eos)), ends: connection, code: status.Protocol},
 		{name: "26 fragments of two streams", do: twoStreamsInFragments, ends: nothing},
-		{name: "27 a message beyond the limit", do: says(first(1, 1<<20+1, big), more(1, big, false), more(1, big, true)), ends: stream, code: frame.CodeTooLarge},
-		{name: "27 a message longer than announced", do: says(first(1, 20, big[:10]), more(1, big[:11], true)), ends: connection, code: frame.CodeProtocol},
-		{name: "27 a message shorter than announced", do: says(first(1, 20, big[:10]), more(1, big[:9], true)), ends: connection, code: frame.CodeProtocol},
-		{name: "28 a message byte by byte", alloc: 4 << 20, do: says(first(1, 1<<20, big[:1]), bytes.Repeat(more(1, big[:1], false), 1001)), ends: connection, code: frame.CodeEnhanceYourCalm},
-		{name: "29 empty fragments", alloc: 4 << 20, do: says(first(1, 1<<20, big[:1]), bytes.Repeat(more(1, nil, false), 11)), ends: connection, code: frame.CodeEnhanceYourCalm},
+		{name: "27 a message beyond the limit", do: says(first(1, 1<<20+1, big), more(1, big, false), more(1, big, true)), ends: stream, code: status.TooLarge},
+		{name: "27 a message longer than announced", do: says(first(1, 20, big[:10]), more(1, big[:11], true)), ends: connection, code: status.Protocol},
+		{name: "27 a message shorter than announced", do: says(first(1, 20, big[:10]), more(1, big[:9], true)), ends: connection, code: status.Protocol},
+		{name: "28 a message byte by byte", alloc: 4 << 20, do: says(first(1, 1<<20, big[:1]), bytes.Repeat(more(1, big[:1], false), 1001)), ends: connection, code: status.EnhanceYourCalm},
+		{name: "29 empty fragments", alloc: 4 << 20, do: says(first(1, 1<<20, big[:1]), bytes.Repeat(more(1, nil, false), 11)), ends: connection, code: status.EnhanceYourCalm},
 	})
 }
 

@@ -3,7 +3,7 @@ package kernel
 import (
 	"time"
 
-	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // BlockedOn is what a stream or a connection waits for. The zero value is nothing.
@@ -44,9 +44,9 @@ type StreamInfo struct {
 	// takes no more; "closing" when both halves have ended and the peer does not know yet,
 	// or has not said so; "closed".
 	State string
-	// Code is why the stream has failed, or what this side has ended it with. CodeOK is
+	// Code is why the stream has failed, or what this side has ended it with. status.OK is
 	// neither.
-	Code Code
+	Code status.Code
 
 	Age          time.Duration // since the open, until the end
 	Latency      time.Duration // from the open to the acceptance; 0: not accepted
@@ -80,18 +80,6 @@ type StreamInfo struct {
 	BlockedFor time.Duration
 }
 
-// A FrameInfo is the header of one frame: see Conn.Trace. It has no payload, and nothing of
-// metadata. The fields are Time; Sent, by this side; Kind, such as "DATA"; Stream, 0 for the
-// connection itself; Method and Streams of an open; Length, the bytes of payload; First and
-// Last, of a message's pieces; Value, of what counts; Code; and Lost, how many frames before
-// this one came too fast.
-type FrameInfo = conn.FrameInfo
-
-// A LoopInfo is an event loop at one moment: see Server.Loops. The fields are Conns, the
-// connections that it reads; Wakeups, how often it had something to do for one of them; and
-// Lag, how long a task that was given to it just now had to wait.
-type LoopInfo = conn.LoopInfo
-
 // A ConnInfo is a connection at one moment: see Conn.Snapshot. Numbers of messages and bytes
 // are from the connection's start.
 type ConnInfo struct {
@@ -102,7 +90,7 @@ type ConnInfo struct {
 	Loop     int // index in Server.Loops; -1: it has a goroutine that reads
 	// State is "open", "draining" when one side takes no more streams, or "closed".
 	State string
-	Code  Code // why it has ended; CodeOK: in order, or not yet
+	Code  status.Code // why it has ended; status.OK: in order, or not yet
 
 	Age  time.Duration // until its end
 	Idle time.Duration // since bytes arrived

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The exports that packages above the kernel stand on.
@@ -18,7 +20,7 @@ func served(t *testing.T, w *world, f func(s *kernel.Stream)) *kernel.Stream {
 	t.Helper()
 	w.Srv.Remove("served") // of a call before
 	w.Srv.HandleOffer("served", func(_ context.Context, o *kernel.Offer) error {
-		s, err := o.Accept(kernel.Message{}, nil)
+		s, err := o.Accept(pool.Message{}, nil)
 		if err == nil {
 			go f(s)
 		}
@@ -43,10 +45,10 @@ func TestFinishEndsAStreamAsAHandlersReturnDoes(t *testing.T) {
 
 		s = served(t, w, func(s *kernel.Stream) {
 			w.Send(s, "last")
-			s.Finish(&kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "no such key"})
+			s.Finish(&status.HandlerError{Code: status.NotFound, Reason: "no such key"})
 		})
 		w.Want(s, "last")
-		if se := w.WantErr(s, kernel.CodeNotFound); !se.Remote || se.Reason != "no such key" {
+		if se := w.WantErr(s, status.NotFound); !se.Remote || se.Reason != "no such key" {
 			t.Errorf("the peer is told %v", se)
 		}
 	})
@@ -57,7 +59,7 @@ func TestServeTurnsAPanicIntoTheStreamsEnd(t *testing.T) {
 		logs := &journal{}
 		overNative(t, &kernel.ServerOptions{Logger: logs.Logger()}, nil, func(t *testing.T, w *world) {
 			s := served(t, w, func(s *kernel.Stream) { s.Serve(func(context.Context) { f() }) })
-			se := w.WantErr(s, kernel.CodeInternal)
+			se := w.WantErr(s, status.Internal)
 			if !se.Remote || strings.Contains(se.Reason, "secret") {
 				t.Errorf("%s: the peer is told %v", name, se)
 			}
@@ -92,25 +94,25 @@ func TestAbortCauseKeepsTheCause(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		cause := errors.New("what was found")
-		a.AbortCause(kernel.CodeInvalidArgument, "for the peer", cause)
+		a.AbortCause(status.InvalidArgument, "for the peer", cause)
 		isErr(t, "Err", a.Err(), cause)
-		wantCode(t, a.Err(), kernel.CodeInvalidArgument)
-		if se := w.WantErr(b, kernel.CodeInvalidArgument); se.Reason != "for the peer" || errors.Is(se, cause) {
+		wantCode(t, a.Err(), status.InvalidArgument)
+		if se := w.WantErr(b, status.InvalidArgument); se.Reason != "for the peer" || errors.Is(se, cause) {
 			t.Errorf("the peer is told %v", se)
 		}
 		c, _ := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-		c.AbortCause(kernel.CodeOK, "", cause)
-		wantCode(t, c.Err(), kernel.CodeUnknown)
+		c.AbortCause(status.OK, "", cause)
+		wantCode(t, c.Err(), status.Unknown)
 
 		// One that the peer has ended is read on.
 		d, e := w.Pair(kernel.StreamOptions{InBuffer: kernel.None}, kernel.StreamOptions{})
 		w.Send(e, "left")
 		in := d.In()
 		w.Quiesce()
-		e.Abort(kernel.CodeAborted, "over")
+		e.Abort(status.Aborted, "over")
 		w.WantDone(d)
-		d.AbortCause(kernel.CodeInvalidArgument, "", cause)
-		wantCode(t, d.Err(), kernel.CodeAborted)
+		d.AbortCause(status.InvalidArgument, "", cause)
+		wantCode(t, d.Err(), status.Aborted)
 		m, ok := <-in
 		if !ok || string(m.Bytes()) != "left" {
 			t.Fatalf("In gave %q, %v", m.Bytes(), ok)
@@ -126,7 +128,7 @@ func TestStreamsOpenedTogetherHaveTheirOwnContexts(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		type key struct{}
 		w.Srv.HandleOffer("two", func(_ context.Context, o *kernel.Offer) error {
-			_, err := o.AcceptAll(kernel.Message{}, nil)
+			_, err := o.AcceptAll(pool.Message{}, nil)
 			return err
 		})
 		opening, opened := context.WithCancel(w.Ctx)
@@ -156,9 +158,9 @@ func TestOnlyTheOpenerSetsAStreamsContext(t *testing.T) {
 		w.Offers = w.Srv.Offers()
 		s := must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "x", nil))
 		o := w.Offer()
-		_, err := o.Accept(kernel.Message{}, &so)
+		_, err := o.Accept(pool.Message{}, &so)
 		isErr(t, "Accept", err, kernel.ErrLimits)
-		o.Reject(kernel.CodeAborted, "enough")
+		o.Reject(status.Aborted, "enough")
 		w.WantDone(s)
 	})
 	// A client's options are for what it opens.
@@ -177,23 +179,23 @@ func TestOnlyTheOpenerSetsAStreamsContext(t *testing.T) {
 		} else {
 			reply.Release()
 		}
-		w.WantErr(s, kernel.CodeCancelled)
+		w.WantErr(s, status.Cancelled)
 	})
 }
 
 func TestStatusOf(t *testing.T) {
 	for _, c := range []struct {
 		err    error
-		code   kernel.Code
+		code   status.Code
 		reason string
 	}{
-		{nil, kernel.CodeOK, ""},
-		{errors.New("plain"), kernel.CodeUnknown, "plain"},
-		{&kernel.HandlerError{Code: kernel.CodeAborted, Reason: "r"}, kernel.CodeAborted, "r"},
-		{&kernel.HandlerError{Reason: "r"}, kernel.CodeUnknown, "r"},
-		{&kernel.StreamError{Code: kernel.CodeNotFound, Reason: "r"}, kernel.CodeNotFound, "r"},
+		{nil, status.OK, ""},
+		{errors.New("plain"), status.Unknown, "plain"},
+		{&status.HandlerError{Code: status.Aborted, Reason: "r"}, status.Aborted, "r"},
+		{&status.HandlerError{Reason: "r"}, status.Unknown, "r"},
+		{&status.StreamError{Code: status.NotFound, Reason: "r"}, status.NotFound, "r"},
 	} {
-		if code, reason := kernel.StatusOf(c.err); code != c.code || reason != c.reason {
+		if code, reason := status.Of(c.err); code != c.code || reason != c.reason {
 			t.Errorf("%v: %v, %q", c.err, code, reason)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/leak"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // lone is a server on a listener of its own, and a stand-in for a client in another
@@ -54,7 +55,7 @@ func newLone(t *testing.T, so *kernel.ServerOptions) *lone {
 func (l *lone) fail() {
 	l.T.Helper()
 	_ = l.ln.Close()
-	var ce *kernel.ConnError
+	var ce *status.ConnError
 	if err := <-l.served; !errors.As(err, &ce) || ce.Op != "accept" || !errors.Is(err, net.ErrClosed) {
 		l.T.Fatalf("Serve returned %v", err)
 	}

@@ -17,6 +17,8 @@ import (
 	"github.com/sluicerpc/sluice/internal/leak"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // 999 streams are stuck, each with a full window. The 1,000th runs as if it were
@@ -225,7 +227,7 @@ func TestIdleStreamsHaveNoGoroutineAndNoTimer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b, err := (<-offers).Accept(kernel.Message{}, nil)
+			b, err := (<-offers).Accept(pool.Message{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -316,7 +318,7 @@ func perSide(t *testing.T, touch bool, n int64, heap func() int64) int64 {
 	pairs(n)
 	got := (heap() - before) / (2 * n)
 	for _, s := range ss {
-		s.Abort(kernel.CodeCancelled, "")
+		s.Abort(status.Cancelled, "")
 	}
 	return got
 }
@@ -326,7 +328,7 @@ func (w *world) memoryPair(touch bool) (a, b *kernel.Stream) {
 	if err != nil {
 		w.T.Fatal(err)
 	}
-	b, err = w.Offer().Accept(kernel.Message{}, nil)
+	b, err = w.Offer().Accept(pool.Message{}, nil)
 	if err != nil {
 		w.T.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // TestMaxMessageAloneIsEnough: a program that raises the largest message beyond the
@@ -16,7 +17,7 @@ func TestMaxMessageAloneIsEnough(t *testing.T) {
 	srv, client := kerneltest.Start(t, &kernel.ServerOptions{Limits: limits}, &kernel.ClientOptions{Limits: limits})
 	a, b := kerneltest.Open(t, srv, client, kernel.StreamOptions{}, kernel.StreamOptions{})
 	want := bytes.Repeat([]byte("0123456789abcde\n"), size/16)
-	if err := a.Send(t.Context(), kernel.CopyMessage(want)); err != nil {
+	if err := a.Send(t.Context(), pool.Copy(want)); err != nil {
 		t.Fatal(err)
 	}
 	m, err := b.Receive(t.Context())

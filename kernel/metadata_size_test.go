@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Metadata, texts and requests of the largest size there is, all at once, fit
@@ -36,7 +39,7 @@ func TestTheLargestFramesFit(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			return &kernel.HandlerError{Code: kernel.CodeAborted, Reason: strings.Repeat("why ", 100_000)}
+			return &status.HandlerError{Code: status.Aborted, Reason: strings.Repeat("why ", 100_000)}
 		})
 		if _, err := w.Client.Open(w.Ctx, "group", &kernel.OpenOptions{Metadata: md(most)}); !errors.Is(err, kernel.ErrMetadataTooLarge) {
 			t.Errorf("metadata too large beside the method: %v", err)
@@ -52,7 +55,7 @@ func TestTheLargestFramesFit(t *testing.T) {
 		}
 		reply.Release()
 		for _, s := range ss {
-			w.WantErr(s, kernel.CodeAborted)
+			w.WantErr(s, status.Aborted)
 			if n := s.Trailer().Size(); n != most {
 				t.Fatalf("a trailer of %d bytes", n)
 			}
@@ -66,19 +69,19 @@ func TestTheLargestFramesFit(t *testing.T) {
 // would end the connection.
 func TestIllegalMetadataKeysFailWhereTheyAreSet(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		check := func(where string, set func(kernel.Metadata) error) {
+		check := func(where string, set func(metadata.MD) error) {
 			for _, key := range []string{"", "Upper", "a b", "ключ", strings.Repeat("k", 256)} {
-				if err := set(kernel.Metadata{{Key: key, Value: "v"}}); !errors.Is(err, kernel.ErrMetadataKey) {
+				if err := set(metadata.MD{{Key: key, Value: "v"}}); !errors.Is(err, kernel.ErrMetadataKey) {
 					t.Errorf("%s, key %.10q: %v", where, key, err)
 				}
 			}
-			if err := set(kernel.Metadata{{Key: "a-key", Value: "v"}}); err != nil {
+			if err := set(metadata.MD{{Key: "a-key", Value: "v"}}); err != nil {
 				t.Errorf("%s: %v", where, err)
 			}
 		}
 		w.Srv.HandleOffer("offer", func(_ context.Context, o *kernel.Offer) error {
 			check("Offer.SetHeader", o.SetHeader)
-			s, err := o.Accept(kernel.Message{}, nil)
+			s, err := o.Accept(pool.Message{}, nil)
 			if err != nil {
 				return err
 			}
@@ -90,7 +93,7 @@ func TestIllegalMetadataKeysFailWhereTheyAreSet(t *testing.T) {
 			return nil
 		})
 		for _, method := range []string{"offer", "handler"} {
-			check("Open", func(md kernel.Metadata) error {
+			check("Open", func(md metadata.MD) error {
 				s, err := w.Client.Open(w.Ctx, method, &kernel.OpenOptions{Metadata: md})
 				if err != nil {
 					return err

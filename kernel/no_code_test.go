@@ -7,10 +7,13 @@ import (
 	"testing/synctest"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
-// A failure whose code is CodeOK, which may just have been forgotten, is a failure for
-// the peer all the same, with CodeUnknown where the protocol has codes.
+// A failure whose code is status.OK, which may just have been forgotten, is a failure for
+// the peer all the same, with status.Unknown where the protocol has codes.
 func TestAFailureWithoutACodeIsNoSuccess(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		half := func(ctx context.Context, s *kernel.Stream) {
@@ -21,21 +24,21 @@ func TestAFailureWithoutACodeIsNoSuccess(t *testing.T) {
 		}
 		w.Srv.Handle("handler", func(ctx context.Context, s *kernel.Stream) error {
 			half(ctx, s)
-			return &kernel.HandlerError{Reason: "no code"}
+			return &status.HandlerError{Reason: "no code"}
 		})
 		w.Srv.Handle("stream", func(ctx context.Context, s *kernel.Stream) error {
 			half(ctx, s)
-			return &kernel.StreamError{Reason: "no code"}
+			return &status.StreamError{Reason: "no code"}
 		})
 		w.Srv.Handle("abort", func(_ context.Context, s *kernel.Stream) error {
-			s.Abort(kernel.CodeOK, "no code")
+			s.Abort(status.OK, "no code")
 			return nil
 		})
 		w.Srv.HandleOffer("offer", func(context.Context, *kernel.Offer) error {
-			return &kernel.HandlerError{Reason: "no code"}
+			return &status.HandlerError{Reason: "no code"}
 		})
 		w.Srv.HandleOffer("reject", func(_ context.Context, o *kernel.Offer) error {
-			o.Reject(kernel.CodeOK, "no code")
+			o.Reject(status.OK, "no code")
 			return nil
 		})
 		for _, method := range []string{"handler", "stream", "abort", "offer", "reject"} {
@@ -44,15 +47,15 @@ func TestAFailureWithoutACodeIsNoSuccess(t *testing.T) {
 				t.Fatal(err)
 			}
 			for err == nil {
-				var m kernel.Message
+				var m pool.Message
 				m, err = s.Receive(w.Ctx)
 				m.Release()
 			}
-			var se *kernel.StreamError
-			if !errors.As(err, &se) || w.other == nil && (se.Code != kernel.CodeUnknown || se.Reason != "no code") {
+			var se *status.StreamError
+			if !errors.As(err, &se) || w.other == nil && (se.Code != status.Unknown || se.Reason != "no code") {
 				t.Errorf("%s: %v", method, err)
 			}
-			s.Abort(kernel.CodeCancelled, "over")
+			s.Abort(status.Cancelled, "over")
 			w.WantDone(s)
 		}
 	})
@@ -62,12 +65,12 @@ func TestAFailureWithoutACodeIsNoSuccess(t *testing.T) {
 func TestARefusalWithoutACodeIsARefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		err := callOnce(t, &kernel.ServerOptions{Authenticate: func(context.Context, kernel.Peer) (kernel.Identity, error) {
-			return "client", &kernel.HandlerError{Reason: "unknown client"}
+			return "client", &status.HandlerError{Reason: "unknown client"}
 		}}, nil)
-		isErr(t, "Authenticate", err, &kernel.ConnError{Code: kernel.CodeUnauthenticated})
-		err = callOnce(t, &kernel.ServerOptions{Authorize: func(context.Context, kernel.Identity, string, kernel.Metadata) error {
-			return &kernel.HandlerError{Reason: "not you"}
+		isErr(t, "Authenticate", err, &status.ConnError{Code: status.Unauthenticated})
+		err = callOnce(t, &kernel.ServerOptions{Authorize: func(context.Context, kernel.Identity, string, metadata.MD) error {
+			return &status.HandlerError{Reason: "not you"}
 		}}, nil)
-		wantCode(t, err, kernel.CodePermissionDenied)
+		wantCode(t, err, status.PermissionDenied)
 	})
 }

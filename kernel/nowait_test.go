@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
 )
 
 // A call that nobody waits for returns while its handler runs, goes on when its context has
@@ -60,16 +61,16 @@ func TestCallsWithoutWaiting(t *testing.T) {
 // The header and the trailer of a reply go where the options say.
 func TestHeaderAndTrailerOfACall(t *testing.T) {
 	h := func(ctx context.Context, s *kernel.Stream) error {
-		if err := s.SetHeader(kernel.Metadata{{Key: "h", Value: "1"}}); err != nil {
+		if err := s.SetHeader(metadata.MD{{Key: "h", Value: "1"}}); err != nil {
 			return err
 		}
-		if err := s.SetTrailer(kernel.Metadata{{Key: "t", Value: "2"}}); err != nil {
+		if err := s.SetTrailer(metadata.MD{{Key: "t", Value: "2"}}); err != nil {
 			return err
 		}
 		return s.Send(ctx, say("ok"))
 	}
 	overAll(t, &kernel.ServerOptions{Handlers: serving("m", h)}, nil, func(t *testing.T, w *world) {
-		var header, trailer kernel.Metadata
+		var header, trailer metadata.MD
 		reply, err := w.Client.Call(w.Ctx, "m", say("x"), &kernel.CallOptions{Header: &header, Trailer: &trailer})
 		if err != nil {
 			t.Fatal(err)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // What is here serves protocols on which every stream has a connection of its own, a
@@ -83,7 +85,7 @@ func (cs *children) expect(number uint64, most int) error {
 	case cs.over:
 		return errNoParent
 	case len(cs.of) >= connsPerStream*most:
-		return &frame.Refused{Code: CodeRefused, Reason: fmt.Sprintf("%d streams are open", len(cs.of)), Cause: ErrTooManyStreams}
+		return &frame.Refused{Code: status.Refused, Reason: fmt.Sprintf("%d streams are open", len(cs.of)), Cause: ErrTooManyStreams}
 	}
 	cs.add(number).arrived = make(chan struct{})
 	return nil
@@ -92,7 +94,7 @@ func (cs *children) expect(number uint64, most int) error {
 // acceptUnclaimed accepts the one stream of a child, which then waits for the call that
 // names it.
 func (c *Conn) acceptUnclaimed(f *frame.Frame) *conn.Refusal {
-	s, err := c.offer(f).Accept(Message{}, nil)
+	s, err := c.offer(f).Accept(pool.Message{}, nil)
 	if err != nil {
 		return nil // it has ended already
 	}

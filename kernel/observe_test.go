@@ -14,6 +14,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A watcher is an Observer that writes down what it is told.
@@ -144,9 +145,9 @@ func TestObserver(t *testing.T) {
 			w.Send(b, "and one back")
 			w.DrainN(a, 1)
 			c, d := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-			d.Abort(kernel.CodeAborted, "over")
+			d.Abort(status.Aborted, "over")
 			w.WantDone(c)
-			a.Abort(kernel.CodeCancelled, "over")
+			a.Abort(status.Cancelled, "over")
 			w.WantDone(b)
 			w.Eventually("the ends to be told", func() bool {
 				n, _ := server.ended()
@@ -165,7 +166,7 @@ func TestObserver(t *testing.T) {
 					t.Errorf("times: %+v", i)
 				}
 			}
-			if i := client.only(t, a); i.Code != kernel.CodeCancelled {
+			if i := client.only(t, a); i.Code != status.Cancelled {
 				t.Errorf("the aborted stream: %+v", i)
 			}
 			_ = w.Client.Close()
@@ -332,7 +333,7 @@ func TestObserverAtAnyTime(t *testing.T) {
 				case 0:
 					cancel()
 				case 1:
-					s.Abort(kernel.CodeCancelled, "at once")
+					s.Abort(status.Cancelled, "at once")
 				case 2:
 					_ = s.CloseSend()
 					drain(s)

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,17 +13,19 @@ import (
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // An Offer is a peer's request to open one stream, or several. It must be accepted or
 // rejected. If its handler returns without doing either, it is rejected.
 type Offer struct {
 	conn       *Conn
-	request    Message
+	request    pool.Message
 	unreadable error // why the request could not be read: no handler runs
 	follows    bool  // the request is the first stream's first message
-	metadata   Metadata
+	metadata   metadata.MD
 	streams    []*Stream
 	grants     []frame.Grant
 	one        [1]*Stream     // behind streams, if there is one
@@ -32,7 +35,7 @@ type Offer struct {
 	acceptOnce  sync.Once   // see acceptOnUse
 	taken       atomic.Bool // by Stream.Offer
 	mu          sync.Mutex  // owns what follows
-	header      Metadata
+	header      metadata.MD
 	answered    bool
 }
 
@@ -81,7 +84,7 @@ func (o *Offer) Method() string { return o.streams[0].Method() }
 // Request is the message that came with the open. It belongs to the stream: Share or
 // Clone it to keep it. It is empty if the stream ended before Request or Accept was
 // called.
-func (o *Offer) Request() Message {
+func (o *Offer) Request() pool.Message {
 	o.receiveRequest()
 	return o.request
 }
@@ -94,7 +97,7 @@ func (o *Offer) receiveRequest() error {
 		o.clearPending()
 		first := &o.streams[0].c
 		if o.follows {
-			var m Message
+			var m pool.Message
 			m, o.unreadable = first.Request()
 			o.setRequest(m)
 			return
@@ -109,7 +112,7 @@ func (o *Offer) receiveRequest() error {
 	return o.unreadable
 }
 
-func (o *Offer) setRequest(m Message) {
+func (o *Offer) setRequest(m pool.Message) {
 	o.request = m
 	o.streams[0].c.more().request = m
 }
@@ -118,12 +121,12 @@ func (o *Offer) setRequest(m Message) {
 func (o *Offer) dropRequest() {
 	o.requestOnce.Do(func() {
 		o.request.Release()
-		o.setRequest(Message{})
+		o.setRequest(pool.Message{})
 	})
 }
 
 // Metadata is the metadata that came with the open.
-func (o *Offer) Metadata() Metadata { return o.metadata }
+func (o *Offer) Metadata() metadata.MD { return o.metadata }
 
 // Conn is the connection that the offer came by.
 func (o *Offer) Conn() *Conn { return o.conn }
@@ -155,7 +158,7 @@ func (o *Offer) Stream(i int) *Stream {
 // refused. Nil opts are the server's defaults. Errors: ErrAnswered, ErrLimits, ErrTooLarge,
 // ErrNotSupported for a Compression that the peer does not unpack, or the stream's error if
 // it has ended.
-func (o *Offer) Accept(reply Message, opts *StreamOptions) (*Stream, error) {
+func (o *Offer) Accept(reply pool.Message, opts *StreamOptions) (*Stream, error) {
 	ss, err := o.accept(reply, opts, 1)
 	if err != nil {
 		return nil, err
@@ -164,15 +167,15 @@ func (o *Offer) Accept(reply Message, opts *StreamOptions) (*Stream, error) {
 }
 
 // AcceptAll is Accept for all streams that the peer asked for.
-func (o *Offer) AcceptAll(reply Message, opts *StreamOptions) ([]*Stream, error) {
+func (o *Offer) AcceptAll(reply pool.Message, opts *StreamOptions) ([]*Stream, error) {
 	return o.accept(reply, opts, len(o.streams))
 }
 
 // SetHeader adds metadata to what travels with the acceptance. Errors: ErrHeaderSent if the
 // offer was answered, ErrMetadataTooLarge, ErrMetadataKey.
-func (o *Offer) SetHeader(md Metadata) error { return o.setHeader(md) }
+func (o *Offer) SetHeader(md metadata.MD) error { return o.setHeader(md) }
 
-func (o *Offer) setHeader(md Metadata) error {
+func (o *Offer) setHeader(md metadata.MD) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.answered {
@@ -187,7 +190,7 @@ func (o *Offer) setHeader(md Metadata) error {
 }
 
 // beginAnswer returns the header for the answer. Only the first call succeeds.
-func (o *Offer) beginAnswer() (Metadata, error) {
+func (o *Offer) beginAnswer() (metadata.MD, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.answered {
@@ -197,7 +200,7 @@ func (o *Offer) beginAnswer() (Metadata, error) {
 	return o.header, nil
 }
 
-func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, error) {
+func (o *Offer) accept(reply pool.Message, opts *StreamOptions, n int) ([]*Stream, error) {
 	f, err := o.answer(reply, opts, n)
 	if err != nil {
 		return nil, err
@@ -213,7 +216,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 		s.c.AllowSends()
 	}
 	for _, s := range o.streams[n:] {
-		s.c.Refused(CodeFailedPrecondition, "not accepted", true)
+		s.c.Refused(status.FailedPrecondition, "not accepted", true)
 	}
 	return o.streams[:n], nil
 }
@@ -221,7 +224,7 @@ func (o *Offer) accept(reply Message, opts *StreamOptions, n int) ([]*Stream, er
 // answer establishes the first n streams and returns the frame that accepts them. A reply
 // that fits is in it, and released. What answer takes on the stack must not be there when
 // the frame is written: a handler's stack would not stay within 4 KiB.
-func (o *Offer) answer(reply Message, opts *StreamOptions, n int) (*frame.Frame, error) {
+func (o *Offer) answer(reply pool.Message, opts *StreamOptions, n int) (*frame.Frame, error) {
 	switch {
 	case opts == nil:
 		opts = o.conn.streamDefaults(o.Unary())
@@ -270,7 +273,7 @@ func (o *Offer) answer(reply Message, opts *StreamOptions, n int) (*frame.Frame,
 // to all of them would have been sent on that one.
 func (o *Offer) abortRest() {
 	for _, s := range o.streams[1:] {
-		s.Abort(CodeCancelled, "the first stream of the request was aborted")
+		s.Abort(status.Cancelled, "the first stream of the request was aborted")
 	}
 }
 
@@ -303,10 +306,10 @@ func (c *core) firstWindow(want int, limit uint64) (window, most int) {
 }
 
 // Reject refuses all streams of the offer. The peer's error is ErrRefused, with the code
-// and the reason, which is cut to 256 bytes. CodeOK becomes CodeUnknown. Reject does
+// and the reason, which is cut to 256 bytes. status.OK becomes status.Unknown. Reject does
 // nothing if the offer was answered.
-func (o *Offer) Reject(code Code, reason string) {
-	o.reject(&conn.Refusal{Code: failing(code), Reason: reason})
+func (o *Offer) Reject(code status.Code, reason string) {
+	o.reject(&conn.Refusal{Code: cmp.Or(code, status.Unknown), Reason: reason})
 }
 
 func (o *Offer) reject(r *conn.Refusal) {
@@ -328,7 +331,7 @@ func (o *Offer) reject(r *conn.Refusal) {
 // wait: no data may be sent before the acceptance.
 func (o *Offer) acceptOnUse(s *Stream) {
 	o.acceptOnce.Do(func() {
-		_, _ = o.Accept(Message{}, nil)
+		_, _ = o.Accept(pool.Message{}, nil)
 		s.c.acceptOnUse.Store(nil)
 	})
 }
@@ -337,12 +340,12 @@ func (o *Offer) acceptOnUse(s *Stream) {
 // stream. It reports whether it has: a header, a trailer and details travel with an
 // acceptance and its end.
 func (o *Offer) refuseUnused(s *Stream, err error) (refused bool) {
-	var he *HandlerError
+	var he *status.HandlerError
 	if s.c.trailer() != nil || o.hasHeader() || errors.As(err, &he) && len(he.Details) > 0 {
 		return false
 	}
 	o.acceptOnce.Do(func() {
-		code, reason := StatusOf(err)
+		code, reason := status.Of(err)
 		o.Reject(code, reason)
 		s.c.acceptOnUse.Store(nil)
 		refused = true
@@ -355,7 +358,7 @@ func (o *Offer) refuseUnused(s *Stream, err error) (refused bool) {
 func (o *Offer) hasHeader() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return slices.ContainsFunc(o.header, func(f Field) bool { return !strings.HasPrefix(f.Key, reservedPrefix) })
+	return slices.ContainsFunc(o.header, func(f metadata.Field) bool { return !strings.HasPrefix(f.Key, reservedPrefix) })
 }
 
 // reservedPrefix is what the keys begin with that package rpc adds.

@@ -22,7 +22,7 @@ import (
 // be empty; a call names the stream afterwards.
 //
 // Nil opts are the defaults. Errors: ErrTooManyStreams, ErrGoingAway, the connection's
-// ConnError, ErrMetadataTooLarge, ErrMetadataKey, ErrTooLarge, ErrLimits, ErrNotSupported.
+// status.ConnError, ErrMetadataTooLarge, ErrMetadataKey, ErrTooLarge, ErrLimits, ErrNotSupported.
 func (c *Conn) Open(ctx context.Context, method string, opts *OpenOptions) (*Stream, error) {
 	ss, err := c.openAny(ctx, method, opts, 1, nil)
 	if err != nil {

@@ -11,6 +11,9 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Data may follow the open before there is an answer, and keeps its order: with
@@ -21,7 +24,7 @@ func TestDataRightBehindTheOpen(t *testing.T) {
 		if err == nil {
 			_, _, err = s.Accepted(w.Ctx)
 		}
-		wantCode(t, err, kernel.CodeUnimplemented) // Offers was not called yet
+		wantCode(t, err, status.Unimplemented) // Offers was not called yet
 		w.Srv.Offers()
 		s, err = w.Client.Open(w.Ctx, "slow", &kernel.OpenOptions{Request: text("request")})
 		if err != nil {
@@ -72,22 +75,22 @@ func TestDataRightBehindTheOpen(t *testing.T) {
 func TestARefusedOpen(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		w.Srv.HandleOffer("no", func(_ context.Context, o *kernel.Offer) error {
-			o.Reject(kernel.CodeNotFound, "not here")
+			o.Reject(status.NotFound, "not here")
 			return nil
 		})
 		w.Srv.HandleOffer("forgets", func(context.Context, *kernel.Offer) error { return nil })
 		w.Srv.HandleOffer("fails", func(context.Context, *kernel.Offer) error {
-			return &kernel.HandlerError{Code: kernel.CodeAborted, Reason: "no"}
+			return &status.HandlerError{Code: status.Aborted, Reason: "no"}
 		})
 		for _, c := range []struct {
 			method       string
-			code         kernel.Code
+			code         status.Code
 			notProcessed bool
 		}{
-			{"no", kernel.CodeNotFound, false},
-			{"forgets", kernel.CodeFailedPrecondition, false},
-			{"fails", kernel.CodeAborted, false},
-			{"unknown", kernel.CodeUnimplemented, true},
+			{"no", status.NotFound, false},
+			{"forgets", status.FailedPrecondition, false},
+			{"fails", status.Aborted, false},
+			{"unknown", status.Unimplemented, true},
 		} {
 			s, err := w.Client.Open(w.Ctx, c.method, nil)
 			if err != nil {
@@ -130,14 +133,14 @@ func TestAnOfferIsAnsweredOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := w.Offer()
-		b, err := o.Accept(kernel.Message{}, nil)
+		b, err := o.Accept(pool.Message{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := o.Accept(kernel.Message{}, nil); !errors.Is(err, kernel.ErrAnswered) {
+		if _, err := o.Accept(pool.Message{}, nil); !errors.Is(err, kernel.ErrAnswered) {
 			t.Errorf("a second Accept: %v", err)
 		}
-		o.Reject(kernel.CodeNotFound, "too late")
+		o.Reject(status.NotFound, "too late")
 		w.Send(s, "x")
 		w.Want(b, "x")
 		w.Cleanup(s, b)
@@ -154,8 +157,8 @@ func TestCancelingTheFirstOfSeveral(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := <-offers
-		ss[0].Abort(kernel.CodeAborted, "changed my mind")
-		_, _ = o.AcceptAll(kernel.Message{}, nil) // crosses it, or comes after it
+		ss[0].Abort(status.Aborted, "changed my mind")
+		_, _ = o.AcceptAll(pool.Message{}, nil) // crosses it, or comes after it
 		w.Quiesce()
 		for i, s := range ss {
 			if _, _, err := s.Accepted(w.Ctx); err == nil {
@@ -166,9 +169,9 @@ func TestCancelingTheFirstOfSeveral(t *testing.T) {
 			t.Fatal(err)
 		}
 		o = <-offers
-		ss[0].Abort(kernel.CodeAborted, "changed my mind") // first
+		ss[0].Abort(status.Aborted, "changed my mind") // first
 		w.Quiesce()
-		if _, err = o.AcceptAll(kernel.Message{}, nil); err == nil {
+		if _, err = o.AcceptAll(pool.Message{}, nil); err == nil {
 			t.Error("streams were accepted that nobody wants")
 		}
 		w.Settle()
@@ -190,7 +193,7 @@ func TestHostileResetOfAGroupsFirstStream(t *testing.T) {
 			go func() {
 				o := <-offers
 				time.Sleep(time.Second)
-				_, _ = o.AcceptAll(kernel.Message{}, nil)
+				_, _ = o.AcceptAll(pool.Message{}, nil)
 			}()
 		},
 	} {
@@ -200,7 +203,7 @@ func TestHostileResetOfAGroupsFirstStream(t *testing.T) {
 				serve(tg)
 				r := tg.attack(hello())
 				id := r.group("group", 3)
-				r.say(frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})
+				r.say(frame.Frame{Kind: frame.Reset, Stream: id, Code: status.Cancelled})
 				time.Sleep(2 * time.Second)
 				synctest.Wait()
 				n := 0
@@ -226,13 +229,13 @@ func TestACanceledOffer(t *testing.T) {
 		}
 		w.Send(s, "data")
 		o := w.Offer()
-		s.Abort(kernel.CodeAborted, "changed my mind")
+		s.Abort(status.Aborted, "changed my mind")
 		if _, _, err := s.Accepted(w.Ctx); err == nil {
 			t.Error("an aborted stream was accepted")
 		}
 		w.Eventually("the end of the stream", func() bool { return w.Srv.Conns()[0].Streams() == 0 })
-		_, err = o.Accept(kernel.Message{}, &kernel.StreamOptions{Window: 1 << 20})
-		wantCode(t, err, kernel.CodeAborted)
+		_, err = o.Accept(pool.Message{}, &kernel.StreamOptions{Window: 1 << 20})
+		wantCode(t, err, status.Aborted)
 		w.Settle()
 		w.Loose = true // the data's message can't be received any more
 		releaseOf(o)
@@ -252,7 +255,7 @@ func TestLargeRequestsAndReplies(t *testing.T) {
 		for _, n := range []int{0, 1, 16 << 10, 16<<10 + 1, 100_000, 4 << 20} {
 			w.Srv.Remove("big")
 			w.Srv.HandleOffer("big", func(ctx context.Context, o *kernel.Offer) error {
-				reply := kernel.CopyMessage(o.Request().Bytes())
+				reply := pool.Copy(o.Request().Bytes())
 				s, err := o.Accept(reply, nil)
 				if err != nil {
 					return err
@@ -323,8 +326,8 @@ func TestSeveralStreamsByOneRequest(t *testing.T) {
 			w.Send(bs[i], "from %d", i)
 			w.Want(a, "from %d", i)
 		}
-		as[0].Abort(kernel.CodeAborted, "")
-		w.WantErr(bs[0], kernel.CodeAborted)
+		as[0].Abort(status.Aborted, "")
+		w.WantErr(bs[0], status.Aborted)
 		w.Send(as[1], "the others live on")
 		w.Want(bs[1], "the others live on")
 		as[0].Request().Release()
@@ -341,7 +344,7 @@ func TestOneOfAGroupIsWriteOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		bs, err := w.Offer().AcceptAll(kernel.Message{}, nil)
+		bs, err := w.Offer().AcceptAll(pool.Message{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -372,7 +375,7 @@ func TestPartOfAGroup(t *testing.T) {
 		for _, a := range as {
 			w.Send(a, "x")
 		}
-		b, err := w.Offer().Accept(kernel.Message{}, nil)
+		b, err := w.Offer().Accept(pool.Message{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -382,10 +385,10 @@ func TestPartOfAGroup(t *testing.T) {
 		}
 		for _, a := range as[1:] {
 			_, _, err := a.Accepted(w.Ctx)
-			if !w.caps.Status && errors.Is(err, &kernel.StreamError{Code: kernel.CodeAborted}) {
+			if !w.caps.Status && errors.Is(err, &status.StreamError{Code: status.Aborted}) {
 				continue // an end has told it
 			}
-			if se := wantCode(t, err, kernel.CodeFailedPrecondition); !se.NotProcessed || !se.Refused {
+			if se := wantCode(t, err, status.FailedPrecondition); !se.NotProcessed || !se.Refused {
 				t.Errorf("%+v", se)
 			}
 		}
@@ -395,10 +398,10 @@ func TestPartOfAGroup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.Offer().Reject(kernel.CodeNotFound, "")
+		w.Offer().Reject(status.NotFound, "")
 		for _, a := range as {
 			_, _, err := a.Accepted(w.Ctx)
-			wantCode(t, err, kernel.CodeNotFound)
+			wantCode(t, err, status.NotFound)
 		}
 	})
 }
@@ -407,7 +410,7 @@ func TestPartOfAGroup(t *testing.T) {
 // and trailer go with that.
 func TestHeaderAndTrailer(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		md := kernel.Metadata{{Key: "b", Value: "2"}, {Key: "a", Value: "1"}, {Key: "b", Value: "\x00\xff"}}
+		md := metadata.MD{{Key: "b", Value: "2"}, {Key: "a", Value: "1"}, {Key: "b", Value: "\x00\xff"}}
 		early := make(chan error, 2)
 		w.Srv.Handle("m", func(ctx context.Context, s *kernel.Stream) error {
 			got := s.Metadata()
@@ -417,8 +420,8 @@ func TestHeaderAndTrailer(t *testing.T) {
 			if len(got.Values("b")) != 2 || got.Get("a") != "1" || got.Get("nothing") != "" {
 				t.Errorf("metadata %v", got)
 			}
-			early <- s.SetHeader(kernel.Metadata{{Key: "h", Value: "1"}})
-			if err := s.SetTrailer(kernel.Metadata{{Key: "t", Value: "2"}}); (err == nil) != w.caps.Status ||
+			early <- s.SetHeader(metadata.MD{{Key: "h", Value: "1"}})
+			if err := s.SetTrailer(metadata.MD{{Key: "t", Value: "2"}}); (err == nil) != w.caps.Status ||
 				err != nil && !errors.Is(err, kernel.ErrNotSupported) {
 				t.Errorf("SetTrailer: %v", err)
 			}
@@ -458,14 +461,14 @@ func TestMetadataHasALimit(t *testing.T) {
 	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxMetadata: 1000, MaxKeys: 3}}
 	overAll(t, so, nil, func(t *testing.T, w *world) {
 		w.Srv.Handle("echo", echo)
-		big := kernel.Metadata{{Key: "k", Value: string(make([]byte, 1000))}}
-		refused := func(md kernel.Metadata) {
+		big := metadata.MD{{Key: "k", Value: string(make([]byte, 1000))}}
+		refused := func(md metadata.MD) {
 			s, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Metadata: md})
 			if err != nil {
 				t.Fatal(err)
 			}
 			_, _, err = s.Accepted(w.Ctx)
-			if se := wantCode(t, err, kernel.CodeTooLarge); se.NotProcessed != w.notProcessed(kernel.CodeTooLarge) {
+			if se := wantCode(t, err, status.TooLarge); se.NotProcessed != w.notProcessed(status.TooLarge) {
 				t.Errorf("%+v", se)
 			}
 		}
@@ -474,11 +477,11 @@ func TestMetadataHasALimit(t *testing.T) {
 		} else if _, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Metadata: big}); !errors.Is(err, kernel.ErrMetadataTooLarge) {
 			t.Errorf("too much: %v", err)
 		}
-		bad := kernel.Metadata{{Key: "Upper", Value: "x"}}
+		bad := metadata.MD{{Key: "Upper", Value: "x"}}
 		if _, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Metadata: bad}); !errors.Is(err, kernel.ErrMetadataKey) {
 			t.Errorf("an illegal key: %v", err)
 		}
-		refused(kernel.Metadata{{Key: "a"}, {Key: "a"}, {Key: "a"}, {Key: "a"}})
+		refused(metadata.MD{{Key: "a"}, {Key: "a"}, {Key: "a"}, {Key: "a"}})
 	})
 }
 
@@ -511,7 +514,7 @@ func TestContexts(t *testing.T) {
 			t.Error("the opener's context")
 		}
 		cancel(errors.New("no more of it"))
-		se := w.WantErr(s, kernel.CodeCancelled)
+		se := w.WantErr(s, status.Cancelled)
 		if se.Reason != "no more of it" || se.Remote {
 			t.Errorf("%+v", se)
 		}
@@ -519,7 +522,7 @@ func TestContexts(t *testing.T) {
 		if err := s.Context().Err(); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		se = wantCode(t, testkit.Handled(w.World, ended), w.told(kernel.CodeCancelled))
+		se = wantCode(t, testkit.Handled(w.World, ended), w.told(status.Cancelled))
 		if !se.Remote || w.caps.Status && se.Reason != "no more of it" {
 			t.Errorf("the server was told %+v", se)
 		}
@@ -559,7 +562,7 @@ func TestDeadlinesTravelAsTimeLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		w.WantErr(s, kernel.CodeDeadlineExceeded)
+		w.WantErr(s, status.DeadlineExceeded)
 		if d := time.Since(start); d != 7*time.Second || !errors.Is(s.Context().Err(), context.DeadlineExceeded) {
 			t.Errorf("ended after %v, %v", d, s.Context().Err())
 		}
@@ -567,7 +570,7 @@ func TestDeadlinesTravelAsTimeLeft(t *testing.T) {
 		if got.left != 7*time.Second || got.ended != 7*time.Second || !errors.Is(got.ctx, context.DeadlineExceeded) {
 			t.Errorf("the server saw %+v", got)
 		}
-		wantCode(t, got.err, kernel.CodeDeadlineExceeded)
+		wantCode(t, got.err, status.DeadlineExceeded)
 	})
 }
 
@@ -586,7 +589,7 @@ func TestDeadlinesEndTheStreamsOfSilentClients(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		if h, ok := r.find(frame.Reset, 1); !ok || h.code != frame.CodeDeadlineExceeded {
+		if h, ok := r.find(frame.Reset, 1); !ok || h.code != status.DeadlineExceeded {
 			t.Fatalf("not ended at its deadline: %s", r.tail())
 		}
 	})
@@ -601,7 +604,7 @@ func TestCancelKeepsWhatArrived(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := w.Offer().Accept(kernel.Message{}, nil)
+		b, err := w.Offer().Accept(pool.Message{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -610,7 +613,7 @@ func TestCancelKeepsWhatArrived(t *testing.T) {
 		cancel()
 		w.Quiesce()
 		w.Want(a, "arrived")
-		w.WantErr(a, kernel.CodeCancelled)
-		w.WantErr(b, kernel.CodeCancelled)
+		w.WantErr(a, status.Cancelled)
+		w.WantErr(b, status.Cancelled)
 	})
 }

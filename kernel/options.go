@@ -11,16 +11,11 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
 )
-
-// Limits bound what a peer can make this side hold and do. A zero field has its default,
-// which is a limit too; Unlimited means none. conn.Limits and docs/operations.md list the
-// fields with their defaults.
-type Limits = conn.Limits
-
-// Unlimited means no limit, in options that are a number or a time.
-const Unlimited = conn.Unlimited
 
 // ServerOptions configure a server. A nil pointer and the zero value are the defaults.
 type ServerOptions struct {
@@ -28,7 +23,7 @@ type ServerOptions struct {
 	TLS *tls.Config
 	// Protocols are those that the server speaks. It tells them apart by ALPN under TLS,
 	// and by a connection's first bytes. Empty is the native protocol.
-	Protocols []Protocol
+	Protocols []frame.Protocol
 	// Handlers serve the streams that clients open. Nil is a new Handlers, to be filled
 	// through the server's methods.
 	Handlers *Handlers
@@ -44,14 +39,14 @@ type ServerOptions struct {
 	Logger *slog.Logger
 	// Authenticate identifies a client before it can open a stream. It runs in a
 	// goroutine of its own; ctx ends after Limits.Authenticate. An error refuses the
-	// connection. A HandlerError's code and reason are sent to the client. For any other
-	// error, and for CodeOK, the client gets CodeUnauthenticated alone, and the log has
+	// connection. A status.HandlerError's code and reason are sent to the client. For any other
+	// error, and for status.OK, the client gets status.Unauthenticated alone, and the log has
 	// the error.
 	Authenticate func(ctx context.Context, p Peer) (Identity, error)
 	// Authorize decides on each open before the handler runs, in the handler's goroutine;
 	// ctx ends after Limits.Authenticate. An error refuses the stream with
-	// CodePermissionDenied, or with the code of a HandlerError.
-	Authorize func(ctx context.Context, id Identity, method string, md Metadata) error
+	// status.PermissionDenied, or with the code of a status.HandlerError.
+	Authorize func(ctx context.Context, id Identity, method string, md metadata.MD) error
 	// OnConn is called with each new connection, in a goroutine of its own, for example
 	// to open streams to the client. If it panics the connection is closed.
 	OnConn func(*Conn)
@@ -66,12 +61,12 @@ func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 	if o != nil {
 		r = *o
 	}
-	r.Limits = conn.WithDefaults(r.Limits)
+	r.Limits = r.Limits.withDefaults()
 	if r.Logger == nil {
 		r.Logger = slog.Default()
 	}
 	if len(r.Protocols) == 0 {
-		r.Protocols = []Protocol{native.Protocol{}}
+		r.Protocols = []frame.Protocol{native.Protocol{}}
 	}
 	r.TLS = secure(r.TLS, r.Protocols)
 	_, err := r.Stream.withDefaults()
@@ -82,13 +77,13 @@ func (o *ServerOptions) withDefaults() (ServerOptions, error) {
 		err = r.Stream.checkCompression(r.Protocols)
 	}
 	if err == nil {
-		err = conn.Validate(r.Limits)
+		err = conn.Validate(conn.Limits(r.Limits))
 	}
 	return r, err
 }
 
 // secure completes a TLS configuration: the least version, and the names of ps for ALPN.
-func secure(c *tls.Config, ps []Protocol) *tls.Config {
+func secure(c *tls.Config, ps []frame.Protocol) *tls.Config {
 	if c == nil {
 		return nil
 	}
@@ -114,7 +109,7 @@ type ClientOptions struct {
 	TLS *tls.Config
 	// Protocols are those that a target can name, as in "protocol://host:port". A target
 	// that names none uses the first. Empty is the native protocol.
-	Protocols []Protocol
+	Protocols []frame.Protocol
 	// ConnType says how streams share connections. Zero is ConnSingle.
 	ConnType ConnType
 	// Conns is the largest number of connections, ConnShort's and dedicated ones apart.
@@ -192,13 +187,13 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 	if o != nil {
 		r = *o
 	}
-	r.Limits = conn.WithDefaults(r.Limits)
+	r.Limits = r.Limits.withDefaults()
 	r.Backoff = r.Backoff.withDefaults()
 	if r.Logger == nil {
 		r.Logger = slog.Default()
 	}
 	if len(r.Protocols) == 0 {
-		r.Protocols = []Protocol{native.Protocol{}}
+		r.Protocols = []frame.Protocol{native.Protocol{}}
 	}
 	switch {
 	case r.Conns != 0:
@@ -219,7 +214,7 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 		err = r.Stream.checkCompression(r.Protocols)
 	}
 	if err == nil {
-		err = conn.Validate(r.Limits)
+		err = conn.Validate(conn.Limits(r.Limits))
 	}
 	if err == nil {
 		err = r.Backoff.validate()
@@ -231,9 +226,9 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 // defaults.
 type OpenOptions struct {
 	// Request is sent with the open: it is the peer's Offer.Request.
-	Request Message
+	Request pool.Message
 	// Metadata is sent with the open.
-	Metadata Metadata
+	Metadata metadata.MD
 	// Stream are this side's options for the stream. Zero fields have the values of the
 	// client's or server's options.
 	Stream StreamOptions
@@ -247,7 +242,7 @@ type OpenOptions struct {
 	// WaitForReady has a client's Open try again while no connection can be made, with
 	// the pauses of ClientOptions.Backoff, until ctx ends: also if the server's name is
 	// unknown or its certificate is bad. An answer of the server that would not change,
-	// such as CodeUnauthenticated, ends it. It has no effect on a Conn.
+	// such as status.Unauthenticated, ends it. It has no effect on a Conn.
 	WaitForReady bool
 
 	unary       bool // a call: one message each way
@@ -275,10 +270,10 @@ const pooledConns = 100
 // CallOptions are the options of a call. A nil pointer and the zero value are the defaults.
 type CallOptions struct {
 	// Metadata is sent with the call.
-	Metadata Metadata
+	Metadata metadata.MD
 	// Header and Trailer, if not nil, are where the metadata goes that comes with the
 	// reply, and with the end. If the call is never opened they are left as they are.
-	Header, Trailer *Metadata
+	Header, Trailer *metadata.MD
 	// Timeout bounds the call, as its context does. Zero is 60 s if the context has no
 	// deadline. Unlimited is no limit beside the context's.
 	Timeout time.Duration
@@ -290,7 +285,7 @@ type CallOptions struct {
 	NoWait bool
 	// Compression is how the request is compressed: see StreamOptions.Compression. The
 	// reply is the server's choice.
-	Compression Compression
+	Compression pool.Compression
 }
 
 const defaultCallTimeout = 60 * time.Second

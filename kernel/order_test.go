@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 func TestMessagesKeepTheirBoundariesAndOrder(t *testing.T) {
@@ -57,10 +58,10 @@ func TestMessagesKeepTheirBoundariesAndOrder(t *testing.T) {
 // ways send one message by one of the four ways there are.
 var ways = []struct {
 	name string
-	send func(ctx context.Context, s *kernel.Stream, m kernel.Message) error
+	send func(ctx context.Context, s *kernel.Stream, m pool.Message) error
 }{
-	{"Send", func(ctx context.Context, s *kernel.Stream, m kernel.Message) error { return s.Send(ctx, m) }},
-	{"TrySend", func(ctx context.Context, s *kernel.Stream, m kernel.Message) error {
+	{"Send", func(ctx context.Context, s *kernel.Stream, m pool.Message) error { return s.Send(ctx, m) }},
+	{"TrySend", func(ctx context.Context, s *kernel.Stream, m pool.Message) error {
 		for {
 			err := s.TrySend(m)
 			if err != kernel.ErrWouldBlock { //nolint:errorlint // documented to be this very value
@@ -77,7 +78,7 @@ var ways = []struct {
 			}
 		}
 	}},
-	{"Slot", func(ctx context.Context, s *kernel.Stream, m kernel.Message) error {
+	{"Slot", func(ctx context.Context, s *kernel.Stream, m pool.Message) error {
 		select {
 		case slot := <-s.Writable():
 			return slot.Send(m)
@@ -85,7 +86,7 @@ var ways = []struct {
 			return ctx.Err()
 		}
 	}},
-	{"Out", func(ctx context.Context, s *kernel.Stream, m kernel.Message) error {
+	{"Out", func(ctx context.Context, s *kernel.Stream, m pool.Message) error {
 		select {
 		case s.Out() <- m:
 			return nil
@@ -106,7 +107,7 @@ func TestOrderOfEverySenderHoldsAmongOthers(t *testing.T) {
 		for id := range senders {
 			wg.Go(func() {
 				for n := range each {
-					m := kernel.NewMessage(8 + n%60)
+					m := pool.New(8 + n%60)
 					binary.LittleEndian.PutUint32(m.Bytes(), uint32(id))
 					binary.LittleEndian.PutUint32(m.Bytes()[4:], uint32(n))
 					// Not Out: it hands over before a message is in the queue,
@@ -121,7 +122,7 @@ func TestOrderOfEverySenderHoldsAmongOthers(t *testing.T) {
 		}
 		wg.Go(func() { // one that stays with Out
 			for n := range each {
-				m := kernel.NewMessage(8)
+				m := pool.New(8)
 				binary.LittleEndian.PutUint32(m.Bytes(), senders)
 				binary.LittleEndian.PutUint32(m.Bytes()[4:], uint32(n))
 				if err := ways[3].send(w.Ctx, a, m); err != nil {

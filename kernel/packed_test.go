@@ -7,9 +7,12 @@ import (
 	"io"
 	"testing"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/testkit/capwire"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // compressing connects a server and a client over HTTP/2's set of capabilities.
@@ -17,10 +20,10 @@ func compressing(t *testing.T) *world {
 	t.Helper()
 	p := capwire.HTTP2()
 	return newWorld(t, kerneltest.Start,
-		&kernel.ServerOptions{Protocols: []kernel.Protocol{p}}, &kernel.ClientOptions{Protocols: []kernel.Protocol{p}})
+		&kernel.ServerOptions{Protocols: []frame.Protocol{p}}, &kernel.ClientOptions{Protocols: []frame.Protocol{p}})
 }
 
-func packedMessage(t *testing.T, p []byte) kernel.Message {
+func packedMessage(t *testing.T, p []byte) pool.Message {
 	t.Helper()
 	m, err := capwire.Packed(p)
 	if err != nil {
@@ -32,8 +35,8 @@ func packedMessage(t *testing.T, p []byte) kernel.Message {
 // Messages travel compressed, and their readers get what they hold, whichever way they
 // read: also as an open's request.
 func TestCompressedMessagesAreUnpackedByTheirReader(t *testing.T) {
-	for name, read := range map[string]func(ctx context.Context, s *kernel.Stream) []kernel.Message{
-		"Receive": func(ctx context.Context, s *kernel.Stream) (ms []kernel.Message) {
+	for name, read := range map[string]func(ctx context.Context, s *kernel.Stream) []pool.Message{
+		"Receive": func(ctx context.Context, s *kernel.Stream) (ms []pool.Message) {
 			for m, err := range s.All(ctx) {
 				if err != nil {
 					t.Error(err)
@@ -42,13 +45,13 @@ func TestCompressedMessagesAreUnpackedByTheirReader(t *testing.T) {
 			}
 			return ms
 		},
-		"In": func(_ context.Context, s *kernel.Stream) (ms []kernel.Message) {
+		"In": func(_ context.Context, s *kernel.Stream) (ms []pool.Message) {
 			for m := range s.In() {
 				ms = append(ms, m)
 			}
 			return ms
 		},
-		"Batches": func(_ context.Context, s *kernel.Stream) (ms []kernel.Message) {
+		"Batches": func(_ context.Context, s *kernel.Stream) (ms []pool.Message) {
 			for b := range s.Batches() {
 				for i := range b.Len() {
 					ms = append(ms, b.Keep(i))
@@ -64,7 +67,7 @@ func TestCompressedMessagesAreUnpackedByTheirReader(t *testing.T) {
 			got := make(chan []byte, len(want)+1)
 			w.Srv.HandleOffer("m", func(ctx context.Context, o *kernel.Offer) error {
 				got <- bytes.Clone(o.Request().Bytes())
-				s, err := o.Accept(kernel.Message{}, nil)
+				s, err := o.Accept(pool.Message{}, nil)
 				if err != nil {
 					return err
 				}
@@ -78,7 +81,7 @@ func TestCompressedMessagesAreUnpackedByTheirReader(t *testing.T) {
 			s, err := w.Client.Open(w.Ctx, "m", &kernel.OpenOptions{Request: packedMessage(t, want[0])})
 			ok(t, err)
 			ok(t, s.Send(w.Ctx, packedMessage(t, want[0])))
-			ok(t, s.Send(w.Ctx, kernel.CopyMessage(want[1])))
+			ok(t, s.Send(w.Ctx, pool.Copy(want[1])))
 			ok(t, s.Send(w.Ctx, packedMessage(t, want[2])))
 			ok(t, s.Close(w.Ctx))
 			s.Request().Release()
@@ -102,7 +105,7 @@ func TestACompressionBombEndsItsStream(t *testing.T) {
 	if m, err := b.Receive(w.Ctx); err == nil {
 		t.Errorf("a message of %d bytes", m.Len())
 		m.Release()
-	} else if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeTooLarge}) || errors.Is(err, io.EOF) {
+	} else if !errors.Is(err, &status.StreamError{Code: status.TooLarge}) || errors.Is(err, io.EOF) {
 		t.Errorf("the reader is told %v", err)
 	}
 	<-a.Done()
@@ -123,7 +126,7 @@ func TestAnUnreadableRequestReachesNoHandler(t *testing.T) {
 	for _, method := range []string{"stream", "offer"} {
 		s, err := w.Client.Open(w.Ctx, method, &kernel.OpenOptions{Request: packedMessage(t, make([]byte, 200<<20))})
 		ok(t, err)
-		if _, _, err := s.Accepted(w.Ctx); !errors.Is(err, &kernel.StreamError{Code: kernel.CodeTooLarge}) {
+		if _, _, err := s.Accepted(w.Ctx); !errors.Is(err, &status.StreamError{Code: status.TooLarge}) {
 			t.Errorf("%s: %v", method, err)
 		}
 		<-s.Done()

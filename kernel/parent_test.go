@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // A stream whose context has ended is no stream that has ended in order, however soon
@@ -32,7 +33,7 @@ func TestAnEndDoesNotOvertakeTheContexts(t *testing.T) {
 				end(a)
 				var err error
 				for err == nil {
-					var m kernel.Message
+					var m pool.Message
 					m, err = b.Receive(w.Ctx)
 					m.Release()
 				}

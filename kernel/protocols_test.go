@@ -17,21 +17,22 @@ import (
 	"github.com/sluicerpc/sluice/internal/testkit/capwire"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A foreign protocol is one of another system, over which the one suite runs as
 // far as the protocol can carry it.
 type foreign struct {
 	name  string
-	proto kernel.Protocol
+	proto frame.Protocol
 	// cannot names the tests that ask for what the protocol does not have, or, with
 	// a slash, a part of one, and says what that is.
 	cannot map[string]string
 	// code is what a code of an answer becomes on its way.
-	code func(kernel.Code) kernel.Code
+	code func(status.Code) status.Code
 	// notProcessed tells whether a refusal with a code can say that no handler has
 	// seen the open.
-	notProcessed func(kernel.Code) bool
+	notProcessed func(status.Code) bool
 	connect      starter
 }
 
@@ -46,7 +47,7 @@ func capWires() (ws []foreign) {
 		p.C.Name = name
 		ws = append(ws, foreign{
 			name: name, proto: p, connect: kerneltest.Start,
-			code: func(c kernel.Code) kernel.Code { return c }, notProcessed: func(kernel.Code) bool { return true },
+			code: func(c status.Code) status.Code { return c }, notProcessed: func(status.Code) bool { return true },
 		})
 	}
 	add("as-http2", capwire.HTTP2())
@@ -134,12 +135,12 @@ var brpcCannot = map[string]string{
 }
 
 // brpcCode is what a code becomes as an error of brpc's.
-func brpcCode(c kernel.Code) kernel.Code { return strm.CodeOf(strm.Errno(c)) }
+func brpcCode(c status.Code) status.Code { return strm.CodeOf(strm.Errno(c)) }
 
 // brpcNotProcessed: brpc clients retry after these, and no others.
-func brpcNotProcessed(c kernel.Code) bool {
+func brpcNotProcessed(c status.Code) bool {
 	switch c {
-	case kernel.CodeUnimplemented, kernel.CodeResourceExhausted, kernel.CodeGoingAway, kernel.CodeRefused:
+	case status.Unimplemented, status.ResourceExhausted, status.GoingAway, status.Refused:
 		return true
 	}
 	return false
@@ -162,7 +163,7 @@ func known(w *testkit.World) *world {
 }
 
 // answered is what a code becomes in the answer to an open or a call.
-func (w *world) answered(c kernel.Code) kernel.Code {
+func (w *world) answered(c status.Code) status.Code {
 	if w.other == nil {
 		return c
 	}
@@ -170,15 +171,15 @@ func (w *world) answered(c kernel.Code) kernel.Code {
 }
 
 // notProcessed tells whether a refusal with code c can say that no handler saw the open.
-func (w *world) notProcessed(c kernel.Code) bool { return w.other == nil || w.other.notProcessed(c) }
+func (w *world) notProcessed(c status.Code) bool { return w.other == nil || w.other.notProcessed(c) }
 
 // told is the code that the other side of an established stream gets for its
 // end, where that is not in order.
-func (w *world) told(c kernel.Code) kernel.Code {
+func (w *world) told(c status.Code) status.Code {
 	if w.caps.Status {
 		return c
 	}
-	return kernel.CodeAborted
+	return status.Aborted
 }
 
 // endSend ends s's sending half. Where a stream ends as a whole it ends the
@@ -225,8 +226,8 @@ func (w *world) limitsAreTold() bool { return w.other == nil }
 func (p foreign) start(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (*kernel.Server, *kernel.Client) {
 	t.Helper()
 	s, c := testkit.OrZero(so), testkit.OrZero(co)
-	s.Protocols = []kernel.Protocol{native.Protocol{}, p.proto}
-	c.Protocols = []kernel.Protocol{p.proto}
+	s.Protocols = []frame.Protocol{native.Protocol{}, p.proto}
+	c.Protocols = []frame.Protocol{p.proto}
 	return p.connect(t, &s, &c)
 }
 

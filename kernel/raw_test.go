@@ -16,6 +16,7 @@ import (
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A target is a server under attack.
@@ -31,7 +32,7 @@ type heard struct {
 	kind   frame.Kind
 	stream uint64
 	value  uint64
-	code   frame.Code
+	code   status.Code
 	reason string
 	fresh  bool // not processed
 	data   []byte
@@ -329,7 +330,7 @@ func (r *raw) tail() string {
 }
 
 // ended tells whether the connection ended by a GOAWAY of code.
-func (r *raw) ended(code frame.Code) bool {
+func (r *raw) ended(code status.Code) bool {
 	h, ok := r.find(frame.GoAway, 0)
 	return ok && h.code == code && errors.Is(r.over(), io.EOF)
 }
@@ -340,7 +341,7 @@ func (r *raw) settled() {
 	r.t.Helper()
 	for id := uint64(1); id < r.next; id += 2 {
 		if _, ok := r.find(frame.Reset, id); !ok {
-			r.say(frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})
+			r.say(frame.Frame{Kind: frame.Reset, Stream: id, Code: status.Cancelled})
 		}
 	}
 	var left uint64

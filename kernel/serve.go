@@ -1,9 +1,13 @@
 package kernel
 
-import "context"
+import (
+	"context"
+
+	"github.com/sluicerpc/sluice/status"
+)
 
 // Finish ends the stream as the return of a Handler does. A nil err ends both halves in
-// order; an error ends the sending half with the status that StatusOf gives. Either comes
+// order; an error ends the sending half with the status that status.Of gives. Either comes
 // after everything that was sent. What is unread is dropped. Finish does not wait. A stream
 // whose offer was not accepted is aborted.
 func (s *Stream) Finish(err error) {
@@ -15,13 +19,13 @@ func (s *Stream) Finish(err error) {
 		defer s.c.releaseOutput()
 		o.acceptOnUse(s)
 	}
-	code, reason := StatusOf(err)
+	code, reason := status.Of(err)
 	s.c.Finish(code, reason, s.c.trailerFor(err))
 }
 
 // Serve calls f as a handler of the stream; ctx is the stream's Context. If f panics or
 // calls runtime.Goexit, that is logged and counted as a handler's panic, and the stream is
-// aborted with CodeInternal. Otherwise Serve leaves the stream open: f calls Finish.
+// aborted with status.Internal. Otherwise Serve leaves the stream open: f calls Finish.
 //
 // A stream from Conn.TakeStream counts as being served while Serve runs for it.
 func (s *Stream) Serve(f func(ctx context.Context)) {
@@ -34,7 +38,7 @@ func (s *Stream) Serve(f func(ctx context.Context)) {
 			return
 		}
 		s.c.conn.endpoint.panicked(s.Method(), s.c.conn.peer.Addr, r)
-		s.Abort(CodeInternal, "the handler panicked")
+		s.Abort(status.Internal, "the handler panicked")
 		s.discard()
 	}()
 	f(s.Context())

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A Server serves streams on the connections that it accepts. Its Handlers are those of
@@ -120,7 +121,7 @@ func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 // Shutdown with Limits.Drain, also where another Shutdown has more time. Close cuts that
 // short.
 //
-// If ln fails, or the program closes it, Serve returns a ConnError, and the connections
+// If ln fails, or the program closes it, Serve returns a status.ConnError, and the connections
 // stay open. While the process is out of descriptors or memory, Serve tries again.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ls, err := s.lease(ln)
@@ -154,7 +155,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		if !temporary(err) {
 			s.untrack(ln)
 			go ls.end() // when the connections have ended: they need the loops
-			return &ConnError{Addr: ln.Addr(), Op: "accept", Err: err}
+			return &status.ConnError{Addr: ln.Addr(), Op: "accept", Err: err}
 		}
 		pause.sleep(ctx)
 	}
@@ -261,14 +262,14 @@ func (s *Server) connEnded(c *Conn, uncount func()) {
 
 // worthLogging reports whether the end of a connection is logged.
 func worthLogging(err error) bool {
-	var ce *ConnError
+	var ce *status.ConnError
 	if !errors.As(err, &ce) {
 		return false
 	}
 	switch ce.Code {
-	case CodeOK, CodeConnectionLost, CodeGoingAway:
+	case status.OK, status.ConnectionLost, status.GoingAway:
 		return false
-	case CodeCancelled, CodeUnavailable:
+	case status.Cancelled, status.Unavailable:
 		return !ce.Remote // the peer has closed the connection
 	}
 	return true
@@ -278,7 +279,7 @@ func worthLogging(err error) bool {
 // to open no more streams. Streams that are opened nevertheless are refused as not
 // processed. Shutdown waits until the open streams have ended and closes the connections.
 // When ctx ends, or after Limits.Drain if ctx has no deadline, it closes the connections
-// with CodeGoingAway and returns an error.
+// with status.GoingAway and returns an error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -305,7 +306,7 @@ func (s *Server) Draining() <-chan struct{} { return s.draining }
 // Close closes the listeners and all connections, and waits until they have ended: see
 // Conn.Close. The Contexts of handlers end. Close does not wait for the handlers.
 func (s *Server) Close() error {
-	s.closeAll(func(c *Conn) { c.shut(CodeUnavailable, serverClosed) })
+	s.closeAll(func(c *Conn) { c.shut(status.Unavailable, serverClosed) })
 	return nil
 }
 

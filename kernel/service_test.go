@@ -15,6 +15,9 @@ import (
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A panic ends the handler's stream with INTERNAL, is logged with its stack and
@@ -30,8 +33,8 @@ func TestAPanicEndsItsStreamOnly(t *testing.T) {
 		})
 		w.Srv.HandleOffer("panics early", func(context.Context, *kernel.Offer) error { panic("early") })
 		other := w.Open("echo")
-		for method, code := range map[string]kernel.Code{
-			"panics": w.told(kernel.CodeInternal), "panics early": w.answered(kernel.CodeInternal),
+		for method, code := range map[string]status.Code{
+			"panics": w.told(status.Internal), "panics early": w.answered(status.Internal),
 		} {
 			s := w.Open(method)
 			w.WantDone(s)
@@ -69,7 +72,7 @@ func TestDrainLetsStreamsFinish(t *testing.T) {
 			s, err := conn.Open(w.Ctx, "echo", nil)
 			if err == nil { // either taken before the GOAWAY, or refused for it
 				_, _, _ = s.Accepted(w.Ctx)
-				s.Abort(kernel.CodeCancelled, "only a try")
+				s.Abort(status.Cancelled, "only a try")
 			}
 			return errors.Is(err, kernel.ErrGoingAway)
 		})
@@ -121,7 +124,7 @@ func TestOpensRacingTheGoAway(t *testing.T) {
 					name := decimal(g) + "/" + decimal(i)
 					s, err := conn.Open(w.Ctx, "race", nil)
 					if err != nil {
-						var ce *kernel.ConnError
+						var ce *status.ConnError
 						if !errors.Is(err, kernel.ErrGoingAway) && !errors.As(err, &ce) {
 							t.Errorf("open: %v", err)
 						}
@@ -144,8 +147,8 @@ func TestOpensRacingTheGoAway(t *testing.T) {
 						served++
 						_ = s.CloseSend()
 					} else {
-						var se *kernel.StreamError
-						if !errors.As(err, &se) || se.Code != kernel.CodeGoingAway || !se.NotProcessed || seen[name] {
+						var se *status.StreamError
+						if !errors.As(err, &se) || se.Code != status.GoingAway || !se.NotProcessed || seen[name] {
 							t.Errorf("stream %s: %v, a handler saw it: %v", name, err, seen[name])
 						}
 						refused++
@@ -222,7 +225,7 @@ func TestTheDrainsDeadlineCuts(t *testing.T) {
 		if d := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || d < 7*time.Second || d > 8*time.Second {
 			t.Errorf("Shutdown: %v after %v", err, d)
 		}
-		w.WantErr(s, kernel.CodeConnectionLost)
+		w.WantErr(s, status.ConnectionLost)
 		<-told
 	})
 }
@@ -242,14 +245,14 @@ func TestAuthentication(t *testing.T) {
 		}}
 		w := newWorld(t, start, so, &kernel.ClientOptions{Token: []byte("sesame")})
 		w.Srv.HandleOffer("who", func(ctx context.Context, o *kernel.Offer) error {
-			s, err := o.Accept(kernel.Message{}, nil)
+			s, err := o.Accept(pool.Message{}, nil)
 			if err != nil {
 				return err
 			}
 			if err := s.Send(ctx, text("%v %v", o.Identity(), s.Conn().Identity())); err != nil {
 				return err
 			}
-			s.CloseReceive(kernel.CodeOK)
+			s.CloseReceive(status.OK)
 			return s.CloseSend()
 		})
 		s := w.Open("who")
@@ -264,7 +267,7 @@ func TestAuthenticationRefuses(t *testing.T) {
 	for name, hook := range map[string]func(ctx context.Context) error{
 		"says no": func(context.Context) error { return errors.New("a secret") },
 		"says why": func(context.Context) error {
-			return &kernel.HandlerError{Code: kernel.CodePermissionDenied, Reason: "locked"}
+			return &status.HandlerError{Code: status.PermissionDenied, Reason: "locked"}
 		},
 		"hangs":                 func(context.Context) error { <-hang; return nil },
 		"waits for its context": func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
@@ -285,12 +288,12 @@ func TestAuthenticationRefuses(t *testing.T) {
 			served := make(chan error, 1)
 			go func() { served <- srv.Serve(context.Background(), ln) }()
 			_, err = kernel.Dial(t.Context(), ln.Addr().String(), nil)
-			var ce *kernel.ConnError
-			code, text := kernel.CodeUnauthenticated, "UNAUTHENTICATED: not authenticated"
+			var ce *status.ConnError
+			code, text := status.Unauthenticated, "UNAUTHENTICATED: not authenticated"
 			if name == "says why" {
-				code, text = kernel.CodePermissionDenied, "PERMISSION_DENIED: locked"
+				code, text = status.PermissionDenied, "PERMISSION_DENIED: locked"
 			}
-			if !errors.As(err, &ce) || ce.Op != "handshake" || !ce.Remote || !errors.Is(err, &kernel.ConnError{Code: code}) ||
+			if !errors.As(err, &ce) || ce.Op != "handshake" || !ce.Remote || !errors.Is(err, &status.ConnError{Code: code}) ||
 				!strings.HasSuffix(err.Error(), ": by peer: "+text) {
 				t.Errorf("dial: %v", err)
 			}
@@ -310,14 +313,14 @@ func TestAuthorization(t *testing.T) {
 	overAllBut(t, func(t *testing.T, start starter) {
 		hang := make(chan struct{})
 		so := &kernel.ServerOptions{
-			Authorize: func(_ context.Context, id kernel.Identity, method string, md kernel.Metadata) error {
+			Authorize: func(_ context.Context, id kernel.Identity, method string, md metadata.MD) error {
 				switch {
 				case id != nil:
 					t.Errorf("identity %v", id)
 				case method == "hangs":
 					<-hang
 				case method == "own code":
-					return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "never heard of it"}
+					return &status.HandlerError{Code: status.NotFound, Reason: "never heard of it"}
 				case method == "panics":
 					panic("oops")
 				case md.Get("pass") == "":
@@ -336,8 +339,8 @@ func TestAuthorization(t *testing.T) {
 			})
 		}
 		hung := w.Open("hangs")
-		for method, code := range map[string]kernel.Code{
-			"echo": kernel.CodePermissionDenied, "own code": kernel.CodeNotFound,
+		for method, code := range map[string]status.Code{
+			"echo": status.PermissionDenied, "own code": status.NotFound,
 		} {
 			_, _, err := w.Open(method).Accepted(w.Ctx)
 			if se := wantCode(t, err, code); se.NotProcessed != w.notProcessed(code) {
@@ -345,8 +348,8 @@ func TestAuthorization(t *testing.T) {
 			}
 		}
 		_, _, err := w.Open("panics").Accepted(w.Ctx)
-		wantCode(t, err, kernel.CodeInternal)
-		hung.Abort(kernel.CodeCancelled, "long enough") // whose limit is far off
+		wantCode(t, err, status.Internal)
+		hung.Abort(status.Cancelled, "long enough") // whose limit is far off
 		brief := *so
 		brief.Limits.Authenticate = 50 * time.Millisecond
 		other := newWorld(t, start, &brief, nil)
@@ -355,11 +358,11 @@ func TestAuthorization(t *testing.T) {
 			return nil
 		})
 		_, _, err = other.Open("hangs").Accepted(w.Ctx)
-		if se := wantCode(t, err, kernel.CodeUnavailable); se.NotProcessed != w.notProcessed(kernel.CodeUnavailable) {
+		if se := wantCode(t, err, status.Unavailable); se.NotProcessed != w.notProcessed(status.Unavailable) {
 			t.Errorf("%+v", se)
 		}
 		wantOpen(t, "a handler without leave", ran)
-		s, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Metadata: kernel.Metadata{{Key: "pass", Value: "1"}}})
+		s, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Metadata: metadata.MD{{Key: "pass", Value: "1"}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -389,7 +392,7 @@ func TestCalls(t *testing.T) {
 		w.Srv.Handle("echo", echo)
 		w.Srv.Handle("fails", func(ctx context.Context, s *kernel.Stream) error {
 			_ = s.Send(ctx, text("some of it"))
-			return &kernel.HandlerError{Code: kernel.CodeDataLoss, Reason: "and no more"}
+			return &status.HandlerError{Code: status.DataLoss, Reason: "and no more"}
 		})
 		w.Srv.Handle("slow", func(ctx context.Context, _ *kernel.Stream) error {
 			<-ctx.Done()
@@ -399,16 +402,16 @@ func TestCalls(t *testing.T) {
 		w.Call("echo", "", "")
 		req := text("mine")
 		_, err := w.Client.Call(w.Ctx, "fails", req, nil)
-		wantCode(t, err, kernel.CodeDataLoss)
+		wantCode(t, err, status.DataLoss)
 		for d := 20 * time.Millisecond; d < patience; d *= 10 {
 			_, err = w.Client.Call(context.Background(), "slow", req, &kernel.CallOptions{Timeout: d})
-			if se := (*kernel.StreamError)(nil); errors.As(err, &se) {
+			if se := (*status.StreamError)(nil); errors.As(err, &se) {
 				break // else its time was over before it had a stream
 			}
 		}
-		wantCode(t, err, kernel.CodeDeadlineExceeded)
+		wantCode(t, err, status.DeadlineExceeded)
 		_, err = w.Client.Call(w.Ctx, "unknown", req, nil)
-		wantCode(t, err, kernel.CodeUnimplemented)
+		wantCode(t, err, status.Unimplemented)
 		if string(req.Bytes()) != "mine" { // all failed: it is still ours
 			t.Error("a failed call took its request")
 		}
@@ -446,12 +449,12 @@ func TestOnlyRefusedCallsAreRetried(t *testing.T) {
 		tries := make(chan string, 10)
 		w.Srv.HandleOffer("busy", func(_ context.Context, o *kernel.Offer) error {
 			tries <- "busy"
-			o.Reject(kernel.CodeRefused, "a handler saw it")
+			o.Reject(status.Refused, "a handler saw it")
 			return nil
 		})
 		req := text("x")
 		_, err := w.Client.Call(w.Ctx, "busy", req, nil)
-		wantCode(t, err, w.answered(kernel.CodeRefused))
+		wantCode(t, err, w.answered(status.Refused))
 		if len(tries) != 1 {
 			t.Errorf("a call that a handler refused was made %d times", len(tries))
 		}
@@ -462,7 +465,7 @@ func TestOnlyRefusedCallsAreRetried(t *testing.T) {
 	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}}, nil, func(t *testing.T, w *world) {
 		leave := make(chan struct{})
 		w.Srv.Handle("holds", func(_ context.Context, s *kernel.Stream) error {
-			s.Abort(kernel.CodeAborted, "") // the stream is over, the handler is not
+			s.Abort(status.Aborted, "") // the stream is over, the handler is not
 			<-leave
 			return nil
 		})
@@ -471,10 +474,10 @@ func TestOnlyRefusedCallsAreRetried(t *testing.T) {
 		w.WantDone(s)
 		s = w.Open("echo") // waits, and is canceled
 		w.Quiesce()
-		s.Abort(kernel.CodeCancelled, "")
+		s.Abort(status.Cancelled, "")
 		w.Quiesce()
 		_, _, err := w.Open("echo").Accepted(w.Ctx)
-		if se := wantCode(t, err, kernel.CodeRefused); !se.NotProcessed {
+		if se := wantCode(t, err, status.Refused); !se.NotProcessed {
 			t.Errorf("%+v", se)
 		}
 		go func() {
@@ -512,7 +515,7 @@ func TestServerOpenedStreams(t *testing.T) {
 		if err == nil {
 			_, _, err = s.Accepted(w.Ctx)
 		}
-		wantCode(t, err, kernel.CodeUnimplemented)
+		wantCode(t, err, status.Unimplemented)
 	})
 }
 
@@ -547,7 +550,7 @@ func TestDedicatedConnections(t *testing.T) {
 		w.Send(second, "x")
 		w.Want(second, "x")
 		_ = second.Conn().Close()
-		w.WantErr(second, kernel.CodeConnectionLost)
+		w.WantErr(second, status.ConnectionLost)
 		w.Send(common, "y")
 		w.Want(common, "y")
 		_ = common.Close(w.Ctx)
@@ -607,7 +610,7 @@ func TestOffersAreBounded(t *testing.T) {
 		}
 		for _, s := range ss[3:] {
 			_, _, err := s.Accepted(w.Ctx)
-			if se := wantCode(t, err, kernel.CodeResourceExhausted); !se.NotProcessed {
+			if se := wantCode(t, err, status.ResourceExhausted); !se.NotProcessed {
 				t.Errorf("%+v", se)
 			}
 		}
@@ -615,7 +618,7 @@ func TestOffersAreBounded(t *testing.T) {
 			t.Errorf("%d wait", len(offers))
 		}
 		for range 3 {
-			(<-offers).Reject(kernel.CodeCancelled, "")
+			(<-offers).Reject(status.Cancelled, "")
 		}
 	})
 }
@@ -659,7 +662,7 @@ func TestTheClientConnectsAgain(t *testing.T) {
 			w.Want(s, "x")
 			w.Eventually("the last one to be gone", func() bool { return len(w.Srv.Conns()) == 1 })
 			_ = w.Srv.Conns()[0].Close()
-			w.WantErr(s, kernel.CodeConnectionLost)
+			w.WantErr(s, status.ConnectionLost)
 			w.Call("echo", "again", "again")
 		}
 	})
@@ -677,7 +680,7 @@ func TestAfterClose(t *testing.T) {
 		if err := errors.Join(w.Client.Close(), w.Client.Close()); err != nil {
 			t.Fatal(err)
 		}
-		w.WantErr(s, kernel.CodeConnectionLost)
+		w.WantErr(s, status.ConnectionLost)
 		if _, err := w.Client.Open(w.Ctx, "x", nil); !errors.Is(err, kernel.ErrClosed) {
 			t.Errorf("Open: %v", err)
 		}
@@ -728,8 +731,8 @@ func (p toy) Handshake(ctx context.Context, rw io.ReadWriter, h *frame.Greeting)
 // One port serves several protocols, told apart by the first bytes, with the
 // same handlers; a connection that speaks none of them is closed and counted.
 func TestProtocolsShareAPort(t *testing.T) {
-	so := &kernel.ServerOptions{Protocols: []kernel.Protocol{native.Protocol{}, toy{}}}
-	co := &kernel.ClientOptions{Protocols: []kernel.Protocol{native.Protocol{}, toy{}}}
+	so := &kernel.ServerOptions{Protocols: []frame.Protocol{native.Protocol{}, toy{}}}
+	co := &kernel.ClientOptions{Protocols: []frame.Protocol{native.Protocol{}, toy{}}}
 	srv, plain := loops(t, quietServer(so), co)
 	srv.Handle("which", func(ctx context.Context, s *kernel.Stream) error {
 		return s.Send(ctx, text("%s", s.Conn().Protocol()))
@@ -740,7 +743,7 @@ func TestProtocolsShareAPort(t *testing.T) {
 	}
 	defer func() { _ = other.Close() }()
 	for c, want := range map[*kernel.Client]string{plain: "sluice", other: "toy"} {
-		reply, err := c.Call(t.Context(), "which", kernel.Message{}, nil)
+		reply, err := c.Call(t.Context(), "which", pool.Message{}, nil)
 		if err != nil || string(reply.Bytes()) != want {
 			t.Errorf("%q, %v, want %s", reply.Bytes(), err, want)
 		}
@@ -769,7 +772,7 @@ func TestCallTimeoutBesideItsContext(t *testing.T) {
 		m := text("x")
 		defer m.Release()
 		_, err := w.Client.Call(w.Ctx, "never", m, &kernel.CallOptions{Timeout: 10 * time.Millisecond})
-		if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeDeadlineExceeded}) && !errors.Is(err, context.DeadlineExceeded) || w.Ctx.Err() != nil {
+		if !errors.Is(err, &status.StreamError{Code: status.DeadlineExceeded}) && !errors.Is(err, context.DeadlineExceeded) || w.Ctx.Err() != nil {
 			t.Errorf("the call ended with %v", err)
 		}
 	})
@@ -782,7 +785,7 @@ func TestAContextThatEndsBehindItsStream(t *testing.T) {
 		look := make(chan struct{})
 		saw := make(chan error, 1)
 		w.Srv.HandleOffer("late", func(ctx context.Context, o *kernel.Offer) error {
-			s, err := o.Accept(kernel.Message{}, nil)
+			s, err := o.Accept(pool.Message{}, nil)
 			if err != nil {
 				return err
 			}
@@ -902,7 +905,7 @@ func TestCallsSayHowTheirContextEnded(t *testing.T) {
 // What a handler says beside its status comes with the error.
 func TestDetailsOfAStatus(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		details := kernel.Metadata{{Key: "retry-after", Value: "7"}}
+		details := metadata.MD{{Key: "retry-after", Value: "7"}}
 		w.Srv.Handle("fails", func(ctx context.Context, s *kernel.Stream) error {
 			m, err := s.Receive(ctx) // without an end: on a protocol without half-close it would end both halves
 			if err != nil {
@@ -912,18 +915,18 @@ func TestDetailsOfAStatus(t *testing.T) {
 			if err := s.SetTrailer(details); err != nil {
 				return err
 			}
-			return &kernel.HandlerError{Code: kernel.CodeUnavailable, Reason: "later"}
+			return &status.HandlerError{Code: status.Unavailable, Reason: "later"}
 		})
 		req := text("x")
 		_, err := w.Client.Call(w.Ctx, "fails", req, nil)
 		req.Release()
-		if se := wantCode(t, err, kernel.CodeUnavailable); se.Details.Get("retry-after") != "7" {
+		if se := wantCode(t, err, status.Unavailable); se.Details.Get("retry-after") != "7" {
 			t.Errorf("%+v", se)
 		}
 		s := w.Open("fails")
 		w.Send(s, "x")
 		if _, err := s.Receive(w.Ctx); w.caps.Status {
-			if se := wantCode(t, err, kernel.CodeUnavailable); se.Details.Get("retry-after") != "7" {
+			if se := wantCode(t, err, status.Unavailable); se.Details.Get("retry-after") != "7" {
 				t.Errorf("%+v", se)
 			}
 		}
@@ -936,7 +939,7 @@ func TestDetailsOfAStatus(t *testing.T) {
 func TestDetailsOfAnError(t *testing.T) {
 	log := &journal{}
 	overAll(t, &kernel.ServerOptions{Logger: log.Logger()}, nil, func(t *testing.T, w *world) {
-		details := map[string]kernel.Metadata{
+		details := map[string]metadata.MD{
 			"fine":    {{Key: "retry-after", Value: "7"}},
 			"illegal": {{Key: "Retry After", Value: "7"}},
 			"large":   {{Key: "retry-after", Value: strings.Repeat("7", 1<<20)}},
@@ -947,16 +950,16 @@ func TestDetailsOfAnError(t *testing.T) {
 				return err
 			}
 			defer m.Release()
-			if err := s.SetTrailer(kernel.Metadata{{Key: "cost", Value: "1"}}); err != nil {
+			if err := s.SetTrailer(metadata.MD{{Key: "cost", Value: "1"}}); err != nil {
 				return err
 			}
-			return &kernel.HandlerError{Code: kernel.CodeUnavailable, Reason: "later", Details: details[string(m.Bytes())]}
+			return &status.HandlerError{Code: status.Unavailable, Reason: "later", Details: details[string(m.Bytes())]}
 		})
 		for name, want := range map[string]string{"fine": "7", "illegal": "", "large": ""} {
 			req := text("%s", name)
 			_, err := w.Client.Call(w.Ctx, "fails", req, nil)
 			req.Release()
-			se := wantCode(t, err, kernel.CodeUnavailable)
+			se := wantCode(t, err, status.Unavailable)
 			if se.Details.Get("cost") != "1" || se.Details.Get("retry-after") != want || se.Reason != "later" {
 				t.Errorf("%s: %+v", name, se)
 			}
@@ -971,14 +974,14 @@ func TestDetailsOfAnError(t *testing.T) {
 func TestTheHeaderOfACallsReply(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		w.Srv.Handle("m", func(ctx context.Context, s *kernel.Stream) error {
-			if err := s.SetHeader(kernel.Metadata{{Key: "version", Value: "7"}}); err != nil {
+			if err := s.SetHeader(metadata.MD{{Key: "version", Value: "7"}}); err != nil {
 				return err
 			}
 			return echo(ctx, s)
 		})
 		for name, c := range map[string]kernel.Caller{"client": w.Client, "connection": must[*kernel.Conn](t)(w.Client.Conn(w.Ctx))} {
-			var header kernel.Metadata
-			m := must[kernel.Message](t)(c.Call(w.Ctx, "m", text("x"), &kernel.CallOptions{Header: &header}))
+			var header metadata.MD
+			m := must[pool.Message](t)(c.Call(w.Ctx, "m", text("x"), &kernel.CallOptions{Header: &header}))
 			if m.Release(); header.Get("version") != "7" {
 				t.Errorf("%s: the header is %v", name, header)
 			}

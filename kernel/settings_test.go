@@ -11,6 +11,8 @@ import (
 	"github.com/sluicerpc/sluice/internal/testkit/capwire"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // What HTTP/2 does and no other protocol of ours: settings that change while streams
@@ -72,7 +74,7 @@ func (w *http2World) offered() (*kernel.Stream, *kernel.Offer) {
 
 func (w *http2World) accept(a *kernel.Stream, o *kernel.Offer) *kernel.Stream {
 	w.T.Helper()
-	b, err := o.Accept(kernel.Message{}, nil)
+	b, err := o.Accept(pool.Message{}, nil)
 	if err != nil {
 		w.T.Fatal(err)
 	}
@@ -202,7 +204,7 @@ func TestOpensRacingASettingsChange(t *testing.T) {
 			for i, a := range as { // offers come in the order of the opens
 				b := w.accept(a, os[i])
 				w.DrainN(b, w.admitted(credit, n))
-				a.Abort(kernel.CodeCancelled, "enough")
+				a.Abort(status.Cancelled, "enough")
 			}
 		}
 	})

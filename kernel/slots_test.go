@@ -6,17 +6,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
-func takeSlot(t *testing.T, s *kernel.Stream) kernel.Slot {
+func takeSlot(t *testing.T, s *kernel.Stream) actor.Slot {
 	t.Helper()
 	select {
 	case slot := <-s.Writable():
 		return slot
 	default:
 		t.Fatal("there is credit, and Writable does not offer it")
-		return kernel.Slot{}
+		return actor.Slot{}
 	}
 }
 
@@ -41,10 +43,10 @@ func TestOneSlotAtATime(t *testing.T) {
 		if err := second.Send(m); err != nil {
 			t.Fatal(err)
 		}
-		if err := (kernel.Slot{}).Send(m); !errors.Is(err, kernel.ErrSlotUsed) {
+		if err := (actor.Slot{}).Send(m); !errors.Is(err, kernel.ErrSlotUsed) {
 			t.Errorf("the zero slot: %v", err)
 		}
-		(kernel.Slot{}).Cancel()
+		(actor.Slot{}).Cancel()
 		w.Want(b, "one")
 		w.Want(b, "two")
 	})
@@ -120,9 +122,9 @@ func TestWritableClosesWithTheSendingHalf(t *testing.T) {
 					w.WantEOF(b)
 				}
 			},
-			"Abort":        func(a, _ *kernel.Stream) { a.Abort(kernel.CodeCancelled, "") },
-			"peer's Abort": func(_, b *kernel.Stream) { b.Abort(kernel.CodeCancelled, "") },
-			"peer's stop":  func(_, b *kernel.Stream) { b.CloseReceive(kernel.CodeOK) },
+			"Abort":        func(a, _ *kernel.Stream) { a.Abort(status.Cancelled, "") },
+			"peer's Abort": func(_, b *kernel.Stream) { b.Abort(status.Cancelled, "") },
+			"peer's stop":  func(_, b *kernel.Stream) { b.CloseReceive(status.OK) },
 		} {
 			if name == "peer's stop" && !w.caps.Stop {
 				continue

@@ -91,14 +91,14 @@ func (c *Conn) Snapshot() ConnInfo {
 // sockets of Linux, or nothing is served. Measuring their Lag takes up to 100 ms, and nothing
 // is measured otherwise. A loop lags while it decodes what one connection has sent, and when
 // the machine has no CPU for it.
-func (s *Server) Loops() []LoopInfo { return conn.LoopInfos() }
+func (s *Server) Loops() []conn.LoopInfo { return conn.LoopInfos() }
 
 // Trace calls f with the header of each frame that is read or written, until ctx ends or the
 // connection has ended: who has sent what, and when. It sees no payload, and no metadata. f
 // runs in the caller's goroutine. If it is slower than the connection, frames are left out;
 // FrameInfo.Lost says how many. While somebody traces, the connection is a little slower;
 // nothing is spent otherwise. Any number of calls may run at once.
-func (c *Conn) Trace(ctx context.Context, f func(FrameInfo)) { c.c.Trace(ctx, c.done, f) }
+func (c *Conn) Trace(ctx context.Context, f func(conn.FrameInfo)) { c.c.Trace(ctx, c.done, f) }
 
 // EachStream calls yield with every open stream, in no order, until yield returns false:
 //

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // BenchmarkSnapshot looks at 100,000 streams, half of which are blocked: the time, and the CPU.
@@ -17,7 +18,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	lim := kernel.Limits{MaxStreams: each, ConnWindow: 64 << 20}
 	srv, client := kerneltest.Start(b, quietServer(&kernel.ServerOptions{Limits: lim}), quietClient(&kernel.ClientOptions{Limits: lim, Conns: conns}))
 	srv.HandleOffer("idle", func(_ context.Context, o *kernel.Offer) error {
-		_, err := o.Accept(kernel.Message{}, nil)
+		_, err := o.Accept(pool.Message{}, nil)
 		return err
 	})
 	ctx := context.Background()
@@ -28,7 +29,7 @@ func BenchmarkSnapshot(b *testing.B) {
 		}
 		if i%2 == 0 {
 			for err == nil {
-				err = s.TrySend(kernel.MessageOf(make([]byte, 2000)))
+				err = s.TrySend(pool.MessageOf(make([]byte, 2000)))
 			}
 		}
 		if _, _, err := s.Accepted(ctx); err != nil {

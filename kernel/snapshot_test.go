@@ -11,9 +11,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A readGate holds back what a client reads of its connections.
@@ -144,7 +147,7 @@ func TestSnapshotOfCreditAndReader(t *testing.T) {
 			t.Errorf("the sender, after that: %+v", i)
 		}
 		for range 16 {
-			m := must[kernel.Message](t)(b.Receive(w.Ctx))
+			m := must[pool.Message](t)(b.Receive(w.Ctx))
 			m.Release()
 		}
 		ok(t, <-sent)
@@ -263,7 +266,7 @@ func TestSnapshotOfConnCredit(t *testing.T) {
 				return last.Conn().Snapshot().BlockedOn == kernel.BlockedOnNothing
 			})
 			for _, b := range bs {
-				b.Abort(kernel.CodeCancelled, "over")
+				b.Abort(status.Cancelled, "over")
 			}
 		})
 	}
@@ -306,8 +309,8 @@ func TestSnapshotOfSocketAndQueue(t *testing.T) {
 				w.Eventually("the connection to be free", func() bool {
 					return b1.Conn().Snapshot().BlockedOn == kernel.BlockedOnNothing
 				})
-				a1.Abort(kernel.CodeCancelled, "over")
-				a2.Abort(kernel.CodeCancelled, "over")
+				a1.Abort(status.Cancelled, "over")
+				a2.Abort(status.Cancelled, "over")
 			})
 		}
 	}
@@ -343,7 +346,7 @@ func TestSnapshotTimes(t *testing.T) {
 		if i := o.Stream(0).Snapshot(); i.State != "opening" || i.Age != second || i.DeadlineLeft != time.Hour-second {
 			t.Errorf("while it opens, the other side: %+v", i)
 		}
-		b := must[*kernel.Stream](t)(o.Accept(kernel.Message{}, &kernel.StreamOptions{InBuffer: kernel.None}))
+		b := must[*kernel.Stream](t)(o.Accept(pool.Message{}, &kernel.StreamOptions{InBuffer: kernel.None}))
 		synctest.Wait()
 		for _, s := range []*kernel.Stream{a, b} {
 			if i := s.Snapshot(); i.State != "open" || i.Latency != second {
@@ -379,11 +382,11 @@ func TestSnapshotTimes(t *testing.T) {
 		if i := a.Snapshot(); i.BlockedOn == kernel.BlockedOnStreamCredit && i.QueuedMessages == 0 {
 			t.Errorf("nobody waits any more: %+v", i)
 		}
-		a.Abort(kernel.CodeAborted, "over")
+		a.Abort(status.Aborted, "over")
 		synctest.Wait()
 		time.Sleep(time.Minute)
 		for _, s := range []*kernel.Stream{a, b} {
-			if i := s.Snapshot(); i.State != "closed" || i.Code != kernel.CodeAborted || i.Age != 7*second || i.DeadlineLeft != 0 {
+			if i := s.Snapshot(); i.State != "closed" || i.Code != status.Aborted || i.Age != 7*second || i.DeadlineLeft != 0 {
 				t.Errorf("over: %+v", i)
 			}
 		}
@@ -412,13 +415,13 @@ func TestSnapshotStates(t *testing.T) {
 		states("closed", "closed")
 
 		a, b = w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-		b.Finish(&kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "none"})
+		b.Finish(&status.HandlerError{Code: status.NotFound, Reason: "none"})
 		synctest.Wait()
-		if i := b.Snapshot(); i.Code != kernel.CodeNotFound {
+		if i := b.Snapshot(); i.Code != status.NotFound {
 			t.Errorf("the side that ends it: %+v", i)
 		}
-		w.WantErr(a, kernel.CodeNotFound)
-		if i := a.Snapshot(); i.Code != kernel.CodeNotFound {
+		w.WantErr(a, status.NotFound)
+		if i := a.Snapshot(); i.Code != status.NotFound {
 			t.Errorf("the other side: %+v", i)
 		}
 		ok(t, a.CloseSend())
@@ -453,7 +456,7 @@ func TestSnapshotOfConn(t *testing.T) {
 		if i.SendUsed != j.RecvUsed || i.SendUsed != 100<<10+100+11*32 || i.SendGranted != j.RecvGranted {
 			t.Errorf("credit: %+v, %+v", i, j)
 		}
-		a.Abort(kernel.CodeCancelled, "over")
+		a.Abort(status.Cancelled, "over")
 		synctest.Wait()
 		_ = k.Close()
 		synctest.Wait()
@@ -491,8 +494,8 @@ func TestStreamsOfConn(t *testing.T) {
 		if n != 1 {
 			t.Errorf("%d streams after a break", n)
 		}
-		b.Conn().Stream(a.ID()).Abort(kernel.CodeAborted, "by its number")
-		w.WantErr(a, kernel.CodeAborted)
+		b.Conn().Stream(a.ID()).Abort(status.Aborted, "by its number")
+		w.WantErr(a, status.Aborted)
 		w.Eventually("the stream to be forgotten", func() bool { return a.Conn().Stream(a.ID()) == nil })
 	})
 }
@@ -516,8 +519,8 @@ func TestStreamsThatWaitForTheirNumber(t *testing.T) {
 	g.open()
 	go drain(a)
 	w.blocked(b, kernel.BlockedOnNothing)
-	w.WantErr(s, kernel.CodeUnimplemented)
-	a.Abort(kernel.CodeCancelled, "over")
+	w.WantErr(s, status.Unimplemented)
+	a.Abort(status.Cancelled, "over")
 }
 
 // Looking is safe at any time, and what is seen is possible.
@@ -530,7 +533,7 @@ func TestSnapshotAtAnyTime(t *testing.T) {
 				return err
 			}
 			m.Release()
-			return &kernel.HandlerError{Code: kernel.CodeAborted}
+			return &status.HandlerError{Code: status.Aborted}
 		})
 		stop := make(chan struct{})
 		var looking, working sync.WaitGroup
@@ -589,7 +592,7 @@ func useStream(w *world, method string, how int) {
 		}
 	}
 	cancel()
-	s.Abort(kernel.CodeCancelled, "over")
+	s.Abort(status.Cancelled, "over")
 	sending.Wait()
 	drain(s)
 	if i := s.Snapshot(); i.State != "closed" {
@@ -624,7 +627,7 @@ func TestLoops(t *testing.T) {
 		}
 		return
 	}
-	var ls []kernel.LoopInfo
+	var ls []conn.LoopInfo
 	n := 0
 	w.Eventually("the loops to have this world's connections alone", func() bool {
 		n, i = 0, k.Snapshot()
@@ -749,7 +752,7 @@ func TestBlockedForOnTheConnection(t *testing.T) {
 			}
 		}
 		for _, a := range []*kernel.Stream{a1, a2, a3} {
-			a.Abort(kernel.CodeCancelled, "over")
+			a.Abort(status.Cancelled, "over")
 		}
 	})
 }

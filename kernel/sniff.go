@@ -14,8 +14,8 @@ var errSilent = errors.New("closed before the first byte")
 // have agreed on by ALPN, if anything. A name that is none of theirs is the program's own:
 // it excludes no protocol. A client without a name is told by its first bytes, like one
 // without TLS, unless every protocol has a name.
-func spoken(ps []Protocol, name string) []Protocol {
-	var named, nameless []Protocol
+func spoken(ps []frame.Protocol, name string) []frame.Protocol {
+	var named, nameless []frame.Protocol
 	for _, p := range ps {
 		switch alpn := p.Caps().ALPN; alpn {
 		case "":
@@ -34,7 +34,7 @@ func spoken(ps []Protocol, name string) []Protocol {
 }
 
 // sniff reads until the first bytes tell which of the candidates the peer speaks.
-func (s *Server) sniff(nc net.Conn, candidates []Protocol) (Protocol, []byte, error) {
+func (s *Server) sniff(nc net.Conn, candidates []frame.Protocol) (frame.Protocol, []byte, error) {
 	buf := make([]byte, 0, frame.SniffLen)
 	for {
 		n, err := nc.Read(buf[len(buf):cap(buf)])

@@ -12,6 +12,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // statesOf collects the states of c, each with the time since now, until StateShutdown.
@@ -118,7 +119,7 @@ func TestStateOfDedicatedConnections(t *testing.T) {
 		l.broken.Store(false)
 		s, err := c.Open(t.Context(), "x", nil)
 		ok(t, err)
-		s.Abort(kernel.CodeCancelled, "")
+		s.Abort(status.Cancelled, "")
 		synctest.Wait()
 		ok(t, c.Close())
 		want := []string{"IDLE 0s", "TRANSIENT_FAILURE 1s", "IDLE 2s", "SHUTDOWN 2s"}
@@ -180,7 +181,7 @@ func TestWaitForReadyEnds(t *testing.T) {
 			c, err := kernel.NewClient(kerneltest.Target, quietClient(&kernel.ClientOptions{Dial: ln.Dial}))
 			ok(t, err)
 			defer c.Close()
-			isErr(t, "Open", open(t.Context(), c), &kernel.ConnError{Code: kernel.CodeUnauthenticated})
+			isErr(t, "Open", open(t.Context(), c), &status.ConnError{Code: status.Unauthenticated})
 		})
 	})
 	for name, end := range map[string]func(c *kernel.Client, cancel func()){
@@ -268,7 +269,7 @@ func TestServesContextDrains(t *testing.T) {
 					ok(t, err)
 					m.Release()
 					ok(t, s.Close(t.Context()))
-				} else if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeConnectionLost}) || !errors.Is(err, &kernel.ConnError{Code: kernel.CodeGoingAway}) {
+				} else if !errors.Is(err, &status.StreamError{Code: status.ConnectionLost}) || !errors.Is(err, &status.ConnError{Code: status.GoingAway}) {
 					t.Errorf("%v, want that the drain was over", err)
 				}
 				isErr(t, "Serve", <-served, kernel.ErrServerClosed)
@@ -284,7 +285,7 @@ func TestServesContextDrains(t *testing.T) {
 // others. brpc's wire has no word for it: there a closed connection is a lost one.
 func TestEndsOfConnections(t *testing.T) {
 	type told struct {
-		code   kernel.Code
+		code   status.Code
 		remote bool
 		says   string
 	}
@@ -294,19 +295,19 @@ func TestEndsOfConnections(t *testing.T) {
 	}{
 		"Server.Close": {
 			func(w *world) { _ = w.Srv.Close() },
-			told{kernel.CodeUnavailable, true, "the server was closed"}, told{says: "closed"},
+			told{status.Unavailable, true, "the server was closed"}, told{says: "closed"},
 		},
 		"server's Conn.Close": {
 			func(w *world) { _ = w.Srv.Conns()[0].Close() },
-			told{kernel.CodeCancelled, true, "the connection was closed"}, told{says: "closed"},
+			told{status.Cancelled, true, "the connection was closed"}, told{says: "closed"},
 		},
 		"Client.Close": {
 			func(w *world) { _ = w.Client.Close() },
-			told{says: "closed"}, told{kernel.CodeCancelled, true, "the client was closed"},
+			told{says: "closed"}, told{status.Cancelled, true, "the client was closed"},
 		},
 		"client's Conn.Close": {
 			func(w *world) { _ = w.Client.Conns()[0].Close() },
-			told{says: "closed"}, told{kernel.CodeCancelled, true, "the connection was closed"},
+			told{says: "closed"}, told{status.Cancelled, true, "the connection was closed"},
 		},
 		"a drain that takes too long": {
 			func(w *world) {
@@ -314,7 +315,7 @@ func TestEndsOfConnections(t *testing.T) {
 				defer cancel()
 				isErr(w.T, "Shutdown", w.Srv.Shutdown(ctx), context.DeadlineExceeded)
 			},
-			told{kernel.CodeGoingAway, true, "the time to drain is over"}, told{kernel.CodeGoingAway, false, "the time to drain is over"},
+			told{status.GoingAway, true, "the time to drain is over"}, told{status.GoingAway, false, "the time to drain is over"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -327,11 +328,11 @@ func TestEndsOfConnections(t *testing.T) {
 					want told
 				}{"client": {a, c.client}, "server": {b, c.server}} {
 					_, err := got.s.Receive(w.Ctx)
-					isErr(t, side, err, &kernel.StreamError{Code: kernel.CodeConnectionLost})
-					var ce *kernel.ConnError
+					isErr(t, side, err, &status.StreamError{Code: status.ConnectionLost})
+					var ce *status.ConnError
 					want := got.want
 					if w.other != nil && want.remote {
-						want = told{kernel.CodeConnectionLost, false, "EOF"}
+						want = told{status.ConnectionLost, false, "EOF"}
 					}
 					if !errors.As(err, &ce) || ce.Code != want.code || ce.Remote != want.remote || !strings.Contains(err.Error(), want.says) {
 						t.Errorf("%s: %v, want %+v", side, err, want)

@@ -1,11 +1,17 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"iter"
 	"time"
+
+	"github.com/sluicerpc/sluice/actor"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A Stream carries messages in both directions, in order and with flow control. Its two
@@ -37,15 +43,15 @@ func (s *Stream) Conn() *Conn { return s.c.conn }
 // Request returns the message that came with the open, on both sides. It belongs to the
 // stream: Share or Clone it to keep it. Release it if nobody will look at it again;
 // otherwise the garbage collector does.
-func (s *Stream) Request() Message {
+func (s *Stream) Request() pool.Message {
 	if x := s.c.x.Load(); x != nil {
 		return x.request
 	}
-	return Message{}
+	return pool.Message{}
 }
 
 // Metadata returns the metadata that came with the open, on both sides.
-func (s *Stream) Metadata() Metadata {
+func (s *Stream) Metadata() metadata.MD {
 	if x := s.c.x.Load(); x != nil {
 		return x.metadata
 	}
@@ -58,7 +64,7 @@ func (s *Stream) Metadata() Metadata {
 // ErrMetadataKey. One that has taken the Offer calls Offer.SetHeader. Keys that begin with
 // "sluice-" are package rpc's: a handler that fails before the first use refuses the stream
 // although there are such.
-func (s *Stream) SetHeader(md Metadata) error {
+func (s *Stream) SetHeader(md metadata.MD) error {
 	p := s.c.acceptOnUse.Load()
 	if p == nil {
 		return ErrHeaderSent
@@ -69,7 +75,7 @@ func (s *Stream) SetHeader(md Metadata) error {
 // SetTrailer sets the metadata that the peer gets with the end of this side's half. It must
 // be called before CloseSend, or before the handler returns. Errors: ErrMetadataTooLarge,
 // ErrMetadataKey, and ErrNotSupported if the protocol's ends carry no metadata.
-func (s *Stream) SetTrailer(md Metadata) error {
+func (s *Stream) SetTrailer(md metadata.MD) error {
 	if !s.c.conn.caps.Status && !s.c.unary {
 		return ErrNotSupported
 	}
@@ -81,15 +87,15 @@ func (s *Stream) SetTrailer(md Metadata) error {
 }
 
 // Trailer returns the metadata that came with the end of the peer's half, nil before that.
-func (s *Stream) Trailer() Metadata { return s.c.Trailer() }
+func (s *Stream) Trailer() metadata.MD { return s.c.Trailer() }
 
 // Accepted waits until the peer has accepted the stream, and returns the reply and the
 // header that came with that; the reply belongs to the caller. If the peer has refused the
 // stream the error is ErrRefused. Data can be sent without waiting. The end of ctx ends
 // the wait and not the stream. On the accepting side Accepted returns at once.
-func (s *Stream) Accepted(ctx context.Context) (reply Message, header Metadata, err error) {
+func (s *Stream) Accepted(ctx context.Context) (reply pool.Message, header metadata.MD, err error) {
 	if !s.c.opener {
-		return Message{}, nil, nil
+		return pool.Message{}, nil, nil
 	}
 	return s.c.Answer(ctx)
 }
@@ -124,14 +130,14 @@ func (s *Stream) Context() context.Context { return (*streamContext)(s) }
 // The channel has a small buffer: StreamOptions.InBuffer messages, and at most 16 KiB or
 // one longer message. A message's credit returns to the peer when the message enters the
 // buffer.
-func (s *Stream) In() <-chan Message {
+func (s *Stream) In() <-chan pool.Message {
 	s.accept()
 	return s.c.In()
 }
 
 // Batches is In for several messages at a time: as many as have arrived, at most
 // StreamOptions.MaxBatch.
-func (s *Stream) Batches() <-chan *Batch {
+func (s *Stream) Batches() <-chan *actor.Batch {
 	s.accept()
 	return s.c.Batches()
 }
@@ -150,12 +156,12 @@ func (s *Stream) Batches() <-chan *Batch {
 //
 // A select with a default may choose the default although there is credit, while the stream
 // is busy with an earlier message: use TrySend or Writable for that. A message that is
-// longer than the peer takes aborts the stream with CodeTooLarge, one with a compression of its
-// own that the peer does not unpack with CodeUnimplemented. Closing Out is CloseSend; do so
+// longer than the peer takes aborts the stream with status.TooLarge, one with a compression of its
+// own that the peer does not unpack with status.Unimplemented. Closing Out is CloseSend; do so
 // only if nobody else sends on it.
 //
 // The first call starts a goroutine, which ends with the sending half.
-func (s *Stream) Out() chan<- Message {
+func (s *Stream) Out() chan<- pool.Message {
 	s.accept()
 	return s.c.Out()
 }
@@ -164,7 +170,7 @@ func (s *Stream) Out() chan<- Message {
 // stream has credit. It is closed when the sending half ends. A select with a default
 // chooses the default only if there is no credit or another goroutine has the slot. A slot must
 // be used or cancelled; the next one comes after that.
-func (s *Stream) Writable() <-chan Slot {
+func (s *Stream) Writable() <-chan actor.Slot {
 	s.accept()
 	return s.c.Writable()
 }
@@ -211,15 +217,15 @@ func (s *Stream) Discarded() int { return s.c.Discarded() }
 // If it fails nothing was sent, and m still belongs to the caller. The end of ctx ends the
 // wait and not the stream. If m is to be compressed Send does that first. Errors: ErrTooLarge,
 // ErrSendClosed, ErrStopped, ErrNotReadable, ErrNotAccepted, ErrNotSupported for a
-// compression of m's own that the peer does not unpack, a StreamError, or ctx's.
-func (s *Stream) Send(ctx context.Context, m Message) error {
+// compression of m's own that the peer does not unpack, a status.StreamError, or ctx's.
+func (s *Stream) Send(ctx context.Context, m pool.Message) error {
 	s.accept()
 	return s.c.Send(ctx, m)
 }
 
 // TrySend is Send without waiting: it fails with ErrWouldBlock if there is no credit now.
 // One byte of credit is enough for a message of any length.
-func (s *Stream) TrySend(m Message) error {
+func (s *Stream) TrySend(m pool.Message) error {
 	s.accept()
 	return s.c.TrySend(m)
 }
@@ -228,15 +234,15 @@ func (s *Stream) TrySend(m Message) error {
 // error is io.EOF when the peer has ended its half and everything before that was
 // received, ErrClosed after CloseReceive, the stream's error, or ctx's. The end of ctx ends
 // the wait and not the stream.
-func (s *Stream) Receive(ctx context.Context) (Message, error) {
+func (s *Stream) Receive(ctx context.Context) (pool.Message, error) {
 	s.accept()
 	return s.c.Receive(ctx)
 }
 
 // All yields every message and then, if the stream did not end in order, the error. Each
 // message belongs to the loop's body, which may send it or Release it.
-func (s *Stream) All(ctx context.Context) iter.Seq2[Message, error] {
-	return func(yield func(Message, error) bool) {
+func (s *Stream) All(ctx context.Context) iter.Seq2[pool.Message, error] {
+	return func(yield func(pool.Message, error) bool) {
 		for {
 			m, err := s.Receive(ctx)
 			if errors.Is(err, io.EOF) {
@@ -254,12 +260,12 @@ func (s *Stream) All(ctx context.Context) iter.Seq2[Message, error] {
 // ErrNotAccepted before the stream's offer is accepted.
 func (s *Stream) CloseSend() error {
 	s.accept()
-	return s.c.CloseSend(CodeOK, "", s.c.trailer())
+	return s.c.CloseSend(status.OK, "", s.c.trailer())
 }
 
 // CloseReceive ends the receiving half: unread messages are dropped, the peer's sends fail
 // with ErrStopped, and Receive fails with ErrClosed.
-func (s *Stream) CloseReceive(code Code) {
+func (s *Stream) CloseReceive(code status.Code) {
 	s.accept()
 	s.c.CloseReceive(code)
 }
@@ -280,18 +286,18 @@ func (s *Stream) Close(ctx context.Context) error {
 
 // Abort resets the stream: both halves end at once, and the peer is told code and reason.
 // Messages that have arrived can still be received, those that are not in a channel's
-// buffer by Receive. Messages that were not written yet are dropped. CodeOK becomes
-// CodeUnknown.
-func (s *Stream) Abort(code Code, reason string) {
-	s.c.abort(failing(code), reason, nil)
+// buffer by Receive. Messages that were not written yet are dropped. status.OK becomes
+// status.Unknown.
+func (s *Stream) Abort(code status.Code, reason string) {
+	s.c.abort(cmp.Or(code, status.Unknown), reason, nil)
 	s.c.StopFeeding()
 }
 
-// AbortCause is Abort for a failure that this side has found: the StreamError that Err
+// AbortCause is Abort for a failure that this side has found: the status.StreamError that Err
 // returns has cause as its Cause. The peer is told code and reason alone. Unlike Abort,
 // AbortCause does not close the channels of a stream that has ended before.
-func (s *Stream) AbortCause(code Code, reason string, cause error) {
-	s.c.abort(failing(code), reason, cause)
+func (s *Stream) AbortCause(code status.Code, reason string, cause error) {
+	s.c.abort(cmp.Or(code, status.Unknown), reason, cause)
 }
 
 // discard releases the unread messages of a stream that is over.
@@ -325,7 +331,7 @@ func (c *streamContext) Err() error {
 	switch {
 	case !over:
 		return nil
-	case errors.Is(err, &StreamError{Code: CodeDeadlineExceeded}):
+	case errors.Is(err, &status.StreamError{Code: status.DeadlineExceeded}):
 		return context.DeadlineExceeded
 	}
 	return context.Canceled

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // None means zero in options where zero means the default.
@@ -44,7 +46,7 @@ type StreamOptions struct {
 	// ErrNotSupported if none of the protocols can carry it. For one stream it is required:
 	// if the protocol or the peer can't, opening or accepting fails with ErrNotSupported.
 	// Zero is the client's or server's where those apply, else NoCompression.
-	Compression Compression
+	Compression pool.Compression
 }
 
 const (
@@ -89,7 +91,7 @@ func (o *StreamOptions) check() error {
 		return outOfRange("MaxBatch", o.MaxBatch)
 	case o.IdleTimeout < 0:
 		return outOfRange("IdleTimeout", o.IdleTimeout)
-	case o.Compression > Zstd:
+	case o.Compression > pool.Zstd:
 		return outOfRange("Compression", o.Compression)
 	}
 	return nil
@@ -117,7 +119,7 @@ func (o StreamOptions) over(base *StreamOptions) StreamOptions {
 	return o
 }
 
-func pick[T int | time.Duration | Compression](v *T, base T) {
+func pick[T int | time.Duration | pool.Compression](v *T, base T) {
 	if *v == 0 {
 		*v = base
 	}

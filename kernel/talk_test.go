@@ -14,6 +14,7 @@ import (
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // What follows is a session whose bytes tests cut and change on their way: one stream,
@@ -68,7 +69,7 @@ type account struct {
 }
 
 // take reads s to its end, handing each message to also.
-func take(ctx context.Context, s *kernel.Stream, also func(m kernel.Message) error) (a account) {
+func take(ctx context.Context, s *kernel.Stream, also func(m pool.Message) error) (a account) {
 	for {
 		m, err := s.Receive(ctx)
 		if err != nil {
@@ -105,7 +106,7 @@ func exchange(ctx context.Context, s *kernel.Stream) account {
 	go func() {
 		defer close(sent)
 		for i := range talkSizes {
-			if m := kernel.CopyMessage(talkMessage(i)); s.Send(ctx, m) != nil {
+			if m := pool.Copy(talkMessage(i)); s.Send(ctx, m) != nil {
 				m.Release()
 				return
 			}
@@ -113,7 +114,7 @@ func exchange(ctx context.Context, s *kernel.Stream) account {
 		}
 		_ = s.CloseSend()
 	}()
-	a := take(context.Background(), s, func(m kernel.Message) error {
+	a := take(context.Background(), s, func(m pool.Message) error {
 		m.Release()
 		return nil
 	})
@@ -136,7 +137,7 @@ func serveTalk(o *kernel.ServerOptions) (*talkServer, error) {
 	}
 	t := &talkServer{srv, kerneltest.Listen(), make(chan error, 1), make(chan account, 1)}
 	srv.Handle("talk", func(ctx context.Context, s *kernel.Stream) error {
-		a := take(ctx, s, func(m kernel.Message) error { return s.Send(ctx, m) })
+		a := take(ctx, s, func(m pool.Message) error { return s.Send(ctx, m) })
 		t.account <- a
 		if errors.Is(a.end, io.EOF) {
 			return nil

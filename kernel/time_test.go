@@ -14,6 +14,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // What happens in the course of time, in a bubble, where every figure is exact.
@@ -188,9 +189,9 @@ func TestKeepaliveFailsAnUnresponsivePeer(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = s.Receive(t.Context())
-		se := wantCode(t, err, kernel.CodeConnectionLost)
-		var ce *kernel.ConnError
-		if !errors.As(se, &ce) || ce.Code != kernel.CodeKeepalive || ce.Op != "keepalive" {
+		se := wantCode(t, err, status.ConnectionLost)
+		var ce *status.ConnError
+		if !errors.As(se, &ce) || ce.Code != status.Keepalive || ce.Op != "keepalive" {
 			t.Errorf("the cause is %v", se.Cause)
 		}
 		if d := time.Since(start); d < 12*time.Second || d > 14*time.Second {
@@ -269,7 +270,7 @@ func TestTooManyPings(t *testing.T) {
 			if n := srv.Stats().Conns; (n == 0) != calm {
 				t.Errorf("a ping every %v: %d connections are left", gap, n)
 			}
-			if f := <-ends; calm && f.Code != kernel.CodeEnhanceYourCalm {
+			if f := <-ends; calm && f.Code != status.EnhanceYourCalm {
 				t.Errorf("a ping every %v: the GOAWAY is %v", gap, f.Code)
 			}
 		})
@@ -327,7 +328,7 @@ func TestAClientsHandshakeHasATimeLimit(t *testing.T) {
 		})
 		start := time.Now()
 		_, err := c.Open(t.Context(), "x", nil)
-		var ce *kernel.ConnError
+		var ce *status.ConnError
 		if !errors.As(err, &ce) || ce.Op != "handshake" || time.Since(start) != 3*time.Second {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
@@ -356,9 +357,9 @@ func TestAPeerThatDoesNotRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = s.Receive(t.Context())
-		se := wantCode(t, err, kernel.CodeConnectionLost)
-		var ce *kernel.ConnError
-		if !errors.As(se, &ce) || ce.Code != kernel.CodeWriteStall {
+		se := wantCode(t, err, status.ConnectionLost)
+		var ce *status.ConnError
+		if !errors.As(se, &ce) || ce.Code != status.WriteStall {
 			t.Errorf("the cause is %v", se.Cause)
 		}
 		if d := time.Since(start); d < 5*time.Second || d > 7*time.Second {

@@ -9,15 +9,18 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // A tracing is one call of Trace and what it has seen.
 type tracing struct {
 	mu     sync.Mutex
-	frames []kernel.FrameInfo
+	frames []conn.FrameInfo
 	stop   context.CancelFunc
 	ended  chan struct{}
 }
@@ -30,7 +33,7 @@ func trace(t testing.TB, c *kernel.Conn) *tracing {
 	before := c.Snapshot().Traces
 	go func() {
 		defer close(tr.ended)
-		c.Trace(ctx, func(i kernel.FrameInfo) {
+		c.Trace(ctx, func(i conn.FrameInfo) {
 			tr.mu.Lock()
 			defer tr.mu.Unlock()
 			tr.frames = append(tr.frames, i)
@@ -45,7 +48,7 @@ func trace(t testing.TB, c *kernel.Conn) *tracing {
 }
 
 // of is the frames of stream id in one direction, without those that time decides.
-func (tr *tracing) of(id uint64, sent bool) (fs []kernel.FrameInfo) {
+func (tr *tracing) of(id uint64, sent bool) (fs []conn.FrameInfo) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	for _, f := range tr.frames {
@@ -56,7 +59,7 @@ func (tr *tracing) of(id uint64, sent bool) (fs []kernel.FrameInfo) {
 	return fs
 }
 
-func describe(fs []kernel.FrameInfo) string {
+func describe(fs []conn.FrameInfo) string {
 	var s []string
 	for _, f := range fs {
 		switch f.Kind {
@@ -85,7 +88,7 @@ func TestTrace(t *testing.T) {
 		w.Call("echo", "first", "first") // now both sides have a connection
 		client, server := trace(t, w.Client.Conns()[0]), trace(t, w.Srv.Conns()[0])
 		s := must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{
-			Request: kernel.MessageOf([]byte("secret request")), Metadata: kernel.Metadata{{Key: "key", Value: "secret value"}},
+			Request: pool.MessageOf([]byte("secret request")), Metadata: metadata.MD{{Key: "key", Value: "secret value"}},
 		}))
 		w.Send(s, "secret 1")
 		w.Want(s, "secret 1")
@@ -193,7 +196,7 @@ func TestSlowTrace(t *testing.T) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			a.Conn().Trace(w.Ctx, func(i kernel.FrameInfo) {
+			a.Conn().Trace(w.Ctx, func(i conn.FrameInfo) {
 				<-free
 				lost += i.Lost
 				if i.Kind == "DATA" {
@@ -229,7 +232,7 @@ func TestPanicInTrace(t *testing.T) {
 	panicked := make(chan any, 1)
 	go func() {
 		defer func() { panicked <- recover() }()
-		k.Trace(w.Ctx, func(kernel.FrameInfo) { panic("at the first frame") })
+		k.Trace(w.Ctx, func(conn.FrameInfo) { panic("at the first frame") })
 	}()
 	w.Eventually("a frame to be traced", func() bool {
 		w.Call("echo", "one", "one")
@@ -264,7 +267,7 @@ func TestTraceAtAnyTime(t *testing.T) {
 					for {
 						ctx, cancel := context.WithCancel(w.Ctx)
 						n := 0
-						k.Trace(ctx, func(f kernel.FrameInfo) {
+						k.Trace(ctx, func(f conn.FrameInfo) {
 							select {
 							case seen <- struct{}{}:
 							default:

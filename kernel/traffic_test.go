@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Streams of every kind side by side on one connection, begun, used and ended in
@@ -66,7 +68,7 @@ func serveTraffic(w *world) {
 			return err
 		}
 		m.Release()
-		return &kernel.HandlerError{Code: kernel.CodeInvalidArgument, Reason: "enough"}
+		return &status.HandlerError{Code: status.InvalidArgument, Reason: "enough"}
 	})
 	w.Srv.Handle("gone", func(context.Context, *kernel.Stream) error { return nil })
 	w.Srv.Handle("source", func(ctx context.Context, s *kernel.Stream) error {
@@ -93,7 +95,7 @@ func serveTraffic(w *world) {
 		return ctx.Err()
 	})
 	w.Srv.HandleOffer("group", func(_ context.Context, o *kernel.Offer) error {
-		ss, err := o.AcceptAll(kernel.Message{}, nil)
+		ss, err := o.AcceptAll(pool.Message{}, nil)
 		for _, s := range ss {
 			go func() {
 				_ = echo(s.Context(), s)
@@ -105,7 +107,7 @@ func serveTraffic(w *world) {
 }
 
 // payload is a message of a random size with its sum in front.
-func payload(r *rand.Rand) kernel.Message {
+func payload(r *rand.Rand) pool.Message {
 	n := r.IntN(100)
 	switch r.IntN(10) {
 	case 0:
@@ -115,15 +117,15 @@ func payload(r *rand.Rand) kernel.Message {
 	}
 	p := bytes.Repeat([]byte{byte(n), byte(n >> 8), byte(r.Uint32())}, n/3)
 	sum := sha256.Sum256(p)
-	return kernel.MessageOf(append(sum[:], p...))
+	return pool.MessageOf(append(sum[:], p...))
 }
 
-func isWhole(m kernel.Message) bool {
+func isWhole(m pool.Message) bool {
 	b := m.Bytes()
 	return len(b) >= sha256.Size && sha256.Sum256(b[sha256.Size:]) == [sha256.Size]byte(b)
 }
 
-func sendOrRelease(ctx context.Context, s *kernel.Stream, m kernel.Message) error {
+func sendOrRelease(ctx context.Context, s *kernel.Stream, m pool.Message) error {
 	err := s.Send(ctx, m)
 	if err != nil {
 		m.Release()
@@ -216,7 +218,7 @@ func (v *worker) exchange(s *kernel.Stream, n int) error {
 	return s.Close(v.w.Ctx)
 }
 
-func (v *worker) sendBy(s *kernel.Stream, way int, m kernel.Message) error {
+func (v *worker) sendBy(s *kernel.Stream, way int, m pool.Message) error {
 	switch way {
 	case 0:
 		select {
@@ -252,7 +254,7 @@ func (v *worker) refusedEarly() error {
 	_ = v.upload(s)
 	_, err = s.Receive(v.w.Ctx)
 	_ = s.Close(v.w.Ctx)
-	if want := v.w.told(kernel.CodeInvalidArgument); !errors.Is(err, &kernel.StreamError{Code: want}) {
+	if want := v.w.told(status.InvalidArgument); !errors.Is(err, &status.StreamError{Code: want}) {
 		return fmt.Errorf("an upload was refused, and told %w", err)
 	}
 	return nil
@@ -272,7 +274,7 @@ func (v *worker) leftEarly() error {
 func (v *worker) cutShort() error {
 	s, err := v.take("source")
 	if err == nil {
-		s.Abort(kernel.CodeCancelled, "enough")
+		s.Abort(status.Cancelled, "enough")
 		drain(s)
 	}
 	return err
@@ -283,7 +285,7 @@ func (v *worker) stops() error {
 	if err != nil {
 		return err
 	}
-	s.CloseReceive(kernel.CodeOK)
+	s.CloseReceive(status.OK)
 	return s.Close(v.w.Ctx)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/metadata"
 )
 
 // callOnce has a client dial a server and make one call.
@@ -33,7 +34,7 @@ func callOnce(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions) 
 // A duration that is Unlimited leaves a client and a server that work.
 func TestUnlimitedDurationsAreLong(t *testing.T) {
 	authenticate := func(context.Context, kernel.Peer) (kernel.Identity, error) { return "known", nil }
-	authorize := func(context.Context, kernel.Identity, string, kernel.Metadata) error { return nil }
+	authorize := func(context.Context, kernel.Identity, string, metadata.MD) error { return nil }
 	all := kernel.Limits{
 		Handshake: kernel.Unlimited, Authenticate: kernel.Unlimited, KeepaliveInterval: kernel.Unlimited,
 		KeepaliveTimeout: kernel.Unlimited, KeepaliveMinimum: kernel.Unlimited, ReadStall: kernel.Unlimited,

@@ -19,6 +19,7 @@ import (
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The version after this one, as this test imagines it: CREDIT counts in units of 16
@@ -37,7 +38,7 @@ type versioned struct {
 	used            *atomic.Uint64 // the version of the last connection
 }
 
-// Handshake implements kernel.Protocol.
+// Handshake implements frame.Protocol.
 func (v versioned) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Greeting) (frame.Session, error) {
 	g.Own.MinVersion, g.Own.MaxVersion = v.lowest, v.highest
 	if v.highest == nextVersion {
@@ -97,7 +98,7 @@ func TestNoCommonVersion(t *testing.T) {
 		var used atomic.Uint64
 		log := &journal{}
 		srv, err := kernel.NewServer(&kernel.ServerOptions{
-			Protocols: []kernel.Protocol{versioned{lowest: 2, highest: 2, used: &used}}, Logger: log.Logger(),
+			Protocols: []frame.Protocol{versioned{lowest: 2, highest: 2, used: &used}}, Logger: log.Logger(),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -106,8 +107,8 @@ func TestNoCommonVersion(t *testing.T) {
 		go func() { served <- srv.Serve(context.Background(), ln) }()
 		_, err = kernel.Dial(context.Background(), kerneltest.Target, quietClient(&kernel.ClientOptions{Dial: ln.Dial}))
 		const why = "VERSION: no common version: the client speaks 1 to 1, the server 2 to 2"
-		var ce *kernel.ConnError
-		if !errors.As(err, &ce) || ce.Code != kernel.CodeVersion || !ce.Remote || !strings.Contains(err.Error(), why) {
+		var ce *status.ConnError
+		if !errors.As(err, &ce) || ce.Code != status.Version || !ce.Remote || !strings.Contains(err.Error(), why) {
 			t.Errorf("the client is told: %v", err)
 		}
 		synctest.Wait()
@@ -138,7 +139,7 @@ type rolledServer struct {
 func (r *rolledServer) start(highest uint64) {
 	r.t.Helper()
 	srv, err := kernel.NewServer(quietServer(&kernel.ServerOptions{
-		Protocols: []kernel.Protocol{versioned{lowest: native.Version, highest: highest, used: &r.used}}, Limits: rollingLimits(),
+		Protocols: []frame.Protocol{versioned{lowest: native.Version, highest: highest, used: &r.used}}, Limits: rollingLimits(),
 	}))
 	if err != nil {
 		r.t.Fatal(err)
@@ -217,7 +218,7 @@ type rolledClient struct {
 func (r *rolledClient) start(highest uint64) {
 	r.highest, r.halt = highest, make(chan struct{})
 	client, err := kernel.Dial(context.Background(), kerneltest.Target, quietClient(&kernel.ClientOptions{
-		Protocols: []kernel.Protocol{versioned{lowest: native.Version, highest: highest, used: &r.used}}, Dial: r.server.dial, Limits: rollingLimits(),
+		Protocols: []frame.Protocol{versioned{lowest: native.Version, highest: highest, used: &r.used}}, Dial: r.server.dial, Limits: rollingLimits(),
 	}))
 	if err != nil {
 		r.t.Fatal(err)
@@ -252,8 +253,8 @@ func (r *rolledClient) talk() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	numbers, err := r.echo(ctx)
-	var se *kernel.StreamError
-	var ce *kernel.ConnError
+	var se *status.StreamError
+	var ce *status.ConnError
 	switch {
 	case err == nil:
 		r.streams.Add(1)
@@ -294,7 +295,7 @@ func (r *rolledClient) echo(ctx context.Context) (numbers []uint64, err error) {
 	for _, n := range numbers {
 		m, err := s.Receive(ctx)
 		if err != nil {
-			s.Abort(kernel.CodeCancelled, "")
+			s.Abort(status.Cancelled, "")
 			<-sent
 			return numbers, err
 		}

@@ -2,7 +2,15 @@ package pool
 
 import "fmt"
 
-// A Compression says how messages are compressed on their way.
+// A Compression says how messages are compressed on their way: those of a stream by
+// kernel.StreamOptions.Compression, a call's request by kernel.CallOptions.Compression, and
+// one message by its SetCompression, which comes before its stream's. Each side chooses for
+// what it sends, among what its peer has said in the handshake that it unpacks.
+//
+// Messages of less than 128 bytes, and those that would not get shorter, are sent as they
+// are, and so are requests and replies that fit into an open and its acceptance
+// (frame.Caps.MaxInline). The reader gets what was sent, at most Limits.MaxMessage bytes. A
+// compressed message takes credit for its compressed bytes.
 type Compression uint8
 
 // The compressions. The zero value leaves the choice to what is more general: of a message,
@@ -10,7 +18,7 @@ type Compression uint8
 const (
 	NoCompression Compression = iota + 1
 	Gzip
-	Zstd
+	Zstd // takes less time than gzip
 )
 
 // String returns "none", "gzip" or "zstd".

@@ -10,7 +10,9 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The keys of metadata that this package reserves. Where the protocol carries metadata,
@@ -18,7 +20,7 @@ import (
 // Their values are signatures: see codec.Marshaler.Signature. Behind the signature of a
 // request or result in which streams are passed come those of the streams' values, in
 // the order of their types, behind a comma each. A side that finds one that does not agree
-// with its own refuses with kernel.CodeInvalidArgument; a key that is absent agrees with
+// with its own refuses with status.InvalidArgument; a key that is absent agrees with
 // anything, and so does one that an encoding without a name has no value for. The metadata
 // of a program can't have these keys; Stream.Metadata and CallOptions.Header show them.
 const (
@@ -36,7 +38,7 @@ var ErrEncoding = errors.New("sluice: encodings do not agree")
 type signatures struct{ request, reply string }
 
 // addTo returns md with the signatures behind it. It uses room, which may be nil.
-func (s signatures) addTo(md, room kernel.Metadata) (kernel.Metadata, error) {
+func (s signatures) addTo(md, room metadata.MD) (metadata.MD, error) {
 	for i := range md {
 		if k := md[i].Key; k == KeyRequest || k == KeyReply {
 			return nil, fmt.Errorf("%w: %q is reserved", kernel.ErrMetadataKey, k)
@@ -46,23 +48,23 @@ func (s signatures) addTo(md, room kernel.Metadata) (kernel.Metadata, error) {
 		return md, nil
 	}
 	if n := len(md) + 2; cap(room) < n {
-		room = make(kernel.Metadata, 0, n)
+		room = make(metadata.MD, 0, n)
 	}
 	return s.appendTo(append(room, md...)), nil
 }
 
-func (s signatures) appendTo(md kernel.Metadata) kernel.Metadata {
+func (s signatures) appendTo(md metadata.MD) metadata.MD {
 	if s.request != "" {
-		md = append(md, kernel.Field{Key: KeyRequest, Value: s.request})
+		md = append(md, metadata.Field{Key: KeyRequest, Value: s.request})
 	}
 	if s.reply != "" {
-		md = append(md, kernel.Field{Key: KeyReply, Value: s.reply})
+		md = append(md, metadata.Field{Key: KeyReply, Value: s.reply})
 	}
 	return md
 }
 
 // missing is what md does not say of them.
-func (s signatures) missing(md kernel.Metadata) kernel.Metadata {
+func (s signatures) missing(md metadata.MD) metadata.MD {
 	if md.Get(KeyRequest) != "" {
 		s.request = ""
 	}
@@ -141,7 +143,7 @@ func streamPair[Req, Rep any](method string, c kernel.Caller, e *codec.Encoding)
 }
 
 // refused is why the handler does not take what the metadata of an open says, or nil.
-func (p *pair[Req, Rep]) refused(md kernel.Metadata) error {
+func (p *pair[Req, Rep]) refused(md metadata.MD) error {
 	for i := range md {
 		switch f := &md[i]; {
 		case f.Key == KeyRequest && !agree(f.Value, p.says.request):
@@ -155,7 +157,7 @@ func (p *pair[Req, Rep]) refused(md kernel.Metadata) error {
 
 // answered is why the caller, to whom replies are of type rep, does not take what the
 // header of an answer says, or nil.
-func (s signatures) answered(header kernel.Metadata, rep reflect.Type) error {
+func (s signatures) answered(header metadata.MD, rep reflect.Type) error {
 	if theirs := header.Get(KeyRequest); !agree(theirs, s.request) {
 		return differ("request", theirs, s.request, nil, "the caller")
 	}
@@ -200,15 +202,15 @@ func serve[Req, Rep any](method string, e *codec.Encoding, complete func(*pair[R
 
 // on is the pair for what was opened with md by c's protocol. It fails, as the handler
 // then does, if they don't agree.
-func (s *served[Req, Rep]) on(c *kernel.Conn, method string, md kernel.Metadata) (*pair[Req, Rep], error) {
+func (s *served[Req, Rep]) on(c *kernel.Conn, method string, md metadata.MD) (*pair[Req, Rep], error) {
 	if c.Caps().FixedValues {
 		if s.noFixed != nil {
-			return nil, &kernel.HandlerError{Code: kernel.CodeUnimplemented, Reason: method + ": " + s.noFixed.Error()}
+			return nil, &status.HandlerError{Code: status.Unimplemented, Reason: method + ": " + s.noFixed.Error()}
 		}
 		return &s.fixed, nil
 	}
 	if err := s.common.refused(md); err != nil {
-		return nil, &kernel.HandlerError{Code: kernel.CodeInvalidArgument, Reason: method + ": " + err.Error()}
+		return nil, &status.HandlerError{Code: status.InvalidArgument, Reason: method + ": " + err.Error()}
 	}
 	return &s.common, nil
 }
@@ -245,7 +247,7 @@ var over = func() context.Context {
 }()
 
 // headerOf is the header of the answer to s, nil before that and on the accepting side.
-func headerOf(s *kernel.Stream) kernel.Metadata {
+func headerOf(s *kernel.Stream) metadata.MD {
 	_, header, _ := s.Accepted(over)
 	return header
 }

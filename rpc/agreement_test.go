@@ -11,8 +11,11 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 type words struct{ A, B uint32 }
@@ -87,7 +90,7 @@ func TestValuesOfOtherTypesAreRefusedBeforeTheHandler(t *testing.T) {
 				return err
 			}},
 		} {
-			se := wantCode(t, c.call(), kernel.CodeInvalidArgument)
+			se := wantCode(t, c.call(), status.InvalidArgument)
 			if !strings.Contains(se.Reason, c.theirs) || !strings.Contains(se.Reason, c.ours) {
 				t.Errorf("%s: %q does not name %s and %s", c.name, se.Reason, c.theirs, c.ours)
 			}
@@ -130,7 +133,7 @@ func TestWhatIsAbsentAgrees(t *testing.T) {
 	server, _, _ := by(codec.Fixed)
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		ok(t, rpc.HandleUnary(w.Srv, "add", func(_ context.Context, v words) (uint32, error) { return v.A + v.B, nil }, server))
-		var header kernel.Metadata
+		var header metadata.MD
 		r, err := w.Client.Call(w.Ctx, "add", text("\x01\x00\x00\x00\x02\x00\x00\x00"), &kernel.CallOptions{Header: &header})
 		if err != nil || string(r.Bytes()) != "\x03\x00\x00\x00" {
 			t.Fatalf("%q, %v", r.Bytes(), err)
@@ -141,7 +144,7 @@ func TestWhatIsAbsentAgrees(t *testing.T) {
 			t.Errorf("the header is %v, want %s and %s", header, req, rep)
 		}
 		// A name without a type agrees with each of its types.
-		md := kernel.Metadata{{Key: rpc.KeyRequest, Value: "fixed"}}
+		md := metadata.MD{{Key: rpc.KeyRequest, Value: "fixed"}}
 		r, err = w.Client.Call(w.Ctx, "add", text("\x01\x00\x00\x00\x02\x00\x00\x00"), &kernel.CallOptions{Metadata: md})
 		ok(t, err)
 		r.Release()
@@ -152,7 +155,7 @@ func TestWhatIsAbsentAgrees(t *testing.T) {
 			}
 			return echo(ctx, s)
 		})
-		m := testkit.Must[kernel.Message](t)(rpc.Call[kernel.Message, kernel.Message](w.Ctx, w.Client, "raw", text("x"), nil))
+		m := testkit.Must[pool.Message](t)(rpc.Call[pool.Message, pool.Message](w.Ctx, w.Client, "raw", text("x"), nil))
 		m.Release()
 	})
 }
@@ -161,12 +164,12 @@ func TestWhatIsAbsentAgrees(t *testing.T) {
 func TestAnswersWithOtherValuesAreNotDecoded(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		for _, key := range []string{rpc.KeyRequest, rpc.KeyReply} {
-			answersWithOtherValues(t, w, kernel.Metadata{{Key: key, Value: "fixed;00000000"}})
+			answersWithOtherValues(t, w, metadata.MD{{Key: key, Value: "fixed;00000000"}})
 		}
 	})
 }
 
-func answersWithOtherValues(t *testing.T, w *world, other kernel.Metadata) {
+func answersWithOtherValues(t *testing.T, w *world, other metadata.MD) {
 	w.Srv.Remove("number")
 	w.Srv.Handle("number", func(ctx context.Context, s *kernel.Stream) error {
 		ok(t, s.SetHeader(other))
@@ -194,7 +197,7 @@ func answersWithOtherValues(t *testing.T, w *world, other kernel.Metadata) {
 	d := testkit.Must[*rpc.Bidi[float64, string]](t)(rpc.CallBidi[float64, string](w.Ctx, w.Client, "number", nil))
 	_, err = d.In.Receive(w.Ctx)
 	spoilt("CallBidi", err)
-	wantCode(t, d.Stream().Err(), kernel.CodeInvalidArgument)
+	wantCode(t, d.Stream().Err(), status.InvalidArgument)
 	sink := newSink(t, w)
 	_, err = rpc.Call[float64, *intSink](w.Ctx, w.Client, "pass", sink, nil)
 	spoilt("a call that passes a sink", err)
@@ -214,7 +217,7 @@ func TestASinkGoesByItsCallsEncoding(t *testing.T) {
 func TestReservedKeysAreRefused(t *testing.T) {
 	w := newWorld(t, loops, nil, nil)
 	for _, key := range []string{rpc.KeyRequest, rpc.KeyReply} {
-		md := kernel.Metadata{{Key: "mine", Value: "1"}, {Key: key, Value: "json"}}
+		md := metadata.MD{{Key: "mine", Value: "1"}, {Key: key, Value: "json"}}
 		refused := func(what string, err error) {
 			t.Helper()
 			if !errors.Is(err, kernel.ErrMetadataKey) || !strings.Contains(err.Error(), key) {
@@ -236,7 +239,7 @@ func TestReservedKeysAreRefused(t *testing.T) {
 // The program's own metadata travels beside what this package says.
 func TestMetadataOfTheProgramTravelsToo(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		mine := kernel.Metadata{{Key: "mine", Value: "1"}}
+		mine := metadata.MD{{Key: "mine", Value: "1"}}
 		ok(t, rpc.HandleUnary(w.Srv, "md", func(ctx context.Context, _ string) (string, error) {
 			md := kernel.FromContext(ctx).Metadata()
 			return md.Get("mine") + " " + md.Get(rpc.KeyRequest) + " " + md.Get(rpc.KeyReply), nil
@@ -386,7 +389,7 @@ func TestACodecsPanicEndsItsStream(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 			w.WantDone(a)
-			wantCode(t, a.Err(), kernel.CodeInvalidArgument)
+			wantCode(t, a.Err(), status.InvalidArgument)
 		}
 		for _, c := range []codec.Codec[string]{broken{}, brokenSized{}} {
 			for name, send := range map[string]func(k *rpc.Sink[string], v string) error{
@@ -395,7 +398,7 @@ func TestACodecsPanicEndsItsStream(t *testing.T) {
 				"C": func(k *rpc.Sink[string], v string) error {
 					k.Out() <- v
 					<-k.SendDone()
-					var se *kernel.StreamError
+					var se *status.StreamError
 					if !errors.As(k.Err(), &se) {
 						return k.Err()
 					}
@@ -412,7 +415,7 @@ func TestACodecsPanicEndsItsStream(t *testing.T) {
 					ok(t, sink.Send(w.Ctx, "one"))
 					w.Want(b, "one")
 					wantPanic(t, name, send(sink, v), want)
-					w.WantErr(b, kernel.CodeInvalidArgument)
+					w.WantErr(b, status.InvalidArgument)
 				}
 			}
 		}
@@ -431,9 +434,9 @@ func TestACodecsPanicEndsItsCall(t *testing.T) {
 	_, err := rpc.Call[string, string](w.Ctx, w.Client, "echo", "panic", call)
 	wantPanic(t, "the request", err, "append")
 	_, err = rpc.Call[string, string](w.Ctx, w.Client, "echo", "spoilt", call)
-	wantCode(t, err, kernel.CodeInvalidArgument)
+	wantCode(t, err, status.InvalidArgument)
 	_, err = rpc.Call[string, string](w.Ctx, w.Client, "panic", "", call)
-	wantCode(t, err, kernel.CodeInternal)
+	wantCode(t, err, status.Internal)
 	_, err = rpc.Call[string, string](w.Ctx, w.Client, "spoilt", "", call)
 	wantPanic(t, "the result", err, "decode")
 	for _, v := range []string{"decode", "append", "stack"} {
@@ -475,8 +478,8 @@ func TestAValuesOwnMemoryIsRefused(t *testing.T) {
 				}
 				sink.Out() <- v
 				<-sink.SendDone()
-				isErr(t, "C", sink.Err().(*kernel.StreamError).Cause, codec.ErrNotAppended)
-				w.WantErr(b, kernel.CodeInvalidArgument)
+				isErr(t, "C", sink.Err().(*status.StreamError).Cause, codec.ErrNotAppended)
+				w.WantErr(b, status.InvalidArgument)
 				for i, c := range v {
 					if c != 0 {
 						t.Fatalf("byte %d of the program's value was written to", i)
@@ -494,13 +497,13 @@ func TestTheAnswersHeaderIsTheProgramsToo(t *testing.T) {
 		w.Srv.Use(func(next kernel.Handler) kernel.Handler {
 			return func(ctx context.Context, s *kernel.Stream) error {
 				if s.Method() == "m" {
-					ok(t, s.SetHeader(kernel.Metadata{{Key: "request-id", Value: "7"}}))
+					ok(t, s.SetHeader(metadata.MD{{Key: "request-id", Value: "7"}}))
 				}
 				return next(ctx, s)
 			}
 		})
 		ok(t, rpc.HandleUnary(w.Srv, "m", func(_ context.Context, n int) (int, error) { return n, nil }, nil))
-		var header kernel.Metadata
+		var header metadata.MD
 		reply, err := w.Client.Call(w.Ctx, "m", text("1"), &kernel.CallOptions{Header: &header})
 		ok(t, err)
 		reply.Release()
@@ -508,7 +511,7 @@ func TestTheAnswersHeaderIsTheProgramsToo(t *testing.T) {
 			t.Errorf("%v", header)
 		}
 		ok(t, rpc.HandleBidi(w.Srv, "no", func(context.Context, *rpc.Bidi[int, int]) error {
-			return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "no"}
+			return &status.HandlerError{Code: status.NotFound, Reason: "no"}
 		}, nil))
 		s := w.Open("no")
 		_, err = s.Receive(w.Ctx)
@@ -527,7 +530,7 @@ func TestValuesThatDontAgreeAreARefusal(t *testing.T) {
 		ok(t, err)
 		_, err = d.In.Receive(w.Ctx)
 		isErr(t, "values", err, kernel.ErrRefused)
-		isErr(t, "values", err, &kernel.StreamError{Code: kernel.CodeInvalidArgument})
+		isErr(t, "values", err, &status.StreamError{Code: status.InvalidArgument})
 		if text := err.Error(); strings.Count(text, "sluice: ") != 1 || strings.Contains(text, "\n") {
 			t.Errorf("%q", text)
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A Bidi is a stream with a type for each direction. In is what this side receives and Out
@@ -44,7 +45,7 @@ func newBidi[In, Out any](s *kernel.Stream, in *codec.Marshaler[In], out *codec.
 func (b *Bidi[In, Out]) Close(ctx context.Context) error { return b.Out.Close(ctx) }
 
 // Abort ends both halves now and tells the peer why: see kernel.Stream.Abort.
-func (b *Bidi[In, Out]) Abort(code kernel.Code, reason string) { b.Stream().Abort(code, reason) }
+func (b *Bidi[In, Out]) Abort(code status.Code, reason string) { b.Stream().Abort(code, reason) }
 
 // Stream returns the untyped stream.
 func (b *Bidi[In, Out]) Stream() *kernel.Stream { return b.In.Stream() }

@@ -9,6 +9,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 var (
@@ -123,7 +124,7 @@ func (k *sinkBinding) bind(s *kernel.Stream) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.err != nil { // given up meanwhile
-		s.Abort(kernel.CodeCancelled, "the sink was given up")
+		s.Abort(status.Cancelled, "the sink was given up")
 		return
 	}
 	k.stream.Store(s)
@@ -273,7 +274,7 @@ func (k *sinkBinding) closeSend() error {
 	return nil
 }
 
-func (k *sinkBinding) abort(code kernel.Code, reason string) {
+func (k *sinkBinding) abort(code status.Code, reason string) {
 	if s := k.known(); s != nil {
 		s.Abort(code, reason)
 		return
@@ -291,7 +292,7 @@ func (k *sinkBinding) closeUnused() bool {
 	}
 	k.mu.Unlock()
 	if unused {
-		k.future.Abort(kernel.CodeCancelled, "closed before a call had it")
+		k.future.Abort(status.Cancelled, "closed before a call had it")
 	}
 	return unused
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
 
@@ -37,7 +38,7 @@ func (o *CallOptions) kernel() *kernel.CallOptions {
 // Call makes a unary call, which HandleUnary serves: a value each way. Req need not be
 // named: rpc.Call[Resp](ctx, c, method, req, nil). Its errors are kernel.Client.Call's,
 // codec.ErrNoCodec and, if the result is not a Resp, a *codec.DecodeError. A handler that
-// carries its values in another way ends the call with kernel.CodeInvalidArgument: see
+// carries its values in another way ends the call with status.InvalidArgument: see
 // KeyRequest.
 //
 // Req can hold sinks, made with NewSink for the same caller: fields of type
@@ -101,8 +102,8 @@ func Call[Resp, Req any](ctx context.Context, c kernel.Caller, method string, re
 // callWith are options, with room for what they name: one allocation.
 type callWith struct {
 	kernel.CallOptions
-	header kernel.Metadata
-	room   [2]kernel.Field
+	header metadata.MD
+	room   [2]metadata.Field
 }
 
 // passesStreams tells whether calls with these types pass streams.

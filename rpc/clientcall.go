@@ -8,7 +8,10 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A clientCall is a call that can pass streams, on the caller's side.
@@ -18,7 +21,7 @@ type clientCall struct {
 	opts   *kernel.CallOptions
 	e      *codec.Encoding
 	sinks  []*sinkBinding
-	header kernel.Metadata  // of the answer
+	header metadata.MD      // of the answer
 	opened []*kernel.Stream // for the call
 	bound  []bool           // which of the sinks' streams are sources of the result
 }
@@ -33,9 +36,9 @@ func pass[Req, Resp any](ctx context.Context, c *clientCall, p *pair[Req, Resp],
 	if err := claimSinks(c, p.req, &req); err != nil {
 		return none, err
 	}
-	m, err := c.call(ctx, md, func() (kernel.Message, error) { return p.req.Marshal(&req) })
+	m, err := c.call(ctx, md, func() (pool.Message, error) { return p.req.Marshal(&req) })
 	if err != nil {
-		c.fail(kernel.CodeCancelled, err)
+		c.fail(status.Cancelled, err)
 		return none, err
 	}
 	var resp Resp
@@ -46,7 +49,7 @@ func pass[Req, Resp any](ctx context.Context, c *clientCall, p *pair[Req, Resp],
 	}
 	if err != nil {
 		err = decodeError[Resp](c.method, 0, err)
-		c.fail(kernel.CodeInvalidArgument, err)
+		c.fail(status.InvalidArgument, err)
 		return none, err
 	}
 	c.closeRest()
@@ -98,7 +101,7 @@ func (c *clientCall) agree() error {
 // call makes the call. Where its sinks have streams already they stand in the
 // request by their numbers; else the request opens them, and they stand there by
 // their places.
-func (c *clientCall) call(ctx context.Context, md kernel.Metadata, request func() (kernel.Message, error)) (kernel.Message, error) {
+func (c *clientCall) call(ctx context.Context, md metadata.MD, request func() (pool.Message, error)) (pool.Message, error) {
 	if c.caller.Caps().StreamsByID {
 		return c.callByID(ctx, request)
 	}
@@ -111,7 +114,7 @@ func (c *clientCall) call(ctx context.Context, md kernel.Metadata, request func(
 	}
 	var err error
 	if o.Request, err = request(); err != nil {
-		return kernel.Message{}, err
+		return pool.Message{}, err
 	}
 	defer o.Request.Forget() // it may be on its way to the socket still
 	if c.opts != nil {
@@ -121,10 +124,10 @@ func (c *clientCall) call(ctx context.Context, md kernel.Metadata, request func(
 }
 
 // callByID makes a call whose streams are open, if it has any.
-func (c *clientCall) callByID(ctx context.Context, request func() (kernel.Message, error)) (kernel.Message, error) {
+func (c *clientCall) callByID(ctx context.Context, request func() (pool.Message, error)) (pool.Message, error) {
 	m, err := request()
 	if err != nil {
-		return kernel.Message{}, err
+		return pool.Message{}, err
 	}
 	caller := c.caller
 	if len(c.sinks) > 0 {
@@ -139,7 +142,7 @@ func (c *clientCall) callByID(ctx context.Context, request func() (kernel.Messag
 
 // open makes a call whose request opens its streams. Without sinks there is one
 // nevertheless, which carries the call.
-func (c *clientCall) open(ctx context.Context, o *kernel.OpenOptions, each []kernel.StreamOptions) (kernel.Message, error) {
+func (c *clientCall) open(ctx context.Context, o *kernel.OpenOptions, each []kernel.StreamOptions) (pool.Message, error) {
 	ctx, cancel := c.opts.Bound(ctx)
 	defer cancel()
 	if len(c.sinks) == 0 {
@@ -147,7 +150,7 @@ func (c *clientCall) open(ctx context.Context, o *kernel.OpenOptions, each []ker
 	}
 	ss, err := c.caller.OpenN(ctx, c.method, o, each...)
 	if err != nil {
-		return kernel.Message{}, err
+		return pool.Message{}, err
 	}
 	c.opened = ss
 	for i, k := range c.sinks {
@@ -155,7 +158,7 @@ func (c *clientCall) open(ctx context.Context, o *kernel.OpenOptions, each []ker
 	}
 	reply, header, err := ss[0].Accepted(ctx)
 	if err != nil {
-		return kernel.Message{}, callError(ctx, ss[0], err)
+		return pool.Message{}, callError(ctx, ss[0], err)
 	}
 	c.header = header
 	if c.opts.Header != nil {
@@ -172,12 +175,12 @@ func callError(ctx context.Context, s *kernel.Stream, err error) error {
 		if serr := s.Err(); serr != nil {
 			err = serr
 		}
-		s.Abort(kernel.CodeCancelled, "call given up")
+		s.Abort(status.Cancelled, "call given up")
 		return err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		s.AbortCause(kernel.CodeDeadlineExceeded, "deadline exceeded", cause)
+		s.AbortCause(status.DeadlineExceeded, "deadline exceeded", cause)
 	default:
-		s.AbortCause(kernel.CodeCancelled, cause.Error(), cause)
+		s.AbortCause(status.Cancelled, cause.Error(), cause)
 	}
 	if serr := s.Err(); serr != nil {
 		return serr
@@ -206,19 +209,19 @@ func (c *clientCall) bind(x argument) error {
 func (c *clientCall) closeRest() {
 	for i, k := range c.sinks {
 		if s := k.stream.Load(); s != nil && !c.bound[i] {
-			s.CloseReceive(kernel.CodeOK)
+			s.CloseReceive(status.OK)
 		}
 	}
 	if len(c.sinks) == 0 {
 		for _, s := range c.opened {
 			_ = s.CloseSend()
-			s.CloseReceive(kernel.CodeOK)
+			s.CloseReceive(status.OK)
 		}
 	}
 }
 
 // fail ends the streams of a call that failed.
-func (c *clientCall) fail(code kernel.Code, err error) {
+func (c *clientCall) fail(code status.Code, err error) {
 	for _, k := range c.sinks {
 		k.fail(err)
 	}

@@ -5,10 +5,12 @@ import (
 	"context"
 	"testing"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
 )
 
@@ -21,7 +23,7 @@ func TestCompressedCallsAndSinks(t *testing.T) {
 	}
 	p := bytes.Repeat([]byte("much of the same "), 10_000)
 	opts := &rpc.CallOptions{}
-	opts.Compression = kernel.Gzip
+	opts.Compression = pool.Gzip
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		got := make(chan []byte, 2)
 		ok(t, rpc.HandleUnary(w.Srv, "plain", func(_ context.Context, p []byte) ([]byte, error) { return p, nil }, nil))
@@ -46,7 +48,7 @@ func TestCompressedCallsAndSinks(t *testing.T) {
 			t.Errorf("%d bytes, %v", len(back), err)
 		}
 		sink := testkit.Must[*rpc.Sink[[]byte]](t)(rpc.NewSink[[]byte](w.Ctx, w.Client,
-			&rpc.SinkOptions{Stream: kernel.StreamOptions{Compression: kernel.Zstd}}))
+			&rpc.SinkOptions{Stream: kernel.StreamOptions{Compression: pool.Zstd}}))
 		if done, err := rpc.Call[bool](w.Ctx, w.Client, "passes", args{p, sink}, opts); err != nil || !done {
 			t.Errorf("%v, %v", done, err)
 		}
@@ -59,7 +61,7 @@ func TestCompressedCallsAndSinks(t *testing.T) {
 		}
 	})
 	t.Run("brpc", func(t *testing.T) {
-		brpc := []kernel.Protocol{strm.Protocol{}}
+		brpc := []frame.Protocol{strm.Protocol{}}
 		w := newWorld(t, kerneltest.Start, &kernel.ServerOptions{Protocols: brpc}, &kernel.ClientOptions{Protocols: brpc})
 		sink := testkit.Must[*rpc.Sink[[]byte]](t)(rpc.NewSink[[]byte](w.Ctx, w.Client, nil))
 		_, err := rpc.Call[bool](w.Ctx, w.Client, "passes", args{p, sink}, opts)

@@ -6,6 +6,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc"
+	"github.com/sluicerpc/sluice/status"
 )
 
 func TestDedicatedSinks(t *testing.T) {
@@ -28,6 +29,6 @@ func TestDedicatedSinks(t *testing.T) {
 		src := testkit.Must[*intSource](t)(callSum(w, sink))
 		ok(t, conn.Close())
 		_, err = src.Receive(w.Ctx)
-		wantCode(t, err, kernel.CodeConnectionLost)
+		wantCode(t, err, status.ConnectionLost)
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The server and the client of an example are in memory.
@@ -90,7 +91,7 @@ func ExampleHandleUnary() {
 	type division struct{ A, B int64 }
 	err := rpc.HandleUnary(srv, "divide", func(_ context.Context, d division) (int64, error) {
 		if d.B == 0 {
-			return 0, &kernel.HandlerError{Code: kernel.CodeInvalidArgument, Reason: "division by zero"}
+			return 0, &status.HandlerError{Code: status.InvalidArgument, Reason: "division by zero"}
 		}
 		return d.A / d.B, nil
 	}, nil)

@@ -5,12 +5,13 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
 )
 
 // channelOf is C of a source of s.
-func channelOf(t testing.TB, s *kernel.Stream) <-chan kernel.Message {
-	return testkit.Must[*rpc.Source[kernel.Message]](t)(rpc.SourceOf[kernel.Message](s, nil)).In()
+func channelOf(t testing.TB, s *kernel.Stream) <-chan pool.Message {
+	return testkit.Must[*rpc.Source[pool.Message]](t)(rpc.SourceOf[pool.Message](s, nil)).In()
 }
 
 // A source's channel waits no longer either, nor when its stream was over already; the

@@ -13,8 +13,10 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 type (
@@ -245,7 +247,7 @@ func TestSinksThatCanNotBeUsed(t *testing.T) {
 		ok(t, closed.Close(w.Ctx))
 		_, err = callSum(w, closed)
 		isErr(t, "a closed sink", err, kernel.ErrClosed)
-		aborted.Abort(kernel.CodeCancelled, "changed my mind")
+		aborted.Abort(status.Cancelled, "changed my mind")
 		_, err = callSum(w, aborted)
 		isErr(t, "an aborted sink", err, kernel.ErrClosed)
 		isErr(t, "Send on it", aborted.Send(w.Ctx, 1), kernel.ErrClosed)
@@ -270,7 +272,7 @@ func TestSinksOfAConnection(t *testing.T) {
 func TestACallThatFailsFailsItsStreams(t *testing.T) {
 	fails := map[string]func(ctx context.Context, src *intSource) (*intSink, error){
 		"error": func(context.Context, *intSource) (*intSink, error) {
-			return nil, &kernel.HandlerError{Code: 400, Reason: "no"}
+			return nil, &status.HandlerError{Code: 400, Reason: "no"}
 		},
 		"error after taking": func(ctx context.Context, src *intSource) (*intSink, error) {
 			out := rpc.MakeSink[int32](src)
@@ -278,7 +280,7 @@ func TestACallThatFailsFailsItsStreams(t *testing.T) {
 			if _, err := src.Receive(ctx); err != nil {
 				return nil, err
 			}
-			return out, &kernel.HandlerError{Code: 400, Reason: "no"}
+			return out, &status.HandlerError{Code: 400, Reason: "no"}
 		},
 		"panic": func(context.Context, *intSource) (*intSink, error) { panic("no") },
 		"exit": func(context.Context, *intSource) (*intSink, error) {
@@ -290,9 +292,9 @@ func TestACallThatFailsFailsItsStreams(t *testing.T) {
 			return &intSink{}, nil
 		},
 	}
-	codes := map[string]kernel.Code{
-		"error": 400, "error after taking": 400, "panic": kernel.CodeInternal, "exit": kernel.CodeInternal,
-		"nil sink": kernel.CodeInternal, "another call's sink": kernel.CodeInternal,
+	codes := map[string]status.Code{
+		"error": 400, "error after taking": 400, "panic": status.Internal, "exit": status.Internal,
+		"nil sink": status.Internal, "another call's sink": status.Internal,
 	}
 	j := &journal{}
 	overNative(t, &kernel.ServerOptions{Logger: j.Logger()}, nil, func(t *testing.T, w *world) {
@@ -320,7 +322,7 @@ func TestACallThatFailsFailsItsStreams(t *testing.T) {
 			w.WantDone(sink.Stream())
 		}
 		_, err := callSum(w, newSink(t, w))
-		wantCode(t, err, kernel.CodeUnimplemented)
+		wantCode(t, err, status.Unimplemented)
 	})
 }
 
@@ -350,12 +352,12 @@ func TestGoEndsItsStreamAsItEnds(t *testing.T) {
 		for _, c := range []struct {
 			name string
 			f    func(context.Context) error
-			code kernel.Code
+			code status.Code
 		}{
-			{"nil", func(context.Context) error { return nil }, kernel.CodeOK},
-			{"error", func(context.Context) error { return &kernel.HandlerError{Code: 401} }, 401},
-			{"panic", func(context.Context) error { panic("of a function") }, kernel.CodeInternal},
-			{"exit", func(context.Context) error { runtime.Goexit(); return nil }, kernel.CodeInternal},
+			{"nil", func(context.Context) error { return nil }, status.OK},
+			{"error", func(context.Context) error { return &status.HandlerError{Code: 401} }, 401},
+			{"panic", func(context.Context) error { panic("of a function") }, status.Internal},
+			{"exit", func(context.Context) error { runtime.Goexit(); return nil }, status.Internal},
 		} {
 			handler(c.f)
 			sinks := []*intSink{newSink(t, w), newSink(t, w)}
@@ -364,7 +366,7 @@ func TestGoEndsItsStreamAsItEnds(t *testing.T) {
 			for err == nil {
 				_, err = r.A.Receive(w.Ctx)
 			}
-			if c.code == kernel.CodeOK {
+			if c.code == status.OK {
 				endsInOrder(t, w, r.A)
 			} else {
 				wantCode(t, err, c.code)
@@ -394,7 +396,7 @@ func TestSeveralFunctionsMayServeAStream(t *testing.T) {
 					src.Go(func(ctx context.Context) error {
 						time.Sleep(time.Duration(i) * time.Second)
 						if fail && i == 1 {
-							return &kernel.HandlerError{Code: 401}
+							return &status.HandlerError{Code: 401}
 						}
 						if i == 0 {
 							src.Go(func(ctx context.Context) error { // from one that runs
@@ -495,7 +497,7 @@ func TestCloseSendBeforeTheAnswer(t *testing.T) {
 			out := rpc.MakeSink[int32](src)
 			ok(t, out.CloseSend())
 			isErr(t, "Send after CloseSend", out.Send(context.Background(), 1), kernel.ErrSendClosed)
-			src.CloseReceive(kernel.CodeOK)
+			src.CloseReceive(status.OK)
 			second := rpc.MakeSink[int32](src)
 			isErr(t, "a second half", second.Send(context.Background(), 1), rpc.ErrSinkUsed)
 			isErr(t, "its Err", second.Err(), rpc.ErrSinkUsed)
@@ -546,12 +548,12 @@ func TestAStreamWithoutAWayBack(t *testing.T) {
 
 // What a peer says of its streams is checked: the handler hears of none of these.
 func TestRequestsThatNameTheirStreamsWrongly(t *testing.T) {
-	id := func(ids ...uint64) kernel.Message {
+	id := func(ids ...uint64) pool.Message {
 		b := binary.LittleEndian.AppendUint32(nil, uint32(len(ids)))
 		for _, id := range ids {
 			b = binary.LittleEndian.AppendUint64(b, id)
 		}
-		return kernel.CopyMessage(b)
+		return pool.Copy(b)
 	}
 	server, _, _ := by(codec.Fixed)
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
@@ -560,7 +562,7 @@ func TestRequestsThatNameTheirStreamsWrongly(t *testing.T) {
 			return 0, nil
 		}, server))
 		for _, c := range []struct {
-			req     kernel.Message
+			req     pool.Message
 			streams int
 			reason  string
 		}{
@@ -569,14 +571,14 @@ func TestRequestsThatNameTheirStreamsWrongly(t *testing.T) {
 			{id(0, 1<<63), 2, "names number 9223372036854775808"},
 			{id(1), 2, ": 1 of the streams that it opens have no place in it"},
 			{id(), 2, ": 2 of the streams"},
-			{kernel.Message{}, 1, "byte 0: cannot decode []*rpc.Source[int32]: 4 bytes are due here"},
+			{pool.Message{}, 1, "byte 0: cannot decode []*rpc.Source[int32]: 4 bytes are due here"},
 			{text("%s", "\x01\x00\x00\x00123"), 1, "a length of 1, and 3 bytes are left"},
 		} {
 			ss, err := w.Client.OpenN(w.Ctx, "two", &kernel.OpenOptions{Request: c.req}, make([]kernel.StreamOptions, c.streams)...)
 			ok(t, err)
 			for _, s := range ss {
 				_, _, err := s.Accepted(w.Ctx)
-				se := wantCode(t, err, kernel.CodeInvalidArgument)
+				se := wantCode(t, err, status.InvalidArgument)
 				if s == ss[0] && !strings.Contains(se.Reason, c.reason) {
 					t.Errorf("reason %q, want %q", se.Reason, c.reason)
 				}
@@ -592,7 +594,7 @@ func TestResultsThatNameTheirStreamsWrongly(t *testing.T) {
 		var result []byte
 		w.Srv.HandleOffer("lie", func(_ context.Context, o *kernel.Offer) error {
 			o.Request().Release()
-			_, err := o.AcceptAll(kernel.CopyMessage(result), nil)
+			_, err := o.AcceptAll(pool.Copy(result), nil)
 			return err
 		})
 		for _, c := range []struct {
@@ -616,7 +618,7 @@ func TestResultsThatNameTheirStreamsWrongly(t *testing.T) {
 			if !errors.As(err, &de) || de.Message != 0 || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v: %v", c.ids, err)
 			}
-			wantCode(t, sink.Err(), kernel.CodeInvalidArgument)
+			wantCode(t, sink.Err(), status.InvalidArgument)
 		}
 	})
 }
@@ -635,19 +637,19 @@ func TestWhatBoundsACallAndWhatItsStreams(t *testing.T) {
 		slow := newSink(t, w)
 		start := time.Now()
 		_, err := rpc.Call[struct{}, *intSink](w.Ctx, w.Client, "slow", slow, &rpc.CallOptions{CallOptions: kernel.CallOptions{Timeout: time.Minute}})
-		wantCode(t, err, kernel.CodeDeadlineExceeded)
+		wantCode(t, err, status.DeadlineExceeded)
 		if time.Since(start) != time.Minute {
 			t.Errorf("the call took %v", time.Since(start))
 		}
-		wantCode(t, slow.Send(w.Ctx, 1), kernel.CodeDeadlineExceeded)
+		wantCode(t, slow.Send(w.Ctx, 1), status.DeadlineExceeded)
 		<-ended
 
 		ctx, cancel := context.WithCancel(w.Ctx)
 		slow = newSink(t, w)
 		time.AfterFunc(time.Second, cancel)
 		_, err = rpc.Call[struct{}, *intSink](ctx, w.Client, "slow", slow, nil)
-		wantCode(t, err, kernel.CodeCancelled)
-		wantCode(t, slow.Err(), kernel.CodeCancelled)
+		wantCode(t, err, status.Cancelled)
+		wantCode(t, slow.Err(), status.Cancelled)
 		<-ended
 
 		// The streams live on when the call's time is over.
@@ -665,7 +667,7 @@ func TestWhatBoundsACallAndWhatItsStreams(t *testing.T) {
 		src = testkit.Must[*intSource](t)(callSum(w, sink))
 		start = time.Now()
 		_, err = src.Receive(w.Ctx)
-		wantCode(t, err, kernel.CodeDeadlineExceeded)
+		wantCode(t, err, status.DeadlineExceeded)
 		if time.Since(start) != time.Minute {
 			t.Errorf("the stream lived for %v", time.Since(start))
 		}
@@ -710,11 +712,11 @@ func TestPassedStreamsEndWithTheirClient(t *testing.T) {
 		sink := newSink(t, w)
 		src := testkit.Must[*intSource](t)(rpc.Call[*intSource, *intSink](w.Ctx, w.Client, "wait", sink, nil))
 		ok(t, w.Client.Close())
-		wantCode(t, <-ended, kernel.CodeConnectionLost)
+		wantCode(t, <-ended, status.ConnectionLost)
 		_, err := src.Receive(w.Ctx)
-		wantCode(t, err, kernel.CodeConnectionLost)
-		wantCode(t, sink.Send(w.Ctx, 1), kernel.CodeConnectionLost)
-		wantCode(t, sink.Err(), kernel.CodeConnectionLost)
+		wantCode(t, err, status.ConnectionLost)
+		wantCode(t, sink.Send(w.Ctx, 1), status.ConnectionLost)
+		wantCode(t, sink.Err(), status.ConnectionLost)
 	})
 }
 
@@ -731,7 +733,7 @@ func TestSinksBehindPointers(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		handler := func(_ context.Context, a args[*intSource]) (bool, error) {
 			if a.More != nil {
-				a.More.In.CloseReceive(kernel.CodeOK)
+				a.More.In.CloseReceive(status.OK)
 			}
 			return a.More != nil, nil
 		}

@@ -12,17 +12,21 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The functions below are docs/channels.md's, word for word:
 // TestTheRecipesAreTheDocuments. The tests after them run each.
 
 func echoBySelect(ctx context.Context, s *kernel.Stream) error {
-	var held kernel.Message
-	in, slots := s.In(), (<-chan kernel.Slot)(nil)
+	var held pool.Message
+	in, slots := s.In(), (<-chan actor.Slot)(nil)
 	for {
 		select {
 		case m, ok := <-in:
@@ -44,7 +48,7 @@ func echoBySelect(ctx context.Context, s *kernel.Stream) error {
 	}
 }
 
-func merge(a, b *kernel.Stream, handle func(from *kernel.Stream, m kernel.Message)) error {
+func merge(a, b *kernel.Stream, handle func(from *kernel.Stream, m pool.Message)) error {
 	inA, inB := a.In(), b.In()
 	for inA != nil || inB != nil {
 		select {
@@ -68,7 +72,7 @@ func merge(a, b *kernel.Stream, handle func(from *kernel.Stream, m kernel.Messag
 // A tagged message says where it came from.
 type tagged struct {
 	from *kernel.Stream
-	m    kernel.Message
+	m    pool.Message
 }
 
 func forward(ctx context.Context, s *kernel.Stream, to chan<- tagged) error {
@@ -86,7 +90,7 @@ func forward(ctx context.Context, s *kernel.Stream, to chan<- tagged) error {
 	return nil
 }
 
-func broadcast(m kernel.Message, to []*kernel.Stream) (slow []*kernel.Stream) {
+func broadcast(m pool.Message, to []*kernel.Stream) (slow []*kernel.Stream) {
 	defer m.Release()
 	for _, s := range to {
 		share := m.Share() // the same bytes, another handle
@@ -104,7 +108,7 @@ func latest(s *kernel.Stream, values <-chan string) error {
 	var pending string
 	have := false
 	for {
-		var slots <-chan kernel.Slot
+		var slots <-chan actor.Slot
 		if have {
 			slots = s.Writable()
 		}
@@ -118,7 +122,7 @@ func latest(s *kernel.Stream, values <-chan string) error {
 			if !ok {
 				return s.Err()
 			}
-			if err := slot.Send(kernel.MessageOf([]byte(pending))); err != nil {
+			if err := slot.Send(pool.MessageOf([]byte(pending))); err != nil {
 				return err
 			}
 			have = false
@@ -128,7 +132,7 @@ func latest(s *kernel.Stream, values <-chan string) error {
 	}
 }
 
-func sendWithin(s *kernel.Stream, m kernel.Message, d time.Duration) error {
+func sendWithin(s *kernel.Stream, m pool.Message, d time.Duration) error {
 	timeout := time.NewTimer(d)
 	defer timeout.Stop()
 	select {
@@ -142,7 +146,7 @@ func sendWithin(s *kernel.Stream, m kernel.Message, d time.Duration) error {
 	}
 }
 
-func serveUntilIdle(s *kernel.Stream, handle func(kernel.Message)) error {
+func serveUntilIdle(s *kernel.Stream, handle func(pool.Message)) error {
 	in, idle := s.In(), s.Idle() // StreamOptions.IdleTimeout is set
 	for {
 		select {
@@ -152,15 +156,15 @@ func serveUntilIdle(s *kernel.Stream, handle func(kernel.Message)) error {
 			}
 			handle(m)
 		case since := <-idle:
-			return &kernel.HandlerError{
-				Code:   kernel.CodeIdleTimeout,
+			return &status.HandlerError{
+				Code:   status.IdleTimeout,
 				Reason: fmt.Sprintf("nothing received for %v", time.Since(since)),
 			}
 		}
 	}
 }
 
-func produce(s *kernel.Stream, quit <-chan struct{}, next func() kernel.Message) error {
+func produce(s *kernel.Stream, quit <-chan struct{}, next func() pool.Message) error {
 	for {
 		select {
 		case <-quit:
@@ -187,7 +191,7 @@ func countBatches(s *kernel.Stream) (messages, bytes int, err error) {
 	return messages, bytes, s.Err()
 }
 
-func both(ctx context.Context, s *kernel.Stream, next func() (kernel.Message, bool), handle func(kernel.Message)) error {
+func both(ctx context.Context, s *kernel.Stream, next func() (pool.Message, bool), handle func(pool.Message)) error {
 	sent := make(chan error, 1)
 	go func() {
 		for m, ok := next(); ok; m, ok = next() {
@@ -201,7 +205,7 @@ func both(ctx context.Context, s *kernel.Stream, next func() (kernel.Message, bo
 	}()
 	for m, err := range s.All(ctx) {
 		if err != nil {
-			s.Abort(kernel.CodeCancelled, "reader failed") // the sender must end too
+			s.Abort(status.Cancelled, "reader failed") // the sender must end too
 			<-sent
 			return err
 		}
@@ -212,7 +216,7 @@ func both(ctx context.Context, s *kernel.Stream, next func() (kernel.Message, bo
 
 func copyTo(s *kernel.Stream, from <-chan []byte) error {
 	for p := range from {
-		m := kernel.MessageOf(p)
+		m := pool.MessageOf(p)
 		select {
 		case s.Out() <- m:
 		case <-s.SendDone():
@@ -262,7 +266,7 @@ func scaled(ctx context.Context, c kernel.Caller, factor int32) (*rpc.Sink[int32
 	return sink, source, err
 }
 
-func follow(ctx context.Context, c *kernel.Client, from func() kernel.Metadata, handle func(kernel.Message)) error {
+func follow(ctx context.Context, c *kernel.Client, from func() metadata.MD, handle func(pool.Message)) error {
 	for {
 		s, err := c.Open(ctx, "feed", &kernel.OpenOptions{Metadata: from()})
 		if err == nil {
@@ -271,8 +275,8 @@ func follow(ctx context.Context, c *kernel.Client, from func() kernel.Metadata, 
 			}
 			err = s.Err()
 		}
-		var lost *kernel.ConnError // there is no connection, or none any more
-		var no *kernel.StreamError
+		var lost *status.ConnError // there is no connection, or none any more
+		var no *status.StreamError
 		switch {
 		case err == nil:
 			return nil // the feed has ended
@@ -368,9 +372,9 @@ func TestFollowGoesOnWhereItWas(t *testing.T) {
 			return err
 		})
 		n := 0
-		err := follow(w.Ctx, w.Client, func() kernel.Metadata {
-			return kernel.Metadata{{Key: "from", Value: strconv.Itoa(n)}}
-		}, func(m kernel.Message) {
+		err := follow(w.Ctx, w.Client, func() metadata.MD {
+			return metadata.MD{{Key: "from", Value: strconv.Itoa(n)}}
+		}, func(m pool.Message) {
 			if got := string(m.Bytes()); got != strconv.Itoa(n) {
 				t.Errorf("got %s, want %d", got, n)
 			}
@@ -390,7 +394,7 @@ func TestMergeTakesFromBothUntilBothHaveEnded(t *testing.T) {
 		got := map[*kernel.Stream]int{}
 		done := make(chan error, 1)
 		go func() {
-			done <- merge(x, y, func(from *kernel.Stream, m kernel.Message) { got[from]++; m.Release() })
+			done <- merge(x, y, func(from *kernel.Stream, m pool.Message) { got[from]++; m.Release() })
 		}()
 		for i := range 10 {
 			w.Send(a, "%d", i)
@@ -507,9 +511,9 @@ func TestSendWithinGivesUpTheWaitAndNotTheStream(t *testing.T) {
 func TestServeUntilIdleEndsWithTheSilence(t *testing.T) {
 	recipe(t, kernel.StreamOptions{}, kernel.StreamOptions{IdleTimeout: time.Minute}, func(t *testing.T, w *world, a, b *kernel.Stream) {
 		w.Send(a, "sign of life")
-		err := serveUntilIdle(b, kernel.Message.Release)
-		var he *kernel.HandlerError
-		if !errors.As(err, &he) || he.Code != kernel.CodeIdleTimeout {
+		err := serveUntilIdle(b, pool.Message.Release)
+		var he *status.HandlerError
+		if !errors.As(err, &he) || he.Code != status.IdleTimeout {
 			t.Error(err)
 		}
 	})
@@ -519,7 +523,7 @@ func TestProduceEndsInOrderWhenTold(t *testing.T) {
 	recipe(t, kernel.StreamOptions{}, kernel.StreamOptions{}, func(t *testing.T, w *world, a, b *kernel.Stream) {
 		quit, done := make(chan struct{}), make(chan error, 1)
 		n := 0
-		go func() { done <- produce(a, quit, func() kernel.Message { n++; return text("%d", n) }) }()
+		go func() { done <- produce(a, quit, func() pool.Message { n++; return text("%d", n) }) }()
 		for i := range 10 {
 			w.Want(b, "%d", i+1)
 		}
@@ -556,13 +560,13 @@ func TestBothHalvesRunAtOnce(t *testing.T) {
 	recipe(t, kernel.StreamOptions{}, kernel.StreamOptions{}, func(t *testing.T, w *world, a, b *kernel.Stream) {
 		go func() { _ = echoBySelect(w.Ctx, b); _ = b.CloseSend() }()
 		sent, got := 0, 0
-		err := both(w.Ctx, a, func() (kernel.Message, bool) {
+		err := both(w.Ctx, a, func() (pool.Message, bool) {
 			if sent == 300 {
-				return kernel.Message{}, false
+				return pool.Message{}, false
 			}
 			sent++
 			return sized(5000, 1), true
-		}, func(m kernel.Message) { got++; m.Release() })
+		}, func(m pool.Message) { got++; m.Release() })
 		if err != nil || got != 300 {
 			t.Errorf("%d of 300 came back, %v", got, err)
 		}
@@ -625,20 +629,20 @@ func TestDoubleBySelect(t *testing.T) {
 		ok(t, <-done)
 
 		d = open() // a peer that reads no more
-		d.In.CloseReceive(kernel.CodeOK)
+		d.In.CloseReceive(status.OK)
 		ok(t, <-done)
 		ok(t, d.Out.CloseSend())
 		d = open() // and one that is gone
 		ok(t, d.Out.Send(w.Ctx, 1))
 		takes(t, w, d.In, 2)
-		d.Abort(kernel.CodeAborted, "enough")
+		d.Abort(status.Aborted, "enough")
 		if err := <-done; err == nil {
 			t.Error("a reset looks like an end in order")
 		}
 	})
 }
 
-func sendOrRelease(ctx context.Context, s *kernel.Stream, m kernel.Message) error {
+func sendOrRelease(ctx context.Context, s *kernel.Stream, m pool.Message) error {
 	err := s.Send(ctx, m)
 	if err != nil {
 		m.Release()

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/internal/testkit"
@@ -20,6 +21,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 	"github.com/sluicerpc/sluice/rpc"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The tests in this file are those that Seastar has of its RPC streams, over
@@ -224,8 +226,8 @@ func onSeastar(start starter) starter {
 }
 
 func speakSeastar(so *kernel.ServerOptions, co *kernel.ClientOptions) {
-	so.Protocols = []kernel.Protocol{native.Protocol{}, &seastar.Protocol{}}
-	co.Protocols = []kernel.Protocol{&seastar.Protocol{}}
+	so.Protocols = []frame.Protocol{native.Protocol{}, &seastar.Protocol{}}
+	co.Protocols = []frame.Protocol{&seastar.Protocol{}}
 }
 
 // seastarInMemory is kerneltest.Start over Seastar's wire: on a path that holds little.
@@ -259,8 +261,8 @@ func (p *traffic) wantCut(t *testing.T) {
 		"the client's source": r.received, "the client's Close": r.closed,
 		"the server's source": r.read, "the server's sink": r.replied,
 	} {
-		var se *kernel.StreamError
-		if !errors.As(err, &se) || se.Code != kernel.CodeConnectionLost && !errors.Is(err, kernel.ErrClosed) {
+		var se *status.StreamError
+		if !errors.As(err, &se) || se.Code != status.ConnectionLost && !errors.Is(err, kernel.ErrClosed) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -475,7 +477,7 @@ func TestAConnectionThatFailsInItsHandshake(t *testing.T) {
 		ln := kerneltest.Listen()
 		g := &glitch{glitchKind: glitchKind{read: true}, n: 1}
 		err := tryGlitch(t, g, true, ln, ln.Dial, &traffic{count: 1, seastar: seastar})
-		var ce *kernel.ConnError
+		var ce *status.ConnError
 		if !errors.As(err, &ce) || ce.Op != "handshake" || !g.happened() {
 			t.Errorf("%v", err)
 		}
@@ -497,7 +499,7 @@ func TestAConnectionThatFailsInItsHandshake(t *testing.T) {
 			_, err = rpc.Call[struct{}, *intSink](context.Background(), client, kernel.Verb(1), sink, nil)
 			isErr(t, "the sink", sink.Send(context.Background(), 1), err)
 		}
-		var ce *kernel.ConnError
+		var ce *status.ConnError
 		if !errors.As(err, &ce) {
 			t.Errorf("%v", err)
 		}

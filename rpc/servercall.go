@@ -6,7 +6,9 @@ import (
 	"sync"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A serverCall is a call that passes streams, on the handler's side.
@@ -95,7 +97,7 @@ func readRequest[Req any](ctx context.Context, c *serverCall, o *kernel.Offer, i
 }
 
 func sendResult[Resp any](ctx context.Context, o *kernel.Offer, c *serverCall, out *codec.Marshaler[Resp], resp Resp) error {
-	m, err := kernel.Message{}, eachArgument(out, &resp, c.give)
+	m, err := pool.Message{}, eachArgument(out, &resp, c.give)
 	if err == nil {
 		m, err = out.Marshal(&resp)
 	}
@@ -160,9 +162,9 @@ func (c *serverCall) begin() {
 // abandon ends the streams of a call that has failed; without an error its handler
 // has panicked. Nobody will read what has arrived.
 func (c *serverCall) abandon(err error) {
-	code, reason := kernel.CodeInternal, "the handler panicked"
+	code, reason := status.Internal, "the handler panicked"
 	if err != nil {
-		code, reason = kernel.StatusOf(err)
+		code, reason = status.Of(err)
 		c.wire.refuse(code, reason)
 	} else {
 		err = kernel.ErrClosed

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A Sink sends values of one type: it is the sending half of a stream, or will be
@@ -112,7 +113,7 @@ func (k *Sink[T]) MarshalJSON() ([]byte, error) {
 // Send sends v. It waits for credit, and until a call that is under way has a stream
 // for the sink. A ctx that ends gives up this wait, not the stream. Errors: ErrSinkUnused,
 // the codec's, those of kernel.Stream.Send, or ctx's. If it fails nothing of v was sent;
-// a kernel.Message still belongs to the caller. A codec that panics, a *codec.PanicError,
+// a pool.Message still belongs to the caller. A codec that panics, a *codec.PanicError,
 // ends the stream.
 func (k *Sink[T]) Send(ctx context.Context, v T) error {
 	s, err := k.ready(ctx)
@@ -153,7 +154,7 @@ func (k *Sink[T]) unencodable(s *kernel.Stream, err error) error {
 	var p *codec.PanicError
 	if errors.As(err, &p) {
 		logPanic(s.Conn(), s.Method(), err)
-		s.AbortCause(kernel.CodeInvalidArgument, clip(err.Error()), err)
+		s.AbortCause(status.InvalidArgument, clip(err.Error()), err)
 	}
 	return err
 }
@@ -187,7 +188,7 @@ func (k *Sink[T]) Close(ctx context.Context) error {
 	}
 	s := k.stream.Load()
 	if s == nil {
-		k.abort(kernel.CodeCancelled, "closed before the call was answered")
+		k.abort(status.Cancelled, "closed before the call was answered")
 		return nil
 	}
 	k.flushed(ctx)
@@ -196,7 +197,7 @@ func (k *Sink[T]) Close(ctx context.Context) error {
 
 // Abort ends the stream now, both halves, and tells the peer why: see
 // kernel.Stream.Abort. A sink that was passed to no call can't be passed to one any more.
-func (k *Sink[T]) Abort(code kernel.Code, reason string) { k.abort(code, reason) }
+func (k *Sink[T]) Abort(code status.Code, reason string) { k.abort(code, reason) }
 
 // Err returns why the stream failed, or nil while it has not: see kernel.Stream.Err. It
 // is ErrSinkUnused as long as there is no stream.

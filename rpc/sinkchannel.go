@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Out returns, at once, a channel to the peer, for selects. A send on it completes when
@@ -91,15 +93,15 @@ func (k *Sink[T]) resetOut() (coming <-chan struct{}) {
 // lose ends the stream because a value taken from Out could not be sent, unless it
 // was the stream's end that kept it.
 func (k *Sink[T]) lose(s *kernel.Stream, v T, err error) {
-	if m, ok := any(v).(kernel.Message); ok {
+	if m, ok := any(v).(pool.Message); ok {
 		m.Release()
 	}
 	select {
 	case <-s.SendDone():
 	default:
-		code := kernel.CodeInvalidArgument
+		code := status.InvalidArgument
 		if errors.Is(err, kernel.ErrTooLarge) {
-			code = kernel.CodeTooLarge
+			code = status.TooLarge
 		}
 		s.AbortCause(code, clip(err.Error()), err)
 	}

@@ -10,7 +10,9 @@ import (
 	"sync/atomic"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A Source receives values of one type: it is the receiving half of a stream. A
@@ -108,7 +110,7 @@ func (r *Source[T]) confirm() error {
 // ended keeps the end that err is, if it is one and the first, and returns it. A
 // wait that was given up ends nothing.
 func (r *Source[T]) ended(err error) error {
-	_, failed := err.(*kernel.StreamError) //nolint:errorlint // one inside another is no end
+	_, failed := err.(*status.StreamError) //nolint:errorlint // one inside another is no end
 	if !failed && err != io.EOF && err != kernel.ErrClosed {
 		return err
 	}
@@ -123,7 +125,7 @@ func (r *Source[T]) undecodable(n int, err error) error {
 	if !r.end.CompareAndSwap(nil, &e) {
 		return *r.end.Load()
 	}
-	r.stream.AbortCause(kernel.CodeInvalidArgument, clip(e.Error()), e)
+	r.stream.AbortCause(status.InvalidArgument, clip(e.Error()), e)
 	discard(r.stream)
 	return e
 }
@@ -179,7 +181,7 @@ func (r *Source[T]) feedUntil(done <-chan struct{}) {
 		select {
 		case r.ch <- v:
 		case <-done:
-			if m, ok := any(v).(kernel.Message); ok {
+			if m, ok := any(v).(pool.Message); ok {
 				m.Release()
 			}
 			err := r.stream.Err()
@@ -209,7 +211,7 @@ func (r *Source[T]) Err() error {
 }
 
 // CloseReceive ends the receiving half: see kernel.Stream.CloseReceive.
-func (r *Source[T]) CloseReceive(code kernel.Code) {
+func (r *Source[T]) CloseReceive(code status.Code) {
 	if r.stream != nil {
 		r.stream.CloseReceive(code)
 	}
@@ -226,7 +228,7 @@ func (r *Source[T]) Close(ctx context.Context) error {
 
 // Abort ends the stream now, both halves, and tells the peer why: see
 // kernel.Stream.Abort.
-func (r *Source[T]) Abort(code kernel.Code, reason string) {
+func (r *Source[T]) Abort(code status.Code, reason string) {
 	if r.stream != nil {
 		r.stream.Abort(code, reason)
 	}
@@ -237,7 +239,7 @@ func (r *Source[T]) Stream() *kernel.Stream { return r.stream }
 
 // Go runs f, which serves the source's stream, and ends the stream as f ends: nil ends
 // both halves in order, after everything sent; an error ends it with a status, as in
-// kernel.Handlers.Handle; a panic ends it with kernel.CodeInternal. f's context is the
+// kernel.Handlers.Handle; a panic ends it with status.Internal. f's context is the
 // stream's.
 //
 // A handler receives and sends in f what comes after the answer to its call: f starts

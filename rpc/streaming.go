@@ -8,6 +8,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // HandleBidi has streams of method served by h, both ways at once, for clients that
@@ -103,7 +104,7 @@ func (o *OpenOptions) kernel(method string, says signatures) (*kernel.OpenOption
 // CallBidi opens a stream of method, which HandleBidi serves: In is what is received here,
 // Out what is sent. ctx bounds the stream's life. Its errors are kernel.Client.Open's, and
 // codec.ErrNoCodec. A handler that carries its values in another way ends the stream with
-// kernel.CodeInvalidArgument: see KeyRequest.
+// status.InvalidArgument: see KeyRequest.
 func CallBidi[In, Out any](ctx context.Context, c kernel.Caller, method string, opts *OpenOptions) (*Bidi[In, Out], error) {
 	p, err := streamPair[Out, In](method, c, opts.encoding())
 	if err != nil {
@@ -157,7 +158,7 @@ func (c *ClientStream[Req, Resp]) CloseAndReceive(ctx context.Context) (Resp, er
 	case err == io.EOF:
 		return v, nil
 	case err == nil:
-		c.b.Abort(kernel.CodeCancelled, "more than one reply")
+		c.b.Abort(status.Cancelled, "more than one reply")
 		return none, errtext.Errorf("sluice: %s: more than one reply", c.Stream().Method())
 	default:
 		return none, err
@@ -165,7 +166,7 @@ func (c *ClientStream[Req, Resp]) CloseAndReceive(ctx context.Context) (Resp, er
 }
 
 // Abort ends the call now and tells the handler why: see kernel.Stream.Abort.
-func (c *ClientStream[Req, Resp]) Abort(code kernel.Code, reason string) { c.b.Abort(code, reason) }
+func (c *ClientStream[Req, Resp]) Abort(code status.Code, reason string) { c.b.Abort(code, reason) }
 
 // Stream returns the untyped stream.
 func (c *ClientStream[Req, Resp]) Stream() *kernel.Stream { return c.b.Stream() }
@@ -196,12 +197,12 @@ func CallServerStream[Resp, Req any](ctx context.Context, c kernel.Caller, metho
 	if err := s.Send(ctx, m); err != nil {
 		p.req.Discard(m)
 		if !errors.Is(err, kernel.ErrStopped) { // by a handler that did not want it
-			s.Abort(kernel.CodeCancelled, "the request could not be sent")
+			s.Abort(status.Cancelled, "the request could not be sent")
 			return nil, err
 		}
 	}
 	if err := s.CloseSend(); err != nil {
-		s.Abort(kernel.CodeCancelled, "the request could not be ended")
+		s.Abort(status.Cancelled, "the request could not be ended")
 		return nil, err
 	}
 	return &Source[Resp]{stream: s, m: p.rep, halved: true, sent: p.says.request}, nil

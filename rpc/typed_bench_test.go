@@ -10,6 +10,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
@@ -47,7 +48,7 @@ func oneWayUntyped(b *testing.B, start starter, size int) {
 	b.ResetTimer()
 	go func() {
 		for i := range b.N {
-			m := kernel.NewMessage(size)
+			m := pool.New(size)
 			binary.LittleEndian.PutUint64(m.Bytes(), uint64(i))
 			if err := x.Send(w.Ctx, m); err != nil {
 				b.Error(err)
@@ -77,7 +78,7 @@ func oneWayCopied(b *testing.B, start starter, v string) {
 	b.ResetTimer()
 	go func() {
 		for range b.N {
-			m := kernel.NewMessage(len(v))
+			m := pool.New(len(v))
 			copy(m.Bytes(), v)
 			if err := x.Send(w.Ctx, m); err != nil {
 				b.Error(err)
@@ -155,7 +156,7 @@ func BenchmarkCall(b *testing.B) {
 	b.Run("untyped", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			m := kernel.NewMessage(12)
+			m := pool.New(12)
 			r, err := w.Client.Call(w.Ctx, "untyped", m, nil)
 			if err != nil {
 				b.Fatal(err)

@@ -13,8 +13,10 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // endsInOrder checks that src has ended in order, and stays so.
@@ -95,7 +97,7 @@ func (sizedText) Decode(p []byte) (any, error) {
 // A Message is handed over as it is, whatever the encoding.
 func TestMessagesAreCarriedWithoutACodec(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		ok(t, rpc.HandleBidi(w.Srv, "echo", func(ctx context.Context, d *rpc.Bidi[kernel.Message, kernel.Message]) error {
+		ok(t, rpc.HandleBidi(w.Srv, "echo", func(ctx context.Context, d *rpc.Bidi[pool.Message, pool.Message]) error {
 			for m, err := range d.In.All(ctx) {
 				if err != nil {
 					return err
@@ -107,10 +109,10 @@ func TestMessagesAreCarriedWithoutACodec(t *testing.T) {
 			}
 			return nil
 		}, nil))
-		d := testkit.Must[*rpc.Bidi[kernel.Message, kernel.Message]](t)(
-			rpc.CallBidi[kernel.Message, kernel.Message](w.Ctx, w.Client, "echo", nil))
+		d := testkit.Must[*rpc.Bidi[pool.Message, pool.Message]](t)(
+			rpc.CallBidi[pool.Message, pool.Message](w.Ctx, w.Client, "echo", nil))
 		ok(t, d.Out.Send(w.Ctx, text("there")))
-		m := testkit.Must[kernel.Message](t)(d.In.Receive(w.Ctx))
+		m := testkit.Must[pool.Message](t)(d.In.Receive(w.Ctx))
 		if string(m.Bytes()) != "there" {
 			t.Errorf("%q came back", m.Bytes())
 		}
@@ -210,7 +212,7 @@ func TestTypesThatCannotBeCarriedAreRefusedAtOnce(t *testing.T) {
 	refused("CallServerStream", err)
 	_, err = codec.CodecOf[int](codec.Fixed)
 	refused("CodecOf", err)
-	if _, err := w.Client.Call(w.Ctx, "x", kernel.Message{}, nil); !errors.Is(err, &kernel.StreamError{Code: kernel.CodeUnimplemented}) {
+	if _, err := w.Client.Call(w.Ctx, "x", pool.Message{}, nil); !errors.Is(err, &status.StreamError{Code: status.Unimplemented}) {
 		t.Errorf("a method that was never registered: %v", err)
 	}
 }
@@ -227,13 +229,13 @@ func TestRequestsAndResultsThatAreNone(t *testing.T) {
 		m := text("four")
 		_, err := w.Client.Call(w.Ctx, "point", m, nil) // which does not say what it is
 		m.Release()
-		se := wantCode(t, err, kernel.CodeInvalidArgument)
+		se := wantCode(t, err, status.InvalidArgument)
 		if !strings.Contains(se.Reason, "point: message 1, byte 0: cannot decode rpc_test.point: 8 bytes are due here, 4 are left") {
 			t.Errorf("reason %q", se.Reason)
 		}
 		s := testkit.Must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "point", nil))
 		ok(t, s.CloseSend())
-		w.WantErr(s, kernel.CodeInvalidArgument)
+		w.WantErr(s, status.InvalidArgument)
 
 		w.Srv.Handle("number", func(ctx context.Context, s *kernel.Stream) error { return s.Send(ctx, text("four")) })
 		_, err = rpc.Call[point, struct{}](w.Ctx, w.Client, "number", struct{}{}, call)
@@ -245,7 +247,7 @@ func TestRequestsAndResultsThatAreNone(t *testing.T) {
 			return map[string]any{"f": func() {}}, nil
 		}, &rpc.HandleOptions{Encoding: codec.JSON}))
 		_, err = rpc.Call[struct{}, any](w.Ctx, w.Client, "unspeakable", struct{}{}, &rpc.CallOptions{Encoding: codec.JSON})
-		wantCode(t, err, kernel.CodeInternal)
+		wantCode(t, err, status.Internal)
 	})
 }
 
@@ -314,7 +316,7 @@ func TestADecodeErrorNamesTheMessageAndLosesNothingBeforeIt(t *testing.T) {
 				t.Errorf("%s: first %v, then %v and %v", way, end, again, src.Err())
 			}
 			w.WantDone(raw)
-			wantCode(t, raw.Err(), kernel.CodeInvalidArgument)
+			wantCode(t, raw.Err(), status.InvalidArgument)
 			wantSpoilt(t, src.Stream().Err())
 		}
 	})
@@ -368,17 +370,17 @@ func TestASourcesEndIsOneForEver(t *testing.T) {
 		want error
 	}{
 		{"in order, then reset", func(_ *world, a *kernel.Stream, _ *rpc.Source[point]) { _ = a.CloseSend() },
-			func(_ *world, _ *kernel.Stream, src *rpc.Source[point]) { src.Abort(kernel.CodeAborted, "no") }, io.EOF},
+			func(_ *world, _ *kernel.Stream, src *rpc.Source[point]) { src.Abort(status.Aborted, "no") }, io.EOF},
 		{"in order, then lost", func(_ *world, a *kernel.Stream, _ *rpc.Source[point]) { _ = a.CloseSend() },
 			func(w *world, _ *kernel.Stream, _ *rpc.Source[point]) { _ = w.Client.Close() }, io.EOF},
-		{"reset, then lost", func(_ *world, a *kernel.Stream, _ *rpc.Source[point]) { a.Abort(kernel.CodeAborted, "no") },
+		{"reset, then lost", func(_ *world, a *kernel.Stream, _ *rpc.Source[point]) { a.Abort(status.Aborted, "no") },
 			func(w *world, _ *kernel.Stream, _ *rpc.Source[point]) { _ = w.Client.Close() },
-			&kernel.StreamError{Code: kernel.CodeAborted}},
+			&status.StreamError{Code: status.Aborted}},
 		{"lost, then closed", func(w *world, _ *kernel.Stream, _ *rpc.Source[point]) { _ = w.Client.Close() },
-			func(_ *world, _ *kernel.Stream, src *rpc.Source[point]) { src.CloseReceive(kernel.CodeOK) },
-			&kernel.StreamError{Code: kernel.CodeConnectionLost}},
-		{"closed here, then reset", func(_ *world, _ *kernel.Stream, src *rpc.Source[point]) { src.CloseReceive(kernel.CodeOK) },
-			func(_ *world, a *kernel.Stream, _ *rpc.Source[point]) { a.Abort(kernel.CodeAborted, "no") }, kernel.ErrClosed},
+			func(_ *world, _ *kernel.Stream, src *rpc.Source[point]) { src.CloseReceive(status.OK) },
+			&status.StreamError{Code: status.ConnectionLost}},
+		{"closed here, then reset", func(_ *world, _ *kernel.Stream, src *rpc.Source[point]) { src.CloseReceive(status.OK) },
+			func(_ *world, a *kernel.Stream, _ *rpc.Source[point]) { a.Abort(status.Aborted, "no") }, kernel.ErrClosed},
 	} {
 		overNative(t, nil, nil, func(t *testing.T, w *world) {
 			w.Loose = true
@@ -425,7 +427,7 @@ func TestACanceledWaitIsNotAnEnd(t *testing.T) {
 			t.Errorf("%d errors, want one from each loop", n)
 		}
 		ctx, cancel = context.WithCancelCause(w.Ctx)
-		cancel(&kernel.StreamError{Code: kernel.CodeAborted})
+		cancel(&status.StreamError{Code: status.Aborted})
 		if _, err := src.Receive(ctx); err == nil || src.Err() != nil {
 			t.Errorf("%v, and %v ends the source", err, src.Err())
 		}
@@ -487,7 +489,7 @@ func TestCloseSendComesBehindWhatCHasTaken(t *testing.T) {
 			}
 			endsInOrder(t, w, src)
 			<-sink.SendDone()
-			b.Abort(kernel.CodeCancelled, "test over")
+			b.Abort(status.Cancelled, "test over")
 		}
 	})
 }
@@ -536,15 +538,15 @@ func TestAValueThatCanNotBeSentOnCAbortsTheStream(t *testing.T) {
 		sink := testkit.Must[*rpc.Sink[any]](t)(rpc.SinkOf(a, testkit.Must[codec.Codec[any]](t)(codec.CodecOf[any](codec.JSON))))
 		sink.Out() <- func() {}
 		<-sink.SendDone()
-		wantCode(t, sink.Err(), kernel.CodeInvalidArgument)
-		w.WantErr(b, kernel.CodeInvalidArgument)
+		wantCode(t, sink.Err(), status.InvalidArgument)
+		w.WantErr(b, status.InvalidArgument)
 
 		a, b = w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-		large := testkit.Must[*rpc.Sink[kernel.Message]](t)(rpc.SinkOf[kernel.Message](a, nil))
+		large := testkit.Must[*rpc.Sink[pool.Message]](t)(rpc.SinkOf[pool.Message](a, nil))
 		large.Out() <- sized(1001, 1)
 		<-large.SendDone()
-		wantCode(t, large.Err(), kernel.CodeTooLarge)
-		w.WantErr(b, kernel.CodeTooLarge)
+		wantCode(t, large.Err(), status.TooLarge)
+		w.WantErr(b, status.TooLarge)
 	})
 }
 
@@ -553,8 +555,8 @@ func TestAValueThatCanNotBeSentOnCAbortsTheStream(t *testing.T) {
 func TestTheChannelsGoroutinesEnd(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		for _, end := range []func(d *rpc.Bidi[int32, int32]){
-			func(d *rpc.Bidi[int32, int32]) { d.In.CloseReceive(kernel.CodeOK); _ = d.Out.CloseSend() },
-			func(d *rpc.Bidi[int32, int32]) { d.Abort(kernel.CodeCancelled, "enough") },
+			func(d *rpc.Bidi[int32, int32]) { d.In.CloseReceive(status.OK); _ = d.Out.CloseSend() },
+			func(d *rpc.Bidi[int32, int32]) { d.Abort(status.Cancelled, "enough") },
 			func(d *rpc.Bidi[int32, int32]) { _ = d.Close(w.Ctx) },
 			func(d *rpc.Bidi[int32, int32]) { _ = d.Stream().Close(w.Ctx) },
 		} {
@@ -571,7 +573,7 @@ func TestTheChannelsGoroutinesEnd(t *testing.T) {
 				for range peer.In.In() {
 				}
 				_ = peer.Out.CloseSend()
-				peer.In.CloseReceive(kernel.CodeOK)
+				peer.In.CloseReceive(status.OK)
 			}()
 			end(d)
 			for range in {
@@ -594,14 +596,14 @@ func TestTheChannelsGoroutinesEnd(t *testing.T) {
 		}
 		for range d.In.In() {
 		}
-		wantCode(t, d.In.Err(), kernel.CodeUnknown)
+		wantCode(t, d.In.Err(), status.Unknown)
 	})
 }
 
 // A stream's handler forms, and what each makes of an error.
 func TestStreamingFormsPassErrorsOn(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		no := &kernel.HandlerError{Code: 300, Reason: "no"}
+		no := &status.HandlerError{Code: 300, Reason: "no"}
 		ok(t, rpc.HandleClientStream(w.Srv, "up", func(ctx context.Context, in *rpc.Source[int32]) (int32, error) {
 			v, err := in.Receive(ctx)
 			if err == nil && v < 0 {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // HandleOptions are what a typed handler is registered with. Nil, and the zero
@@ -30,8 +31,8 @@ type Registrar interface {
 }
 
 // HandleUnary has calls of method served by h, for clients that Call it. An error
-// ends the call with the code of a kernel.HandlerError, else kernel.CodeUnknown. A request
-// that does not decode as Req ends the call with kernel.CodeInvalidArgument without
+// ends the call with the code of a status.HandlerError, else status.Unknown. A request
+// that does not decode as Req ends the call with status.InvalidArgument without
 // calling h, and so does a call whose metadata says that its values are carried in another
 // way: see KeyRequest. ctx ends with the call; kernel.FromContext(ctx) is its stream.
 //
@@ -46,7 +47,7 @@ type Registrar interface {
 //
 // HandleUnary fails with codec.ErrNoCodec if a type can't be carried. If only a protocol that
 // has values of its own can't carry one, calls that come by it fail with
-// kernel.CodeUnimplemented. HandleUnary may be called at any time. It panics if h is nil, or if
+// status.Unimplemented. HandleUnary may be called at any time. It panics if h is nil, or if
 // the method has a handler.
 func HandleUnary[Req, Resp any](r Registrar, method string, h func(ctx context.Context, req Req) (Resp, error), opts *HandleOptions) error {
 	mustBeGiven(h != nil, method)
@@ -86,8 +87,8 @@ func HandleUnary[Req, Resp any](r Registrar, method string, h func(ctx context.C
 
 // errUsedBefore is the error of a call that passes streams, if a middleware has accepted its
 // stream: the answer would come too late.
-var errUsedBefore = &kernel.HandlerError{
-	Code: kernel.CodeInternal, Reason: "a middleware has used the stream of a call that passes streams",
+var errUsedBefore = &status.HandlerError{
+	Code: status.Internal, Reason: "a middleware has used the stream of a call that passes streams",
 }
 
 // passedStreams tells whether a handler with these types is passed streams.

@@ -11,6 +11,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // element returns what carries T through a stream.
@@ -55,7 +56,7 @@ func receiveRequest[T any](ctx context.Context, s *kernel.Stream, m *codec.Marsh
 	msg, err := s.Receive(ctx)
 	switch {
 	case err == io.EOF:
-		return none, &kernel.HandlerError{Code: kernel.CodeInvalidArgument, Reason: "the call came without a request"}
+		return none, &status.HandlerError{Code: status.InvalidArgument, Reason: "the call came without a request"}
 	case err != nil:
 		return none, err
 	}
@@ -77,7 +78,7 @@ func logPanic(c *kernel.Conn, method string, err error) {
 
 // invalidRequest is what a handler ends a call with whose request is not a T.
 func invalidRequest[T any](method string, n int, err error) error {
-	return &kernel.HandlerError{Code: kernel.CodeInvalidArgument, Reason: decodeError[T](method, n, err).Error()}
+	return &status.HandlerError{Code: status.InvalidArgument, Reason: decodeError[T](method, n, err).Error()}
 }
 
 // sendReply sends the one value that a call ends with.
@@ -97,7 +98,7 @@ func sendReply[T any](ctx context.Context, s *kernel.Stream, m *codec.Marshaler[
 func badResult(c *kernel.Conn, method string, err error) error {
 	logPanic(c, method, err)
 	c.Logger().Error("sluice: a handler's result can't be sent", "method", method, "peer", c.Peer().Addr, "error", clip(err.Error()))
-	return &kernel.HandlerError{Code: kernel.CodeInternal, Reason: "the handler's result: " + err.Error()}
+	return &status.HandlerError{Code: status.Internal, Reason: "the handler's result: " + err.Error()}
 }
 
 // mustBeGiven panics if the handler for method is nil: it is better to hear of that at

@@ -5,20 +5,22 @@ import (
 	"fmt"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A callWire is how a call that passes streams came in, which depends on the protocol.
 type callWire interface {
 	// request waits for the arguments.
-	request(ctx context.Context) (kernel.Message, error)
+	request(ctx context.Context) (pool.Message, error)
 	// stream takes the stream that stands in the arguments as id.
 	stream(ctx context.Context, id uint64) (*kernel.Stream, error)
 	// unnamed is how many streams came with the call that no argument has taken.
 	unnamed() int
 	// answer accepts the streams and sends the result.
-	answer(ctx context.Context, reply kernel.Message) error
+	answer(ctx context.Context, reply pool.Message) error
 	// refuse says that the call has failed, if the handler's error does not.
-	refuse(code kernel.Code, reason string)
+	refuse(code status.Code, reason string)
 	// detached tells whether the functions that serve the call's streams go on without
 	// its handler; else the handler counts as running until they have returned.
 	detached() bool
@@ -40,7 +42,7 @@ type inlineStreams struct {
 	names []bool
 }
 
-func (w *inlineStreams) request(context.Context) (kernel.Message, error) {
+func (w *inlineStreams) request(context.Context) (pool.Message, error) {
 	w.names = make([]bool, w.o.Streams())
 	m := w.o.Request()
 	defer m.Forget() // the stream shows it to whoever asks
@@ -63,7 +65,7 @@ func (w *inlineStreams) unnamed() int {
 	return len(w.names) - w.taken
 }
 
-func (w *inlineStreams) answer(_ context.Context, reply kernel.Message) error {
+func (w *inlineStreams) answer(_ context.Context, reply pool.Message) error {
 	ss, err := w.o.AcceptAll(reply, nil)
 	if err != nil {
 		return err
@@ -74,7 +76,7 @@ func (w *inlineStreams) answer(_ context.Context, reply kernel.Message) error {
 	return nil
 }
 
-func (w *inlineStreams) refuse(code kernel.Code, reason string) { w.o.Reject(code, reason) }
+func (w *inlineStreams) refuse(code status.Code, reason string) { w.o.Reject(code, reason) }
 
 func (w *inlineStreams) detached() bool { return false }
 
@@ -85,10 +87,10 @@ type streamsByID struct {
 	s *kernel.Stream // the call
 }
 
-func (w *streamsByID) request(ctx context.Context) (kernel.Message, error) {
+func (w *streamsByID) request(ctx context.Context) (pool.Message, error) {
 	var err error
-	if w.s, err = w.o.Accept(kernel.Message{}, nil); err != nil {
-		return kernel.Message{}, err
+	if w.s, err = w.o.Accept(pool.Message{}, nil); err != nil {
+		return pool.Message{}, err
 	}
 	return w.s.Receive(ctx)
 }
@@ -99,7 +101,7 @@ func (w *streamsByID) stream(ctx context.Context, id uint64) (*kernel.Stream, er
 
 func (w *streamsByID) unnamed() int { return 0 }
 
-func (w *streamsByID) answer(ctx context.Context, reply kernel.Message) error {
+func (w *streamsByID) answer(ctx context.Context, reply pool.Message) error {
 	err := w.s.Send(ctx, reply)
 	if err == nil {
 		w.s.Finish(nil)
@@ -107,6 +109,6 @@ func (w *streamsByID) answer(ctx context.Context, reply kernel.Message) error {
 	return err
 }
 
-func (w *streamsByID) refuse(kernel.Code, string) {} // the handler's error does it
+func (w *streamsByID) refuse(status.Code, string) {} // the handler's error does it
 
 func (w *streamsByID) detached() bool { return true }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
 )
 
@@ -16,7 +17,7 @@ type counting struct {
 	calls, opens atomic.Int32
 }
 
-func (c *counting) Call(ctx context.Context, method string, req kernel.Message, opts *kernel.CallOptions) (kernel.Message, error) {
+func (c *counting) Call(ctx context.Context, method string, req pool.Message, opts *kernel.CallOptions) (pool.Message, error) {
 	c.calls.Add(1)
 	return c.Caller.Call(ctx, method, req, opts)
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // methodBRPC is the service of brpc's own examples (example/echo_c++,
@@ -18,7 +19,7 @@ const methodBRPC = "example.EchoService/Echo"
 // and expects a message in it.
 func echoExample(ctx context.Context, o *kernel.Offer) error {
 	if o.Unary() {
-		s, err := o.Accept(kernel.Message{}, nil)
+		s, err := o.Accept(pool.Message{}, nil)
 		if err != nil {
 			return err
 		}
@@ -46,7 +47,7 @@ func echoExample(ctx context.Context, o *kernel.Offer) error {
 
 // exampleMessage is the examples' EchoRequest and EchoResponse, a protobuf message
 // whose field 1 is a string. Programs with more to say use rpc/protocodec.
-func exampleMessage(text string) kernel.Message {
+func exampleMessage(text string) pool.Message {
 	const field1String = 1<<3 | 2
-	return kernel.MessageOf(append([]byte{field1String, byte(len(text))}, text...))
+	return pool.MessageOf(append([]byte{field1String, byte(len(text))}, text...))
 }

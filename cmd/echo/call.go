@@ -13,7 +13,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 type callFlags struct {
@@ -97,7 +100,7 @@ func call(c *command, args []string, std stdio) error {
 	// whenever it has to.
 	client, err := kernel.Dial(ctx, f.addr, &kernel.ClientOptions{
 		TLS:       tlsConfig,
-		Protocols: []kernel.Protocol{f.wire.protocol},
+		Protocols: []frame.Protocol{f.wire.protocol},
 		// What comes back is as large as what we send, and the default limit is
 		// 4 MiB. The server has a limit of its own.
 		Limits: kernel.Limits{MaxMessage: max(int(f.size), 4<<20)},
@@ -157,7 +160,7 @@ func (f *callFlags) printReplies(ctx context.Context, s *kernel.Stream, sent <-c
 		if known && lines >= want {
 			return first(context.Cause(ctx), s.Close(ctx))
 		}
-		var m kernel.Message
+		var m pool.Message
 		ok := true
 		select {
 		case m, ok = <-in:
@@ -194,7 +197,7 @@ func (f *callFlags) sendLines(ctx context.Context, s *kernel.Stream, r io.Reader
 		if len(line) > 0 {
 			// ReadBytes made the slice for us alone, so it can become the message
 			// without a copy.
-			m := kernel.MessageOf([]byte(strings.TrimSuffix(string(line), "\n")))
+			m := pool.MessageOf([]byte(strings.TrimSuffix(string(line), "\n")))
 			if err := s.Send(ctx, m); err != nil {
 				return n, why(s, err)
 			}
@@ -263,8 +266,8 @@ func (f *callFlags) parts() ([]part, func(), error) {
 // errors tells what has ended, their code or cause why.
 func (f *callFlags) explain(err error) error {
 	var (
-		ce *kernel.ConnError
-		se *kernel.StreamError
+		ce *status.ConnError
+		se *status.StreamError
 		ua x509.UnknownAuthorityError
 	)
 	switch {
@@ -276,11 +279,11 @@ func (f *callFlags) explain(err error) error {
 		return fmt.Errorf("no server listens on %s; start one with: echo serve -addr %s", f.addr, f.addr)
 	case errors.As(err, &ua):
 		return fmt.Errorf("the certificate of %s is signed by an unknown authority; name that with -ca, or try -insecure", f.addr)
-	case errors.As(err, &se) && se.Code == kernel.CodeConnectionLost:
+	case errors.As(err, &se) && se.Code == status.ConnectionLost:
 		return fmt.Errorf("lost the connection to %s in mid-stream: %w", f.addr, lastCause(se))
-	case errors.As(err, &se) && se.NotProcessed && se.Code == kernel.CodeGoingAway:
+	case errors.As(err, &se) && se.NotProcessed && se.Code == status.GoingAway:
 		return fmt.Errorf("%s is shutting down and did not process the stream", f.addr)
-	case errors.As(err, &se) && se.Refused && se.Code == kernel.CodeUnimplemented:
+	case errors.As(err, &se) && se.Refused && se.Code == status.Unimplemented:
 		return fmt.Errorf("%s has no method %q", f.addr, f.method)
 	case errors.As(err, &ce) && ce.Op == "handshake" && strings.Contains(err.Error(), "certificate required"):
 		return fmt.Errorf("%s requires a client certificate; give -cert and -key", f.addr)

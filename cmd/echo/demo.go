@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 type demoFlags struct {
@@ -189,7 +190,7 @@ func (d *demonstration) ping(s *kernel.Stream, n uint64) error {
 	// Nothing receives from Out once the stream has ended, so every send to it needs
 	// another case.
 	select {
-	case s.Out() <- kernel.CopyMessage(payload):
+	case s.Out() <- pool.Copy(payload):
 	case <-s.SendDone():
 		return fmt.Errorf("ping %d: %w", n, why(s, kernel.ErrSendClosed))
 	}

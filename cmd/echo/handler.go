@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The methods that the server offers: the same service in two styles.
@@ -53,8 +56,8 @@ func echo(ctx context.Context, s *kernel.Stream) error {
 // holds one; the channel of the other case is nil, which disables that case. There is no
 // case for ctx: however the stream ends, both of these channels are closed.
 func echoSelect(_ context.Context, s *kernel.Stream) error {
-	var held kernel.Message
-	in, slots := s.In(), (<-chan kernel.Slot)(nil)
+	var held pool.Message
+	in, slots := s.In(), (<-chan actor.Slot)(nil)
 	for {
 		select {
 		case m, ok := <-in:
@@ -71,8 +74,8 @@ func echoSelect(_ context.Context, s *kernel.Stream) error {
 			}
 			in, slots = s.In(), nil
 		case since := <-s.Idle(): // nil, and never ready, without an -idle
-			return &kernel.HandlerError{
-				Code:   kernel.CodeIdleTimeout,
+			return &status.HandlerError{
+				Code:   status.IdleTimeout,
 				Reason: fmt.Sprintf("nothing received since %s", since.Format("15:04:05")),
 			}
 		}

@@ -42,7 +42,7 @@ func snippets(t *testing.T) []string {
 func program(statements, declarations string) string {
 	body := declarations + "\nfunc main() {\n" + statements + "}\n"
 	text := "package main\n\nimport (\n"
-	for _, path := range []string{"context", "fmt", "log", "math", "github.com/sluicerpc/sluice/kernel", "github.com/sluicerpc/sluice/rpc"} {
+	for _, path := range []string{"context", "fmt", "log", "math", "github.com/sluicerpc/sluice/actor", "github.com/sluicerpc/sluice/kernel", "github.com/sluicerpc/sluice/metadata", "github.com/sluicerpc/sluice/pool", "github.com/sluicerpc/sluice/rpc", "github.com/sluicerpc/sluice/status"} {
 		if strings.Contains(body, filepath.Base(path)+".") {
 			text += fmt.Sprintf("\t%q\n", path)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
 )
 
@@ -15,11 +16,11 @@ const verbEcho = 1
 // protocol. It does not decode the messages, so it serves every type.
 func registerEcho(srv *kernel.Server) error {
 	type (
-		source = *rpc.Source[kernel.Message]
-		sink   = *rpc.Sink[kernel.Message]
+		source = *rpc.Source[pool.Message]
+		sink   = *rpc.Sink[pool.Message]
 	)
 	return rpc.HandleUnary(srv, kernel.Verb(verbEcho), func(_ context.Context, in source) (sink, error) {
-		out := rpc.MakeSink[kernel.Message](in)
+		out := rpc.MakeSink[pool.Message](in)
 		in.Go(func(ctx context.Context) error { return echo(ctx, in.Stream()) }) // when the call is answered
 		return out, nil
 	}, nil)
@@ -28,11 +29,11 @@ func registerEcho(srv *kernel.Server) error {
 // openPassed makes a sink and passes it to a call. The result is the other half of the
 // same stream.
 func openPassed(ctx context.Context, client *kernel.Client, method string) (*kernel.Stream, error) {
-	sink, err := rpc.NewSink[kernel.Message](ctx, client, nil)
+	sink, err := rpc.NewSink[pool.Message](ctx, client, nil)
 	if err != nil {
 		return nil, err
 	}
-	source, err := rpc.Call[*rpc.Source[kernel.Message], *rpc.Sink[kernel.Message]](ctx, client, method, sink, nil)
+	source, err := rpc.Call[*rpc.Source[pool.Message], *rpc.Sink[pool.Message]](ctx, client, method, sink, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // counts is what the streams of a transfer have done so far.
@@ -31,7 +32,7 @@ func (t *group) exchange(w *wire, s *kernel.Stream, p part, n *counts) {
 // was handed over before CloseSend still arrives before the end.
 func send(ctx context.Context, w *wire, s *kernel.Stream, p part, n *counts) error {
 	for off, size := range p.cuts {
-		m := kernel.NewMessage(size) // from a pool: its last owner releases it
+		m := pool.New(size) // from a pool: its last owner releases it
 		if err := fill(m.Bytes(), p.src, off); err != nil {
 			return err
 		}

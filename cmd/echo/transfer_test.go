@@ -11,17 +11,19 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // dishonest is an echo in which the message at 5 is passed through wrong.
-func dishonest(wrong func(m kernel.Message) []kernel.Message) func(context.Context, *kernel.Stream) error {
+func dishonest(wrong func(m pool.Message) []pool.Message) func(context.Context, *kernel.Stream) error {
 	return func(ctx context.Context, s *kernel.Stream) error {
 		n := 0
 		for m, err := range s.All(ctx) {
 			if err != nil {
 				return err
 			}
-			out := []kernel.Message{m}
+			out := []pool.Message{m}
 			if n++; n == 5 {
 				out = wrong(m)
 			}
@@ -62,21 +64,21 @@ func TestExchangeAcceptsAnEcho(t *testing.T) {
 
 func TestExchangeNoticesEveryKindOfError(t *testing.T) {
 	for name, c := range map[string]struct {
-		wrong func(m kernel.Message) []kernel.Message
+		wrong func(m pool.Message) []pool.Message
 		want  string
 	}{
-		"lost": {func(kernel.Message) []kernel.Message { return nil }, "message 4: sent"},
-		"doubled": {func(m kernel.Message) []kernel.Message {
-			return []kernel.Message{m.Share(), m}
+		"lost": {func(pool.Message) []pool.Message { return nil }, "message 4: sent"},
+		"doubled": {func(m pool.Message) []pool.Message {
+			return []pool.Message{m.Share(), m}
 		}, "message 5: sent"},
-		"changed": {func(m kernel.Message) []kernel.Message {
+		"changed": {func(m pool.Message) []pool.Message {
 			p := append([]byte(nil), m.Bytes()...)
 			p[len(p)-1] ^= 1
-			return []kernel.Message{kernel.MessageOf(p)}
+			return []pool.Message{pool.MessageOf(p)}
 		}, "message 4: sent"},
-		"cut in two": {func(m kernel.Message) []kernel.Message {
+		"cut in two": {func(m pool.Message) []pool.Message {
 			p := m.Bytes()
-			return []kernel.Message{kernel.CopyMessage(p[:10]), kernel.CopyMessage(p[10:])}
+			return []pool.Message{pool.Copy(p[:10]), pool.Copy(p[10:])}
 		}, "message 4: sent 100 bytes from 400 on, and 10 other bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -94,7 +96,7 @@ func TestExchangeNoticesAWrongEnd(t *testing.T) {
 		if err := echo(ctx, s); err != nil {
 			return err
 		}
-		return s.Send(ctx, kernel.CopyMessage([]byte("one more")))
+		return s.Send(ctx, pool.Copy([]byte("one more")))
 	}
 	if _, err := exchangeWith(t, extra, twenty); err == nil || !strings.Contains(err.Error(), "8 bytes came back that were not sent") {
 		t.Errorf("one too many: error %v", err)
@@ -115,9 +117,9 @@ func TestExchangeNoticesAWrongEnd(t *testing.T) {
 		t.Error("five of twenty: no error")
 	}
 	broken := func(context.Context, *kernel.Stream) error {
-		return &kernel.HandlerError{Code: kernel.CodeDataLoss, Reason: "no idea"}
+		return &status.HandlerError{Code: status.DataLoss, Reason: "no idea"}
 	}
-	if _, err := exchangeWith(t, broken, twenty); !errors.Is(err, &kernel.StreamError{Code: kernel.CodeDataLoss}) {
+	if _, err := exchangeWith(t, broken, twenty); !errors.Is(err, &status.StreamError{Code: status.DataLoss}) {
 		t.Errorf("a handler's error: %v", err)
 	}
 }

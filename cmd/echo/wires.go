@@ -4,16 +4,18 @@ import (
 	"context"
 	"strings"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // A wire is a protocol that the commands speak. The handlers and the client's code are
 // the same for all of them but for these differences.
 type wire struct {
-	protocol kernel.Protocol
+	protocol frame.Protocol
 	method   string // what call opens
 	request  []byte // what it opens with
 	whole    bool   // there is no half-close: both halves of a stream end together
@@ -46,7 +48,7 @@ func findWire(name string) (wire, error) {
 }
 
 // protocols are those in a list, to be told apart by a connection's first bytes.
-func protocols(list string) (ps []kernel.Protocol, err error) {
+func protocols(list string) (ps []frame.Protocol, err error) {
 	for name := range strings.SplitSeq(list, ",") {
 		w, err := findWire(name)
 		if err != nil {
@@ -62,7 +64,7 @@ func (w *wire) open(ctx context.Context, client *kernel.Client, method string) (
 	if w.passed {
 		return openPassed(ctx, client, method)
 	}
-	return client.Open(ctx, method, &kernel.OpenOptions{Request: kernel.MessageOf(w.request)})
+	return client.Open(ctx, method, &kernel.OpenOptions{Request: pool.MessageOf(w.request)})
 }
 
 // end ends our half after everything that was sent. Without half-close it does nothing:

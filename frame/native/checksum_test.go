@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A record that a test wrote: where it is, and the first of the session's events
@@ -150,7 +151,7 @@ func TestAMessageIsNotCompleteBeforeItsChecksumIsRight(t *testing.T) {
 		n, err := r.Next(in[:min(len(in), 1000)], &f)
 		in = in[n:]
 		if err != nil {
-			if codeOf(err) != frame.CodeChecksum {
+			if codeOf(err) != status.Checksum {
 				t.Fatal(err)
 			}
 			break

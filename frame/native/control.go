@@ -8,6 +8,8 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // What control frames may hold.
@@ -51,7 +53,7 @@ func appendControl(b []byte, f *frame.Frame) (_ []byte, flags byte) {
 		}
 		return appendReason(b, f), flags
 	case frame.EOS:
-		if f.Code == frame.CodeOK && f.Reason == "" && len(f.Metadata) == 0 {
+		if f.Code == status.OK && f.Reason == "" && len(f.Metadata) == 0 {
 			return b, 0
 		}
 		return appendMetadata(appendReason(b, f), f.Metadata), 0
@@ -101,7 +103,7 @@ func appendGrants(b []byte, gs []frame.Grant) []byte {
 	return b
 }
 
-func appendMetadata(b []byte, md frame.Metadata) []byte {
+func appendMetadata(b []byte, md metadata.MD) []byte {
 	b = binary.AppendUvarint(b, uint64(len(md)))
 	for _, f := range md {
 		b = appendString(appendString(b, f.Key), f.Value)
@@ -222,7 +224,7 @@ func (c *cursor) metadata(f *frame.Frame, most int) {
 		f.Omitted = size
 		return
 	}
-	f.Metadata = make(frame.Metadata, n)
+	f.Metadata = make(metadata.MD, n)
 	all := string(fields.p[:len(fields.p)-len(c.p)]) // all keys and values cost one allocation
 	part := func() string {
 		n := len(fields.bytes())
@@ -230,7 +232,7 @@ func (c *cursor) metadata(f *frame.Frame, most int) {
 		return all[end-n : end]
 	}
 	for i := range f.Metadata {
-		f.Metadata[i] = frame.Field{Key: part(), Value: part()}
+		f.Metadata[i] = metadata.Field{Key: part(), Value: part()}
 	}
 }
 
@@ -243,7 +245,7 @@ func (c *cursor) grants(gs []frame.Grant) []frame.Grant {
 	for ; c.err == nil && n > 0; n-- {
 		v := c.uint()
 		if v>>1 > maxGrant {
-			c.err = failf(frame.CodeFlowControl, "credit of %d at the start of a stream", v>>1)
+			c.err = failf(status.FlowControl, "credit of %d at the start of a stream", v>>1)
 		}
 		gs = append(gs, frame.Grant{Credit: v >> 1, NoReceive: v&1 != 0, Limit: c.uint()})
 	}
@@ -257,7 +259,7 @@ func (c *cursor) rest() []byte {
 }
 
 func (c *cursor) reason(f *frame.Frame) {
-	f.Code = frame.Code(c.uint())
+	f.Code = status.Code(c.uint())
 	text := c.bytes()
 	f.Reason = string(text[:min(len(text), maxReason)])
 }
@@ -283,7 +285,7 @@ func control(p []byte, flags byte, f *frame.Frame, most int) error {
 		f.NotProcessed = flags&fNotProcessed != 0
 		c.reason(f)
 	case frame.EOS:
-		f.Code, f.Reason, f.Metadata, f.Omitted = frame.CodeOK, "", nil, 0
+		f.Code, f.Reason, f.Metadata, f.Omitted = status.OK, "", nil, 0
 		if len(p) > 0 {
 			c.reason(f)
 			c.metadata(f, most)
@@ -291,7 +293,7 @@ func control(p []byte, flags byte, f *frame.Frame, most int) error {
 	case frame.Reset:
 		c.reason(f)
 	case frame.Stop:
-		f.Code = frame.Code(c.uint())
+		f.Code = status.Code(c.uint())
 	case frame.Ended:
 		f.Value = c.uint()
 	case frame.Credit, frame.Read:

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 const page = "../../docs/wire.md"
@@ -50,8 +51,8 @@ func examples() map[string]string {
 func codes() string {
 	var b strings.Builder
 	b.WriteString("| number | name | | number | name |\n|---|---|---|---|---|\n")
-	var cs []frame.Code
-	for c := range frame.Code(256) {
+	var cs []status.Code
+	for c := range status.Code(256) {
 		if !strings.HasPrefix(c.String(), "CODE_") {
 			cs = append(cs, c)
 		}

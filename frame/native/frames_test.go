@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // controls are frames of every kind but Data, with their bytes on the wire.
@@ -28,7 +30,7 @@ var controls = []struct {
 		0a 01 06`},
 	{"open", frame.Frame{
 		Kind: frame.Open, Stream: 1, Method: "chat.Room/Join", Deadline: 1500 * time.Millisecond,
-		Metadata: frame.Metadata{{Key: "lang", Value: "en"}}, Payload: []byte("hi"),
+		Metadata: metadata.MD{{Key: "lang", Value: "en"}}, Payload: []byte("hi"),
 		Grants: []frame.Grant{{Credit: 8388, Limit: 4096}},
 	}, `23 00 00 01 01 00 00 00
 		01  88 83 01  80 20  e0 c6 5b  0e 63 68 61 74 2e 52 6f 6f 6d 2f 4a 6f 69 6e
@@ -39,7 +41,7 @@ var controls = []struct {
 	}, `0a 00 00 21 03 00 00 00  02  c8 01 00  01 00  00  01 6d  00`},
 	{"accept", frame.Frame{
 		Kind: frame.Accept, Stream: 1, Payload: []byte("welcome"),
-		Metadata: frame.Metadata{{Key: "room", Value: "7"}, {Key: "room", Value: "8"}},
+		Metadata: metadata.MD{{Key: "room", Value: "7"}, {Key: "room", Value: "8"}},
 		Grants:   []frame.Grant{{Credit: 262144}},
 	}, `1b 00 00 02 01 00 00 00  01  80 80 20  00  02  04 72 6f 6f 6d 01 37  04 72 6f 6f 6d 01 38
 		77 65 6c 63 6f 6d 65`},
@@ -47,21 +49,21 @@ var controls = []struct {
 		Kind: frame.Accept, Stream: 1, FollowsData: true, Grants: []frame.Grant{{Credit: 64, Limit: 1}},
 	}, `05 00 00 22 01 00 00 00  01  80 01  01  00`},
 	{"reject", frame.Frame{
-		Kind: frame.Reject, Stream: 1, Code: frame.CodePermissionDenied, Reason: "no",
+		Kind: frame.Reject, Stream: 1, Code: status.PermissionDenied, Reason: "no",
 	}, `04 00 00 03 01 00 00 00  07  02 6e 6f`},
 	{"reject, not processed", frame.Frame{
-		Kind: frame.Reject, Stream: 1, Code: frame.CodeRefused, NotProcessed: true,
+		Kind: frame.Reject, Stream: 1, Code: status.Refused, NotProcessed: true,
 	}, `02 00 00 23 01 00 00 00  4a  00`},
 	{"eos", frame.Frame{Kind: frame.EOS, Stream: 1}, `00 00 00 05 01 00 00 00`},
 	{"eos with status and trailer", frame.Frame{
-		Kind: frame.EOS, Stream: 1, Code: frame.CodeNotFound, Reason: "gone",
-		Metadata: frame.Metadata{{Key: "a", Value: ""}},
+		Kind: frame.EOS, Stream: 1, Code: status.NotFound, Reason: "gone",
+		Metadata: metadata.MD{{Key: "a", Value: ""}},
 	}, `0a 00 00 05 01 00 00 00  05  04 67 6f 6e 65  01  01 61 00`},
 	{"ended", frame.Frame{Kind: frame.Ended, Stream: 1, Value: 300}, `02 00 00 06 01 00 00 00  ac 02`},
 	{"reset", frame.Frame{
-		Kind: frame.Reset, Stream: 1, Code: frame.CodeCancelled, Reason: "bye",
+		Kind: frame.Reset, Stream: 1, Code: status.Cancelled, Reason: "bye",
 	}, `05 00 00 07 01 00 00 00  01  03 62 79 65`},
-	{"stop", frame.Frame{Kind: frame.Stop, Stream: 1, Code: frame.CodeOK}, `01 00 00 08 01 00 00 00  00`},
+	{"stop", frame.Frame{Kind: frame.Stop, Stream: 1, Code: status.OK}, `01 00 00 08 01 00 00 00  00`},
 	{"credit of a stream", frame.Frame{Kind: frame.Credit, Stream: 1, Value: 0x0102030405060708},
 		`08 00 00 09 01 00 00 00  08 07 06 05 04 03 02 01`},
 	{"credit of the connection", frame.Frame{Kind: frame.Credit, Value: 32 << 20},
@@ -71,7 +73,7 @@ var controls = []struct {
 	{"pong", frame.Frame{Kind: frame.Pong, Value: 1}, `08 00 00 2b 00 00 00 00  01 00 00 00 00 00 00 00`},
 	{"goaway, first step", frame.Frame{Kind: frame.GoAway, Value: maxStreamID},
 		`07 00 00 0c 00 00 00 00  ff ff ff ff 07  00  00`},
-	{"goaway with a code", frame.Frame{Kind: frame.GoAway, Value: 5, Code: frame.CodeEnhanceYourCalm, Reason: "x"},
+	{"goaway with a code", frame.Frame{Kind: frame.GoAway, Value: 5, Code: status.EnhanceYourCalm, Reason: "x"},
 		`04 00 00 0c 00 00 00 00  05  45  01 78`},
 }
 
@@ -217,7 +219,7 @@ func TestALargeControlFrameHasARecordOfItsOwn(t *testing.T) {
 		w, _ := pair(true)
 		big := frame.Frame{
 			Kind: frame.Open, Stream: 1, Method: "m", Grants: []frame.Grant{{}},
-			Payload: filled(16 << 10).Bytes(), Metadata: frame.Metadata{{Key: "k", Value: strings.Repeat("v", size)}},
+			Payload: filled(16 << 10).Bytes(), Metadata: metadata.MD{{Key: "k", Value: strings.Repeat("v", size)}},
 		}
 		if size > 40<<10 {
 			big.Payload = nil
@@ -242,7 +244,7 @@ func TestALargeControlFrameHasARecordOfItsOwn(t *testing.T) {
 func TestAWriterCutsALongReason(t *testing.T) {
 	for _, k := range []frame.Kind{frame.EOS, frame.Reset, frame.Reject, frame.GoAway} {
 		w, r := pair(false)
-		f := frame.Frame{Kind: k, Stream: 1, Code: frame.CodeUnknown, Reason: strings.Repeat("x", 1<<20)}
+		f := frame.Frame{Kind: k, Stream: 1, Code: status.Unknown, Reason: strings.Repeat("x", 1<<20)}
 		b := written(w, func(o *frame.Out) { w.Control(o, &f) })
 		if es, err := read(r, b, whole); err != nil || len(es) != 1 || len(b) > maxReason+32 {
 			t.Errorf("%s: %d bytes, %v", kindNames[k], len(b), err)
@@ -270,14 +272,14 @@ func TestAReaderCutsALongReason(t *testing.T) {
 // Metadata that is too much is counted, not kept.
 func TestMetadataBeyondTheLimitIsLeftOut(t *testing.T) {
 	const n = 30_000
-	empty := appendMetadata(nil, make(frame.Metadata, n))
+	empty := appendMetadata(nil, make(metadata.MD, n))
 	begin := appendGrants(nil, make([]frame.Grant, 1))
 	for k, p := range map[frame.Kind][]byte{
 		frame.Open:   append(append(begin[:len(begin):len(begin)], 0, 1, 'm'), empty...),
 		frame.Accept: append(begin[:len(begin):len(begin)], empty...),
 		frame.EOS:    append([]byte{0, 0}, empty...),
 	} {
-		f := frame.Frame{Kind: k, Grants: make([]frame.Grant, 0, 1), Metadata: make(frame.Metadata, 1)}
+		f := frame.Frame{Kind: k, Grants: make([]frame.Grant, 0, 1), Metadata: make(metadata.MD, 1)}
 		allocs := testing.AllocsPerRun(10, func() {
 			if err := control(p, 0, &f, 16<<10); err != nil {
 				t.Fatal(err)
@@ -288,7 +290,7 @@ func TestMetadataBeyondTheLimitIsLeftOut(t *testing.T) {
 		}
 	}
 	f := frame.Frame{Kind: frame.EOS, Omitted: 1}
-	if err := control(append([]byte{0, 0}, appendMetadata(nil, frame.Metadata{{Key: "k", Value: "v"}})...), 0, &f, 34); err != nil || f.Omitted != 0 || len(f.Metadata) != 1 {
+	if err := control(append([]byte{0, 0}, appendMetadata(nil, metadata.MD{{Key: "k", Value: "v"}})...), 0, &f, 34); err != nil || f.Omitted != 0 || len(f.Metadata) != 1 {
 		t.Errorf("metadata as large as it may be: %+v, %v", f, err)
 	}
 }
@@ -297,44 +299,44 @@ func TestMetadataBeyondTheLimitIsLeftOut(t *testing.T) {
 var bad = []struct {
 	name string
 	hex  string
-	code frame.Code
+	code status.Code
 }{
-	{"unknown type below 16", `00 00 00 0e 00 00 00 00`, frame.CodeProtocol},
-	{"type 0", `00 00 00 00 00 00 00 00`, frame.CodeProtocol},
-	{"data beyond the fragment size", `01 00 01 04 01 00 00 00`, frame.CodeFrameSize},
-	{"data of 16 MiB", `ff ff ff 04 01 00 00 00`, frame.CodeFrameSize},
-	{"first fragment without room for its total", `03 00 00 24 01 00 00 00 00 00 00 00`, frame.CodeFrameSize},
-	{"control frame of 64 KiB and a byte", `01 00 01 01 01 00 00 00`, frame.CodeFrameSize},
-	{"frame of an unknown type beyond 64 KiB", `01 00 01 10 00 00 00 00`, frame.CodeFrameSize},
-	{"ping of 7 bytes", `07 00 00 0b 00 00 00 00 00 00 00 00 00 00 00`, frame.CodeFrameSize},
-	{"credit of 9 bytes", `09 00 00 09 00 00 00 00 00 00 00 00 00 00 00 00 00`, frame.CodeFrameSize},
-	{"read without a payload", `00 00 00 0a 00 00 00 00`, frame.CodeFrameSize},
-	{"open without a payload", `00 00 00 01 01 00 00 00`, frame.CodeFrameSize},
-	{"accept without a payload", `00 00 00 02 01 00 00 00`, frame.CodeFrameSize},
-	{"reject without a payload", `00 00 00 03 01 00 00 00`, frame.CodeFrameSize},
-	{"ended without a payload", `00 00 00 06 01 00 00 00`, frame.CodeFrameSize},
-	{"reset without a payload", `00 00 00 07 01 00 00 00`, frame.CodeFrameSize},
-	{"stop without a payload", `00 00 00 08 01 00 00 00`, frame.CodeFrameSize},
-	{"goaway without a payload", `00 00 00 0c 00 00 00 00`, frame.CodeFrameSize},
-	{"stream number beyond 2^31-1", `01 00 00 08 00 00 00 80 00`, frame.CodeProtocol},
-	{"varint of 11 bytes", `0b 00 00 06 01 00 00 00 ff ff ff ff ff ff ff ff ff ff 01`, frame.CodeProtocol},
-	{"varint beyond 64 bits", `0a 00 00 06 01 00 00 00 ff ff ff ff ff ff ff ff ff 02`, frame.CodeProtocol},
-	{"varint that is not the shortest", `02 00 00 06 01 00 00 00 81 00`, frame.CodeProtocol},
-	{"varint cut short", `01 00 00 06 01 00 00 00 81`, frame.CodeProtocol},
-	{"bytes after the end of a payload", `02 00 00 06 01 00 00 00 01 00`, frame.CodeProtocol},
-	{"reason longer than its frame", `03 00 00 07 01 00 00 00 01 7f 00`, frame.CodeProtocol},
-	{"length of a reason that overflows", `0b 00 00 07 01 00 00 00 01 ff ff ff ff ff ff ff ff ff 01`, frame.CodeProtocol},
-	{"open of no stream", `04 00 00 01 01 00 00 00 00 00 00 00`, frame.CodeProtocol},
-	{"open of 257 streams", `02 00 00 01 01 00 00 00 81 02`, frame.CodeProtocol},
-	{"open with credit beyond 2^31", `07 00 00 01 01 00 00 00 01 82 80 80 80 10 00`, frame.CodeFlowControl},
-	{"more fields of metadata than bytes", `07 00 00 01 01 00 00 00 01 00 00 00 00 7f 00`, frame.CodeProtocol},
-	{"setting with a value that is no varint", `03 00 00 0d 00 00 00 00 03 01 80`, frame.CodeProtocol},
-	{"setting without a value", `02 00 00 0d 00 00 00 00 03 00`, frame.CodeProtocol},
-	{"setting with bytes after its value", `04 00 00 0d 00 00 00 00 08 02 01 00`, frame.CodeProtocol},
-	{"setting that is longer than its frame", `03 00 00 0d 00 00 00 00 08 7f 01`, frame.CodeProtocol},
-	{"versions with one end", `03 00 00 0d 00 00 00 00 01 01 01`, frame.CodeProtocol},
-	{"versions with three ends", `05 00 00 0d 00 00 00 00 01 03 01 01 01`, frame.CodeProtocol},
-	{"checksum of an unknown kind", `03 00 00 0d 00 00 00 00 02 01 02`, frame.CodeProtocol},
+	{"unknown type below 16", `00 00 00 0e 00 00 00 00`, status.Protocol},
+	{"type 0", `00 00 00 00 00 00 00 00`, status.Protocol},
+	{"data beyond the fragment size", `01 00 01 04 01 00 00 00`, status.FrameSize},
+	{"data of 16 MiB", `ff ff ff 04 01 00 00 00`, status.FrameSize},
+	{"first fragment without room for its total", `03 00 00 24 01 00 00 00 00 00 00 00`, status.FrameSize},
+	{"control frame of 64 KiB and a byte", `01 00 01 01 01 00 00 00`, status.FrameSize},
+	{"frame of an unknown type beyond 64 KiB", `01 00 01 10 00 00 00 00`, status.FrameSize},
+	{"ping of 7 bytes", `07 00 00 0b 00 00 00 00 00 00 00 00 00 00 00`, status.FrameSize},
+	{"credit of 9 bytes", `09 00 00 09 00 00 00 00 00 00 00 00 00 00 00 00 00`, status.FrameSize},
+	{"read without a payload", `00 00 00 0a 00 00 00 00`, status.FrameSize},
+	{"open without a payload", `00 00 00 01 01 00 00 00`, status.FrameSize},
+	{"accept without a payload", `00 00 00 02 01 00 00 00`, status.FrameSize},
+	{"reject without a payload", `00 00 00 03 01 00 00 00`, status.FrameSize},
+	{"ended without a payload", `00 00 00 06 01 00 00 00`, status.FrameSize},
+	{"reset without a payload", `00 00 00 07 01 00 00 00`, status.FrameSize},
+	{"stop without a payload", `00 00 00 08 01 00 00 00`, status.FrameSize},
+	{"goaway without a payload", `00 00 00 0c 00 00 00 00`, status.FrameSize},
+	{"stream number beyond 2^31-1", `01 00 00 08 00 00 00 80 00`, status.Protocol},
+	{"varint of 11 bytes", `0b 00 00 06 01 00 00 00 ff ff ff ff ff ff ff ff ff ff 01`, status.Protocol},
+	{"varint beyond 64 bits", `0a 00 00 06 01 00 00 00 ff ff ff ff ff ff ff ff ff 02`, status.Protocol},
+	{"varint that is not the shortest", `02 00 00 06 01 00 00 00 81 00`, status.Protocol},
+	{"varint cut short", `01 00 00 06 01 00 00 00 81`, status.Protocol},
+	{"bytes after the end of a payload", `02 00 00 06 01 00 00 00 01 00`, status.Protocol},
+	{"reason longer than its frame", `03 00 00 07 01 00 00 00 01 7f 00`, status.Protocol},
+	{"length of a reason that overflows", `0b 00 00 07 01 00 00 00 01 ff ff ff ff ff ff ff ff ff 01`, status.Protocol},
+	{"open of no stream", `04 00 00 01 01 00 00 00 00 00 00 00`, status.Protocol},
+	{"open of 257 streams", `02 00 00 01 01 00 00 00 81 02`, status.Protocol},
+	{"open with credit beyond 2^31", `07 00 00 01 01 00 00 00 01 82 80 80 80 10 00`, status.FlowControl},
+	{"more fields of metadata than bytes", `07 00 00 01 01 00 00 00 01 00 00 00 00 7f 00`, status.Protocol},
+	{"setting with a value that is no varint", `03 00 00 0d 00 00 00 00 03 01 80`, status.Protocol},
+	{"setting without a value", `02 00 00 0d 00 00 00 00 03 00`, status.Protocol},
+	{"setting with bytes after its value", `04 00 00 0d 00 00 00 00 08 02 01 00`, status.Protocol},
+	{"setting that is longer than its frame", `03 00 00 0d 00 00 00 00 08 7f 01`, status.Protocol},
+	{"versions with one end", `03 00 00 0d 00 00 00 00 01 01 01`, status.Protocol},
+	{"versions with three ends", `05 00 00 0d 00 00 00 00 01 03 01 01 01`, status.Protocol},
+	{"checksum of an unknown kind", `03 00 00 0d 00 00 00 00 02 01 02`, status.Protocol},
 }
 
 func TestBadFramesEndTheConnection(t *testing.T) {
@@ -359,17 +361,17 @@ func TestBadRecordsEndTheConnection(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		wire []byte
-		code frame.Code
+		code status.Code
 	}{
-		{"wrong check of its length", append([]byte{20, 0, 0, lengthCheck(20) ^ 1}, good()[4:]...), frame.CodeChecksum},
-		{"wrong length", append([]byte{20, 0, 1, lengthCheck(20)}, good()[4:]...), frame.CodeChecksum},
-		{"all zeros", make([]byte, 8), frame.CodeChecksum},
-		{"shorter than a frame", []byte{7, 0, 0, lengthCheck(7), 0, 0, 0, 0}, frame.CodeFrameSize},
-		{"longer than any frame", []byte{0, 0, 2, lengthCheck(2 << 16), 0, 0, 0, 0}, frame.CodeFrameSize},
-		{"wrong sum", append(append(append([]byte(nil), good()[:4]...), 0, 0, 0, 0), good()[8:]...), frame.CodeChecksum},
-		{"frame beyond its record", sealed(unhex(t, `05 00 00 04 01 00 00 00 61`)), frame.CodeProtocol},
-		{"half a header at the end", sealed(unhex(t, `01 00 00 04 01 00 00 00 61 00 00 00`)), frame.CodeProtocol},
-		{"several frames in more than 32 KiB", sealed(append(make([]byte, 0), manyFrames(5)...)), frame.CodeProtocol},
+		{"wrong check of its length", append([]byte{20, 0, 0, lengthCheck(20) ^ 1}, good()[4:]...), status.Checksum},
+		{"wrong length", append([]byte{20, 0, 1, lengthCheck(20)}, good()[4:]...), status.Checksum},
+		{"all zeros", make([]byte, 8), status.Checksum},
+		{"shorter than a frame", []byte{7, 0, 0, lengthCheck(7), 0, 0, 0, 0}, status.FrameSize},
+		{"longer than any frame", []byte{0, 0, 2, lengthCheck(2 << 16), 0, 0, 0, 0}, status.FrameSize},
+		{"wrong sum", append(append(append([]byte(nil), good()[:4]...), 0, 0, 0, 0), good()[8:]...), status.Checksum},
+		{"frame beyond its record", sealed(unhex(t, `05 00 00 04 01 00 00 00 61`)), status.Protocol},
+		{"half a header at the end", sealed(unhex(t, `01 00 00 04 01 00 00 00 61 00 00 00`)), status.Protocol},
+		{"several frames in more than 32 KiB", sealed(append(make([]byte, 0), manyFrames(5)...)), status.Protocol},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for name, cut := range map[string]func() int{"whole": whole, "byte by byte": bytewise} {
@@ -408,7 +410,7 @@ func TestUnknownTypesFrom16AreSkippedAHundredInARow(t *testing.T) {
 	if err != nil || len(es) != 2*maxSkipped+1 {
 		t.Fatalf("%d events, %v", len(es), err)
 	}
-	if _, err = read(r, one, whole); codeOf(err) != frame.CodeEnhanceYourCalm {
+	if _, err = read(r, one, whole); codeOf(err) != status.EnhanceYourCalm {
 		t.Errorf("one more gave %v", err)
 	}
 }
@@ -446,7 +448,7 @@ func TestTinyFragmentsEndTheConnection(t *testing.T) {
 				t.Fatalf("%s: fragment %d: %v", c.name, i, err)
 			}
 		}
-		if err := next(); codeOf(err) != frame.CodeEnhanceYourCalm {
+		if err := next(); codeOf(err) != status.EnhanceYourCalm {
 			t.Errorf("%s: one more gave %v", c.name, err)
 		}
 	}

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // seeds adds a session of every kind of frame, in records or not, and every
@@ -202,10 +204,10 @@ func randomFrame(rnd *rand.Rand, op byte, id uint64) *frame.Frame {
 		}
 		return string(b)
 	}
-	status := func() { f.Code, f.Reason = frame.Code(rnd.Uint32()>>rnd.IntN(32)), text(300) }
+	reports := func() { f.Code, f.Reason = status.Code(rnd.Uint32()>>rnd.IntN(32)), text(300) }
 	metadata := func() {
 		for range rnd.IntN(5) {
-			f.Metadata = append(f.Metadata, frame.Field{Key: text(20), Value: text(2000)})
+			f.Metadata = append(f.Metadata, metadata.Field{Key: text(20), Value: text(2000)})
 		}
 	}
 	grants := func() {
@@ -227,19 +229,19 @@ func randomFrame(rnd *rand.Rand, op byte, id uint64) *frame.Frame {
 		metadata()
 	case 6:
 		f.Kind, f.NotProcessed = frame.Reject, rnd.IntN(2) == 0
-		status()
+		reports()
 	case 7:
 		f.Kind = frame.EOS
-		status()
+		reports()
 		metadata()
 	case 8:
 		f.Kind = frame.Reset
-		status()
+		reports()
 	case 9:
 		f.Kind = frame.GoAway
-		status()
+		reports()
 	case 10:
-		f.Kind, f.Code = frame.Stop, frame.Code(rnd.Uint32())
+		f.Kind, f.Code = frame.Stop, status.Code(rnd.Uint32())
 	case 11:
 		f.Kind = frame.Ended
 	case 12:

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The golden files hold both sides' bytes of whole conversations, and what a
@@ -76,7 +77,7 @@ var conversations = []struct {
 	{"refused", []step{
 		{false, say(frame.Frame{Kind: frame.Open, Stream: 1, Method: "nothing", Grants: []frame.Grant{{Credit: 100}}})},
 		{true, say(frame.Frame{
-			Kind: frame.Reject, Stream: 1, Code: frame.CodeUnimplemented, Reason: "no such method: nothing", NotProcessed: true,
+			Kind: frame.Reject, Stream: 1, Code: status.Unimplemented, Reason: "no such method: nothing", NotProcessed: true,
 		})},
 	}},
 	{"three-streams-one-request", []step{
@@ -106,9 +107,9 @@ var conversations = []struct {
 			})},
 	}},
 	{"stop-and-reset", []step{
-		{true, say(frame.Frame{Kind: frame.Stop, Stream: 1, Code: frame.CodeCancelled})},
+		{true, say(frame.Frame{Kind: frame.Stop, Stream: 1, Code: status.Cancelled})},
 		{false, all(say(frame.Frame{Kind: frame.EOS, Stream: 1}),
-			say(frame.Frame{Kind: frame.Reset, Stream: 3, Code: frame.CodeDeadlineExceeded, Reason: "deadline exceeded"}))},
+			say(frame.Frame{Kind: frame.Reset, Stream: 3, Code: status.DeadlineExceeded, Reason: "deadline exceeded"}))},
 	}},
 	{"drain", []step{
 		{true, all(say(frame.Frame{Kind: frame.GoAway, Value: maxStreamID}), say(frame.Frame{Kind: frame.Ping, Value: 77}))},

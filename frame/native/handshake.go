@@ -11,6 +11,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/compress"
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Protocol is the native protocol, for a server's or client's list of them.
@@ -105,14 +106,14 @@ func denial(err error) error {
 	if errors.As(err, &no) {
 		return err
 	}
-	return &frame.Refused{Code: frame.CodeUnauthenticated, Reason: "not authenticated", Cause: err}
+	return &frame.Refused{Code: status.Unauthenticated, Reason: "not authenticated", Cause: err}
 }
 
 // refuse tells the peer why there will be no connection, and returns err: a server
 // in place of its Hello, a client after both.
 func (s *Session) refuse(w io.Writer, h *frame.Greeting, err error) error {
 	var (
-		pe *frame.ProtocolError
+		pe *status.ProtocolError
 		no *frame.Refused
 		f  = frame.Frame{Kind: frame.GoAway}
 		o  frame.Out
@@ -167,17 +168,17 @@ func (s *Session) readFirst(r io.Reader, h *frame.Greeting, f *frame.Frame) erro
 	}
 	defer s.releaseStale() // no further call may come
 	if f.Kind != frame.Hello && f.Kind != frame.GoAway {
-		return protocolError(frame.CodeProtocol, "the first frame is not a HELLO")
+		return protocolError(status.Protocol, "the first frame is not a HELLO")
 	}
 	if !s.between() {
-		return protocolError(frame.CodeProtocol, "the record of the HELLO holds more than the HELLO")
+		return protocolError(status.Protocol, "the record of the HELLO holds more than the HELLO")
 	}
 	h.Early = append([]byte(nil), buf...)
 	return nil
 }
 
-func protocolError(c frame.Code, format string, args ...any) error {
-	return &frame.ProtocolError{Proto: "sluice", Code: c, Detail: fmt.Sprintf(format, args...)}
+func protocolError(c status.Code, format string, args ...any) error {
+	return &status.ProtocolError{Proto: "sluice", Code: c, Detail: fmt.Sprintf(format, args...)}
 }
 
 func readSome(r io.Reader, buf *[]byte) error {
@@ -201,7 +202,7 @@ func agree(f *frame.Frame, h *frame.Greeting) (version uint64, err error) {
 	}
 	p := &f.Settings
 	if p.MinVersion < 1 || p.MaxVersion < p.MinVersion {
-		return 0, protocolError(frame.CodeProtocol, "HELLO: versions %d to %d are no range", p.MinVersion, p.MaxVersion)
+		return 0, protocolError(status.Protocol, "HELLO: versions %d to %d are no range", p.MinVersion, p.MaxVersion)
 	}
 	version = min(p.MaxVersion, h.Own.MaxVersion)
 	if version < max(p.MinVersion, h.Own.MinVersion) {
@@ -209,7 +210,7 @@ func agree(f *frame.Frame, h *frame.Greeting) (version uint64, err error) {
 		if h.Client {
 			client, server = server, client
 		}
-		return 0, protocolError(frame.CodeVersion, "no common version: the client speaks %d to %d, the server %d to %d",
+		return 0, protocolError(status.Version, "no common version: the client speaks %d to %d, the server %d to %d",
 			client.MinVersion, client.MaxVersion, server.MinVersion, server.MaxVersion)
 	}
 	if err := checkSettings(p); err != nil {
@@ -223,16 +224,16 @@ func agree(f *frame.Frame, h *frame.Greeting) (version uint64, err error) {
 func checkSettings(p *frame.Settings) error {
 	for _, c := range []struct {
 		name     string
-		code     frame.Code
+		code     status.Code
 		v        uint64
 		min, max uint64
 	}{
-		{"largest fragment", frame.CodeProtocol, p.MaxFragment, 1 << 10, 1 << 20},
-		{"largest message", frame.CodeProtocol, p.MaxMessage, 1, pool.MaxLen},
-		{"streams", frame.CodeProtocol, p.MaxStreams, 0, maxStreamID},
-		{"metadata", frame.CodeProtocol, p.MaxMetadata, 0, math.MaxUint32},
-		{"initial credit", frame.CodeFlowControl, p.InitialCredit, 1, math.MaxInt32},
-		{"connection credit", frame.CodeFlowControl, p.ConnCredit, 1, math.MaxInt32},
+		{"largest fragment", status.Protocol, p.MaxFragment, 1 << 10, 1 << 20},
+		{"largest message", status.Protocol, p.MaxMessage, 1, pool.MaxLen},
+		{"streams", status.Protocol, p.MaxStreams, 0, maxStreamID},
+		{"metadata", status.Protocol, p.MaxMetadata, 0, math.MaxUint32},
+		{"initial credit", status.FlowControl, p.InitialCredit, 1, math.MaxInt32},
+		{"connection credit", status.FlowControl, p.ConnCredit, 1, math.MaxInt32},
 	} {
 		if c.v < c.min || c.v > c.max {
 			return protocolError(c.code, "HELLO: %s of %d, must be %d to %d", c.name, c.v, c.min, c.max)

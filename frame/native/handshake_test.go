@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/compress"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A side is one side of a handshake that was played through.
@@ -70,10 +71,10 @@ func TestTheHighestCommonVersionIsUsed(t *testing.T) {
 				continue
 			}
 			var no *frame.Refused
-			if codeOf(server.err) != frame.CodeVersion || !strings.Contains(server.err.Error(), c.reason) {
+			if codeOf(server.err) != status.Version || !strings.Contains(server.err.Error(), c.reason) {
 				t.Errorf("%s: the server says %v", name, server.err)
 			}
-			if !errors.As(client.err, &no) || no.Code != frame.CodeVersion || no.Reason != c.reason {
+			if !errors.As(client.err, &no) || no.Code != status.Version || no.Reason != c.reason {
 				t.Errorf("%s: the client got %v", name, client.err)
 			}
 		}
@@ -88,10 +89,10 @@ func TestAClientTellsWhyItCloses(t *testing.T) {
 		for _, c := range []struct {
 			name   string
 			change func(s *frame.Settings)
-			code   frame.Code
+			code   status.Code
 		}{
-			{"versions", func(s *frame.Settings) { s.MinVersion, s.MaxVersion = 3, 4 }, frame.CodeVersion},
-			{"credit", func(s *frame.Settings) { s.ConnCredit = 0 }, frame.CodeFlowControl},
+			{"versions", func(s *frame.Settings) { s.MinVersion, s.MaxVersion = 3, 4 }, status.Version},
+			{"credit", func(s *frame.Settings) { s.ConnCredit = 0 }, status.FlowControl},
 		} {
 			own := server
 			c.change(&own)
@@ -120,19 +121,19 @@ func TestAHelloWithoutASetting(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		leave func(s *frame.Settings)
-		code  frame.Code
+		code  status.Code
 	}{
-		{"nothing left out", func(*frame.Settings) {}, frame.CodeOK},
-		{"versions", func(s *frame.Settings) { s.MinVersion, s.MaxVersion = 0, 0 }, frame.CodeProtocol},
-		{"checksum", func(s *frame.Settings) { s.Checksum = false }, frame.CodeOK},
-		{"largest fragment", func(s *frame.Settings) { s.MaxFragment = 0 }, frame.CodeProtocol},
-		{"largest message", func(s *frame.Settings) { s.MaxMessage = 0 }, frame.CodeProtocol},
-		{"streams", func(s *frame.Settings) { s.MaxStreams = 0 }, frame.CodeOK},
-		{"metadata", func(s *frame.Settings) { s.MaxMetadata = 0 }, frame.CodeOK},
-		{"initial credit", func(s *frame.Settings) { s.InitialCredit = 0 }, frame.CodeFlowControl},
-		{"connection credit", func(s *frame.Settings) { s.ConnCredit = 0 }, frame.CodeFlowControl},
-		{"token", func(s *frame.Settings) { s.Token = nil }, frame.CodeOK},
-		{"compression", func(s *frame.Settings) { s.Compression = 0 }, frame.CodeOK},
+		{"nothing left out", func(*frame.Settings) {}, status.OK},
+		{"versions", func(s *frame.Settings) { s.MinVersion, s.MaxVersion = 0, 0 }, status.Protocol},
+		{"checksum", func(s *frame.Settings) { s.Checksum = false }, status.OK},
+		{"largest fragment", func(s *frame.Settings) { s.MaxFragment = 0 }, status.Protocol},
+		{"largest message", func(s *frame.Settings) { s.MaxMessage = 0 }, status.Protocol},
+		{"streams", func(s *frame.Settings) { s.MaxStreams = 0 }, status.OK},
+		{"metadata", func(s *frame.Settings) { s.MaxMetadata = 0 }, status.OK},
+		{"initial credit", func(s *frame.Settings) { s.InitialCredit = 0 }, status.FlowControl},
+		{"connection credit", func(s *frame.Settings) { s.ConnCredit = 0 }, status.FlowControl},
+		{"token", func(s *frame.Settings) { s.Token = nil }, status.OK},
+		{"compression", func(s *frame.Settings) { s.Compression = 0 }, status.OK},
 	} {
 		s := settingsOf(greeting(), true)
 		s.Token, s.Compression = []byte("key"), compress.All
@@ -210,7 +211,7 @@ func TestEveryFlippedBitOfAHelloIsNoticed(t *testing.T) {
 			own.Token = bytes.Repeat([]byte("key"), token/3)
 			for _, first := range []frame.Frame{
 				{Kind: frame.Hello, Settings: own},
-				{Kind: frame.GoAway, Code: frame.CodeUnauthenticated, Reason: "not you"},
+				{Kind: frame.GoAway, Code: status.Unauthenticated, Reason: "not you"},
 			} {
 				b := greet(&first)
 				for i := range b {
@@ -240,7 +241,7 @@ func noticed(b []byte, i int, checksum bool) error {
 				if !errors.Is(got.err, ErrNotSluice) || !client && len(got.sent) > 0 {
 					return fmt.Errorf("client=%t: %v", client, got.err)
 				}
-			case code != frame.CodeChecksum && code != frame.CodeProtocol && code != frame.CodeFrameSize:
+			case code != status.Checksum && code != status.Protocol && code != status.FrameSize:
 				return fmt.Errorf("client=%t: %v", client, got.err)
 			}
 			if got.g.Peer.MaxFragment != 0 {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
@@ -219,12 +220,12 @@ func show(es []event, err error) string {
 	return b.String()
 }
 
-func codeOf(err error) frame.Code {
-	var pe *frame.ProtocolError
+func codeOf(err error) status.Code {
+	var pe *status.ProtocolError
 	if errors.As(err, &pe) {
 		return pe.Code
 	}
-	return frame.CodeOK
+	return status.OK
 }
 
 func unhex(t testing.TB, s string) []byte {

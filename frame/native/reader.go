@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Limits on what only a hostile peer sends.
@@ -102,26 +103,26 @@ func (r *reader) pending() bool { return r.verified > 0 && !r.whole.IsZero() }
 
 // A codeError gives a framing error its code.
 type codeError struct {
-	code frame.Code
+	code status.Code
 	text string
 }
 
 func (e *codeError) Error() string { return e.text }
 
-func failf(c frame.Code, format string, args ...any) error {
+func failf(c status.Code, format string, args ...any) error {
 	return &codeError{c, fmt.Sprintf(format, args...)}
 }
 
 func (r *reader) fail(err error) error {
-	code := frame.CodeProtocol
+	code := status.Protocol
 	var ce *codeError
 	switch {
 	case errors.As(err, &ce):
 		code = ce.code
 	case errors.Is(err, errSettings):
-		code = frame.CodeEnhanceYourCalm
+		code = status.EnhanceYourCalm
 	}
-	return &frame.ProtocolError{Proto: "sluice", Code: code, Offset: r.begun, Detail: err.Error()}
+	return &status.ProtocolError{Proto: "sluice", Code: code, Offset: r.begun, Detail: err.Error()}
 }
 
 // step reads plain frames: a header, then a payload in one piece or several.
@@ -193,16 +194,16 @@ func (r *reader) start(h []byte) (int, error) {
 	t := r.typ & typeMask
 	if t == tData {
 		if n > r.maxFragment+len(h)-headerLen {
-			return 0, failf(frame.CodeFrameSize, "data frame of %d bytes, limit %d", n, r.maxFragment)
+			return 0, failf(status.FrameSize, "data frame of %d bytes, limit %d", n, r.maxFragment)
 		}
 		if n -= len(h) - headerLen; n < 0 {
-			return 0, failf(frame.CodeFrameSize, "first fragment of %d bytes has no room for its total", n+totalLen)
+			return 0, failf(status.FrameSize, "first fragment of %d bytes has no room for its total", n+totalLen)
 		}
 		r.total(h, n)
 		return n, r.tiny(n)
 	}
 	if r.id > maxStreamID {
-		return 0, failf(frame.CodeProtocol, "stream number %d is out of range", r.id)
+		return 0, failf(status.Protocol, "stream number %d is out of range", r.id)
 	}
 	if err := checkLen(t, n); err != nil {
 		return 0, err
@@ -222,15 +223,15 @@ func checkLen(t byte, n int) error {
 	switch t {
 	case tCredit, tRead, tPing:
 		if n != 8 {
-			return failf(frame.CodeFrameSize, "frame type %d of %d bytes, must be 8", t, n)
+			return failf(status.FrameSize, "frame type %d of %d bytes, must be 8", t, n)
 		}
 	case tOpen, tAccept, tReject, tEnded, tReset, tStop, tGoAway:
 		if n == 0 {
-			return failf(frame.CodeFrameSize, "frame type %d without a payload", t)
+			return failf(status.FrameSize, "frame type %d without a payload", t)
 		}
 	}
 	if n > maxControl {
-		return failf(frame.CodeFrameSize, "frame type %d of %d bytes, limit %d", t, n, maxControl)
+		return failf(status.FrameSize, "frame type %d of %d bytes, limit %d", t, n, maxControl)
 	}
 	return nil
 }
@@ -252,7 +253,7 @@ func (r *reader) tiny(n int) error {
 		r.empty = 0
 	}
 	if r.empty > maxEmpty || r.tinyCount > maxTinyFrames {
-		return failf(frame.CodeEnhanceYourCalm, "too many tiny fragments in a row")
+		return failf(status.EnhanceYourCalm, "too many tiny fragments in a row")
 	}
 	return nil
 }
@@ -314,10 +315,10 @@ func (r *reader) emit(p []byte, f *frame.Frame) error {
 
 func (r *reader) unknown(t byte, f *frame.Frame) error {
 	if t < firstIgnorable {
-		return failf(frame.CodeProtocol, "unknown frame type %d", t)
+		return failf(status.Protocol, "unknown frame type %d", t)
 	}
 	if r.skipped++; r.skipped > maxSkipped {
-		return failf(frame.CodeEnhanceYourCalm, "too many frames of unknown types in a row")
+		return failf(status.EnhanceYourCalm, "too many frames of unknown types in a row")
 	}
 	f.Kind = frame.Skip
 	return nil
@@ -353,10 +354,10 @@ func (r *reader) startRecord(p []byte) (int, error) {
 	w := binary.LittleEndian.Uint32(r.head[:])
 	size := int(w & 0xffffff)
 	if byte(w>>24) != lengthCheck(size) {
-		return n, failf(frame.CodeChecksum, "a record's length of %d has check %02x, must be %02x", size, w>>24, lengthCheck(size))
+		return n, failf(status.Checksum, "a record's length of %d has check %02x, must be %02x", size, w>>24, lengthCheck(size))
 	}
 	if size < headerLen || size > max(maxRecord, r.maxFragment+maxHeader, maxControl+headerLen) {
-		return n, failf(frame.CodeFrameSize, "record of %d bytes", size)
+		return n, failf(status.FrameSize, "record of %d bytes", size)
 	}
 	r.expect = binary.LittleEndian.Uint32(r.head[4:])
 	r.sum = crc32.Update(0, castagnoli, r.head[:4])
@@ -375,7 +376,7 @@ func (r *reader) startRecord(p []byte) (int, error) {
 
 func (r *reader) verify() error {
 	if r.sum != r.expect {
-		return failf(frame.CodeChecksum, "record has checksum %08x, its bytes %08x", r.expect, r.sum)
+		return failf(status.Checksum, "record has checksum %08x, its bytes %08x", r.expect, r.sum)
 	}
 	return nil
 }
@@ -384,14 +385,14 @@ func (r *reader) verify() error {
 func (r *reader) inRecord(p []byte, f *frame.Frame) (int, error) {
 	h, n := r.header(p)
 	if h == nil {
-		return n, failf(frame.CodeProtocol, "a frame's header crosses the end of its record")
+		return n, failf(status.Protocol, "a frame's header crosses the end of its record")
 	}
 	size, err := r.start(h)
 	if err != nil {
 		return n, err
 	}
 	if size > len(p)-n {
-		return n, failf(frame.CodeProtocol, "a frame crosses the end of its record")
+		return n, failf(status.Protocol, "a frame crosses the end of its record")
 	}
 	return n + size, r.emit(p[n:n+size], f)
 }
@@ -447,7 +448,7 @@ func (r *reader) startLongRecord(p []byte) (int, error) {
 		return n, err
 	}
 	if size != r.longRecord-len(h) {
-		return n, failf(frame.CodeProtocol, "a record of several frames is longer than %d", maxRecord)
+		return n, failf(status.Protocol, "a record of several frames is longer than %d", maxRecord)
 	}
 	r.longRecord = size
 	if r.typ&typeMask == tData {

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // oneCall is a server's session that serves one call, of stream 1, message 1,
@@ -35,12 +37,12 @@ func user(id int64, text string) []byte {
 
 // Each way in which a handler's stream can end, and the response that it makes.
 func TestEveryCallIsAnswered(t *testing.T) {
-	end := func(c frame.Code, reason string) *frame.Frame {
+	end := func(c status.Code, reason string) *frame.Frame {
 		return &frame.Frame{Kind: frame.EOS, Stream: 1, Code: c, Reason: reason}
 	}
-	ok := end(frame.CodeOK, "")
+	ok := end(status.OK, "")
 	accept := &frame.Frame{Kind: frame.Accept, Stream: 1}
-	noWait := frame.Metadata{{Key: NoWait, Value: "1"}}
+	noWait := metadata.MD{{Key: NoWait, Value: "1"}}
 	for name, c := range map[string]struct {
 		accept  *frame.Frame
 		replies []string
@@ -53,33 +55,33 @@ func TestEveryCallIsAnswered(t *testing.T) {
 		"none":                        {accept: accept, end: ok, want: plainResponse(1, nil)},
 		"a reply with the acceptance": {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Payload: []byte("hi")}, end: ok, want: plainResponse(1, []byte("hi"))},
 		"two replies":                 {accept: accept, replies: []string{"a", "b"}, end: ok, want: user(1, "INTERNAL: a call with more than one reply")},
-		"an error":                    {accept: accept, end: end(frame.CodeUnknown, "boom"), want: user(1, "boom")},
-		"an error after a reply":      {accept: accept, replies: []string{"hi"}, end: end(frame.CodeUnknown, "boom"), want: user(1, "boom")},
-		"an error with a code":        {accept: accept, end: end(frame.CodeNotFound, "no key"), want: user(1, "NOT_FOUND: no key")},
-		"an error without a text":     {accept: accept, end: end(frame.CodeUnknown, ""), want: user(1, "UNKNOWN")},
-		"arguments that don't decode": {accept: accept, end: end(frame.CodeInvalidArgument, "at byte 3"), want: user(1, "INVALID_ARGUMENT: at byte 3")},
+		"an error":                    {accept: accept, end: end(status.Unknown, "boom"), want: user(1, "boom")},
+		"an error after a reply":      {accept: accept, replies: []string{"hi"}, end: end(status.Unknown, "boom"), want: user(1, "boom")},
+		"an error with a code":        {accept: accept, end: end(status.NotFound, "no key"), want: user(1, "NOT_FOUND: no key")},
+		"an error without a text":     {accept: accept, end: end(status.Unknown, ""), want: user(1, "UNKNOWN")},
+		"arguments that don't decode": {accept: accept, end: end(status.InvalidArgument, "at byte 3"), want: user(1, "INVALID_ARGUMENT: at byte 3")},
 		"a handler's own unimplemented": {
-			accept: accept, end: end(frame.CodeUnimplemented, "not yet"), want: user(1, "UNIMPLEMENTED: not yet")},
+			accept: accept, end: end(status.Unimplemented, "not yet"), want: user(1, "UNIMPLEMENTED: not yet")},
 		"no handler": {
-			end:  &frame.Frame{Kind: frame.Reject, Stream: 1, Code: frame.CodeUnimplemented, NotProcessed: true},
+			end:  &frame.Frame{Kind: frame.Reject, Stream: 1, Code: status.Unimplemented, NotProcessed: true},
 			want: plainResponse(-1, appendException(nil, exceptionUnknownVerb, "\x07\x00\x00\x00\x00\x00\x00\x00"))},
 		"refused": {
-			end:  &frame.Frame{Kind: frame.Reject, Stream: 1, Code: frame.CodeRefused, Reason: "too many", NotProcessed: true},
+			end:  &frame.Frame{Kind: frame.Reject, Stream: 1, Code: status.Refused, Reason: "too many", NotProcessed: true},
 			want: user(1, "REFUSED: too many")},
 		"a panic": {
-			accept: accept, replies: []string{"hi"}, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeInternal, Reason: "the handler panicked"},
+			accept: accept, replies: []string{"hi"}, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: status.Internal, Reason: "the handler panicked"},
 			want: user(1, "INTERNAL: the handler panicked")},
 		"a deadline of the handler's own": {
-			accept: accept, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeDeadlineExceeded, Reason: "late"}, want: user(1, "DEADLINE_EXCEEDED: late")},
+			accept: accept, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: status.DeadlineExceeded, Reason: "late"}, want: user(1, "DEADLINE_EXCEEDED: late")},
 		"the caller's deadline": {
-			accept: accept, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeDeadlineExceeded}, timeout: true, want: nil},
+			accept: accept, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: status.DeadlineExceeded}, timeout: true, want: nil},
 		"an end for want of time, before the deadline": {
-			accept: accept, end: end(frame.CodeDeadlineExceeded, "backend"), timeout: true, want: user(1, "DEADLINE_EXCEEDED: backend")},
+			accept: accept, end: end(status.DeadlineExceeded, "backend"), timeout: true, want: user(1, "DEADLINE_EXCEEDED: backend")},
 		"no reply":                     {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, replies: []string{"hi"}, end: ok, want: nil},
-		"no reply, and an error":       {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, end: end(frame.CodeUnknown, "boom"), want: nil},
+		"no reply, and an error":       {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, end: end(status.Unknown, "boom"), want: nil},
 		"no reply, by the end":         {accept: accept, end: &frame.Frame{Kind: frame.EOS, Stream: 1, Metadata: noWait}, want: nil},
-		"no reply, and a panic":        {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeInternal}, want: nil},
-		"a reason longer than a frame": {accept: accept, end: end(frame.CodeUnknown, strings.Repeat("x", 100_000)), want: user(1, strings.Repeat("x", 100_000))},
+		"no reply, and a panic":        {accept: &frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: noWait}, end: &frame.Frame{Kind: frame.Reset, Stream: 1, Code: status.Internal}, want: nil},
+		"a reason longer than a frame": {accept: accept, end: end(status.Unknown, strings.Repeat("x", 100_000)), want: user(1, strings.Repeat("x", 100_000))},
 	} {
 		t.Run(name, func(t *testing.T) {
 			base := pool.Outstanding()
@@ -150,7 +152,7 @@ func TestMessageIdsMustRise(t *testing.T) {
 			in = append(in, plainRequest(1, id, nil)...)
 		}
 		lines, err := events(s, in)
-		if codeOf(err) != frame.CodeProtocol || len(lines) != 3*(len(ids)-1) {
+		if codeOf(err) != status.Protocol || len(lines) != 3*(len(ids)-1) {
 			t.Errorf("%v: %d events and %v", ids, len(lines), err)
 		}
 	}
@@ -368,7 +370,7 @@ func TestReadingOnWhilePausedIsAnError(t *testing.T) {
 		}
 		err = l.feed(make([]byte, 32<<10))
 	}
-	if codeOf(err) != frame.CodeInternal {
+	if codeOf(err) != status.Internal {
 		t.Error(err)
 	}
 }
@@ -397,7 +399,7 @@ func TestWhatAResponseBecomes(t *testing.T) {
 	for name, c := range map[string]struct {
 		in   []byte
 		want []string
-		code frame.Code
+		code status.Code
 	}{
 		"a reply":              {in: plainResponse(2, []byte("hi")), want: []string{accept, "3 data 6869", "3 eos OK"}},
 		"an empty one":         {in: plainResponse(2, nil), want: []string{accept, "3 data ", "3 eos OK"}},
@@ -413,10 +415,10 @@ func TestWhatAResponseBecomes(t *testing.T) {
 		"too long a text":      {in: plainResponse(-2, exc(0, bytes.Repeat([]byte("x"), 100_000))), want: []string{accept, "3 eos UNKNOWN " + strings.Repeat("x", maxText-8)}},
 		"too long a reply":     {in: plainResponse(2, make([]byte, testLimit+1)), want: []string{accept, "3 eos TOO_LARGE a reply of 1048577 bytes"}},
 		"twice":                {in: append(plainResponse(2, nil), plainResponse(2, []byte("x"))...), want: []string{accept, "3 data ", "3 eos OK"}},
-		"to none":              {in: plainResponse(0, nil), code: frame.CodeStreamState},
-		"to one never made":    {in: plainResponse(4, nil), code: frame.CodeStreamState},
-		"an error of the same": {in: plainResponse(-4, nil), code: frame.CodeStreamState},
-		"to the least number":  {in: plainResponse(math.MinInt64, nil), code: frame.CodeStreamState},
+		"to none":              {in: plainResponse(0, nil), code: status.StreamState},
+		"to one never made":    {in: plainResponse(4, nil), code: status.StreamState},
+		"an error of the same": {in: plainResponse(-4, nil), code: status.StreamState},
+		"to the least number":  {in: plainResponse(math.MinInt64, nil), code: status.StreamState},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := mustDial(t, &Protocol{}, 0)
@@ -454,7 +456,7 @@ func TestRepliesMayComeInAnyOrder(t *testing.T) {
 // A canceled call is not written, or its reply is ignored.
 func TestACanceledCall(t *testing.T) {
 	open := &frame.Frame{Kind: frame.Open, Stream: 1, Unary: true, Method: "#1", Grants: make([]frame.Grant, 1)}
-	reset := &frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeCancelled}
+	reset := &frame.Frame{Kind: frame.Reset, Stream: 1, Code: status.Cancelled}
 	s := mustDial(t, &Protocol{}, 0)
 	got := append(control(s, open), control(s, reset)...)
 	got = append(got, send(s, 1, []byte("late"))...)
@@ -541,7 +543,7 @@ func TestOpensThatTheProtocolCantCarry(t *testing.T) {
 func TestACallWithoutAReply(t *testing.T) {
 	s := mustDial(t, &Protocol{}, 0)
 	got := control(s, &frame.Frame{
-		Kind: frame.Open, Stream: 1, Unary: true, Method: "#6", Grants: make([]frame.Grant, 1), Metadata: frame.Metadata{{Key: NoWait}},
+		Kind: frame.Open, Stream: 1, Unary: true, Method: "#6", Grants: make([]frame.Grant, 1), Metadata: metadata.MD{{Key: NoWait}},
 	})
 	got = append(got, send(s, 1, []byte("ask"))...)
 	equal(t, "before its end", locals(s), nil)

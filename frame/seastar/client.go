@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // client is a client's connection for calls. Each is a unary stream.
@@ -83,7 +85,7 @@ func (s *client) begin(h []byte) (v headerInfo, err error) {
 	r, ok := s.answered(id)
 	switch {
 	case !ok:
-		return v, failf(frame.CodeStreamState, "a response to message %d, which was never sent", id)
+		return v, failf(status.StreamState, "a response to message %d, which was never sent", id)
 	case r == nil: // the call was canceled
 		v.action, s.cur.concluded, s.cur.endReturned = drop, true, true
 		return v, nil
@@ -157,14 +159,14 @@ func (s *client) conclude() {
 	c := &s.cur
 	c.end.Kind = frame.EOS
 	if c.took != notMeasured && s.duration {
-		c.end.Metadata = frame.Metadata{{Key: HandlerMicros, Value: strconv.FormatUint(uint64(c.took), 10)}}
+		c.end.Metadata = metadata.MD{{Key: HandlerMicros, Value: strconv.FormatUint(uint64(c.took), 10)}}
 	}
 	c.accept = c.failed || c.large
 	switch {
 	case c.failed && exception(s.text, s.size, &c.end):
 		c.end.Kind, c.end.NotProcessed, c.accept = frame.Reject, true, false
 	case c.large:
-		c.end.Code, c.end.Reason = frame.CodeTooLarge, "a reply of "+strconv.FormatInt(s.size, 10)+" bytes"
+		c.end.Code, c.end.Reason = status.TooLarge, "a reply of "+strconv.FormatInt(s.size, 10)+" bytes"
 	}
 }
 
@@ -260,7 +262,7 @@ func (s *client) open(o *frame.Out, f *frame.Frame) {
 // refuse rejects an open that the protocol can't carry.
 func (s *client) refuse(f *frame.Frame, why string) {
 	s.local = append(s.local, frame.Frame{
-		Kind: frame.Reject, Stream: f.Stream, Code: frame.CodeUnimplemented, Reason: why, NotProcessed: true,
+		Kind: frame.Reject, Stream: f.Stream, Code: status.Unimplemented, Reason: why, NotProcessed: true,
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/pierrec/lz4/v4"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The files in testdata are captures: connection, direction, bytes. They are of Seastar's
@@ -94,17 +95,17 @@ var answered = map[string]*Protocol{
 var different = map[string]struct {
 	conn    int
 	p       *Protocol
-	refused bool       // in its hello, without a byte, as Seastar does
-	code    frame.Code // that the connection ends with
-	events  []string   // before that
-	silent  string     // what we answer to call 1, which Seastar leaves without an answer
+	refused bool        // in its hello, without a byte, as Seastar does
+	code    status.Code // that the connection ends with
+	events  []string    // before that
+	silent  string      // what we answer to call 1, which Seastar leaves without an answer
 }{
-	"30-badmagic":       {refused: true, code: frame.CodeProtocol},
-	"32-unknownparent":  {refused: true, code: frame.CodeProtocol},
-	"33-invalidparent":  {refused: true, code: frame.CodeProtocol},
-	"34-shortparent":    {refused: true, code: frame.CodeFrameSize},
-	"35-badfeaturelen":  {refused: true, code: frame.CodeFrameSize},
-	"52-parentnostream": {refused: true, code: frame.CodeUnimplemented, p: &Protocol{NoStreams: true}},
+	"30-badmagic":       {refused: true, code: status.Protocol},
+	"32-unknownparent":  {refused: true, code: status.Protocol},
+	"33-invalidparent":  {refused: true, code: status.Protocol},
+	"34-shortparent":    {refused: true, code: status.FrameSize},
+	"35-badfeaturelen":  {refused: true, code: status.FrameSize},
+	"52-parentnostream": {refused: true, code: status.Unimplemented, p: &Protocol{NoStreams: true}},
 	"37-unknownstream": {silent: "INVALID_ARGUMENT: no such stream", events: []string{
 		`1 open "#2" unary=true value=0x0 left=0s grants=1`, "1 data 0000770000000000", "1 eos OK",
 		`3 open "#1" unary=true value=0x0 left=0s grants=1`, "3 data 050000006166746572", "3 eos OK",
@@ -113,8 +114,8 @@ var different = map[string]struct {
 		`1 open "#4" unary=true value=0x0 left=0s grants=1`, "1 data 0100", "1 eos OK",
 		`3 open "#4" unary=true value=0x0 left=0s grants=1`, "3 data 01000000020000000909", "3 eos OK",
 	}},
-	"39-negid": {code: frame.CodeProtocol}, // Seastar answers with the number as it is
-	"45-dataaftereos": {conn: 1, code: frame.CodeStreamState, events: []string{ // Seastar has stopped reading
+	"39-negid": {code: status.Protocol}, // Seastar answers with the number as it is
+	"45-dataaftereos": {conn: 1, code: status.StreamState, events: []string{ // Seastar has stopped reading
 		`1 open "" unary=false value=0x20000 left=0s grants=1`, "1 data 0100000061", "1 eos OK",
 	}},
 }
@@ -148,7 +149,7 @@ func TestWhereAServerDiffers(t *testing.T) {
 			}
 			equal(t, "events", got, c.events)
 			if code, reason, ok := strings.Cut(c.silent, ": "); ok {
-				end := frame.Frame{Kind: frame.EOS, Stream: 1, Code: frame.CodeInvalidArgument, Reason: reason}
+				end := frame.Frame{Kind: frame.EOS, Stream: 1, Code: status.InvalidArgument, Reason: reason}
 				equalBytes(t, "the answer to "+code, control(s, &end), user(1, c.silent))
 			}
 		})
@@ -399,14 +400,14 @@ func (x *side) respond(one []byte) []byte {
 			control(x.s, &frame.Frame{Kind: frame.EOS, Stream: r.stream}),
 		}, nil)
 	}
-	f := frame.Frame{Kind: frame.EOS, Stream: x.find(-id).stream, Code: frame.CodeUnknown, Reason: string(payload[min(8, len(payload)):])}
+	f := frame.Frame{Kind: frame.EOS, Stream: x.find(-id).stream, Code: status.Unknown, Reason: string(payload[min(8, len(payload)):])}
 	for _, a := range x.l.frames {
 		if a.Kind == frame.Reply && int64(a.Value) == -id {
 			f = a
 		}
 	}
 	if binary.LittleEndian.Uint32(payload) == exceptionUnknownVerb {
-		f = frame.Frame{Kind: frame.Reject, Stream: f.Stream, Code: frame.CodeUnimplemented, NotProcessed: true}
+		f = frame.Frame{Kind: frame.Reject, Stream: f.Stream, Code: status.Unimplemented, NotProcessed: true}
 	}
 	return control(x.s, &f)
 }

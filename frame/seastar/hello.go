@@ -5,7 +5,7 @@ import (
 	"errors"
 	"io"
 
-	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Limits of a hello. The wire has none.
@@ -45,11 +45,11 @@ func readHello(first []byte, r io.Reader) (rs []record, rest []byte, err error) 
 		return nil, nil, err
 	}
 	if string(buf[:len(magic)]) != magic {
-		return nil, nil, failf(frame.CodeProtocol, "the hello begins with %q", buf[:len(magic)])
+		return nil, nil, failf(status.Protocol, "the hello begins with %q", buf[:len(magic)])
 	}
 	n := binary.LittleEndian.Uint32(buf[len(magic):])
 	if n > maxHello {
-		return nil, nil, failf(frame.CodeFrameSize, "a hello of %d bytes, limit %d", n, maxHello)
+		return nil, nil, failf(status.FrameSize, "a hello of %d bytes, limit %d", n, maxHello)
 	}
 	end := helloLen + int(n)
 	if buf, err = readUpTo(buf, r, end); err != nil {
@@ -81,14 +81,14 @@ func readUpTo(buf []byte, r io.Reader, n int) ([]byte, error) {
 func parseRecords(p []byte) (rs []record, err error) {
 	for len(p) > 0 {
 		if len(p) < 8 {
-			return nil, failf(frame.CodeFrameSize, "a hello ends inside a record")
+			return nil, failf(status.FrameSize, "a hello ends inside a record")
 		}
 		feature, n := binary.LittleEndian.Uint32(p), binary.LittleEndian.Uint32(p[4:])
 		if p = p[8:]; uint64(n) > uint64(len(p)) {
-			return nil, failf(frame.CodeFrameSize, "a record of %d bytes in the last %d of a hello", n, len(p))
+			return nil, failf(status.FrameSize, "a record of %d bytes in the last %d of a hello", n, len(p))
 		}
 		if len(rs) == maxRecords {
-			return nil, failf(frame.CodeEnhanceYourCalm, "more than %d records in a hello", maxRecords)
+			return nil, failf(status.EnhanceYourCalm, "more than %d records in a hello", maxRecords)
 		}
 		rs = append(rs, record{feature, string(p[:n])})
 		p = p[n:]
@@ -116,7 +116,7 @@ func idData(id uint64) string { return string(binary.LittleEndian.AppendUint64(n
 // idOf decodes a connection's ID.
 func idOf(data string) (uint64, error) {
 	if len(data) != 8 {
-		return 0, failf(frame.CodeFrameSize, "connection ID of %d bytes, must be 8", len(data))
+		return 0, failf(status.FrameSize, "connection ID of %d bytes, must be 8", len(data))
 	}
 	return binary.LittleEndian.Uint64([]byte(data)), nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 func TestDetect(t *testing.T) {
@@ -39,7 +40,7 @@ func TestAServersAnswerToAHello(t *testing.T) {
 		in     []byte
 		p      *Protocol
 		answer []record
-		code   frame.Code // 0 with no answer: the end of the input
+		code   status.Code // 0 with no answer: the end of the input
 	}{
 		"no records":              {in: full(), answer: []record{id2}},
 		"timeout and duration":    {in: full(record{featTimeout, ""}, record{featHandlerDuration, ""}), answer: []record{{featTimeout, ""}, id2, {featHandlerDuration, ""}}},
@@ -53,22 +54,22 @@ func TestAServersAnswerToAHello(t *testing.T) {
 		"a stream":                {in: full(child, record{featHandlerDuration, ""}), answer: []record{id2, {featHandlerDuration, ""}}},
 		"the most records":        {in: full(many(maxRecords)...), answer: []record{id2}},
 
-		"another magic":            {in: []byte("SSTARRPX\x00\x00\x00\x00"), code: frame.CodeProtocol},
+		"another magic":            {in: []byte("SSTARRPX\x00\x00\x00\x00"), code: status.Protocol},
 		"magic and nothing":        {in: []byte(magic)},
 		"part of the records":      {in: raw("\x09\x00\x00\x00", "\x01\x00\x00\x00\x00\x00\x00\x00")},
-		"a hello without end":      {in: raw("\xff\xff\xff\xff", ""), code: frame.CodeFrameSize},
-		"a hello over the limit":   {in: raw("\x01\x00\x01\x00", ""), code: frame.CodeFrameSize},
-		"half a record":            {in: raw("\x04\x00\x00\x00", "\x01\x00\x00\x00"), code: frame.CodeFrameSize},
-		"a record beyond the end":  {in: raw("\x08\x00\x00\x00", "\x01\x00\x00\x00\x05\x00\x00\x00"), code: frame.CodeFrameSize},
-		"a record of 4 GiB":        {in: raw("\x08\x00\x00\x00", "\x01\x00\x00\x00\xff\xff\xff\xff"), code: frame.CodeFrameSize},
-		"too many records":         {in: full(many(maxRecords + 1)...), code: frame.CodeEnhanceYourCalm},
-		"an unknown parent":        {in: full(record{featStreamParent, idData(7 << idShift)}), code: frame.CodeProtocol},
-		"a parent on another core": {in: full(record{featStreamParent, idData(1<<idShift | 9)}), code: frame.CodeProtocol},
-		"no parent":                {in: full(record{featStreamParent, idData(0)}), code: frame.CodeProtocol},
-		"a short parent":           {in: full(record{featStreamParent, "\x00\x00\x01"}), code: frame.CodeFrameSize},
-		"a long parent":            {in: full(record{featStreamParent, idData(1<<idShift) + "\x00"}), code: frame.CodeFrameSize},
-		"a stream where none are":  {in: full(child), p: &Protocol{NoStreams: true}, code: frame.CodeUnimplemented},
-		"a stream of the stream":   {in: full(record{featStreamParent, idData(2 << idShift)}), code: frame.CodeProtocol},
+		"a hello without end":      {in: raw("\xff\xff\xff\xff", ""), code: status.FrameSize},
+		"a hello over the limit":   {in: raw("\x01\x00\x01\x00", ""), code: status.FrameSize},
+		"half a record":            {in: raw("\x04\x00\x00\x00", "\x01\x00\x00\x00"), code: status.FrameSize},
+		"a record beyond the end":  {in: raw("\x08\x00\x00\x00", "\x01\x00\x00\x00\x05\x00\x00\x00"), code: status.FrameSize},
+		"a record of 4 GiB":        {in: raw("\x08\x00\x00\x00", "\x01\x00\x00\x00\xff\xff\xff\xff"), code: status.FrameSize},
+		"too many records":         {in: full(many(maxRecords + 1)...), code: status.EnhanceYourCalm},
+		"an unknown parent":        {in: full(record{featStreamParent, idData(7 << idShift)}), code: status.Protocol},
+		"a parent on another core": {in: full(record{featStreamParent, idData(1<<idShift | 9)}), code: status.Protocol},
+		"no parent":                {in: full(record{featStreamParent, idData(0)}), code: status.Protocol},
+		"a short parent":           {in: full(record{featStreamParent, "\x00\x00\x01"}), code: status.FrameSize},
+		"a long parent":            {in: full(record{featStreamParent, idData(1<<idShift) + "\x00"}), code: status.FrameSize},
+		"a stream where none are":  {in: full(child), p: &Protocol{NoStreams: true}, code: status.Unimplemented},
+		"a stream of the stream":   {in: full(record{featStreamParent, idData(2 << idShift)}), code: status.Protocol},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for each := range 2 {
@@ -119,18 +120,18 @@ func TestWhatAClientTakesOfAnAnswer(t *testing.T) {
 		p      *Protocol
 		parent uint64
 		answer []byte
-		code   frame.Code
+		code   status.Code
 		eof    bool
 	}{
 		"nothing agreed":            {answer: hello()},
 		"everything":                {p: &Protocol{Compress: []string{LZ4}}, answer: hello(record{featCompress, LZ4}, record{featTimeout, ""}, id, record{featHandlerDuration, ""})},
 		"a stream":                  {parent: 1 << idShift, answer: hello(id)},
-		"a compression not offered": {p: &Protocol{Compress: []string{LZ4}}, answer: hello(record{featCompress, LZ4Fragmented}), code: frame.CodeProtocol},
-		"an id too short":           {answer: hello(record{featConnectionID, "\x01"}), code: frame.CodeFrameSize},
-		"a stream without an id":    {parent: 1 << idShift, answer: hello(), code: frame.CodeUnimplemented},
+		"a compression not offered": {p: &Protocol{Compress: []string{LZ4}}, answer: hello(record{featCompress, LZ4Fragmented}), code: status.Protocol},
+		"an id too short":           {answer: hello(record{featConnectionID, "\x01"}), code: status.FrameSize},
+		"a stream without an id":    {parent: 1 << idShift, answer: hello(), code: status.Unimplemented},
 		"closed":                    {answer: nil, eof: true},
 		"a stream, closed":          {parent: 1 << idShift, answer: nil, eof: true},
-		"not Seastar":               {answer: []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), code: frame.CodeProtocol},
+		"not Seastar":               {answer: []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), code: status.Protocol},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := c.p
@@ -177,14 +178,14 @@ func TestACookieIsLookedAtBeforeTheAnswer(t *testing.T) {
 		rs            []record
 		auth, isolate error
 		asked         string // what Isolate saw
-		code          frame.Code
+		code          status.Code
 	}{
 		"let in":               {rs: []record{{featIsolation, "gold"}}, asked: "gold"},
 		"no cookie":            {isolate: no},
-		"not isolated":         {rs: []record{{featIsolation, "gold"}}, isolate: no, asked: "gold", code: frame.CodePermissionDenied},
-		"not authenticated":    {rs: []record{{featIsolation, "gold"}}, auth: no, code: frame.CodeUnauthenticated},
+		"not isolated":         {rs: []record{{featIsolation, "gold"}}, isolate: no, asked: "gold", code: status.PermissionDenied},
+		"not authenticated":    {rs: []record{{featIsolation, "gold"}}, auth: no, code: status.Unauthenticated},
 		"an empty cookie":      {rs: []record{{featIsolation, ""}}},
-		"refused, as a stream": {rs: []record{{featStreamParent, idData(1 << idShift)}}, auth: no, code: frame.CodeUnauthenticated},
+		"refused, as a stream": {rs: []record{{featStreamParent, idData(1 << idShift)}}, auth: no, code: status.Unauthenticated},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var asked, token string
@@ -232,7 +233,7 @@ func TestAStreamNeedsAnOpenParent(t *testing.T) {
 		t.Fatalf("stream %#x of %#x", connID(c), parentID(c))
 	}
 	parent.Closed()
-	if _, err := of(id); codeOf(err) != frame.CodeProtocol {
+	if _, err := of(id); codeOf(err) != status.Protocol {
 		t.Fatalf("a stream of a connection that is gone: %v", err)
 	}
 	one.Closed()

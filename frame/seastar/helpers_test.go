@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // testLimit is how long a message our sides take, if a test does not care.
@@ -276,8 +277,8 @@ func streamFrame(p []byte) []byte {
 var endFrame = []byte{0xff, 0xff, 0xff, 0xff}
 
 // codeOf is the code that err ends the connection with.
-func codeOf(err error) frame.Code {
-	var pe *frame.ProtocolError
+func codeOf(err error) status.Code {
+	var pe *status.ProtocolError
 	if errors.As(err, &pe) {
 		return pe.Code
 	}

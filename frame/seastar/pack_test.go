@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 var algorithms = []string{LZ4, LZ4Fragmented}
@@ -192,40 +193,40 @@ func TestCompressedFramesThatAreWrong(t *testing.T) {
 	for name, c := range map[string]struct {
 		algorithm string
 		in        []byte
-		code      frame.Code
+		code      status.Code
 	}{
-		"too long":                    {LZ4, u32(testLimit * 2), frame.CodeFrameSize},
-		"4 GiB":                       {LZ4, u32(1<<32 - 1), frame.CodeFrameSize},
-		"its plain size is 0":         {LZ4, join(u32(0), block), frame.CodeProtocol},
-		"its plain size is too much":  {LZ4, join(u32(testLimit+5), block), frame.CodeTooLarge},
-		"and 4 GiB":                   {LZ4, join(u32(1<<32-1), block), frame.CodeTooLarge},
-		"more than it can":            {LZ4, join(u32(testLimit), block), frame.CodeProtocol},
-		"more than it does":           {LZ4, join(u32(uint32(len(one)+1)), block), frame.CodeProtocol},
-		"less than it does":           {LZ4, join(u32(uint32(len(one)-1)), block), frame.CodeProtocol},
-		"a size alone":                {LZ4, join(u32(9)), frame.CodeProtocol},
-		"a damaged block":             {LZ4, join(u32(9), []byte("\xffgarbage")), frame.CodeProtocol},
-		"a bomb":                      {LZ4, join(u32(testLimit+100), bomb), frame.CodeTooLarge},
-		"two frames in one":           {LZ4, join(u32(uint32(2*len(one))), lz4Block(append(bytes.Clone(one), one...))), frame.CodeProtocol},
-		"half a frame":                {LZ4, join(u32(6), lz4Block(one[:6])), frame.CodeProtocol},
-		"half a header":               {LZ4, join(u32(3), lz4Block(one[:3])), frame.CodeProtocol},
-		"a message over the limit":    {LZ4, join(u32(8), lz4Block(append(u32(testLimit+1), 0, 0, 0, 0))), frame.CodeTooLarge},
-		"chunks, too long":            {LZ4Fragmented, u32(testLimit * 2), frame.CodeFrameSize},
-		"a chunk without bytes":       {LZ4Fragmented, join(u32(0)), frame.CodeProtocol},
-		"a last one without bytes":    {LZ4Fragmented, join(last(9)), frame.CodeProtocol},
-		"a last one that is too long": {LZ4Fragmented, join(last(chunkLen+1), full), frame.CodeProtocol},
-		"a last one of 2 GiB":         {LZ4Fragmented, join(u32(1<<32-1), full), frame.CodeProtocol},
-		"a chunk beyond the frame":    {LZ4Fragmented, join(u32(100), full[:50]), frame.CodeProtocol},
-		"a chunk of 2 GiB":            {LZ4Fragmented, join(u32(1<<31-1), full), frame.CodeProtocol},
-		"a chunk longer than any":     {LZ4Fragmented, join(u32(chunkLen*2), make([]byte, chunkLen*2), last(4), lz4Block(one)), frame.CodeProtocol},
-		"a short chunk":               {LZ4Fragmented, join(u32(uint32(len(block))), block, last(4), lz4Block(one)), frame.CodeProtocol},
-		"no last one":                 {LZ4Fragmented, join(u32(uint32(len(long))), long), frame.CodeProtocol},
-		"half a chunk's header":       {LZ4Fragmented, join(u32(uint32(len(long))), long, []byte{1, 2}), frame.CodeProtocol},
-		"a frame a chunk":             {LZ4Fragmented, join(u32(uint32(len(exact))), exact, last(len(one)), block), frame.CodeProtocol},
-		"a damaged chunk":             {LZ4Fragmented, join(last(9), []byte("\xffgarbage")), frame.CodeProtocol},
-		"a chunk referring to none":   {LZ4Fragmented, join(last(16), []byte("\x0f\x10\x00\x00")), frame.CodeProtocol},
-		"a bomb of chunks":            {LZ4Fragmented, many(testLimit/chunkLen + 1), frame.CodeTooLarge},
-		"frames in chunks":            {LZ4Fragmented, join(last(2*len(one)), lz4Block(append(bytes.Clone(one), one...))), frame.CodeProtocol},
-		"half a frame in a chunk":     {LZ4Fragmented, join(last(6), lz4Block(one[:6])), frame.CodeProtocol},
+		"too long":                    {LZ4, u32(testLimit * 2), status.FrameSize},
+		"4 GiB":                       {LZ4, u32(1<<32 - 1), status.FrameSize},
+		"its plain size is 0":         {LZ4, join(u32(0), block), status.Protocol},
+		"its plain size is too much":  {LZ4, join(u32(testLimit+5), block), status.TooLarge},
+		"and 4 GiB":                   {LZ4, join(u32(1<<32-1), block), status.TooLarge},
+		"more than it can":            {LZ4, join(u32(testLimit), block), status.Protocol},
+		"more than it does":           {LZ4, join(u32(uint32(len(one)+1)), block), status.Protocol},
+		"less than it does":           {LZ4, join(u32(uint32(len(one)-1)), block), status.Protocol},
+		"a size alone":                {LZ4, join(u32(9)), status.Protocol},
+		"a damaged block":             {LZ4, join(u32(9), []byte("\xffgarbage")), status.Protocol},
+		"a bomb":                      {LZ4, join(u32(testLimit+100), bomb), status.TooLarge},
+		"two frames in one":           {LZ4, join(u32(uint32(2*len(one))), lz4Block(append(bytes.Clone(one), one...))), status.Protocol},
+		"half a frame":                {LZ4, join(u32(6), lz4Block(one[:6])), status.Protocol},
+		"half a header":               {LZ4, join(u32(3), lz4Block(one[:3])), status.Protocol},
+		"a message over the limit":    {LZ4, join(u32(8), lz4Block(append(u32(testLimit+1), 0, 0, 0, 0))), status.TooLarge},
+		"chunks, too long":            {LZ4Fragmented, u32(testLimit * 2), status.FrameSize},
+		"a chunk without bytes":       {LZ4Fragmented, join(u32(0)), status.Protocol},
+		"a last one without bytes":    {LZ4Fragmented, join(last(9)), status.Protocol},
+		"a last one that is too long": {LZ4Fragmented, join(last(chunkLen+1), full), status.Protocol},
+		"a last one of 2 GiB":         {LZ4Fragmented, join(u32(1<<32-1), full), status.Protocol},
+		"a chunk beyond the frame":    {LZ4Fragmented, join(u32(100), full[:50]), status.Protocol},
+		"a chunk of 2 GiB":            {LZ4Fragmented, join(u32(1<<31-1), full), status.Protocol},
+		"a chunk longer than any":     {LZ4Fragmented, join(u32(chunkLen*2), make([]byte, chunkLen*2), last(4), lz4Block(one)), status.Protocol},
+		"a short chunk":               {LZ4Fragmented, join(u32(uint32(len(block))), block, last(4), lz4Block(one)), status.Protocol},
+		"no last one":                 {LZ4Fragmented, join(u32(uint32(len(long))), long), status.Protocol},
+		"half a chunk's header":       {LZ4Fragmented, join(u32(uint32(len(long))), long, []byte{1, 2}), status.Protocol},
+		"a frame a chunk":             {LZ4Fragmented, join(u32(uint32(len(exact))), exact, last(len(one)), block), status.Protocol},
+		"a damaged chunk":             {LZ4Fragmented, join(last(9), []byte("\xffgarbage")), status.Protocol},
+		"a chunk referring to none":   {LZ4Fragmented, join(last(16), []byte("\x0f\x10\x00\x00")), status.Protocol},
+		"a bomb of chunks":            {LZ4Fragmented, many(testLimit/chunkLen + 1), status.TooLarge},
+		"frames in chunks":            {LZ4Fragmented, join(last(2*len(one)), lz4Block(append(bytes.Clone(one), one...))), status.Protocol},
+		"half a frame in a chunk":     {LZ4Fragmented, join(last(6), lz4Block(one[:6])), status.Protocol},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, cut := range []int{0, 5, len(c.in) / 2, len(c.in) - 1} {
@@ -271,7 +272,7 @@ func TestEmptyCompressedFramesAreSkipped(t *testing.T) {
 				}
 			}
 			_, err := events(s, bytes.Repeat(c.in, maxEmptyFrames+1))
-			if codeOf(err) != frame.CodeEnhanceYourCalm {
+			if codeOf(err) != status.EnhanceYourCalm {
 				t.Errorf("it ends with %v", err)
 			}
 		})
@@ -310,7 +311,7 @@ func TestACompressedCallOverTheLimitEndsTheConnection(t *testing.T) {
 		client := mustDial(t, p, 0, rs)
 		control(client, &frame.Frame{Kind: frame.Open, Stream: 1, Unary: true, Method: "#1", Grants: make([]frame.Grant, 1)})
 		lines, err := events(mustServe(t, p, rs), send(client, 1, make([]byte, 2*testLimit)))
-		if codeOf(err) != frame.CodeTooLarge || lines != nil {
+		if codeOf(err) != status.TooLarge || lines != nil {
 			t.Errorf("%s: %q, %v", algorithm, lines, err)
 		}
 	}

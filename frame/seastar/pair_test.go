@@ -9,7 +9,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A pair is a client's and a server's session, and what is on its way between
@@ -110,7 +112,7 @@ func TestCallsEndAsTheirHandlersEnd(t *testing.T) {
 			"cancel": func(t *rapid.T) {
 				if m.n > 0 {
 					id := 2*rapid.Uint64Range(1, m.n).Draw(t, "call") - 1
-					control(m.client.s, &frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})
+					control(m.client.s, &frame.Frame{Kind: frame.Reset, Stream: id, Code: status.Cancelled})
 					m.outcome[id] = nil
 				}
 			},
@@ -137,7 +139,7 @@ func (m *model) call(t *rapid.T) {
 	f := &frame.Frame{Kind: frame.Open, Stream: id, Unary: true, Method: fmt.Sprintf("#%d", id), Grants: make([]frame.Grant, 1)}
 	noWait := rapid.Bool().Draw(t, "no wait")
 	if noWait {
-		f.Metadata = frame.Metadata{{Key: NoWait}}
+		f.Metadata = metadata.MD{{Key: NoWait}}
 	}
 	m.asked[id] = text(t)
 	m.server.to.Write(control(m.client.s, f))
@@ -185,13 +187,13 @@ func (m *model) answer(t *rapid.T) {
 		want = []string{accept, fmt.Sprintf("%d data %x", id, reply), fmt.Sprintf("%d eos OK", id)}
 	case 1:
 		b = append(b, say(t, s, id, text(t))...)
-		b = append(b, control(s, &frame.Frame{Kind: frame.EOS, Stream: id, Code: frame.CodeUnknown, Reason: "boom"})...)
+		b = append(b, control(s, &frame.Frame{Kind: frame.EOS, Stream: id, Code: status.Unknown, Reason: "boom"})...)
 		want = []string{accept, fmt.Sprintf("%d eos UNKNOWN boom", id)}
 	case 2:
-		b = control(s, &frame.Frame{Kind: frame.Reject, Stream: id, Code: frame.CodeUnimplemented})
+		b = control(s, &frame.Frame{Kind: frame.Reject, Stream: id, Code: status.Unimplemented})
 		want = []string{fmt.Sprintf("%d reject UNIMPLEMENTED unknown verb %d notprocessed=true", id, id)}
 	case 3:
-		b = append(b, control(s, &frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeInternal, Reason: "panic"})...)
+		b = append(b, control(s, &frame.Frame{Kind: frame.Reset, Stream: id, Code: status.Internal, Reason: "panic"})...)
 		want = []string{accept, fmt.Sprintf("%d eos UNKNOWN INTERNAL: panic", id)}
 	}
 	m.client.to.Write(b)

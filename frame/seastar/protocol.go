@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Names of compression algorithms.
@@ -177,7 +178,7 @@ func (p *Protocol) takeServerHello(rs []record, g *frame.Greeting, a *agreed) (e
 	a.timeout, a.duration = has(rs, featTimeout), has(rs, featHandlerDuration)
 	if chosen, ok := find(rs, featCompress); ok {
 		if !slices.Contains(p.Compress, chosen) {
-			return failf(frame.CodeProtocol, "the server has chosen compression %q, which was not offered", chosen)
+			return failf(status.Protocol, "the server has chosen compression %q, which was not offered", chosen)
 		}
 		a.compress = chosen
 	}
@@ -187,7 +188,7 @@ func (p *Protocol) takeServerHello(rs []record, g *frame.Greeting, a *agreed) (e
 		}
 	}
 	if a.id == 0 && a.parent != 0 {
-		return failf(frame.CodeUnimplemented, "the server serves no streams")
+		return failf(status.Unimplemented, "the server serves no streams")
 	}
 	return nil
 }
@@ -207,12 +208,12 @@ func (p *Protocol) serverHandshake(ctx context.Context, rw io.ReadWriter, g *fra
 	g.Peer.Token = []byte(cookie)
 	if g.Authenticate != nil {
 		if err := g.Authenticate(ctx, &g.Peer); err != nil {
-			return nil, failf(frame.CodeUnauthenticated, "%v", err)
+			return nil, failf(status.Unauthenticated, "%v", err)
 		}
 	}
 	if isolated {
 		if err := p.isolate(ctx, g, cookie); err != nil {
-			return nil, failf(frame.CodePermissionDenied, "isolation: %v", err)
+			return nil, failf(status.PermissionDenied, "isolation: %v", err)
 		}
 	}
 	s, err := p.serverSession(ctx, a, g)
@@ -256,13 +257,13 @@ func (p *Protocol) serverHello(rs []record, a *agreed) (reply []record, err erro
 	}
 	if data, ok := find(rs, featStreamParent); ok {
 		if p.NoStreams {
-			return nil, failf(frame.CodeUnimplemented, "streams are not served")
+			return nil, failf(status.Unimplemented, "streams are not served")
 		}
 		if a.parent, err = idOf(data); err != nil {
 			return nil, err
 		}
 		if a.parent == 0 {
-			return nil, failf(frame.CodeProtocol, "a stream whose parent connection is 0")
+			return nil, failf(status.Protocol, "a stream whose parent connection is 0")
 		}
 	}
 	if !p.NoStreams {
@@ -291,7 +292,7 @@ func (p *Protocol) serverSession(ctx context.Context, a agreed, g *frame.Greetin
 		return newServer(p, a), nil
 	}
 	if !p.parents.has(a.parent) {
-		return nil, failf(frame.CodeProtocol, "a stream of connection %#x, which does not exist", a.parent)
+		return nil, failf(status.Protocol, "a stream of connection %#x, which does not exist", a.parent)
 	}
 	if g.AddChild != nil {
 		if err := g.AddChild(ctx, a.parent, a.id); err != nil {

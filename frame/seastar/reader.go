@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // An action is what the reader does with a payload.
@@ -105,8 +106,8 @@ func (r *reader) Next(p []byte, f *frame.Frame) (int, error) {
 	return n, err
 }
 
-var errPaused = &frame.ProtocolError{
-	Proto: name, Code: frame.CodeInternal, Detail: "the connection was read although reading was to pause",
+var errPaused = &status.ProtocolError{
+	Proto: name, Code: status.Internal, Detail: "the connection was read although reading was to pause",
 }
 
 // resume goes on with the held input.
@@ -145,13 +146,13 @@ func (r *reader) next(p []byte, f *frame.Frame) (n int, err error) {
 }
 
 func (r *reader) fail(err error) error {
-	var pe *frame.ProtocolError
+	var pe *status.ProtocolError
 	if errors.As(err, &pe) {
 		at := *pe
 		at.Offset = r.begun
 		return &at
 	}
-	return &frame.ProtocolError{Proto: name, Code: frame.CodeProtocol, Offset: r.begun, Detail: err.Error()}
+	return &status.ProtocolError{Proto: name, Code: status.Protocol, Offset: r.begun, Detail: err.Error()}
 }
 
 // step reads plain frames. Where they are compressed, it stops after each.
@@ -293,8 +294,8 @@ func (r *reader) unpack(p []byte, f *frame.Frame) (used int, err error) {
 }
 
 var (
-	errTrailing  = failf(frame.CodeProtocol, "bytes after the frame inside a compressed one")
-	errTruncated = failf(frame.CodeProtocol, "a compressed frame ends inside a frame")
+	errTrailing  = failf(status.Protocol, "bytes after the frame inside a compressed one")
+	errTruncated = failf(status.Protocol, "a compressed frame ends inside a frame")
 )
 
 // An unpacker decompresses one algorithm's frames.
@@ -339,7 +340,7 @@ func (e *envelope) take(p []byte) (int, error) {
 		}
 		size := binary.LittleEndian.Uint32(e.head[:])
 		if int64(size) > int64(e.most) {
-			return n, failf(frame.CodeFrameSize, "a compressed frame of %d bytes, limit %d", size, e.most)
+			return n, failf(status.FrameSize, "a compressed frame of %d bytes, limit %d", size, e.most)
 		}
 		e.nhead, e.left, e.inside, e.complete, e.hasPlain = 0, int(size), true, false, false
 		e.reset(e.left)
@@ -369,7 +370,7 @@ func (e *envelope) end(boundary bool) error {
 		return nil
 	}
 	if e.emptyFrames++; e.emptyFrames > maxEmptyFrames {
-		return failf(frame.CodeEnhanceYourCalm, "more than %d empty frames in a row", maxEmptyFrames)
+		return failf(status.EnhanceYourCalm, "more than %d empty frames in a row", maxEmptyFrames)
 	}
 	return nil
 }

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // server is a server's connection for calls. Each is a unary stream.
@@ -37,7 +39,7 @@ type server struct {
 // An outcome is how the reader has judged the call at hand.
 type outcome struct {
 	refusal      string // why it was refused; empty if it was not
-	code         frame.Code
+	code         status.Code
 	lastReturned bool // its last event was returned
 }
 
@@ -114,7 +116,7 @@ func (s *server) begin(h []byte) (v headerInfo, err error) {
 	c.id = int64(binary.LittleEndian.Uint64(h[8:]))
 	v.size = int64(binary.LittleEndian.Uint32(h[16:]))
 	if c.id <= s.last {
-		return v, failf(frame.CodeProtocol, "message %d after %d", c.id, s.last)
+		return v, failf(status.Protocol, "message %d after %d", c.id, s.last)
 	}
 	s.last = c.id
 	s.outcome = outcome{}
@@ -144,7 +146,7 @@ func (s *server) setCost(c *call, n int64) {
 		return
 	}
 	c.cost = 0
-	s.outcome.code = frame.CodeTooLarge
+	s.outcome.code = status.TooLarge
 	s.outcome.refusal = fmt.Sprintf("std::runtime_error (request size %d large than memory limit %d, verb %d)",
 		cost, most, c.verb)
 }
@@ -246,7 +248,7 @@ func (s *server) after(f *frame.Frame) bool {
 		f.Code, f.Reason = s.outcome.code, s.outcome.refusal
 		return true
 	}
-	f.Kind, f.Stream, f.Code, f.Reason = frame.EOS, s.cur.stream, frame.CodeOK, ""
+	f.Kind, f.Stream, f.Code, f.Reason = frame.EOS, s.cur.stream, status.OK, ""
 	return true
 }
 
@@ -316,7 +318,7 @@ func (s *server) accepted(f *frame.Frame) {
 }
 
 // marked tells whether md has key.
-func marked(md frame.Metadata, key string) bool {
+func marked(md metadata.MD, key string) bool {
 	for i := range md {
 		if md[i].Key == key {
 			return true
@@ -328,8 +330,8 @@ func marked(md frame.Metadata, key string) bool {
 // end writes the response to a call, unless the caller does not wait for one: it never
 // did, or the deadline has passed.
 func (s *server) end(o *frame.Out, c *call, f *frame.Frame) {
-	late := f.Kind == frame.Reset && f.Code == frame.CodeDeadlineExceeded && c.left > 0
-	ok := f.Kind == frame.EOS && f.Code == frame.CodeOK
+	late := f.Kind == frame.Reset && f.Code == status.DeadlineExceeded && c.left > 0
+	ok := f.Kind == frame.EOS && f.Code == status.OK
 	switch {
 	case c.noWait || late || f.Kind == frame.EOS && marked(f.Metadata, NoWait):
 		c.reply.Release()
@@ -338,7 +340,7 @@ func (s *server) end(o *frame.Out, c *call, f *frame.Frame) {
 		s.throw(o, c, exceptionUser, "INTERNAL: a call with more than one reply", s.took(c))
 	case ok:
 		s.respond(o, c.id, c.reply, s.took(c))
-	case f.Kind == frame.Reject && f.Code == frame.CodeUnimplemented:
+	case f.Kind == frame.Reject && f.Code == status.Unimplemented:
 		c.reply.Release()
 		s.throw(o, c, exceptionUnknownVerb, string(binary.LittleEndian.AppendUint64(nil, c.verb)), notMeasured)
 	default:

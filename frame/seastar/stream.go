@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // streamNumber is the number of the stream on a connection of its own.
@@ -99,12 +100,12 @@ func (s *stream) begin(h []byte) (v headerInfo, err error) {
 	v = headerInfo{size: int64(n), stream: streamNumber}
 	switch {
 	case s.ended:
-		return v, failf(frame.CodeStreamState, "a frame after the end of the stream")
+		return v, failf(status.StreamState, "a frame after the end of the stream")
 	case n == endOfStream:
 		s.ended = true
 		v.size, v.action = 0, noPayload
 	case v.size > int64(s.limit):
-		return v, failf(frame.CodeTooLarge, "a message of %d bytes, limit %d", n, s.limit)
+		return v, failf(status.TooLarge, "a message of %d bytes, limit %d", n, s.limit)
 	}
 	return v, nil
 }
@@ -131,7 +132,7 @@ func (s *stream) after(f *frame.Frame) bool {
 		return false
 	}
 	s.endReturned = true
-	f.Kind, f.Stream, f.Code, f.Reason, f.Metadata = frame.EOS, streamNumber, frame.CodeOK, "", nil
+	f.Kind, f.Stream, f.Code, f.Reason, f.Metadata = frame.EOS, streamNumber, status.OK, "", nil
 	return true
 }
 
@@ -209,17 +210,17 @@ func (s *stream) takeOpen(f *frame.Frame) {
 		return
 	}
 	s.rejects = append(s.rejects, frame.Frame{
-		Kind: frame.Reject, Stream: f.Stream, Code: frame.CodeUnimplemented, NotProcessed: true,
+		Kind: frame.Reject, Stream: f.Stream, Code: status.Unimplemented, NotProcessed: true,
 		Reason: "the connection carries one stream only",
 	})
 }
 
 // finish writes the end of our direction. The protocol has no end with a code: then the
 // connection closes without one.
-func (s *stream) finish(o *frame.Out, c frame.Code) {
+func (s *stream) finish(o *frame.Out, c status.Code) {
 	switch {
 	case s.sentEnd || s.broken:
-	case c != frame.CodeOK:
+	case c != status.OK:
 		s.broken = true
 	default:
 		s.sentEnd = true

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // serverStream and clientStream are the two ends of a stream's connection, as
@@ -96,7 +97,7 @@ func TestAStreamsConnectionHasOneStream(t *testing.T) {
 		f.Kind, f.Grants = frame.Open, make([]frame.Grant, 1)
 		equalBytes(t, "written", control(s, &f), nil)
 		lines := locals(s)
-		if len(lines) != 1 || lines[0] != describe(&frame.Frame{Kind: frame.Reject, Stream: f.Stream, Code: frame.CodeUnimplemented, Reason: "the connection carries one stream only", NotProcessed: true}) {
+		if len(lines) != 1 || lines[0] != describe(&frame.Frame{Kind: frame.Reject, Stream: f.Stream, Code: status.Unimplemented, Reason: "the connection carries one stream only", NotProcessed: true}) {
 			t.Errorf("stream %d is answered with %q", f.Stream, lines)
 		}
 	}
@@ -132,12 +133,12 @@ func TestWhatAStreamMayNotSend(t *testing.T) {
 	for name, c := range map[string]struct {
 		in   []byte
 		want []string
-		code frame.Code
+		code status.Code
 	}{
-		"a message after the end": {append(bytes.Clone(endFrame), streamFrame([]byte("x"))...), []string{"1 eos OK"}, frame.CodeStreamState},
-		"a second end":            {append(bytes.Clone(endFrame), endFrame...), []string{"1 eos OK"}, frame.CodeStreamState},
-		"too long":                {append(streamFrame([]byte("x")), 1, 0, 0x10, 0), []string{"1 data 78"}, frame.CodeTooLarge},
-		"nearly the end":          {[]byte{0xfe, 0xff, 0xff, 0xff}, nil, frame.CodeTooLarge},
+		"a message after the end": {append(bytes.Clone(endFrame), streamFrame([]byte("x"))...), []string{"1 eos OK"}, status.StreamState},
+		"a second end":            {append(bytes.Clone(endFrame), endFrame...), []string{"1 eos OK"}, status.StreamState},
+		"too long":                {append(streamFrame([]byte("x")), 1, 0, 0x10, 0), []string{"1 data 78"}, status.TooLarge},
+		"nearly the end":          {[]byte{0xfe, 0xff, 0xff, 0xff}, nil, status.TooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			both(t, func(t *testing.T, s frame.Session) {
@@ -155,10 +156,10 @@ func TestWhatAStreamMayNotSend(t *testing.T) {
 // peer's: not at once, for the peer may be slow to read. Anything else that ends a
 // stream ends it now, and never as if it were in order.
 func TestWhenAStreamsConnectionIsOver(t *testing.T) {
-	eos := func(c frame.Code) *frame.Frame {
+	eos := func(c status.Code) *frame.Frame {
 		return &frame.Frame{Kind: frame.EOS, Stream: 1, Code: c, Reason: "why"}
 	}
-	k := func(k frame.Kind) *frame.Frame { return &frame.Frame{Kind: k, Stream: 1, Code: frame.CodeCancelled} }
+	k := func(k frame.Kind) *frame.Frame { return &frame.Frame{Kind: k, Stream: 1, Code: status.Cancelled} }
 	const no = -1
 	for name, c := range map[string]struct {
 		steps []*frame.Frame
@@ -174,9 +175,9 @@ func TestWhenAStreamsConnectionIsOver(t *testing.T) {
 		"reset":                            {[]*frame.Frame{k(frame.Reset)}, 0, false},
 		"reset after our end":              {[]*frame.Frame{eos(0), k(frame.Reset)}, 0, true},
 		"rejected":                         {[]*frame.Frame{k(frame.Reject)}, 0, false},
-		"an end with an error":             {[]*frame.Frame{eos(frame.CodeInternal)}, 0, false},
-		"that, when the peer's is handed":  {[]*frame.Frame{k(frame.Ended), eos(frame.CodeInternal)}, 0, false},
-		"an end with an error after ours":  {[]*frame.Frame{eos(0), eos(frame.CodeInternal)}, no, true},
+		"an end with an error":             {[]*frame.Frame{eos(status.Internal)}, 0, false},
+		"that, when the peer's is handed":  {[]*frame.Frame{k(frame.Ended), eos(status.Internal)}, 0, false},
+		"an end with an error after ours":  {[]*frame.Frame{eos(0), eos(status.Internal)}, no, true},
 		"an end in order, after the reset": {[]*frame.Frame{k(frame.Reset), eos(0)}, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {

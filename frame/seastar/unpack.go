@@ -5,8 +5,8 @@ import (
 
 	"github.com/pierrec/lz4/v4"
 
-	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 const (
@@ -34,7 +34,7 @@ func newEnvelope(algorithm string, most int) *envelope {
 }
 
 func errCorrupt(what string) error {
-	return failf(frame.CodeProtocol, "a compressed frame that can't be decompressed: %s", what)
+	return failf(status.Protocol, "a compressed frame that can't be decompressed: %s", what)
 }
 
 // block decompresses LZ4: the plain size, and one block.
@@ -80,7 +80,7 @@ func (b *block) decompress(size uint32, src []byte) ([]byte, error) {
 	case size == 0:
 		return nil, errCorrupt("its plain size is 0")
 	case int64(size) > int64(b.most):
-		return nil, failf(frame.CodeTooLarge, "a compressed frame that holds %d bytes, limit %d", size, b.most)
+		return nil, failf(status.TooLarge, "a compressed frame that holds %d bytes, limit %d", size, b.most)
 	case int64(size) > int64(len(src))*expansion+expansion0:
 		return nil, errCorrupt("its plain size is more than it can hold")
 	}
@@ -175,7 +175,7 @@ func (c *chunks) start(h uint32) error {
 		return errCorrupt("a chunk is longer than what it holds")
 	}
 	if c.total += c.holds; c.total > c.most {
-		return failf(frame.CodeTooLarge, "a compressed frame that holds more than %d bytes", c.most)
+		return failf(status.TooLarge, "a compressed frame that holds more than %d bytes", c.most)
 	}
 	return nil
 }

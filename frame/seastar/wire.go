@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 const name = "seastar"
@@ -70,8 +71,8 @@ const (
 	HandlerMicros = "seastar-handler-us"
 )
 
-func failf(c frame.Code, format string, args ...any) error {
-	return &frame.ProtocolError{Proto: name, Code: c, Detail: fmt.Sprintf(format, args...)}
+func failf(c status.Code, format string, args ...any) error {
+	return &status.ProtocolError{Proto: name, Code: c, Detail: fmt.Sprintf(format, args...)}
 }
 
 // caps is what both kinds of connections carry.
@@ -113,7 +114,7 @@ func appendException(b []byte, kind uint32, text string) []byte {
 // exception decodes what was kept of an exception of n bytes into f, whose Code
 // and Reason it sets. notProcessed says that no handler saw the call.
 func exception(p []byte, n int64, f *frame.Frame) (notProcessed bool) {
-	f.Code, f.Reason = frame.CodeProtocol, "an exception that can't be decoded"
+	f.Code, f.Reason = status.Protocol, "an exception that can't be decoded"
 	if len(p) < 8 {
 		return false
 	}
@@ -124,23 +125,23 @@ func exception(p []byte, n int64, f *frame.Frame) (notProcessed bool) {
 	}
 	switch kind {
 	case exceptionUser:
-		f.Code, f.Reason = frame.CodeUnknown, string(text[:min(length, int64(len(text)))])
+		f.Code, f.Reason = status.Unknown, string(text[:min(length, int64(len(text)))])
 	case exceptionUnknownVerb:
-		f.Code, f.Reason = frame.CodeUnimplemented, "unknown verb"
+		f.Code, f.Reason = status.Unimplemented, "unknown verb"
 		if length == 8 {
 			f.Reason = fmt.Sprintf("unknown verb %d", binary.LittleEndian.Uint64(text))
 		}
 		return true
 	default:
-		f.Code, f.Reason = frame.CodeUnknown, fmt.Sprintf("unknown exception of kind %d", kind)
+		f.Code, f.Reason = status.Unknown, fmt.Sprintf("unknown exception of kind %d", kind)
 	}
 	return false
 }
 
 // exceptionText is the text of an exception for a code and a reason.
-func exceptionText(c frame.Code, reason string) string {
+func exceptionText(c status.Code, reason string) string {
 	switch {
-	case c == frame.CodeUnknown && reason != "":
+	case c == status.Unknown && reason != "":
 		return reason
 	case reason == "":
 		return c.String()

@@ -6,18 +6,20 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // calling is what a client's kernel does for a call.
-func calling(s *Session, id uint64, req string, md ...frame.Field) []byte {
+func calling(s *Session, id uint64, req string, md ...metadata.Field) []byte {
 	b := control(s, frame.Frame{Kind: frame.Open, Stream: id, Unary: true, Method: "lab.StreamLab/Echo", Grants: grants(1), Metadata: md})
 	b = append(b, send(s, id, req)...)
 	return append(b, control(s, eos(id))...)
 }
 
 // replying is what a server's kernel does.
-func replying(s *Session, id uint64, reply string, md ...frame.Field) []byte {
+func replying(s *Session, id uint64, reply string, md ...metadata.Field) []byte {
 	b := control(s, frame.Frame{Kind: frame.Accept, Stream: id, Metadata: md, Grants: grants(1)})
 	b = append(b, send(s, id, reply)...)
 	return append(b, control(s, eos(id))...)
@@ -59,10 +61,10 @@ func TestOnePacketIsWrittenWhenTheCallIsComplete(t *testing.T) {
 	wrote(t, req, `PRPC 1={ 1="a.B" 2="C" } 3=0 4=1 10=0 11=0 12="" "request"`)
 	s.feed(req)
 	s.expect(t, `open stream=1 method="a.B/C" unary {limit=0 noReceive=false}`, `data stream=1 total=7 first=true last=true "request"`, "eos stream=1")
-	wrote(t, control(s.Session, frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: frame.Metadata{{Key: "header", Value: "h"}}}))
+	wrote(t, control(s.Session, frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: metadata.MD{{Key: "header", Value: "h"}}}))
 	wrote(t, send(s.Session, 1, "reply"))
 	end := eos(1)
-	end.Metadata = frame.Metadata{{Key: "trailer", Value: "t"}}
+	end.Metadata = metadata.MD{{Key: "trailer", Value: "t"}}
 	ans := control(s.Session, end)
 	wrote(t, ans, `PRPC 2={ 1=0 } 3=0 4=1 9={ 1="header" 2="h" } 9={ 1="trailer" 2="t" } 10=0 11=0 12="" "reply"`)
 	c.feed(ans)
@@ -151,7 +153,7 @@ func TestLongMessagesOfCallsAreNotCollected(t *testing.T) {
 
 // Its meta may come in pieces too, and a compressed message is collected.
 func TestLongMessagesComeHoweverTheyAreCut(t *testing.T) {
-	for _, md := range [][]frame.Field{nil, {{Key: KeyChecksum, Value: "crc32c"}}, {{Key: KeyAttachmentSize, Value: "5000"}}} {
+	for _, md := range [][]metadata.Field{nil, {{Key: KeyChecksum, Value: "crc32c"}}, {{Key: KeyAttachmentSize, Value: "5000"}}} {
 		c, _ := pair(t)
 		msg := strings.Repeat("0123456789", 700)
 		req := calling(c.Session, 1, msg, md...)
@@ -233,22 +235,22 @@ func TestACallThatFailsEndsWithItsStatus(t *testing.T) {
 		want []string
 	}{
 		{
-			frame.Frame{Kind: frame.EOS, Code: frame.CodeNotFound, Reason: "no such song"},
+			frame.Frame{Kind: frame.EOS, Code: status.NotFound, Reason: "no such song"},
 			`2={ 1=6 2="[E6]no such song" }`,
 			[]string{"accept stream=1 {limit=0 noReceive=false}", `eos stream=1 code=NOT_FOUND reason="no such song"`},
 		},
 		{
-			frame.Frame{Kind: frame.Reset, Code: frame.CodeInternal, Reason: "the handler panicked"},
+			frame.Frame{Kind: frame.Reset, Code: status.Internal, Reason: "the handler panicked"},
 			`2={ 1=2001 2="[E2001]the handler panicked" }`,
 			[]string{"accept stream=1 {limit=0 noReceive=false}", `eos stream=1 code=INTERNAL reason="the handler panicked"`},
 		},
 		{
-			frame.Frame{Kind: frame.Reject, Code: frame.CodeGoingAway, Reason: "stopping", NotProcessed: true},
+			frame.Frame{Kind: frame.Reject, Code: status.GoingAway, Reason: "stopping", NotProcessed: true},
 			`2={ 1=2003 2="[E2003]stopping" }`,
 			[]string{"goaway stream=0 value=4611686018427387904", `reject stream=1 code=GOING_AWAY reason="stopping" notProcessed=true`},
 		},
 		{
-			frame.Frame{Kind: frame.Reject, Code: frame.CodePermissionDenied, Reason: "not you"},
+			frame.Frame{Kind: frame.Reject, Code: status.PermissionDenied, Reason: "not you"},
 			`2={ 1=13 2="[E13]not you" }`,
 			[]string{"accept stream=1 {limit=0 noReceive=false}", `eos stream=1 code=PERMISSION_DENIED reason="not you"`},
 		},
@@ -282,7 +284,7 @@ func TestACallThatFailsEndsWithItsStatus(t *testing.T) {
 func TestAFailedCallHasMetadata(t *testing.T) {
 	c, s := pair(t)
 	s.feed(calling(c.Session, 1, "request"))
-	control(s.Session, frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: frame.Metadata{{Key: "k", Value: "v"}}})
+	control(s.Session, frame.Frame{Kind: frame.Accept, Stream: 1, Metadata: metadata.MD{{Key: "k", Value: "v"}}})
 	c.feed(control(s.Session, failed(1)))
 	c.expect(t, `accept stream=1 md=[{"k" "v"}] {limit=0 noReceive=false}`, `eos stream=1 code=INTERNAL reason="lost on the way"`)
 }
@@ -340,7 +342,7 @@ func TestACallIsNoStream(t *testing.T) {
 func TestTheTokenGoesWithTheFirstRequestOnly(t *testing.T) {
 	c := connect(t, true, "secret")
 	// A request that can't be written does not use the token up.
-	calling(c, 1, "x", frame.Field{Key: KeyCompress, Value: "none at all"})
+	calling(c, 1, "x", metadata.Field{Key: KeyCompress, Value: "none at all"})
 	wrote(t, calling(c, 3, "x"), `PRPC 1={ 1="lab.StreamLab" 2="Echo" } 3=0 4=3 7="secret" 10=0 11=0 12="" "x"`)
 	wrote(t, calling(c, 5, "x"), `PRPC 1={ 1="lab.StreamLab" 2="Echo" } 3=0 4=5 10=0 11=0 12="" "x"`)
 	c = connect(t, true, "secret")

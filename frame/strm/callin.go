@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // packet handles an RPC packet: a request, or the answer to one of ours. via is the
@@ -125,7 +126,7 @@ func (s *Session) wrapped(b []byte, st *stream) error {
 	}
 	body, meta := int64(binary.BigEndian.Uint32(b[4:])), int64(binary.BigEndian.Uint32(b[8:]))
 	if b = b[headerLen:]; body != int64(len(b)) || meta > body || meta > maxRPCMeta || meta == 0 {
-		return codef(frame.CodeFrameSize, "stream %d: an answer of %d bytes, meta %d, in %d", st.id, body, meta, len(b))
+		return codef(status.FrameSize, "stream %d: an answer of %d bytes, meta %d, in %d", st.id, body, meta, len(b))
 	}
 	return s.packet(b[:meta], b[meta:], st)
 }
@@ -152,7 +153,7 @@ func (s *Session) unpack(m *rpcMeta, payload []byte, what string) ([]byte, *refu
 	msg, err := decompress(m.compress, body, s.maxMessage-len(attachment), len(attachment))
 	switch {
 	case errors.Is(err, errTooLong):
-		return nil, &refusal{errnoOf(frame.CodeTooLarge, false), fmt.Sprintf("%s of more than %d bytes", what, s.maxMessage)}
+		return nil, &refusal{errnoOf(status.TooLarge, false), fmt.Sprintf("%s of more than %d bytes", what, s.maxMessage)}
 	case err != nil:
 		return nil, m.unreadable(what, len(payload))
 	}
@@ -347,7 +348,7 @@ func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
 		return nil
 	}
 	var msg []byte
-	if code == frame.CodeOK {
+	if code == status.OK {
 		var refused *refusal
 		if msg, refused = s.unpack(m, payload, "response"); refused != nil {
 			code, reason = unreadableCode(refused), refused.text
@@ -355,7 +356,7 @@ func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
 	}
 	md := m.metadata()
 	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: md, Omitted: m.omitted(), Grants: s.in.grantsFor(1, false)})
-	if code == frame.CodeOK {
+	if code == status.OK {
 		s.emit(frame.Frame{Kind: frame.Data, Stream: st.id, Payload: msg, First: true, Last: true, Total: len(msg), Cost: len(msg) + overhead})
 		reason, md = "", nil
 	}
@@ -364,9 +365,9 @@ func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
 }
 
 // unreadableCode is the code of an answer that we can't decode.
-func unreadableCode(refused *refusal) frame.Code {
+func unreadableCode(refused *refusal) status.Code {
 	if refused.errno == eRequest {
-		return frame.CodeDataLoss
+		return status.DataLoss
 	}
 	return CodeOf(refused.errno)
 }
@@ -383,14 +384,14 @@ func (s *Session) opened(m *rpcMeta, payload []byte, c *call) error {
 		refused.Code, refused.NotProcessed = meaning(int(m.errno))
 		refused.Reason = reasonOf(int(m.errno), m.text)
 	case !m.hasSettings:
-		refused.Code, refused.Reason = frame.CodeFailedPrecondition, noAccept
+		refused.Code, refused.Reason = status.FailedPrecondition, noAccept
 	default:
 		var bad *refusal
 		if msg, bad = s.unpack(m, payload, "response"); bad != nil {
 			refused.Code, refused.Reason = unreadableCode(bad), bad.text
 		}
 	}
-	if refused.Code != frame.CodeOK || refused.Reason != "" {
+	if refused.Code != status.OK || refused.Reason != "" {
 		return s.notOpened(m, c, refused)
 	}
 	accepted := min(1+m.settings.count, c.n)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // unlimited is the least Grant.Limit that means no limit.
@@ -74,7 +75,7 @@ func (s *Session) writeRequest(o *frame.Out, c *call) {
 	}
 	w.settings, w.auth = !c.unary, s.out.token
 	if err == nil && c.messages > 1 {
-		err = codef(frame.CodeInvalidArgument, "%d requests in a call, which takes one", c.messages)
+		err = codef(status.InvalidArgument, "%d requests in a call, which takes one", c.messages)
 	}
 	if err == nil {
 		err = w.message(c.msg)
@@ -113,18 +114,18 @@ func (s *Session) failRequest(c *call, err error) {
 }
 
 // codeOfPack is the code of what can't be packed.
-func codeOfPack(err error) frame.Code {
+func codeOfPack(err error) status.Code {
 	if ce, ok := err.(*codeError); ok { //nolint:errorlint // never wrapped
 		return ce.code
 	}
-	return frame.CodeInvalidArgument
+	return status.InvalidArgument
 }
 
 // pack appends a packet. meta appends the first fields of its meta, and p is its message.
 // If via is not nil the packet is wrapped in a data frame of that stream.
 func (s *Session) pack(o *frame.Out, c *call, w *packOptions, p []byte, via *stream, meta func([]byte) []byte) error {
 	if w.attachment > len(p) {
-		return codef(frame.CodeInvalidArgument, "%s is %d, the message has %d bytes", KeyAttachmentSize, w.attachment, len(p))
+		return codef(status.InvalidArgument, "%s is %d, the message has %d bytes", KeyAttachmentSize, w.attachment, len(p))
 	}
 	body, attachment := p[:len(p)-w.attachment], p[len(p)-w.attachment:]
 	packed := w.compress != compressNone && !w.packed
@@ -146,7 +147,7 @@ func (s *Session) pack(o *frame.Out, c *call, w *packOptions, p []byte, via *str
 		most -= maxDataHead
 	}
 	if len(s.out.meta) > maxRPCMeta || size > most {
-		return codef(frame.CodeTooLarge, "packet of %d bytes, %d of them meta, the peer takes %d", size, len(s.out.meta), most)
+		return codef(status.TooLarge, "packet of %d bytes, %d of them meta, the peer takes %d", size, len(s.out.meta), most)
 	}
 	if via != nil {
 		o.Buf = appendDataHead(o.Buf, via.peer, w.source, headerLen+size, false)
@@ -348,7 +349,7 @@ func (s *Session) writeAccept(o *frame.Out, c *call) {
 }
 
 // reject refuses a request, or cancels one of its further streams.
-func (s *Session) reject(o *frame.Out, st *stream, code frame.Code, reason string, notProcessed bool) {
+func (s *Session) reject(o *frame.Out, st *stream, code status.Code, reason string, notProcessed bool) {
 	c := st.call.Load()
 	switch {
 	case c == nil || !st.is(offered):
@@ -363,9 +364,9 @@ func (s *Session) reject(o *frame.Out, st *stream, code frame.Code, reason strin
 
 // writeFailure answers a request with an error. Streams of it that the kernel has
 // established meanwhile end too.
-func (s *Session) writeFailure(o *frame.Out, c *call, code frame.Code, reason string, notProcessed bool) {
-	if code == frame.CodeOK {
-		code = frame.CodeInternal
+func (s *Session) writeFailure(o *frame.Out, c *call, code status.Code, reason string, notProcessed bool) {
+	if code == status.OK {
+		code = status.Internal
 	}
 	c.msg.Release()
 	c.msg, c.payload = pool.Message{}, nil
@@ -397,10 +398,10 @@ func (s *Session) writeFailure(o *frame.Out, c *call, code frame.Code, reason st
 func (s *Session) respond(o *frame.Out, c *call, f *frame.Frame) {
 	code, reason := f.Code, f.Reason
 	c.metadata = slices.Concat(c.metadata, f.Metadata)
-	if code == frame.CodeOK && c.messages > 1 {
-		code, reason = frame.CodeInternal, fmt.Sprintf("%d replies to a call, which takes one", c.messages)
+	if code == status.OK && c.messages > 1 {
+		code, reason = status.Internal, fmt.Sprintf("%d replies to a call, which takes one", c.messages)
 	}
-	if code != frame.CodeOK {
+	if code != status.OK {
 		s.writeFailure(o, c, code, reason, false)
 		return
 	}

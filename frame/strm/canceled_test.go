@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The oldest stream that waits for the peer's CLOSE is evicted, and ends, when a request
@@ -28,7 +29,7 @@ func TestACanceledRequestEvictsTheOldestClosingStream(t *testing.T) {
 		id += 2
 	}
 	control(s, frame.Frame{Kind: frame.Open, Stream: id, Method: "S/M", Grants: grant})
-	control(s, frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeCancelled})
+	control(s, frame.Frame{Kind: frame.Reset, Stream: id, Code: status.Cancelled})
 	if s.find(1) != nil {
 		t.Fatal("stream 1 was not evicted")
 	}

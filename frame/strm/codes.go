@@ -5,8 +5,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/errtext"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Errors of brpc's (errno.proto) that rules of the session name.
@@ -24,75 +24,75 @@ const (
 type errnoRow struct {
 	errno        int
 	name         string
-	code         frame.Code
+	code         status.Code
 	notProcessed bool // no handler has seen the request: it is safe to retry
 }
 
 // errnos is every error with a code of its own: those of Linux that brpc's programs use,
-// and brpc's. Other numbers below FirstAppCode are CodeUnknown; other numbers from
+// and brpc's. Other numbers below FirstAppCode are status.Unknown; other numbers from
 // FirstAppCode on are the application's.
 var errnos = []errnoRow{
-	{0, "OK", frame.CodeOK, false},
-	{1, "EPERM", frame.CodePermissionDenied, false},
-	{2, "ENOENT", frame.CodeNotFound, false},
-	{5, "EIO", frame.CodeDataLoss, false},
-	{6, "ENXIO", frame.CodeNotFound, false},
-	{9, "EBADF", frame.CodeFailedPrecondition, false},
-	{11, "EAGAIN", frame.CodeUnavailable, false},
-	{12, "ENOMEM", frame.CodeResourceExhausted, false},
-	{13, "EACCES", frame.CodePermissionDenied, false},
-	{17, "EEXIST", frame.CodeAlreadyExists, false},
-	{22, "EINVAL", frame.CodeInvalidArgument, false},
-	{32, "EPIPE", frame.CodeConnectionLost, false},
-	{34, "ERANGE", frame.CodeOutOfRange, false},
-	{38, "ENOSYS", frame.CodeUnimplemented, false},
-	{62, "ETIME", frame.CodeHandshakeTimeout, false},
-	{71, "EPROTO", frame.CodeProtocol, false},
-	{74, "EBADMSG", frame.CodeChecksum, false},
-	{90, "EMSGSIZE", frame.CodeTooLarge, false},
-	{93, "EPROTONOSUPPORT", frame.CodeVersion, false},
-	{95, "EOPNOTSUPP", frame.CodeUnimplemented, false},
-	{102, "ENETRESET", frame.CodeConnectionLost, false},
-	{103, "ECONNABORTED", frame.CodeAborted, false},
-	{104, "ECONNRESET", frame.CodeAborted, false},
-	{105, "ENOBUFS", frame.CodeResourceExhausted, false},
-	{108, "ESHUTDOWN", frame.CodeGoingAway, false},
-	{110, "ETIMEDOUT", frame.CodeDeadlineExceeded, false},
-	{111, "ECONNREFUSED", frame.CodeUnavailable, false},
-	{112, "EHOSTDOWN", frame.CodeUnavailable, false},
-	{113, "EHOSTUNREACH", frame.CodeUnavailable, false},
-	{121, "EREMOTEIO", frame.CodeUnknown, false},
-	{122, "EDQUOT", frame.CodeEnhanceYourCalm, false},
-	{125, "ECANCELED", frame.CodeCancelled, false},
+	{0, "OK", status.OK, false},
+	{1, "EPERM", status.PermissionDenied, false},
+	{2, "ENOENT", status.NotFound, false},
+	{5, "EIO", status.DataLoss, false},
+	{6, "ENXIO", status.NotFound, false},
+	{9, "EBADF", status.FailedPrecondition, false},
+	{11, "EAGAIN", status.Unavailable, false},
+	{12, "ENOMEM", status.ResourceExhausted, false},
+	{13, "EACCES", status.PermissionDenied, false},
+	{17, "EEXIST", status.AlreadyExists, false},
+	{22, "EINVAL", status.InvalidArgument, false},
+	{32, "EPIPE", status.ConnectionLost, false},
+	{34, "ERANGE", status.OutOfRange, false},
+	{38, "ENOSYS", status.Unimplemented, false},
+	{62, "ETIME", status.HandshakeTimeout, false},
+	{71, "EPROTO", status.Protocol, false},
+	{74, "EBADMSG", status.Checksum, false},
+	{90, "EMSGSIZE", status.TooLarge, false},
+	{93, "EPROTONOSUPPORT", status.Version, false},
+	{95, "EOPNOTSUPP", status.Unimplemented, false},
+	{102, "ENETRESET", status.ConnectionLost, false},
+	{103, "ECONNABORTED", status.Aborted, false},
+	{104, "ECONNRESET", status.Aborted, false},
+	{105, "ENOBUFS", status.ResourceExhausted, false},
+	{108, "ESHUTDOWN", status.GoingAway, false},
+	{110, "ETIMEDOUT", status.DeadlineExceeded, false},
+	{111, "ECONNREFUSED", status.Unavailable, false},
+	{112, "EHOSTDOWN", status.Unavailable, false},
+	{113, "EHOSTUNREACH", status.Unavailable, false},
+	{121, "EREMOTEIO", status.Unknown, false},
+	{122, "EDQUOT", status.EnhanceYourCalm, false},
+	{125, "ECANCELED", status.Cancelled, false},
 
-	{eNoService, "ENOSERVICE", frame.CodeUnimplemented, true},
-	{eNoMethod, "ENOMETHOD", frame.CodeUnimplemented, true},
-	{eRequest, "EREQUEST", frame.CodeInvalidArgument, false},
-	{eAuth, "ERPCAUTH", frame.CodeUnauthenticated, false},
-	{1005, "ETOOMANYFAILS", frame.CodeUnavailable, false},
-	{1006, "EPCHANFINISH", frame.CodeInternal, false},
-	{1007, "EBACKUPREQUEST", frame.CodeInternal, false},
-	{1008, "ERPCTIMEDOUT", frame.CodeDeadlineExceeded, false},
-	{1009, "EFAILEDSOCKET", frame.CodeConnectionLost, false},
-	{1010, "EHTTP", frame.CodeInternal, false},
-	{1011, "EOVERCROWDED", frame.CodeResourceExhausted, true},
-	{1012, "ERTMPPUBLISHABLE", frame.CodeInternal, false},
-	{1013, "ERTMPCREATESTREAM", frame.CodeInternal, false},
-	{1014, "EEOF", frame.CodeConnectionLost, false},
-	{1015, "EUNUSED", frame.CodeUnavailable, false},
-	{1016, "ESSL", frame.CodeUnavailable, false},
-	{1017, "EH2RUNOUTSTREAMS", frame.CodeResourceExhausted, false},
-	{1018, "EREJECT", frame.CodeUnavailable, false},
-	{1019, "EPROGREADTIMEOUT", frame.CodeDeadlineExceeded, false},
-	{eInternal, "EINTERNAL", frame.CodeInternal, false},
-	{2002, "ERESPONSE", frame.CodeInternal, false},
-	{eLogoff, "ELOGOFF", frame.CodeGoingAway, true},
-	{eLimit, "ELIMIT", frame.CodeRefused, true},
-	{2005, "ECLOSE", frame.CodeUnavailable, false},
-	{2006, "EITP", frame.CodeInternal, false},
-	{2007, "ESHUTDOWNWRITE", frame.CodeConnectionLost, false},
-	{3001, "ERDMA", frame.CodeInternal, false},
-	{3002, "ERDMAMEM", frame.CodeInternal, false},
+	{eNoService, "ENOSERVICE", status.Unimplemented, true},
+	{eNoMethod, "ENOMETHOD", status.Unimplemented, true},
+	{eRequest, "EREQUEST", status.InvalidArgument, false},
+	{eAuth, "ERPCAUTH", status.Unauthenticated, false},
+	{1005, "ETOOMANYFAILS", status.Unavailable, false},
+	{1006, "EPCHANFINISH", status.Internal, false},
+	{1007, "EBACKUPREQUEST", status.Internal, false},
+	{1008, "ERPCTIMEDOUT", status.DeadlineExceeded, false},
+	{1009, "EFAILEDSOCKET", status.ConnectionLost, false},
+	{1010, "EHTTP", status.Internal, false},
+	{1011, "EOVERCROWDED", status.ResourceExhausted, true},
+	{1012, "ERTMPPUBLISHABLE", status.Internal, false},
+	{1013, "ERTMPCREATESTREAM", status.Internal, false},
+	{1014, "EEOF", status.ConnectionLost, false},
+	{1015, "EUNUSED", status.Unavailable, false},
+	{1016, "ESSL", status.Unavailable, false},
+	{1017, "EH2RUNOUTSTREAMS", status.ResourceExhausted, false},
+	{1018, "EREJECT", status.Unavailable, false},
+	{1019, "EPROGREADTIMEOUT", status.DeadlineExceeded, false},
+	{eInternal, "EINTERNAL", status.Internal, false},
+	{2002, "ERESPONSE", status.Internal, false},
+	{eLogoff, "ELOGOFF", status.GoingAway, true},
+	{eLimit, "ELIMIT", status.Refused, true},
+	{2005, "ECLOSE", status.Unavailable, false},
+	{2006, "EITP", status.Internal, false},
+	{2007, "ESHUTDOWNWRITE", status.ConnectionLost, false},
+	{3001, "ERDMA", status.Internal, false},
+	{3002, "ERDMAMEM", status.Internal, false},
 }
 
 // A codeRow says what a code becomes if a handler may have seen the request, and if none
@@ -101,76 +101,76 @@ var errnos = []errnoRow{
 // 1017, 2003 and 2004.
 type codeRow struct{ errno, notProcessed int }
 
-var codes = map[frame.Code]codeRow{
-	frame.CodeOK:                 {0, 0},
-	frame.CodeCancelled:          {125, 125},
-	frame.CodeUnknown:            {121, 121},
-	frame.CodeInvalidArgument:    {22, 22},
-	frame.CodeDeadlineExceeded:   {1008, 1008},
-	frame.CodeNotFound:           {6, 6},
-	frame.CodeAlreadyExists:      {17, 17},
-	frame.CodePermissionDenied:   {13, 13},
-	frame.CodeResourceExhausted:  {105, 1011},
-	frame.CodeFailedPrecondition: {9, 9},
-	frame.CodeAborted:            {103, 103},
-	frame.CodeOutOfRange:         {34, 34},
-	frame.CodeUnimplemented:      {38, eNoMethod},
-	frame.CodeInternal:           {eInternal, eInternal},
-	frame.CodeUnavailable:        {11, 112},
-	frame.CodeDataLoss:           {5, 5},
-	frame.CodeUnauthenticated:    {eAuth, eAuth},
-	frame.CodeProtocol:           {71, 71},
-	frame.CodeFlowControl:        {71, 71},
-	frame.CodeFrameSize:          {71, 71},
-	frame.CodeStreamState:        {71, 71},
-	frame.CodeChecksum:           {74, 74},
-	frame.CodeEnhanceYourCalm:    {122, 122},
-	frame.CodeTooLarge:           {90, 90},
-	frame.CodeVersion:            {93, 93},
-	frame.CodeHandshakeTimeout:   {62, 62},
-	frame.CodeGoingAway:          {108, eLogoff},
-	frame.CodeRefused:            {105, eLimit},
-	frame.CodeIdleTimeout:        {1008, 1008},
-	frame.CodeKeepalive:          {102, 1009},
-	frame.CodeWriteStall:         {102, 1009},
-	frame.CodeConnectionLost:     {102, 1009},
+var codes = map[status.Code]codeRow{
+	status.OK:                 {0, 0},
+	status.Cancelled:          {125, 125},
+	status.Unknown:            {121, 121},
+	status.InvalidArgument:    {22, 22},
+	status.DeadlineExceeded:   {1008, 1008},
+	status.NotFound:           {6, 6},
+	status.AlreadyExists:      {17, 17},
+	status.PermissionDenied:   {13, 13},
+	status.ResourceExhausted:  {105, 1011},
+	status.FailedPrecondition: {9, 9},
+	status.Aborted:            {103, 103},
+	status.OutOfRange:         {34, 34},
+	status.Unimplemented:      {38, eNoMethod},
+	status.Internal:           {eInternal, eInternal},
+	status.Unavailable:        {11, 112},
+	status.DataLoss:           {5, 5},
+	status.Unauthenticated:    {eAuth, eAuth},
+	status.Protocol:           {71, 71},
+	status.FlowControl:        {71, 71},
+	status.FrameSize:          {71, 71},
+	status.StreamState:        {71, 71},
+	status.Checksum:           {74, 74},
+	status.EnhanceYourCalm:    {122, 122},
+	status.TooLarge:           {90, 90},
+	status.Version:            {93, 93},
+	status.HandshakeTimeout:   {62, 62},
+	status.GoingAway:          {108, eLogoff},
+	status.Refused:            {105, eLimit},
+	status.IdleTimeout:        {1008, 1008},
+	status.Keepalive:          {102, 1009},
+	status.WriteStall:         {102, 1009},
+	status.ConnectionLost:     {102, 1009},
 }
 
 // codeRST is the code of a stream that the peer has reset: brpc's RST carries none.
-const codeRST = frame.CodeAborted
+const codeRST = status.Aborted
 
 // Errno is the brpc error that is sent for code, when a handler has seen the request.
 // Codes from FirstAppCode on are sent unchanged.
-func Errno(code frame.Code) int { return errnoOf(code, false) }
+func Errno(code status.Code) int { return errnoOf(code, false) }
 
-func errnoOf(code frame.Code, notProcessed bool) int {
+func errnoOf(code status.Code, notProcessed bool) int {
 	row, ok := codes[code]
 	switch {
 	case ok && notProcessed:
 		return row.notProcessed
 	case ok:
 		return row.errno
-	case code >= frame.FirstAppCode && code <= math.MaxInt32:
+	case code >= status.FirstAppCode && code <= math.MaxInt32:
 		return int(code)
 	}
-	return codes[frame.CodeUnknown].errno
+	return codes[status.Unknown].errno
 }
 
 // CodeOf is the code for an error that a brpc peer has sent.
-func CodeOf(errno int) frame.Code {
+func CodeOf(errno int) status.Code {
 	code, _ := meaning(errno)
 	return code
 }
 
 // meaning also reports whether the error says that no handler has seen the request.
-func meaning(errno int) (code frame.Code, notProcessed bool) {
+func meaning(errno int) (code status.Code, notProcessed bool) {
 	if row, ok := rowOf(errno); ok {
 		return row.code, row.notProcessed
 	}
-	if errno >= int(frame.FirstAppCode) {
-		return frame.Code(errno), false
+	if errno >= int(status.FirstAppCode) {
+		return status.Code(errno), false
 	}
-	return frame.CodeUnknown, false
+	return status.Unknown, false
 }
 
 // rowOf looks errno up; the table is short, and errors are few.

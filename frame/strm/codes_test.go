@@ -6,13 +6,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // allCodes are the codes with a name.
-func allCodes() []frame.Code {
-	var cs []frame.Code
-	for c := frame.Code(0); c < frame.FirstAppCode; c++ {
+func allCodes() []status.Code {
+	var cs []status.Code
+	for c := status.Code(0); c < status.FirstAppCode; c++ {
 		if !strings.HasPrefix(c.String(), "CODE_") {
 			cs = append(cs, c)
 		}
@@ -21,14 +21,14 @@ func allCodes() []frame.Code {
 }
 
 // Codes that share an error with another one come back as that one.
-var merged = map[frame.Code]frame.Code{
-	frame.CodeFlowControl: frame.CodeProtocol,
-	frame.CodeFrameSize:   frame.CodeProtocol,
-	frame.CodeStreamState: frame.CodeProtocol,
-	frame.CodeRefused:     frame.CodeResourceExhausted, // by a handler, after it has seen the request
-	frame.CodeIdleTimeout: frame.CodeDeadlineExceeded,
-	frame.CodeKeepalive:   frame.CodeConnectionLost,
-	frame.CodeWriteStall:  frame.CodeConnectionLost,
+var merged = map[status.Code]status.Code{
+	status.FlowControl: status.Protocol,
+	status.FrameSize:   status.Protocol,
+	status.StreamState: status.Protocol,
+	status.Refused:     status.ResourceExhausted, // by a handler, after it has seen the request
+	status.IdleTimeout: status.DeadlineExceeded,
+	status.Keepalive:   status.ConnectionLost,
+	status.WriteStall:  status.ConnectionLost,
 }
 
 func TestEveryCodeHasAnErrorThatComesBack(t *testing.T) {
@@ -66,7 +66,7 @@ func TestNoHandlersErrorSaysThatItNeverRan(t *testing.T) {
 			t.Errorf("%v by a handler is %d, after which the request is made again", c, Errno(c))
 		}
 	}
-	for _, c := range []frame.Code{frame.CodeUnimplemented, frame.CodeGoingAway, frame.CodeRefused, frame.CodeResourceExhausted} {
+	for _, c := range []status.Code{status.Unimplemented, status.GoingAway, status.Refused, status.ResourceExhausted} {
 		e := errnoOf(c, true)
 		if code, notProcessed := meaning(e); !notProcessed || code != c {
 			t.Errorf("%v before a handler is %d, read as %v, never processed: %t", c, e, code, notProcessed)
@@ -75,7 +75,7 @@ func TestNoHandlersErrorSaysThatItNeverRan(t *testing.T) {
 }
 
 func TestBrpcsErrorsHaveACode(t *testing.T) {
-	known := map[frame.Code]bool{}
+	known := map[status.Code]bool{}
 	for _, c := range allCodes() {
 		known[c] = true
 	}
@@ -85,7 +85,7 @@ func TestBrpcsErrorsHaveACode(t *testing.T) {
 			t.Errorf("%d comes after %d", r.errno, last)
 		}
 		last = r.errno
-		if !known[r.code] || (r.code == frame.CodeOK) != (r.errno == 0) {
+		if !known[r.code] || (r.code == status.OK) != (r.errno == 0) {
 			t.Errorf("%s (%d) is %v", r.name, r.errno, r.code)
 		}
 	}
@@ -107,12 +107,12 @@ func TestApplicationsErrorsKeepTheirNumber(t *testing.T) {
 		}
 	}
 	for _, n := range []int{-1, 3, 133, 255} {
-		if c := CodeOf(n); c != frame.CodeUnknown {
+		if c := CodeOf(n); c != status.Unknown {
 			t.Errorf("error %d is %v", n, c)
 		}
 	}
-	for _, c := range []frame.Code{17, 63, 79, 255, math.MaxInt32 + 1, math.MaxUint32} {
-		if e := Errno(c); e != Errno(frame.CodeUnknown) {
+	for _, c := range []status.Code{17, 63, 79, 255, math.MaxInt32 + 1, math.MaxUint32} {
+		if e := Errno(c); e != Errno(status.Unknown) {
 			t.Errorf("%v becomes %d", c, e)
 		}
 	}

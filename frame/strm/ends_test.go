@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A handler may end one of its streams before the group's answer is written. What was
@@ -69,7 +70,7 @@ func TestTheEndOfAnOfferedStreamFollowsTheAnswer(t *testing.T) {
 	}
 	_, s := offers()
 	wrote(t, control(s.Session, eos(3)))
-	control(s.Session, frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeCancelled, Reason: "gone"})
+	control(s.Session, frame.Frame{Kind: frame.Reset, Stream: 1, Code: status.Cancelled, Reason: "gone"})
 	s.feed(nil)
 	s.expect(t, `reset stream=3 code=CANCELLED reason="gone"`)
 	s.empty(t)
@@ -87,7 +88,7 @@ func TestLateAnswersToCanceledCallsAreNoFlood(t *testing.T) {
 		if i%2 == 0 {
 			late = append(late, replying(s.Session, 1+2*i, "reply")...)
 		} else {
-			late = append(late, control(s.Session, frame.Frame{Kind: frame.Reject, Stream: 1 + 2*i, Code: frame.CodeNotFound})...)
+			late = append(late, control(s.Session, frame.Frame{Kind: frame.Reject, Stream: 1 + 2*i, Code: status.NotFound})...)
 		}
 	}
 	c.feed(late)
@@ -100,7 +101,7 @@ func TestLateAnswersToCanceledCallsAreNoFlood(t *testing.T) {
 	}
 	c.expect(t)
 	c.feed(one)
-	if !errors.Is(c.err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) {
+	if !errors.Is(c.err, &status.ProtocolError{Code: status.EnhanceYourCalm}) {
 		t.Errorf("%v", c.err)
 	}
 }
@@ -115,7 +116,7 @@ func TestCallsThatWereNotWrittenAllowNoLateAnswers(t *testing.T) {
 	for range maxUseless + 1 {
 		c.feed(replyOf(t, 1))
 	}
-	if !errors.Is(c.err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) {
+	if !errors.Is(c.err, &status.ProtocolError{Code: status.EnhanceYourCalm}) {
 		t.Errorf("%v", c.err)
 	}
 }
@@ -199,7 +200,7 @@ func TestResetsOfUnknownStreamsAreAFlood(t *testing.T) {
 	for range maxUseless + 1 {
 		s.feed(appendRST(nil, 99))
 	}
-	if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) {
+	if !errors.Is(s.err, &status.ProtocolError{Code: status.EnhanceYourCalm}) {
 		t.Errorf("%v", s.err)
 	}
 }

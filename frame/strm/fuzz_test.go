@@ -11,6 +11,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // seeds adds the captures of brpc's programs, the hand-made frames, and all input that
@@ -120,7 +122,7 @@ func checkEvents(t *testing.T, client bool, events []event) {
 			}
 			next += 2 * uint64(len(f.Grants))
 			continue
-		case f.Kind == frame.GoAway && client && f.Stream == 0 && f.Code == frame.CodeOK:
+		case f.Kind == frame.GoAway && client && f.Stream == 0 && f.Code == status.OK:
 			continue
 		case f.Stream == 0 || f.Stream >= next && !client:
 			t.Fatalf("%s", e)
@@ -216,7 +218,7 @@ func FuzzIdentity(f *testing.F) {
 	f.Add("", "k", "", []byte{}, uint8(7), uint16(0), false)
 	f.Add("#7", "brpc-log-id", "12", bytes.Repeat([]byte("x"), 3000), uint8(13), uint16(300), true)
 	f.Fuzz(func(t *testing.T, method, key, value string, msg []byte, how uint8, attached uint16, unary bool) {
-		md := frame.Metadata{{Key: key, Value: value}}
+		md := metadata.MD{{Key: key, Value: value}}
 		if _, bad := md.BadKey(); bad || strings.HasPrefix(key, "brpc-") {
 			md = nil
 		}
@@ -248,7 +250,7 @@ func FuzzIdentity(f *testing.F) {
 	})
 }
 
-func heard(t *testing.T, s *side, msg []byte, md frame.Metadata) {
+func heard(t *testing.T, s *side, msg []byte, md metadata.MD) {
 	t.Helper()
 	if s.err != nil || len(s.events) == 0 {
 		t.Fatalf("%v: %s%s", s.err, s.log(), show(t, s.out))

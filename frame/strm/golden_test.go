@@ -11,7 +11,9 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // testdata/conversations holds captured connections between brpc's programs
@@ -308,8 +310,8 @@ func (r *replay) data(id uint64, p *packet) {
 	r.partial[src] = nil
 }
 
-func optionsOf(p *packet) frame.Metadata {
-	var md frame.Metadata
+func optionsOf(p *packet) metadata.MD {
+	var md metadata.MD
 	if n := p.num(fAttachment); n > 0 {
 		md.Add(KeyAttachmentSize, strconv.FormatInt(n, 10))
 	}
@@ -378,7 +380,7 @@ func (r *replay) accept(p *packet) {
 		text := p.text(fResponse, fErrorText)
 		f.Kind, f.Code, f.Reason = frame.Reject, CodeOf(e), text[strings.LastIndexByte(text, ']')+1:]
 	case p.get(fSettings) == nil:
-		f.Kind, f.Code, f.Reason = frame.Reject, frame.CodeFailedPrecondition, "not accepted"
+		f.Kind, f.Code, f.Reason = frame.Reject, status.FailedPrecondition, "not accepted"
 	default:
 		f.Kind, f.Grants, f.Payload = frame.Accept, grantsOf(p), p.payload
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
@@ -159,7 +160,7 @@ func describe(f *frame.Frame) string {
 	case frame.Reject:
 		fmt.Fprintf(&b, " code=%v reason=%q notProcessed=%t", f.Code, f.Reason, f.NotProcessed)
 	case frame.EOS, frame.Reset:
-		if f.Code != frame.CodeOK {
+		if f.Code != status.OK {
 			fmt.Fprintf(&b, " code=%v reason=%q", f.Code, f.Reason)
 		}
 	case frame.Credit, frame.GoAway:

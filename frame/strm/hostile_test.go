@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // What ends a connection, with the code of its end. Where brpc logs and goes on,
@@ -21,38 +22,38 @@ import (
 var bad = []struct {
 	name string
 	in   string // hex; ~ is the connection's end
-	code frame.Code
+	code status.Code
 }{
-	{"rubbish", "58585858", frame.CodeProtocol},
-	{"rubbish after half a magic", "505243", frame.CodeProtocol},
-	{"HTTP/1 on the way", hex.EncodeToString([]byte("GET / HTTP/1.1\r\n")), frame.CodeProtocol},
-	{"HTTP/2 on the way", hex.EncodeToString([]byte("PRI * HTTP/2.0\r\n")), frame.CodeProtocol},
-	{"sluice on the way", hex.EncodeToString([]byte("SLUICE\r\n")), frame.CodeProtocol},
-	{"body of 4 GiB", "5354524d ffffffff 00000006", frame.CodeFrameSize},
-	{"packet of 4 GiB", "50525043 ffffffff 00000006", frame.CodeFrameSize},
-	{"body over the limit by one", "5354524d 0041040d 00000006", frame.CodeFrameSize},
-	{"packet over the limit by one", "50525043 0041040d 00000006", frame.CodeFrameSize},
-	{"meta longer than the body", "5354524d 00000002 00000032 0801", frame.CodeFrameSize},
-	{"meta of a packet longer than its body", "50525043 00000002 00000032 0801", frame.CodeFrameSize},
-	{"meta of a frame too long", "5354524d 00000800 00000401", frame.CodeFrameSize},
-	{"meta of a packet too long", "50525043 00020000 00010001", frame.CodeFrameSize},
-	{"frame without a meta", "5354524d 00000005 00000000 0102030405", frame.CodeProtocol},
-	{"packet without a meta", "50525043 00000005 00000000 0102030405", frame.CodeProtocol},
-	{"packet of nothing", "50525043 00000000 00000000", frame.CodeProtocol},
-	{"frame without stream_id", "5354524d 00000004 00000002 1803 7a7a", frame.CodeProtocol},
-	{"meta that is no message", "5354524d 00000003 00000003 ffffff", frame.CodeProtocol},
-	{"meta of a packet that is no message", "50525043 00000003 00000003 ffffff", frame.CodeProtocol},
-	{"varint of eleven bytes", "5354524d 0000000e 0000000e 08 80808080808080808080 01 1802", frame.CodeProtocol},
-	{"field zero", "5354524d 00000004 00000004 0801 0001", frame.CodeProtocol},
-	{"group that does not end", "5354524d 00000003 00000003 0801 33", frame.CodeProtocol},
-	{"length beyond the meta", "5354524d 00000004 00000004 0801 2a05", frame.CodeProtocol},
-	{"report that is no message", "5354524d 00000006 00000006 0801 1804 2a01", frame.CodeProtocol},
-	{"report with data", "5354524d 00000009 00000008 0801 1804 2a020801 78", frame.CodeFrameSize},
-	{"close with data", "5354524d 00000005 00000004 0801 1802 78", frame.CodeFrameSize},
-	{"reset with data", "5354524d 00000005 00000004 0801 1801 78", frame.CodeFrameSize},
-	{"settings without stream_id", "50525043 0000000e 0000000e 0a06 0a0161 120162 4202 1001 2001", frame.CodeProtocol},
-	{"extra streams that are cut off", "50525043 0000000f 0000000f 0a06 0a0161 120162 4205 0801 2201 80", frame.CodeProtocol},
-	{"user field that is no message", "50525043 0000000b 0000000b 0a06 0a0161 120162 4a01ff", frame.CodeProtocol},
+	{"rubbish", "58585858", status.Protocol},
+	{"rubbish after half a magic", "505243", status.Protocol},
+	{"HTTP/1 on the way", hex.EncodeToString([]byte("GET / HTTP/1.1\r\n")), status.Protocol},
+	{"HTTP/2 on the way", hex.EncodeToString([]byte("PRI * HTTP/2.0\r\n")), status.Protocol},
+	{"sluice on the way", hex.EncodeToString([]byte("SLUICE\r\n")), status.Protocol},
+	{"body of 4 GiB", "5354524d ffffffff 00000006", status.FrameSize},
+	{"packet of 4 GiB", "50525043 ffffffff 00000006", status.FrameSize},
+	{"body over the limit by one", "5354524d 0041040d 00000006", status.FrameSize},
+	{"packet over the limit by one", "50525043 0041040d 00000006", status.FrameSize},
+	{"meta longer than the body", "5354524d 00000002 00000032 0801", status.FrameSize},
+	{"meta of a packet longer than its body", "50525043 00000002 00000032 0801", status.FrameSize},
+	{"meta of a frame too long", "5354524d 00000800 00000401", status.FrameSize},
+	{"meta of a packet too long", "50525043 00020000 00010001", status.FrameSize},
+	{"frame without a meta", "5354524d 00000005 00000000 0102030405", status.Protocol},
+	{"packet without a meta", "50525043 00000005 00000000 0102030405", status.Protocol},
+	{"packet of nothing", "50525043 00000000 00000000", status.Protocol},
+	{"frame without stream_id", "5354524d 00000004 00000002 1803 7a7a", status.Protocol},
+	{"meta that is no message", "5354524d 00000003 00000003 ffffff", status.Protocol},
+	{"meta of a packet that is no message", "50525043 00000003 00000003 ffffff", status.Protocol},
+	{"varint of eleven bytes", "5354524d 0000000e 0000000e 08 80808080808080808080 01 1802", status.Protocol},
+	{"field zero", "5354524d 00000004 00000004 0801 0001", status.Protocol},
+	{"group that does not end", "5354524d 00000003 00000003 0801 33", status.Protocol},
+	{"length beyond the meta", "5354524d 00000004 00000004 0801 2a05", status.Protocol},
+	{"report that is no message", "5354524d 00000006 00000006 0801 1804 2a01", status.Protocol},
+	{"report with data", "5354524d 00000009 00000008 0801 1804 2a020801 78", status.FrameSize},
+	{"close with data", "5354524d 00000005 00000004 0801 1802 78", status.FrameSize},
+	{"reset with data", "5354524d 00000005 00000004 0801 1801 78", status.FrameSize},
+	{"settings without stream_id", "50525043 0000000e 0000000e 0a06 0a0161 120162 4202 1001 2001", status.Protocol},
+	{"extra streams that are cut off", "50525043 0000000f 0000000f 0a06 0a0161 120162 4205 0801 2201 80", status.Protocol},
+	{"user field that is no message", "50525043 0000000b 0000000b 0a06 0a0161 120162 4a01ff", status.Protocol},
 }
 
 // Of these, a server.
@@ -71,16 +72,16 @@ func TestWhatBreaksTheWireEndsTheConnection(t *testing.T) {
 		}
 	}
 	for _, c := range badForServer {
-		checkBad(t, c.name, c.in, frame.CodeProtocol, false)
+		checkBad(t, c.name, c.in, status.Protocol, false)
 	}
-	checkBad(t, "request of a server", "50525043 00000008 00000008 0a06 0a0161 120162", frame.CodeProtocol, true)
+	checkBad(t, "request of a server", "50525043 00000008 00000008 0a06 0a0161 120162", status.Protocol, true)
 }
 
 // noMemory is far less than what the lengths of these tests announce; the runtime
 // counts by whole spans, and what else runs.
 const noMemory = 512 << 10
 
-func checkBad(t *testing.T, name, in string, code frame.Code, client bool) {
+func checkBad(t *testing.T, name, in string, code status.Code, client bool) {
 	t.Helper()
 	b := unhex(t, in)
 	// It begins behind frames that are good: an error says where.
@@ -93,7 +94,7 @@ func checkBad(t *testing.T, name, in string, code frame.Code, client bool) {
 		if got := allocated() - alloc; got > noMemory {
 			t.Errorf("%s: %d bytes were allocated", name, got)
 		}
-		var pe *frame.ProtocolError
+		var pe *status.ProtocolError
 		if !errors.As(s.err, &pe) || pe.Code != code || pe.Proto != "brpc" || pe.Offset != int64(len(before)) {
 			t.Errorf("%s: %v", name, s.err)
 		}
@@ -134,7 +135,7 @@ func TestAPacketThatMemoryCantHoldIsRefused(t *testing.T) {
 	} {
 		s := &side{Session: k.s}
 		s.feed(k.b)
-		if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeFrameSize}) {
+		if !errors.Is(s.err, &status.ProtocolError{Code: status.FrameSize}) {
 			t.Errorf("%s: %v", name, s.err)
 		}
 	}
@@ -221,7 +222,7 @@ func TestFloodsEndTheConnection(t *testing.T) {
 		for range 3 {
 			s.feed(c.frame)
 		}
-		if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) {
+		if !errors.Is(s.err, &status.ProtocolError{Code: status.EnhanceYourCalm}) {
 			t.Errorf("%s: %v", c.name, s.err)
 		}
 	}
@@ -232,14 +233,14 @@ func TestFloodsEndTheConnection(t *testing.T) {
 		for range maxUseless + 1 {
 			s.feed(parseShown(t, f))
 		}
-		if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) {
+		if !errors.Is(s.err, &status.ProtocolError{Code: status.EnhanceYourCalm}) {
 			t.Errorf("%s: %v", f, s.err)
 		}
 	}
 	_, s := establishedPair(t, 1, 1)
 	s.feed(parseShown(t, `STRM 1=1 2=1 3=2`))
 	s.feed(parseShown(t, `STRM 1=1 2=1 3=4 5={ 1=4 }`))
-	if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeFlowControl}) {
+	if !errors.Is(s.err, &status.ProtocolError{Code: status.FlowControl}) {
 		t.Errorf("a report of more than was sent: %v", s.err)
 	}
 	// In a row: a frame with an effect resets the count.
@@ -277,7 +278,7 @@ func TestUnreadAnswersEndTheConnection(t *testing.T) {
 				b = b[used:]
 			}
 		}
-		if !errors.Is(err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) || len(s.pending) > maxPending+100 {
+		if !errors.Is(err, &status.ProtocolError{Code: status.EnhanceYourCalm}) || len(s.pending) > maxPending+100 {
 			t.Errorf("%v after %d frames, %d bytes wait", err, n, len(s.pending))
 		}
 	}
@@ -292,7 +293,7 @@ func TestBadRequestsInARowEndTheConnection(t *testing.T) {
 		for b := no; ; {
 			n, err := s.Next(b, &f)
 			if err != nil {
-				if !errors.Is(err, &frame.ProtocolError{Code: frame.CodeEnhanceYourCalm}) {
+				if !errors.Is(err, &status.ProtocolError{Code: status.EnhanceYourCalm}) {
 					t.Error(err)
 				}
 				return
@@ -360,7 +361,7 @@ func serveProbe(s *side) {
 		}
 		id := f.Stream
 		ok := frame.Frame{Kind: frame.Accept, Stream: id, Grants: grants(1), Payload: append([]byte("\n\aok:"), bytes.TrimPrefix(f.Payload, []byte("\n\x04"))...)}
-		no := frame.Frame{Kind: frame.Reject, Stream: id, Code: frame.CodeUnimplemented, Reason: "Fail to find method=" + f.Method, NotProcessed: true}
+		no := frame.Frame{Kind: frame.Reject, Stream: id, Code: status.Unimplemented, Reason: "Fail to find method=" + f.Method, NotProcessed: true}
 		switch {
 		case !strings.HasPrefix(f.Method, "lab.StreamLab/") || strings.HasSuffix(f.Method, "/Nope"):
 			s.out = append(s.out, control(s.Session, no)...)

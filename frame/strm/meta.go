@@ -28,7 +28,7 @@ type rpcMeta struct {
 	hasSettings bool
 	settings    settings
 	fields      []userField // all of them, or none if they are too large
-	size, most  int         // their size as frame.Metadata counts, and its limit, bytes
+	size, most  int         // their size as metadata.MD counts, and its limit, bytes
 	content     int32
 	checksum    int32
 	sum         []byte

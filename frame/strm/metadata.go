@@ -8,8 +8,9 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Keys of metadata that stand for fields of RpcMeta. On a message that was received they
@@ -65,7 +66,7 @@ type packOptions struct {
 }
 
 // read sets the options that md has keys for.
-func (w *packOptions) read(md frame.Metadata) error {
+func (w *packOptions) read(md metadata.MD) error {
 	for i := range md {
 		if strings.HasPrefix(md[i].Key, "brpc-") {
 			if err := w.field(md[i].Key, md[i].Value); err != nil {
@@ -82,7 +83,7 @@ func (w *packOptions) message(m pool.Message) error {
 	case !pool.IsPacked(m):
 		return nil
 	case w.attachment > 0 || w.compress != compressNone:
-		return codef(frame.CodeInvalidArgument, "a call with an option for its compression has neither %s nor %s", KeyAttachmentSize, KeyCompress)
+		return codef(status.InvalidArgument, "a call with an option for its compression has neither %s nor %s", KeyAttachmentSize, KeyCompress)
 	}
 	w.compress, w.packed = compressGzip, true
 	return nil
@@ -123,7 +124,7 @@ func valueOf(names []string, name string) (int32, error) {
 }
 
 // metadata is a packet's meta as a handler or caller sees it.
-func (m *rpcMeta) metadata() frame.Metadata {
+func (m *rpcMeta) metadata() metadata.MD {
 	n := len(m.fields)
 	for i := range m.hasLog {
 		if m.hasLog[i] {
@@ -138,36 +139,36 @@ func (m *rpcMeta) metadata() frame.Metadata {
 	if n == 0 {
 		return nil
 	}
-	md := make(frame.Metadata, 0, n)
+	md := make(metadata.MD, 0, n)
 	for _, u := range m.fields {
 		if key := keyOf(u.key); !reserved(key) {
-			md = append(md, frame.Field{Key: key, Value: string(u.value)})
+			md = append(md, metadata.Field{Key: key, Value: string(u.value)})
 		}
 	}
 	return m.describe(md)
 }
 
 // describe adds the keys that stand for fields of the meta.
-func (m *rpcMeta) describe(md frame.Metadata) frame.Metadata {
+func (m *rpcMeta) describe(md metadata.MD) metadata.MD {
 	for i, has := range m.hasLog {
 		if has {
-			md = append(md, frame.Field{Key: logKeys[i], Value: strconv.FormatInt(m.log[i], 10)})
+			md = append(md, metadata.Field{Key: logKeys[i], Value: strconv.FormatInt(m.log[i], 10)})
 		}
 	}
 	if len(m.requestID) > 0 {
-		md = append(md, frame.Field{Key: KeyRequestID, Value: string(m.requestID)})
+		md = append(md, metadata.Field{Key: KeyRequestID, Value: string(m.requestID)})
 	}
 	if m.attachment > 0 {
-		md = append(md, frame.Field{Key: KeyAttachmentSize, Value: strconv.Itoa(int(m.attachment))})
+		md = append(md, metadata.Field{Key: KeyAttachmentSize, Value: strconv.Itoa(int(m.attachment))})
 	}
 	if m.compress != 0 {
-		md = append(md, frame.Field{Key: KeyCompress, Value: nameOf(compressNames, m.compress)})
+		md = append(md, metadata.Field{Key: KeyCompress, Value: nameOf(compressNames, m.compress)})
 	}
 	if m.checksum != 0 {
-		md = append(md, frame.Field{Key: KeyChecksum, Value: nameOf(checksumNames, m.checksum)})
+		md = append(md, metadata.Field{Key: KeyChecksum, Value: nameOf(checksumNames, m.checksum)})
 	}
 	if m.content != 0 {
-		md = append(md, frame.Field{Key: KeyContentType, Value: nameOf(contentNames, m.content)})
+		md = append(md, metadata.Field{Key: KeyContentType, Value: nameOf(contentNames, m.content)})
 	}
 	return md
 }
@@ -203,7 +204,7 @@ func keyByte(c byte) byte {
 }
 
 // appendUserFields appends md as user_fields, which is a map.
-func appendUserFields(b []byte, md frame.Metadata) []byte {
+func appendUserFields(b []byte, md metadata.MD) []byte {
 	for i := range md {
 		f := &md[i]
 		if reserved(f.Key) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // expect compares the events from a side's input, and clears them.
@@ -248,7 +249,7 @@ func TestFramesThatPrecedeTheAnswerAreBounded(t *testing.T) {
 		return c
 	}
 	data := func(n int) []byte { return append(appendDataHead(nil, 3, 71, n, false), make([]byte, n)...) }
-	flow := &frame.ProtocolError{Code: frame.CodeFlowControl}
+	flow := &status.ProtocolError{Code: status.FlowControl}
 
 	c := wait()
 	c.feed(data(maxEarly))
@@ -291,7 +292,7 @@ func TestOnlyTheAnswerMayComeFirst(t *testing.T) {
 		c, _ := pair(t)
 		control(c.Session, opening(1, 1))
 		c.feed(parseShown(t, l))
-		if !errors.Is(c.err, &frame.ProtocolError{Code: frame.CodeProtocol}) {
+		if !errors.Is(c.err, &status.ProtocolError{Code: status.Protocol}) {
 			t.Errorf("%s: %v, %s", l, c.err, c.log())
 		}
 	}
@@ -311,7 +312,7 @@ func TestAWrappedAnswerFillsItsFrame(t *testing.T) {
 		c, _ := pair(t)
 		control(c.Session, opening(1, 1))
 		c.feed(change(append([]byte(nil), ans...)))
-		if !errors.Is(c.err, &frame.ProtocolError{Code: frame.CodeFrameSize}) {
+		if !errors.Is(c.err, &status.ProtocolError{Code: status.FrameSize}) {
 			t.Errorf("%v", c.err)
 		}
 	}
@@ -319,16 +320,16 @@ func TestAWrappedAnswerFillsItsFrame(t *testing.T) {
 
 func TestARefusalSaysWhy(t *testing.T) {
 	for _, c := range []struct {
-		code         frame.Code
+		code         status.Code
 		notProcessed bool
 		wire         string
 	}{
-		{frame.CodeUnimplemented, true, `1=1002 2="[E1002]why"`},
-		{frame.CodeGoingAway, true, `1=2003 2="[E2003]why"`},
-		{frame.CodeRefused, true, `1=2004 2="[E2004]why"`},
-		{frame.CodeResourceExhausted, true, `1=1011 2="[E1011]why"`},
-		{frame.CodePermissionDenied, false, `1=13 2="[E13]why"`},
-		{frame.CodeFailedPrecondition, false, `1=9 2="[E9]why"`},
+		{status.Unimplemented, true, `1=1002 2="[E1002]why"`},
+		{status.GoingAway, true, `1=2003 2="[E2003]why"`},
+		{status.Refused, true, `1=2004 2="[E2004]why"`},
+		{status.ResourceExhausted, true, `1=1011 2="[E1011]why"`},
+		{status.PermissionDenied, false, `1=13 2="[E13]why"`},
+		{status.FailedPrecondition, false, `1=9 2="[E9]why"`},
 		{4242, false, `1=4242 2="[E4242]why"`},
 	} {
 		cl, s := pair(t)
@@ -339,7 +340,7 @@ func TestARefusalSaysWhy(t *testing.T) {
 			k := &side{Session: connect(t, true, "")}
 			control(k.Session, opening(1, 2))
 			k.feed(b)
-			if c.code == frame.CodeGoingAway {
+			if c.code == status.GoingAway {
 				k.events = k.events[1:] // another test is about that
 			}
 			k.expect(t, fmt.Sprintf("reject stream=1 code=%v reason=%q notProcessed=%t", c.code, "why", c.notProcessed))
@@ -374,7 +375,7 @@ func TestAMissingServiceDiffersFromAMissingMethod(t *testing.T) {
 		f := opening(1, 1)
 		f.Method = method
 		s.feed(control(c.Session, f))
-		no := control(s.Session, frame.Frame{Kind: frame.Reject, Stream: 1, Code: frame.CodeUnimplemented, Reason: "x", NotProcessed: true})
+		no := control(s.Session, frame.Frame{Kind: frame.Reject, Stream: 1, Code: status.Unimplemented, Reason: "x", NotProcessed: true})
 		if got := show(t, no); !strings.Contains(got, want) {
 			t.Errorf("%s: %s", method, got)
 		}
@@ -474,7 +475,7 @@ func TestOneOfSeveralStreamsMayBeCanceledBeforeTheAnswer(t *testing.T) {
 func TestAnOfferedStreamThatIsAbortedIsResetBehindTheAnswer(t *testing.T) {
 	c, s := pair(t)
 	s.feed(control(c.Session, opening(1, 2)))
-	wrote(t, control(s.Session, frame.Frame{Kind: frame.Reset, Stream: 3, Code: frame.CodeCancelled}))
+	wrote(t, control(s.Session, frame.Frame{Kind: frame.Reset, Stream: 3, Code: status.Cancelled}))
 	ans := control(s.Session, accepting(1, 2))
 	wrote(t, ans, `STRM 1=1 2=1 3=3 4=0 [PRPC 2={ 1=0 } 3=0 4=1 8={ 1=1 2=1 3=1 4=3 } 10=0 11=0 12="" "ok"]`, `STRM 1=3 3=1`)
 	c.feed(ans)
@@ -489,10 +490,10 @@ func TestAHandlerThatFailsBeforeItAcceptsFailsTheRequest(t *testing.T) {
 	for _, k := range []frame.Kind{frame.Reset, frame.EOS} {
 		c, s := pair(t)
 		s.feed(control(c.Session, opening(1, 2)))
-		no := control(s.Session, frame.Frame{Kind: k, Stream: 1, Code: frame.CodeInternal, Reason: "panic"})
+		no := control(s.Session, frame.Frame{Kind: k, Stream: 1, Code: status.Internal, Reason: "panic"})
 		c.feed(no)
 		c.expect(t, `reject stream=1 code=INTERNAL reason="panic" notProcessed=false`)
-		control(s.Session, frame.Frame{Kind: frame.Reset, Stream: 3, Code: frame.CodeInternal})
+		control(s.Session, frame.Frame{Kind: frame.Reset, Stream: 3, Code: status.Internal})
 		s.empty(t)
 		c.empty(t)
 	}
@@ -542,7 +543,7 @@ func TestAReplyThatNeverComesEndsAllStreams(t *testing.T) {
 	f.FollowsData, f.Payload = true, nil
 	control(s.Session, f)
 	send(s.Session, 3, "never sent")
-	c.feed(control(s.Session, frame.Frame{Kind: frame.Reset, Stream: 1, Code: frame.CodeCancelled, Reason: "gone"}))
+	c.feed(control(s.Session, frame.Frame{Kind: frame.Reset, Stream: 1, Code: status.Cancelled, Reason: "gone"}))
 	c.expect(t, `reject stream=1 code=CANCELLED reason="gone" notProcessed=false`)
 	s.feed(nil)
 	s.expect(t, `reset stream=3 code=CANCELLED reason="gone"`)

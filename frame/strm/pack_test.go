@@ -16,6 +16,8 @@ import (
 	"github.com/klauspost/compress/snappy"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/status"
 )
 
 func TestChecksumIsTheOneThatBrpcSends(t *testing.T) {
@@ -63,7 +65,7 @@ func TestMessagesArePackedAsTheirMetadataSays(t *testing.T) {
 		for _, sum := range []string{"none", "crc32c"} {
 			for _, attachment := range []string{"", "and what is attached to it"} {
 				t.Run(fmt.Sprintf("%s/%s/%d", name, sum, len(attachment)), func(t *testing.T) {
-					md := frame.Metadata{{Key: "other", Value: "stays"}, {Key: KeyCompress, Value: name}, {Key: KeyChecksum, Value: sum}}
+					md := metadata.MD{{Key: "other", Value: "stays"}, {Key: KeyCompress, Value: name}, {Key: KeyChecksum, Value: sum}}
 					if attachment != "" {
 						md.Add(KeyAttachmentSize, strconv.Itoa(len(attachment)))
 					}
@@ -89,7 +91,7 @@ func TestMessagesArePackedAsTheirMetadataSays(t *testing.T) {
 	}
 }
 
-func requestWith(s *Session, unary bool, msg string, md frame.Metadata) []byte {
+func requestWith(s *Session, unary bool, msg string, md metadata.MD) []byte {
 	if unary {
 		return calling(s, 1, msg, md...)
 	}
@@ -98,7 +100,7 @@ func requestWith(s *Session, unary bool, msg string, md frame.Metadata) []byte {
 	return control(s, f)
 }
 
-func replyWith(s *Session, unary bool, msg string, md frame.Metadata) []byte {
+func replyWith(s *Session, unary bool, msg string, md metadata.MD) []byte {
 	if unary {
 		return replying(s, 1, msg, md...)
 	}
@@ -147,7 +149,7 @@ func checkUnpacked(t *testing.T, s *side, msg, compress, sum, attachment string)
 	if got != msg {
 		t.Errorf("%d bytes of %d, %.40q", len(got), len(msg), got)
 	}
-	want := frame.Metadata{{Key: "other", Value: "stays"}}
+	want := metadata.MD{{Key: "other", Value: "stays"}}
 	if attachment != "" {
 		want.Add(KeyAttachmentSize, strconv.Itoa(len(attachment)))
 	}
@@ -283,7 +285,7 @@ func TestAReplyThatCantBeReadFailsTheCall(t *testing.T) {
 	p, _, _ := takePacket(reply)
 	p.meta = p.meta[1:]
 	c.feed(p.encode())
-	if len(c.events) != 2 || c.events[1].frame.Code != frame.CodeTooLarge {
+	if len(c.events) != 2 || c.events[1].frame.Code != status.TooLarge {
 		t.Errorf("a bomb: %s", c.log())
 	}
 }
@@ -295,14 +297,14 @@ func TestInvalidPackOptionsFail(t *testing.T) {
 		{KeyCompress, "lz4"}, {KeyCompress, ""}, {KeyChecksum, "md5"}, {KeyContentType, "xml"},
 		{KeyAttachmentSize, "x"}, {KeyAttachmentSize, "-1"}, {KeyAttachmentSize, "1000"}, {KeyLogID, "seven"}, {KeySpanID, "1e3"},
 	} {
-		md := frame.Field{Key: w.key, Value: w.value}
+		md := metadata.Field{Key: w.key, Value: w.value}
 		c, _ := pair(t)
 		wrote(t, calling(c.Session, 1, "request", md))
 		f := opening(3, 2)
-		f.Metadata = frame.Metadata{md}
+		f.Metadata = metadata.MD{md}
 		wrote(t, control(c.Session, f))
 		c.feed(nil)
-		if len(c.events) != 2 || c.events[0].frame.Code != frame.CodeInvalidArgument || c.events[1].frame.Kind != frame.Reject ||
+		if len(c.events) != 2 || c.events[0].frame.Code != status.InvalidArgument || c.events[1].frame.Kind != frame.Reject ||
 			!strings.Contains(c.events[1].frame.Reason, w.key) || c.events[0].stream != 1 || c.events[1].stream != 3 {
 			t.Errorf("%v: %s", w, c.log())
 		}
@@ -312,7 +314,7 @@ func TestInvalidPackOptionsFail(t *testing.T) {
 		c, s := pair(t)
 		s.feed(requestWith(c.Session, unary, "request", nil))
 		s.events = nil
-		c.feed(replyWith(s.Session, unary, "reply", frame.Metadata{{Key: KeyCompress, Value: "lz4"}}))
+		c.feed(replyWith(s.Session, unary, "reply", metadata.MD{{Key: KeyCompress, Value: "lz4"}}))
 		if !strings.Contains(c.log(), `code=INVALID_ARGUMENT reason="metadata brpc-compress`) {
 			t.Errorf("%s", c.log())
 		}
@@ -326,7 +328,7 @@ func TestInvalidPackOptionsFail(t *testing.T) {
 }
 
 func TestFieldsOfARequestTravelAsMetadata(t *testing.T) {
-	md := frame.Metadata{
+	md := metadata.MD{
 		{Key: KeyLogID, Value: "7"}, {Key: KeyTraceID, Value: "-8"}, {Key: KeySpanID, Value: "9223372036854775807"},
 		{Key: KeyParentSpanID, Value: "0"}, {Key: KeyRequestID, Value: "request-1"}, {Key: KeyContentType, Value: "json"},
 		{Key: "plain", Value: "x"}, {Key: "binary", Value: "\x00\xff"}, {Key: "empty", Value: ""},
@@ -354,7 +356,7 @@ func TestUserFieldsBecomeKeysOfMetadata(t *testing.T) {
 	_, s := pair(t)
 	s.feed(parseShown(t, `PRPC 1={ 1="a" 2="b" } 4=1 9={ 1="Trace-Id" 2="A" } 9={ 1="with space\x00" 2="B" } 9={ 1="" 2="C" } 9={ 1="k" } `+
 		`9={ 2="no key" } 9={ 1="brpc-compress" 2="gzip" } 9={ 1="BRPC-Attachment-Size" 2="9" } 9={ 1="brpc-other" 2="D" }`))
-	want := frame.Metadata{
+	want := metadata.MD{
 		{Key: "trace-id", Value: "A"}, {Key: "with_space_", Value: "B"}, {Key: "_", Value: "C"}, {Key: "k", Value: ""},
 		{Key: "_", Value: "no key"}, {Key: "brpc-other", Value: "D"},
 	}
@@ -397,7 +399,7 @@ func TestAPacketThatThePeerWouldNotTakeIsNotWritten(t *testing.T) {
 	f.Payload = []byte(big)
 	wrote(t, control(c.Session, f))
 	c.feed(nil)
-	if len(c.events) != 2 || c.events[0].frame.Code != frame.CodeTooLarge || c.events[1].frame.Code != frame.CodeTooLarge {
+	if len(c.events) != 2 || c.events[0].frame.Code != status.TooLarge || c.events[1].frame.Code != status.TooLarge {
 		t.Errorf("%s", c.log())
 	}
 	c.empty(t)
@@ -419,7 +421,7 @@ func TestAPacketThatThePeerWouldNotTakeIsNotWritten(t *testing.T) {
 	}
 	// An error is sent even if its metadata would not fit.
 	s.feed(parseShown(t, `PRPC 1={ 1="a" 2="b" } 4=2 "x"`))
-	control(s.Session, frame.Frame{Kind: frame.Accept, Stream: 3, Metadata: frame.Metadata{{Key: "k", Value: big}}})
+	control(s.Session, frame.Frame{Kind: frame.Accept, Stream: 3, Metadata: metadata.MD{{Key: "k", Value: big}}})
 	wrote(t, control(s.Session, failed(3)), `PRPC 2={ 1=2001 2="[E2001]lost on the way" } 3=0 4=2 10=0 11=0 12=""`)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A model is one side's kernel, as far as the session sees it: it opens, accepts,
@@ -97,12 +98,12 @@ func (m *model) drawAnswer() {
 	switch k := rapid.IntRange(0, n).Draw(m.t, "accepted"); {
 	case f.Unary:
 		if k == 0 {
-			m.control(frame.Frame{Kind: frame.Reject, Stream: f.Stream, Code: frame.CodeAborted, Reason: "no call"})
+			m.control(frame.Frame{Kind: frame.Reject, Stream: f.Stream, Code: status.Aborted, Reason: "no call"})
 			return
 		}
 		m.out = append(m.out, replying(m.s, f.Stream, "reply to "+m.heard[f.Stream])...)
 	case k == 0:
-		m.control(frame.Frame{Kind: frame.Reject, Stream: f.Stream, Code: frame.CodeAborted, Reason: "no"})
+		m.control(frame.Frame{Kind: frame.Reject, Stream: f.Stream, Code: status.Aborted, Reason: "no"})
 	default:
 		m.accept(&f, k)
 	}
@@ -294,7 +295,7 @@ func (m *model) callEvent(f *frame.Frame) {
 	case f.Kind == frame.EOS && m.name == "server":
 		m.ended[f.Stream] = true
 	case f.Kind == frame.EOS:
-		if want := "reply to " + m.calls[f.Stream]; f.Code == frame.CodeOK && m.heard[f.Stream] != want {
+		if want := "reply to " + m.calls[f.Stream]; f.Code == status.OK && m.heard[f.Stream] != want {
 			m.t.Fatalf("%q came for %q", m.heard[f.Stream], want)
 		}
 		delete(m.calls, f.Stream)
@@ -337,7 +338,7 @@ func (m *model) data(st *modelStream, f *frame.Frame) {
 }
 
 func (m *model) streamEnded(st *modelStream, f *frame.Frame) {
-	if f.Code != frame.CodeOK || st.within {
+	if f.Code != status.OK || st.within {
 		m.t.Fatalf("%s: %s, inside a message: %t", m.name, describe(f), st.within)
 	}
 	st.inOrder = true

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // state is what the reader is in the middle of.
@@ -261,12 +262,12 @@ func (s *Session) Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) (used i
 
 // fail makes err the connection's end.
 func (s *Session) fail(err error) error {
-	code := frame.CodeProtocol
+	code := status.Protocol
 	var ce *codeError
 	if errors.As(err, &ce) {
 		code = ce.code
 	}
-	return &frame.ProtocolError{Proto: Name, Code: code, Offset: s.in.begun, Detail: err.Error()}
+	return &status.ProtocolError{Proto: Name, Code: code, Offset: s.in.begun, Detail: err.Error()}
 }
 
 // step takes one thing off p: a header, what is collected, or a piece.
@@ -325,11 +326,11 @@ func (s *Session) header(p []byte) (int, error) {
 	case meta == 0:
 		return n, failf("packet or frame without a meta")
 	case meta > body:
-		return n, codef(frame.CodeFrameSize, "meta of %d bytes in a body of %d", meta, body)
+		return n, codef(status.FrameSize, "meta of %d bytes in a body of %d", meta, body)
 	case body > most:
-		return n, codef(frame.CodeFrameSize, "body of %d bytes, at most %d", body, most)
+		return n, codef(status.FrameSize, "body of %d bytes, at most %d", body, most)
 	case magic == magicRPC && meta > maxRPCMeta, magic == magicStream && meta > maxFrameMeta:
-		return n, codef(frame.CodeFrameSize, "meta of %d bytes", meta)
+		return n, codef(status.FrameSize, "meta of %d bytes", meta)
 	}
 	in.body, in.meta = int(body), int(meta)
 	switch {
@@ -357,7 +358,7 @@ func checkMagic(head []byte) error {
 // collectable refuses what is longer than the largest buffer of package pool.
 func collectable(n int) error {
 	if n > pool.MaxLen {
-		return codef(frame.CodeFrameSize, "%d bytes to be taken as one, at most %d", n, pool.MaxLen)
+		return codef(status.FrameSize, "%d bytes to be taken as one, at most %d", n, pool.MaxLen)
 	}
 	return nil
 }
@@ -391,7 +392,7 @@ func (in *input) collect(p []byte, n int) (b []byte, used int, ok bool) {
 // uselessFrame counts a frame without effect.
 func (s *Session) uselessFrame() error {
 	if s.in.useless++; s.in.useless > maxUseless {
-		return codef(frame.CodeEnhanceYourCalm, "too many frames without effect in a row")
+		return codef(status.EnhanceYourCalm, "too many frames without effect in a row")
 	}
 	return nil
 }
@@ -420,7 +421,7 @@ func (s *Session) reply(b func(b []byte) []byte) error {
 	n := len(s.pending)
 	s.mu.Unlock()
 	if n > maxPending {
-		return codef(frame.CodeEnhanceYourCalm, "the peer does not read: more than %d bytes of answers are pending", maxPending)
+		return codef(status.EnhanceYourCalm, "the peer does not read: more than %d bytes of answers are pending", maxPending)
 	}
 	if first {
 		s.emit(frame.Frame{Kind: frame.Reply})

@@ -6,7 +6,9 @@ import (
 	"sync/atomic"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Session is the protocol of one connection. It implements frame.Session.
@@ -112,15 +114,15 @@ type call struct {
 
 	// The writer's.
 	method          string
-	metadata        frame.Metadata // the request's, or the reply's headers
-	timeout         int64          // milliseconds; 0 is none
-	feedback        bool           // we want reports of what the peer takes
-	writable        bool           // we read
-	accepted        int            // a server's: streams that were accepted
-	limits          []frame.Grant  // and their windows; nil: by default
-	waits           bool           // for the first message, which is the request or reply
-	handlerAccepted bool           // a server's
-	payload         []byte         // of the Open or Accept
+	metadata        metadata.MD   // the request's, or the reply's headers
+	timeout         int64         // milliseconds; 0 is none
+	feedback        bool          // we want reports of what the peer takes
+	writable        bool          // we read
+	accepted        int           // a server's: streams that were accepted
+	limits          []frame.Grant // and their windows; nil: by default
+	waits           bool          // for the first message, which is the request or reply
+	handlerAccepted bool          // a server's
+	payload         []byte        // of the Open or Accept
 	msg             pool.Message
 	messages        int
 	deferred        []byte // frames for the further streams, their ends too, behind the answer
@@ -312,16 +314,16 @@ func (s *Session) each(c *call, f func(i int, st *stream)) {
 
 // A codeError gives an error its code.
 type codeError struct {
-	code frame.Code
+	code status.Code
 	text string
 }
 
 func (e *codeError) Error() string { return e.text }
 
 func failf(format string, args ...any) error {
-	return &codeError{frame.CodeProtocol, fmt.Sprintf(format, args...)}
+	return &codeError{status.Protocol, fmt.Sprintf(format, args...)}
 }
 
-func codef(c frame.Code, format string, args ...any) error {
+func codef(c status.Code, format string, args ...any) error {
 	return &codeError{c, fmt.Sprintf(format, args...)}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 func eos(id uint64) frame.Frame   { return frame.Frame{Kind: frame.EOS, Stream: id} }
@@ -16,7 +17,7 @@ func abort(id uint64) frame.Frame { return frame.Frame{Kind: frame.Reset, Stream
 
 // A handler that fails after it has accepted.
 func failed(id uint64) frame.Frame {
-	return frame.Frame{Kind: frame.EOS, Stream: id, Code: frame.CodeInternal, Reason: "lost on the way"}
+	return frame.Frame{Kind: frame.EOS, Stream: id, Code: status.Internal, Reason: "lost on the way"}
 }
 
 // The ends of one stream, as a script: c and s say what the client's and the
@@ -301,7 +302,7 @@ func TestReportsAreTotalsThatOnlyGrow(t *testing.T) {
 		c, s := establishedPair(t, 1, 1)
 		s.feed(send(c.Session, 1, "ten bytes!", "ten bytes!"))
 		c.feed(parseShown(t, `STRM 1=1 2=1 3=4 5={ 1=`+bad+` }`))
-		if !errors.Is(c.err, &frame.ProtocolError{Code: frame.CodeFlowControl}) {
+		if !errors.Is(c.err, &status.ProtocolError{Code: status.FlowControl}) {
 			t.Errorf("%s consumed of 20: %v", bad, c.err)
 		}
 	}
@@ -405,7 +406,7 @@ func TestStreamNumbersRunOut(t *testing.T) {
 		t.Errorf("%s", s.log())
 	}
 	s.feed(control(c.Session, opening(5, 1)))
-	if !errors.Is(s.err, &frame.ProtocolError{Code: frame.CodeProtocol}) {
+	if !errors.Is(s.err, &status.ProtocolError{Code: status.Protocol}) {
 		t.Errorf("%s", s.log())
 	}
 }

@@ -3,6 +3,7 @@ package strm
 import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // frame reads the meta of a stream frame, and decides how its payload is read.
@@ -13,7 +14,7 @@ func (s *Session) frame(meta []byte, f *frame.Frame) error {
 	}
 	in.rest = in.body - in.meta
 	if t := in.fm.typ; in.rest > 0 && (t == typeRST || t == typeClose || t == typeFeedback) {
-		return codef(frame.CodeFrameSize, "stream frame of type %d with %d bytes of data", t, in.rest)
+		return codef(status.FrameSize, "stream frame of type %d with %d bytes of data", t, in.rest)
 	}
 	st := s.streamFor(in.fm.stream)
 	in.st = st
@@ -102,7 +103,7 @@ func (s *Session) segment(n int) error {
 		in.empty = 0
 	}
 	if in.tiny > maxTiny || in.empty > maxEmpty {
-		return codef(frame.CodeEnhanceYourCalm, "too many tiny segments in a row")
+		return codef(status.EnhanceYourCalm, "too many tiny segments in a row")
 	}
 	return nil
 }
@@ -176,7 +177,7 @@ func (s *Session) controlFrame(st *stream, fm *frameMeta) error {
 func (s *Session) feedback(st *stream, consumed int64) error {
 	before := st.reported.Load()
 	if !st.takeReport(consumed) {
-		return codef(frame.CodeFlowControl, "stream %d: %d bytes consumed, %d were sent", st.id, consumed, st.sent.Load())
+		return codef(status.FlowControl, "stream %d: %d bytes consumed, %d were sent", st.id, consumed, st.sent.Load())
 	}
 	switch {
 	case st.is(established):
@@ -215,7 +216,7 @@ func (s *Session) peerClosed(st *stream, fm *frameMeta) error {
 	s.mu.Unlock()
 	switch {
 	case was == established && st.inMessage:
-		s.emit(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: frame.CodeDataLoss, Reason: "closed inside a message"})
+		s.emit(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: status.DataLoss, Reason: "closed inside a message"})
 		return s.reply(func(b []byte) []byte { return s.appendOurClose(b, st) })
 	case was == established:
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id})
@@ -292,7 +293,7 @@ func (s *Session) isCanceled(st *stream) bool {
 	return st.canceled
 }
 
-var errEarly = codef(frame.CodeFlowControl, "too much data for streams whose request is not answered")
+var errEarly = codef(status.FlowControl, "too much data for streams whose request is not answered")
 
 // stash keeps a frame for a stream until its request is answered.
 func (s *Session) stash(st *stream, fm *frameMeta, b []byte) error {

@@ -3,6 +3,7 @@ package strm
 import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // output is what the writer owns.
@@ -249,7 +250,7 @@ func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 
 // appendEnd appends CLOSE for a clean end, and RST for any other, under the lock.
 func (s *Session) appendEnd(b []byte, st *stream, f *frame.Frame) []byte {
-	if f.Kind == frame.EOS && f.Code == frame.CodeOK {
+	if f.Kind == frame.EOS && f.Code == status.OK {
 		return s.appendOurClose(b, st)
 	}
 	return appendRST(b, st.peer)

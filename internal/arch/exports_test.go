@@ -20,6 +20,23 @@ func TestExports(t *testing.T) {
 	}
 }
 
+// TestAliases keeps go doc useful: of an alias it shows neither fields nor methods. What a
+// program needs of another package it takes from there.
+func TestAliases(t *testing.T) {
+	for dir, p := range loadPrograms(t, public...) {
+		report(t, aliases(dir, p.pkg))
+	}
+}
+
+func aliases(dir string, pkg *types.Package) (bad []string) {
+	for _, name := range pkg.Scope().Names() {
+		if o, ok := pkg.Scope().Lookup(name).(*types.TypeName); ok && o.Exported() && o.IsAlias() {
+			bad = append(bad, fmt.Sprintf("%s.%s is an alias: go doc shows nothing of it", dir, name))
+		}
+	}
+	return bad
+}
+
 // checkExports compares the number of exported names with the table.
 func checkExports(dir string, n int, table map[string]int) []string {
 	switch limit := table[dir]; {

@@ -12,16 +12,20 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A call carries metadata both ways: user fields, and keys that stand for fields of
 // brpc's own.
 func TestBrpcCallMetadata(t *testing.T) {
 	w := overBrpc(t, nil, nil)
-	sent := kernel.Metadata{{Key: "user", Value: "ali"}, {Key: strm.KeyLogID, Value: "42"}, {Key: strm.KeyTraceID, Value: "-1"}, {Key: strm.KeyRequestID, Value: "r-1"}}
+	sent := metadata.MD{{Key: "user", Value: "ali"}, {Key: strm.KeyLogID, Value: "42"}, {Key: strm.KeyTraceID, Value: "-1"}, {Key: strm.KeyRequestID, Value: "r-1"}}
 	w.Srv.HandleOffer("a.B/C", func(ctx context.Context, o *kernel.Offer) error {
 		if !o.Unary() {
 			t.Error("a call is not told from a stream")
@@ -31,14 +35,14 @@ func TestBrpcCallMetadata(t *testing.T) {
 				t.Errorf("%s came as %q", f.Key, got)
 			}
 		}
-		if err := o.SetHeader(kernel.Metadata{{Key: "header", Value: "1"}}); err != nil {
+		if err := o.SetHeader(metadata.MD{{Key: "header", Value: "1"}}); err != nil {
 			return err
 		}
-		s, err := o.Accept(kernel.Message{}, nil)
+		s, err := o.Accept(pool.Message{}, nil)
 		if err != nil {
 			return err
 		}
-		if err := s.SetTrailer(kernel.Metadata{{Key: "trailer", Value: "2"}}); err != nil {
+		if err := s.SetTrailer(metadata.MD{{Key: "trailer", Value: "2"}}); err != nil {
 			t.Errorf("SetTrailer of a call: %v", err)
 		}
 		m, err := s.Receive(ctx)
@@ -64,8 +68,8 @@ func TestBrpcCallMetadata(t *testing.T) {
 func TestBrpcAnswersMetadataTravelsTogether(t *testing.T) {
 	inBrpcTarget(t, kernel.ServerOptions{}, func(tg *target, p *brpcPeer) {
 		tg.Srv.Handle("m", func(ctx context.Context, s *kernel.Stream) error {
-			_ = s.SetHeader(kernel.Metadata{{Key: "header", Value: "1"}})
-			_ = s.SetTrailer(kernel.Metadata{{Key: "trailer", Value: "2"}, {Key: strm.KeyCompress, Value: "gzip"}})
+			_ = s.SetHeader(metadata.MD{{Key: "header", Value: "1"}})
+			_ = s.SetTrailer(metadata.MD{{Key: "trailer", Value: "2"}, {Key: strm.KeyCompress, Value: "gzip"}})
 			return s.Send(ctx, text("reply"))
 		})
 		p.send(brpcAsk{method: "m", id: 1, meta: str(9, join(str(1, "k"), str(2, "v")))}.bytes())
@@ -90,13 +94,13 @@ func TestBrpcCallsArePackedAsTheirKeysSay(t *testing.T) {
 	w := overBrpc(t, nil, nil)
 	body := strings.Repeat("compress me ", 10_000)
 	w.Srv.Handle("echo", func(ctx context.Context, s *kernel.Stream) error {
-		var md kernel.Metadata
+		var md metadata.MD
 		for _, key := range []string{strm.KeyCompress, strm.KeyChecksum, strm.KeyAttachmentSize} {
 			if key == strm.KeyAttachmentSize && s.Request().Len() > 0 {
 				continue // an acceptance without a message has none to attach
 			}
 			if v := s.Metadata().Get(key); v != "" {
-				md = append(md, kernel.Field{Key: key, Value: v})
+				md = append(md, metadata.Field{Key: key, Value: v})
 			}
 		}
 		if err := s.SetHeader(md); err != nil {
@@ -109,7 +113,7 @@ func TestBrpcCallsArePackedAsTheirKeysSay(t *testing.T) {
 		}
 		return s.Send(ctx, m)
 	})
-	for _, md := range []kernel.Metadata{
+	for _, md := range []metadata.MD{
 		nil,
 		{{Key: strm.KeyCompress, Value: "gzip"}},
 		{{Key: strm.KeyCompress, Value: "zlib"}, {Key: strm.KeyChecksum, Value: "crc32c"}},
@@ -135,15 +139,15 @@ func TestBrpcCallsArePackedAsTheirKeysSay(t *testing.T) {
 			}
 		}
 		s.Request().Release()
-		s.Abort(kernel.CodeCancelled, "")
+		s.Abort(status.Cancelled, "")
 	}
-	for _, bad := range []kernel.Field{
+	for _, bad := range []metadata.Field{
 		{Key: strm.KeyCompress, Value: "lzma"}, {Key: strm.KeyChecksum, Value: "md5"}, {Key: strm.KeyAttachmentSize, Value: "-1"},
 		{Key: strm.KeyAttachmentSize, Value: "4"}, {Key: strm.KeyLogID, Value: "x"},
 	} {
 		m := text("abc")
-		_, err := w.Client.Call(w.Ctx, "echo", m, &kernel.CallOptions{Metadata: kernel.Metadata{bad}})
-		if se := wantCode(t, err, kernel.CodeInvalidArgument); se.NotProcessed {
+		_, err := w.Client.Call(w.Ctx, "echo", m, &kernel.CallOptions{Metadata: metadata.MD{bad}})
+		if se := wantCode(t, err, status.InvalidArgument); se.NotProcessed {
 			t.Errorf("%v: %+v", bad, se)
 		}
 		m.Release()
@@ -154,9 +158,9 @@ func TestBrpcCallsArePackedAsTheirKeysSay(t *testing.T) {
 // text.
 func TestBrpcCallsEndWithTheirStatus(t *testing.T) {
 	w := overBrpc(t, nil, nil)
-	var code kernel.Code
+	var code status.Code
 	w.Srv.Handle("fails", func(context.Context, *kernel.Stream) error {
-		return &kernel.HandlerError{Code: code, Reason: "as asked"}
+		return &status.HandlerError{Code: code, Reason: "as asked"}
 	})
 	w.Srv.Handle("plain", func(context.Context, *kernel.Stream) error { return errors.New("some error") })
 	w.Srv.Handle("panics", func(ctx context.Context, s *kernel.Stream) error {
@@ -172,15 +176,15 @@ func TestBrpcCallsEndWithTheirStatus(t *testing.T) {
 			t.Errorf("%v: %+v", code, se)
 		}
 	}
-	code = kernel.FirstAppCode + 1_000_000
+	code = status.FirstAppCode + 1_000_000
 	_, err := w.Client.Call(w.Ctx, "fails", m, nil)
 	wantCode(t, err, code)
 	_, err = w.Client.Call(w.Ctx, "plain", m, nil)
-	if se := wantCode(t, err, kernel.CodeUnknown); se.Reason != "some error" {
+	if se := wantCode(t, err, status.Unknown); se.Reason != "some error" {
 		t.Errorf("%+v", se)
 	}
 	_, err = w.Client.Call(w.Ctx, "panics", m, nil)
-	if se := wantCode(t, err, kernel.CodeInternal); strings.Contains(se.Reason, "secret") {
+	if se := wantCode(t, err, status.Internal); strings.Contains(se.Reason, "secret") {
 		t.Errorf("%+v", se)
 	}
 }
@@ -196,7 +200,7 @@ func TestBrpcAnswersHaveOneMessage(t *testing.T) {
 	w.Call("silent", "x", "")
 	m := text("x")
 	_, err := w.Client.Call(w.Ctx, "twice", m, nil)
-	if se := wantCode(t, err, kernel.CodeInternal); !strings.Contains(se.Reason, "takes one") {
+	if se := wantCode(t, err, status.Internal); !strings.Contains(se.Reason, "takes one") {
 		t.Errorf("%+v", se)
 	}
 	m.Release()
@@ -232,7 +236,7 @@ func TestBrpcDeadlinesTravel(t *testing.T) {
 				}
 				_, _, err = s.Accepted(context.Background())
 			}
-			wantCode(t, err, kernel.CodeDeadlineExceeded)
+			wantCode(t, err, status.DeadlineExceeded)
 			if d := time.Since(start); d != 7*time.Second {
 				t.Errorf("call %v: ended after %v", call, d)
 			}
@@ -288,7 +292,7 @@ func TestBrpcACanceledCall(t *testing.T) {
 		}()
 		testkit.Handled(w, running)
 		cancel(cause)
-		se := wantCode(t, <-called, kernel.CodeCancelled)
+		se := wantCode(t, <-called, status.Cancelled)
 		if se.Remote || se.Reason != cause.Error() {
 			t.Errorf("%+v", se)
 		}
@@ -408,7 +412,7 @@ func TestBrpcLimitsOfMessages(t *testing.T) {
 		writer bool
 	}{"told": {100_064, true}, "not told": {0, false}} {
 		t.Run(name, func(t *testing.T) {
-			co := &kernel.ClientOptions{Protocols: []kernel.Protocol{strm.Protocol{MaxBody: k.body}}}
+			co := &kernel.ClientOptions{Protocols: []frame.Protocol{strm.Protocol{MaxBody: k.body}}}
 			w := newWorld(t, loops, so, co)
 			w.Srv.Handle("echo", echo)
 			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
@@ -434,14 +438,14 @@ func TestBrpcLimitsOfMessages(t *testing.T) {
 				// One that is just short enough, but not with its metadata.
 				fits := sized(100_000, 1)
 				_, err := w.Client.Call(w.Ctx, "echo", fits, &kernel.CallOptions{Metadata: md(200)})
-				wantCode(t, err, kernel.CodeTooLarge)
+				wantCode(t, err, status.TooLarge)
 				fits.Release()
 				return
 			}
-			w.WantErr(b, kernel.CodeTooLarge)
-			w.WantErr(a, kernel.CodeAborted)
+			w.WantErr(b, status.TooLarge)
+			w.WantErr(a, status.Aborted)
 			_, err := w.Client.Call(w.Ctx, "echo", m, nil)
-			if se := wantCode(t, err, kernel.CodeTooLarge); !se.Remote {
+			if se := wantCode(t, err, status.TooLarge); !se.Remote {
 				t.Errorf("a call: %+v", se)
 			}
 			s, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Request: m.Share()})
@@ -449,14 +453,14 @@ func TestBrpcLimitsOfMessages(t *testing.T) {
 				_, _, err = s.Accepted(w.Ctx)
 				s.Request().Release()
 			}
-			wantCode(t, err, kernel.CodeTooLarge)
+			wantCode(t, err, status.TooLarge)
 			if n := len(w.Client.Conns()); n != 1 || w.Srv.Stats().Accepted > 1 {
 				t.Errorf("%d connections, %d were made", n, w.Srv.Stats().Accepted)
 			}
 			// What is longer by far ends the connection.
 			far := sized(100_000+66<<10, 1)
 			_, err = w.Client.Call(w.Ctx, "echo", far, nil)
-			wantCode(t, err, kernel.CodeConnectionLost)
+			wantCode(t, err, status.ConnectionLost)
 			far.Release()
 			w.Call("echo", "again", "again")
 		})
@@ -471,19 +475,19 @@ func TestBrpcStreamsAreLimited(t *testing.T) {
 	var as, bs []*kernel.Stream
 	for range 8 {
 		as = append(as, w.Open("x"))
-		b, err := w.Offer().Accept(kernel.Message{}, nil)
+		b, err := w.Offer().Accept(pool.Message{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		bs = append(bs, b)
 	}
 	_, _, err := w.Open("x").Accepted(w.Ctx)
-	if se := wantCode(t, err, kernel.CodeRefused); !se.NotProcessed {
+	if se := wantCode(t, err, status.Refused); !se.NotProcessed {
 		t.Errorf("%+v", se)
 	}
 	m := text("x")
 	_, err = w.Client.Call(w.Ctx, "x", m, nil)
-	if se := wantCode(t, err, kernel.CodeRefused); !se.NotProcessed {
+	if se := wantCode(t, err, status.Refused); !se.NotProcessed {
 		t.Errorf("%+v", se)
 	}
 	m.Release()
@@ -492,7 +496,7 @@ func TestBrpcStreamsAreLimited(t *testing.T) {
 	}
 	w.WantEOF(bs[0])
 	as = append(as, w.Open("x"))
-	b, err := w.Offer().Accept(kernel.Message{}, nil)
+	b, err := w.Offer().Accept(pool.Message{}, nil)
 	if err != nil {
 		t.Fatalf("after one has ended: %v", err)
 	}
@@ -563,7 +567,7 @@ func TestBrpcManyHandlersFail(t *testing.T) {
 	w.Srv.Handle("echo", echo)
 	w.Srv.Handle("fails", func(ctx context.Context, s *kernel.Stream) error {
 		_ = s.Send(ctx, text("x"))
-		return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "no"}
+		return &status.HandlerError{Code: status.NotFound, Reason: "no"}
 	})
 	good := w.Open("echo")
 	w.Cleanup(good)
@@ -572,7 +576,7 @@ func TestBrpcManyHandlersFail(t *testing.T) {
 		for m := range s.In() {
 			m.Release()
 		}
-		wantCode(t, s.Err(), kernel.CodeAborted)
+		wantCode(t, s.Err(), status.Aborted)
 	}
 	w.Send(good, "x")
 	w.Want(good, "x")
@@ -594,10 +598,10 @@ func TestBrpcAnswersWithTooMuchMetadata(t *testing.T) {
 	w.Want(s, "one")
 	m := text("x")
 	_, err := w.Client.Call(w.Ctx, "m", m, nil)
-	wantCode(t, err, kernel.CodeTooLarge)
+	wantCode(t, err, status.TooLarge)
 	m.Release()
 	_, _, err = w.Open("m").Accepted(w.Ctx)
-	wantCode(t, err, kernel.CodeTooLarge)
+	wantCode(t, err, status.TooLarge)
 	w.Call("echo", "two", "two")
 	w.Send(s, "three")
 	w.Want(s, "three")
@@ -623,14 +627,14 @@ func TestBrpcRequestsThatWaitAreHeld(t *testing.T) {
 	held := func() int { return heldBy(w.Srv) }
 	w.Eventually("the requests to be there", func() bool { return held() >= 4<<20 })
 	_, _, err := w.Open("m").Accepted(w.Ctx)
-	if se := wantCode(t, err, kernel.CodeResourceExhausted); !se.NotProcessed {
+	if se := wantCode(t, err, status.ResourceExhausted); !se.NotProcessed {
 		t.Errorf("%+v", se)
 	}
 	o := w.Offer()
 	if n := o.Request().Len(); n != 1<<20 || held() > 3<<20+100 {
 		t.Errorf("a request of %d bytes; %d are held", n, held())
 	}
-	b, err := o.Accept(kernel.Message{}, nil)
+	b, err := o.Accept(pool.Message{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -638,9 +642,9 @@ func TestBrpcRequestsThatWaitAreHeld(t *testing.T) {
 	for _, s := range streams[1:] {
 		o := w.Offer()
 		o.Request().Release()
-		o.Reject(kernel.CodeUnavailable, "")
+		o.Reject(status.Unavailable, "")
 		_, _, err := s.Accepted(w.Ctx)
-		wantCode(t, err, kernel.CodeUnavailable)
+		wantCode(t, err, status.Unavailable)
 	}
 	for _, s := range streams {
 		s.Request().Release()

@@ -14,8 +14,8 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The rows of the hostile catalogue that apply to brpc's protocol, numbered as there
@@ -28,7 +28,7 @@ type brpcRow struct {
 	name  string
 	do    func(p *brpcPeer, own, theirs int64)
 	ends  ends
-	code  frame.Code    // of the connection's end, or of the stream's, as its handler sees it
+	code  status.Code   // of the connection's end, or of the stream's, as its handler sees it
 	after time.Duration // how long it may take, in the bubble's time
 	alloc uint64        // bytes; 0: 512 KiB
 	limit func(*kernel.Limits)
@@ -82,8 +82,8 @@ func (row *brpcRow) run(t *testing.T, tg *target) {
 		if !errors.Is(p.over(), io.EOF) {
 			t.Errorf("the connection goes on: %s", p.tail())
 		}
-		var ce *kernel.ConnError
-		if err := awaitEnd(handled); !errors.Is(err, &kernel.StreamError{Code: kernel.CodeConnectionLost}) || !errors.As(err, &ce) || ce.Code != row.code {
+		var ce *status.ConnError
+		if err := awaitEnd(handled); !errors.Is(err, &status.StreamError{Code: status.ConnectionLost}) || !errors.As(err, &ce) || ce.Code != row.code {
 			t.Errorf("the stream ended with %v, want a connection's end by %v", err, row.code)
 		}
 	case stream:
@@ -93,7 +93,7 @@ func (row *brpcRow) run(t *testing.T, tg *target) {
 		if len(p.frames(brpcRST, own))+len(p.frames(brpcClose, own)) == 0 {
 			t.Errorf("the stream goes on: %s", p.tail())
 		}
-		if err := awaitEnd(handled); !errors.Is(err, &kernel.StreamError{Code: row.code}) {
+		if err := awaitEnd(handled); !errors.Is(err, &status.StreamError{Code: row.code}) {
 			t.Errorf("the stream ended with %v, want %v", err, row.code)
 		}
 		p.echoes()
@@ -192,42 +192,42 @@ func TestBrpcHostileFraming(t *testing.T) {
 	varint := append(bytes.Repeat([]byte{0xff}, 10), 1)
 	runBrpcHostile(t, []brpcRow{
 		{name: "07 end between frames", do: func(p *brpcPeer, _, _ int64) { _ = p.nc.(interface{ CloseWrite() error }).CloseWrite() },
-			ends: connection, code: frame.CodeConnectionLost},
-		{name: "08 a body of 4 GiB", do: brpcSays(packedHead("STRM", 1<<32-1, 10)), ends: connection, code: frame.CodeFrameSize},
-		{name: "08 a packet of 4 GiB", do: brpcSays(packedHead("PRPC", 1<<32-1, 10)), ends: connection, code: frame.CodeFrameSize},
-		{name: "08 a body one beyond the limit", do: brpcSays(packedHead("STRM", longest+1, 10)), ends: connection, code: frame.CodeFrameSize},
-		{name: "08 a meta of a MiB", do: brpcSays(packedHead("PRPC", 1<<20, 1<<20)), ends: connection, code: frame.CodeFrameSize},
+			ends: connection, code: status.ConnectionLost},
+		{name: "08 a body of 4 GiB", do: brpcSays(packedHead("STRM", 1<<32-1, 10)), ends: connection, code: status.FrameSize},
+		{name: "08 a packet of 4 GiB", do: brpcSays(packedHead("PRPC", 1<<32-1, 10)), ends: connection, code: status.FrameSize},
+		{name: "08 a body one beyond the limit", do: brpcSays(packedHead("STRM", longest+1, 10)), ends: connection, code: status.FrameSize},
+		{name: "08 a meta of a MiB", do: brpcSays(packedHead("PRPC", 1<<20, 1<<20)), ends: connection, code: status.FrameSize},
 		{name: "09 a legal length and silence", do: brpcSays(packedHead("STRM", 1<<20, 10), []byte{8}), after: 31 * time.Second,
-			ends: connection, code: frame.CodeDeadlineExceeded},
+			ends: connection, code: status.DeadlineExceeded},
 		{name: "10 a CLOSE with data", do: onStream(func(own, theirs int64) []byte { return strmFrame(brpcClose, theirs, own, false, "x") }),
-			ends: connection, code: frame.CodeFrameSize},
-		{name: "10 a frame without a meta", do: brpcSays(packedHead("STRM", 10, 0)), ends: connection, code: frame.CodeProtocol},
+			ends: connection, code: status.FrameSize},
+		{name: "10 a frame without a meta", do: brpcSays(packedHead("STRM", 10, 0)), ends: connection, code: status.Protocol},
 		{name: "11 frames of unknown types", do: onStream(func(own, theirs int64) []byte { return bytes.Repeat(strmFrame(9, theirs, own, false, ""), 1000) }), ends: nothing},
 		{name: "11 too many of them", do: onStream(func(own, theirs int64) []byte { return bytes.Repeat(strmFrame(9, theirs, own, false, ""), 1001) }),
-			ends: connection, code: frame.CodeEnhanceYourCalm},
+			ends: connection, code: status.EnhanceYourCalm},
 		{name: "12 unknown fields", do: onStream(func(own, theirs int64) []byte {
 			return packed("STRM", join(num(1, theirs), num(2, own), num(3, brpcData), num(77, 1), str(78, "x")), []byte("x"))
 		}), ends: nothing},
-		{name: "14 an answer from a client", do: brpcSays(packed("PRPC", join(str(2, num(1, 0)), num(4, 1)), nil)), ends: connection, code: frame.CodeProtocol},
+		{name: "14 an answer from a client", do: brpcSays(packed("PRPC", join(str(2, num(1, 0)), num(4, 1)), nil)), ends: connection, code: status.Protocol},
 		{name: "22 an attachment longer than the packet", do: brpcSays(brpcAsk{method: "echo", id: 1, payload: "x", meta: num(5, 2)}.bytes()),
 			ends: nothing, check: wantAnswer(1003)},
 		{name: "22 an attachment below nothing", do: brpcSays(brpcAsk{method: "echo", id: 1, payload: "x", meta: num(5, -1)}.bytes()),
 			ends: nothing, check: wantAnswer(1003)},
 		{name: "23 a varint of eleven bytes", do: brpcSays(packed("STRM", append(protowire.AppendTag(nil, 1, protowire.VarintType), varint...), nil)),
-			ends: connection, code: frame.CodeProtocol},
+			ends: connection, code: status.Protocol},
 		{name: "26 segments of two streams", do: segmentsOfTwoStreams, ends: nothing},
 		{name: "27 a message beyond the limit", alloc: 16 << 20, do: onStream(func(own, theirs int64) []byte {
 			return bytes.Repeat(strmFrame(brpcData, theirs, own, true, strings.Repeat("x", 64<<10)), targetMessage/(64<<10)+1)
-		}), ends: stream, code: frame.CodeTooLarge},
+		}), ends: stream, code: status.TooLarge},
 		{name: "27 one beyond the limit in a frame", alloc: 16 << 20, do: onStream(func(own, theirs int64) []byte {
 			return strmData(theirs, own, strings.Repeat("x", targetMessage+1))
-		}), ends: stream, code: frame.CodeTooLarge},
+		}), ends: stream, code: status.TooLarge},
 		{name: "28 a message byte by byte", alloc: 4 << 20, do: onStream(func(own, theirs int64) []byte {
 			return bytes.Repeat(strmFrame(brpcData, theirs, own, true, "x"), 1001)
-		}), ends: connection, code: frame.CodeEnhanceYourCalm},
+		}), ends: connection, code: status.EnhanceYourCalm},
 		{name: "29 empty segments", alloc: 4 << 20, do: onStream(func(own, theirs int64) []byte {
 			return bytes.Repeat(strmFrame(brpcData, theirs, own, true, ""), 11)
-		}), ends: connection, code: frame.CodeEnhanceYourCalm},
+		}), ends: connection, code: status.EnhanceYourCalm},
 		{name: "60 a byte a second", do: func(p *brpcPeer, own, theirs int64) {
 			for _, b := range strmData(theirs, own, strings.Repeat("x", 100)) {
 				if p.say([]byte{b}) != nil {
@@ -235,20 +235,20 @@ func TestBrpcHostileFraming(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 			}
-		}, ends: connection, code: frame.CodeDeadlineExceeded},
-		{name: "102 another protocol behind the first request", do: brpcSays([]byte("PRI * HTTP/2.0\r\n")), ends: connection, code: frame.CodeProtocol},
-		{name: "103 a meta longer than its body", do: brpcSays(packedHead("STRM", 5, 6)), ends: connection, code: frame.CodeFrameSize},
-		{name: "103 a packet's meta longer than its body", do: brpcSays(packedHead("PRPC", 5, 6)), ends: connection, code: frame.CodeFrameSize},
-		{name: "103 no stream_id", do: brpcSays(packed("STRM", num(3, brpcData), []byte("x"))), ends: connection, code: frame.CodeProtocol},
-		{name: "103 a meta that is no message", do: brpcSays(packed("PRPC", []byte{0xff, 0xff}, nil)), ends: connection, code: frame.CodeProtocol},
-		{name: "103 a request without a method", do: brpcSays(packed("PRPC", str(1, str(1, "x")), nil)), ends: connection, code: frame.CodeProtocol},
+		}, ends: connection, code: status.DeadlineExceeded},
+		{name: "102 another protocol behind the first request", do: brpcSays([]byte("PRI * HTTP/2.0\r\n")), ends: connection, code: status.Protocol},
+		{name: "103 a meta longer than its body", do: brpcSays(packedHead("STRM", 5, 6)), ends: connection, code: status.FrameSize},
+		{name: "103 a packet's meta longer than its body", do: brpcSays(packedHead("PRPC", 5, 6)), ends: connection, code: status.FrameSize},
+		{name: "103 no stream_id", do: brpcSays(packed("STRM", num(3, brpcData), []byte("x"))), ends: connection, code: status.Protocol},
+		{name: "103 a meta that is no message", do: brpcSays(packed("PRPC", []byte{0xff, 0xff}, nil)), ends: connection, code: status.Protocol},
+		{name: "103 a request without a method", do: brpcSays(packed("PRPC", str(1, str(1, "x")), nil)), ends: connection, code: status.Protocol},
 		{name: "103 feedback that goes backwards", do: onStream(func(own, theirs int64) []byte {
 			return join(strmFeedback(theirs, own, 5), strmFeedback(theirs, own, 3), strmFeedback(theirs, own, 0), strmFeedback(theirs, own, 5))
 		}), ends: nothing},
 		{name: "103 feedback of more than was sent", do: onStream(func(own, theirs int64) []byte { return strmFeedback(theirs, own, 6) }),
-			ends: connection, code: frame.CodeFlowControl},
+			ends: connection, code: status.FlowControl},
 		{name: "103 feedback below nothing", do: onStream(func(own, theirs int64) []byte { return strmFeedback(theirs, own, -1) }),
-			ends: connection, code: frame.CodeFlowControl},
+			ends: connection, code: status.FlowControl},
 	})
 }
 
@@ -269,10 +269,10 @@ func TestBrpcHostileStreams(t *testing.T) {
 			ends: nothing, check: wantAnswer(1003)},
 		{name: "25 a CLOSE inside a message", do: onStream(func(own, theirs int64) []byte {
 			return join(strmFrame(brpcData, theirs, own, true, "half"), strmFrame(brpcClose, theirs, own, false, ""))
-		}), ends: stream, code: frame.CodeDataLoss},
+		}), ends: stream, code: status.DataLoss},
 		{name: "25 an RST inside a message", do: onStream(func(own, theirs int64) []byte {
 			return join(strmFrame(brpcData, theirs, own, true, "half"), strmFrame(brpcRST, theirs, -1, false, ""))
-		}), ends: stream, code: frame.CodeAborted},
+		}), ends: stream, code: status.Aborted},
 		{name: "32 data for a stream that never was", do: brpcSays(strmData(4711, 99, "x")), ends: nothing, check: wantResets(99, 1)},
 		{name: "32 a CLOSE for one", do: brpcSays(strmFrame(brpcClose, 4711, 99, false, "")), ends: nothing, check: wantResets(99, 1)},
 		{name: "32 an RST for one", do: brpcSays(strmFrame(brpcRST, 4711, -1, false, "")), ends: nothing, check: wantResets(99, 0)},
@@ -281,7 +281,7 @@ func TestBrpcHostileStreams(t *testing.T) {
 		{name: "32 data of nobody's for one", do: brpcSays(strmFrame(brpcData, 4711, -1, false, "x")), ends: nothing},
 		{name: "33 data on a stream that we reset", alloc: 16 << 20, do: onStream(func(own, theirs int64) []byte {
 			return join(strmData(theirs, own, strings.Repeat("x", targetMessage+1)), bytes.Repeat(strmData(theirs, own, "late"), 5000))
-		}), ends: stream, code: frame.CodeTooLarge},
+		}), ends: stream, code: status.TooLarge},
 		{name: "36 a second CLOSE", do: func(p *brpcPeer, _, _ int64) {
 			own, theirs := p.open("echo")
 			p.send(bytes.Repeat(strmFrame(brpcClose, theirs, own, false, ""), 100))
@@ -307,8 +307,8 @@ func TestBrpcHostileStreams(t *testing.T) {
 				}
 				p.send(strmFrame(brpcClose, theirs, own, false, ""))
 			}, ends: nothing},
-		{name: "42 streams beyond the limit", limit: few, do: opensOf("stuck", 10), ends: connection, code: frame.CodeConnectionLost, check: wantErrno(2004), alloc: 2 << 20},
-		{name: "42 ten times the limit of refusals", limit: few, do: opensOf("stuck", 10+51), ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 2 << 20},
+		{name: "42 streams beyond the limit", limit: few, do: opensOf("stuck", 10), ends: connection, code: status.ConnectionLost, check: wantErrno(2004), alloc: 2 << 20},
+		{name: "42 ten times the limit of refusals", limit: few, do: opensOf("stuck", 10+51), ends: connection, code: status.EnhanceYourCalm, alloc: 2 << 20},
 		{name: "43 an unknown method", do: brpcSays(brpcAsk{service: "no.Such", method: "Thing", id: 1, streams: []int64{1}, payload: "x"}.bytes()),
 			ends: nothing, check: wantAnswer(1002)},
 		{name: "44 metadata beyond the limit", do: brpcSays(brpcAsk{method: "echo", id: 1, meta: str(9, join(str(1, "k"), str(2, make([]byte, 20<<10))))}.bytes()),
@@ -321,11 +321,11 @@ func TestBrpcHostileStreams(t *testing.T) {
 			ends: nothing, check: wantAnswer(0)},
 		{name: "46 opens and resets", do: opensAndSays(func(theirs, _ int64) []byte {
 			return strmFrame(brpcRST, theirs, -1, false, "")
-		}), ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 64 << 20},
+		}), ends: connection, code: status.EnhanceYourCalm, alloc: 64 << 20},
 		{name: "47 opens, and what has us reset them", limit: func(l *kernel.Limits) { l.MaxMessage, l.SenderWindow = 1000, 1000 },
 			do: opensAndSays(func(theirs, own int64) []byte {
 				return join(strmData(theirs, own, strings.Repeat("x", 1001)), strmFrame(brpcClose, theirs, own, false, ""))
-			}), ends: connection, code: frame.CodeEnhanceYourCalm, alloc: 96 << 20},
+			}), ends: connection, code: status.EnhanceYourCalm, alloc: 96 << 20},
 	})
 }
 
@@ -522,7 +522,7 @@ func TestBrpcHostileResets(t *testing.T) {
 			case n <= 17*part: // In's buffer
 				cut.Add(1)
 			}
-			wantCode(t, s.Err(), kernel.CodeAborted)
+			wantCode(t, s.Err(), status.Aborted)
 			return nil
 		})
 		p := tg.brpcAttack()
@@ -618,23 +618,23 @@ func TestBrpcHostileServers(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		say  func(r *word, own int64) []byte
-		code frame.Code // of the connection's end
+		code status.Code // of the connection's end
 	}{
-		{"08 a frame beyond the limit", func(*word, int64) []byte { return packedHead("STRM", 1<<30, 10) }, frame.CodeFrameSize},
-		{"14 a request from the server", func(*word, int64) []byte { return brpcAsk{method: "x", id: 1}.bytes() }, frame.CodeProtocol},
-		{"32 data before the answer", func(_ *word, own int64) []byte { return strmData(own, 5, "no answer") }, frame.CodeProtocol},
+		{"08 a frame beyond the limit", func(*word, int64) []byte { return packedHead("STRM", 1<<30, 10) }, status.FrameSize},
+		{"14 a request from the server", func(*word, int64) []byte { return brpcAsk{method: "x", id: 1}.bytes() }, status.Protocol},
+		{"32 data before the answer", func(_ *word, own int64) []byte { return strmData(own, 5, "no answer") }, status.Protocol},
 		{"32 an answer to another request", func(r *word, own int64) []byte {
 			r = &word{fields: map[protowire.Number][]any{4: {uint64(r.num(4) + 2)}}}
 			return strmData(own, 5, string(answer(r, 5)))
-		}, frame.CodeProtocol},
-		{"32 half an answer", func(r *word, own int64) []byte { return strmData(own, 5, string(answer(r, 5)[:20])) }, frame.CodeFrameSize},
+		}, status.Protocol},
+		{"32 half an answer", func(r *word, own int64) []byte { return strmData(own, 5, string(answer(r, 5)[:20])) }, status.FrameSize},
 		{"41 too much before the answer", func(_ *word, own int64) []byte {
 			return bytes.Repeat(strmData(own+2, 6, strings.Repeat("x", 100<<10)), 11)
-		}, frame.CodeFlowControl},
+		}, status.FlowControl},
 		{"103 feedback of more than was sent", func(r *word, own int64) []byte {
 			return join(strmData(own, 5, string(answer(r, 5, 6))), strmFeedback(own, 5, 1))
-		}, frame.CodeFlowControl},
-		{"02 something else", func(*word, int64) []byte { return []byte("HTTP/1.1 400 Bad Request\r\n") }, frame.CodeProtocol},
+		}, status.FlowControl},
+		{"02 something else", func(*word, int64) []byte { return []byte("HTTP/1.1 400 Bad Request\r\n") }, status.Protocol},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			brpcServer(t, kernel.ClientOptions{Limits: targetLimits()}, func(p *brpcPeer, c *kernel.Client) {
@@ -647,10 +647,10 @@ func TestBrpcHostileServers(t *testing.T) {
 				r := p.request(0)
 				_ = p.say(row.say(r, r.streams()[0]))
 				synctest.Wait()
-				var ce *kernel.ConnError
+				var ce *status.ConnError
 				for i, s := range ss {
 					_, err := s.Receive(context.Background())
-					if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeConnectionLost}) || !errors.As(err, &ce) || ce.Code != row.code {
+					if !errors.Is(err, &status.StreamError{Code: status.ConnectionLost}) || !errors.As(err, &ce) || ce.Code != row.code {
 						t.Errorf("stream %d ended with %v, want a connection's end by %v", i, err, row.code)
 					}
 				}

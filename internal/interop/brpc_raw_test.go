@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/internal/testkit"
@@ -350,7 +351,7 @@ func (p *brpcPeer) open(method string) (own, theirs int64) {
 }
 
 // bothWires are the protocols of a server that serves brpc beside sluice.
-func bothWires() []kernel.Protocol { return []kernel.Protocol{native.Protocol{}, strm.Protocol{}} }
+func bothWires() []frame.Protocol { return []frame.Protocol{native.Protocol{}, strm.Protocol{}} }
 
 // brpcTarget is a target that speaks brpc too; with a bubble in memory.
 func brpcTarget(t *testing.T, bubble bool, so kernel.ServerOptions) *target {
@@ -373,7 +374,7 @@ func brpcServer(t *testing.T, co kernel.ClientOptions, f func(p *brpcPeer, c *ke
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		made := make(chan net.Conn, 10)
-		co.Protocols = []kernel.Protocol{strm.Protocol{}}
+		co.Protocols = []frame.Protocol{strm.Protocol{}}
 		co.Dial = func(context.Context, string, string) (net.Conn, error) {
 			a, b := conn.Pipe()
 			made <- b
@@ -421,6 +422,6 @@ func overBrpc(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions) 
 func brpcInBubble(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, f func(t *testing.T, w *world)) {
 	t.Helper()
 	s, c := testkit.OrZero(so), testkit.OrZero(co)
-	s.Protocols, c.Protocols = bothWires(), []kernel.Protocol{strm.Protocol{}}
+	s.Protocols, c.Protocols = bothWires(), []frame.Protocol{strm.Protocol{}}
 	inBubble(t, &s, &c, f)
 }

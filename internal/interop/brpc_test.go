@@ -9,6 +9,9 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A half can't end: CloseSend says so and changes nothing, and close(Out) makes it
@@ -58,7 +61,7 @@ func TestBrpcHasNoHalves(t *testing.T) {
 	// Once a side reads no more, the end of its sending half is the stream's.
 	a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 	w.Send(a, "last")
-	a.CloseReceive(kernel.CodeOK)
+	a.CloseReceive(status.OK)
 	if err := a.CloseSend(); err != nil {
 		t.Fatalf("CloseSend after CloseReceive: %v", err)
 	}
@@ -131,7 +134,7 @@ func TestBrpcCloseReceiveDropsWhatComes(t *testing.T) {
 	for range 5 {
 		w.SendMessage(a, sized(1000, 1))
 	}
-	b.CloseReceive(kernel.CodeOutOfRange)
+	b.CloseReceive(status.OutOfRange)
 	for range 200 { // twenty windows
 		w.SendMessage(a, sized(1000, 1))
 	}
@@ -158,22 +161,22 @@ func TestBrpcAHandlersErrorIsAReset(t *testing.T) {
 				return err
 			}
 		}
-		if err := s.SetTrailer(kernel.Metadata{{Key: "k", Value: "v"}}); !errors.Is(err, kernel.ErrNotSupported) {
+		if err := s.SetTrailer(metadata.MD{{Key: "k", Value: "v"}}); !errors.Is(err, kernel.ErrNotSupported) {
 			t.Errorf("SetTrailer: %v", err)
 		}
-		return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "mine"}
+		return &status.HandlerError{Code: status.NotFound, Reason: "mine"}
 	})
 	for range 20 {
 		s := w.Open("fails")
 		for i := range 100 {
 			w.Want(s, "%d", i)
 		}
-		se := w.WantErr(s, kernel.CodeAborted)
+		se := w.WantErr(s, status.Aborted)
 		if !se.Remote || se.Refused || se.Reason != "Received RST frame" || s.Trailer() != nil {
 			t.Errorf("%+v, trailer %v", se, s.Trailer())
 		}
 		w.WantDone(s)
-		w.WantErr(s, kernel.CodeAborted)
+		w.WantErr(s, status.Aborted)
 	}
 }
 
@@ -181,10 +184,10 @@ func TestBrpcAHandlersErrorIsAReset(t *testing.T) {
 func TestBrpcAHandlersErrorBeforeItsFirstUseIsTheAnswer(t *testing.T) {
 	w := overBrpc(t, nil, nil)
 	w.Srv.HandleOffer("fails", func(context.Context, *kernel.Offer) error {
-		return &kernel.HandlerError{Code: kernel.FirstAppCode + 7, Reason: "why, \"quoted\"\r\n"}
+		return &status.HandlerError{Code: status.FirstAppCode + 7, Reason: "why, \"quoted\"\r\n"}
 	})
 	_, _, err := w.Open("fails").Accepted(w.Ctx)
-	se := wantCode(t, err, kernel.FirstAppCode+7)
+	se := wantCode(t, err, status.FirstAppCode+7)
 	if !se.Refused || se.NotProcessed || se.Reason != "why, \"quoted\"\r\n" {
 		t.Errorf("%+v", se)
 	}
@@ -315,7 +318,7 @@ func TestBrpcStreamsWithoutAnswerDelayNoOther(t *testing.T) {
 		t.Error(err)
 	}
 	for range waiting {
-		b, err := (<-offers).Accept(kernel.Message{}, nil)
+		b, err := (<-offers).Accept(pool.Message{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -395,11 +398,11 @@ func TestBrpcUnreadBeyondTheCapResetsThatStream(t *testing.T) {
 		}
 	}
 	w.WantDone(b)
-	se := wantCode(t, b.Err(), kernel.CodeResourceExhausted)
+	se := wantCode(t, b.Err(), status.ResourceExhausted)
 	if se.Remote {
 		t.Errorf("%+v", se)
 	}
-	w.WantErr(a, kernel.CodeAborted)
+	w.WantErr(a, status.Aborted)
 	for i := range (1 << 20) / (100<<10 + overhead) { // what was within it can be read
 		m, err := b.Receive(w.Ctx)
 		if err != nil || m.Len() != 100<<10 || m.Bytes()[0] != byte(i) {
@@ -407,7 +410,7 @@ func TestBrpcUnreadBeyondTheCapResetsThatStream(t *testing.T) {
 		}
 		m.Release()
 	}
-	w.WantErr(b, kernel.CodeResourceExhausted)
+	w.WantErr(b, status.ResourceExhausted)
 	w.Send(other, "alive")
 	w.Want(other, "alive")
 	if err := other.Close(w.Ctx); err != nil {
@@ -448,8 +451,8 @@ func TestBrpcStuckStreamsAreEvicted(t *testing.T) {
 			continue
 		}
 		reset++
-		wantCode(t, b.Err(), kernel.CodeResourceExhausted)
-		w.WantErr(as[i], kernel.CodeAborted)
+		wantCode(t, b.Err(), status.ResourceExhausted)
+		w.WantErr(as[i], status.Aborted)
 	}
 	// 30 of them have 512 KiB each, and there is room for eight.
 	if reset < 20 || reset > 26 {
@@ -469,19 +472,19 @@ func TestBrpcACanceledOfferIsResetWhenItIsAccepted(t *testing.T) {
 		s := w.Open("x")
 		w.Send(s, "never written")
 		o := w.Offer()
-		s.Abort(kernel.CodeAborted, "changed my mind")
+		s.Abort(status.Aborted, "changed my mind")
 		if _, _, err := s.Accepted(w.Ctx); err == nil {
 			t.Error("an aborted stream was accepted")
 		}
 		if how == "rejected" {
-			o.Reject(kernel.CodeNotFound, "")
+			o.Reject(status.NotFound, "")
 			continue
 		}
-		b, err := o.Accept(kernel.Message{}, nil)
+		b, err := o.Accept(pool.Message{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.WantErr(b, kernel.CodeAborted)
+		w.WantErr(b, status.Aborted)
 		w.WantDone(b)
 	}
 }
@@ -514,7 +517,7 @@ func TestBrpcStreamsOfOneRequestShareTheirOptions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		bs, err := w.Offer().AcceptAll(kernel.Message{}, &kernel.StreamOptions{SendLimit: 1000})
+		bs, err := w.Offer().AcceptAll(pool.Message{}, &kernel.StreamOptions{SendLimit: 1000})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc"
 	"github.com/sluicerpc/sluice/rpc/codec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Over brpc typed calls and streams say in user fields what their values are, and are
@@ -30,7 +30,7 @@ func TestBrpcTypesThatDoNotAgreeAreRefused(t *testing.T) {
 	}, server))
 	refused := func(what string, err error) {
 		t.Helper()
-		se := wantCode(t, err, kernel.CodeInvalidArgument)
+		se := wantCode(t, err, status.InvalidArgument)
 		if !strings.Contains(se.Reason, `"json"`) || !strings.Contains(se.Reason, `"fixed;`) {
 			t.Errorf("%s: %q", what, se.Reason)
 		}

@@ -13,10 +13,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Over brpc against peers that are made by hand, as brpc's own behave, and as they
@@ -156,7 +160,7 @@ func TestBrpcReportsOnRequestOnly(t *testing.T) {
 			id := p.next
 			p.next++
 			p.send(brpcAsk{method: "x", id: id, streams: []int64{id}, quiet: quiet}.bytes())
-			s, err := (<-offers).Accept(kernel.Message{}, &kernel.StreamOptions{InBuffer: kernel.None})
+			s, err := (<-offers).Accept(pool.Message{}, &kernel.StreamOptions{InBuffer: kernel.None})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -187,7 +191,7 @@ func TestBrpcReportsOnRequestOnly(t *testing.T) {
 			if m, err := s.Receive(context.Background()); err != nil || string(m.Bytes()) != "more" {
 				t.Errorf("%q, %v", m.Bytes(), err)
 			}
-			s.Abort(kernel.CodeAborted, "")
+			s.Abort(status.Aborted, "")
 		}
 	})
 }
@@ -198,7 +202,7 @@ func TestBrpcSettingsTravel(t *testing.T) {
 	inBrpcTarget(t, kernel.ServerOptions{}, func(tg *target, p *brpcPeer) {
 		offers := tg.Srv.Offers()
 		p.send(brpcAsk{method: "x", id: 1, streams: []int64{1}, deaf: true}.bytes())
-		s, err := (<-offers).Accept(kernel.Message{}, &kernel.StreamOptions{NoReceive: true, SendLimit: kernel.Unlimited})
+		s, err := (<-offers).Accept(pool.Message{}, &kernel.StreamOptions{NoReceive: true, SendLimit: kernel.Unlimited})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,7 +216,7 @@ func TestBrpcSettingsTravel(t *testing.T) {
 		if set := a.sub(8); set.num(2) != 0 || set.num(3) != 0 {
 			t.Errorf("need_feedback %d, writable %d", set.num(2), set.num(3))
 		}
-		s.Abort(kernel.CodeAborted, "")
+		s.Abort(status.Aborted, "")
 	})
 	brpcServer(t, kernel.ClientOptions{}, func(p *brpcPeer, c *kernel.Client) {
 		for i, k := range []struct {
@@ -236,7 +240,7 @@ func TestBrpcSettingsTravel(t *testing.T) {
 			if q := r.sub(1); q.str(1) != "lab.Service" || q.str(2) != "Open" {
 				t.Errorf("asked for %q of %q", q.str(2), q.str(1))
 			}
-			s.Abort(kernel.CodeAborted, "")
+			s.Abort(status.Aborted, "")
 		}
 	})
 }
@@ -302,14 +306,14 @@ func TestBrpcRefusalsOfOthers(t *testing.T) {
 	for name, k := range map[string]struct {
 		errno        int64
 		text         string
-		code         kernel.Code
+		code         status.Code
 		notProcessed bool
 	}{
-		"no stream": {0, "", kernel.CodeFailedPrecondition, false},
-		"no method": {1002, "[127.0.0.1:8000][E1002]Fail to find method=a/b", kernel.CodeUnimplemented, true},
-		"limit":     {2004, "[E2004]Reached server's max_concurrency=1", kernel.CodeRefused, true},
+		"no stream": {0, "", status.FailedPrecondition, false},
+		"no method": {1002, "[127.0.0.1:8000][E1002]Fail to find method=a/b", status.Unimplemented, true},
+		"limit":     {2004, "[E2004]Reached server's max_concurrency=1", status.Refused, true},
 		"its own":   {4242, "[E4242]because", 4242, false},
-		"failed":    {2001, "[E2001]failed", kernel.CodeInternal, false},
+		"failed":    {2001, "[E2001]failed", status.Internal, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			brpcServer(t, kernel.ClientOptions{}, func(p *brpcPeer, c *kernel.Client) {
@@ -517,8 +521,8 @@ func TestBrpcConnectionLost(t *testing.T) {
 				m.Release()
 			}
 			_, err := s.Receive(ctx)
-			se := wantCode(t, err, kernel.CodeConnectionLost)
-			var ce *kernel.ConnError
+			se := wantCode(t, err, status.ConnectionLost)
+			var ce *status.ConnError
 			if !errors.As(err, &ce) || errors.Is(err, io.EOF) || !errors.Is(err, io.ErrUnexpectedEOF) || se.NotProcessed {
 				t.Errorf("stream %d: %v", i, err)
 			}
@@ -527,7 +531,7 @@ func TestBrpcConnectionLost(t *testing.T) {
 				t.Errorf("stream %d: a second asker is told %v", i, again)
 			}
 		}
-		wantCode(t, <-called, kernel.CodeConnectionLost)
+		wantCode(t, <-called, status.ConnectionLost)
 	})
 }
 
@@ -559,7 +563,7 @@ func TestBrpcNothingBeforeAuthentication(t *testing.T) {
 					}
 					return "ali", nil
 				},
-				Authorize: func(_ context.Context, id kernel.Identity, method string, _ kernel.Metadata) error {
+				Authorize: func(_ context.Context, id kernel.Identity, method string, _ metadata.MD) error {
 					ran <- fmt.Sprint(method, " for ", id)
 					return nil
 				},
@@ -593,25 +597,25 @@ func TestBrpcNothingBeforeAuthentication(t *testing.T) {
 // closed and counted. The same handlers serve both, and see by which they were
 // called.
 func TestBrpcSharesAPort(t *testing.T) {
-	dial := func(t *testing.T, addr string, p kernel.Protocol) (string, error) {
+	dial := func(t *testing.T, addr string, p frame.Protocol) (string, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		c, err := kernel.Dial(ctx, addr, quietClient(&kernel.ClientOptions{Protocols: []kernel.Protocol{p}}))
+		c, err := kernel.Dial(ctx, addr, quietClient(&kernel.ClientOptions{Protocols: []frame.Protocol{p}}))
 		if err != nil {
 			return "", err
 		}
 		defer func() { _ = c.Close() }()
-		reply, err := c.Call(ctx, "which", kernel.Message{}, nil)
+		reply, err := c.Call(ctx, "which", pool.Message{}, nil)
 		defer reply.Release()
 		return string(reply.Bytes()), err
 	}
 	for name, k := range map[string]struct {
-		served       []kernel.Protocol
+		served       []frame.Protocol
 		sluice, brpc bool
 	}{
 		"both":        {bothWires(), true, true},
 		"sluice only": {nil, true, false},
-		"brpc only":   {[]kernel.Protocol{strm.Protocol{}}, false, true},
+		"brpc only":   {[]frame.Protocol{strm.Protocol{}}, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tg := newTarget(t, false, kernel.ServerOptions{Protocols: k.served})
@@ -622,7 +626,7 @@ func TestBrpcSharesAPort(t *testing.T) {
 				return s.Send(ctx, text("%s", s.Conn().Protocol()))
 			})
 			unknown := uint64(0)
-			for p, served := range map[kernel.Protocol]bool{native.Protocol{}: k.sluice, strm.Protocol{}: k.brpc} {
+			for p, served := range map[frame.Protocol]bool{native.Protocol{}: k.sluice, strm.Protocol{}: k.brpc} {
 				got, err := dial(t, tg.Addr, p)
 				if served && (err != nil || got != p.Name()) || !served && err == nil {
 					t.Errorf("%s: %q, %v", p.Name(), got, err)
@@ -723,8 +727,8 @@ func TestBrpcClientLeavesAServerThatStops(t *testing.T) {
 			return false
 		}
 		m.Release()
-		var se *kernel.StreamError
-		if errors.As(err, &se) && (se.Code != kernel.CodeGoingAway || !se.NotProcessed) {
+		var se *status.StreamError
+		if errors.As(err, &se) && (se.Code != status.GoingAway || !se.NotProcessed) {
 			t.Errorf("a call: %v", err)
 		}
 		return errors.Is(err, kernel.ErrGoingAway)

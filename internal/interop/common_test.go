@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/internal/leak"
 	"github.com/sluicerpc/sluice/internal/testkit"
@@ -92,7 +93,7 @@ const (
 func brpcOver(start starter) starter {
 	return func(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (*kernel.Server, *kernel.Client) {
 		s, c := *so, *co
-		s.Protocols, c.Protocols = bothWires(), []kernel.Protocol{strm.Protocol{}}
+		s.Protocols, c.Protocols = bothWires(), []frame.Protocol{strm.Protocol{}}
 		return start(t, &s, &c)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // TestALargeCallThatIsRefusedEndsNothingElse: where nobody grants credit, a call that
@@ -28,8 +29,8 @@ func TestALargeCallThatIsRefusedEndsNothingElse(t *testing.T) {
 			defer large.Release()
 			for range 3 {
 				_, err := w.Client.Call(w.Ctx, k.unknown, large, nil)
-				var se *kernel.StreamError
-				if !errors.As(err, &se) || se.Code != kernel.CodeUnimplemented {
+				var se *status.StreamError
+				if !errors.As(err, &se) || se.Code != status.Unimplemented {
 					t.Fatalf("a large call to a method that is not there: %v", err)
 				}
 			}

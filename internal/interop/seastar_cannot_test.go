@@ -10,23 +10,26 @@ import (
 
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The rows of docs/interop.md that say what calls can't carry over Seastar's wire.
 func TestWhatSeastarsCallsCannotCarry(t *testing.T) {
 	w := overSeastar(t, nil, nil)
-	heard := make(chan kernel.Metadata, 1)
+	heard := make(chan metadata.MD, 1)
 	w.Srv.Handle("#1", func(ctx context.Context, s *kernel.Stream) error {
 		heard <- s.Metadata()
-		if err := s.SetHeader(kernel.Metadata{{Key: "key", Value: "value"}}); err != nil {
+		if err := s.SetHeader(metadata.MD{{Key: "key", Value: "value"}}); err != nil {
 			return err
 		}
-		s.SetTrailer(kernel.Metadata{{Key: "key", Value: "value"}})
-		return &kernel.HandlerError{Code: kernel.CodeNotFound, Reason: "no such key"}
+		s.SetTrailer(metadata.MD{{Key: "key", Value: "value"}})
+		return &status.HandlerError{Code: status.NotFound, Reason: "no such key"}
 	})
-	call := func(method string, md kernel.Metadata) error {
-		m := kernel.MessageOf([]byte("ask"))
+	call := func(method string, md metadata.MD) error {
+		m := pool.MessageOf([]byte("ask"))
 		reply, err := w.Client.Call(w.Ctx, method, m, &kernel.CallOptions{Metadata: md})
 		if err != nil {
 			m.Release()
@@ -34,26 +37,26 @@ func TestWhatSeastarsCallsCannotCarry(t *testing.T) {
 		reply.Release()
 		return err
 	}
-	md := kernel.Metadata{{Key: "key", Value: "value"}}
-	var se *kernel.StreamError
-	if err := call("#1", md); !errors.As(err, &se) || se.Code != kernel.CodeUnknown || se.Reason != "NOT_FOUND: no such key" {
+	md := metadata.MD{{Key: "key", Value: "value"}}
+	var se *status.StreamError
+	if err := call("#1", md); !errors.As(err, &se) || se.Code != status.Unknown || se.Reason != "NOT_FOUND: no such key" {
 		t.Errorf("a code came as %v", err)
 	}
 	if got := <-heard; len(got) != 0 {
 		t.Errorf("metadata came as %v", got)
 	}
-	if err := call("a/name", nil); !errors.As(err, &se) || se.Code != kernel.CodeUnimplemented || !se.NotProcessed {
+	if err := call("a/name", nil); !errors.As(err, &se) || se.Code != status.Unimplemented || !se.NotProcessed {
 		t.Errorf("a name: %v", err)
 	}
-	if err := call("#2", nil); !errors.As(err, &se) || se.Code != kernel.CodeUnimplemented || !se.NotProcessed {
+	if err := call("#2", nil); !errors.As(err, &se) || se.Code != status.Unimplemented || !se.NotProcessed {
 		t.Errorf("an unknown verb: %v", err)
 	}
-	m := kernel.MessageOf([]byte("tell"))
+	m := pool.MessageOf([]byte("tell"))
 	if reply, err := w.Client.Call(w.Ctx, "#1", m, &kernel.CallOptions{NoWait: true}); err != nil || reply.Len() != 0 {
 		t.Errorf("a call that nobody waits for: %q, %v", reply.Bytes(), err)
 	}
 	<-heard
-	noWait := kernel.Metadata{{Key: seastar.NoWait}}
+	noWait := metadata.MD{{Key: seastar.NoWait}}
 	if err := call("#1", noWait); !errors.Is(err, kernel.ErrNoReply) {
 		t.Errorf("a call that nobody waits for: %v", err)
 	}
@@ -65,7 +68,7 @@ func TestWhatSeastarsCallsCannotCarry(t *testing.T) {
 func TestSeastarsHandlersMayHaveNoReply(t *testing.T) {
 	w := overSeastar(t, nil, nil)
 	w.Srv.Handle("#6", func(ctx context.Context, s *kernel.Stream) error {
-		s.SetTrailer(kernel.Metadata{{Key: seastar.NoWait}})
+		s.SetTrailer(metadata.MD{{Key: seastar.NoWait}})
 		m, err := s.Receive(ctx)
 		m.Release()
 		return errors.Join(err, errors.New("nobody hears of it"))
@@ -78,13 +81,13 @@ func TestSeastarsHandlersMayHaveNoReply(t *testing.T) {
 		return s.Send(ctx, m)
 	})
 	opts := &kernel.CallOptions{Timeout: 50 * time.Millisecond}
-	m := kernel.MessageOf([]byte("ask"))
+	m := pool.MessageOf([]byte("ask"))
 	_, err := w.Client.Call(w.Ctx, "#6", m, opts)
-	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, &kernel.StreamError{Code: kernel.CodeDeadlineExceeded}) {
+	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, &status.StreamError{Code: status.DeadlineExceeded}) {
 		t.Errorf("the call ends with %v", err)
 	}
 	m.Release()
-	reply, err := w.Client.Call(w.Ctx, "#1", kernel.MessageOf([]byte("ask")), nil)
+	reply, err := w.Client.Call(w.Ctx, "#1", pool.MessageOf([]byte("ask")), nil)
 	if err != nil || string(reply.Bytes()) != "ask" {
 		t.Errorf("then %q, %v", reply.Bytes(), err)
 	}
@@ -159,7 +162,7 @@ func TestWhatSeastarsStreamsCannotCarry(t *testing.T) {
 	<-ended
 
 	serve(3, func(ctx context.Context, r request, out *rpc.Sink[string]) error {
-		r.S.CloseReceive(kernel.CodeCancelled)
+		r.S.CloseReceive(status.Cancelled)
 		<-ctx.Done()
 		return nil
 	})
@@ -169,6 +172,6 @@ func TestWhatSeastarsStreamsCannotCarry(t *testing.T) {
 			t.Fatalf("to a side that reads no more: %v", err)
 		}
 	}
-	sink.Abort(kernel.CodeCancelled, "")
+	sink.Abort(status.Cancelled, "")
 	<-ended
 }

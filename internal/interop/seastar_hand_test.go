@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A hand is a Seastar client's connection, whose bytes a test writes and reads
@@ -31,7 +33,7 @@ type hand struct {
 // seastarTarget is a server in memory that speaks Seastar's wire.
 func seastarTarget(t *testing.T, l kernel.Limits, p *seastar.Protocol) *target {
 	t.Helper()
-	return newTarget(t, true, kernel.ServerOptions{Protocols: []kernel.Protocol{native.Protocol{}, p}, Limits: l})
+	return newTarget(t, true, kernel.ServerOptions{Protocols: []frame.Protocol{native.Protocol{}, p}, Limits: l})
 }
 
 func (tg *target) hand(features ...any) *hand {
@@ -157,7 +159,7 @@ func TestSeastarACallThatFailsEndsItsStreams(t *testing.T) {
 			inSeastarBubble(t, targetLimits(), &seastar.Protocol{}, func(t *testing.T, tg *target, h *hand) {
 				never := errors.New("no call succeeds")
 				ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(1), func(context.Context, request) (bool, error) {
-					return true, &kernel.HandlerError{Code: kernel.CodeAborted, Reason: "no"}
+					return true, &status.HandlerError{Code: status.Aborted, Reason: "no"}
 				}, nil))
 				ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(2), func(context.Context, request) (bool, error) { panic("no") }, nil))
 				ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(3), func(context.Context, several) (bool, error) { return true, never }, nil))
@@ -309,8 +311,8 @@ func TestSeastarAStreamsConnectionLingers(t *testing.T) {
 				if d := time.Since(start); d < after || d > after+time.Second/2 {
 					t.Errorf("the connection ends after %v, want %v", d, after)
 				}
-				var ce *kernel.ConnError
-				if err := src.Stream().Conn().Err(); !errors.As(err, &ce) || ce.Code != kernel.CodeOK {
+				var ce *status.ConnError
+				if err := src.Stream().Conn().Err(); !errors.As(err, &ce) || ce.Code != status.OK {
 					t.Errorf("it ends with %v", err)
 				}
 				ok(t, src.Err())
@@ -413,7 +415,7 @@ func TestSeastarAHandlerMayEndItsConnection(t *testing.T) {
 		h.call(1, "end it")
 		h.closed("the calls")
 		s.closed("a stream that belongs to them")
-		wantCode(t, <-ended, kernel.CodeConnectionLost)
+		wantCode(t, <-ended, status.ConnectionLost)
 		if _, err := h.Write([]byte(rawID(1) + rawID(3) + rawFrame("third"))); err == nil {
 			t.Error("a third call is taken")
 		}
@@ -426,7 +428,7 @@ func TestSeastarACallEndsWhileItsClientConnects(t *testing.T) {
 		near, far := conn.Pipe()
 		defer far.Close()
 		client := testkit.Must[*kernel.Client](t)(kernel.NewClient("seastar://memory:0", &kernel.ClientOptions{
-			Protocols: []kernel.Protocol{&seastar.Protocol{}},
+			Protocols: []frame.Protocol{&seastar.Protocol{}},
 			Limits:    kernel.Limits{Handshake: time.Minute},
 			Dial:      func(context.Context, string, string) (net.Conn, error) { return near, nil },
 		}))
@@ -453,7 +455,7 @@ func TestSeastarACallEndsWhileItsClientConnects(t *testing.T) {
 		readRawHello(t, far) // the server is back: what was given up was never written
 		ok(t, second(far.Write(rawHello(rawConnectionID, rawID(1<<16)))))
 		_, err = call(t.Context(), &kernel.CallOptions{Timeout: time.Second})
-		wantCode(t, err, kernel.CodeDeadlineExceeded)
+		wantCode(t, err, status.DeadlineExceeded)
 		ok(t, client.Close())
 		rest := testkit.Must[[]byte](t)(io.ReadAll(far))
 		if n := strings.Count(string(rest), rawFrame("x")); n != 1 {
@@ -464,10 +466,10 @@ func TestSeastarACallEndsWhileItsClientConnects(t *testing.T) {
 
 // A handler knows who its caller asks to be isolated as.
 func TestSeastarHandlersSeeTheCookie(t *testing.T) {
-	co := &kernel.ClientOptions{Protocols: []kernel.Protocol{&seastar.Protocol{Cookie: []byte("gold")}}}
+	co := &kernel.ClientOptions{Protocols: []frame.Protocol{&seastar.Protocol{Cookie: []byte("gold")}}}
 	w := overSeastar(t, nil, co)
 	ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(1), func(ctx context.Context, src *intSource) (string, error) {
-		defer src.Abort(kernel.CodeCancelled, "not needed")
+		defer src.Abort(status.Cancelled, "not needed")
 		call := kernel.FromContext(ctx).Conn().Peer().Token
 		return string(call) + " " + string(src.Stream().Conn().Peer().Token), nil
 	}, nil))

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
 )
 
@@ -42,7 +43,7 @@ func TestSeastarMessagesLongerThanWhatMayWait(t *testing.T) {
 	}
 	long := bytes.Repeat([]byte("0123456789"), 300_000)
 	for range 3 {
-		reply, err := w.Client.Call(w.Ctx, "#1", kernel.MessageOf(bytes.Clone(long)), nil)
+		reply, err := w.Client.Call(w.Ctx, "#1", pool.MessageOf(bytes.Clone(long)), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,17 +6,19 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // seastarBubble is inBubble over Seastar's wire.
 func seastarBubble(t *testing.T, so kernel.ServerOptions, co kernel.ClientOptions, f func(t *testing.T, w *world)) {
 	t.Helper()
-	so.Protocols = []kernel.Protocol{native.Protocol{}, &seastar.Protocol{}}
-	co.Protocols = []kernel.Protocol{&seastar.Protocol{}}
+	so.Protocols = []frame.Protocol{native.Protocol{}, &seastar.Protocol{}}
+	co.Protocols = []frame.Protocol{&seastar.Protocol{}}
 	inBubble(t, &so, &co, f)
 }
 
@@ -108,7 +110,7 @@ func TestSeastarAShortConnectionEndsWithTheStreamThatBelongsToIt(t *testing.T) {
 		s := testkit.Must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "", nil))
 		synctest.Wait()
 		before := len(w.Client.Conns())
-		s.Abort(kernel.CodeCancelled, "changed my mind")
+		s.Abort(status.Cancelled, "changed my mind")
 		time.Sleep(time.Second)
 		if n := len(w.Client.Conns()); n != before-2 {
 			t.Errorf("%d connections, %d when its stream had ended", before, n)

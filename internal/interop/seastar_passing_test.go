@@ -10,7 +10,9 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // The rules of streams passed to calls hold where each is open before its call, on
@@ -41,7 +43,7 @@ func registerVerbs(t *testing.T, w *world, handled chan error) {
 		return outs, nil
 	}, nil))
 	ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(2), func(_ context.Context, src *intSource) (struct{}, error) {
-		return struct{}{}, &kernel.HandlerError{Code: kernel.CodeAborted, Reason: "no"}
+		return struct{}{}, &status.HandlerError{Code: status.Aborted, Reason: "no"}
 	}, nil))
 	ok(t, rpc.HandleUnary(w.Srv, kernel.Verb(3), func(_ context.Context, src *intSource) (struct{}, error) { panic("no") }, nil))
 }
@@ -79,7 +81,7 @@ func TestSeastarCallsThatFailFailTheirStreams(t *testing.T) {
 	for _, verb := range []uint64{2, 3, 99} {
 		sink := newSink(t, w)
 		_, err := callVerb[struct{}](w, verb, sink)
-		var se *kernel.StreamError
+		var se *status.StreamError
 		if !errors.As(err, &se) {
 			t.Errorf("verb %d: %v", verb, err)
 		}
@@ -106,14 +108,14 @@ func TestSeastarSinksThatCanNotBeUsed(t *testing.T) {
 	unused := newSink(t, w)
 	_, err = rpc.Call[struct{}, []*intSink](w.Ctx, other.Client, kernel.Verb(1), []*intSink{unused}, nil)
 	isErr(t, "another client", err, rpc.ErrSinkForeign)
-	unused.Abort(kernel.CodeCancelled, "nobody wants it")
+	unused.Abort(status.Cancelled, "nobody wants it")
 	_, err = rpc.NewSink[int32](w.Ctx, used.Stream().Conn(), nil)
 	isErr(t, "a connection that carries one stream", err, kernel.ErrNotSupported)
 
 	// A number that stands for no stream, and one that another call has.
 	for _, id := range []uint64{4711 << 16, callID(used.Stream())} {
 		req := binary.LittleEndian.AppendUint64([]byte{1, 0, 0, 0}, id)
-		m := kernel.MessageOf(req)
+		m := pool.MessageOf(req)
 		_, err := w.Client.Call(w.Ctx, kernel.Verb(1), m, nil)
 		m.Release()
 		if err == nil {
@@ -137,7 +139,7 @@ func TestSeastarSinksAreReleasedWithTheirClient(t *testing.T) {
 			_, _, err := given.Stream().Accepted(w.Ctx)
 			ok(t, err)
 		}
-		given.Abort(kernel.CodeCancelled, "changed my mind")
+		given.Abort(status.Cancelled, "changed my mind")
 		select {
 		case <-given.Stream().Conn().Done():
 		case <-w.Ctx.Done():
@@ -209,11 +211,11 @@ func TestSeastarAClientCountsItsStreams(t *testing.T) {
 		endsInOrder(t, w, src[0])
 		ok(t, <-handled)
 		s := <-opened
-		s.Abort(kernel.CodeCancelled, "enough")
-		sinks[1].Abort(kernel.CodeCancelled, "enough")
+		s.Abort(status.Cancelled, "enough")
+		sinks[1].Abort(status.Cancelled, "enough")
 		for range 3 * streams {
 			synctest.Wait() // its connection ends behind it
-			newSink(t, w).Abort(kernel.CodeCancelled, "enough")
+			newSink(t, w).Abort(status.Cancelled, "enough")
 		}
 	})
 }
@@ -258,7 +260,7 @@ func TestSeastarACallMayPassNoSinks(t *testing.T) {
 		t.Error("the handler was given what nobody passed on one connection")
 	}
 	_, err := rpc.Call[struct{}, []*intSink](w.Ctx, w.Client, kernel.Verb(99), nil, nil)
-	if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeUnimplemented}) {
+	if !errors.Is(err, &status.StreamError{Code: status.Unimplemented}) {
 		t.Errorf("an unknown verb: %v", err)
 	}
 }
@@ -289,9 +291,9 @@ func TestSeastarStreamsOpenedTogetherTakeTheirPlacesTogether(t *testing.T) {
 		}
 		opened <- ss
 	}()
-	first.Abort(kernel.CodeCancelled, "enough")
+	first.Abort(status.Cancelled, "enough")
 	for _, s := range <-opened {
-		s.Abort(kernel.CodeCancelled, "enough")
+		s.Abort(status.Cancelled, "enough")
 	}
 }
 
@@ -310,7 +312,7 @@ func TestSeastarAConnectionIsACallerToo(t *testing.T) {
 	if on, id := s.CallRef(); on != k || id == 0 || s.Conn() == k {
 		t.Errorf("a call names the stream as %d, on %v", id, on)
 	}
-	s.Abort(kernel.CodeCancelled, "enough")
+	s.Abort(status.Cancelled, "enough")
 	_, err = k.Open(w.Ctx, "#1", nil)
 	isErr(t, "an open with a method", err, kernel.ErrNotSupported)
 

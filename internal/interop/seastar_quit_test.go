@@ -10,12 +10,13 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
 )
 
 type (
-	messageSink   = rpc.Sink[kernel.Message]
-	messageSource = rpc.Source[kernel.Message]
+	messageSink   = rpc.Sink[pool.Message]
+	messageSource = rpc.Source[pool.Message]
 )
 
 // A client that uploads, closes its sink and then itself has sent all that it had to
@@ -36,7 +37,7 @@ func TestSeastarAnUploadSurvivesTheEndOfTheClient(t *testing.T) {
 			})
 			return struct{}{}, nil
 		}, nil))
-		sink := testkit.Must[*messageSink](t)(rpc.NewSink[kernel.Message](w.Ctx, w.Client, nil))
+		sink := testkit.Must[*messageSink](t)(rpc.NewSink[pool.Message](w.Ctx, w.Client, nil))
 		_ = testkit.Must[struct{}](t)(rpc.Call[struct{}, *messageSink](w.Ctx, w.Client, kernel.Verb(9), sink, nil))
 		for range messages {
 			ok(t, sink.Send(w.Ctx, sized(size, 'u')))

@@ -13,10 +13,12 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // What is here speaks Seastar's wire by hand, byte by byte.
@@ -69,7 +71,7 @@ func deafSeastar(t *testing.T) *kernel.Client {
 	t.Helper()
 	var peers []net.Conn
 	o := &kernel.ClientOptions{
-		Protocols: []kernel.Protocol{&seastar.Protocol{}},
+		Protocols: []frame.Protocol{&seastar.Protocol{}},
 		Logger:    slog.New(slog.DiscardHandler),
 		Dial: func(context.Context, string, string) (net.Conn, error) {
 			near, far := conn.Pipe()
@@ -96,11 +98,11 @@ func deafSeastar(t *testing.T) *kernel.Client {
 // have its connection closed.
 func TestSeastarAbortEndsAStreamWhosePeerDoesNotRead(t *testing.T) {
 	for name, abort := range map[string]func(s *kernel.Stream, cancel func()){
-		"Abort":             func(s *kernel.Stream, _ func()) { s.Abort(kernel.CodeCancelled, "enough") },
+		"Abort":             func(s *kernel.Stream, _ func()) { s.Abort(status.Cancelled, "enough") },
 		"the stream's life": func(_ *kernel.Stream, cancel func()) { cancel() },
 		"after CloseReceive": func(s *kernel.Stream, _ func()) {
-			s.CloseReceive(kernel.CodeOK)
-			s.Abort(kernel.CodeCancelled, "enough")
+			s.CloseReceive(status.OK)
+			s.Abort(status.Cancelled, "enough")
 		},
 		"Close": func(s *kernel.Stream, _ func()) {
 			ctx, cancel := context.WithCancel(context.Background())
@@ -140,7 +142,7 @@ func TestSeastarStreamsThatNeverBeginTakeNoPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const streams = 2
 		tg := newTarget(t, true, kernel.ServerOptions{
-			Protocols: []kernel.Protocol{native.Protocol{}, &seastar.Protocol{}},
+			Protocols: []frame.Protocol{native.Protocol{}, &seastar.Protocol{}},
 			Limits:    kernel.Limits{MaxStreams: streams},
 			Authenticate: func(_ context.Context, p kernel.Peer) (kernel.Identity, error) {
 				if string(p.Token) == "slow" {
@@ -175,7 +177,7 @@ func TestSeastarStreamsOfAConnectionAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const streams = 2
 		tg := newTarget(t, true, kernel.ServerOptions{
-			Protocols: []kernel.Protocol{native.Protocol{}, &seastar.Protocol{}},
+			Protocols: []frame.Protocol{native.Protocol{}, &seastar.Protocol{}},
 			Limits:    kernel.Limits{MaxStreams: streams},
 		})
 		parent := tg.Connect()
@@ -217,7 +219,7 @@ func TestSeastarHostileUnreadStreams(t *testing.T) {
 		l := targetLimits()
 		l.Memory = 8 << 20
 		tg := newTarget(t, true, kernel.ServerOptions{
-			Protocols: []kernel.Protocol{native.Protocol{}, &seastar.Protocol{Compress: []string{seastar.LZ4}}}, Limits: l,
+			Protocols: []frame.Protocol{native.Protocol{}, &seastar.Protocol{Compress: []string{seastar.LZ4}}}, Limits: l,
 		})
 		tg.ConnectHonest()
 		part := binary.LittleEndian.AppendUint32(nil, 1<<20)
@@ -268,7 +270,7 @@ func TestSeastarIsolateAffectsNoOtherConnection(t *testing.T) {
 		l := targetLimits()
 		l.Authenticate = time.Minute
 		tg := newTarget(t, true, kernel.ServerOptions{
-			Protocols: []kernel.Protocol{native.Protocol{}, &seastar.Protocol{Isolate: isolate}}, Limits: l,
+			Protocols: []frame.Protocol{native.Protocol{}, &seastar.Protocol{Isolate: isolate}}, Limits: l,
 		})
 		tg.ConnectHonest()
 		say := func(cookie string) net.Conn {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/kernel"
 )
@@ -15,7 +16,7 @@ import (
 // A Seastar server answers each request that is too large, however many there are.
 func TestManyRequestsThatAreTooLargeAreAllAnswered(t *testing.T) {
 	srv, err := kernel.NewServer(quietServer(&kernel.ServerOptions{
-		Protocols: []kernel.Protocol{&seastar.Protocol{}}, Limits: kernel.Limits{MaxMessage: 1 << 10},
+		Protocols: []frame.Protocol{&seastar.Protocol{}}, Limits: kernel.Limits{MaxMessage: 1 << 10},
 	}))
 	if err != nil {
 		t.Fatal(err)

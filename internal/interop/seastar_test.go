@@ -10,11 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // overSeastar connects a server that speaks Seastar's protocol beside sluice's
@@ -23,10 +26,10 @@ func overSeastar(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOption
 	t.Helper()
 	s, c := testkit.OrZero(so), testkit.OrZero(co)
 	if s.Protocols == nil {
-		s.Protocols = []kernel.Protocol{native.Protocol{}, &seastar.Protocol{}}
+		s.Protocols = []frame.Protocol{native.Protocol{}, &seastar.Protocol{}}
 	}
 	if c.Protocols == nil {
-		c.Protocols = []kernel.Protocol{&seastar.Protocol{}}
+		c.Protocols = []frame.Protocol{&seastar.Protocol{}}
 	}
 	return newWorld(t, loops, &s, &c)
 }
@@ -62,14 +65,14 @@ func TestSeastarCalls(t *testing.T) {
 	m := text("fail")
 	_, err = w.Client.Call(w.Ctx, "#1", m, nil)
 	m.Release()
-	var se *kernel.StreamError
-	if !errors.As(err, &se) || se.Code != kernel.CodeUnknown || !se.Remote {
+	var se *status.StreamError
+	if !errors.As(err, &se) || se.Code != status.Unknown || !se.Remote {
 		t.Errorf("a handler's error came as %v", err)
 	}
 	m = text("x")
 	_, err = w.Client.Call(w.Ctx, "#2", m, nil)
 	m.Release()
-	if !errors.Is(err, &kernel.StreamError{Code: kernel.CodeUnimplemented}) || !errors.Is(err, kernel.ErrRefused) {
+	if !errors.Is(err, &status.StreamError{Code: status.Unimplemented}) || !errors.Is(err, kernel.ErrRefused) {
 		t.Errorf("an unknown verb: %v", err)
 	}
 }
@@ -103,7 +106,7 @@ func TestSeastarStream(t *testing.T) {
 			}
 			_ = child.CloseSend()
 		}()
-		return s.Send(ctx, kernel.MessageOf(binary.LittleEndian.AppendUint64(nil, id)))
+		return s.Send(ctx, pool.MessageOf(binary.LittleEndian.AppendUint64(nil, id)))
 	})
 	s, err := w.Client.Open(w.Ctx, "", nil)
 	if err != nil {
@@ -112,7 +115,7 @@ func TestSeastarStream(t *testing.T) {
 	for i := range 10 {
 		w.Send(s, "early %d", i)
 	}
-	req := kernel.MessageOf(binary.LittleEndian.AppendUint64(nil, callID(s)))
+	req := pool.MessageOf(binary.LittleEndian.AppendUint64(nil, callID(s)))
 	reply, err := w.Client.Call(w.Ctx, "#1", req, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -245,7 +248,7 @@ func TestSeastarPausedConnectionNoticesAReset(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reply, err := w.Client.Call(w.Ctx, "#1", kernel.MessageOf(binary.LittleEndian.AppendUint64(nil, callID(s))), nil)
+	reply, err := w.Client.Call(w.Ctx, "#1", pool.MessageOf(binary.LittleEndian.AppendUint64(nil, callID(s))), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
@@ -18,7 +19,7 @@ import (
 func TestStreamsOfOneNumberEndWithTheirParent(t *testing.T) {
 	var peers []net.Conn
 	client := testkit.Must[*kernel.Client](t)(kernel.Dial(t.Context(), "seastar://memory:0", &kernel.ClientOptions{
-		Protocols: []kernel.Protocol{&seastar.Protocol{}},
+		Protocols: []frame.Protocol{&seastar.Protocol{}},
 		Logger:    slog.New(slog.DiscardHandler),
 		Dial: func(context.Context, string, string) (net.Conn, error) {
 			near, far := conn.Pipe()

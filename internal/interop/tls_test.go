@@ -3,6 +3,7 @@ package interop
 import (
 	"testing"
 
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
@@ -19,7 +20,7 @@ func TestBrpcUnderTLSHasNoName(t *testing.T) {
 		}
 	}
 	alone := func(so *kernel.ServerOptions, co *kernel.ClientOptions) {
-		so.Protocols, co.Protocols = []kernel.Protocol{strm.Protocol{}}, []kernel.Protocol{strm.Protocol{}}
+		so.Protocols, co.Protocols = []frame.Protocol{strm.Protocol{}}, []frame.Protocol{strm.Protocol{}}
 	}
 	w = newWorld(t, func(t testing.TB, so *kernel.ServerOptions, co *kernel.ClientOptions) (*kernel.Server, *kernel.Client) {
 		alone(so, co)

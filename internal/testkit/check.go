@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Eventually waits until cond holds. It is for what has no event to wait for.
@@ -39,20 +42,20 @@ func Drain(s *kernel.Stream) {
 }
 
 // Text is a message of a text.
-func Text(format string, args ...any) kernel.Message {
-	return kernel.CopyMessage(fmt.Appendf(nil, format, args...))
+func Text(format string, args ...any) pool.Message {
+	return pool.Copy(fmt.Appendf(nil, format, args...))
 }
 
 // Sized is a message of n bytes.
-func Sized(n int, fill byte) kernel.Message {
-	m := kernel.NewMessage(n)
+func Sized(n int, fill byte) pool.Message {
+	m := pool.New(n)
 	copy(m.Bytes(), bytes.Repeat([]byte{fill}, n))
 	return m
 }
 
 // MetadataOf is metadata that counts n bytes.
-func MetadataOf(n int) kernel.Metadata {
-	return kernel.Metadata{{Key: "k", Value: strings.Repeat("v", n-33)}}
+func MetadataOf(n int) metadata.MD {
+	return metadata.MD{{Key: "k", Value: strings.Repeat("v", n-33)}}
 }
 
 // UnreadOf is how many bytes of credit wait at c to be taken, or to be written, and are
@@ -71,9 +74,9 @@ func HeldBy(srv *kernel.Server) (n int) {
 }
 
 // WantCode checks that err is a StreamError of code c.
-func WantCode(t testing.TB, err error, c kernel.Code) *kernel.StreamError {
+func WantCode(t testing.TB, err error, c status.Code) *status.StreamError {
 	t.Helper()
-	var se *kernel.StreamError
+	var se *status.StreamError
 	if !errors.As(err, &se) || se.Code != c {
 		t.Fatalf("got %v, want a StreamError of code %v", err, c)
 	}

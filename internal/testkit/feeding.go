@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Feeders is how many goroutines feed channels of streams now.
@@ -36,7 +38,7 @@ func (w *World) offered(ctx context.Context, opts kernel.StreamOptions) (a, b *k
 	w.T.Helper()
 	w.Offers = w.Srv.Offers()
 	a = Must[*kernel.Stream](w.T)(w.Client.Open(ctx, "values", &kernel.OpenOptions{Stream: opts}))
-	b = Must[*kernel.Stream](w.T)(w.Offer().Accept(kernel.Message{}, nil))
+	b = Must[*kernel.Stream](w.T)(w.Offer().Accept(pool.Message{}, nil))
 	w.Cleanup(a, b)
 	return a, b
 }
@@ -44,7 +46,7 @@ func (w *World) offered(ctx context.Context, opts kernel.StreamOptions) (a, b *k
 // CloseWaitsForNoReader checks that n channels which feed makes of one stream are closed
 // when this side reads no more, although they are not read, also where the stream was over
 // already.
-func CloseWaitsForNoReader(t *testing.T, n int, feed func(testing.TB, *kernel.Stream) <-chan kernel.Message) {
+func CloseWaitsForNoReader(t *testing.T, n int, feed func(testing.TB, *kernel.Stream) <-chan pool.Message) {
 	for _, reset := range []bool{false, true} {
 		for _, end := range []string{"close", "context", "close receive"} {
 			t.Run(fmt.Sprintf("%s, reset %v", end, reset), func(t *testing.T) {
@@ -53,7 +55,7 @@ func CloseWaitsForNoReader(t *testing.T, n int, feed func(testing.TB, *kernel.St
 					ctx, cancel := context.WithCancel(w.Ctx)
 					defer cancel()
 					a, b := w.offered(ctx, kernel.StreamOptions{})
-					var fed []<-chan kernel.Message
+					var fed []<-chan pool.Message
 					for range n {
 						fed = append(fed, feed(t, a))
 					}
@@ -65,7 +67,7 @@ func CloseWaitsForNoReader(t *testing.T, n int, feed func(testing.TB, *kernel.St
 					m.Release()
 					synctest.Wait()
 					if reset {
-						b.Abort(kernel.CodeAborted, "enough")
+						b.Abort(status.Aborted, "enough")
 						synctest.Wait()
 					}
 					if f := Feeders(); f != n {
@@ -77,7 +79,7 @@ func CloseWaitsForNoReader(t *testing.T, n int, feed func(testing.TB, *kernel.St
 					case "context":
 						cancel()
 					default:
-						a.CloseReceive(kernel.CodeOK)
+						a.CloseReceive(status.OK)
 					}
 					w.noFeeders()
 					for i, c := range fed {
@@ -123,7 +125,7 @@ func (w *World) askLate(ask Asker, end string, before bool) {
 		w.Send(b, "message")
 	}
 	synctest.Wait()
-	b.Abort(kernel.CodeAborted, "enough")
+	b.Abort(status.Aborted, "enough")
 	w.WantDone(a)
 	synctest.Wait()
 	stop := func() {

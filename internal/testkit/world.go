@@ -13,6 +13,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A World is a server and a client that are connected.
@@ -119,7 +120,7 @@ func (w *World) PairIn(ctx context.Context, opener, acceptor kernel.StreamOption
 	if err != nil {
 		w.T.Fatal(err)
 	}
-	b, err = w.Offer().Accept(kernel.Message{}, &acceptor)
+	b, err = w.Offer().Accept(pool.Message{}, &acceptor)
 	if err != nil {
 		w.T.Fatal(err)
 	}
@@ -134,7 +135,7 @@ func (w *World) PairIn(ctx context.Context, opener, acceptor kernel.StreamOption
 func (w *World) Cleanup(ss ...*kernel.Stream) {
 	w.T.Cleanup(func() {
 		for _, s := range ss {
-			s.Abort(kernel.CodeCancelled, "test over")
+			s.Abort(status.Cancelled, "test over")
 			Drain(s)
 		}
 	})
@@ -169,7 +170,7 @@ func (w *World) Send(s *kernel.Stream, format string, args ...any) {
 }
 
 // SendMessage sends m.
-func (w *World) SendMessage(s *kernel.Stream, m kernel.Message) {
+func (w *World) SendMessage(s *kernel.Stream, m pool.Message) {
 	w.T.Helper()
 	if err := s.Send(w.Ctx, m); err != nil {
 		m.Release()
@@ -215,7 +216,7 @@ func (w *World) WantEOF(s *kernel.Stream) {
 
 // WantErr receives and checks that there is an error of code c instead of a
 // message.
-func (w *World) WantErr(s *kernel.Stream, c kernel.Code) *kernel.StreamError {
+func (w *World) WantErr(s *kernel.Stream, c status.Code) *status.StreamError {
 	w.T.Helper()
 	m, err := s.Receive(w.Ctx)
 	if err == nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // t stands for a test's *testing.T.
@@ -31,9 +32,9 @@ func ExampleStart() {
 
 	srv, client := kerneltest.Start(t, nil, nil)
 	srv.Handle("greet", func(ctx context.Context, s *kernel.Stream) error {
-		return s.Send(ctx, kernel.MessageOf([]byte("hello")))
+		return s.Send(ctx, pool.MessageOf([]byte("hello")))
 	})
-	reply, err := client.Call(context.Background(), "greet", kernel.Message{}, nil)
+	reply, err := client.Call(context.Background(), "greet", pool.Message{}, nil)
 	fmt.Printf("%s %v\n", reply.Bytes(), err)
 	// Output: hello <nil>
 }
@@ -45,7 +46,7 @@ func ExamplePipe() {
 	defer t.done()
 
 	a, b := kerneltest.Pipe(t, kernel.StreamOptions{}, kernel.StreamOptions{IdleTimeout: time.Hour})
-	if err := a.Send(context.Background(), kernel.MessageOf([]byte("ping"))); err != nil {
+	if err := a.Send(context.Background(), pool.MessageOf([]byte("ping"))); err != nil {
 		fmt.Println(err)
 	}
 	select {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A Listener accepts connections in memory, which its Dial makes.
@@ -119,7 +121,7 @@ func Open(t testing.TB, srv *kernel.Server, client *kernel.Client, opener, accep
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err = (<-offers).Accept(kernel.Message{}, &acceptor)
+	b, err = (<-offers).Accept(pool.Message{}, &acceptor)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,8 +129,8 @@ func Open(t testing.TB, srv *kernel.Server, client *kernel.Client, opener, accep
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		a.Abort(kernel.CodeCancelled, "test over")
-		b.Abort(kernel.CodeCancelled, "test over")
+		a.Abort(status.Cancelled, "test over")
+		b.Abort(status.Cancelled, "test over")
 	})
 	return a, b
 }

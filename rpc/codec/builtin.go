@@ -4,7 +4,7 @@ import (
 	"fmt"
 
 	"github.com/sluicerpc/sluice/internal/layout"
-	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // fixedCodec is Fixed's.
@@ -74,16 +74,16 @@ type sizedAnyCodec[T any] struct {
 // Size makes it a codec that knows.
 func (c sizedAnyCodec[T]) Size(v T) int { return c.s.Size(v) }
 
-// messageCodec is what CodecOf returns for kernel.Message. A Marshaler does not use it.
+// messageCodec is what CodecOf returns for pool.Message. A Marshaler does not use it.
 type messageCodec struct{}
 
 // Size makes it a codec that knows.
-func (messageCodec) Size(m kernel.Message) int { return m.Len() }
+func (messageCodec) Size(m pool.Message) int { return m.Len() }
 
 // Append implements Codec.
-func (messageCodec) Append(b []byte, m kernel.Message) ([]byte, error) {
+func (messageCodec) Append(b []byte, m pool.Message) ([]byte, error) {
 	return append(b, m.Bytes()...), nil
 }
 
 // Decode implements Codec.
-func (messageCodec) Decode(p []byte) (kernel.Message, error) { return kernel.CopyMessage(p), nil }
+func (messageCodec) Decode(p []byte) (pool.Message, error) { return pool.Copy(p), nil }

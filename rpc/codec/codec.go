@@ -3,7 +3,7 @@ package codec
 import (
 	"errors"
 
-	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // A Codec turns values of one type into bytes and back. It is used by several
@@ -32,7 +32,7 @@ type sizer[T any] interface{ Size(v T) int }
 
 // A maker is a codec of this package that makes messages itself.
 type maker[T any] interface {
-	message(v T) (kernel.Message, error)
+	message(v T) (pool.Message, error)
 }
 
 // A typeNamer is a codec that says which type it carries.

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc/codec"
 )
@@ -55,16 +54,16 @@ func TestAMessageComesBackAsItsValue(t *testing.T) {
 	}
 }
 
-// A kernel.Message is its own message: nothing is copied, and Discard leaves it alone.
+// A pool.Message is its own message: nothing is copied, and Discard leaves it alone.
 func TestAMessageIsItsOwnValue(t *testing.T) {
-	m := marshaler[kernel.Message](t, codec.JSON)
-	v := kernel.MessageOf([]byte("abc"))
+	m := marshaler[pool.Message](t, codec.JSON)
+	v := pool.MessageOf([]byte("abc"))
 	msg, err := m.Marshal(&v)
 	if err != nil || msg != v {
 		t.Fatalf("%v, %v", msg, err)
 	}
 	m.Discard(msg)
-	var got kernel.Message
+	var got pool.Message
 	if err := m.Unmarshal(msg, &got); err != nil || string(got.Bytes()) != "abc" {
 		t.Errorf("%q, %v", got.Bytes(), err)
 	}
@@ -150,7 +149,7 @@ func TestErrorsSayWhatCouldNotBeDone(t *testing.T) {
 	if _, err := m.Marshal(&v); !errors.Is(err, broken) {
 		t.Errorf("Marshal: %v", err)
 	}
-	err := m.Unmarshal(kernel.MessageOf(nil), &v)
+	err := m.Unmarshal(pool.MessageOf(nil), &v)
 	var de *codec.DecodeError
 	if !errors.As(err, &de) || de.Offset != -1 || de.Type != "int8" || !errors.Is(err, broken) {
 		t.Errorf("Unmarshal: %#v", err)
@@ -168,7 +167,7 @@ func TestErrorsSayWhatCouldNotBeDone(t *testing.T) {
 		}
 	}
 	// What a stream's end looks like must be one.
-	err = codec.NewMarshaler[int8](brief{fmt.Errorf("short: %w", io.EOF)}).Unmarshal(kernel.MessageOf(nil), &v)
+	err = codec.NewMarshaler[int8](brief{fmt.Errorf("short: %w", io.EOF)}).Unmarshal(pool.MessageOf(nil), &v)
 	if errors.Is(err, io.EOF) || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("an io.EOF of a codec's is %v", err)
 	}
@@ -195,7 +194,7 @@ func TestStringsInJSON(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Unmarshal(kernel.MessageOf(b), &got); err != nil || got != other {
+		if err := m.Unmarshal(pool.MessageOf(b), &got); err != nil || got != other {
 			t.Errorf("%q is read as %q, %v", b, got, err)
 		}
 	}
@@ -209,7 +208,7 @@ func TestStringsInJSON(t *testing.T) {
 	}
 	for _, p := range []string{``, `"`, `"a"b"`, `"a\"`, "\"a\nb\"", `x"`, `"12345678"1`, `12345678`, "\"1234567\x00\"", `null`, ` "a" `} {
 		var got, want string
-		err := m.Unmarshal(kernel.MessageOf([]byte(p)), &got)
+		err := m.Unmarshal(pool.MessageOf([]byte(p)), &got)
 		if other := json.Unmarshal([]byte(p), &want); (err == nil) != (other == nil) || got != want {
 			t.Errorf("%q is read as %q, %v; by package json as %q, %v", p, got, err, want, other)
 		}

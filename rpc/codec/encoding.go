@@ -9,13 +9,13 @@ import (
 	"sync/atomic"
 
 	"github.com/sluicerpc/sluice/internal/layout"
-	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // An Encoding finds the codec for each type. A handler, a call, a sink or a stream of
 // package rpc can be given one in its options. Both sides must use the same: where the
 // wire carries metadata they tell each other, by Marshaler.Signature, and refuse what does
-// not agree. All of them carry values of type kernel.Message as they are, without a copy.
+// not agree. All of them carry values of type pool.Message as they are, without a copy.
 //
 // EncodingOf and NewEncoding make further ones, FirstOf joins several. An Encoding
 // remembers what it found for a type, so make one once.
@@ -139,7 +139,7 @@ func MarshalerOf[T any](e *Encoding) (*Marshaler[T], error) {
 
 func find[T any](e *Encoding) (*Marshaler[T], error) {
 	t := reflect.TypeFor[T]()
-	if t == reflect.TypeFor[kernel.Message]() {
+	if t == reflect.TypeFor[pool.Message]() {
 		c, _ := any(messageCodec{}).(Codec[T])
 		return &Marshaler[T]{codec: c, whole: true}, nil
 	}

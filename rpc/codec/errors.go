@@ -14,7 +14,7 @@ import (
 
 // A DecodeError says that the bytes of a message are not a value of the expected type.
 // Where that was a message of a stream, the stream has been reset with
-// CodeInvalidArgument: every value before it was delivered, and none after it is.
+// status.InvalidArgument: every value before it was delivered, and none after it is.
 type DecodeError struct {
 	Method  string // of the stream or call; "": the message belongs to none
 	Message int    // its number on the stream, from 1; 0: it travelled with the call or its answer
@@ -41,7 +41,7 @@ func (e *DecodeError) Error() string {
 func (e *DecodeError) Unwrap() error { return e.Err }
 
 // A PanicError says that a method of a codec has panicked. A stream whose value it was is
-// reset with CodeInvalidArgument. Its text, which the peer is told, does not have Value.
+// reset with status.InvalidArgument. Its text, which the peer is told, does not have Value.
 type PanicError struct {
 	Value any
 	Stack []byte

@@ -3,7 +3,7 @@ package codec
 import (
 	"encoding/json"
 
-	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // jsonCodec is JSON's.
@@ -25,17 +25,17 @@ func (jsonCodec[T]) Decode(p []byte) (T, error) {
 }
 
 // message implements maker.
-func (jsonCodec[T]) message(v T) (kernel.Message, error) {
+func (jsonCodec[T]) message(v T) (pool.Message, error) {
 	b, err := json.Marshal(v)
 	switch {
 	case err != nil:
-		return kernel.Message{}, err
-	case len(b) > kernel.MaxMessage:
-		return kernel.Message{}, tooLong(v, len(b))
+		return pool.Message{}, err
+	case len(b) > pool.MaxLen:
+		return pool.Message{}, tooLong(v, len(b))
 	case len(b) > copied:
-		return kernel.MessageOf(b), nil
+		return pool.MessageOf(b), nil
 	}
-	return kernel.CopyMessage(b), nil
+	return pool.Copy(b), nil
 }
 
 // copied is up to how many bytes it costs less to copy them into memory that messages
@@ -63,12 +63,12 @@ func (c jsonString) Decode(p []byte) (string, error) {
 }
 
 // message implements maker.
-func (c jsonString) message(v string) (kernel.Message, error) {
+func (c jsonString) message(v string) (pool.Message, error) {
 	n := len(v) + 2
-	if n > kernel.MaxMessage || !isLiteral(v) {
+	if n > pool.MaxLen || !isLiteral(v) {
 		return c.jsonCodec.message(v)
 	}
-	m := kernel.NewMessage(n)
+	m := pool.New(n)
 	b := m.Bytes()
 	b[0], b[n-1] = '"', '"'
 	copy(b[1:], v)

@@ -9,6 +9,7 @@ import (
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/internal/layout"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // A Marshaler turns values of one type into messages and back, by a codec. It is used
@@ -18,7 +19,7 @@ type Marshaler[T any] struct {
 	size      sizer[T]         // nil: it does not know
 	maker     maker[T]         // nil: it appends
 	fixed     *layout.Codec[T] // in codec, if it is that one: values need not be copied for it
-	whole     bool             // T is kernel.Message: there is nothing to do
+	whole     bool             // T is pool.Message: there is nothing to do
 	signature string
 	refs      refs
 }
@@ -41,7 +42,7 @@ func NewMarshaler[T any](c Codec[T]) *Marshaler[T] {
 // what it says of the type. Fixed says a hash of what is in a value, without optional fields
 // at the end; protobuf says the message's full name; JSON, and bytes that are sent as they
 // are, say nothing more; an encoding of the program's own says the TypeName of its codec.
-// The signature is empty, and agrees with any, for a kernel.Message and for a codec whose
+// The signature is empty, and agrees with any, for a pool.Message and for a codec whose
 // encoding has no name.
 func (m *Marshaler[T]) Signature() string { return m.signature }
 
@@ -57,18 +58,18 @@ func (m *Marshaler[T]) EachRef(v *T, f func(ref any) error) error {
 	return m.refs.find(reflect.ValueOf(v).Elem(), f)
 }
 
-// Marshal makes a message of what v points to. Where T is kernel.Message that is the
+// Marshal makes a message of what v points to. Where T is pool.Message that is the
 // message itself. Errors: the codec's, kernel.ErrTooLarge, ErrNotAppended, a *PanicError.
-func (m *Marshaler[T]) Marshal(v *T) (kernel.Message, error) {
+func (m *Marshaler[T]) Marshal(v *T) (pool.Message, error) {
 	switch {
 	case m.fixed != nil:
 		return m.marshalFixed(v)
 	case m.whole:
-		return any(*v).(kernel.Message), nil
+		return any(*v).(pool.Message), nil
 	case m.maker != nil:
 		msg, err := m.make(v)
 		if err != nil {
-			return kernel.Message{}, cannotEncode(*v, err)
+			return pool.Message{}, cannotEncode(*v, err)
 		}
 		return msg, nil
 	case m.size == nil:
@@ -77,17 +78,17 @@ func (m *Marshaler[T]) Marshal(v *T) (kernel.Message, error) {
 	n, err := m.measure(v)
 	switch {
 	case err != nil:
-		return kernel.Message{}, cannotEncode(*v, err)
-	case n < 0 || n > kernel.MaxMessage:
-		return kernel.Message{}, tooLong(*v, n)
+		return pool.Message{}, cannotEncode(*v, err)
+	case n < 0 || n > pool.MaxLen:
+		return pool.Message{}, tooLong(*v, n)
 	}
-	msg := kernel.NewMessage(n)
+	msg := pool.New(n)
 	into := msg.Bytes()
 	b, err := m.append(into[:0], v)
 	switch {
 	case err != nil:
 		msg.Release()
-		return kernel.Message{}, cannotEncode(*v, err)
+		return pool.Message{}, cannotEncode(*v, err)
 	case len(b) != n || n > 0 && &b[0] != &into[0]: // it did not know after all
 		msg.Release()
 		return m.marshalAside(v)
@@ -95,15 +96,15 @@ func (m *Marshaler[T]) Marshal(v *T) (kernel.Message, error) {
 	return msg, nil
 }
 
-func (m *Marshaler[T]) marshalFixed(v *T) (kernel.Message, error) {
+func (m *Marshaler[T]) marshalFixed(v *T) (pool.Message, error) {
 	n := m.fixed.SizeOf(v)
-	if n > kernel.MaxMessage {
-		return kernel.Message{}, tooLong(*v, n)
+	if n > pool.MaxLen {
+		return pool.Message{}, tooLong(*v, n)
 	}
-	msg := kernel.NewMessage(n)
+	msg := pool.New(n)
 	if _, err := m.fixed.AppendOf(msg.Bytes()[:0], v); err != nil {
 		msg.Release()
-		return kernel.Message{}, cannotEncode(*v, err)
+		return pool.Message{}, cannotEncode(*v, err)
 	}
 	return msg, nil
 }
@@ -112,7 +113,7 @@ func (m *Marshaler[T]) marshalFixed(v *T) (kernel.Message, error) {
 const mark = "\xc3sluice\x00"
 
 // marshalAside encodes into a buffer that grows, and copies.
-func (m *Marshaler[T]) marshalAside(v *T) (kernel.Message, error) {
+func (m *Marshaler[T]) marshalAside(v *T) (pool.Message, error) {
 	s := scratches.Get().(*scratch)
 	defer s.free()
 	b, err := m.append(append(s.b[:0], mark...), v)
@@ -120,13 +121,13 @@ func (m *Marshaler[T]) marshalAside(v *T) (kernel.Message, error) {
 		err = ErrNotAppended
 	}
 	if err != nil {
-		return kernel.Message{}, cannotEncode(*v, err)
+		return pool.Message{}, cannotEncode(*v, err)
 	}
 	s.grow(cap(b))
-	if b = b[len(mark):]; len(b) > kernel.MaxMessage {
-		return kernel.Message{}, tooLong(*v, len(b))
+	if b = b[len(mark):]; len(b) > pool.MaxLen {
+		return pool.Message{}, tooLong(*v, len(b))
 	}
-	return kernel.CopyMessage(b), nil
+	return pool.Copy(b), nil
 }
 
 func (m *Marshaler[T]) measure(v *T) (n int, err error) {
@@ -139,7 +140,7 @@ func (m *Marshaler[T]) append(b []byte, v *T) (_ []byte, err error) {
 	return m.codec.Append(b, *v)
 }
 
-func (m *Marshaler[T]) make(v *T) (_ kernel.Message, err error) {
+func (m *Marshaler[T]) make(v *T) (_ pool.Message, err error) {
 	defer recovered(&err)
 	return m.maker.message(*v)
 }
@@ -175,7 +176,7 @@ func cannotEncode(v any, err error) error { return errtext.Errorf("sluice: encod
 
 // Discard releases a message made by Marshal that was not sent. One that was a value
 // belongs to whoever has that.
-func (m *Marshaler[T]) Discard(msg kernel.Message) {
+func (m *Marshaler[T]) Discard(msg pool.Message) {
 	if !m.whole {
 		msg.Release()
 	}
@@ -184,7 +185,7 @@ func (m *Marshaler[T]) Discard(msg kernel.Message) {
 // Unmarshal reads msg into v, which points to a zero T, and takes msg over. An error is
 // a *DecodeError without Method and Message, around a *PanicError if the codec has
 // panicked; v may then hold a part of the value.
-func (m *Marshaler[T]) Unmarshal(msg kernel.Message, v *T) (err error) {
+func (m *Marshaler[T]) Unmarshal(msg pool.Message, v *T) (err error) {
 	switch {
 	case m.fixed != nil:
 		err = m.fixed.DecodeTo(msg.Bytes(), v)

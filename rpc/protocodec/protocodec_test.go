@@ -22,6 +22,7 @@ import (
 	"github.com/sluicerpc/sluice/rpc"
 	"github.com/sluicerpc/sluice/rpc/codec"
 	"github.com/sluicerpc/sluice/rpc/protocodec"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Example makes a call with protobuf messages. Nobody needs to name the encoding: the types
@@ -332,8 +333,8 @@ func TestMessagesMayGrowOnEitherSide(t *testing.T) {
 		second(rpc.Call[*older, *wrapperspb.StringValue](t.Context(), client, "older", wrapperspb.String("Ada"), nil)),
 		second(rpc.Call[*wrapperspb.StringValue, *older](t.Context(), client, "older", named(&older{}, "Ada"), nil)),
 	} {
-		var se *kernel.StreamError
-		if !errors.As(err, &se) || se.Code != kernel.CodeInvalidArgument ||
+		var se *status.StreamError
+		if !errors.As(err, &se) || se.Code != status.InvalidArgument ||
 			!strings.Contains(se.Reason, "protobuf;test.Person") || !strings.Contains(se.Reason, "protobuf;google.protobuf.StringValue") {
 			t.Errorf("another message: %v", err)
 		}

@@ -8,11 +8,15 @@ import (
 	"net"
 	"sync"
 
+	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/benchmarks/peer"
+	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // An api is the part of the API that streams are read and written with.
@@ -84,26 +88,26 @@ func (a *api) target(addr string) string {
 }
 
 // protocols are those of a server or client.
-func (a *api) protocols() []kernel.Protocol {
+func (a *api) protocols() []frame.Protocol {
 	switch a.proto {
 	case brpc:
-		return []kernel.Protocol{strm.Protocol{}}
+		return []frame.Protocol{strm.Protocol{}}
 	case seastarProto:
-		return []kernel.Protocol{&seastar.Protocol{}}
+		return []frame.Protocol{&seastar.Protocol{}}
 	}
 	return nil
 }
 
 // A stream passed to a call is a sink on one side and a source on the other.
 type (
-	sink   = *rpc.Sink[kernel.Message]
-	source = *rpc.Source[kernel.Message]
+	sink   = *rpc.Sink[pool.Message]
+	source = *rpc.Source[pool.Message]
 )
 
 // register registers the calls that streams are passed to.
 func (p sluicePeer) register(k *kernel.Server, m peer.Mode, o peer.Options) error {
 	return rpc.HandleUnary(k, p.method(m), func(_ context.Context, in source) (sink, error) {
-		out := rpc.MakeSink[kernel.Message](in)
+		out := rpc.MakeSink[pool.Message](in)
 		in.Go(func(ctx context.Context) error {
 			st := p.stream(ctx, in.Stream())
 			defer st.free()
@@ -115,7 +119,7 @@ func (p sluicePeer) register(k *kernel.Server, m peer.Mode, o peer.Options) erro
 
 // pass opens a stream by passing it to a call.
 func (c *conn) pass(ctx context.Context, m peer.Mode) (*kernel.Stream, error) {
-	k, err := rpc.NewSink[kernel.Message](context.WithoutCancel(ctx), c.Client, nil)
+	k, err := rpc.NewSink[pool.Message](context.WithoutCancel(ctx), c.Client, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +182,7 @@ func (s *server) park(ctx context.Context, offers <-chan *kernel.Offer, o peer.O
 	for {
 		select {
 		case offer := <-offers:
-			if st, err := offer.Accept(kernel.Message{}, nil); err == nil && o.Serving != nil {
+			if st, err := offer.Accept(pool.Message{}, nil); err == nil && o.Serving != nil {
 				_ = st.CloseSend()
 				o.Serving.Add(1)
 			}
@@ -270,7 +274,7 @@ func (p parked) Close() error {
 	if errors.Is(p.s.CloseSend(), kernel.ErrNotSupported) {
 		return p.s.Close(context.Background())
 	}
-	p.s.CloseReceive(kernel.CodeOK)
+	p.s.CloseReceive(status.OK)
 	return nil
 }
 
@@ -278,13 +282,13 @@ type stream struct {
 	s       *kernel.Stream
 	ctx     context.Context
 	api     api
-	in      <-chan kernel.Message
-	batches <-chan *kernel.Batch
-	out     chan<- kernel.Message
+	in      <-chan pool.Message
+	batches <-chan *actor.Batch
+	out     chan<- pool.Message
 	done    <-chan struct{}
-	next    kernel.Message // handed out by Buf
-	last    kernel.Message // handed out by Recv
-	batch   *kernel.Batch
+	next    pool.Message // handed out by Buf
+	last    pool.Message // handed out by Recv
+	batch   *actor.Batch
 	at      int
 	closed  bool // the message that stands for the end was sent
 }
@@ -295,13 +299,13 @@ func (p sluicePeer) stream(ctx context.Context, s *kernel.Stream) *stream {
 
 func (s *stream) Buf(n int) []byte {
 	s.next.Release()
-	s.next = kernel.NewMessage(n)
+	s.next = pool.New(n)
 	return s.next.Bytes()
 }
 
 func (s *stream) Send([]byte) error {
 	m := s.next
-	s.next = kernel.Message{}
+	s.next = pool.Message{}
 	if !s.api.out {
 		return s.s.Send(s.ctx, m)
 	}
@@ -321,7 +325,7 @@ func (s *stream) TrySend([]byte) (wait string, err error) {
 	err = s.s.TrySend(s.next)
 	switch {
 	case err == nil:
-		s.next = kernel.Message{}
+		s.next = pool.Message{}
 	case errors.Is(err, kernel.ErrNoRoom):
 		return "socket", nil
 	case errors.Is(err, kernel.ErrWouldBlock):
@@ -342,7 +346,7 @@ func (s *stream) Recv() ([]byte, error) {
 
 func (s *stream) recv() ([]byte, error) {
 	s.last.Release()
-	s.last = kernel.Message{}
+	s.last = pool.Message{}
 	switch {
 	case s.api.in:
 		if s.in == nil {
@@ -409,7 +413,7 @@ func (s *stream) free() {
 }
 
 // Break ends both halves, and frees nothing that is in use.
-func (s *stream) Break() { s.s.Abort(kernel.CodeCancelled, "aborted by Break") }
+func (s *stream) Break() { s.s.Abort(status.Cancelled, "aborted by Break") }
 
 func (s *stream) Close() error {
 	s.free()
@@ -417,6 +421,6 @@ func (s *stream) Close() error {
 		return s.s.Close(s.ctx)
 	}
 	_ = s.s.CloseSend()
-	s.s.CloseReceive(kernel.CodeOK)
+	s.s.CloseReceive(status.OK)
 	return nil
 }

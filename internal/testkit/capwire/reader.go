@@ -6,6 +6,7 @@ import (
 	"encoding/gob"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // input is what the reader owns.
@@ -42,7 +43,7 @@ func (s *session) Next(p []byte, f *frame.Frame) (int, error) {
 		}
 		n := int(binary.BigEndian.Uint32(in.buf))
 		if n > 1<<20 {
-			return len(p), &frame.ProtocolError{Proto: s.p.Name(), Code: frame.CodeFrameSize, Offset: in.offset, Detail: "a frame that is too long"}
+			return len(p), &status.ProtocolError{Proto: s.p.Name(), Code: status.FrameSize, Offset: in.offset, Detail: "a frame that is too long"}
 		}
 		if len(in.buf) < headLen+n {
 			return len(p), nil
@@ -72,7 +73,7 @@ func (s *session) frame(k frame.Kind, id uint64, body []byte, f *frame.Frame) er
 	var g frame.Frame
 	s.in.gob.Write(body)
 	if err := s.in.dec.Decode(&g); err != nil {
-		return &frame.ProtocolError{Proto: s.p.Name(), Code: frame.CodeProtocol, Offset: s.in.offset, Detail: err.Error()}
+		return &status.ProtocolError{Proto: s.p.Name(), Code: status.Protocol, Offset: s.in.offset, Detail: err.Error()}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,7 +95,7 @@ func (s *session) frame(k frame.Kind, id uint64, body []byte, f *frame.Frame) er
 		whole := !s.p.C.HalfClose && st != nil && !st.unary // it ends both directions
 		switch {
 		case whole && !st.sentEnd && len(st.prefix) > 0: // inside a message
-			g = frame.Frame{Kind: frame.Reset, Stream: id, Code: frame.CodeDataLoss}
+			g = frame.Frame{Kind: frame.Reset, Stream: id, Code: status.DataLoss}
 		case whole:
 			s.in.queue = append(s.in.queue, frame.Frame{Kind: frame.Stop, Stream: id})
 		}

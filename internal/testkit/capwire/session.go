@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // On the wire a frame is its length in 4 bytes, its kind in one, its stream in 8, and a
@@ -142,14 +143,14 @@ func (s *session) Control(o *frame.Out, f *frame.Frame) {
 	case frame.EOS:
 		if !c.Status && (st == nil || !st.unary) {
 			out.Metadata = nil
-			if f.Code != frame.CodeOK { // an end that can't be said is none in order
-				out = frame.Frame{Kind: frame.Reset, Stream: f.Stream, Code: frame.CodeAborted, Value: awaitsEnd}
+			if f.Code != status.OK { // an end that can't be said is none in order
+				out = frame.Frame{Kind: frame.Reset, Stream: f.Stream, Code: status.Aborted, Value: awaitsEnd}
 			}
 		}
 		s.ended(f.Stream, st, false, true)
 	case frame.Reset:
 		if !c.Status && (st == nil || !st.offered && !st.unary) { // else it is the answer
-			out.Code, out.Reason = frame.CodeAborted, ""
+			out.Code, out.Reason = status.Aborted, ""
 		}
 		s.ended(f.Stream, st, true, true)
 	case frame.Accept:

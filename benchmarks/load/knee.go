@@ -10,11 +10,12 @@ import (
 // less.
 const closeEnough = 1.05
 
-// FindKnee looks for the highest rate that passes, between low and high: it
-// doubles the rate until one fails, and then halves the gap. probe makes one
-// run. It returns the run at the knee, or the last one if none passed.
+// FindKnee looks for the highest rate that passes, between low and high: it doubles the rate
+// until one does not pass, and then halves the gap. probe makes one run. One that is INVALID
+// says nothing about the server, and noise makes some so: it is made again, once. It returns
+// the run at the highest rate that passed, or the last one if none did.
 func FindKnee(ctx context.Context, low, high float64, probe func(ctx context.Context, rate float64) (*report.Run, report.Probe, error)) (best *report.Run, probes []report.Probe, err error) {
-	pass, fail := 0.0, 0.0
+	pass, fail, again := 0.0, 0.0, false
 	for rate := low; ; {
 		run, p, err := probe(ctx, rate)
 		if run != nil {
@@ -26,13 +27,16 @@ func FindKnee(ctx context.Context, low, high float64, probe func(ctx context.Con
 			}
 			return best, probes, err
 		}
+		if !p.Pass && pass == 0 {
+			best = run
+		}
+		if again = len(p.Invalid) > 0 && !again; again {
+			continue
+		}
 		if p.Pass {
 			pass, best = rate, run
 		} else {
 			fail = rate
-			if pass == 0 {
-				best = run
-			}
 		}
 		switch {
 		case fail == 0 && rate >= high, fail > 0 && pass == 0 && fail <= low, fail > 0 && pass > 0 && fail/pass < closeEnough:

@@ -173,6 +173,14 @@ func (m *measurement) takeInterval(i *report.Interval) {
 	}
 }
 
+// elapsed is how long the window lasted so far, or in all: an interrupt ends it early.
+func (m *measurement) elapsed() time.Duration {
+	if m.began.IsZero() {
+		return 0
+	}
+	return min(m.seen.at.Sub(m.began), m.r.cfg.Length())
+}
+
 func (m *measurement) marks(i report.Interval) (marks []string) {
 	for _, f := range m.r.cfg.At {
 		if at := f.At.Seconds(); at < i.T && at >= i.T-i.Seconds {
@@ -329,7 +337,7 @@ func (m *measurement) invalid() (why []string) {
 		limit = max(time.Duration(out.Response.P99/10), minMaxLateness)
 	}
 	if late := time.Duration(out.Lateness.P99); late > limit {
-		why = append(why, fmt.Sprintf("the client's pacer was late: p99 %v, above %v", late, limit))
+		why = append(why, fmt.Sprintf("the client's pacer was late: p99 %s, above %s", report.Duration(int64(late)), report.Duration(int64(limit))))
 	}
 	if due, released := out.Scheduled*out.Seconds, m.seen.released-m.before.released; float64(released) < minReleased*due-m.releaseSlack(due) {
 		why = append(why, fmt.Sprintf("the client's pacer released %d of %.0f due messages", released, due))

@@ -403,15 +403,52 @@ func TestTheKneeIsFound(t *testing.T) {
 		{12345, 1000, 1e6, 12345}, {1e9, 1000, 50000, 50000}, {500, 1000, 1e6, 0}, {1000, 1000, 1e6, 1000},
 	} {
 		best, probes, err := FindKnee(t.Context(), tt.low, tt.high, probe(tt.limit))
-		got, ok := report.KneeOf(probes)
-		if err != nil || best == nil || ok != (tt.want > 0) || got > tt.limit || got < tt.want/closeEnough {
+		got := report.KneeOf(probes).Rate
+		if err != nil || best == nil || (got > 0) != (tt.want > 0) || got > tt.limit || got < tt.want/closeEnough {
 			t.Errorf("limit %v: knee %v, %v", tt.limit, got, err)
 		}
-		if ok && best.Rate != got {
+		if got > 0 && best.Rate != got {
 			t.Errorf("limit %v: the report is of %v, the knee %v", tt.limit, best.Rate, got)
 		}
 		if len(probes) > 20 {
 			t.Errorf("limit %v: %d runs", tt.limit, len(probes))
+		}
+	}
+}
+
+// A client that can't keep up says nothing about the server: such a step is made again, and
+// what it bounds is no knee.
+func TestTheClientsLimitIsNoKnee(t *testing.T) {
+	steps := func(client, server float64, unlucky int) (string, int) {
+		n := 0
+		best, probes, err := FindKnee(t.Context(), 1000, 1e6, func(_ context.Context, rate float64) (*report.Run, report.Probe, error) {
+			p := report.Probe{Rate: rate, Pass: rate <= min(client, server)}
+			if n++; rate > client || n == unlucky {
+				p.Pass, p.Invalid = false, []string{"the pacer was late"}
+			}
+			return &report.Run{Rate: rate, Invalid: p.Invalid}, p, nil
+		})
+		k := report.KneeOf(probes)
+		if err != nil || best == nil || k.Rate > 0 && best.Rate != k.Rate {
+			t.Errorf("client %v, server %v: %v, %v", client, server, k, err)
+		}
+		return k.String(), n
+	}
+	for _, tt := range []struct {
+		client, server float64
+		unlucky        int // the step that noise makes INVALID
+		want           string
+	}{
+		{50_000, 12_345, 0, "knee: the SLO holds up to 12"},
+		{50_000, 12_345, 1, "knee: the SLO holds up to 12"},
+		{50_000, 12_345, 3, "knee: the SLO holds up to 12"},
+		{12_345, 50_000, 0, "no knee found: the SLO holds at 12"},
+		{500, 50_000, 0, "no knee found: at 1k/s already the client is the bottleneck"},
+		{50_000, 500, 0, "no knee found: the SLO holds at no rate"},
+		{2e6, 2e6, 0, "no knee found: the SLO holds at every rate that was tried, up to 1M/s"},
+	} {
+		if got, n := steps(tt.client, tt.server, tt.unlucky); !strings.HasPrefix(got, tt.want) || n > 30 {
+			t.Errorf("client %v, server %v: %d steps, %s", tt.client, tt.server, n, got)
 		}
 	}
 }

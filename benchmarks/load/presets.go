@@ -65,14 +65,20 @@ func Presets() []Preset {
 	}
 }
 
+// PresetNames are the names of all, in the order of Presets.
+func PresetNames() (names []string) {
+	for _, p := range Presets() {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
 // FindPreset returns the preset of that name.
 func FindPreset(name string) (Preset, error) {
-	var names []string
 	for _, p := range Presets() {
 		if p.Name == name {
 			return p, nil
 		}
-		names = append(names, p.Name)
 	}
-	return Preset{}, fmt.Errorf("no preset %q; there are %s", name, strings.Join(names, ", "))
+	return Preset{}, fmt.Errorf("no preset %q; there are %s", name, strings.Join(PresetNames(), ", "))
 }

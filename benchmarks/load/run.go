@@ -3,6 +3,8 @@ package load
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -165,6 +167,10 @@ func (r *run) do(ctx context.Context) (*report.Run, error) {
 	r.mu.Lock()
 	err = r.failed
 	r.mu.Unlock()
+	if ctx.Err() == nil && err != nil && r.neverServed(err) {
+		return nil, &ConnectError{fmt.Errorf("%s at %s answered nothing: %w; start a server with: load serve --peer=%s",
+			r.target.Peer.Name(), r.target.Addr, err, r.target.Peer.Name())}
+	}
 	out := m.finish()
 	if ctx.Err() != nil {
 		out.Interrupted = true
@@ -175,6 +181,18 @@ func (r *run) do(ctx context.Context) (*report.Run, error) {
 		return out, &GoneError{err}
 	}
 	return out, nil
+}
+
+// neverServed reports whether the server was of another kind, or no server: it answered not
+// one message.
+func (r *run) neverServed(err error) bool {
+	if errors.Is(err, peer.ErrOtherServer) {
+		return true
+	}
+	if r.cfg.Workload != Echo && r.cfg.Workload != Churn {
+		return false // the other workloads have no answers
+	}
+	return !slices.ContainsFunc(r.lanes, func(l *lane) bool { return l.pubGot.Load() > 0 })
 }
 
 // now returns the time since the run's start. Reading the monotonic clock
@@ -273,7 +291,7 @@ func (r *run) drive(ctx context.Context, m *measurement) {
 		m.window(ctx)
 	}
 	r.end()
-	r.watch(Progress{Phase: Draining, Elapsed: r.cfg.Length(), Length: r.cfg.Length()})
+	r.watch(Progress{Phase: Draining, Elapsed: m.elapsed(), Length: r.cfg.Length()})
 	r.drained(done)
 	others.Wait()
 }

@@ -173,6 +173,26 @@ func TestAMessageThatTheServerWouldNotTakeIsRefused(t *testing.T) {
 	}
 }
 
+// An interrupted run does not show as one that went to its end.
+func TestAnInterruptShowsHowFarTheRunWas(t *testing.T) {
+	for name, at := range map[string]Phase{"warm-up": Warmup, "window": Measuring} {
+		c := short(t, "pingpong", func(c *Config) { c.Duration = time.Hour })
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var last Progress
+		_, err := Run(ctx, serve(t, raw.New(), c), c, func(p Progress) {
+			if last = p; p.Phase == at {
+				cancel()
+			}
+		})
+		measured := last.Elapsed > 0
+		if !errors.Is(err, context.Canceled) || last.Phase != Draining || last.Length != time.Hour ||
+			last.Elapsed > time.Minute || measured != (at == Measuring) {
+			t.Errorf("%s: %v; the last progress is %v of %v, %s", name, err, last.Elapsed, last.Length, last.Phase)
+		}
+	}
+}
+
 func TestAnInterruptInTheWarmupIsAnInterrupt(t *testing.T) {
 	c := short(t, "pingpong", func(c *Config) { c.Warmup = time.Hour })
 	target := serve(t, raw.New(), c)

@@ -5,6 +5,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 )
 
@@ -50,6 +51,10 @@ type Options struct {
 	// servers use it.
 	Serving *atomic.Int64
 }
+
+// ErrOtherServer is what a stream's methods fail with if the peer that was dialled speaks the
+// library's protocol, and is no Server of it: it serves something else.
+var ErrOtherServer = errors.New("it is another kind of server")
 
 // A Server is a listening peer.
 type Server interface {

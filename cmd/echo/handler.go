@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"time"
 
 	"github.com/sluicerpc/sluice/actor"
+	"github.com/sluicerpc/sluice/cmd/echo/internal/wire"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/status"
@@ -17,11 +20,12 @@ const (
 	methodSelect = "echo.select"
 )
 
-func handle(srv *kernel.Server) error {
+// register gives the server its handlers. A handler runs in a goroutine of its own for each
+// stream that a client opens.
+func register(srv *kernel.Server) error {
 	srv.Handle(methodEcho, echo)
 	srv.Handle(methodSelect, echoSelect)
-	srv.HandleOffer(methodBRPC, echoExample)
-	return registerEcho(srv)
+	return wire.Register(srv.Handlers, echo) // what clients of brpc and Seastar call an echo
 }
 
 // echo is the short style, and the fast one. All ends when the client ends its half,
@@ -65,7 +69,7 @@ func echoSelect(_ context.Context, s *kernel.Stream) error {
 				return s.Err() // nil if the client ended its half cleanly
 			}
 			held, in, slots = m, nil, s.Writable()
-		case slot, ok := <-slots:
+		case slot, ok := <-slots: // there is credit to send one message
 			if !ok {
 				return s.Err()
 			}
@@ -78,6 +82,21 @@ func echoSelect(_ context.Context, s *kernel.Stream) error {
 				Code:   status.IdleTimeout,
 				Reason: fmt.Sprintf("nothing received since %s", since.Format("15:04:05")),
 			}
+		}
+	}
+}
+
+// logged is a middleware: it makes of a handler one that logs how each stream went. What is
+// served by HandleOffer has middleware of its own: Handlers.UseOffer.
+func logged(log *slog.Logger) kernel.Middleware {
+	return func(next kernel.Handler) kernel.Handler {
+		return func(ctx context.Context, s *kernel.Stream) error {
+			begun := time.Now()
+			err := next(ctx, s)
+			code, _ := status.Of(err)
+			log.Info("stream", "method", s.Method(), "peer", s.Conn().Peer().Addr, "status", code,
+				"received", s.Snapshot().MessagesReceived, "took", time.Since(begun))
+			return err
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/sluicerpc/sluice/cmd/echo/internal/cli"
 	"github.com/sluicerpc/sluice/internal/leak"
 )
 
@@ -206,7 +207,11 @@ func TestUsage(t *testing.T) {
 			t.Errorf("echo %v: code %d, stdout %q, stderr %q", args, r.code, r.stdout, r.stderr)
 		}
 	}
-	if r := runEcho(t, ""); r.code != exitUsage || !strings.Contains(r.stderr, "echo demo") {
+	// Flags are listed in the order of their names.
+	if r := runEcho(t, "", "call", "-h"); strings.Contains(r.stdout, "below") || strings.Contains(r.stdout, "above") {
+		t.Errorf("a flag is where it is not:\n%s", r.stdout)
+	}
+	if r := runEcho(t, ""); r.code != cli.ExitUsage || !strings.Contains(r.stderr, "echo demo") {
 		t.Errorf("without arguments: code %d, stderr %q", r.code, r.stderr)
 	}
 }
@@ -236,7 +241,7 @@ func TestMistakesInTheCommandLineAreUsageErrors(t *testing.T) {
 		{[]string{"call", "-insecure", "-ca", "c.pem"}, `leave -ca out`},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
-			runEcho(t, "", c.args...).wantError(t, exitUsage, c.pattern)
+			runEcho(t, "", c.args...).wantError(t, cli.ExitUsage, c.pattern)
 		})
 	}
 }

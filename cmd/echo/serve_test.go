@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/sluicerpc/sluice/cmd/echo/internal/cli"
 )
 
 func TestLinesComeBack(t *testing.T) {
@@ -48,7 +50,7 @@ func TestALineIsAnsweredBeforeTheNextIsTyped(t *testing.T) {
 func TestLoadComesBack(t *testing.T) {
 	_, addr := startServer(t)
 	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, generated(7).bytes(300_001), 0o600); err != nil {
+	if err := os.WriteFile(file, generated(t, 300_001), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -77,7 +79,7 @@ func TestServersLimits(t *testing.T) {
 	r := runEcho(t, "", "call", "-addr", addr, "-count", "1", "-size", "6M", "-streams", "2")
 	r.wantOK(t)
 	runEcho(t, "", "call", "-addr", addr, "-count", "1", "-size", "9M").
-		wantError(t, exitFailed, `message too large: 9437184 bytes, the peer accepts at most 8388608`)
+		wantError(t, cli.ExitFailed, `message too large: 9437184 bytes, the peer accepts at most 8388608`)
 	// A third stream waits until one is free.
 	r = runEcho(t, "", "call", "-addr", addr, "-count", "100", "-streams", "5")
 	r.wantOK(t)
@@ -89,7 +91,7 @@ func TestServersLimits(t *testing.T) {
 func TestIdleStreamIsEnded(t *testing.T) {
 	_, addr := startServer(t, "-idle", "20ms")
 	p := start(t, "call", "-addr", addr, "-method", methodSelect)
-	p.end().wantError(t, exitFailed, `IDLE_TIMEOUT: nothing received since`)
+	p.end().wantError(t, cli.ExitFailed, `IDLE_TIMEOUT: nothing received since`)
 }
 
 func TestClearErrors(t *testing.T) {
@@ -116,14 +118,14 @@ func TestClearErrors(t *testing.T) {
 		"demo, no such file":   {[]string{"demo", filepath.Join(dir, "x")}, `no such file|cannot find`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			runEcho(t, "line\n", c.args...).wantError(t, exitFailed, c.pattern)
+			runEcho(t, "line\n", c.args...).wantError(t, cli.ExitFailed, c.pattern)
 		})
 	}
 }
 
 func TestUnixSocket(t *testing.T) {
 	addr := "unix:" + filepath.Join(t.TempDir(), "echo")
-	runEcho(t, "early\n", "call", "-addr", addr).wantError(t, exitFailed, "no server listens on "+addr)
+	runEcho(t, "early\n", "call", "-addr", addr).wantError(t, cli.ExitFailed, "no server listens on "+addr)
 	srv := start(t, "serve", "-addr", addr)
 	srv.wantLine("^serving echo and echo\\.select on " + regexp.QuoteMeta(addr))
 	r := runEcho(t, "over a socket\n", "call", "-addr", addr)
@@ -131,13 +133,29 @@ func TestUnixSocket(t *testing.T) {
 	if r.stdout != "over a socket\n" {
 		t.Errorf("%q", r.stdout)
 	}
-	runEcho(t, "", "serve", "-addr", addr).wantError(t, exitFailed, addr+" is in use by another program")
+	runEcho(t, "", "serve", "-addr", addr).wantError(t, cli.ExitFailed, addr+" is in use by another program")
 }
 
 func TestTimeout(t *testing.T) {
 	_, addr := startServer(t)
 	p := start(t, "call", "-addr", addr, "-timeout", "30ms")
-	p.end().wantError(t, exitFailed, `gave up after 30ms`)
+	p.end().wantError(t, cli.ExitFailed, `gave up after 30ms`)
+}
+
+// The middleware is around the handlers of package rpc too.
+func TestStreamsAreLogged(t *testing.T) {
+	needSignals(t)
+	srv, addr := startServer(t, "-v")
+	runEcho(t, "one\ntwo\n", "call", "-addr", addr).wantOK(t)
+	runEcho(t, "", "call", "-addr", addr, "-proto", "seastar").wantOK(t)
+	srv.signal(syscall.SIGTERM)
+	r := srv.end()
+	r.wantOK(t)
+	for _, want := range []string{`method=echo peer=127\.0\.0\.1:\d+ status=OK received=2 took=\S+\n`, `method=#1 .* status=OK`} {
+		if !regexp.MustCompile(want).MatchString(r.stderr) {
+			t.Errorf("no %q in:\n%s", want, r.stderr)
+		}
+	}
 }
 
 func TestDrainLetsAnOpenStreamFinish(t *testing.T) {
@@ -150,7 +168,7 @@ func TestDrainLetsAnOpenStreamFinish(t *testing.T) {
 			srv.signal(s)
 			srv.wantLine("^draining for at most 30s, connections open: 1;")
 			p.echo("while it drains")
-			runEcho(t, "late\n", "call", "-addr", addr).wantError(t, exitFailed, "no server listens")
+			runEcho(t, "late\n", "call", "-addr", addr).wantError(t, cli.ExitFailed, "no server listens")
 			if err := p.in.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -174,8 +192,8 @@ func TestDrainResetsStreamsAtItsTimeLimit(t *testing.T) {
 	p.echo("before")
 	srv.signal(syscall.SIGTERM)
 	srv.wantLine("^draining")
-	srv.end().wantError(t, exitFailed, "still open after 20ms")
-	p.end().wantError(t, exitFailed, "lost the connection to "+addr+" in mid-stream")
+	srv.end().wantError(t, cli.ExitFailed, "still open after 20ms")
+	p.end().wantError(t, cli.ExitFailed, "lost the connection to "+addr+" in mid-stream")
 }
 
 func TestSecondSignalStopsAtOnce(t *testing.T) {
@@ -186,8 +204,8 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	srv.signal(syscall.SIGTERM)
 	srv.wantLine("^draining")
 	srv.signal(syscall.SIGTERM)
-	srv.end().wantError(t, exitFailed, "second signal")
-	p.end().wantError(t, exitFailed, "lost the connection to "+addr+" in mid-stream")
+	srv.end().wantError(t, cli.ExitFailed, "second signal")
+	p.end().wantError(t, cli.ExitFailed, "lost the connection to "+addr+" in mid-stream")
 }
 
 func TestAKilledServerIsNotAnEndOfStream(t *testing.T) {
@@ -199,7 +217,7 @@ func TestAKilledServerIsNotAnEndOfStream(t *testing.T) {
 			if err := srv.cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
-			p.end().wantError(t, exitFailed, "lost the connection to "+addr+" in mid-stream")
+			p.end().wantError(t, cli.ExitFailed, "lost the connection to "+addr+" in mid-stream")
 		})
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluicerpc/sluice/cmd/echo/internal/cli"
 )
 
 // An authority signs certificates and keeps all its files in a directory.
@@ -95,14 +97,40 @@ func TestMutualTLS(t *testing.T) {
 	if r.stdout != "secret\n" {
 		t.Errorf("got %q", r.stdout)
 	}
-	runEcho(t, "secret\n", call...).wantError(t, exitFailed, "requires a client certificate")
+	runEcho(t, "secret\n", call...).wantError(t, cli.ExitFailed, "requires a client certificate")
 
 	unknown := newAuthority(t)
 	unknown.sign("client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	runEcho(t, "secret\n", append(call, "-cert", unknown.file("client"), "-key", unknown.file("client-key"))...).
-		wantError(t, exitFailed, "remote error: tls")
+		wantError(t, cli.ExitFailed, "remote error: tls")
 	runEcho(t, "secret\n", "call", "-addr", addr, "-ca", unknown.file("ca")).
-		wantError(t, exitFailed, "signed by an unknown authority")
+		wantError(t, cli.ExitFailed, "signed by an unknown authority")
 	runEcho(t, "", "call", "-addr", addr, "-ca", ca.file("client-key")).
-		wantError(t, exitFailed, "holds no PEM certificate")
+		wantError(t, cli.ExitFailed, "holds no PEM certificate")
+}
+
+// A server with a token refuses who has not got it, over every protocol that carries one.
+func TestToken(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	right, wrong, empty := file("right", "secret\n"), file("wrong", "guess"), file("empty", "\n")
+	_, addr := startServer(t, "-token", right)
+	for _, proto := range []string{"sluice", "brpc"} {
+		call := []string{"call", "-addr", addr, "-proto", proto, "-timeout", "10s"}
+		r := runEcho(t, "open\n", append(call, "-token", right)...)
+		r.wantOK(t)
+		if r.stdout != "open\n" {
+			t.Errorf("%s: %q came back", proto, r.stdout)
+		}
+		runEcho(t, "open\n", append(call, "-token", wrong)...).wantError(t, cli.ExitFailed, `-token: .*UNAUTHENTICATED`)
+		runEcho(t, "open\n", call...).wantError(t, cli.ExitFailed, `-token: .*UNAUTHENTICATED`)
+	}
+	runEcho(t, "open\n", "call", "-addr", addr, "-token", empty).wantError(t, cli.ExitFailed, `holds no token`)
+	runEcho(t, "", "serve", "-addr", "127.0.0.1:0", "-token", filepath.Join(dir, "none")).wantError(t, cli.ExitFailed, `no such file|cannot find`)
 }

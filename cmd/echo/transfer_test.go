@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/sluicerpc/sluice/cmd/echo/internal/cli"
+	"github.com/sluicerpc/sluice/cmd/echo/internal/data"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 	"github.com/sluicerpc/sluice/pool"
@@ -16,7 +16,7 @@ import (
 )
 
 // dishonest is an echo in which the message at 5 is passed through wrong.
-func dishonest(wrong func(m pool.Message) []pool.Message) func(context.Context, *kernel.Stream) error {
+func dishonest(wrong func(m pool.Message) []pool.Message) kernel.Handler {
 	return func(ctx context.Context, s *kernel.Stream) error {
 		n := 0
 		for m, err := range s.All(ctx) {
@@ -37,32 +37,27 @@ func dishonest(wrong func(m pool.Message) []pool.Message) func(context.Context, 
 	}
 }
 
-func exchangeWith(t *testing.T, h func(context.Context, *kernel.Stream) error, p part) (*counts, error) {
+// transferTo sends a part to a handler.
+func transferTo(t *testing.T, h kernel.Handler, p data.Part) (*transfer, error) {
 	t.Helper()
 	srv, client := kerneltest.Start(t, nil, nil)
 	srv.Handle(methodEcho, h)
-	group := newGroup(t.Context())
-	s, err := client.Open(group.ctx, methodEcho, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var n counts
-	group.exchange(&wires()[0], s, p, &n)
-	return &n, group.wait()
+	tr := new(transfer)
+	return tr, tr.run(t.Context(), client, methodEcho, []data.Part{p})
 }
 
-func TestExchangeAcceptsAnEcho(t *testing.T) {
-	for name, h := range map[string]func(context.Context, *kernel.Stream) error{"echo": echo, "select": echoSelect} {
+func TestTransferAcceptsAnEcho(t *testing.T) {
+	for name, h := range map[string]kernel.Handler{"echo": echo, "select": echoSelect} {
 		t.Run(name, func(t *testing.T) {
-			n, err := exchangeWith(t, h, part{generated(1), mixed(0, 3_000_000, 1)})
-			if err != nil || n.bytes.Load() != 3_000_000 {
-				t.Errorf("%d bytes, error %v", n.bytes.Load(), err)
+			n, err := transferTo(t, h, data.Mixed(data.Generated(1), 3_000_000, 1, 1)[0])
+			if err != nil || n.Bytes.Load() != 3_000_000 {
+				t.Errorf("%d bytes, error %v", n.Bytes.Load(), err)
 			}
 		})
 	}
 }
 
-func TestExchangeNoticesEveryKindOfError(t *testing.T) {
+func TestTransferNoticesEveryKindOfError(t *testing.T) {
 	for name, c := range map[string]struct {
 		wrong func(m pool.Message) []pool.Message
 		want  string
@@ -82,7 +77,7 @@ func TestExchangeNoticesEveryKindOfError(t *testing.T) {
 		}, "message 4: sent 100 bytes from 400 on, and 10 other bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := exchangeWith(t, dishonest(c.wrong), part{generated(1), repeated(0, 100, 20)})
+			_, err := transferTo(t, dishonest(c.wrong), data.Repeated(1, 100, 20)[0])
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
@@ -90,15 +85,15 @@ func TestExchangeNoticesEveryKindOfError(t *testing.T) {
 	}
 }
 
-func TestExchangeNoticesAWrongEnd(t *testing.T) {
-	twenty := part{generated(1), repeated(0, 100, 20)}
+func TestTransferNoticesAWrongEnd(t *testing.T) {
+	twenty := data.Repeated(1, 100, 20)[0]
 	extra := func(ctx context.Context, s *kernel.Stream) error {
 		if err := echo(ctx, s); err != nil {
 			return err
 		}
 		return s.Send(ctx, pool.Copy([]byte("one more")))
 	}
-	if _, err := exchangeWith(t, extra, twenty); err == nil || !strings.Contains(err.Error(), "8 bytes came back that were not sent") {
+	if _, err := transferTo(t, extra, twenty); err == nil || !strings.Contains(err.Error(), "8 bytes came back that were not sent") {
 		t.Errorf("one too many: error %v", err)
 	}
 	five := func(ctx context.Context, s *kernel.Stream) error {
@@ -113,32 +108,14 @@ func TestExchangeNoticesAWrongEnd(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := exchangeWith(t, five, twenty); err == nil {
+	if _, err := transferTo(t, five, twenty); err == nil {
 		t.Error("five of twenty: no error")
 	}
 	broken := func(context.Context, *kernel.Stream) error {
 		return &status.HandlerError{Code: status.DataLoss, Reason: "no idea"}
 	}
-	if _, err := exchangeWith(t, broken, twenty); !errors.Is(err, &status.StreamError{Code: status.DataLoss}) {
+	if _, err := transferTo(t, broken, twenty); !errors.Is(err, &status.StreamError{Code: status.DataLoss}) {
 		t.Errorf("a handler's error: %v", err)
-	}
-}
-
-func TestATruncatedFileIsNoticed(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(name, generated(1).bytes(5000), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, size, err := openFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := os.Truncate(name, 2500); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := exchangeWith(t, echo, part{f, even(0, size, 1000)}); err == nil || !strings.Contains(err.Error(), "shorter") {
-		t.Errorf("error %v", err)
 	}
 }
 
@@ -184,7 +161,7 @@ func TestALostServerUnderLoadIsOneClearError(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(context.Background(), ln) }()
 	r := runEcho(t, "", "call", "-addr", tcp.Addr().String(), "-count", "1000000", "-size", "100")
-	r.wantError(t, exitFailed, "lost the connection to .* in mid-stream: ")
+	r.wantError(t, cli.ExitFailed, "lost the connection to .* in mid-stream: ")
 	if err := srv.Close(); err != nil {
 		t.Error(err)
 	}

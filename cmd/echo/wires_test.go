@@ -3,13 +3,16 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/sluicerpc/sluice/cmd/echo/internal/cli"
+	"github.com/sluicerpc/sluice/cmd/echo/internal/wire"
 )
 
 // One port, one handler, and clients of every protocol.
 func TestEveryProtocolOnOnePort(t *testing.T) {
 	_, addr := startServer(t)
-	for _, w := range wires() {
-		name := w.protocol.Name()
+	for _, w := range wire.All() {
+		name := w.Name()
 		t.Run(name, func(t *testing.T) {
 			r := runEcho(t, "one\ntwo\n\nthree", "call", "-addr", addr, "-proto", name)
 			r.wantOK(t)
@@ -23,17 +26,27 @@ func TestEveryProtocolOnOnePort(t *testing.T) {
 			}
 			r = runEcho(t, "a\nb\n", "call", "-addr", addr, "-proto", name, "-one-way")
 			r.wantOK(t)
-			if r.stdout != "" {
+			if r.stdout != "" || r.stderr != "" {
 				t.Errorf("%q came back although the call was one-way", r.stdout)
 			}
 		})
 	}
 }
 
+// The address can name the protocol, as a target of Dial does.
+func TestAnAddressNamesAProtocol(t *testing.T) {
+	_, addr := startServer(t, "-proto", "brpc")
+	r := runEcho(t, "one\n", "call", "-addr", "brpc://"+addr)
+	r.wantOK(t)
+	if r.stdout != "one\n" {
+		t.Errorf("%q came back", r.stdout)
+	}
+}
+
 func TestAProtocolCanBeSwitchedOff(t *testing.T) {
 	_, addr := startServer(t, "-proto", "sluice,seastar")
 	runEcho(t, "x\n", "call", "-addr", addr).wantOK(t)
-	runEcho(t, "x\n", "call", "-addr", addr, "-proto", "brpc", "-timeout", "5s").wantError(t, exitFailed, `lost the connection to .* in mid-stream`)
-	runEcho(t, "", "serve", "-proto", "sluice,http").wantError(t, exitUsage, `no protocol "http"; there are sluice,brpc,seastar`)
-	runEcho(t, "", "call", "-proto", "http").wantError(t, exitUsage, `no protocol "http"`)
+	runEcho(t, "x\n", "call", "-addr", addr, "-proto", "brpc", "-timeout", "5s").wantError(t, cli.ExitFailed, `lost the connection to .* in mid-stream`)
+	runEcho(t, "", "serve", "-proto", "sluice,http").wantError(t, cli.ExitUsage, `no protocol "http"; there are sluice,brpc,seastar`)
+	runEcho(t, "", "call", "-proto", "http").wantError(t, cli.ExitUsage, `no protocol "http"`)
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -26,7 +27,38 @@ func TestSpawns(t *testing.T)    { report(t, checkSpawns(load(t), spawns)) }
 // TestSizes looks at the modules inside the root module too.
 func TestSizes(t *testing.T) {
 	report(t, checkSizes(loadAll(t)))
+	report(t, checkPackageLines(load(t), packageLines))
 	report(t, checkPercentiles(functionSizes(load(t))))
+}
+
+// TestGoVersions compares the versions of Go that the pages ask for with those of the modules:
+// the README's is for the library, and who runs the benchmarks needs another one.
+func TestGoVersions(t *testing.T) {
+	text := func(name string) string {
+		p, err := os.ReadFile(filepath.Join(root(t), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(p)
+	}
+	version := func(mod string) string {
+		m := regexp.MustCompile(`(?m)^go (1\.\d+)`).FindStringSubmatch(text(mod))
+		if m == nil {
+			t.Fatalf("%s names no version of Go", mod)
+		}
+		return "Go " + m[1]
+	}
+	library, benchmarks := version("go.mod"), version("benchmarks/go.mod")
+	for name, want := range map[string][]string{
+		"README.md":       {library},
+		"CONTRIBUTING.md": {library + " or newer", "benchmarks " + benchmarks},
+	} {
+		for _, w := range want {
+			if !strings.Contains(text(name), w) {
+				t.Errorf("%s does not say %q", name, w)
+			}
+		}
+	}
 }
 
 // TestWords reads what is tracked, and has nothing to say about a tree that

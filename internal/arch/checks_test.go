@@ -359,6 +359,23 @@ func checkSizes(tr *tree) (bad []string) {
 	return bad
 }
 
+// checkPackageLines finds packages that have become longer than they may.
+func checkPackageLines(tr *tree, table map[string]int) (bad []string) {
+	lines := map[string]int{}
+	for _, s := range tr.production() {
+		lines[s.dir] += s.lines
+	}
+	for dir, most := range table {
+		switch n := lines[dir]; {
+		case n == 0:
+			bad = append(bad, dir+": no such package; take it out of packageLines")
+		case n > most:
+			bad = append(bad, fmt.Sprintf("%s: %d lines, at most %d", dir, n, most))
+		}
+	}
+	return bad
+}
+
 // functionSizes lists how many lines the functions have.
 func functionSizes(tr *tree) (sizes []int) {
 	for _, s := range tr.production() {

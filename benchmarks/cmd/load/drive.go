@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/sluicerpc/sluice/benchmarks/load"
@@ -59,10 +58,10 @@ type driver struct {
 // prepare checks the flags before anything is started.
 func (c *driveFlags) prepare(e *env) (*driver, error) {
 	d := &driver{driveFlags: c, env: e}
-	if err := d.check(); err != nil {
-		return nil, exit(exitUsage, err)
-	}
 	preset, err := load.FindPreset(c.Preset)
+	if err == nil {
+		err = d.check()
+	}
 	if err != nil {
 		return nil, exit(exitUsage, err)
 	}
@@ -244,8 +243,10 @@ func gates(r *report.Report) error {
 		}
 	}
 	if len(r.Knee) > 0 {
-		missedSLO := func(p report.Probe) bool { return len(p.Invalid) == 0 }
-		if _, ok := report.KneeOf(r.Knee); !ok && slices.ContainsFunc(r.Knee, missedSLO) {
+		switch k := report.KneeOf(r.Knee); {
+		case k.Invalid > 0:
+			return exit(exitInvalid, errors.New(k.String()))
+		case k.Rate == 0:
 			missed = append(missed, "at every rate tried")
 		}
 	}

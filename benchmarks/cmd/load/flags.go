@@ -22,7 +22,7 @@ var presetValues kong.ResolverFunc = func(ctx *kong.Context, _ *kong.Path, flag 
 		}
 		preset, err := load.FindPreset(ctx.Value(p).String())
 		if err != nil {
-			return nil, err
+			return nil, nil // the command says so; here it would be said of a flag
 		}
 		return flagValue(fitted(preset.Config, ctx), flag.Name), nil
 	}

@@ -71,10 +71,23 @@ func (l *lines) watch(p load.Progress) {
 		return
 	}
 	i := p.Interval
-	fmt.Fprintf(l.w, "%6.1f s  %s/s  p50 %s  p99 %s  max %s  deferred %d  cpu %.2f+%.2f  rss %s+%s%s%s\n",
-		i.T, report.Number(i.Rate()), report.Duration(i.Response.P50), report.Duration(i.Response.P99), report.Duration(i.Response.Max),
-		i.Deferred.Total(), i.Client.Cores, i.Server.Cores, report.Bytes(float64(i.Client.RSS)), report.Bytes(float64(i.Server.RSS)),
-		violations(i.Checks), marks(i))
+	fmt.Fprintf(l.w, "%6.1f s  %s/s  %s  deferred %d  %s%s%s\n", i.T, report.Number(i.Rate()), latency(i.Response), i.Deferred.Total(),
+		costs(i.Client, i.Server), violations(i.Checks), marks(i))
+}
+
+func latency(l report.Latency) string {
+	if l.Count == 0 {
+		return "latency not measured"
+	}
+	return fmt.Sprintf("p50 %s  p99 %s  max %s", report.Duration(l.P50), report.Duration(l.P99), report.Duration(l.Max))
+}
+
+// costs are those of both processes, or of the client's if the server's are not known.
+func costs(client, server report.Gauge) string {
+	if !server.Measured() {
+		return fmt.Sprintf("client's cpu %.2f  rss %s", client.Cores, report.Bytes(float64(client.RSS)))
+	}
+	return fmt.Sprintf("cpu %.2f+%.2f  rss %s+%s", client.Cores, server.Cores, report.Bytes(float64(client.RSS)), report.Bytes(float64(server.RSS)))
 }
 
 func (l *lines) end() {}
@@ -157,12 +170,35 @@ func (p *panel) show(i report.Interval) {
 	d := i.Deferred
 	p.text = [rowCount]string{
 		fmt.Sprintf("  rate     %s/s sent, %s/s received, %d in flight, bulk %s/s", report.Number(float64(i.Sent)/max(i.Seconds, 1e-9)), report.Number(i.Rate()), i.InFlight, report.Bytes(float64(i.Bulk)/max(i.Seconds, 1e-9))),
-		fmt.Sprintf("  latency  p50 %s  p90 %s  p99 %s  p99.9 %s  max %s   pacer late p99 %s", report.Duration(i.Response.P50), report.Duration(i.Response.P90), report.Duration(i.Response.P99), report.Duration(i.Response.P999), report.Duration(i.Response.Max), report.Duration(i.Lateness.P99)),
+		"  latency  " + latencies(i),
 		fmt.Sprintf("  deferred credit %d  mailbox %d  socket %d  blocked %d  in flight %d", d.Credit, d.Mailbox, d.Socket, d.Blocked, d.InFlight),
-		fmt.Sprintf("  client   %.2f CPUs  %s  %d goroutines   server %.2f CPUs  %s  %d goroutines  %d streams", i.Client.Cores, report.Bytes(float64(i.Client.RSS)), i.Client.Goroutines, i.Server.Cores, report.Bytes(float64(i.Server.RSS)), i.Server.Goroutines, i.Server.Streams),
+		"  client   " + process(i.Client) + "   server " + process(i.Server),
 		fmt.Sprintf("  checks   lost %d  duplicated %d  reordered %d  corrupted %d%s", i.Checks.Lost, i.Checks.Duplicated, i.Checks.Reordered, i.Checks.Corrupted, marks(i)),
 		fmt.Sprintf("  rate/s   %s   p99 %s", spark(p.rates), spark(p.p99s)),
 	}
+}
+
+func latencies(i report.Interval) string {
+	r, text := i.Response, "not measured"
+	if r.Count > 0 {
+		text = fmt.Sprintf("p50 %s  p90 %s  p99 %s  p99.9 %s  max %s", report.Duration(r.P50), report.Duration(r.P90),
+			report.Duration(r.P99), report.Duration(r.P999), report.Duration(r.Max))
+	}
+	if i.Lateness.Count > 0 {
+		text += "   pacer late p99 " + report.Duration(i.Lateness.P99)
+	}
+	return text
+}
+
+func process(g report.Gauge) string {
+	if !g.Measured() {
+		return "not measured"
+	}
+	text := fmt.Sprintf("%.2f CPUs  %s  %d goroutines", g.Cores, report.Bytes(float64(g.RSS)), g.Goroutines)
+	if g.Streams > 0 {
+		text += fmt.Sprintf("  %d streams", g.Streams)
+	}
+	return text
 }
 
 func last(v []float64, n int) []float64 { return v[max(len(v)-n, 0):] }

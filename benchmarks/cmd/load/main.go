@@ -42,7 +42,9 @@ const exitHelp = `Exit codes: 0 ok, 1 failed, 2 bad usage, 3 can't connect, 4 SL
 5 messages lost, duplicated, reordered or corrupted, 6 server gone in mid-run, 7 INVALID (the client
 was the bottleneck), 8 a report could not be written (its figures went to standard output or error),
 9 streams broke or hung, so that it is not known whether all messages arrived,
-130 interrupted (with a report).`
+130 interrupted (with a report).
+
+A flag begins with two dashes or one.`
 
 // An exitError carries its exit code.
 type exitError struct {
@@ -101,10 +103,25 @@ func run(e env) (code int) {
 	}
 	ctx, err := parser.Parse(longFlags(e.args))
 	if err != nil {
-		fmt.Fprintf(e.stderr, "load: %v\nTry 'load --help'.\n", err)
+		fmt.Fprintf(e.stderr, "load: %v\nTry 'load --help'.\n", clearer(err))
 		return exitUsage
 	}
 	return e.fail(ctx.Run(&e))
+}
+
+// clearer names the presets where one is missing, and drops proposals for a flag if none
+// begins with its letter: with two letters changed a short name becomes any other.
+func clearer(err error) error {
+	text := err.Error()
+	if text == `expected "<preset>"` {
+		return errors.New("expected a preset: " + strings.Join(load.PresetNames(), ", "))
+	}
+	wrong, proposed, ok := strings.Cut(text, ", did you mean ")
+	name, isFlag := strings.CutPrefix(wrong, "unknown flag --")
+	if ok && isFlag && !strings.Contains(proposed, `"--`+name[:min(len(name), 1)]) {
+		return errors.New(wrong)
+	}
+	return err
 }
 
 // fail prints err and returns its exit code.

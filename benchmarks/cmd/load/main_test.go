@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/sluicerpc/sluice/benchmarks/load"
 	"github.com/sluicerpc/sluice/benchmarks/load/report"
+	"github.com/sluicerpc/sluice/kernel"
 )
 
 // asCommand makes the test binary the command itself, for demo's server and
@@ -76,9 +79,15 @@ func TestBadUsageHasAClearError(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{
 		{"", "expected one of"},
 		{"fly", "unexpected argument fly"},
-		{"run", "preset"},
-		{"run nosuch", "no preset"},
-		{"run fan --nosuch", "unknown flag --nosuch"},
+		{"run", "load: expected a preset: pingpong, fan, "},
+		{"demo", "load: expected a preset: pingpong, fan, "},
+		{"run nosuch", "load: no preset \"nosuch\"; there are pingpong, fan, "},
+		{"demo nosuch --conns=0", "load: no preset"},
+		{"run fan --nosuch", "unknown flag --nosuch\n"},
+		{"run fan --zz", "unknown flag --zz\n"},
+		{"run fan --rat=5", "unknown flag --rat, did you mean"},
+		{"serve --adr=x", "did you mean \"--addr\""},
+		{"run fan --durration=5s", "did you mean \"--duration\""},
 		{"run fan --peer=nosuch", "no peer"},
 		{"run fan --streams=0", "--streams must be"},
 		{"run fan --streams=many", "--streams"},
@@ -165,6 +174,39 @@ func TestAnUnreachableServer(t *testing.T) {
 	}
 }
 
+// What listens is no server of load. It is not one that was lost.
+func TestAServerOfAnotherKind(t *testing.T) {
+	srv, err := kernel.NewServer(&kernel.ServerOptions{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Handle("echo", func(context.Context, *kernel.Stream) error { return nil })
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(context.Background(), ln) }()
+	defer func() {
+		_ = srv.Close()
+		<-served
+	}()
+	for args, want := range map[string]string{
+		"fan": "another kind of server", "firehose": "another kind of server", "churn": "another kind of server",
+		"hol": "another kind of server", "idle": "no such method", "fan --peer=raw": "answered nothing",
+		"fan --admin=" + ln.Addr().String(): "needs --admin=",
+	} {
+		given := append([]string{"run", "--addr=" + ln.Addr().String(), "--admin=", "--duration=30s"}, strings.Fields(args)...)
+		code, stdout, stderr := command(t.Context(), given...)
+		if code != exitConnect || !strings.Contains(stderr, "can't connect: ") || !strings.Contains(stderr, want) || stdout != "" {
+			t.Errorf("%s: exit %d: %s%s", args, code, stdout, stderr)
+		}
+		if n := strings.Count(stderr, "refused"); n > 1 {
+			t.Errorf("%s: it is said %d times: %s", args, n, stderr)
+		}
+	}
+}
+
 func TestDemoWritesEveryForm(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
@@ -199,8 +241,36 @@ func TestDemoWritesEveryForm(t *testing.T) {
 	if code, stdout, _ := command(t.Context(), "report", file("r.json"), "--bench=-"); code != exitOK || !strings.HasPrefix(stdout, "goos:") {
 		t.Errorf("report --bench=-: exit %d: %s", code, stdout)
 	}
-	if code, stdout, _ := command(t.Context(), "compare", "--gate", file("r.json"), file("r.json")); code != exitOK || !strings.Contains(stdout, "same") {
+	if code, stdout, _ := command(t.Context(), "compare", file("r.json"), file("r.json")); code != exitOK || !strings.Contains(stdout, "unknown") {
 		t.Errorf("compare: exit %d: %s", code, stdout)
+	}
+}
+
+func TestProgressTellsWhatIsNotMeasured(t *testing.T) {
+	code, stdout, stderr := demo(t, "firehose")
+	if code != exitOK || !strings.Contains(stderr, "latency not measured") || strings.Contains(stderr+stdout, "p50") {
+		t.Errorf("exit %d: %s%s", code, stderr, stdout)
+	}
+	i := report.Interval{Client: report.Gauge{Cores: 1.5, RSS: 5 << 20, Goroutines: 7}}
+	p := &panel{}
+	p.show(i)
+	text := strings.Join(p.text[:], "\n")
+	for _, want := range []string{"latency  not measured\n", "client   1.50 CPUs  5 MiB  7 goroutines   server not measured\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in:\n%s", want, text)
+		}
+	}
+	if got := costs(i.Client, i.Server); got != "client's cpu 1.50  rss 5 MiB" {
+		t.Error(got)
+	}
+	i.Server = report.Gauge{Cores: 0.5, RSS: 1 << 20, Goroutines: 3, Streams: 64}
+	i.Response, i.Lateness = report.Latency{Count: 1, P50: 1000, Max: 2000}, report.Latency{Count: 1, P99: 3000}
+	p.show(i)
+	text = strings.Join(p.text[:], "\n")
+	for _, want := range []string{"p50 1us", "max 2us   pacer late p99 3us", "server 0.50 CPUs  1 MiB  3 goroutines  64 streams"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in:\n%s", want, text)
+		}
 	}
 }
 
@@ -227,6 +297,10 @@ func TestCompareGate(t *testing.T) {
 	}
 	if code, _, stderr := command(t.Context(), "compare", "--gate", a, b); code != exitSLO {
 		t.Errorf("exit %d: %s", code, stderr)
+	}
+	few := write("few.json", 50, 51, 49)
+	if code, stdout, stderr := command(t.Context(), "compare", "--gate", a, few); code != exitUsage || !strings.Contains(stdout, "unknown") || !strings.Contains(stderr, "--runs=4") {
+		t.Errorf("exit %d: %s%s", code, stdout, stderr)
 	}
 	if code, stdout, _ := command(t.Context(), "compare", "--gate", "--json", b, a); code != exitOK || !strings.Contains(stdout, `"overall": "better"`) {
 		t.Errorf("exit %d: %s", code, stdout)
@@ -283,6 +357,20 @@ func TestAnInvalidStepIsNoMissedSLO(t *testing.T) {
 	if code := e.fail(verdictOf(r, nil)); code != exitInvalid {
 		t.Errorf("exit %d", code)
 	}
+	// Nor is the client's limit the server's knee.
+	passed := report.Probe{Rate: 500, Pass: true}
+	r = &report.Report{Runs: []*report.Run{{}}, Knee: []report.Probe{passed, invalid}}
+	if code := e.fail(verdictOf(r, nil)); code != exitInvalid {
+		t.Errorf("exit %d for a knee that is the client's", code)
+	}
+	r.Knee = append(r.Knee, report.Probe{Rate: 510})
+	if code := e.fail(verdictOf(r, nil)); code != exitOK {
+		t.Errorf("exit %d for a knee that is the server's", code)
+	}
+	r.Knee = []report.Probe{{Rate: 500}}
+	if code := e.fail(verdictOf(r, nil)); code != exitSLO {
+		t.Errorf("exit %d for an SLO that is missed everywhere", code)
+	}
 	if got := invalid.Outcome(); got != "INVALID the pacer was late" {
 		t.Error(got)
 	}
@@ -293,7 +381,7 @@ func TestFindKnee(t *testing.T) {
 	if code != exitOK && code != exitInvalid {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
-	if !strings.Contains(stdout, "knee: ") {
+	if !strings.Contains(stdout, "no knee found: ") {
 		t.Error(stdout)
 	}
 }

@@ -103,7 +103,7 @@ func (c *reportCmd) Run(e *env) error {
 type compareCmd struct {
 	A    string `arg:"" help:"JSON report before"`
 	B    string `arg:"" help:"JSON report after"`
-	Gate bool   `help:"exit with 4 if B is worse, or has runs that failed or lost messages"`
+	Gate bool   `help:"exit with 4 if B is worse, or has runs that failed or lost messages; needs reports of 4 runs or more"`
 	JSON bool   `help:"write the verdicts as JSON"`
 }
 
@@ -129,8 +129,11 @@ func (c *compareCmd) Run(e *env) error {
 	if err != nil {
 		return exit(exitWrite, err)
 	}
-	if c.Gate && report.Overall(cs) == report.Worse {
+	switch verdict := report.Overall(cs); {
+	case c.Gate && verdict == report.Worse:
 		return exit(exitSLO, errors.New("report B is worse than A"))
+	case c.Gate && verdict == report.Unknown:
+		return exit(exitUsage, errors.New("--gate: too few runs to tell a difference from noise; make the reports with --runs=4 or more"))
 	}
 	return nil
 }

@@ -81,7 +81,7 @@ func (s *Source) Fetch(ctx context.Context, collect bool) (Stats, error) {
 	}
 	resp, err := (&http.Client{Transport: &s.transport}).Do(req)
 	if err != nil {
-		return Stats{}, fmt.Errorf("server's figures: %w", err)
+		return Stats{}, fmt.Errorf("server's figures: %w; load serve prints where they are, and a server without them needs --admin= in load run", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {

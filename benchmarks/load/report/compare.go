@@ -5,64 +5,85 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"slices"
 )
 
 // A Comparison is how a figure changed from one report to another.
 type Comparison struct {
-	Figure  string  `json:"figure"`
-	A       float64 `json:"a"`
-	B       float64 `json:"b"`
-	Change  float64 `json:"change"` // B/A - 1
-	Low     float64 `json:"low"`    // of the 95% interval of Change
-	High    float64 `json:"high"`
-	Verdict string  `json:"verdict"` // better, worse, same
+	Figure string  `json:"figure"`
+	A      float64 `json:"a"`
+	B      float64 `json:"b"`
+	Change float64 `json:"change"` // B/A - 1
+	// P is how likely a difference like this in any figure is between reports of the same
+	// thing; 1 where that is not known.
+	P       float64 `json:"p"`
+	Verdict string  `json:"verdict"` // better, worse, same, unknown
 	textA   string
 	textB   string
 }
 
 // The verdicts of a Comparison.
 const (
-	Better = "better"
-	Worse  = "worse"
-	Same   = "same"
+	Better  = "better"
+	Worse   = "worse"
+	Same    = "same"
+	Unknown = "unknown" // too few runs
 )
 
 // minChange is the smallest change that counts, however steady it is: code alignment and
 // scheduling alone cause smaller ones.
 const minChange = 0.02
 
-// minRuns is how many runs a side it takes to estimate the noise from the runs. With fewer
-// it is estimated from the intervals of the time series.
+// minRuns is how many runs a side it takes to tell a difference from noise. Within a run
+// figures vary less than between runs, so that nothing can be said about fewer. With four
+// a side the true division of the runs is one of 35.
 const minRuns = 4
+
+// maxP is the largest P that is taken for a difference.
+const maxP = 0.05
 
 // compared are the figures that Compare looks at.
 var compared = []string{"rate", "bulk_rate", "mean", "p50", "p90", "p99", "p99.9", "cpu_per_m",
 	"client_bytes_per_stream", "server_bytes_per_stream", "client_rss", "server_rss"}
 
 // Compare says for each figure that a has whether b is better or worse than the noise
-// explains: when the 95% bootstrap interval of the ratio of their medians does not contain
-// 1. A figure that b lacks is worse, and so is any message lost, duplicated, reordered or
-// corrupted in b, and any of its runs that failed.
+// between runs explains: if the medians differ by 2 % or more, and the chance of such a
+// difference in any figure is at most 5 % between reports of the same thing. With fewer
+// than four runs a side that is unknown. A figure that b lacks is worse, and so is any
+// message lost, duplicated, reordered or corrupted in b, and any of its runs that failed.
 func Compare(a, b *Report) ([]Comparison, error) {
 	if a.Preset != b.Preset {
 		return nil, fmt.Errorf("different workloads: %s and %s", a.Preset, b.Preset)
 	}
 	out := outcomes(a.Runs, b.Runs)
+	var measured []metric
 	for _, name := range compared {
 		m, err := findMetric(name)
 		if err != nil {
 			return nil, err
 		}
-		if c, ok := compare(m, a.Runs, b.Runs); ok {
-			out = append(out, c)
+		if _, ok := compare(m, a.Runs, b.Runs, 1); ok {
+			measured = append(measured, m)
 		}
+	}
+	p := chances(measured, a.Runs, b.Runs)
+	for i, m := range measured {
+		c, _ := compare(m, a.Runs, b.Runs, p[i])
+		out = append(out, c)
 	}
 	if len(out) == 0 {
 		return nil, errors.New("there is nothing to compare: A measured no figure")
 	}
 	return out, nil
+}
+
+// chances is the P of each figure.
+func chances(ms []metric, a, b []*Run) []float64 {
+	var rowsA, rowsB [][]float64
+	for _, m := range ms {
+		rowsA, rowsB = append(rowsA, m.row(a)), append(rowsB, m.row(b))
+	}
+	return adjusted(rowsA, rowsB)
 }
 
 // outcomes compares what must not happen at all: a single case in b is worse.
@@ -89,7 +110,7 @@ func outcomes(a, b []*Run) (out []Comparison) {
 		if na == 0 && nb == 0 {
 			continue
 		}
-		c := Comparison{Figure: o.name, A: float64(na), B: float64(nb), Verdict: Better, textA: fmt.Sprint(na), textB: fmt.Sprint(nb)}
+		c := Comparison{Figure: o.name, A: float64(na), B: float64(nb), P: 1, Verdict: Better, textA: fmt.Sprint(na), textB: fmt.Sprint(nb)}
 		if nb > 0 {
 			c.Verdict = Worse
 		}
@@ -98,100 +119,50 @@ func outcomes(a, b []*Run) (out []Comparison) {
 	return out
 }
 
-func compare(m metric, a, b []*Run) (c Comparison, ok bool) {
+func compare(m metric, a, b []*Run, p float64) (c Comparison, ok bool) {
 	va, oka := m.over(a)
 	vb, okb := m.over(b)
 	switch {
 	case !oka || va <= 0:
 		return c, false
 	case !okb, vb <= 0 && m.better > 0:
-		return Comparison{Figure: m.name, A: va, B: vb, Change: -1, Low: -1, High: -1, Verdict: Worse, textA: m.unit.format(va), textB: "none"}, true
+		return Comparison{Figure: m.name, A: va, B: vb, Change: -1, P: 1, Verdict: Worse, textA: m.unit.format(va), textB: "none"}, true
 	case vb <= 0:
 		return c, false // so little that the heap shrank meanwhile
 	}
-	c = Comparison{Figure: m.name, A: va, B: vb, Change: vb/va - 1, textA: m.unit.format(va), textB: m.unit.format(vb)}
-	sa, sb := m.samples(a), m.samples(b)
-	if len(sa) < minRuns || len(sb) < minRuns {
-		// One value a side does not show its noise: only a change above any noise
-		// counts.
-		c.Low, c.High = c.Change-oneRunNoise, c.Change+oneRunNoise
-	} else {
-		c.Low, c.High = bootstrap(sa, sb)
+	c = Comparison{Figure: m.name, A: va, B: vb, Change: vb/va - 1, P: p, textA: m.unit.format(va), textB: m.unit.format(vb)}
+	switch {
+	case min(len(m.values(a)), len(m.values(b))) < minRuns:
+		c.P, c.Verdict = 1, Unknown
+	case p > maxP || (c.Change < minChange && c.Change > -minChange):
+		c.Verdict = Same
+	case (mean(m.values(b)) > mean(m.values(a))) != (c.Change > 0):
+		c.Verdict = Same // medians and means disagree
+	case (c.Change > 0) == (m.better > 0):
+		c.Verdict = Better
+	default:
+		c.Verdict = Worse
 	}
-	c.Verdict = m.verdict(c)
 	return c, true
 }
 
-// oneRunNoise is the noise assumed where there is one value a side.
-const oneRunNoise = 0.25
-
-// samples returns the runs' values, or the intervals' where the runs are few.
-func (m metric) samples(runs []*Run) (values []float64) {
-	if len(runs) >= minRuns || m.row == nil {
-		return m.values(runs)
+func mean(values []float64) float64 {
+	sum := 0.0
+	for _, v := range values {
+		sum += v
 	}
-	for _, r := range runs {
-		for _, i := range r.Series {
-			if v, ok := m.row(i); ok {
-				values = append(values, v)
-			}
-		}
-	}
-	return values
+	return sum / float64(len(values))
 }
 
-func (m metric) verdict(c Comparison) string {
-	noise := c.Low <= 0 && c.High >= 0
-	disagree := (c.Change > 0) != (c.Low > 0) // the runs and their intervals disagree
-	if noise || disagree || (c.Change < minChange && c.Change > -minChange) {
-		return Same
-	}
-	if (c.Change > 0) == (m.better > 0) {
-		return Better
-	}
-	return Worse
-}
-
-// bootstrapRounds is how many samples the bootstrap draws.
-const bootstrapRounds = 2000
-
-// bootstrap returns the 95% interval of median(b)/median(a) - 1.
-func bootstrap(a, b []float64) (low, high float64) {
-	rng := rand.New(rand.NewPCG(5, 6)) // the same reports, the same verdict
-	ratios := make([]float64, 0, bootstrapRounds)
-	for range bootstrapRounds {
-		if ma := median(resample(rng, a)); ma > 0 {
-			ratios = append(ratios, median(resample(rng, b))/ma-1)
-		}
-	}
-	if len(ratios) == 0 {
-		return -1, 1
-	}
-	slices.Sort(ratios)
-	return ratios[len(ratios)/40], ratios[len(ratios)-1-len(ratios)/40]
-}
-
-func resample(rng *rand.Rand, from []float64) []float64 {
-	to := make([]float64, len(from))
-	for i := range to {
-		to[i] = from[rng.IntN(len(from))]
-	}
-	return to
-}
-
-// Overall is the verdict on all: worse if anything is, else better if anything
-// is.
+// Overall is the verdict on all: worse if anything is, else unknown if anything is, else
+// better if anything is.
 func Overall(cs []Comparison) string {
-	verdict := Same
-	for _, c := range cs {
-		switch c.Verdict {
-		case Worse:
-			return Worse
-		case Better:
-			verdict = Better
+	for _, verdict := range []string{Worse, Unknown, Better} {
+		if slices.ContainsFunc(cs, func(c Comparison) bool { return c.Verdict == verdict }) {
+			return verdict
 		}
 	}
-	return verdict
+	return Same
 }
 
 // CompareText writes the comparison as a table.
@@ -202,9 +173,13 @@ func CompareText(w io.Writer, a, b *Report, cs []Comparison) error {
 		t.line("note: %s", warning)
 	}
 	t.section()
-	t.line("\tA\tB\tchange\t95%% interval\tverdict")
+	t.line("\tA\tB\tchange\tp\tverdict")
 	for _, c := range cs {
-		t.line("%s\t%s\t%s\t%+.1f%%\t%+.1f%% .. %+.1f%%\t%s", c.Figure, c.textA, c.textB, 100*c.Change, 100*c.Low, 100*c.High, c.Verdict)
+		p := fmt.Sprintf("%.3f", c.P)
+		if c.P == 1 && c.Verdict != Same {
+			p = "" // it takes no chance, or is unknown
+		}
+		t.line("%s\t%s\t%s\t%+.1f%%\t%s\t%s", c.Figure, c.textA, c.textB, 100*c.Change, p, c.Verdict)
 	}
 	t.line("all\t\t\t\t\t%s", Overall(cs))
 	return t.end()
@@ -221,6 +196,7 @@ func differences(a, b *Report) (notes []string) {
 	note(x.CPU != y.CPU || x.CPUs != y.CPUs, "different machines: %s (%d) and %s (%d)", x.CPU, x.CPUs, y.CPU, y.CPUs)
 	note(x.Go != y.Go, "different Go: %s and %s", x.Go, y.Go)
 	note(x.Kernel != y.Kernel, "different kernels: %s and %s", x.Kernel, y.Kernel)
+	note(min(len(a.Runs), len(b.Runs)) < minRuns, "fewer than %d runs a side do not show how much runs differ: make the reports with --runs=%d or more", minRuns, minRuns)
 	note(string(a.Config) != string(b.Config), "different settings: see config in the reports")
 	for i, r := range []*Report{a, b} {
 		for _, run := range r.Runs {

@@ -37,23 +37,23 @@ var columns = []struct {
 	{"deferred_blocked", func(i Interval) any { return i.Deferred.Blocked }},
 	{"deferred_inflight", func(i Interval) any { return i.Deferred.InFlight }},
 	{"dropped", func(i Interval) any { return i.Deferred.Dropped }},
-	{"response_p50_ns", func(i Interval) any { return i.Response.P50 }},
-	{"response_p90_ns", func(i Interval) any { return i.Response.P90 }},
-	{"response_p99_ns", func(i Interval) any { return i.Response.P99 }},
-	{"response_p99_9_ns", func(i Interval) any { return i.Response.P999 }},
-	{"response_p99_99_ns", func(i Interval) any { return i.Response.P9999 }},
-	{"response_max_ns", func(i Interval) any { return i.Response.Max }},
-	{"service_p50_ns", func(i Interval) any { return i.Service.P50 }},
-	{"service_p99_ns", func(i Interval) any { return i.Service.P99 }},
-	{"service_max_ns", func(i Interval) any { return i.Service.Max }},
-	{"lateness_p99_ns", func(i Interval) any { return i.Lateness.P99 }},
+	{"response_p50_ns", func(i Interval) any { return ns(i.Response, i.Response.P50) }},
+	{"response_p90_ns", func(i Interval) any { return ns(i.Response, i.Response.P90) }},
+	{"response_p99_ns", func(i Interval) any { return ns(i.Response, i.Response.P99) }},
+	{"response_p99_9_ns", func(i Interval) any { return ns(i.Response, i.Response.P999) }},
+	{"response_p99_99_ns", func(i Interval) any { return ns(i.Response, i.Response.P9999) }},
+	{"response_max_ns", func(i Interval) any { return ns(i.Response, i.Response.Max) }},
+	{"service_p50_ns", func(i Interval) any { return ns(i.Service, i.Service.P50) }},
+	{"service_p99_ns", func(i Interval) any { return ns(i.Service, i.Service.P99) }},
+	{"service_max_ns", func(i Interval) any { return ns(i.Service, i.Service.Max) }},
+	{"lateness_p99_ns", func(i Interval) any { return ns(i.Lateness, i.Lateness.P99) }},
 	{"client_cores", func(i Interval) any { return i.Client.Cores }},
 	{"client_rss_bytes", func(i Interval) any { return i.Client.RSS }},
 	{"client_goroutines", func(i Interval) any { return i.Client.Goroutines }},
-	{"server_cores", func(i Interval) any { return i.Server.Cores }},
-	{"server_rss_bytes", func(i Interval) any { return i.Server.RSS }},
-	{"server_goroutines", func(i Interval) any { return i.Server.Goroutines }},
-	{"server_streams", func(i Interval) any { return i.Server.Streams }},
+	{"server_cores", func(i Interval) any { return of(i.Server, i.Server.Cores) }},
+	{"server_rss_bytes", func(i Interval) any { return of(i.Server, i.Server.RSS) }},
+	{"server_goroutines", func(i Interval) any { return of(i.Server, i.Server.Goroutines) }},
+	{"server_streams", func(i Interval) any { return of(i.Server, i.Server.Streams) }},
 	{"lost", func(i Interval) any { return i.Checks.Lost }},
 	{"duplicated", func(i Interval) any { return i.Checks.Duplicated }},
 	{"reordered", func(i Interval) any { return i.Checks.Reordered }},
@@ -62,7 +62,23 @@ var columns = []struct {
 	{"marks", func(i Interval) any { return strings.Join(i.Marks, " ") }},
 }
 
-// CSV writes the time series, a row an interval.
+// ns is a figure of l for a cell; nil, an empty one, if there is none.
+func ns(l Latency, v int64) any {
+	if l.Count == 0 {
+		return nil
+	}
+	return v
+}
+
+// of is a figure of g for a cell; nil if g was not read.
+func of(g Gauge, v any) any {
+	if !g.Measured() {
+		return nil
+	}
+	return v
+}
+
+// CSV writes the time series, a row an interval. A figure that was not measured is empty.
 func (r *Report) CSV(w io.Writer) error {
 	out := csv.NewWriter(w)
 	header := []string{"run"}
@@ -88,6 +104,9 @@ func (r *Report) CSV(w io.Writer) error {
 }
 
 func cell(v any) string {
+	if v == nil {
+		return ""
+	}
 	if f, ok := v.(float64); ok {
 		return strconv.FormatFloat(f, 'f', 6, 64)
 	}
@@ -153,15 +172,20 @@ func (r *Report) benchLine(run *Run) string {
 	if run.Rate > 0 {
 		fmt.Fprintf(&b, "\t%.4g ns/op\t%.4g MB/s", 1e9/run.Rate, run.ByteRate/1e6)
 	}
-	fmt.Fprintf(&b, "\t%.4g cpu-ns/op\t%.4g allocs/op", run.CPUPerMillion*1e3, run.Client.AllocsPerMsg+run.Server.AllocsPerMsg)
+	if run.bothMeasured() {
+		fmt.Fprintf(&b, "\t%.4g cpu-ns/op\t%.4g allocs/op", run.CPUPerMillion*1e3, run.Client.AllocsPerMsg+run.Server.AllocsPerMsg)
+	}
 	if l := run.Response; l.Count > 0 {
 		fmt.Fprintf(&b, "\t%d p50-ns\t%d p99-ns", l.P50, l.P99)
 	}
 	if run.Bulk != nil {
 		fmt.Fprintf(&b, "\t%.4g bulk-MB/s", run.Bulk.ByteRate/1e6)
 	}
-	if m := run.Memory; m != nil {
-		fmt.Fprintf(&b, "\t%.4g client-B/stream\t%.4g server-B/stream", m.ClientPerStream, m.ServerPerStream)
+	if m := run.Memory; m != nil && m.ClientPerStream > 0 {
+		fmt.Fprintf(&b, "\t%.4g client-B/stream", m.ClientPerStream)
+	}
+	if m := run.Memory; m != nil && m.ServerPerStream > 0 {
+		fmt.Fprintf(&b, "\t%.4g server-B/stream", m.ServerPerStream)
 	}
 	return b.String()
 }

@@ -3,8 +3,10 @@ package report
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"image"
 	"image/png"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -84,12 +86,88 @@ func TestThePageInABrowser(t *testing.T) {
 		t.Errorf("%d blue pixels: the plots were not drawn", n)
 	}
 	dom := chromium(t, page, "--dump-dom")
-	charts := len(sample().Runs[0].charts())
+	charts := len(sample().Runs[0].charts()) + 1 // the knee's
 	if n := strings.Count(dom, "<canvas"); n != charts {
 		t.Errorf("%d canvases, want %d", n, charts)
 	}
 	if !strings.Contains(dom, `href="blob:`) {
 		t.Error("the script did not run to its end")
+	}
+}
+
+// No table is wider than its place, where its last column could not be seen.
+func TestTheTablesFitInABrowser(t *testing.T) {
+	r := sample()
+	r.Runs[0].Checks = Checks{Messages: 123_456_789_012, Lost: 123_456_789, Duplicated: 123_456_789, Reordered: 123_456_789, Corrupted: 123_456_789, Unconfirmed: 123_456_789}
+	page := written(t, func(b *bytes.Buffer) error { return r.HTML(b) })
+	const look = `<script>document.title = [...document.querySelectorAll(".tables > div")].map((d) =>
+		d.querySelector("h3").textContent + (d.scrollWidth > d.clientWidth ? " SCROLLS" : " fits")).join(", ");</script>`
+	page = strings.Replace(page, "</body>", look+"</body>", 1)
+	for _, width := range []string{"1280", "900"} {
+		dom := chromium(t, page, "--dump-dom", "--window-size="+width+",2600")
+		_, title, _ := strings.Cut(dom, "<title>")
+		title, _, _ = strings.Cut(title, "</title>")
+		if strings.Contains(title, "SCROLLS") || !strings.Contains(title, "Checks fits") {
+			t.Errorf("at a width of %s: %s", width, title)
+		}
+	}
+}
+
+// What was not measured is not drawn as 0, and what is high does not hide what is low.
+func TestCharts(t *testing.T) {
+	r := sample()
+	run := r.Runs[0]
+	run.Series[1].Response = Latency{}
+	run.Series[2].Server = Gauge{}
+	byTitle := map[string]chart{}
+	for _, c := range append(run.charts(), r.kneeCharts()...) {
+		byTitle[c.Title] = c
+		for n, column := range c.Data {
+			if len(column) != len(c.Data[0]) || len(c.Data) != 1+len(c.Series) {
+				t.Errorf("%s: column %d has %d values beside %d", c.Title, n, len(column), len(c.Data[0]))
+			}
+		}
+	}
+	latency := byTitle["Latency over time, ms"]
+	if text, err := json.Marshal(latency.Data[1]); err != nil || !latency.LogY || string(text) != "[0.9001,null,0.9001]" {
+		t.Errorf("latency over time, logarithmic %v: %s, %v", latency.LogY, text, err)
+	}
+	if text, err := json.Marshal(byTitle["CPUs in use"].Data[2]); err != nil || string(text) != "[0.3,0.3,null]" {
+		t.Errorf("the server's CPUs: %s, %v", text, err)
+	}
+	messages := byTitle["Messages by latency, % of all"]
+	if len(messages.Series) != 2 || !messages.LogX {
+		t.Fatalf("the histogram has %d series", len(messages.Series))
+	}
+	for n := range messages.Series {
+		sum := 0.0
+		for i, share := range messages.Data[n+1] {
+			sum += float64(share)
+			if ms := messages.Data[0][i]; share > 0 && (ms < 0.17 || ms > 2.71) { // 200 us to 2.7 ms
+				t.Errorf("%s: %v %% at %v ms", messages.Series[n].Label, share, ms)
+			}
+		}
+		if math.Abs(sum-100) > 1e-6 {
+			t.Errorf("%s: %v %% of the messages", messages.Series[n].Label, sum)
+		}
+	}
+	r.Knee = append(r.Knee, Probe{Rate: 1500, P99: 5e6, Invalid: []string{"late"}})
+	text, err := json.Marshal(r.kneeCharts()[0].Data)
+	if err != nil || string(text) != "[[1000,1500,2000],[1,null,null],[null,null,9],[null,5,null]]" {
+		t.Errorf("the knee: %s, %v", text, err)
+	}
+}
+
+func TestTheKneesVerdictIsOnThePage(t *testing.T) {
+	r := sample()
+	page := written(t, func(b *bytes.Buffer) error { return r.HTML(b) })
+	if !strings.Contains(page, `<p class="good">knee: the SLO holds up to 1k/s</p>`) {
+		t.Error("no verdict")
+	}
+	r.Knee[1].Invalid = []string{"late"}
+	page = written(t, func(b *bytes.Buffer) error { return r.HTML(b) })
+	if !strings.Contains(page, `<p class="bad">no knee found: the SLO holds at 1k/s, and at 2k/s the client is the bottleneck (INVALID)</p>`) {
+		t.Error("no verdict on the client")
 	}
 }
 

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -15,8 +16,6 @@ type metric struct {
 	better int  // 1: more is better; -1: less is better
 	worst  bool // over several runs the worst counts, not the median
 	get    func(*Run) (v float64, measured bool)
-	// row takes it from an interval of the time series; nil: it has none.
-	row func(Interval) (v float64, measured bool)
 }
 
 // unit says how a figure is written.
@@ -31,23 +30,25 @@ const (
 	percent
 )
 
-func latency(name string, of func(*Run) Latency, row func(Interval) Latency, get func(Latency) float64) metric {
-	m := metric{name: name, unit: nanoseconds, better: -1}
-	m.get = func(r *Run) (float64, bool) { l := of(r); return get(l), l.Count > 0 }
-	m.row = func(i Interval) (float64, bool) { l := row(i); return get(l), l.Count > 0 }
-	return m
-}
-
-func quantiles(prefix string, of func(*Run) Latency, row func(Interval) Latency) []metric {
-	return []metric{
-		latency(prefix+"mean", of, row, func(l Latency) float64 { return l.Mean }),
-		latency(prefix+"p50", of, row, func(l Latency) float64 { return float64(l.P50) }),
-		latency(prefix+"p90", of, row, func(l Latency) float64 { return float64(l.P90) }),
-		latency(prefix+"p99", of, row, func(l Latency) float64 { return float64(l.P99) }),
-		latency(prefix+"p99.9", of, row, func(l Latency) float64 { return float64(l.P999) }),
-		latency(prefix+"p99.99", of, row, func(l Latency) float64 { return float64(l.P9999) }),
-		latency(prefix+"max", of, row, func(l Latency) float64 { return float64(l.Max) }),
+func quantiles(prefix string, of func(*Run) Latency) (ms []metric) {
+	for _, q := range []struct {
+		name string
+		get  func(Latency) float64
+	}{
+		{"mean", func(l Latency) float64 { return l.Mean }},
+		{"p50", func(l Latency) float64 { return float64(l.P50) }},
+		{"p90", func(l Latency) float64 { return float64(l.P90) }},
+		{"p99", func(l Latency) float64 { return float64(l.P99) }},
+		{"p99.9", func(l Latency) float64 { return float64(l.P999) }},
+		{"p99.99", func(l Latency) float64 { return float64(l.P9999) }},
+		{"max", func(l Latency) float64 { return float64(l.Max) }},
+	} {
+		ms = append(ms, metric{name: prefix + q.name, unit: nanoseconds, better: -1, get: func(r *Run) (float64, bool) {
+			l := of(r)
+			return q.get(l), l.Count > 0
+		}})
 	}
+	return ms
 }
 
 func figure(name string, u unit, better int, get func(*Run) float64) metric {
@@ -62,13 +63,12 @@ func counter(name string, get func(*Run) uint64) metric {
 
 // metrics are all of them.
 var metrics = slices.Concat(
-	quantiles("", func(r *Run) Latency { return r.Response }, func(i Interval) Latency { return i.Response }),
-	quantiles("service_", func(r *Run) Latency { return r.Service }, func(i Interval) Latency { return i.Service }),
-	quantiles("lateness_", func(r *Run) Latency { return r.Lateness }, func(i Interval) Latency { return i.Lateness }),
+	quantiles("", func(r *Run) Latency { return r.Response }),
+	quantiles("service_", func(r *Run) Latency { return r.Service }),
+	quantiles("lateness_", func(r *Run) Latency { return r.Lateness }),
 	[]metric{
 		{name: "rate", unit: perSecond, better: 1,
-			get: func(r *Run) (float64, bool) { return r.Rate, r.Rate > 0 },
-			row: func(i Interval) (float64, bool) { return i.Rate(), i.Seconds > 0 }},
+			get: func(r *Run) (float64, bool) { return r.Rate, r.Rate > 0 }},
 		figure("byte_rate", bytesPerSecond, 1, func(r *Run) float64 { return r.ByteRate }),
 		{name: "bulk_rate", unit: bytesPerSecond, better: 1, get: func(r *Run) (float64, bool) {
 			if r.Bulk == nil {
@@ -76,20 +76,20 @@ var metrics = slices.Concat(
 			}
 			return r.Bulk.ByteRate, true
 		}},
-		{name: "cpu_per_m", better: -1,
-			get: func(r *Run) (float64, bool) { return r.CPUPerMillion, r.Messages > 0 },
-			row: func(i Interval) (float64, bool) {
-				return (i.Client.Cores + i.Server.Cores) / max(i.Rate(), 1) * 1e6, i.Received > 0
-			}},
-		figure("client_cores", plain, -1, func(r *Run) float64 { return r.Client.Cores }),
-		figure("server_cores", plain, -1, func(r *Run) float64 { return r.Server.Cores }),
+		{name: "cpu_per_m", better: -1, get: func(r *Run) (float64, bool) {
+			return r.CPUPerMillion, r.Messages > 0 && r.bothMeasured()
+		}},
+		{name: "client_cores", better: -1, get: func(r *Run) (float64, bool) { return r.Client.Cores, r.Client.Measured() }},
+		{name: "server_cores", better: -1, get: func(r *Run) (float64, bool) { return r.Server.Cores, r.Server.Measured() }},
 		rss("client_rss", func(r *Run) uint64 { return r.Client.RSS }),
 		rss("server_rss", func(r *Run) uint64 { return r.Server.RSS }),
-		figure("allocs", plain, -1, func(r *Run) float64 { return r.Client.AllocsPerMsg + r.Server.AllocsPerMsg }),
-		memory("client_bytes_per_stream", func(m *Memory) float64 { return m.ClientPerStream }),
-		memory("server_bytes_per_stream", func(m *Memory) float64 { return m.ServerPerStream }),
-		memory("client_bytes_per_conn", func(m *Memory) float64 { return m.ClientPerConn }),
-		memory("server_bytes_per_conn", func(m *Memory) float64 { return m.ServerPerConn }),
+		{name: "allocs", better: -1, get: func(r *Run) (float64, bool) {
+			return r.Client.AllocsPerMsg + r.Server.AllocsPerMsg, r.bothMeasured()
+		}},
+		memory("client_bytes_per_stream", client, func(m *Memory) float64 { return m.ClientPerStream }),
+		memory("server_bytes_per_stream", server, func(m *Memory) float64 { return m.ServerPerStream }),
+		memory("client_bytes_per_conn", client, func(m *Memory) float64 { return m.ClientPerConn }),
+		memory("server_bytes_per_conn", server, func(m *Memory) float64 { return m.ServerPerConn }),
 		{name: "jain", better: 1, get: func(r *Run) (float64, bool) { return r.Fairness.Jain, r.Fairness.Streams > 0 }},
 		{name: "deferred", unit: percent, better: -1, worst: true, get: func(r *Run) (float64, bool) {
 			due := r.Scheduled * r.Seconds
@@ -111,9 +111,12 @@ func rss(name string, get func(*Run) uint64) metric {
 	}}
 }
 
-func memory(name string, get func(*Memory) float64) metric {
+func client(r *Run) Usage { return r.Client }
+func server(r *Run) Usage { return r.Server }
+
+func memory(name string, side func(*Run) Usage, get func(*Memory) float64) metric {
 	return metric{name: name, unit: bytesUnit, better: -1, get: func(r *Run) (float64, bool) {
-		if r.Memory == nil {
+		if r.Memory == nil || !side(r).Measured() {
 			return 0, false
 		}
 		return get(r.Memory), true
@@ -155,6 +158,18 @@ func (m metric) values(runs []*Run) (values []float64) {
 		if v, ok := m.get(r); ok {
 			values = append(values, v)
 		}
+	}
+	return values
+}
+
+// row is the runs' values, NaN where one was not measured.
+func (m metric) row(runs []*Run) (values []float64) {
+	for _, r := range runs {
+		v, ok := m.get(r)
+		if !ok {
+			v = math.NaN()
+		}
+		values = append(values, v)
 	}
 	return values
 }

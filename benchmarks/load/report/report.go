@@ -163,6 +163,14 @@ func LatencyOf(h *hist.H, whole bool) Latency {
 	return l
 }
 
+// Text writes a figure of l: p50, p99, max. A zero of nothing is no figure.
+func (l Latency) Text(ns int64) string {
+	if l.Count == 0 {
+		return notMeasured
+	}
+	return Duration(ns)
+}
+
 // Deferred counts messages that could not be sent when they were due, by reason. They were
 // sent later, and their response time includes the wait.
 type Deferred struct {
@@ -237,6 +245,13 @@ func UsageOf(a, b proc.Stats, messages uint64) Usage {
 		Library: b.Library,
 	}
 }
+
+// Measured reports whether the process's figures were read at all: a server without an admin
+// endpoint has none.
+func (u Usage) Measured() bool { return u.Goroutines > 0 }
+
+// bothMeasured reports whether figures of both processes together are known.
+func (r *Run) bothMeasured() bool { return r.Client.Measured() && r.Server.Measured() }
 
 // CPUPerMsg returns CPU seconds a message.
 func (u Usage) CPUPerMsg() float64 { return (u.UserCPU + u.SystemCPU) / float64(max(u.Messages, 1)) }
@@ -339,6 +354,9 @@ type Gauge struct {
 	Streams    int64   `json:"streams"`
 }
 
+// Measured reports whether the process's state was read.
+func (g Gauge) Measured() bool { return g.Goroutines > 0 }
+
 // GaugeOf returns the state at b, and CPU use since a.
 func GaugeOf(a, b proc.Stats) Gauge {
 	seconds := b.At.Sub(a.At).Seconds()
@@ -347,36 +365,6 @@ func GaugeOf(a, b proc.Stats) Gauge {
 		g.Cores = (b.CPU() - a.CPU()) / seconds
 	}
 	return g
-}
-
-// A Probe is one step of the search for the knee.
-type Probe struct {
-	Rate   float64  `json:"rate"`
-	Got    float64  `json:"messages_per_s"`
-	P99    int64    `json:"p99_ns"`
-	Pass   bool     `json:"pass"`
-	Failed []string `json:"failed,omitempty"` // conditions of the SLO
-	// Invalid is why the run says nothing about the server.
-	Invalid []string `json:"invalid,omitempty"`
-}
-
-// Outcome is how the step ended.
-func (p Probe) Outcome() string {
-	words := append([]string{passed(p.Pass)}, p.Failed...)
-	if len(p.Invalid) > 0 {
-		words = append([]string{"INVALID"}, append(p.Invalid[:len(p.Invalid):len(p.Invalid)], p.Failed...)...)
-	}
-	return strings.Join(words, " ")
-}
-
-// KneeOf returns the highest rate that passed.
-func KneeOf(probes []Probe) (rate float64, ok bool) {
-	for _, p := range probes {
-		if p.Pass && p.Rate > rate {
-			rate, ok = p.Rate, true
-		}
-	}
-	return rate, ok
 }
 
 // Read reads a report from its JSON form.

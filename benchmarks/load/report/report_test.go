@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -117,6 +120,58 @@ func TestThePacersLatenessIsShownWithoutAnyLatency(t *testing.T) {
 	}
 }
 
+// A figure that was not measured is not a 0.
+func TestWhatWasNotMeasuredIsNoFigure(t *testing.T) {
+	r := sample()
+	run := r.Runs[0]
+	run.Response, run.Service, run.Lateness, run.Server = Latency{}, Latency{}, Latency{}, Usage{}
+	run.Memory.ClientRSS, run.Memory.ServerRSS = -60_000, 0
+	run.Memory.ServerPerStream, run.Memory.ServerPerConn = -5, 0
+	r.Knee[0].P99 = 0
+	for n := range run.Series {
+		run.Series[n].Response, run.Series[n].Server = Latency{}, Gauge{}
+	}
+	text := written(t, func(b *bytes.Buffer) error { return r.Text(b) })
+	for _, want := range []string{`server +not measured\n`, `server not measured a stream, not measured a connection`, `1k/s +999/s +not measured +PASS`} {
+		if !regexp.MustCompile(want).MatchString(text) {
+			t.Errorf("no %q in:\n%s", want, text)
+		}
+	}
+	if regexp.MustCompile(`both |p50|\b0 B|-5 B|[^.\d]0ns +PASS`).MatchString(text) {
+		t.Errorf("a figure of nothing:\n%s", text)
+	}
+	page := written(t, func(b *bytes.Buffer) error { return r.HTML(b) })
+	tables, _, _ := strings.Cut(page, `<div class="plots" id="plots0">`)
+	if n := strings.Count(tables, "<td>not measured</td>"); n != 5 || strings.Contains(tables, "KiB</td><td>-") || strings.Contains(tables, "-58.6 KiB") {
+		t.Errorf("%d figures are not measured, want RSS a stream of both, memory of the server, and a p99", n)
+	}
+	rows := strings.Split(written(t, func(b *bytes.Buffer) error { return r.CSV(b) }), "\n")
+	header, cells := strings.Split(rows[0], ","), strings.Split(rows[1], ",")
+	for i, name := range header {
+		if latency := strings.HasSuffix(name, "_ns"); (latency || strings.HasPrefix(name, "server_")) != (cells[i] == "" && name != "marks") {
+			t.Errorf("CSV: %s is %q", name, cells[i])
+		}
+	}
+	if line := written(t, func(b *bytes.Buffer) error { return r.Bench(b) }); strings.Contains(line, "server-B") || strings.Contains(line, "p50") || strings.Contains(line, "cpu-ns") {
+		t.Error(line)
+	}
+}
+
+// Nor does it meet a condition.
+func TestAServerWithoutFiguresMeetsNoSLO(t *testing.T) {
+	run := sample().Runs[0]
+	run.Server = Usage{}
+	for _, figure := range []string{"server_cores<9", "server_rss<1GiB", "cpu_per_m<1000", "allocs<9", "server_bytes_per_stream<1GiB", "server_bytes_per_conn<1GiB"} {
+		slo, err := ParseSLO(figure)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, pass := slo.Judge([]*Run{run}); pass || v[0].Text != notMeasured {
+			t.Errorf("%s: %+v", figure, v)
+		}
+	}
+}
+
 func TestJSONRoundTrip(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.json")
 	r := sample()
@@ -204,7 +259,8 @@ func TestSLOTakesMediansButTheWorstCounter(t *testing.T) {
 func runsOf(rates ...float64) *Report {
 	r := &Report{Preset: "fan", Peer: "raw"}
 	for _, rate := range rates {
-		r.Runs = append(r.Runs, &Run{Rate: rate, Messages: 1, CPUPerMillion: 1e6 / rate})
+		measured := Usage{Goroutines: 1}
+		r.Runs = append(r.Runs, &Run{Rate: rate, Messages: 1, CPUPerMillion: 1e6 / rate, Client: measured, Server: measured})
 	}
 	return r
 }
@@ -220,8 +276,7 @@ func TestCompare(t *testing.T) {
 		"steadily faster":      {runsOf(120, 121, 119, 118, 122), Better},
 		"faster, but unsteady": {runsOf(90, 150, 60, 140, 110), Same},
 		"steady, but slight":   {runsOf(101.1, 101.2, 101.3, 101.1, 101.2), Same},
-		"one run, much slower": {runsOf(50), Worse},
-		"one run, a bit off":   {runsOf(90), Same},
+		"three runs":           {runsOf(50, 51, 49), Unknown},
 	} {
 		cs, err := Compare(base, tt.b)
 		if err != nil {
@@ -238,34 +293,83 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-func TestCompareTakesIntervalsWhereRunsAreFew(t *testing.T) {
-	series := func(scale float64) *Report {
-		r := &Report{Preset: "fan", Peer: "raw", Runs: []*Run{{Rate: 100 * scale}}}
-		for i := range 20 {
-			r.Runs[0].Series = append(r.Runs[0].Series, Interval{Seconds: 1, Received: uint64(scale * float64(1000+i%5))})
-		}
-		return r
+// noisy makes a report of four runs whose figures vary by 3 %, the slower the higher
+// slower is.
+func noisy(rng *rand.Rand, slower float64) *Report {
+	r := &Report{Preset: "fan", Peer: "raw"}
+	for range 4 {
+		about := func(v float64) float64 { return v * (1 + 0.03*rng.NormFloat64()) }
+		pace := about(1) // what makes a run quick makes all of it quick
+		time := func(v float64) int64 { return int64(about(v) * slower * pace) }
+		r.Runs = append(r.Runs, &Run{
+			Messages: 1, Rate: about(1e6) / slower / pace, CPUPerMillion: about(10) * slower * pace,
+			Response: Latency{Count: 1, Mean: float64(time(1e5)), P50: time(9e4), P90: time(2e5), P99: time(1e6), P999: time(4e6)},
+			Client:   Usage{RSS: uint64(about(5e7)), Goroutines: 1}, Server: Usage{RSS: uint64(about(4e7)), Goroutines: 1},
+			Memory: &Memory{ClientPerStream: about(700), ServerPerStream: about(900)},
+		})
 	}
-	for scale, want := range map[float64]string{1: Same, 1.1: Better, 0.9: Worse} {
-		cs, err := Compare(series(1), series(scale))
-		if err != nil || cs[0].Verdict != want {
-			t.Errorf("scale %v: %+v, %v", scale, cs, err)
+	return r
+}
+
+// Reports of the same thing differ in some figure by chance, and in eleven figures more
+// often than in one.
+func TestEqualReportsCompareAsTheSame(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	const pairs = 200
+	wrong, found := 0, 0
+	for range pairs {
+		for slower, n := range map[float64]*int{1: &wrong, 1.2: &found} {
+			cs, err := Compare(noisy(rng, 1), noisy(rng, slower))
+			if err != nil || len(cs) != 11 {
+				t.Fatalf("%d figures, %v", len(cs), err)
+			}
+			if Overall(cs) != Same {
+				*n++
+			}
 		}
+	}
+	if wrong > pairs/10 {
+		t.Errorf("%d of %d pairs of equal reports differ, want 5 %% or so", wrong, pairs)
+	}
+	if found < pairs*8/10 {
+		t.Errorf("a difference of 20 %% is seen in %d of %d pairs", found, pairs)
 	}
 }
 
-// The run and its intervals disagree: there is no verdict.
-func TestCompareGivesNoVerdictOnContradiction(t *testing.T) {
-	series := func(rate float64, received uint64) *Report {
-		r := &Report{Preset: "fan", Peer: "raw", Runs: []*Run{{Rate: rate}}}
-		for range 20 {
-			r.Runs[0].Series = append(r.Runs[0].Series, Interval{Seconds: 1, Received: received})
+func TestChances(t *testing.T) {
+	nan := math.NaN()
+	for name, tt := range map[string]struct {
+		a, b [][]float64
+		want []float64
+	}{
+		// Of 70 divisions this one and its reverse.
+		"apart":        {[][]float64{{1, 2, 3, 4}}, [][]float64{{11, 12, 13, 14}}, []float64{2.0 / 70}},
+		"the same":     {[][]float64{{1, 2, 3, 4}}, [][]float64{{1, 2, 3, 4}}, []float64{1}},
+		"constant":     {[][]float64{{5, 5, 5, 5}}, [][]float64{{5, 5, 5, 5}}, []float64{1}},
+		"steady":       {[][]float64{{5, 5, 5, 5}}, [][]float64{{6, 6, 6, 6}}, []float64{2.0 / 70}},
+		"one beside":   {[][]float64{{1, 2, 3, 4}, {7, 7, 7, 7}}, [][]float64{{11, 12, 13, 14}, {7, 7, 7, 7}}, []float64{2.0 / 70, 1}},
+		"not measured": {[][]float64{{1, 2, 3, 4}, {nan, nan, nan, nan}}, [][]float64{{11, 12, 13, 14}, {1, 2, nan, 3}}, []float64{2.0 / 70, 1}},
+		"unequal":      {[][]float64{{1, 2}}, [][]float64{{11, 12, 13, 14}}, []float64{1.0 / 15}},
+		"no figure":    {nil, nil, nil},
+	} {
+		got := adjusted(tt.a, tt.b)
+		if len(got) != len(tt.want) {
+			t.Errorf("%s: %v", name, got)
+			continue
 		}
-		return r
+		for i, p := range got {
+			if math.Abs(p-tt.want[i]) > 1e-9 {
+				t.Errorf("%s: %v, want %v", name, got, tt.want)
+			}
+		}
 	}
-	cs, err := Compare(series(100, 1000), series(44, 1300))
-	if err != nil || cs[0].Verdict != Same {
-		t.Errorf("%+v, %v", cs, err)
+	var a, b [2][]float64
+	for i := range 20 { // more divisions than are looked at
+		a[0], b[0] = append(a[0], float64(i)), append(b[0], float64(i+30))
+		a[1], b[1] = append(a[1], float64(i)), append(b[1], float64(i))
+	}
+	if p := adjusted(a[:], b[:]); p[0] > 0.001 || p[1] != 1 {
+		t.Errorf("20 runs a side: %v", p)
 	}
 }
 

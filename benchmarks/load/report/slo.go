@@ -107,7 +107,7 @@ func (s SLO) Judge(runs []*Run) (verdicts []Verdict, pass bool) {
 		value, measured := c.metric.over(runs)
 		v := Verdict{Condition: c.text, Value: value, Text: c.metric.unit.format(value), Pass: measured && c.holds(value)}
 		if !measured {
-			v.Text = "not measured"
+			v.Text = notMeasured
 		}
 		pass = pass && v.Pass
 		verdicts = append(verdicts, v)

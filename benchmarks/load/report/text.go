@@ -52,6 +52,9 @@ func (t *textWriter) end() error {
 	return t.err
 }
 
+// notMeasured stands for a figure that was not.
+const notMeasured = "not measured"
+
 func passed(ok bool) string {
 	if ok {
 		return "PASS"
@@ -152,6 +155,10 @@ func (r *Run) latencies(t *textWriter) {
 func (r *Run) usage(t *textWriter) {
 	t.line("\tcores\tCPU us/msg\tRSS\tpeak\tlive\tallocs/msg\tGCs\tGC pause\tgoroutines\tswitches/msg\tread+write/msg")
 	row := func(name string, u Usage) {
+		if !u.Measured() {
+			t.line("%s\t%s", name, notMeasured)
+			return
+		}
 		if u.Messages == 0 {
 			u.Messages = r.Messages // the report is of an earlier version
 		}
@@ -161,7 +168,9 @@ func (r *Run) usage(t *textWriter) {
 	}
 	row("client", r.Client)
 	row("server", r.Server)
-	t.line("both\t%.2f\t%s", r.Client.Cores+r.Server.Cores, Number(r.CPUPerMillion))
+	if r.bothMeasured() {
+		t.line("both\t%.2f\t%s", r.Client.Cores+r.Server.Cores, Number(r.CPUPerMillion))
+	}
 	t.section()
 }
 
@@ -172,8 +181,17 @@ func (r *Run) memoryText(t *textWriter) {
 	}
 	t.line("opened\t%d streams on %d connections in %s", m.Streams, m.Conns, Duration(int64(m.OpenSeconds*1e9)))
 	t.line("memory each\tclient %s a stream, %s a connection\tserver %s a stream, %s a connection",
-		Bytes(m.ClientPerStream), Bytes(m.ClientPerConn), Bytes(m.ServerPerStream), Bytes(m.ServerPerConn))
+		grown(m.ClientPerStream), grown(m.ClientPerConn), grown(m.ServerPerStream), grown(m.ServerPerConn))
 	t.section()
+}
+
+// grown writes by how much memory grew. Other memory may have been freed meanwhile, or the
+// process not been looked at: then nothing is known.
+func grown(bytes float64) string {
+	if bytes <= 0 {
+		return notMeasured
+	}
+	return Bytes(bytes)
 }
 
 func (f Fault) outcome() string {
@@ -227,12 +245,8 @@ func (r *Report) kneeText(t *textWriter) {
 	}
 	t.line("rate due\trate\tp99\tSLO")
 	for _, p := range r.Knee {
-		t.line("%s/s\t%s/s\t%s\t%s", Number(p.Rate), Number(p.Got), Duration(p.P99), p.Outcome())
+		t.line("%s/s\t%s/s\t%s\t%s", Number(p.Rate), Number(p.Got), p.p99(), p.Outcome())
 	}
-	if rate, ok := KneeOf(r.Knee); ok {
-		t.line("knee: the SLO holds up to %s/s", Number(rate))
-	} else {
-		t.line("knee: the SLO held at no rate")
-	}
+	t.line("%v", KneeOf(r.Knee))
 	t.section()
 }

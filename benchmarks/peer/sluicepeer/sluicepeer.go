@@ -4,6 +4,7 @@ package sluicepeer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -307,7 +308,7 @@ func (s *stream) Send([]byte) error {
 	m := s.next
 	s.next = pool.Message{}
 	if !s.api.out {
-		return s.s.Send(s.ctx, m)
+		return s.cause(s.s.Send(s.ctx, m))
 	}
 	if s.out == nil {
 		s.out, s.done = s.s.Out(), s.s.SendDone()
@@ -316,8 +317,19 @@ func (s *stream) Send([]byte) error {
 	case s.out <- m:
 		return nil
 	case <-s.done:
-		return errors.Join(s.s.Err(), kernel.ErrSendClosed)
+		return s.cause(errors.Join(s.s.Err(), kernel.ErrSendClosed))
 	}
+}
+
+// cause adds to an error what only the stream's tells: that the server has no such method.
+func (s *stream) cause(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	if unimplemented := (&status.StreamError{Code: status.Unimplemented}); errors.Is(s.s.Err(), unimplemented) {
+		return fmt.Errorf("%w: %w", peer.ErrOtherServer, s.s.Err())
+	}
+	return err
 }
 
 // TrySend sends the message from Buf without waiting, or returns what it would wait for.
@@ -331,7 +343,7 @@ func (s *stream) TrySend([]byte) (wait string, err error) {
 	case errors.Is(err, kernel.ErrWouldBlock):
 		return "credit", nil
 	}
-	return "", err
+	return "", s.cause(err)
 }
 
 func (s *stream) Flush() error { return nil }
@@ -341,7 +353,7 @@ func (s *stream) Recv() ([]byte, error) {
 	if err == nil && s.api.proto == brpc && string(p) == endMark {
 		return nil, io.EOF
 	}
-	return p, err
+	return p, s.cause(err)
 }
 
 func (s *stream) recv() ([]byte, error) {
@@ -395,7 +407,7 @@ func (s *stream) end() error {
 // CloseSend ends the half, or sends the message that stands for its end.
 func (s *stream) CloseSend() error {
 	if s.api.proto != brpc {
-		return s.s.CloseSend()
+		return s.cause(s.s.CloseSend())
 	}
 	if s.closed {
 		return nil

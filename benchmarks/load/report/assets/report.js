@@ -2,7 +2,7 @@
 (() => {
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const colors = ["#0969da", "#cf222e", "#bf8700", "#1a7f37", "#8250df", "#59636e"];
-  const runs = JSON.parse(document.getElementById("charts").textContent);
+  const boxes = JSON.parse(document.getElementById("charts").textContent);
 
   // Vertical lines where faults struck.
   const marks = (at) => ({
@@ -35,24 +35,31 @@
     const axis = { stroke: css("--dim"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line") } };
     const rank = (v) => v == null ? "" : v <= 1 ? "p0" : "p" + +(100 - 100 / v).toPrecision(6);
     const width = () => Math.max(frame.clientWidth - 26, 200);
+    const log = (v) => v && Math.abs(Math.log10(v) % 1) < 1e-9; // only powers of ten are written
+    const label = (v) => v == null ? "" : chart.rank ? rank(v) : number(v);
+    const logarithmic = { distr: 3 };
+    const fromZero = { range: (_, lo, hi) => [Math.min(lo, 0), hi > 0 ? hi * 1.05 : 1] };
+    const forms = {
+      steps: { paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } },
+      points: { paths: () => null, points: { show: true, size: 9 } },
+    };
+    const form = forms[chart.form] || { points: { show: chart.data[0].length < 3 } };
     const u = new uPlot({
       width: width(), height: 260,
-      scales: { x: { time: false, distr: chart.log ? 3 : 1 }, y: chart.log ? { distr: 3 } : { range: (_, lo, hi) => [Math.min(lo, 0), hi > 0 ? hi * 1.05 : 1] } },
+      scales: { x: { time: false, distr: chart.log_x ? 3 : 1 }, y: chart.log_y ? logarithmic : fromZero },
       axes: [
-        { ...axis, values: (_, ticks) => ticks.map(chart.log ? (v) => v && Math.log10(v) % 1 === 0 ? rank(v) : "" : number) },
-        { ...axis, size: 58, values: (_, ticks) => ticks.map((v) => v == null || (chart.log && Math.abs(Math.log10(v) % 1) > 1e-9) ? "" : number(v)) },
+        { ...axis, values: (_, ticks) => ticks.map((v) => chart.log_x && !log(v) ? "" : label(v)) },
+        { ...axis, size: 58, values: (_, ticks) => ticks.map((v) => v == null || (chart.log_y && !log(v)) ? "" : number(v)) },
       ],
-      series: [{ label: chart.x, value: (_, v) => chart.log ? rank(v) : v == null ? "" : String(v) },
-        ...chart.series.map((s, i) => ({ label: s.label, stroke: colors[i % colors.length], width: 1.5, points: { show: chart.data[0].length < 3 }, value: (_, v) => v == null ? "" : number(v) }))],
+      series: [{ label: chart.x, value: (_, v) => label(v) },
+        ...chart.series.map((s, i) => ({ label: s.label, stroke: colors[i % colors.length], width: 1.5, spanGaps: false, ...form, value: (_, v) => v == null ? "" : number(v) }))],
       plugins: [marks(chart.marks)],
     }, chart.data, frame);
     addEventListener("resize", () => u.setSize({ width: width(), height: 260 }));
   }
 
-  runs.forEach((charts, n) => {
-    const box = document.getElementById("plots" + n);
-    for (const c of charts || []) plot(box, c);
-  });
+  for (const [id, charts] of Object.entries(boxes))
+    for (const c of charts || []) plot(document.getElementById(id), c);
 
   const save = document.getElementById("save");
   save.textContent = "The report as JSON";

@@ -1,6 +1,9 @@
-package main
+// Package credentials reads, as flags say, what servers and clients prove who they are
+// with: certificates for TLS, and a token.
+package credentials
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,26 +16,27 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/sluicerpc/sluice/cmd/echo/internal/cli"
 )
 
-// The library takes a *tls.Config as it is; this file makes one from flags. With TLS,
-// each connection is a net.Conn with a goroutine that reads it; without, connections
-// share event loops. Nothing else in this program differs.
-
-// serverTLS are the flags of serve about TLS.
-type serverTLS struct {
-	cert, key, clientCA string
-	selfSigned          bool
+// Server are a server's flags.
+type Server struct {
+	cert, key, clientCA, token string
+	selfSigned                 bool
 }
 
-func (f *serverTLS) register(fs *flag.FlagSet) {
+// Register registers them.
+func (f *Server) Register(fs *flag.FlagSet) {
 	fs.StringVar(&f.cert, "cert", "", "serve over TLS with the certificate chain in this PEM `FILE`")
 	fs.StringVar(&f.key, "key", "", "PEM `FILE` with the certificate's key")
 	fs.StringVar(&f.clientCA, "client-ca", "", "accept only clients with a certificate signed by one in this PEM `FILE`")
 	fs.BoolVar(&f.selfSigned, "self-signed", false, "serve over TLS with a certificate generated now, for tests")
+	fs.StringVar(&f.token, "token", "", "accept only clients that send the token in this `FILE`")
 }
 
-func (f *serverTLS) describe() string {
+// String describes the server for who starts a client, "" for plain text.
+func (f *Server) String() string {
 	switch {
 	case f.selfSigned:
 		return " (TLS, self-signed: use call -insecure)"
@@ -42,15 +46,25 @@ func (f *serverTLS) describe() string {
 	return ""
 }
 
-// config is the server's configuration, nil for plain text.
-func (f *serverTLS) config() (*tls.Config, error) {
+// Credentials reads what the flags name: a server's configuration, nil for plain text, and
+// the token that clients must send, nil if they need not.
+func (f *Server) Credentials() (*tls.Config, []byte, error) {
+	c, err := f.config()
+	if err != nil {
+		return nil, nil, err
+	}
+	token, err := readToken(f.token)
+	return c, token, err
+}
+
+func (f *Server) config() (*tls.Config, error) {
 	switch {
 	case (f.cert == "") != (f.key == ""):
-		return nil, usagef("-cert and -key go together")
+		return nil, cli.Usagef("-cert and -key go together")
 	case f.selfSigned && f.cert != "":
-		return nil, usagef("-self-signed makes its own certificate: leave -cert and -key out")
+		return nil, cli.Usagef("-self-signed makes its own certificate: leave -cert and -key out")
 	case f.clientCA != "" && !f.selfSigned && f.cert == "":
-		return nil, usagef("-client-ca needs TLS: give -cert and -key, or -self-signed")
+		return nil, cli.Usagef("-client-ca needs TLS: give -cert and -key, or -self-signed")
 	case !f.selfSigned && f.cert == "":
 		return nil, nil
 	}
@@ -66,36 +80,47 @@ func (f *serverTLS) config() (*tls.Config, error) {
 	return c, err
 }
 
-func (f *serverTLS) certificate() (tls.Certificate, error) {
+func (f *Server) certificate() (tls.Certificate, error) {
 	if f.selfSigned {
 		return selfSigned()
 	}
 	return tls.LoadX509KeyPair(f.cert, f.key)
 }
 
-// clientTLS are the flags of call about TLS.
-type clientTLS struct {
-	on, insecure  bool
-	ca, cert, key string
+// Client are a client's flags.
+type Client struct {
+	on, insecure         bool
+	ca, cert, key, token string
 }
 
-func (f *clientTLS) register(fs *flag.FlagSet) {
-	fs.BoolVar(&f.on, "tls", false, "use TLS; the flags below imply it")
+// Register registers them.
+func (f *Client) Register(fs *flag.FlagSet) {
+	fs.BoolVar(&f.on, "tls", false, "use TLS; -ca, -cert, -insecure and -key imply it")
 	fs.StringVar(&f.ca, "ca", "", "trust only servers whose certificate is signed by one in this PEM `FILE`")
 	fs.BoolVar(&f.insecure, "insecure", false, "accept any certificate of the server, for tests")
 	fs.StringVar(&f.cert, "cert", "", "PEM `FILE` with the client's certificate chain")
 	fs.StringVar(&f.key, "key", "", "PEM `FILE` with that certificate's key")
+	fs.StringVar(&f.token, "token", "", "send the token in this `FILE`")
 }
 
-// config is the client's configuration, nil for plain text.
-func (f *clientTLS) config() (*tls.Config, error) {
-	f.on = f.on || f.insecure || f.ca != "" || f.cert != "" || f.key != ""
+// Credentials reads what the flags name: a client's configuration, nil for plain text, and
+// the token that it sends, nil for none.
+func (f *Client) Credentials() (*tls.Config, []byte, error) {
+	c, err := f.config()
+	if err != nil {
+		return nil, nil, err
+	}
+	token, err := readToken(f.token)
+	return c, token, err
+}
+
+func (f *Client) config() (*tls.Config, error) {
 	switch {
 	case (f.cert == "") != (f.key == ""):
-		return nil, usagef("-cert and -key go together")
+		return nil, cli.Usagef("-cert and -key go together")
 	case f.insecure && f.ca != "":
-		return nil, usagef("-insecure accepts any certificate: leave -ca out")
-	case !f.on:
+		return nil, cli.Usagef("-insecure accepts any certificate: leave -ca out")
+	case !f.on && !f.insecure && f.ca == "" && f.cert == "":
 		return nil, nil
 	}
 	c := &tls.Config{InsecureSkipVerify: f.insecure}
@@ -113,6 +138,21 @@ func (f *clientTLS) config() (*tls.Config, error) {
 		c.Certificates = []tls.Certificate{cert}
 	}
 	return c, nil
+}
+
+func readToken(file string) ([]byte, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	token := bytes.TrimSpace(text)
+	if len(token) == 0 {
+		return nil, fmt.Errorf("%s holds no token", file)
+	}
+	return token, nil
 }
 
 func readPool(file string) (*x509.CertPool, error) {

@@ -1,7 +1,10 @@
-package main
+package data
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -45,7 +48,7 @@ func TestCutsCoverTheirRangeTheSameWayEachTime(t *testing.T) {
 				c := cut(off, n)
 				var first []int
 				for from, size := range c {
-					if from != at || size < 1 || size > maxMixed {
+					if from != at || size < 1 || size > MaxMixed {
 						t.Fatalf("a message of %d bytes at %d, want it at %d", size, from, at)
 					}
 					at += int64(size)
@@ -94,36 +97,66 @@ func TestShareOfLittle(t *testing.T) {
 	}
 }
 
-func TestByteCount(t *testing.T) {
-	for text, want := range map[string]int64{
-		"0": 0, "1": 1, "64": 64, "1K": 1024, "1KiB": 1024, "1500": 1500, "4M": 4 << 20, "2GB": 2 << 30, "12B": 12,
-	} {
-		var b byteCount
-		if err := b.Set(text); err != nil || int64(b) != want {
-			t.Errorf("%q is %d (%v), want %d", text, int64(b), err, want)
+func TestWhatComesBackIsChecked(t *testing.T) {
+	part := Repeated(2, 100, 3)[1]
+	n := 0
+	for m := range part.Messages() {
+		p := make([]byte, m.Size)
+		if err := m.Read(p); err != nil {
+			t.Fatal(err)
 		}
-		var again byteCount
-		if err := again.Set(b.String()); err != nil || again != b {
-			t.Errorf("%q prints as %q, which is %d (%v)", text, b.String(), again, err)
+		if err := m.Check(p); err != nil {
+			t.Errorf("message %d as it was sent: %v", n, err)
 		}
+		for name, got := range map[string][]byte{
+			"shorter": p[:99], "longer": append(bytes.Clone(p), 0), "empty": nil, "another": generated(9).bytes(100),
+		} {
+			if err := m.Check(got); err == nil || !strings.Contains(err.Error(), "other bytes came back") {
+				t.Errorf("message %d, %s: %v", n, name, err)
+			}
+		}
+		if m.Number != n {
+			t.Errorf("message %d has the number %d", n, m.Number)
+		}
+		n++
 	}
-	for _, text := range []string{"", "K", "-1", "1.5M", "1X", "1Ki B", "9999999999G", "1MK"} {
-		var b byteCount
-		if err := b.Set(text); err == nil {
-			t.Errorf("%q is taken for %d", text, b)
-		}
+	if n != 3 {
+		t.Errorf("%d messages, want 3", n)
 	}
 }
 
-func TestNumbersAreFormatted(t *testing.T) {
-	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
-		if got := grouped(n); got != want {
-			t.Errorf("%d is written %s", n, got)
+func TestATruncatedFileIsNoticed(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, generated(1).bytes(5000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, size, err := Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.Truncate(name, 2500); err != nil {
+		t.Fatal(err)
+	}
+	good, bad := 0, 0
+	for m := range Even(f, size, 1, 1000)[0].Messages() {
+		err := m.Read(make([]byte, m.Size))
+		switch {
+		case err == nil:
+			good++
+		case strings.Contains(err.Error(), "shorter"):
+			bad++
+		default:
+			t.Error(err)
 		}
 	}
-	for n, want := range map[int64]string{64: "64 B", 1536: "1.5 KiB", 1 << 20: "1.0 MiB", 5 << 29: "2.50 GiB"} {
-		if got := inBytes(n); got != want {
-			t.Errorf("%d bytes are written %s", n, got)
-		}
+	if good != 2 || bad != 3 {
+		t.Errorf("%d messages are there and %d are not, want 2 and 3", good, bad)
+	}
+}
+
+func TestOpenTakesFilesOnly(t *testing.T) {
+	if _, _, err := Open(t.TempDir()); err == nil || !strings.Contains(err.Error(), "not a file with a length") {
+		t.Errorf("a directory: %v", err)
 	}
 }

@@ -18,7 +18,7 @@ func (c *Conn) control(f *frame.Frame) error {
 				return err
 			}
 		}
-		return c.reply(f)
+		return c.answer(answer{kind: frame.Reply, stream: f.Stream, value: f.Value, code: f.Code, reason: f.Reason})
 	case frame.Hello:
 		return violation(status.Protocol, "a second HELLO")
 	case frame.NewSettings:
@@ -57,18 +57,10 @@ func (c *Conn) streamFrame(f *frame.Frame) error {
 		if !p.local {
 			return violation(status.Protocol, "an answer for stream %d, which the peer has opened itself", f.Stream)
 		}
-	case frame.Reset:
-		p.peerEnded.Store(true)
-		if p.local { // there are as many as we open, and no more
-			break
-		}
-		if err := c.abuse.reset(c.in.now); err != nil {
-			return err
-		}
-	case frame.EOS:
+	case frame.Reset, frame.EOS:
 		p.peerEnded.Store(true)
 	}
-	return c.countFault(p.s.Control(f))
+	return goesOn(p.s.Control(f))
 }
 
 func (c *Conn) connCredit(total uint64) error {
@@ -99,10 +91,10 @@ func (c *Conn) connFrame(f *frame.Frame) error {
 			c.unstall()
 		}
 	case frame.Ping:
-		if err := c.abuse.ping(c.in.now, c.lim.KeepaliveMinimum, c.in.messages, c.sentCost.Load()); err != nil {
+		if err := c.abuse.ping(c.in.now, c.in.messages, c.sentCost.Load()); err != nil {
 			return err
 		}
-		return c.pong(f.Value)
+		return c.answer(answer{kind: frame.Pong, value: f.Value})
 	case frame.Pong:
 		if !c.receivePong(f.Value) {
 			return c.countUseless()
@@ -125,7 +117,6 @@ func (c *Conn) open(f *frame.Frame) error {
 		return violation(status.Protocol, "open of stream %d after %d", id, c.lastPeer)
 	}
 	c.lastPeer = id + 2*(n-1)
-	c.abuse.opened(n)
 	refusal := c.refuse(f, int(n))
 	c.mu.Unlock()
 	if refusal == nil {
@@ -141,12 +132,9 @@ func (c *Conn) open(f *frame.Frame) error {
 	c.mu.Lock()
 	c.table.endedEarly += n
 	c.mu.Unlock()
-	if err := c.abuse.refused(c.in.now, c.lim.MaxStreams); err != nil {
-		return err
-	}
-	return c.reply(&frame.Frame{
-		Kind: frame.Reject, Stream: id, Code: refusal.Code,
-		Reason: clip(refusal.Reason), NotProcessed: refusal.NotProcessed,
+	return c.answer(answer{
+		kind: frame.Reject, stream: id, code: refusal.Code,
+		reason: clip(refusal.Reason), notProcessed: refusal.NotProcessed,
 	})
 }
 

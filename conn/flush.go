@@ -201,14 +201,13 @@ func (c *Conn) encodePending(s *pendingControl) {
 		c.advertised.Store(n)
 		put(frame.Credit, n+uint64(c.window))
 	}
-	for _, v := range s.pongs {
-		put(frame.Pong, v)
-	}
 	for _, v := range s.pings {
 		put(frame.Ping, v)
 	}
-	for i := range s.replies {
-		sess.Control(out, &s.replies[i])
+	for _, a := range s.answers {
+		f := out.Scratch(a.kind, a.stream)
+		f.Value, f.Code, f.Reason, f.NotProcessed = a.value, a.code, a.reason, a.notProcessed
+		sess.Control(out, f)
 	}
 	if s.tick {
 		c.runTick()

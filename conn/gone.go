@@ -73,11 +73,10 @@ func (c *Conn) countUseless() error {
 	return c.abuse.useless(streams)
 }
 
-// countFault counts a stream that was reset for what the peer sent. It counts like a
-// reset by the peer: both cost us the same.
-func (c *Conn) countFault(err error) error {
+// goesOn returns err unless it has ended its stream alone.
+func goesOn(err error) error {
 	if err == frame.ErrFault { //nolint:errorlint // never wrapped
-		return c.abuse.reset(c.in.now)
+		return nil
 	}
 	return err
 }

@@ -63,6 +63,14 @@ func (c *Conn) writeBlocked() {
 	}
 }
 
+// blockedFor is for how long the transport has taken nothing of what is to be written.
+func (c *Conn) blockedFor() time.Duration {
+	if !c.health.waiting.Load() {
+		return 0
+	}
+	return time.Duration(c.clock() - c.health.progressAt.Load())
+}
+
 // noteFrame checks after each input whether a frame is incomplete. Only the start of
 // each frame is noted: one that trickles in gets no more time.
 func (c *Conn) noteFrame() {
@@ -104,7 +112,7 @@ const defaultKeepalive = 30 * time.Second
 func (c *Conn) keepalive() time.Duration {
 	switch {
 	case c.lim.KeepaliveInterval > 0:
-		return c.lim.KeepaliveInterval
+		return max(c.lim.KeepaliveInterval, leastKeepalive)
 	case c.caps.Keepalive > 0:
 		return c.caps.Keepalive
 	}

@@ -132,7 +132,7 @@ func (c *Conn) data(f *frame.Frame) error {
 	if f.Last {
 		in.total++
 	}
-	return c.countFault(p.s.Fragment(f, in.now))
+	return goesOn(p.s.Fragment(f, in.now))
 }
 
 // extendRun takes the messages of the current stream that come next in p, as data would
@@ -160,7 +160,7 @@ func (c *Conn) deliver() error {
 	}
 	err := in.port.s.Deliver(&in.run, in.now)
 	in.run = pool.Queue{}
-	return c.countFault(err)
+	return goesOn(err)
 }
 
 // overLimit is called when the peer has used more credit than in.limit. It computes the

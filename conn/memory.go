@@ -23,7 +23,8 @@ func (c *Conn) MemoryUse() int {
 	unread := int64(c.creditSeen.Load()) - int64(c.returned.Load())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return int(max(unread, 0)+max(c.queued.Load(), 0)+c.buffered.Load()) + c.assembled + c.openBytes
+	answers := int64(c.out.answers.Load()) * answerSize
+	return int(max(unread, 0)+max(c.queued.Load(), 0)+c.buffered.Load()+answers) + c.assembled + c.openBytes
 }
 
 // memoryUse is how many bytes the end of the stream would free.

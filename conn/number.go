@@ -50,7 +50,9 @@ func (c *Conn) assignNumbers(p *Port, noOpens bool) bool {
 	}
 	c.out.pushReady(ready)
 	for _, id := range retired {
-		_ = c.reply(&frame.Frame{Kind: frame.Reset, Stream: id, Code: status.Cancelled})
+		c.requestControl(func(p *pendingControl) {
+			p.answers = append(p.answers, answer{kind: frame.Reset, stream: id, code: status.Cancelled})
+		})
 	}
 	return ok
 }

@@ -37,9 +37,8 @@ type Limits struct {
 	OutQueue       int // bytes accepted and not written on a connection; default 1 MiB
 	InFlight       int // bytes written and not read by the peer, at first: it grows as the path needs; default 256 KiB, at least 128 KiB; four times that for a stream that alone sends
 
-	KeepaliveInterval time.Duration // a silent peer is pinged after this; default 30 s, or what its protocol says
+	KeepaliveInterval time.Duration // a silent peer is pinged after this; default 30 s, or what its protocol says; at least 100 ms
 	KeepaliveTimeout  time.Duration // time to answer; default 20 s
-	KeepaliveMinimum  time.Duration // shortest time between pings of a peer; default 10 s
 	ReadStall         time.Duration // time for a frame to become complete; default 30 s
 	WriteStall        time.Duration // time for a peer to read, 64 KiB at least; default 30 s
 	IdleConn          time.Duration // a connection without streams is closed; default 10 min, servers only
@@ -73,7 +72,6 @@ func WithDefaults(l Limits) Limits {
 	def(&l.OutQueue, 1<<20)
 	def(&l.InFlight, 256<<10)
 	def(&l.KeepaliveTimeout, 20*time.Second)
-	def(&l.KeepaliveMinimum, 10*time.Second)
 	def(&l.ReadStall, 30*time.Second)
 	def(&l.WriteStall, 30*time.Second)
 	def(&l.IdleConn, 10*time.Minute)
@@ -97,7 +95,7 @@ func (l *Limits) durations() []span {
 	return []span{
 		{"Handshake", &l.Handshake}, {"Authenticate", &l.Authenticate},
 		{"KeepaliveInterval", &l.KeepaliveInterval}, {"KeepaliveTimeout", &l.KeepaliveTimeout},
-		{"KeepaliveMinimum", &l.KeepaliveMinimum}, {"ReadStall", &l.ReadStall}, {"WriteStall", &l.WriteStall},
+		{"ReadStall", &l.ReadStall}, {"WriteStall", &l.WriteStall},
 		{"IdleConn", &l.IdleConn}, {"Drain", &l.Drain},
 	}
 }

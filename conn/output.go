@@ -29,6 +29,7 @@ type output struct {
 	tokens   int8 // flushes that may be done in place
 
 	waiters atomic.Int32 // length of room, readable without the lock
+	answers atomic.Int32 // length of pending.answers, likewise
 
 	// Owned by the flush.
 	sess          frame.Session // what writes frames; see Conn.writer
@@ -52,13 +53,13 @@ type output struct {
 
 // pendingControl is the connection's own frames to write.
 type pendingControl struct {
-	credit       bool
-	tick         bool   // the session's timer has fired
-	readTotal    uint64 // bytes read, to report; 0: no report
-	pongs, pings []uint64
-	replies      []frame.Frame
-	goAway       *frame.Frame
-	dying        bool // goAway is, or was, the connection's last frame
+	credit    bool
+	tick      bool   // the session's timer has fired
+	readTotal uint64 // bytes read, to report; 0: no report
+	pings     []uint64
+	answers   []answer
+	goAway    *frame.Frame
+	dying     bool // goAway is, or was, the connection's last frame
 }
 
 // slots is the streams that offer a slot which nobody has taken.
@@ -111,6 +112,7 @@ func (o *output) takeControl() pendingControl {
 	}
 	p := o.pending
 	o.pending, o.due = pendingControl{dying: p.dying}, false
+	o.answers.Store(0)
 	return p
 }
 

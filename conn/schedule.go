@@ -1,6 +1,8 @@
 package conn
 
 import (
+	"time"
+
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/status"
 )
@@ -96,30 +98,45 @@ func (c *Conn) unstall() {
 	c.startFlush(!was)
 }
 
-var errAnswers = &frame.Violation{Code: status.EnhanceYourCalm, Detail: "too many answers are unread"}
+// Answers that wait to be written: of pings, of opens that are refused, and of what a
+// session refuses by itself. A burst may cause more of them than the flush has got to yet,
+// which is not the peer's fault. One that does not read them is.
+const (
+	unreadAnswers = 1000        // that wait while the peer has read nothing for
+	unreadFor     = time.Second // so long,
+	mostAnswers   = 64 << 10    // or that wait at all
+)
 
-// pong queues the answer to a ping.
-func (c *Conn) pong(value uint64) error {
-	o := &c.out
-	o.mu.Lock()
-	if len(o.pending.pongs) >= maxAnswers {
-		o.mu.Unlock()
-		return errAnswers
-	}
-	o.pending.pongs, o.due = append(o.pending.pongs, value), true
-	c.startFlush(false)
-	return nil
+// An answer is a frame that no stream of ours writes.
+type answer struct {
+	kind         frame.Kind
+	notProcessed bool
+	code         status.Code
+	stream       uint64
+	value        uint64
+	reason       string
 }
 
-// reply queues an answer that no stream can give.
-func (c *Conn) reply(f *frame.Frame) error {
+// answerSize is what one is charged with, its reason included.
+const answerSize = 64
+
+// answer queues an answer. The reader calls it.
+func (c *Conn) answer(a answer) error {
 	o := &c.out
 	o.mu.Lock()
-	if len(o.pending.replies) >= maxAnswers {
+	n := len(o.pending.answers)
+	if n >= unreadAnswers && (n >= mostAnswers || c.blockedFor() >= unreadFor) {
 		o.mu.Unlock()
-		return errAnswers
+		return violation(status.EnhanceYourCalm, "%d answers are unread", n)
 	}
-	o.pending.replies, o.due = append(o.pending.replies, *f), true
+	o.pending.answers, o.due = append(o.pending.answers, a), true
+	o.answers.Store(int32(n + 1))
+	if n+1 < unreadAnswers || !o.corked || !c.tr.inPlace() {
+		c.startFlush(false)
+		return nil
+	}
+	o.corked, o.tokens = false, 1 // the reader writes them itself, in between
 	c.startFlush(false)
+	o.cork()
 	return nil
 }

@@ -158,7 +158,7 @@ func (e *Refused) Error() string {
 func (e *Refused) Unwrap() error { return e.Cause }
 
 // ErrFault is returned by a step of a stream when what the peer sent resets that stream
-// and nothing else. Connections count such faults.
+// and nothing else: the connection goes on.
 var ErrFault = errors.New("the stream was reset for what the peer sent")
 
 // A Violation is what a peer did that ends its connection, found after decoding.

@@ -37,7 +37,7 @@ func TestUnlimitedDurationsAreLong(t *testing.T) {
 	authorize := func(context.Context, kernel.Identity, string, metadata.MD) error { return nil }
 	all := kernel.Limits{
 		Handshake: kernel.Unlimited, Authenticate: kernel.Unlimited, KeepaliveInterval: kernel.Unlimited,
-		KeepaliveTimeout: kernel.Unlimited, KeepaliveMinimum: kernel.Unlimited, ReadStall: kernel.Unlimited,
+		KeepaliveTimeout: kernel.Unlimited, ReadStall: kernel.Unlimited,
 		WriteStall: kernel.Unlimited, IdleConn: kernel.Unlimited, Drain: kernel.Unlimited,
 	}
 	for name, l := range map[string]kernel.Limits{
@@ -130,7 +130,7 @@ func TestNegativeDurationsAreRefused(t *testing.T) {
 	for name, l := range map[string]kernel.Limits{
 		"Handshake": {Handshake: -time.Second}, "Authenticate": {Authenticate: -1},
 		"KeepaliveInterval": {KeepaliveInterval: -1}, "KeepaliveTimeout": {KeepaliveTimeout: -1},
-		"KeepaliveMinimum": {KeepaliveMinimum: -1}, "ReadStall": {ReadStall: -1},
+		"ReadStall": {ReadStall: -1},
 		"WriteStall": {WriteStall: -1}, "IdleConn": {IdleConn: -1}, "Drain": {Drain: -1},
 	} {
 		if _, err := kernel.NewServer(&kernel.ServerOptions{Limits: l}); !errors.Is(err, kernel.ErrLimits) {

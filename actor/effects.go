@@ -23,7 +23,7 @@ func (s *Stream) apply(fx effect) {
 	if fx&fxRecvOver != 0 {
 		s.recvOver()
 	}
-	if s.st.sawEnd && !s.st.sentEnded && s.control&controlEnded == 0 && !s.st.done && !s.pumping {
+	if s.st.peerEnd != endUnseen && !s.st.sentEnded && s.control&controlEnded == 0 && !s.st.done && !s.pumping {
 		s.requestControl(controlEnded) // not while a goroutine feeds a channel: ENDED counts what it has delivered
 	}
 	if fx&fxDone != 0 {

@@ -45,6 +45,7 @@ func (s *Stream) closeSend(code status.Code, reason string, trailer metadata.MD)
 		return
 	}
 	s.apply(s.st.closeSend())
+	s.handEnd()
 }
 
 // unaccepted reports whether the stream is an offer that was not accepted yet.
@@ -190,7 +191,7 @@ func (s *Stream) DeadlinePassed() {
 // peer's end, and all its data is written. Its own end need not be.
 func (s *Stream) finished() bool {
 	ended := s.st.recv == recvEnded || s.st.recv == recvStopEnd
-	return s.st.sawEnd && ended && (s.st.send == sendEnded || s.endDue())
+	return s.st.peerEnd == endSeen && ended && (s.st.send == sendEnded || s.endDue())
 }
 
 // parentFailure is the error of a stream whose parent context has ended.

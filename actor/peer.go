@@ -78,7 +78,17 @@ func (s *Stream) PeerEnd(code status.Code, reason string, trailer metadata.MD) e
 	if s.cfg.NoReceive {
 		s.apply(s.st.endSeen())
 	}
+	s.handEnd()
 	return nil
+}
+
+// handEnd has the peer told of its end where nothing else is to be read and this side's
+// half has ended too. A program that is done with a stream need not ask for the end.
+func (s *Stream) handEnd() {
+	channel := s.ch != nil && s.ch.inbound != channelNone // its closing is the end
+	if s.in.Len() == 0 && !channel && (s.outcome == nil || !s.outcome.stopped) {
+		s.apply(s.st.handEnd())
+	}
 }
 
 // PeerEnded is called when the peer's application has seen our end, after it has taken

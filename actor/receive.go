@@ -93,6 +93,8 @@ func (s *Stream) next(waited next) (pool.Message, next, error) {
 		s.accountOne(m)
 		if s.in.Len() > 0 {
 			ch.wakeReceiver()
+		} else if s.st.recv == recvEnded {
+			s.handEnd()
 		}
 		return m, nextMessage, nil
 	}

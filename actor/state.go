@@ -25,6 +25,15 @@ const (
 	recvDead              // reset, refused or lost
 )
 
+// peerEnd is how far the peer's end has come.
+type peerEnd uint8
+
+const (
+	endUnseen peerEnd = iota
+	endHanded         // the application has not seen it, but all before it, and sends no more
+	endSeen           // the application has seen it
+)
+
 // effect is what the stream has to do after an event.
 type effect uint16
 
@@ -45,7 +54,7 @@ type state struct {
 	send sendState
 	recv recvState
 
-	sawEnd    bool // our application has seen the peer's end
+	peerEnd   peerEnd
 	sentEnded bool // we have written ENDED, which tells the peer so
 	gotEnded  bool // the peer's ENDED has arrived: its application has seen ours
 	noEnded   bool // the protocol has no ENDED: the peer never says so
@@ -88,8 +97,8 @@ func (st *state) closeReceive() effect {
 		st.recv = recvStopped
 		return fxDropIn | fxRecvOver | fxWriteStop
 	case recvEnded:
-		if !st.sawEnd { // dropped data: this is not the end that the peer sent
-			st.recv, st.sawEnd = recvStopEnd, true
+		if st.peerEnd != endSeen { // dropped data: this is not the end that the peer sent
+			st.recv, st.peerEnd = recvStopEnd, endSeen
 		}
 		return fxDropIn | fxRecvOver | st.checkDone()
 	}
@@ -104,7 +113,7 @@ func (st *state) peerEnded() (fx effect, ok bool) {
 		return fxRecvOver, true
 	case recvStopped:
 		st.recv = recvStopEnd
-		st.sawEnd = true
+		st.peerEnd = endSeen
 		return st.checkDone(), true
 	case recvDead:
 		return 0, true
@@ -114,10 +123,21 @@ func (st *state) peerEnded() (fx effect, ok bool) {
 
 // endSeen: the application has seen the peer's end.
 func (st *state) endSeen() effect {
-	if st.recv != recvEnded || st.sawEnd {
+	if st.recv != recvEnded || st.peerEnd == endSeen {
 		return 0
 	}
-	st.sawEnd = true
+	st.peerEnd = endSeen
+	return st.checkDone()
+}
+
+// handEnd: all that the peer has sent was taken, its end has arrived, and we send no more.
+// The peer need not wait until the application asks for the end, and the connection can
+// forget the stream; for the application it goes on.
+func (st *state) handEnd() effect {
+	if st.send == sendOpen || st.recv != recvEnded || st.peerEnd != endUnseen {
+		return 0
+	}
+	st.peerEnd = endHanded
 	return st.checkDone()
 }
 
@@ -133,7 +153,11 @@ func (st *state) abort(opened bool) effect {
 	if st.done || st.send == sendDead {
 		return 0
 	}
+	retired := st.retired // the peer has forgotten the stream already
 	fx := st.die()
+	if retired {
+		return fx
+	}
 	if !opened {
 		st.retired = true
 		return fx | fxRetire
@@ -177,9 +201,12 @@ func (st *state) die() effect {
 
 // checkDone finds out whether both halves have ended in order, on both sides.
 func (st *state) checkDone() effect {
-	recvOver := st.sawEnd && (st.recv == recvEnded || st.recv == recvStopEnd)
+	recvOver := st.peerEnd != endUnseen && (st.recv == recvEnded || st.recv == recvStopEnd)
 	if st.done || st.send != sendEnded || !recvOver || !st.gotEnded && !st.noEnded || !st.sentEnded {
 		return 0
+	}
+	if st.peerEnd != endSeen {
+		return st.retire()
 	}
 	st.done = true
 	return fxDone | st.retire()

@@ -58,8 +58,9 @@ var events = []event{
 	{"closeReceive", step1((*state).closeReceive)},
 	{"peerEnded", (*state).peerEnded},
 	{"endSeen", step1((*state).endSeen)},
+	{"handEnd", step1((*state).handEnd)},
 	{"endedSent", step1(func(st *state) effect {
-		if !st.sawEnd {
+		if st.peerEnd == endUnseen {
 			return 0
 		}
 		st.sentEnded = true
@@ -101,7 +102,7 @@ func (st state) String() string {
 		on   bool
 		name string
 	}{
-		{st.sawEnd, "sawEnd"}, {st.sentEnded, "sentEnded"}, {st.gotEnded, "gotEnded"},
+		{st.peerEnd == endSeen, "sawEnd"}, {st.peerEnd == endHanded, "handed"}, {st.sentEnded, "sentEnded"}, {st.gotEnded, "gotEnded"},
 		{st.resetOut, "resetOut"}, {st.done, "done"}, {st.retired, "retired"},
 	} {
 		if f.on {
@@ -165,7 +166,7 @@ func TestDoneAndRetireAreToldExactlyOnce(t *testing.T) {
 			if from.done && !st.done || from.retired && !st.retired {
 				t.Errorf("%s brings %v back to life as %v", e.name, from, st)
 			}
-			if st.retired && !st.done {
+			if st.retired && !st.done && st.peerEnd != endHanded {
 				t.Errorf("%s in %v: forgotten before its end: %v", e.name, from, st)
 			}
 		}

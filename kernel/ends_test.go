@@ -777,3 +777,78 @@ func TestCloseReceiveOfUnreadMessagesIsNoEnd(t *testing.T) {
 		}
 	})
 }
+
+// A program that has sent all it had, and read all that there was, may forget its stream
+// without asking for the end: it is neither counted as open nor waited for.
+func TestStreamsThatAreForgottenAreOver(t *testing.T) {
+	for name, reads := range map[string]int{"nothing to read": 0, "all was read": 2} {
+		t.Run(name, func(t *testing.T) {
+			overNative(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 10}}, nil, func(t *testing.T, w *world) {
+				w.Srv.Handle("take", func(ctx context.Context, s *kernel.Stream) error {
+					for m, err := range s.All(ctx) {
+						if err != nil {
+							return err
+						}
+						m.Release()
+					}
+					for range reads {
+						if err := s.Send(ctx, text("reply")); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+				for range 100 {
+					s, err := w.Client.Open(w.Ctx, "take", nil)
+					ok(t, err)
+					w.Send(s, "all there is")
+					ok(t, s.CloseSend())
+					w.DrainN(s, reads)
+				}
+				ctx, cancel := context.WithTimeout(w.Ctx, 10*time.Second)
+				defer cancel()
+				ok(t, w.Srv.Shutdown(ctx))
+			})
+		})
+	}
+}
+
+// What came in order stays so: a stream that the connection has forgotten still gives its
+// end, and a status that is an error.
+func TestForgottenStreamsKeepTheirEnd(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		w.Srv.Handle("fine", func(context.Context, *kernel.Stream) error { return nil })
+		w.Srv.Handle("bad", func(ctx context.Context, s *kernel.Stream) error {
+			m, err := s.Receive(ctx)
+			m.Release()
+			if err != nil {
+				return err
+			}
+			return &status.HandlerError{Code: status.NotFound, Reason: "not here"}
+		})
+		open := func(method string) *kernel.Stream {
+			s, err := w.Client.Open(w.Ctx, method, nil)
+			ok(t, err)
+			w.Send(s, "x")
+			ok(t, s.CloseSend())
+			synctest.Wait()
+			if n := s.Conn().Streams(); n != 0 {
+				t.Errorf("%s: %d streams are open", method, n)
+			}
+			return s
+		}
+		fine, bad, aborted := open("fine"), open("bad"), open("fine")
+		ok(t, fine.Err())
+		w.WantEOF(fine)
+		w.WantDone(fine)
+		ok(t, fine.Err())
+		_, err := bad.Receive(w.Ctx)
+		wantCode(t, err, status.NotFound)
+		w.WantDone(bad)
+		aborted.Abort(status.DataLoss, "what came was no good")
+		w.WantDone(aborted)
+		wantCode(t, aborted.Err(), status.DataLoss)
+		ok(t, w.Client.Close())
+		ok(t, fine.Err())
+	})
+}

@@ -409,10 +409,12 @@ func TestSnapshotStates(t *testing.T) {
 		states("half-closed (local)", "half-closed (remote)")
 		w.WantEOF(b)
 		states("half-closed (local)", "half-closed (remote)")
+		w.Send(b, "unread")
 		ok(t, b.CloseSend())
 		states("closing", "closing")
-		w.WantEOF(a)
+		w.Want(a, "unread")
 		states("closed", "closed")
+		w.WantEOF(a)
 
 		a, b = w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		b.Finish(&status.HandlerError{Code: status.NotFound, Reason: "none"})

@@ -327,8 +327,8 @@ func endings(a, b *end) map[string]func(e *end) {
 			e.s.Finish(status.OK, "", nil)
 		},
 		"abort": func(e *end) {
-			if e.s.st.done {
-				return // nothing is left to cut short on this side
+			if e.s.st.retired {
+				return // nothing is left to cut short
 			}
 			cut()
 			e.s.Abort(status.Aborted, "tried", nil)
@@ -399,7 +399,7 @@ func finish(t *rapid.T, a, b *end, read bool) {
 	check(t, a, b)
 	for _, e := range []*end{a, b} {
 		switch {
-		case !e.s.st.done || !e.s.st.retired:
+		case !e.s.st.retired, !e.s.st.done && (read || e.s.st.peerEnd != endHanded):
 			t.Fatalf("%s: both halves are closed, and it stays at %v", e.name, e.s.st)
 		case read && e.to.model.ends != 1:
 			t.Fatalf("%s: told of the end %d times", e.name, e.to.model.ends)

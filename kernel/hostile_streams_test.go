@@ -103,8 +103,8 @@ func TestHostileStreams(t *testing.T) {
 			ends: stream, code: status.TooLarge},
 		{name: "44 a request to follow, of which some never comes", do: after(opensToFollow, sends(first(1, 1<<20, hundred))), ends: nothing, alloc: 4 << 20},
 		{name: "44 a request to follow that never comes", do: after(opensToFollow, sends(frames(eos))), ends: nothing},
-		{name: "46 open and reset without a pause", do: openAndReset, ends: nothing, alloc: 32 << 20},
-		{name: "47 resets that the server is made to send", do: madeToReset, ends: stream, code: status.StreamState, alloc: 32 << 20},
+		{name: "46 open and reset without a pause", do: openAndReset, ends: nothing, alloc: 64 << 20},
+		{name: "47 resets that the server is made to send", do: madeToReset, ends: stream, code: status.StreamState, alloc: 96 << 20},
 		{name: "48 streams that say nothing", do: manyOpens(100), ends: nothing, after: time.Second, alloc: 2 << 20},
 		{name: "49 data for a handler that has returned", do: after(opens("early"), sends(data(1, hundred), data(1, hundred))), ends: nothing},
 	})

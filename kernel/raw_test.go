@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
@@ -305,15 +306,24 @@ func (r *raw) open(method string) uint64 {
 func (r *raw) echoes() {
 	r.t.Helper()
 	id := r.open("echo")
-	if err := r.write(join(data(id, []byte("alive")), wire(&frame.Frame{Kind: frame.EOS, Stream: id}))); err != nil {
-		r.t.Fatalf("another stream of the connection: %v", err)
-	}
-	if !r.tg.Settle(func() bool {
-		h, ok := r.find(frame.Data, id)
-		_, end := r.find(frame.EOS, id)
-		return ok && end && string(h.data) == "alive"
-	}) {
-		r.t.Fatalf("another stream of the connection does not go on: %v", r.tail())
+	for {
+		if err := r.write(join(data(id, []byte("alive")), wire(&frame.Frame{Kind: frame.EOS, Stream: id}))); err != nil {
+			r.t.Fatalf("another stream of the connection: %v", err)
+		}
+		refused := false
+		if !r.tg.Settle(func() bool {
+			h, ok := r.find(frame.Data, id)
+			_, end := r.find(frame.EOS, id)
+			_, refused = r.find(frame.Reject, id)
+			return refused || ok && end && string(h.data) == "alive"
+		}) {
+			r.t.Fatalf("another stream of the connection does not go on: %v", r.tail())
+		}
+		if !refused || r.tg.Bubble {
+			break
+		}
+		time.Sleep(10 * time.Millisecond) // handlers of streams that were reset have yet to return
+		id = r.open("echo")
 	}
 	r.say(frame.Frame{Kind: frame.Ended, Stream: id, Value: 1})
 }

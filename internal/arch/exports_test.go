@@ -3,6 +3,9 @@ package arch
 import (
 	"fmt"
 	"go/types"
+	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +21,62 @@ func TestExports(t *testing.T) {
 			t.Logf("%s exports %d names besides fields:\n%s", dir, len(names), strings.Join(names, "\n"))
 		})
 	}
+}
+
+// TestReasons wants docs/api/README.md to say of each exported name why it is there.
+func TestReasons(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root(t), "docs", "api", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir, p := range loadPrograms(t, slices.Collect(maps.Keys(exports))...) {
+		report(t, reasons(dir, string(page), exportedNames(p.pkg)))
+	}
+}
+
+// reasons compares names with those in the section of a page that has the package's name. In
+// the first column of its tables a name stands in backquotes, methods behind their type and a
+// colon.
+func reasons(dir, page string, names []string) (bad []string) {
+	_, section, _ := strings.Cut(page, "\n## "+dir+"\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var there []string
+	for line := range strings.Lines(section) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 {
+			continue
+		}
+		for part := range strings.SplitSeq(cells[1], ";") {
+			prefix := ""
+			if typ, rest, ok := strings.Cut(part, "`: "); ok {
+				prefix, part = strings.Trim(typ, " `")+".", rest
+			}
+			for name := range strings.SplitSeq(part, ",") {
+				if name = strings.TrimSpace(name); strings.HasPrefix(name, "`") {
+					there = append(there, prefix+strings.Trim(name, "`"))
+				}
+			}
+		}
+	}
+	for _, name := range names {
+		if !slices.Contains(there, name) {
+			bad = append(bad, fmt.Sprintf("docs/api/README.md does not say why there is %s.%s", dir, name))
+		}
+	}
+	for i, name := range there {
+		if !slices.Contains(names, name) {
+			bad = append(bad, fmt.Sprintf("docs/api/README.md: there is no %s.%s", dir, name))
+		}
+		if slices.Contains(there[:i], name) {
+			bad = append(bad, fmt.Sprintf("docs/api/README.md: %s.%s stands twice", dir, name))
+		}
+	}
+	return bad
+}
+
+func TestReasonsFindsWhatIsMissing(t *testing.T) {
+	page := "\n## a\n\n| names | why |\n|---|---|\n| `T`, `F`; `T`: `M`, `Gone` | because |\n| `F` | again |\n\n## b\n| `X` | no |\n"
+	finds(t, reasons("a", page, []string{"F", "New", "T", "T.M"}), "does not say why there is a.New", "there is no a.T.Gone", "a.F stands twice")
 }
 
 // TestAliases keeps go doc useful: of an alias it shows neither fields nor methods. What a

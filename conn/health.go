@@ -33,8 +33,9 @@ type health struct {
 	frameStart int64        // its position in the input; owned by the reader
 
 	// Owned by the timer: since when reportEvery bytes and more are unread, and what
-	// was read then.
+	// was read then; when the next check is due.
 	unreadSince, readThen int64
+	checkDue              int64
 }
 
 // drainPing is the ping of a drain: f is called when it is answered.
@@ -117,6 +118,27 @@ func (c *Conn) keepalive() time.Duration {
 		return c.caps.Keepalive
 	}
 	return defaultKeepalive
+}
+
+// lateCheck is how late a check must be to show that this process did not run: it was
+// stopped, its machine was, or had no time for it.
+const lateCheck = int64(time.Second)
+
+// forgive gives the peer the time t-checkDue that this process did not run: what the peer has
+// sent meanwhile may wait in the socket.
+func (h *health) forgive(t int64) {
+	late := t - h.checkDue
+	if late < lateCheck {
+		return
+	}
+	for _, at := range []*atomic.Int64{&h.frameSince, &h.progressAt, &h.probedAt} {
+		if old := at.Load(); old != 0 {
+			at.CompareAndSwap(old, old+late) // fails if something has happened just now
+		}
+	}
+	if h.unreadSince != 0 {
+		h.unreadSince += late
+	}
 }
 
 // nextCheck is how long after t the next check is due if nothing happens until then.

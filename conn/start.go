@@ -35,7 +35,9 @@ func newConn(cfg Config) *Conn {
 
 // start starts the connection's timer, and measures its round trip.
 func (c *Conn) start() {
-	c.cfg.Timers.Set(&c.timer, c, c.began.Add(c.nextCheck(0)))
+	next := c.nextCheck(0)
+	c.health.checkDue = int64(next)
+	c.cfg.Timers.Set(&c.timer, c, c.began.Add(next))
 	e := &c.ending
 	switch { // it may have ended before: then this has replaced what that had set
 	case e.finished.Load():

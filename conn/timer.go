@@ -33,12 +33,15 @@ func (c *Conn) Expire(_ *timers.Timer, now time.Time) {
 		return
 	}
 	t := c.since(now)
+	c.health.forgive(t)
 	if op, code, err := c.check(t); err != nil {
 		c.Fail(op, code, err)
 		return
 	}
 	c.evictStalled(now)
-	c.cfg.Timers.Set(&c.timer, c, now.Add(c.nextCheck(t)))
+	next := c.nextCheck(t)
+	c.health.checkDue = t + int64(next)
+	c.cfg.Timers.Set(&c.timer, c, now.Add(next))
 	switch { // another goroutine may have set it for sooner, and this Set has replaced that
 	case e.lingers.Load():
 		c.cfg.Timers.Set(&c.timer, c, now.Add(time.Duration(e.lingerFor.Load())))

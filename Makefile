@@ -1,13 +1,16 @@
 # Targets for people. What must hold before a change goes in is .ci/run.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+# The same bytes on every machine, from a clone or an archive: no paths, no commit, no C.
+RELEASE_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false
 FUZZTIME ?= 200000x
 BENCH ?= .
 
-.PHONY: help test race lint fuzz models demo bench check
+.PHONY: help test race lint fuzz models demo bench binary reproducible sbom check
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "  %-8s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
 test: ## run the tests
 	go test ./...
@@ -37,6 +40,24 @@ demo: ## run the echo server and a client in one process
 
 bench: ## run the micro benchmarks that match BENCH (all)
 	go test -run='^$$' -bench='$(BENCH)' -benchmem ./...
+
+binary: ## build bin/echo as for a release
+	$(RELEASE_BUILD) -o bin/echo ./cmd/echo
+
+reproducible: ## build echo from the last commit twice, with nothing in common, and compare
+	@set -e; tmp=$$(mktemp -d); trap 'chmod -R u+w "$$tmp"; rm -rf "$$tmp"' EXIT; \
+	for dir in "$$tmp/one" "$$tmp/a longer/path/two"; do \
+		git clone --quiet . "$$dir"; \
+		(cd "$$dir" && GOCACHE="$$dir/.cache" $(RELEASE_BUILD) -o echo ./cmd/echo && sha256sum echo); \
+	done; \
+	cmp "$$tmp/one/echo" "$$tmp/a longer/path/two/echo" && echo "the two are the same"
+
+sbom: ## list what the last commit is made of, with licences: bin/*.cdx.json
+	@set -e; mkdir -p bin; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	git clone --quiet . "$$tmp/clone"; \
+	go run $(CYCLONEDX) mod -json -licenses -noserial -notimestamp -output bin/sluice.cdx.json "$$tmp/clone"; \
+	CGO_ENABLED=0 go run $(CYCLONEDX) app -json -licenses -std -noserial -notimestamp -main cmd/echo -output bin/echo.cdx.json "$$tmp/clone"; \
+	ls -l bin/*.cdx.json
 
 check: ## run everything, as CI does
 	.ci/run

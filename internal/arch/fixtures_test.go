@@ -3,7 +3,9 @@ package arch
 import (
 	"fmt"
 	"go/ast"
+	"go/parser"
 	"go/token"
+	"go/types"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -432,4 +434,58 @@ func TestTheTreeIsRead(t *testing.T) {
 
 func (tr *tree) has(path string) bool {
 	return slices.ContainsFunc(tr.files, func(s *source) bool { return s.path == path })
+}
+
+// An importerOf imports the one package that it has.
+type importerOf struct{ pkg *types.Package }
+
+func (i importerOf) Import(string) (*types.Package, error) { return i.pkg, nil }
+
+func TestExamplesFinds(t *testing.T) {
+	check := func(dir, text string, imports types.Importer) *program {
+		t.Helper()
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, dir+".go", text, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := typecheck(fset, dir, []*ast.File{f}, imports)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	pkg := check("p", `package p
+		type T struct{}
+		func (T) Shown() {}
+		func (T) Hidden() {}
+		func (T) Titled() {}
+		func (T) Error() string { return "" }
+		type Plug interface{ Do(); Rest() }
+		type G[X any] struct{}
+		func (*G[X]) Shown() {}
+		func (*G[X]) Hidden() {}
+		func F() {}
+		func InHelper() {}
+		func InTest() {}
+		const InText = 1
+	`, nil).pkg
+	tests := check("p_test", fmt.Sprintf(`package p_test
+		import p %q
+		type plug struct{ next p.Plug }
+		func (plug) Do() {}
+		func (plug) Rest() {}
+		func helper() { p.InHelper() }
+		func ExampleT() { p.T{}.Shown(); helper(); p.F(); println("p.InText") }
+		func ExampleT_Titled_twice() {}
+		func ExampleF() { var _ = plug{}; new(p.G[int]).Shown() }
+		func TestF() { p.InTest(); p.T{}.Hidden() }
+	`, module+"/p"), importerOf{pkg})
+	finds(t, notMentioned(exportedNames(pkg), pkg, tests), "T.Hidden", "G.Hidden", "InTest", "InText")
+}
+
+func TestPackageDocFinds(t *testing.T) {
+	finds(t, checkPackageDoc("a/b", "Package b turns stones into bread.\n"))
+	finds(t, checkPackageDoc("a/b", "Package b.\n"), "does not say")
+	finds(t, checkPackageDoc("a/b", "Stones are turned into bread here.\n"), "does not say")
 }

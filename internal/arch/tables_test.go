@@ -80,14 +80,19 @@ var testImports = []string{"frame/native", "frame/strm", "frame/seastar", "kerne
 
 // testImportsOf is what the tests of one package may import besides that.
 var testImportsOf = map[string][]string{
+	"actor":          {"kernel"},
+	"frame":          {"kernel"},
+	"pool":           {"kernel"},
 	"rpc":            {"actor", "frame"},
 	"rpc/protocodec": {"kernel", "rpc", "status"},
+	"status":         {"kernel", "pool"},
 }
 
 // helpers are the packages that are there for tests only, with what they may import
 // besides.
 var helpers = map[string][]string{
 	"docs/guide":       {"actor", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "rpc/protocodec", "status"},
+	"internal/docs":    {"actor", "conn", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "status"},
 	"internal/interop": {"actor", "conn", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "status"},
 	"internal/leak":    {},
 	"internal/testkit": {"kernel", "metadata", "pool", "status"},

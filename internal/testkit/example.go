@@ -3,6 +3,7 @@ package testkit
 import (
 	"context"
 	"log/slog"
+	"testing"
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
@@ -32,5 +33,24 @@ func StartExample(srv *kernel.Server, opts *kernel.ClientOptions) (client *kerne
 		_ = client.Close()
 		_ = srv.Close()
 		<-served
+	}
+}
+
+// An ExampleT stands for a test's *testing.T in an example. Done does the cleanups.
+type ExampleT struct {
+	testing.TB
+	cleanups []func()
+}
+
+// Helper implements testing.TB.
+func (t *ExampleT) Helper() {}
+
+// Cleanup implements testing.TB.
+func (t *ExampleT) Cleanup(f func()) { t.cleanups = append(t.cleanups, f) }
+
+// Done does what the end of a test does.
+func (t *ExampleT) Done() {
+	for i := len(t.cleanups) - 1; i >= 0; i-- {
+		t.cleanups[i]()
 	}
 }

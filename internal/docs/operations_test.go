@@ -1,0 +1,225 @@
+package docs
+
+import (
+	"fmt"
+	"go/ast"
+	"go/constant"
+	"go/importer"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"math"
+	"path/filepath"
+	"reflect"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluicerpc/sluice/conn"
+	"github.com/sluicerpc/sluice/internal/testkit"
+	"github.com/sluicerpc/sluice/kernel"
+)
+
+const operationsPage = "docs/operations.md"
+
+// count writes a number as the page does.
+func count(n int) string {
+	if n == kernel.Unlimited {
+		return "Unlimited"
+	}
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// size writes bytes as the page does.
+func size(n int) string {
+	for _, u := range []struct {
+		name  string
+		shift int
+	}{{"GiB", 30}, {"MiB", 20}, {"KiB", 10}} {
+		if n >= 1<<u.shift && n != kernel.Unlimited {
+			return strconv.FormatFloat(float64(n)/float64(int(1)<<u.shift), 'f', -1, 64) + " " + u.name
+		}
+	}
+	return count(n)
+}
+
+// duration writes a time as the page does.
+func duration(d time.Duration) string {
+	if d >= time.Minute {
+		return strconv.FormatFloat(d.Minutes(), 'f', -1, 64) + " min"
+	}
+	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + " s"
+}
+
+// The page has every limit, with its default.
+func TestOperationsHasTheLimits(t *testing.T) {
+	if debug.SetMemoryLimit(-1) != math.MaxInt64 {
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64)) // the default of Memory depends on it
+	}
+	limits := conn.WithDefaults(conn.Limits{})
+	limits.KeepaliveInterval = time.Duration(constants(t, "conn/health.go")["defaultKeepalive"])
+	page := map[string]string{}
+	for _, row := range tables(t, readPage(t, operationsPage), "limits") {
+		page[spans(row[0])[0]] = row[1]
+	}
+	v := reflect.ValueOf(limits)
+	for i := range v.NumField() {
+		name, want := v.Type().Field(i).Name, ""
+		switch x := v.Field(i).Interface().(type) {
+		case time.Duration:
+			want = duration(x)
+		case int:
+			want = count(x)
+			if bytes := strings.HasSuffix(name, "Window") || x >= 1<<14 && name != "MaxConns"; bytes {
+				want = size(x)
+			}
+		}
+		if page[name] != want {
+			t.Errorf("%s is %q, on the page %q", name, want, page[name])
+		}
+		delete(page, name)
+	}
+	for name := range page {
+		t.Errorf("there is no limit %s", name)
+	}
+}
+
+// standard imports what constants are made of.
+type standard struct{ types.Importer }
+
+func (s standard) Import(path string) (*types.Package, error) {
+	if path != "time" && path != "math" {
+		return nil, fmt.Errorf("%s is not needed", path)
+	}
+	return s.Importer.Import(path)
+}
+
+// constants evaluates the constants of a file of ours.
+func constants(t *testing.T, name string) map[string]int {
+	t.Helper()
+	fset := token.NewFileSet()
+	f, err := parser.ParseFile(fset, filepath.Join(root, name), nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What the file uses of others is not there, which constants don't mind.
+	config := types.Config{Importer: standard{importer.ForCompiler(fset, "source", nil)}, IgnoreFuncBodies: true, Error: func(error) {}}
+	pkg, _ := config.Check(name, fset, []*ast.File{f}, nil)
+	found := map[string]int{}
+	for _, id := range pkg.Scope().Names() {
+		if c, ok := pkg.Scope().Lookup(id).(*types.Const); ok && c.Val().Kind() == constant.Int {
+			n, _ := constant.Int64Val(c.Val())
+			found[id] = int(n)
+		}
+	}
+	return found
+}
+
+// The sentences of the page that have numbers of the code have those of the code.
+func TestOperationsHasTheNumbers(t *testing.T) {
+	page := strings.Join(strings.Fields(readPage(t, operationsPage)), " ")
+	a, r := constants(t, "conn/abuse.go"), constants(t, "frame/native/reader.go")
+	e, s := constants(t, "kernel/endpoint.go"), constants(t, "kernel/system_unix.go")
+	l := conn.WithDefaults(conn.Limits{})
+	n := constants(t, "conn/schedule.go")
+	limit := func(what string, format string, args ...any) string {
+		return "| " + what + " | " + fmt.Sprintf(format, args...)
+	}
+	worst := 2*l.ConnWindow + 2*l.AssemblyBudget + l.OutQueue
+	lowered := 2*(1<<20) + 2*(1<<20) + 256<<10
+	memory := 21 * (1 << 30) / 10
+	for _, want := range []string{
+		limit("pings on a connection that carries nothing else", "%s at once and %d a second after that", count(a["pingBurst"]), a["pingRate"]),
+		limit("grants of credit", "%s, and one for each %d bytes that we send", count(a["creditSpare"]), a["leastGrant"]),
+		limit("reports of bytes read", "%s, and one for each %s that we write", count(a["readSpare"]), size(a["leastRead"])),
+		limit("frames that change nothing", "%s, and %d for each stream opened", count(a["uselessSpare"]), a["uselessEach"]),
+		limit("answers (PONG, REJECT) that the peer does not read", "%s, where it has read nothing for %s; %s in all. Each counts %d bytes",
+			count(n["unreadAnswers"]), duration(time.Duration(n["unreadFor"])), count(n["mostAnswers"]), n["answerSize"]),
+		limit("GOAWAY", "%d |", a["maxGoAways"]),
+		limit("changes of settings", "%d at once and %d a second after that", a["settingsBurst"], a["settingsRate"]),
+		limit(fmt.Sprintf("fragments of less than %d bytes in a row", r["tinyFragment"]), "%s; empty ones %d", count(r["maxTinyFrames"]), r["maxEmpty"]),
+		limit("frames of unknown types in a row", "%d |", r["maxSkipped"]),
+
+		fmt.Sprintf("| %d %% | no more connections", e["stopAccepting"]),
+		fmt.Sprintf("| %d %% | opens are refused", e["stopOpening"]),
+		fmt.Sprintf("| %d %% | what streams that were reset", e["stopHolding"]),
+		fmt.Sprintf("at most %d %% of `RLIMIT_NOFILE`, your own number at most %d %%", s["defaultShare"], s["namedShare"]),
+		fmt.Sprintf("the lower of %s and 0.%d x RLIMIT_NOFILE", count(l.MaxConns), s["defaultShare"]),
+		fmt.Sprintf("the lower of yours and 0.%d x RLIMIT_NOFILE", s["namedShare"]),
+		fmt.Sprintf("RLIMIT_NOFILE = MaxConns / 0.%d", s["namedShare"]),
+		fmt.Sprintf("%d %% of GOMEMLIMIT", constants(t, "conn/options.go")["memoryShare"]),
+		fmt.Sprintf("Memory = 0.%d x GOMEMLIMIT", constants(t, "conn/options.go")["memoryShare"]/10),
+		fmt.Sprintf("in %d ms", time.Duration(constants(t, "kernel/budget.go")["budgetLook"]).Milliseconds()),
+		fmt.Sprintf("not read for %s", duration(time.Duration(constants(t, "conn/memory.go")["stallTime"])))[len("not read for "):],
+
+		fmt.Sprintf("at least 128 bytes and at most 64 KiB: %s bytes by default", count(conn.InitialCredit(&l))),
+		fmt.Sprintf("sum %s ```", size(worst)),
+		fmt.Sprintf("`OutQueue` 256 KiB it is %s", size(lowered)),
+		fmt.Sprintf("%d fit with the defaults, and %d with the lowered limits", memory/worst, memory/lowered),
+		fmt.Sprintf("Connections times %s", size(worst)),
+		fmt.Sprintf("within KeepaliveInterval + KeepaliveTimeout %s", duration(30*time.Second+l.KeepaliveTimeout)),
+		fmt.Sprintf("within WriteStall and a quarter of it %s", duration(l.WriteStall+l.WriteStall/4)),
+		fmt.Sprintf("within ReadStall and a quarter of WriteStall %s", duration(l.ReadStall+l.WriteStall/4)),
+		fmt.Sprintf("else Limits.Drain %s", duration(l.Drain)),
+		fmt.Sprintf("a `StreamWindow` of %d MB", 2*25/10),
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("not on the page: %s", want)
+		}
+	}
+	// Of the pauses of clients the page has the defaults.
+	for _, line := range []string{"orDefault(b.First, time.Second)", "orDefault(b.Most, 120*time.Second)", "orDefault(b.Factor, 1.6)", "orDefault(b.Jitter, 0.2)"} {
+		if !strings.Contains(readPage(t, "kernel/options.go"), line) {
+			t.Errorf("not in kernel/options.go any more, see the page: %s", line)
+		}
+	}
+	for _, row := range tables(t, readPage(t, operationsPage), "descriptors") {
+		n, err := strconv.Atoi(strings.ReplaceAll(row[0], ",", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row[1] != count(min(l.MaxConns, n*s["defaultShare"]/100)) || row[2] != count(n*s["namedShare"]/100) {
+			t.Errorf("%v", row)
+		}
+	}
+}
+
+// The page's table of paths is what a simulated network gives. Which stream gets how much of
+// the connection's window depends on the order of events.
+func TestRatesOfPaths(t *testing.T) {
+	if testkit.RaceEnabled {
+		t.Skip("the race detector takes a minute for it, and finds what other tests show it")
+	}
+	mib := func(cell string) int {
+		n, err := strconv.Atoi(strings.TrimSuffix(cell, " MiB"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n << 20
+	}
+	for _, row := range tables(t, readPage(t, operationsPage), "paths") {
+		streams, err := strconv.Atoi(row[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var low, high float64
+		if _, err := fmt.Sscanf(row[3], "%f to %f", &low, &high); err != nil || high > 2*low {
+			t.Fatalf("%q: %v", row[3], err)
+		}
+		limits := kernel.Limits{StreamWindow: mib(row[1]), ConnWindow: mib(row[2])}
+		got := rateOver(t, 100*time.Millisecond, streams, limits) / 1e6
+		t.Logf("%s: %.1f MB/s", strings.Join(row[:3], ", "), got)
+		if got < low || got > high {
+			t.Errorf("%s: %.1f MB/s, on the page %s", strings.Join(row[:3], ", "), got, row[3])
+		}
+		if streams == 1 && (got < float64(limits.StreamWindow)/2/0.1/1e6*0.95) {
+			t.Errorf("%v: less than half a window in a round trip", row)
+		}
+	}
+}

@@ -130,7 +130,7 @@ func TestNegativeDurationsAreRefused(t *testing.T) {
 	for name, l := range map[string]kernel.Limits{
 		"Handshake": {Handshake: -time.Second}, "Authenticate": {Authenticate: -1},
 		"KeepaliveInterval": {KeepaliveInterval: -1}, "KeepaliveTimeout": {KeepaliveTimeout: -1},
-		"ReadStall": {ReadStall: -1},
+		"ReadStall":  {ReadStall: -1},
 		"WriteStall": {WriteStall: -1}, "IdleConn": {IdleConn: -1}, "Drain": {Drain: -1},
 	} {
 		if _, err := kernel.NewServer(&kernel.ServerOptions{Limits: l}); !errors.Is(err, kernel.ErrLimits) {

@@ -11,20 +11,33 @@ import (
 	"github.com/sluicerpc/sluice/metadata"
 )
 
-// Of returns the code and reason that a stream ends with when its handler returns err: those
-// of a HandlerError or StreamError, Unknown and the text of any other error, and OK for nil.
-// OK in an error, which is not the code of a failure, is Unknown.
+// Of returns the code and reason that a stream ends with when its handler returns err:
+//   - nil: OK;
+//   - a HandlerError or StreamError: its code and reason;
+//   - a ConnError: its code, and Unavailable if that is OK;
+//   - context.DeadlineExceeded and context.Canceled, and what wraps them: DeadlineExceeded and
+//     Cancelled;
+//   - any other error: Unknown.
+//
+// The reason is the error's text where it has none of its own. A HandlerError or StreamError
+// with the code OK, which is not the code of a failure, is Unknown.
 func Of(err error) (Code, string) {
-	if err == nil {
-		return OK, ""
-	}
 	var he *HandlerError
-	if errors.As(err, &he) {
-		return cmp.Or(he.Code, Unknown), he.Reason
-	}
 	var se *StreamError
-	if errors.As(err, &se) {
+	var ce *ConnError
+	switch {
+	case err == nil:
+		return OK, ""
+	case errors.As(err, &he):
+		return cmp.Or(he.Code, Unknown), he.Reason
+	case errors.As(err, &se):
 		return cmp.Or(se.Code, Unknown), se.Reason
+	case errors.As(err, &ce):
+		return cmp.Or(ce.Code, Unavailable), err.Error()
+	case errors.Is(err, context.DeadlineExceeded):
+		return DeadlineExceeded, err.Error()
+	case errors.Is(err, context.Canceled):
+		return Cancelled, err.Error()
 	}
 	return Unknown, err.Error()
 }

@@ -26,8 +26,24 @@ type clientCall struct {
 	bound  []bool           // which of the sinks' streams are sources of the result
 }
 
-// pass makes the call.
+// errUnfinished is why the streams of a call end that has not returned.
+var errUnfinished = errors.New("sluice: a panic or runtime.Goexit has ended the call")
+
+// pass makes the call. If that does not return, because of a codec or of a Caller of the
+// program's, the call has failed.
 func pass[Req, Resp any](ctx context.Context, c *clientCall, p *pair[Req, Resp], req Req) (Resp, error) {
+	returned := false
+	defer func() {
+		if !returned {
+			c.fail(status.Cancelled, errUnfinished)
+		}
+	}()
+	resp, err := makeCall(ctx, c, p, req)
+	returned = true
+	return resp, err
+}
+
+func makeCall[Req, Resp any](ctx context.Context, c *clientCall, p *pair[Req, Resp], req Req) (Resp, error) {
 	var none Resp
 	md, err := p.says.addTo(c.opts.Metadata, nil)
 	if err != nil {

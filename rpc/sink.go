@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc/codec"
 	"github.com/sluicerpc/sluice/status"
 )
@@ -114,15 +115,15 @@ func (k *Sink[T]) MarshalJSON() ([]byte, error) {
 // for the sink. A ctx that ends gives up this wait, not the stream. Errors: ErrSinkUnused,
 // the codec's, those of kernel.Stream.Send, or ctx's. If it fails nothing of v was sent;
 // a pool.Message still belongs to the caller. A codec that panics, a *codec.PanicError,
-// ends the stream.
+// ends the stream, and so does one that calls runtime.Goexit.
 func (k *Sink[T]) Send(ctx context.Context, v T) error {
 	s, err := k.ready(ctx)
 	if err != nil {
 		return err
 	}
-	m, err := k.m.Marshal(&v)
+	m, err := k.marshal(s, &v)
 	if err != nil {
-		return k.unencodable(s, err)
+		return err
 	}
 	if err := s.Send(ctx, m); err != nil {
 		k.m.Discard(m)
@@ -138,15 +139,27 @@ func (k *Sink[T]) TrySend(v T) error {
 	if err != nil {
 		return err
 	}
-	m, err := k.m.Marshal(&v)
+	m, err := k.marshal(s, &v)
 	if err != nil {
-		return k.unencodable(s, err)
+		return err
 	}
 	if err := s.TrySend(m); err != nil {
 		k.m.Discard(m)
 		return err
 	}
 	return nil
+}
+
+// marshal makes a message of v. A codec that panics or calls runtime.Goexit ends the stream.
+func (k *Sink[T]) marshal(s *kernel.Stream, v *T) (pool.Message, error) {
+	returned := false
+	defer exited(&returned, func(err error) { _ = k.unencodable(s, err) })
+	m, err := k.m.Marshal(v)
+	returned = true
+	if err != nil {
+		err = k.unencodable(s, err)
+	}
+	return m, err
 }
 
 // unencodable ends the stream if err is the codec's panic, and returns err.

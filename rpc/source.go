@@ -89,11 +89,24 @@ func (r *Source[T]) Receive(ctx context.Context) (v T, err error) {
 			return v, r.undecodable(int(n), err)
 		}
 	}
-	if err := r.m.Unmarshal(m, &v); err != nil {
+	if err := r.unmarshal(m, &v, int(n)); err != nil {
 		var none T
-		return none, r.undecodable(int(n), err)
+		return none, err
 	}
 	return v, nil
+}
+
+// unmarshal reads message n into v. If that is not a T, or the codec calls
+// runtime.Goexit, the stream ends.
+func (r *Source[T]) unmarshal(m pool.Message, v *T, n int) error {
+	returned := false
+	defer exited(&returned, func(err error) { _ = r.undecodable(n, err) })
+	err := r.m.Unmarshal(m, v)
+	returned = true
+	if err != nil {
+		err = r.undecodable(n, err)
+	}
+	return err
 }
 
 // confirm looks at what the header of the answer says of the values, if this side has
@@ -151,12 +164,13 @@ func (r *Source[T]) All(ctx context.Context) iter.Seq2[T, error] {
 //
 // The first call starts a goroutine, which ends when it has closed In: at the
 // stream's end, or when this side reads no more, which closing the connection means
-// too. A value that it has in hand then is dropped.
+// too. A value that it has in hand then is dropped. What is in In's buffer is not: that is one
+// value, or up to 16 of 16 KiB in all, if they have no strings, slices, maps and pointers.
 func (r *Source[T]) In() <-chan T {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ch == nil {
-		r.ch = make(chan T)
+		r.ch = make(chan T, inBuffer[T]())
 		if r.stream == nil {
 			close(r.ch)
 		} else {
@@ -164,6 +178,37 @@ func (r *Source[T]) In() <-chan T {
 		}
 	}
 	return r.ch
+}
+
+// inBuffer is how many values In holds: what a stream's own In does, where values have no
+// memory beside their own. Others may be large, and nothing tells when one has left a
+// channel, so there is room for one. Messages are their reader's to release: none waits where
+// nobody may look.
+func inBuffer[T any]() int {
+	const values, bytes = 16, 16 << 10
+	switch t := reflect.TypeFor[T](); {
+	case t == reflect.TypeFor[pool.Message]():
+		return 0
+	case isFlat(t):
+		return max(1, min(values, bytes/max(1, int(t.Size()))))
+	}
+	return 1
+}
+
+// isFlat tells whether values of t have no memory beside their own.
+func isFlat(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Array:
+		return isFlat(t.Elem())
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if !isFlat(t.Field(i).Type) {
+				return false
+			}
+		}
+		return true
+	}
+	return t.Kind() >= reflect.Bool && t.Kind() <= reflect.Complex128
 }
 
 func (r *Source[T]) feed() {

@@ -554,21 +554,21 @@ func TestAValueThatCanNotBeSentOnCAbortsTheStream(t *testing.T) {
 // check is what fails here.
 func TestTheChannelsGoroutinesEnd(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		for _, end := range []func(d *rpc.Bidi[int32, int32]){
-			func(d *rpc.Bidi[int32, int32]) { d.In.CloseReceive(status.OK); _ = d.Out.CloseSend() },
-			func(d *rpc.Bidi[int32, int32]) { d.Abort(status.Cancelled, "enough") },
-			func(d *rpc.Bidi[int32, int32]) { _ = d.Close(w.Ctx) },
-			func(d *rpc.Bidi[int32, int32]) { _ = d.Stream().Close(w.Ctx) },
+		for _, end := range []func(d *rpc.Bidi[string, string]){
+			func(d *rpc.Bidi[string, string]) { d.In.CloseReceive(status.OK); _ = d.Out.CloseSend() },
+			func(d *rpc.Bidi[string, string]) { d.Abort(status.Cancelled, "enough") },
+			func(d *rpc.Bidi[string, string]) { _ = d.Close(w.Ctx) },
+			func(d *rpc.Bidi[string, string]) { _ = d.Stream().Close(w.Ctx) },
 		} {
 			a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-			d := testkit.Must[*rpc.Bidi[int32, int32]](t)(rpc.BidiOf[int32, int32](a, nil, nil))
-			peer := testkit.Must[*rpc.Bidi[int32, int32]](t)(rpc.BidiOf[int32, int32](b, nil, nil))
+			d := testkit.Must[*rpc.Bidi[string, string]](t)(rpc.BidiOf[string, string](a, nil, nil))
+			peer := testkit.Must[*rpc.Bidi[string, string]](t)(rpc.BidiOf[string, string](b, nil, nil))
 			in, out := d.In.In(), d.Out.Out()
 			for range 3 {
-				ok(t, peer.Out.Send(w.Ctx, 1))
+				ok(t, peer.Out.Send(w.Ctx, "1"))
 			}
-			<-in // and the next is in hand
-			out <- 1
+			<-in // and one is in its buffer, one in hand
+			out <- "1"
 			go func() { // the peer takes and ends what there is
 				for range peer.In.In() {
 				}

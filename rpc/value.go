@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"runtime/debug"
 	"strconv"
 
 	"github.com/sluicerpc/sluice/internal/errtext"
@@ -68,11 +69,20 @@ func receiveRequest[T any](ctx context.Context, s *kernel.Stream, m *codec.Marsh
 	return v, nil
 }
 
-// logPanic logs the panic of a codec, if err is one.
+// exited is deferred around the use of a codec. If that has not returned, the codec has called
+// runtime.Goexit: nothing keeps the goroutine from ending, and end ends what it would leave
+// behind.
+func exited(returned *bool, end func(err error)) {
+	if !*returned {
+		end(&codec.PanicError{Stack: debug.Stack()})
+	}
+}
+
+// logPanic logs the panic of a codec, or its runtime.Goexit, if err is one.
 func logPanic(c *kernel.Conn, method string, err error) {
 	var p *codec.PanicError
 	if errors.As(err, &p) {
-		c.Logger().Error("sluice: codec panicked", "method", method, "peer", c.Peer().Addr, "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))
+		c.Logger().Error("sluice: "+p.Error(), "method", method, "peer", c.Peer().Addr, "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))
 	}
 }
 

@@ -83,7 +83,7 @@ var testImportsOf = map[string][]string{
 	"actor":          {"kernel"},
 	"frame":          {"kernel"},
 	"pool":           {"kernel"},
-	"rpc":            {"actor", "frame"},
+	"rpc":            {"actor", "frame", "rpc/protocodec"},
 	"rpc/protocodec": {"kernel", "rpc", "status"},
 	"status":         {"kernel", "pool"},
 }

@@ -21,6 +21,35 @@ type (
 func (rawBytes) signature() string  { return "raw" }
 func (rawString) signature() string { return "raw" }
 
+// message implements direct.
+func (rawBytes) message(v []byte) (pool.Message, error) {
+	if len(v) > pool.MaxLen {
+		return pool.Message{}, tooLong(v, len(v))
+	}
+	return pool.Copy(v), nil
+}
+
+// message implements direct. A long string is sent from its own memory: nobody can write to
+// that meanwhile.
+func (rawString) message(v string) (pool.Message, error) {
+	n := len(v)
+	switch {
+	case n > pool.MaxLen:
+		return pool.Message{}, tooLong(v, n)
+	case n > copied:
+		return pool.MessageOf(bytesOf(v)), nil
+	}
+	m := pool.New(n)
+	copy(m.Bytes(), v)
+	return m, nil
+}
+
+// value implements direct.
+func (rawBytes) value(p []byte) []byte { return append([]byte{}, p...) }
+
+// value implements direct.
+func (rawString) value(p []byte) string { return string(p) }
+
 // Size makes it a codec that knows.
 func (rawBytes) Size(v []byte) int { return len(v) }
 
@@ -28,7 +57,7 @@ func (rawBytes) Size(v []byte) int { return len(v) }
 func (rawBytes) Append(b []byte, v []byte) ([]byte, error) { return append(b, v...), nil }
 
 // Decode implements Codec.
-func (rawBytes) Decode(p []byte) ([]byte, error) { return append([]byte{}, p...), nil }
+func (c rawBytes) Decode(p []byte) ([]byte, error) { return c.value(p), nil }
 
 // Size makes it a codec that knows.
 func (rawString) Size(v string) int { return len(v) }
@@ -37,7 +66,7 @@ func (rawString) Size(v string) int { return len(v) }
 func (rawString) Append(b []byte, v string) ([]byte, error) { return append(b, v...), nil }
 
 // Decode implements Codec.
-func (rawString) Decode(p []byte) (string, error) { return string(p), nil }
+func (c rawString) Decode(p []byte) (string, error) { return c.value(p), nil }
 
 // anyCodec makes a codec of values in an interface one of values of their type.
 type anyCodec[T any] struct {

@@ -35,6 +35,13 @@ type maker[T any] interface {
 	message(v T) (pool.Message, error)
 }
 
+// A direct codec is one of this package that runs no code of a program's: no panic need be
+// caught.
+type direct[T any] interface {
+	maker[T]
+	value(p []byte) T
+}
+
 // A typeNamer is a codec that says which type it carries.
 type typeNamer interface{ TypeName() string }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc/codec"
@@ -198,10 +199,11 @@ func TestStringsInJSON(t *testing.T) {
 			t.Errorf("%q is read as %q, %v", b, got, err)
 		}
 	}
-	for _, n := range []int{0, 1, 7, 8, 9, 23, 5000} {
+	for _, n := range []int{0, 1, 7, 8, 9, 23, 31, 32, 40, 70, 5000} {
 		check(strings.Repeat("x", n))
 		for c := range 256 {
-			for _, at := range []int{0, n / 2, n} { // in words and behind them
+			// In each word of the first block, in a later one, and behind the last.
+			for _, at := range []int{0, min(9, n), min(18, n), min(27, n), n / 2, n} {
 				check(strings.Repeat("~", at) + string([]byte{byte(c)}) + strings.Repeat(" ", n-at))
 			}
 		}
@@ -212,5 +214,38 @@ func TestStringsInJSON(t *testing.T) {
 		if other := json.Unmarshal([]byte(p), &want); (err == nil) != (other == nil) || got != want {
 			t.Errorf("%q is read as %q, %v; by package json as %q, %v", p, got, err, want, other)
 		}
+	}
+}
+
+// A long string is sent from its own memory, a short one and bytes are copied; what is
+// received is the program's own.
+func TestLongStringsAreSentInPlace(t *testing.T) {
+	text, bytes := marshaler[string](t, codec.Raw), marshaler[[]byte](t, codec.Raw)
+	inPlace := func(msg pool.Message, p *byte) bool { return unsafe.SliceData(msg.Bytes()) == p }
+	before := pool.Outstanding()
+	for _, n := range []int{0, 1, 4 << 10, 4<<10 + 1, 64 << 10, 1 << 20} {
+		s := strings.Repeat("x", n)
+		msg, err := text.Marshal(&s)
+		if err != nil || string(msg.Bytes()) != s || inPlace(msg, unsafe.StringData(s)) != (n > 4<<10) {
+			t.Errorf("a string of %d bytes: %v, in place: %v", n, err, inPlace(msg, unsafe.StringData(s)))
+		}
+		var got string
+		if err := text.Unmarshal(msg.Share(), &got); err != nil || got != s || n > 0 && inPlace(msg, unsafe.StringData(got)) {
+			t.Errorf("a string of %d bytes came back with %d, %v", n, len(got), err)
+		}
+		text.Discard(msg)
+		p := []byte(s)
+		msg, err = bytes.Marshal(&p)
+		if err != nil || n > 0 && inPlace(msg, unsafe.SliceData(p)) {
+			t.Errorf("%d bytes: %v, or in place", n, err)
+		}
+		var q []byte
+		if err := bytes.Unmarshal(msg.Share(), &q); err != nil || string(q) != s || q == nil || n > 0 && inPlace(msg, unsafe.SliceData(q)) {
+			t.Errorf("%d bytes came back as %d, %v", n, len(q), err)
+		}
+		bytes.Discard(msg)
+	}
+	if n := pool.Outstanding() - before; n != 0 {
+		t.Errorf("%d messages were not released", n)
 	}
 }

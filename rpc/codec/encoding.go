@@ -61,9 +61,10 @@ var (
 	// JSON is encoding/json.
 	JSON = &Encoding{name: "json", kind: inJSON}
 
-	// Raw carries []byte and string: the whole message, without a length. Sending
-	// copies the bytes into the message and receiving copies them out, so that
-	// they are the program's own. Values of type Message save both copies.
+	// Raw carries []byte and string: the whole message, without a length. Sending copies
+	// the bytes into the message, except that a string of more than 4 KiB is sent from its
+	// own memory. Receiving copies them out, so that they are the program's own. Values of
+	// type Message save both copies.
 	Raw = &Encoding{name: "raw", kind: raw}
 )
 

@@ -40,18 +40,26 @@ func (e *DecodeError) Error() string {
 // Unwrap returns what the codec said.
 func (e *DecodeError) Unwrap() error { return e.Err }
 
-// A PanicError says that a method of a codec has panicked. A stream whose value it was is
-// reset with status.InvalidArgument. Its text, which the peer is told, does not have Value.
+// A PanicError says that a method of a codec has panicked or has called runtime.Goexit. A
+// stream whose value it was is reset with status.InvalidArgument. Its text, which the peer is
+// told, does not have Value.
 type PanicError struct {
-	Value any
+	Value any // of the panic; nil for runtime.Goexit
 	Stack []byte
 }
 
-func (e *PanicError) Error() string { return "the codec panicked" }
+func (e *PanicError) Error() string {
+	if e.Value == nil {
+		return "the codec called runtime.Goexit"
+	}
+	return "the codec panicked"
+}
 
-// recovered is deferred around calls of a codec's methods, and makes *err of a panic.
-func recovered(err *error) {
-	if r := recover(); r != nil {
+// recovered makes *err of a codec's panic, r, if there is one. Nothing keeps a goroutine that
+// has called runtime.Goexit from ending: what must not stay behind then is let go of by
+// defers.
+func recovered(err *error, r any) {
+	if r != nil {
 		*err = &PanicError{Value: r, Stack: debug.Stack()}
 	}
 }

@@ -1,7 +1,10 @@
 package codec
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"unsafe"
 
 	"github.com/sluicerpc/sluice/pool"
 )
@@ -39,7 +42,7 @@ func (jsonCodec[T]) message(v T) (pool.Message, error) {
 }
 
 // copied is up to how many bytes it costs less to copy them into memory that messages
-// share than to keep them alive.
+// share than to make a message of where they are.
 const copied = 4 << 10
 
 // jsonString is JSON's codec for strings, which package json reads and writes byte by byte:
@@ -48,7 +51,7 @@ type jsonString struct{ jsonCodec[string] }
 
 // Append implements Codec.
 func (c jsonString) Append(b []byte, v string) ([]byte, error) {
-	if !isLiteral(v) {
+	if !isLiteral(bytesOf(v)) {
 		return c.jsonCodec.Append(b, v)
 	}
 	return append(append(append(b, '"'), v...), '"'), nil
@@ -65,7 +68,7 @@ func (c jsonString) Decode(p []byte) (string, error) {
 // message implements maker.
 func (c jsonString) message(v string) (pool.Message, error) {
 	n := len(v) + 2
-	if n > pool.MaxLen || !isLiteral(v) {
+	if n > pool.MaxLen || !isLiteral(bytesOf(v)) {
 		return c.jsonCodec.message(v)
 	}
 	m := pool.New(n)
@@ -77,23 +80,28 @@ func (c jsonString) message(v string) (pool.Message, error) {
 
 // isLiteral tells whether s stands for itself between the quotes of JSON: it is ASCII
 // without control characters, quotes and backslashes.
-func isLiteral[S string | []byte](s S) bool {
+func isLiteral(s []byte) bool {
+	if bytes.IndexByte(s, '"') >= 0 || bytes.IndexByte(s, '\\') >= 0 {
+		return false
+	}
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
-	i := 0
-	for ; i+8 <= len(s); i += 8 {
-		v := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
-			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
-		quote, slash := v^ones*'"', v^ones*'\\' // which have a byte of 0 for each one
+	for ; len(s) >= 32; s = s[32:] {
+		p := (*[32]byte)(s) // its bounds are checked once
+		a, b := binary.LittleEndian.Uint64(p[:]), binary.LittleEndian.Uint64(p[8:])
+		c, d := binary.LittleEndian.Uint64(p[16:]), binary.LittleEndian.Uint64(p[24:])
 		// Of bytes below 128 a subtraction sets the high bit where one is less than what is
 		// subtracted, and behind such a one only.
-		if (v|(v-ones*' ')|(quote-ones)|(slash-ones))&highs != 0 {
+		if (a|b|c|d|(a-ones*' ')|(b-ones*' ')|(c-ones*' ')|(d-ones*' '))&highs != 0 {
 			return false
 		}
 	}
-	for ; i < len(s); i++ {
-		if c := s[i]; c < ' ' || c >= 0x80 || c == '"' || c == '\\' {
+	for _, c := range s {
+		if c < ' ' || c >= 0x80 {
 			return false
 		}
 	}
 	return true
 }
+
+// bytesOf are the bytes of s, in place: nobody may write to them.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }

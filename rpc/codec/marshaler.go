@@ -2,6 +2,7 @@ package codec
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"reflect"
 	"sync"
@@ -18,6 +19,7 @@ type Marshaler[T any] struct {
 	codec     Codec[T]
 	size      sizer[T]         // nil: it does not know
 	maker     maker[T]         // nil: it appends
+	direct    direct[T]        // nil: it may panic
 	fixed     *layout.Codec[T] // in codec, if it is that one: values need not be copied for it
 	whole     bool             // T is pool.Message: there is nothing to do
 	signature string
@@ -29,6 +31,7 @@ func NewMarshaler[T any](c Codec[T]) *Marshaler[T] {
 	m := &Marshaler[T]{codec: c}
 	m.size, _ = c.(sizer[T])
 	m.maker, _ = c.(maker[T])
+	m.direct, _ = c.(direct[T])
 	if f, ok := c.(fixedCodec[T]); ok {
 		m.fixed = f.Codec
 	}
@@ -59,13 +62,16 @@ func (m *Marshaler[T]) EachRef(v *T, f func(ref any) error) error {
 }
 
 // Marshal makes a message of what v points to. Where T is pool.Message that is the
-// message itself. Errors: the codec's, kernel.ErrTooLarge, ErrNotAppended, a *PanicError.
+// message itself. Nobody may write to the bytes of the message, which may be a string's.
+// Errors: the codec's, kernel.ErrTooLarge, ErrNotAppended, a *PanicError.
 func (m *Marshaler[T]) Marshal(v *T) (pool.Message, error) {
 	switch {
 	case m.fixed != nil:
 		return m.marshalFixed(v)
 	case m.whole:
 		return any(*v).(pool.Message), nil
+	case m.direct != nil:
+		return m.direct.message(*v)
 	case m.maker != nil:
 		msg, err := m.make(v)
 		if err != nil {
@@ -75,25 +81,41 @@ func (m *Marshaler[T]) Marshal(v *T) (pool.Message, error) {
 	case m.size == nil:
 		return m.marshalAside(v)
 	}
-	n, err := m.measure(v)
+	msg, err := m.marshalSized(v)
 	switch {
-	case err != nil:
-		return pool.Message{}, cannotEncode(*v, err)
-	case n < 0 || n > pool.MaxLen:
-		return pool.Message{}, tooLong(*v, n)
-	}
-	msg := pool.New(n)
-	into := msg.Bytes()
-	b, err := m.append(into[:0], v)
-	switch {
-	case err != nil:
-		msg.Release()
-		return pool.Message{}, cannotEncode(*v, err)
-	case len(b) != n || n > 0 && &b[0] != &into[0]: // it did not know after all
-		msg.Release()
+	case err == errMissized:
 		return m.marshalAside(v)
+	case err != nil:
+		return pool.Message{}, cannotEncode(*v, err)
 	}
 	return msg, nil
+}
+
+// errMissized says that a codec does not know the size of a value after all.
+var errMissized = errors.New("another size")
+
+// marshalSized encodes into a message of the size that the codec says. Each goroutine that
+// sends small values does this for each: there is one defer for all.
+func (m *Marshaler[T]) marshalSized(v *T) (msg pool.Message, err error) {
+	full := false
+	defer func() {
+		if !full {
+			msg.Release() // also if the codec calls runtime.Goexit
+			recovered(&err, recover())
+		}
+	}()
+	n := m.size.Size(*v)
+	if n < 0 || n > pool.MaxLen {
+		return msg, tooLong(*v, n)
+	}
+	msg = pool.New(n)
+	into := msg.Bytes()
+	b, err := m.codec.Append(into[:0], *v)
+	if err == nil && (len(b) != n || n > 0 && &b[0] != &into[0]) {
+		err = errMissized
+	}
+	full = err == nil
+	return msg, err
 }
 
 func (m *Marshaler[T]) marshalFixed(v *T) (pool.Message, error) {
@@ -130,24 +152,22 @@ func (m *Marshaler[T]) marshalAside(v *T) (pool.Message, error) {
 	return pool.Copy(b), nil
 }
 
-func (m *Marshaler[T]) measure(v *T) (n int, err error) {
-	defer recovered(&err)
-	return m.size.Size(*v), nil
-}
-
 func (m *Marshaler[T]) append(b []byte, v *T) (_ []byte, err error) {
-	defer recovered(&err)
+	defer func() { recovered(&err, recover()) }()
 	return m.codec.Append(b, *v)
 }
 
 func (m *Marshaler[T]) make(v *T) (_ pool.Message, err error) {
-	defer recovered(&err)
+	defer func() { recovered(&err, recover()) }()
 	return m.maker.message(*v)
 }
 
-func (m *Marshaler[T]) decode(p []byte) (_ T, err error) {
-	defer recovered(&err)
-	return m.codec.Decode(p)
+func (m *Marshaler[T]) decode(msg pool.Message) (_ T, err error) {
+	defer func() {
+		msg.Release() // also if the codec calls runtime.Goexit
+		recovered(&err, recover())
+	}()
+	return m.codec.Decode(msg.Bytes())
 }
 
 // A scratch is a buffer to encode into. It is never one that a codec has returned: that
@@ -189,13 +209,17 @@ func (m *Marshaler[T]) Unmarshal(msg pool.Message, v *T) (err error) {
 	switch {
 	case m.fixed != nil:
 		err = m.fixed.DecodeTo(msg.Bytes(), v)
+		msg.Release()
 	case m.whole:
 		*v = any(msg).(T)
 		return nil
+	case m.direct != nil:
+		*v = m.direct.value(msg.Bytes())
+		msg.Release()
+		return nil
 	default:
-		*v, err = m.decode(msg.Bytes())
+		*v, err = m.decode(msg)
 	}
-	msg.Release()
 	if err != nil {
 		return decodeError[T](err)
 	}

@@ -37,6 +37,7 @@ func (s *Stream) apply(fx effect) {
 // retire takes the stream out of the connection and returns all that it has of it.
 func (s *Stream) retire() {
 	s.later().retire = true
+	s.dropFirstFrame()
 	s.shrink(0)
 	s.dropAssembly()
 	s.returnAllCredit()

@@ -78,9 +78,10 @@ func (s *Stream) CloseReceive(code status.Code) {
 	s.closeReceive()
 }
 
-// closeReceive ends the receiving half. If the stream has failed, it drops what arrived
-// before that.
+// closeReceive ends the receiving half. It drops a request that nobody has taken and, if the
+// stream has failed, what arrived before that.
 func (s *Stream) closeReceive() {
+	s.dropRequest()
 	s.apply(s.st.closeReceive())
 	s.renewDropped()
 	if s.st.recv == recvDead {
@@ -129,7 +130,8 @@ func (s *Stream) abort(e *status.StreamError) {
 	oc.abortedUnanswered = !s.answered
 	known := !s.link.Forsake()
 	if !known {
-		s.firstFrame, s.control = nil, 0
+		s.control = 0
+		s.dropFirstFrame()
 	}
 	s.markAnswered()
 	s.stopFeeding()

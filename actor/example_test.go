@@ -21,8 +21,13 @@ func say(s string) pool.Message { return pool.MessageOf([]byte(s)) }
 
 // counter is a handler that sends as many messages as its request says.
 func counter(ctx context.Context, s *kernel.Stream) error {
+	request, err := s.Request(ctx)
+	if err != nil {
+		return err
+	}
+	defer request.Release()
 	var n int
-	if _, err := fmt.Sscan(string(s.Request().Bytes()), &n); err != nil {
+	if _, err := fmt.Sscan(string(request.Bytes()), &n); err != nil {
 		return &status.HandlerError{Code: status.InvalidArgument, Reason: err.Error()}
 	}
 	for i := range n {

@@ -12,17 +12,50 @@ func (s *Stream) OnRequest(f func()) {
 	oc.firstMessage, oc.onRequest = firstRequest, f
 }
 
-// Request takes the request. It is called after the function given to OnRequest. It returns
-// the zero Message if the request was dropped, and an error, the stream's, if it came
-// compressed and can't be unpacked.
-func (s *Stream) Request() (pool.Message, error) {
+// HoldRequest keeps the request that came with the open, for TakeRequest. It is called
+// before the stream is shared.
+func (s *Stream) HoldRequest(m pool.Message) {
+	oc := s.makeOutcome()
+	oc.request, oc.hasRequest = m, true
+}
+
+// ReadRequest moves the request from the mailbox to where HoldRequest would have put it. It
+// is called after the function given to OnRequest. The error, the stream's, is that the
+// request came compressed and can't be unpacked. A request that was dropped is none.
+func (s *Stream) ReadRequest() error {
 	s.mu.Lock()
 	m, ok := s.in.Pop()
-	if ok {
-		s.accountOne(m)
+	if !ok {
+		s.unlock()
+		return nil
 	}
+	s.accountOne(m)
 	s.unlock()
-	return s.unpack(m)
+	m, err := s.unpack(m)
+	s.mu.Lock()
+	defer s.unlock()
+	oc := s.makeOutcome()
+	oc.request, oc.hasRequest = m, err == nil
+	return err
+}
+
+// TakeRequest returns the request that is kept, once. The caller owns it.
+func (s *Stream) TakeRequest() (m pool.Message, ok bool) {
+	s.mu.Lock()
+	defer s.unlock()
+	if oc := s.outcome; oc != nil && oc.hasRequest {
+		m, oc.request, oc.hasRequest = oc.request, pool.Message{}, false
+		return m, true
+	}
+	return m, false
+}
+
+// dropRequest releases the request that is kept.
+func (s *Stream) dropRequest() {
+	if oc := s.outcome; oc != nil {
+		oc.request.Release()
+		oc.request, oc.hasRequest = pool.Message{}, false
+	}
 }
 
 // takeFirst is called when the first message has arrived, at the head of run. A reply does

@@ -50,9 +50,13 @@ func TestARequestIsUnreadUntilItIsTaken(t *testing.T) {
 		if held, _ := s.ReadProgress(); told != 1 || held < 600 {
 			t.Errorf("%s: told %d times, %d bytes are held", name, told, held)
 		}
-		m, err := s.Request()
-		if m.Len() != 500 || err != nil {
-			t.Errorf("%s: a request of %d bytes", name, m.Len())
+		err := s.ReadRequest()
+		m, ok := s.TakeRequest()
+		if m.Len() != 500 || !ok || err != nil {
+			t.Errorf("%s: a request of %d bytes, %v", name, m.Len(), err)
+		}
+		if _, ok := s.TakeRequest(); ok {
+			t.Errorf("%s: it can be taken twice", name)
 		}
 		m.Release()
 		if held, _ := s.ReadProgress(); held != 132 {
@@ -76,7 +80,10 @@ func TestARequestGoesWithItsStream(t *testing.T) {
 	arrive(t, s, 500)
 	s.PeerReset(status.Cancelled, "")
 	s.Drop()
-	if m, _ := s.Request(); !m.IsZero() {
+	if err := s.ReadRequest(); err != nil {
+		t.Error(err)
+	}
+	if m, ok := s.TakeRequest(); ok {
 		t.Errorf("a request of %d bytes", m.Len())
 	}
 	if taken, reserve := l.owed(); taken != 532 || reserve != 0 {

@@ -256,7 +256,7 @@ func TestTheEndWakesEveryWaiter(t *testing.T) {
 		"abort":  func(s *Stream) { s.Abort(status.Aborted, "", nil) },
 		"lost":   func(s *Stream) { s.Lost(&status.StreamError{Code: status.ConnectionLost}) },
 		"reset":  func(s *Stream) { s.PeerReset(status.Aborted, "") },
-		"refuse": func(s *Stream) { s.Refused(status.Refused, "", true) },
+		"refuse": func(s *Stream) { s.Refused(status.Refused, "", true, nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -14,10 +14,10 @@ import (
 func (s *Stream) SetFirstFrame(f *frame.Frame) {
 	s.mu.Lock()
 	defer s.unlock()
-	if s.st.done {
+	if s.firstFrame = f; s.st.done {
+		s.dropFirstFrame()
 		return
 	}
-	s.firstFrame = f
 	if f.Kind == frame.Accept {
 		s.answered = true
 		if !f.FollowsData { // else Push comes first, with the reply
@@ -25,6 +25,14 @@ func (s *Stream) SetFirstFrame(f *frame.Frame) {
 		}
 	}
 	s.requestControl(controlOpen)
+}
+
+// dropFirstFrame lets go of a frame that will not be written.
+func (s *Stream) dropFirstFrame() {
+	if s.firstFrame != nil {
+		frame.PutFrame(s.firstFrame)
+		s.firstFrame = nil
+	}
 }
 
 // HoldSends says that the stream is the peer's offer: until it is accepted Send,

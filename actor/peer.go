@@ -124,11 +124,15 @@ func (s *Stream) PeerReset(code status.Code, reason string) {
 }
 
 // Refused is called when the peer has not accepted our open.
-func (s *Stream) Refused(code status.Code, reason string, notProcessed bool) {
+// trailer is what the refusal carries.
+func (s *Stream) Refused(code status.Code, reason string, notProcessed bool, trailer metadata.MD) {
 	s.mu.Lock()
 	defer s.unlock()
 	e := s.fail(code, reason, true)
-	e.Refused, e.NotProcessed = true, notProcessed
+	e.Refused, e.NotProcessed, e.Details = true, notProcessed, trailer
+	if len(trailer) > 0 && !s.st.done {
+		s.makeOutcome().trailer = trailer
+	}
 	s.lose(e)
 	s.dropIn()
 }

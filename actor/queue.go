@@ -125,7 +125,7 @@ func (s *Stream) forgetPartial() {
 	if !s.partial.IsZero() {
 		s.countDroppedOut(1)
 	}
-	s.partial.Forget()
+	pool.Forget(s.partial)
 	s.partial, s.partialSent, s.starvedSince = pool.Message{}, 0, 0
 }
 

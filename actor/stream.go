@@ -93,10 +93,12 @@ type outcome struct {
 	resetErr   *status.StreamError
 	channelErr error // misuse of In, Batches or Out
 
-	stopped           bool         // the peer reads no more
-	abortedUnanswered bool         // aborted before the peer's answer
+	stopped           bool // the peer reads no more
+	abortedUnanswered bool // aborted before the peer's answer
+	hasRequest        bool
 	firstMessage      firstMessage // what the first message is, until it has arrived
 	onRequest         func()       // see OnRequest
+	request           pool.Message // that came with the open, if hasRequest, until TakeRequest
 
 	reported   uint64 // payload bytes that the peer has reported
 	droppedIn  uint64 // messages that arrived and that the application will not take
@@ -108,7 +110,7 @@ type firstMessage uint8
 
 const (
 	firstData    firstMessage = iota
-	firstRequest              // the request, too long to travel with the open
+	firstRequest              // the request, if it did not travel with the open
 	firstReply                // the reply, too long to travel with the answer
 )
 
@@ -205,7 +207,7 @@ func (s *Stream) endErr() error {
 	case oc != nil && oc.failure != nil:
 		return oc.failure
 	}
-	return io.EOF
+	return ErrClosed // this side reads no more, and the connection has ended in order behind that
 }
 
 // Err returns why the stream failed, or nil if it has not. It stays nil if both sides

@@ -512,7 +512,7 @@ func (x *script) peer(name string, n []int, args []string) (string, bool) {
 	case "reset":
 		s.PeerReset(status.Aborted, "peer gave up")
 	case "refused":
-		s.Refused(status.Unimplemented, "no such method", true)
+		s.Refused(status.Unimplemented, "no such method", true, nil)
 	case "accepted":
 		s.Accepted(pool.Message{}, nil, frame.Grant{Credit: uint64(n[0])}, false)
 	case "lost":

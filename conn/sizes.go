@@ -10,13 +10,13 @@ import (
 // What opens, answers and ends carry beside messages takes no credit. It has limits of
 // its own, and what a stream keeps of it is charged to the stream: see Port.Charge.
 
-// CheckSize is why f, an Open, Accept or EOS, is too large for us, or nil.
+// CheckSize is why f, an Open, Accept, Reject or EOS, is too large for us, or nil.
 func (c *Conn) CheckSize(f *frame.Frame) *Refusal {
 	size, inline := f.Metadata.Size()+f.Omitted, 0
 	if f.Kind == frame.Open {
 		size += len(f.Method)
 	}
-	if f.Kind != frame.EOS {
+	if f.Kind == frame.Open || f.Kind == frame.Accept {
 		inline = len(f.Payload)
 	}
 	reason := ""

@@ -21,7 +21,7 @@ const (
 	Hello              // Settings, of the handshake
 	Open               // opens Streams(): Method, Metadata, Deadline, Payload, Grants
 	Accept             // answers an Open: Metadata, Payload, Grants
-	Reject             // refuses an Open: Code, Reason, NotProcessed
+	Reject             // refuses an Open: Code, Reason, NotProcessed, Metadata
 	Data               // Payload, First, Last
 	EOS                // one direction's end: Code, Reason, Metadata
 	Ended              // the application has received the end; Value: messages that it took
@@ -96,10 +96,12 @@ type Frame struct {
 
 	Method   string
 	Metadata metadata.MD
-	Omitted  int           // Open, Accept, EOS: size of the metadata, as Size counts, if that was too large to keep
+	Omitted  int           // Open, Accept, Reject, EOS: size of the metadata, as Size counts, if that was too large to keep
 	Deadline time.Duration // time left; 0 is none
 	Grants   []Grant
 	Settings Settings
+
+	held pool.Message // see Hold
 }
 
 // SetCost sets the Cost of a Data frame: its bytes, and overhead with the first of them.
@@ -121,8 +123,15 @@ func GetFrame(k Kind) *Frame {
 	return f
 }
 
-// PutFrame returns a frame that was written to the pool.
-func PutFrame(f *Frame) { frames.Put(f) }
+// PutFrame returns a frame to the pool that was written, or will not be.
+func PutFrame(f *Frame) {
+	f.held.Release()
+	f.held = pool.Message{}
+	frames.Put(f)
+}
+
+// Hold makes the bytes of m the Payload. PutFrame releases m.
+func (f *Frame) Hold(m pool.Message) { f.held, f.Payload = m, m.Bytes() }
 
 // Settings is what a side announces about itself in its Hello.
 type Settings struct {
@@ -137,6 +146,8 @@ type Settings struct {
 	ConnCredit    uint64            // bytes on the connection
 	Token         []byte            // for the other side's Authenticate
 	Compression   pool.Compressions // of messages, that it unpacks
+
+	RefusalMetadata bool // a Reject may carry Metadata
 }
 
 // A Refused is the error of a handshake that one side refused with a code and a reason.

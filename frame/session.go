@@ -151,7 +151,7 @@ type Caps struct {
 	LongInline  bool   // a peer may send longer ones there, up to MaxMessage
 	GrantSize   int    // bytes of MaxInline that each further stream of a request takes
 	MaxGroup    int    // streams that one request may open
-	MaxMetadata int    // bytes of metadata in one frame, as Metadata.Size counts
+	MaxMetadata int    // bytes of metadata in one frame, as Metadata.Size counts; 0: keys that begin with Name and "-" alone, as instructions to the session
 	MaxStream   uint64 // the last number that a stream can have
 	ConnWindow  int    // the smallest window of a connection, bytes
 

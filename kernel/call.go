@@ -116,22 +116,43 @@ func (s *Stream) exchange(ctx context.Context, req pool.Message) (pool.Message, 
 	return s.receiveReply(ctx)
 }
 
-// receiveReply receives the one reply, and the end.
+// receiveReply receives the one reply, which can have come with the acceptance, and the end.
 func (s *Stream) receiveReply(ctx context.Context) (pool.Message, error) {
 	reply, err := s.Receive(ctx)
+	if given, _, _ := s.c.Answer(over); !given.IsZero() {
+		if isEOF(err) {
+			return given, nil
+		}
+		given.Release()
+		if err == nil {
+			return pool.Message{}, s.twoReplies(reply)
+		}
+	}
 	if err != nil {
 		return pool.Message{}, s.fail(ctx, err)
 	}
 	if more, err := s.Receive(ctx); err == nil {
-		more.Release()
 		reply.Release()
-		s.Abort(status.Cancelled, "more than one reply")
-		return pool.Message{}, errtext.Errorf("sluice: call %s: more than one reply", s.Method())
+		return pool.Message{}, s.twoReplies(more)
 	} else if err := s.callErr(err); err != nil && !errors.Is(err, ErrNoReply) {
 		reply.Release()
 		return pool.Message{}, err
 	}
 	return reply, nil
+}
+
+// over is a context that has ended: what is asked with it does not wait.
+var over = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// twoReplies aborts a call whose second reply is m.
+func (s *Stream) twoReplies(m pool.Message) error {
+	m.Release()
+	s.Abort(status.Cancelled, "more than one reply")
+	return errtext.Errorf("sluice: call %s: more than one reply", s.Method())
 }
 
 // fail aborts a call that failed with err, and returns the error for its caller. If ctx

@@ -201,14 +201,15 @@ func TestRequestsAndRepliesAreCompressed(t *testing.T) {
 	overCompressing(t, &kernel.ServerOptions{Stream: kernel.StreamOptions{Compression: pool.Gzip}}, nil, func(t *testing.T, w *world) {
 		req, reply := prose(200<<10), prose(100<<10)
 		w.Srv.HandleOffer("offer", func(ctx context.Context, o *kernel.Offer) error {
-			if !bytes.Equal(o.Request().Bytes(), req) {
-				t.Errorf("a request of %d bytes", o.Request().Len())
+			m := testkit.RequestOf(t, o)
+			if !bytes.Equal(m.Bytes(), req) {
+				t.Errorf("a request of %d bytes", m.Len())
 			}
+			m.Release()
 			s, err := o.Accept(pool.Copy(reply), &kernel.StreamOptions{Compression: pool.Gzip})
 			if err != nil {
 				return err
 			}
-			o.Request().Release()
 			return s.Close(ctx)
 		})
 		w.Srv.Handle("call", func(ctx context.Context, s *kernel.Stream) error {
@@ -228,7 +229,6 @@ func TestRequestsAndRepliesAreCompressed(t *testing.T) {
 			t.Errorf("a reply of %d bytes, %v", got.Len(), err)
 		}
 		got.Release()
-		s.Request().Release()
 		ok(t, s.Close(w.Ctx))
 		got, err = w.Client.Call(w.Ctx, "call", pool.Copy(req), &kernel.CallOptions{Compression: pool.Gzip})
 		if err != nil || !bytes.Equal(got.Bytes(), req) {

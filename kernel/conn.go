@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -131,24 +132,40 @@ func (c *Conn) drainOver() {
 	c.shutChildren()
 }
 
-// mostMetadata is how many bytes of metadata can be sent to the peer at once.
+// mostMetadata is how many bytes of metadata can be sent to the peer at once, where the
+// protocol carries any.
 func (c *Conn) mostMetadata() int {
 	return int(min(c.c.PeerSettings().MaxMetadata, uint64(c.caps.MaxMetadata)))
 }
 
-// inlined reports whether m fits into the frame that opens or accepts n streams.
+// inlined reports whether m fits into the frame that opens or accepts n streams. There an
+// empty message can't be told from none.
 func (c *Conn) inlined(m pool.Message, n int) bool {
-	return m.Len() <= c.caps.MaxInline-c.caps.GrantSize*(n-1)
+	return m.IsZero() || m.Len() > 0 && m.Len() <= c.caps.MaxInline-c.caps.GrantSize*(n-1)
 }
 
 // checkMetadata returns why md can't be sent, or nil. more is the number of other bytes
 // in the frame that count as metadata.
 func (c *Conn) checkMetadata(md metadata.MD, more int) error {
+	if c.caps.MaxMetadata == 0 {
+		return c.checkOwnKeys(md)
+	}
 	if n := md.Size() + more; n > c.mostMetadata() {
 		return fmt.Errorf("%w: %d bytes, the peer takes %d", ErrMetadataTooLarge, n, c.mostMetadata())
 	}
 	if key, bad := md.BadKey(); bad {
 		return fmt.Errorf("%w: %q", ErrMetadataKey, key)
+	}
+	return nil
+}
+
+// checkOwnKeys is checkMetadata where the protocol carries no metadata: keys that begin with
+// its name are instructions to it.
+func (c *Conn) checkOwnKeys(md metadata.MD) error {
+	for i := range md {
+		if !strings.HasPrefix(md[i].Key, c.protocol+"-") {
+			return fmt.Errorf("%w: %s carries no metadata, such as %q", ErrNotSupported, c.protocol, md[i].Key)
+		}
 	}
 	return nil
 }

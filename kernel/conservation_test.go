@@ -60,7 +60,7 @@ func (p *program) open() {
 	offer := <-p.offers
 	switch p.rnd.IntN(8) {
 	case 0:
-		offer.Reject(status.Aborted, "no")
+		offer.Reject(&status.HandlerError{Code: status.Aborted, Reason: "no"})
 		p.log("open, rejected")
 		return
 	case 1: // data arrives before the answer
@@ -69,7 +69,7 @@ func (p *program) open() {
 			m.Release()
 		}
 		synctest.Wait()
-		offer.Reject(status.Aborted, "no")
+		offer.Reject(&status.HandlerError{Code: status.Aborted, Reason: "no"})
 		p.log("open with data, rejected")
 		return
 	}

@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -45,12 +46,13 @@ const (
 	lifeAsksUrgently // Ready(true) was called meanwhile
 	lifeAsks         // Ready(false) was called meanwhile
 
+	lifeRequested // its handler has asked for the request, and has not used the stream
+
 	lifeOfHandler = lifePending | lifeServed | lifeReleased
 )
 
 // extra is what only some streams need.
 type extra struct {
-	request     pool.Message
 	metadata    metadata.MD
 	trailer     atomic.Pointer[metadata.MD]
 	parent      context.Context
@@ -59,7 +61,6 @@ type extra struct {
 	timer       timers.Timer
 	unwatch     atomic.Pointer[func() bool] // stops watching parent
 	siblings    []*core                     // all streams of the same request
-	offer       atomic.Pointer[Offer]       // whose request nobody has looked at
 }
 
 // stream returns the stream that c is the core of. Each core is the whole of a Stream, so the
@@ -124,7 +125,7 @@ func (c *core) Lost(err error, refused bool) {
 
 // Control implements conn.Stream.
 func (c *core) Control(f *frame.Frame) error {
-	if f.Kind == frame.Accept || f.Kind == frame.EOS {
+	if f.Kind == frame.Accept || f.Kind == frame.EOS || f.Kind == frame.Reject {
 		if r := c.conn.c.CheckSize(f); r != nil {
 			c.abort(r.Code, r.Reason, nil)
 			return frame.ErrFault
@@ -135,7 +136,7 @@ func (c *core) Control(f *frame.Frame) error {
 		c.accepted(f)
 	case frame.Reject:
 		for _, s := range c.siblings() {
-			s.Refused(f.Code, f.Reason, f.NotProcessed)
+			s.Refused(f.Code, f.Reason, f.NotProcessed, f.Metadata)
 		}
 	case frame.Credit:
 		return c.PeerGrant(f.Value)
@@ -171,7 +172,7 @@ func (c *core) accepted(f *frame.Frame) {
 	size := reply.Len() + f.Metadata.Size()
 	for i, s := range c.siblings() {
 		if i >= len(f.Grants) {
-			s.Refused(status.FailedPrecondition, "the peer accepted fewer streams", true)
+			s.Refused(status.FailedPrecondition, "the peer accepted fewer streams", true, nil)
 			continue
 		}
 		if i > 0 {
@@ -247,13 +248,11 @@ func (c *core) FeedingChanged() {
 	}
 }
 
-// dropPending releases what a stream holds that ended before anybody looked at it.
-func (c *core) dropPending() {
+// dropUnread releases what a stream holds that nobody will look at.
+func (c *core) dropUnread() {
 	c.Drop()
-	if x := c.x.Load(); x != nil {
-		if o := x.offer.Load(); o != nil {
-			o.dropRequest()
-		}
+	if m, ok := c.TakeRequest(); ok {
+		m.Release()
 	}
 }
 
@@ -375,20 +374,45 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 	return last
 }
 
+// endsWithStatus reports whether the end of the stream's half carries a status and a trailer.
+func (c *core) endsWithStatus() bool { return c.conn.caps.Status || c.unary }
+
 // trailerFor is the trailer of an end with err: what SetTrailer set, and the details of
 // err, as far as they can be sent.
 func (c *core) trailerFor(err error) metadata.MD {
-	md := c.trailer()
+	return c.withDetails(c.trailer(), err, c.endsWithStatus())
+}
+
+// refusalMetadata is what a refusal with err carries: the header, what SetTrailer set, and
+// the details of err, as far as they can be sent.
+func (c *core) refusalMetadata(header metadata.MD, err error) metadata.MD {
+	md, can := c.trailer(), c.conn.c.PeerSettings().RefusalMetadata
+	if len(header) > 0 {
+		md = slices.Concat(header, md)
+	}
+	if len(md) > 0 && (!can || c.conn.checkMetadata(md, 0) != nil) {
+		c.conn.endpoint.logger.Error("sluice: a refusal's header and trailer can't be sent", "method", c.method, "peer", c.conn.peer.Addr)
+		md = nil
+	}
+	return c.withDetails(md, err, can)
+}
+
+// withDetails is md with the details of err behind it, if they can be sent.
+func (c *core) withDetails(md metadata.MD, err error, can bool) metadata.MD {
 	if err == nil {
 		return md
 	}
 	var he *status.HandlerError
-	if !errors.As(err, &he) || len(he.Details) == 0 || !c.conn.caps.Status && !c.unary {
+	if !errors.As(err, &he) || len(he.Details) == 0 {
 		return md
 	}
 	all := append(md[:len(md):len(md)], he.Details...)
-	if err := c.conn.checkMetadata(all, 0); err != nil {
-		c.conn.endpoint.logger.Error("sluice: a handler error's details can't be sent", "method", c.method, "peer", c.conn.peer.Addr, "error", err)
+	why := ErrNotSupported
+	if can {
+		why = c.conn.checkMetadata(all, 0)
+	}
+	if why != nil {
+		c.conn.endpoint.logger.Error("sluice: a handler error's details can't be sent", "method", c.method, "peer", c.conn.peer.Addr, "error", why)
 		return md
 	}
 	return all

@@ -54,7 +54,7 @@ func (ep *endpoint) serve(o *Offer, e entry) {
 	switch {
 	case e.queue != nil:
 		o.wait(e.queue)
-	case o.receiveRequest() != nil: // its stream has failed, and nobody can answer
+	case o.readRequest() != nil: // its stream has failed, and nobody can answer
 		o.abortRest()
 	case e.stream != nil:
 		ep.runStream(o, e)
@@ -73,7 +73,7 @@ func (ep *endpoint) authorized(o *Offer) bool {
 	ctx, cancel := context.WithTimeout(o.streams[0].Context(), ep.limits.Authenticate)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
-		o.reject(&conn.Refusal{Code: status.Unavailable, Reason: "authorization takes too long", NotProcessed: true})
+		o.reject(&conn.Refusal{Code: status.Unavailable, Reason: "authorization takes too long", NotProcessed: true}, nil)
 	})
 	defer stop()
 	err := ep.authorize(ctx, o.conn.identity, o.Method(), o.metadata)
@@ -87,7 +87,7 @@ func (ep *endpoint) authorized(o *Offer) bool {
 	if code == status.Unknown {
 		code = status.PermissionDenied
 	}
-	o.reject(&conn.Refusal{Code: code, Reason: reason, NotProcessed: true})
+	o.reject(&conn.Refusal{Code: code, Reason: reason, NotProcessed: true}, err)
 	return false
 }
 
@@ -111,23 +111,24 @@ func (ep *endpoint) runStream(o *Offer, e entry) {
 
 // offerReturned ends what the handler of an offer has left open.
 func (ep *endpoint) offerReturned(o *Offer, err error) {
-	code, reason := status.FailedPrecondition, "not accepted"
-	if err != nil {
-		code, reason = status.Of(err)
-	}
 	o.mu.Lock()
 	answered := o.answered
 	o.mu.Unlock()
-	if !answered {
-		o.Reject(code, reason)
-		return
-	}
-	if err != nil {
+	switch {
+	case !answered && err == nil:
+		o.Reject(errUnanswered)
+	case !answered:
+		o.Reject(err)
+	case err != nil:
+		code, reason := status.Of(err)
 		for _, s := range o.streams {
 			s.c.Finish(code, reason, s.c.trailerFor(err))
 		}
 	}
 }
+
+// errUnanswered is the error of an offer that its handler has not answered.
+var errUnanswered = &status.HandlerError{Code: status.FailedPrecondition, Reason: "not accepted"}
 
 // recovered aborts the streams of a handler that has panicked or ended its goroutine.
 func (ep *endpoint) recovered(o *Offer, returned *bool) {
@@ -148,6 +149,6 @@ func (o *Offer) wait(queue chan<- *Offer) {
 	select {
 	case queue <- o:
 	default:
-		o.reject(&conn.Refusal{Code: status.ResourceExhausted, Reason: "too many offers are waiting", NotProcessed: true})
+		o.reject(&conn.Refusal{Code: status.ResourceExhausted, Reason: "too many offers are waiting", NotProcessed: true}, nil)
 	}
 }

@@ -91,5 +91,7 @@ func (ep *endpoint) settings(caps *frame.Caps, plain bool) frame.Settings {
 		ConnCredit:    uint64(max(l.ConnWindow, caps.ConnWindow)),
 		Token:         ep.token,
 		Compression:   caps.Compression,
+
+		RefusalMetadata: true,
 	}
 }

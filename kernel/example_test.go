@@ -96,8 +96,12 @@ func ExampleServer_HandleOffer() {
 	ctx := context.Background()
 	srv := newServer()
 	srv.HandleOffer("report", func(ctx context.Context, o *kernel.Offer) error {
-		if string(o.Request().Bytes()) != "token 7" {
-			o.Reject(status.PermissionDenied, "unknown token")
+		token, err := o.Request(ctx)
+		if err != nil {
+			return err
+		}
+		if string(token.Bytes()) != "token 7" {
+			o.Reject(&status.HandlerError{Code: status.PermissionDenied, Reason: "unknown token"})
 			return nil
 		}
 		s, err := o.Accept(say("accepted"), nil)
@@ -306,8 +310,12 @@ func ExampleClient_Conn() {
 
 // counter is a handler that sends as many messages as its request says.
 func counter(ctx context.Context, s *kernel.Stream) error {
+	request, err := s.Request(ctx)
+	if err != nil {
+		return err
+	}
 	var n int
-	if _, err := fmt.Sscan(string(s.Request().Bytes()), &n); err != nil {
+	if _, err := fmt.Sscan(string(request.Bytes()), &n); err != nil {
 		return &status.HandlerError{Code: status.InvalidArgument, Reason: err.Error()}
 	}
 	for i := range n {

@@ -61,8 +61,9 @@ type entry struct {
 //
 // The stream is accepted when h first uses it, or returns nil. If h returns nil, both
 // halves end in order. If it returns an error, the sending half ends after what was sent,
-// with the status that status.Of gives; an error before the first use refuses the stream,
-// unless there is a header, a trailer or status.HandlerError.Details to carry.
+// with the status that status.Of gives; an error before the first use refuses the stream. To
+// ask for the request by Stream.Request is no use of the stream, but an error after that
+// refuses it only where an end carries no status (brpc's streams).
 //
 // Handle may be called at any time. It panics if h is nil, or if the pattern has a
 // handler; the panic names the places of both calls.
@@ -98,8 +99,8 @@ func (hs *Handlers) Remove(pattern string) {
 // A middleware finds the method, the metadata, the peer, its identity and the deadline in
 // the stream, its Conn and ctx. By returning an error without calling next and without
 // using the stream it refuses the stream. Stream.Done and Stream.Err tell how a stream ended,
-// after the handler's return. Before next, middleware must not send or receive on a stream
-// that package rpc serves.
+// after the handler's return. Before next, middleware must not send, receive or take the
+// request of a stream that package rpc serves.
 //
 // Use calls each middleware once for each handler, also again when more are added. They
 // must not call methods of hs then. Use panics if one is nil or returns nil.

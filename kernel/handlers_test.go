@@ -193,7 +193,7 @@ func TestMiddlewareOrder(t *testing.T) {
 	hs.Use(mw("2"), mw("3"))
 	hs.Handle("after", handler)
 	hs.HandleOffer("offer", func(_ context.Context, o *kernel.Offer) error { // has no middleware of streams
-		o.Reject(status.Aborted, "as the test wants")
+		o.Reject(&status.HandlerError{Code: status.Aborted, Reason: "as the test wants"})
 		return nil
 	})
 	_, client := kerneltest.Start(t, &kernel.ServerOptions{Handlers: &hs}, nil)
@@ -266,31 +266,42 @@ func TestMiddlewareSeesTheStream(t *testing.T) {
 	})
 }
 
-// What fails before its first use of the stream refuses it: nothing of the stream's was
-// accepted. A header or trailer has to travel with an acceptance.
+// What fails before its first use of the stream refuses it, and what was set for an
+// acceptance and an end travels with the refusal. A handler that has asked for the request
+// has begun to serve the stream, which ends with the error where an end can say that.
 func TestErrorsBeforeTheFirstUse(t *testing.T) {
 	denied := &status.HandlerError{Code: status.PermissionDenied, Reason: "not you"}
 	md := metadata.MD{{Key: "k", Value: "v"}}
 	for name, c := range map[string]struct {
-		h                kernel.Handler
-		refused, trailer bool
+		h       kernel.Handler
+		refused bool
+		details string
 	}{
 		"at once":        {h: func(context.Context, *kernel.Stream) error { return denied }, refused: true},
-		"after a look":   {h: func(_ context.Context, s *kernel.Stream) error { _, _ = s.Metadata(), s.Request(); return denied }, refused: true},
-		"after a header": {h: func(_ context.Context, s *kernel.Stream) error { return errors.Join(s.SetHeader(md), denied) }},
+		"after a look":   {h: func(_ context.Context, s *kernel.Stream) error { _ = s.Metadata(); return denied }, refused: true},
+		"after a header": {h: func(_ context.Context, s *kernel.Stream) error { return errors.Join(s.SetHeader(md), denied) }, refused: true, details: "v"},
 		"with details": {h: func(context.Context, *kernel.Stream) error {
 			return &status.HandlerError{Code: denied.Code, Reason: denied.Reason, Details: md}
+		}, refused: true, details: "v"},
+		"with a trailer": {h: func(_ context.Context, s *kernel.Stream) error {
+			if s.SetTrailer(md) != nil { // where ends carry none
+				return &status.HandlerError{Code: denied.Code, Reason: denied.Reason, Details: md}
+			}
+			return denied
+		}, refused: true, details: "v"},
+		"after the request": {h: func(ctx context.Context, s *kernel.Stream) error {
+			testkit.RequestOf(t, s).Release()
+			return denied
 		}},
-		"with a trailer": {h: func(_ context.Context, s *kernel.Stream) error { _ = s.SetTrailer(md); return denied }, trailer: true},
-		"after use":      {h: func(_ context.Context, s *kernel.Stream) error { s.CloseReceive(status.OK); return denied }},
+		"after use": {h: func(_ context.Context, s *kernel.Stream) error { s.CloseReceive(status.OK); return denied }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			overAll(t, &kernel.ServerOptions{Handlers: serving("", c.h)}, nil, func(t *testing.T, w *world) {
-				s, err := w.Client.Open(w.Ctx, "m", nil)
+				s, err := w.Client.Open(w.Ctx, "m", &kernel.OpenOptions{Request: say("please")})
 				if err != nil {
 					t.Fatal(err)
 				}
-				refused := c.refused || c.trailer && !w.caps.Status // no trailer could be set
+				refused := c.refused || name == "after the request" && !w.caps.Status
 				_, _, err = s.Accepted(w.Ctx)
 				if got := errors.Is(err, kernel.ErrRefused); got != refused {
 					t.Errorf("accepted: %v", err)
@@ -301,7 +312,10 @@ func TestErrorsBeforeTheFirstUse(t *testing.T) {
 				}
 				var se *status.StreamError
 				if _, err := s.Receive(w.Ctx); !errors.As(err, &se) || se.Code != code || se.NotProcessed {
-					t.Errorf("%v, want what the handler returned", err)
+					t.Fatalf("%v, want what the handler returned", err)
+				}
+				if se.Details.Get("k") != c.details || s.Trailer().Get("k") != c.details {
+					t.Errorf("details %v, trailer %v, want %q", se.Details, s.Trailer(), c.details)
 				}
 				s.Abort(status.Cancelled, "the test is over")
 			})
@@ -345,16 +359,17 @@ func TestStreamOffer(t *testing.T) {
 		if s.Offer() != nil {
 			t.Error("the offer can be taken twice")
 		}
-		if o.Request().Len() != 1 {
-			t.Errorf("request of %d bytes", o.Request().Len())
+		m := testkit.RequestOf(t, o)
+		if m.Len() != 1 {
+			t.Errorf("request of %d bytes", m.Len())
 		}
-		o.Request().Release()
+		m.Release()
 		b, err := o.Accept(say("reply"), nil)
 		leftOpen <- b
 		return err
 	})
 	hs.Handle("rejects", func(_ context.Context, s *kernel.Stream) error {
-		s.Offer().Reject(status.NotFound, "there is none")
+		s.Offer().Reject(&status.HandlerError{Code: status.NotFound, Reason: "there is none"})
 		return nil
 	})
 	hs.Handle("forgets", func(_ context.Context, s *kernel.Stream) error { s.Offer(); return nil })
@@ -376,7 +391,6 @@ func TestStreamOffer(t *testing.T) {
 		if err != nil || string(reply.Bytes()) != "reply" {
 			t.Errorf("%q, %v", reply.Bytes(), err)
 		}
-		s.Request().Release()
 		reply.Release()
 		b := testkit.Handled(w.World, leftOpen)
 		if err := b.Send(b.Context(), say("later")); err != nil { // its context is valid after the return

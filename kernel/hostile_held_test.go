@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
@@ -30,6 +31,7 @@ func TestHostileAnswers(t *testing.T) {
 		{"17 KiB of headers", accept(frame.Frame{Metadata: md(17 << 10)}), status.TooLarge},
 		{"129 fields", accept(frame.Frame{Metadata: keys(129)}), status.TooLarge},
 		{"a reply of 16 KiB and a byte", accept(frame.Frame{Payload: make([]byte, 16<<10+1)}), status.TooLarge},
+		{"17 KiB of metadata in a refusal", frames(frame.Frame{Kind: frame.Reject, Stream: 1, Metadata: md(17 << 10)}), status.TooLarge},
 		{"all that it may have", accept(frame.Frame{Metadata: md(16 << 10), Payload: make([]byte, 16<<10)}), status.OK},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -195,10 +197,11 @@ func TestHostileRequestsThatWaitAreUnread(t *testing.T) {
 			t.Errorf("%d streams of 20 were reset for want of memory: %s", reset, r.tail())
 		}
 		o := <-offers
-		if n := o.Request().Len(); n != request {
+		m := testkit.RequestOf(t, o)
+		if n := m.Len(); n != request {
 			t.Errorf("a request of %d bytes", n)
 		}
-		o.Request().Release()
+		m.Release()
 		if n := heldBy(tg.Srv); n > budget-request+100<<10 {
 			t.Errorf("%d bytes are held after one was looked at", n)
 		}
@@ -207,8 +210,8 @@ func TestHostileRequestsThatWaitAreUnread(t *testing.T) {
 			t.Errorf("%d bytes are held in the end", n)
 		}
 		o = <-offers
-		if n := o.Request().Len(); n != 0 {
-			t.Errorf("a request of %d bytes outlived its stream, which nobody had looked at", n)
+		if m, err := o.Request(context.Background()); !errors.Is(err, &status.StreamError{Code: status.Cancelled}) {
+			t.Errorf("a request of %d bytes outlived its stream, which nobody had looked at: %v", m.Len(), err)
 		}
 		if _, err := o.Accept(pool.Message{}, nil); !errors.Is(err, &status.StreamError{Code: status.Cancelled}) {
 			t.Errorf("accepting it: %v", err)
@@ -299,8 +302,8 @@ func TestHostileRequestsAreReleasedWithUnusedOffers(t *testing.T) {
 		r.say(f, again, frame.Frame{Kind: frame.Reset, Stream: 1})
 		synctest.Wait()
 		gone, here := <-offers, <-offers
-		if n, m := gone.Request().Len(), here.Request().Len(); n != 0 || m != 10_000 {
-			t.Errorf("requests of %d and %d bytes", n, m)
+		if m, err := gone.Request(context.Background()); !errors.Is(err, &status.StreamError{}) {
+			t.Errorf("a request of %d bytes: %v", m.Len(), err)
 		}
 		if n := heldBy(tg.Srv); n < 10_000 || n > 10_100 {
 			t.Errorf("%d bytes are held", n)
@@ -311,10 +314,11 @@ func TestHostileRequestsAreReleasedWithUnusedOffers(t *testing.T) {
 		}
 		r.say(frame.Frame{Kind: frame.Reset, Stream: 3})
 		synctest.Wait()
-		if n := s.Request().Len(); n != 10_000 {
-			t.Errorf("Request was called, and the request is of %d bytes", n)
+		m := testkit.RequestOf(t, s)
+		if n := m.Len(); n != 10_000 {
+			t.Errorf("the offer was accepted, and the request is of %d bytes", n)
 		}
-		s.Request().Release()
+		m.Release()
 		tg.Unharmed()
 	})
 }

@@ -160,7 +160,7 @@ func TestOnlyTheOpenerSetsAStreamsContext(t *testing.T) {
 		o := w.Offer()
 		_, err := o.Accept(pool.Message{}, &so)
 		isErr(t, "Accept", err, kernel.ErrLimits)
-		o.Reject(status.Aborted, "enough")
+		o.Reject(&status.HandlerError{Code: status.Aborted, Reason: "enough"})
 		w.WantDone(s)
 	})
 	// A client's options are for what it opens.

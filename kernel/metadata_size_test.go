@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
@@ -30,7 +31,7 @@ func TestTheLargestFramesFit(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			o.Request().Release()
+			testkit.RequestOf(t, o).Release()
 			for _, s := range ss {
 				if err := s.SetTrailer(md(most + 1)); !errors.Is(err, kernel.ErrMetadataTooLarge) {
 					t.Errorf("a trailer too large: %v", err)
@@ -61,7 +62,6 @@ func TestTheLargestFramesFit(t *testing.T) {
 			}
 			_ = s.CloseSend()
 		}
-		ss[0].Request().Release()
 	})
 }
 

@@ -38,7 +38,7 @@ func TestAFailureWithoutACodeIsNoSuccess(t *testing.T) {
 			return &status.HandlerError{Reason: "no code"}
 		})
 		w.Srv.HandleOffer("reject", func(_ context.Context, o *kernel.Offer) error {
-			o.Reject(status.OK, "no code")
+			o.Reject(&status.HandlerError{Code: status.OK, Reason: "no code"})
 			return nil
 		})
 		for _, method := range []string{"handler", "stream", "abort", "offer", "reject"} {

@@ -2,10 +2,9 @@ package kernel
 
 import (
 	"cmp"
-	"errors"
+	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,16 +21,16 @@ import (
 // rejected. If its handler returns without doing either, it is rejected.
 type Offer struct {
 	conn       *Conn
-	request    pool.Message
-	unreadable error // why the request could not be read: no handler runs
+	inline     int   // bytes of the request, if it came in the Open frame
 	follows    bool  // the request is the first stream's first message
+	unreadable error // why the request could not be read: no handler runs
 	metadata   metadata.MD
 	streams    []*Stream
 	grants     []frame.Grant
 	one        [1]*Stream     // behind streams, if there is one
 	oneGrant   [1]frame.Grant // behind grants, likewise
 
-	requestOnce sync.Once   // for Request, and for dropping the request
+	requestOnce sync.Once   // see readRequest
 	acceptOnce  sync.Once   // see acceptOnUse
 	taken       atomic.Bool // by Stream.Offer
 	mu          sync.Mutex  // owns what follows
@@ -65,9 +64,13 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 		s.c.startDeadline() // the opener's protocol may not tell us when it aborts
 		o.streams = append(o.streams, s)
 	}
-	if len(f.Payload) > 0 {
-		o.setRequest(pool.Copy(f.Payload))
-		o.streams[0].c.more().offer.Store(o)
+	// Where no data comes before the answer, a request that is not there is an empty one.
+	if len(f.Payload) > 0 || !c.caps.Early && !f.Unary && !f.FollowsData {
+		var m pool.Message
+		if o.inline = len(f.Payload); o.inline > 0 {
+			m = pool.Copy(f.Payload)
+		}
+		o.streams[0].c.HoldRequest(m)
 	}
 	if f.Metadata != nil {
 		o.streams[0].c.more().metadata = f.Metadata
@@ -81,48 +84,31 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 // Method is the method that the peer asked for.
 func (o *Offer) Method() string { return o.streams[0].Method() }
 
-// Request is the message that came with the open. It belongs to the stream: Share or
-// Clone it to keep it. It is empty if the stream ended before Request or Accept was
-// called.
-func (o *Offer) Request() pool.Message {
-	o.receiveRequest()
-	return o.request
+// Request waits for the request and returns it: see Stream.Request. The offer can be answered
+// before or after that.
+func (o *Offer) Request(ctx context.Context) (pool.Message, error) {
+	if err := o.readRequest(); err != nil {
+		return pool.Message{}, err
+	}
+	return o.streams[0].Request(ctx)
 }
 
-// receiveRequest gives the request to the program. It is called before the handler runs,
-// by Request, and by Accept. Until then a long request counts as unread. A short one
-// counts as held while its stream is open. It returns why there is none that can be read.
-func (o *Offer) receiveRequest() error {
+// readRequest takes the request that came with the open out of what counts as unread. It is
+// called before the handler runs, before anybody has the stream, and by Accept. Until then
+// a long request counts as unread. A short one counts as held while its stream is open.
+// readRequest returns why there is none that can be read.
+func (o *Offer) readRequest() error {
 	o.requestOnce.Do(func() {
 		o.clearPending()
 		first := &o.streams[0].c
-		if o.follows {
-			var m pool.Message
-			m, o.unreadable = first.Request()
-			o.setRequest(m)
-			return
-		}
-		if n := o.request.Len(); n > o.conn.caps.MaxInline {
-			first.Charge(-n)
-		}
-		if !o.request.IsZero() {
-			first.more().offer.Store(nil)
+		switch {
+		case o.follows:
+			o.unreadable = first.ReadRequest()
+		case o.inline > o.conn.caps.MaxInline:
+			first.Charge(-o.inline)
 		}
 	})
 	return o.unreadable
-}
-
-func (o *Offer) setRequest(m pool.Message) {
-	o.request = m
-	o.streams[0].c.more().request = m
-}
-
-// dropRequest releases the request, unless receiveRequest was called.
-func (o *Offer) dropRequest() {
-	o.requestOnce.Do(func() {
-		o.request.Release()
-		o.setRequest(pool.Message{})
-	})
 }
 
 // Metadata is the metadata that came with the open.
@@ -150,12 +136,13 @@ func (o *Offer) Streams() int { return len(o.streams) }
 // Writable wait.
 func (o *Offer) Stream(i int) *Stream {
 	o.clearPending()
+	_ = o.readRequest() // Receive does not give it; an error is the stream's
 	return o.streams[i]
 }
 
-// Accept accepts the stream. reply travels with the acceptance; Accept takes it over if it
-// succeeds. If the peer asked for several streams, the first is accepted and the others are
-// refused. Nil opts are the server's defaults. Errors: ErrAnswered, ErrLimits, ErrTooLarge,
+// Accept accepts the stream. reply travels with the acceptance, and is the reply of a call;
+// Accept takes it over if it succeeds. If the peer asked for several streams, the first is
+// accepted and the others are refused. Nil opts are the server's defaults. Errors: ErrAnswered, ErrLimits, ErrTooLarge,
 // ErrNotSupported for a Compression that the peer does not unpack, or the stream's error if
 // it has ended.
 func (o *Offer) Accept(reply pool.Message, opts *StreamOptions) (*Stream, error) {
@@ -171,8 +158,9 @@ func (o *Offer) AcceptAll(reply pool.Message, opts *StreamOptions) ([]*Stream, e
 	return o.accept(reply, opts, len(o.streams))
 }
 
-// SetHeader adds metadata to what travels with the acceptance. Errors: ErrHeaderSent if the
-// offer was answered, ErrMetadataTooLarge, ErrMetadataKey.
+// SetHeader adds metadata to what travels with the acceptance, or with the refusal. Errors:
+// ErrHeaderSent if the offer was answered, ErrMetadataTooLarge, ErrMetadataKey, and
+// ErrNotSupported if the protocol carries no metadata.
 func (o *Offer) SetHeader(md metadata.MD) error { return o.setHeader(md) }
 
 func (o *Offer) setHeader(md metadata.MD) error {
@@ -216,7 +204,7 @@ func (o *Offer) accept(reply pool.Message, opts *StreamOptions, n int) ([]*Strea
 		s.c.AllowSends()
 	}
 	for _, s := range o.streams[n:] {
-		s.c.Refused(status.FailedPrecondition, "not accepted", true)
+		s.c.Refused(status.FailedPrecondition, "not accepted", true, nil)
 	}
 	return o.streams[:n], nil
 }
@@ -248,7 +236,7 @@ func (o *Offer) answer(reply pool.Message, opts *StreamOptions, n int) (*frame.F
 	if err != nil {
 		return nil, err
 	}
-	o.receiveRequest()
+	_ = o.readRequest() // an error is the stream's
 	first := o.streams[0]
 	if err := first.Err(); err != nil {
 		o.abortRest()
@@ -305,25 +293,31 @@ func (c *core) firstWindow(want int, limit uint64) (window, most int) {
 	return min(window, n), min(most, n)
 }
 
-// Reject refuses all streams of the offer. The peer's error is ErrRefused, with the code
-// and the reason, which is cut to 256 bytes. status.OK becomes status.Unknown. Reject does
-// nothing if the offer was answered.
-func (o *Offer) Reject(code status.Code, reason string) {
-	o.reject(&conn.Refusal{Code: cmp.Or(code, status.Unknown), Reason: reason})
+// Reject refuses all streams of the offer. The peer's error is ErrRefused too, with the
+// status that status.Of gives for err. The reason is cut to 256 bytes; a nil err is
+// status.Unknown. The peer finds what SetHeader and Stream.SetTrailer have set, and the Details
+// of a HandlerError, in the error's Details. Reject does nothing if the offer was answered.
+func (o *Offer) Reject(err error) {
+	code, reason := status.Of(err)
+	o.reject(&conn.Refusal{Code: cmp.Or(code, status.Unknown), Reason: reason}, err)
 }
 
-func (o *Offer) reject(r *conn.Refusal) {
-	if _, err := o.beginAnswer(); err != nil {
+// reject refuses the offer. The details of err, which may be nil, travel with the refusal.
+func (o *Offer) reject(r *conn.Refusal, err error) {
+	header, answered := o.beginAnswer()
+	if answered != nil {
 		return
 	}
-	o.streams[0].c.SetFirstFrame(&frame.Frame{
+	first := &o.streams[0].c
+	first.SetFirstFrame(&frame.Frame{
 		Kind: frame.Reject, Code: r.Code, Reason: errtext.Clip(r.Reason, 256), NotProcessed: r.NotProcessed,
+		Metadata: first.refusalMetadata(header, err),
 	})
 	for _, s := range o.streams[1:] {
-		s.c.Refused(r.Code, r.Reason, true)
+		s.c.Refused(r.Code, r.Reason, true, nil)
 	}
 	for _, s := range o.streams {
-		s.c.Drop() // nobody will read what has arrived
+		s.c.dropUnread() // nobody will read what has arrived
 	}
 }
 
@@ -337,32 +331,19 @@ func (o *Offer) acceptOnUse(s *Stream) {
 }
 
 // refuseUnused refuses the stream of a handler that has failed with err before it used the
-// stream. It reports whether it has: a header, a trailer and details travel with an
-// acceptance and its end.
+// stream. It reports whether it has. A handler that has the request has begun to serve the
+// stream, which then ends with the error, unless an end can't say it.
 func (o *Offer) refuseUnused(s *Stream, err error) (refused bool) {
-	var he *status.HandlerError
-	if s.c.trailer() != nil || o.hasHeader() || errors.As(err, &he) && len(he.Details) > 0 {
+	if s.c.life.Load()&lifeRequested != 0 && s.c.endsWithStatus() {
 		return false
 	}
 	o.acceptOnce.Do(func() {
-		code, reason := status.Of(err)
-		o.Reject(code, reason)
+		o.Reject(err)
 		s.c.acceptOnUse.Store(nil)
 		refused = true
 	})
 	return refused
 }
-
-// hasHeader reports whether the program has set a header. What package rpc has added is none
-// of the program's.
-func (o *Offer) hasHeader() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return slices.ContainsFunc(o.header, func(f metadata.Field) bool { return !strings.HasPrefix(f.Key, reservedPrefix) })
-}
-
-// reservedPrefix is what the keys begin with that package rpc adds.
-const reservedPrefix = "sluice-"
 
 // handlerStarts is called before a handler runs for the offer's streams; handlerReturned,
 // after it has. What is unread then belongs to others, whom the handler may have given its
@@ -392,7 +373,7 @@ func (o *Offer) setPending() {
 	for _, s := range o.streams {
 		s.c.life.Or(lifePending)
 		if s.Err() != nil { // it may have ended before the bit was set
-			s.c.dropPending()
+			s.c.dropUnread()
 		}
 	}
 }

@@ -157,16 +157,16 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions
 }
 
 // sendOpen hands the request f to the streams' actors, which write it.
+// Its last step can fail, and the request is the caller's then.
 func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, method string, opts *OpenOptions, own []StreamOptions) error {
 	f.Method, f.Metadata, f.Unary, f.NoReply = method, opts.Metadata, opts.unary, opts.noReply
 	first := ss[0]
-	if !opts.Request.IsZero() || opts.Metadata != nil {
-		x := first.c.more()
-		x.request, x.metadata = opts.Request, opts.Metadata
+	if opts.Metadata != nil {
+		first.c.more().metadata = opts.Metadata
 	}
 	inline := c.inlined(opts.Request, len(ss))
 	if inline {
-		f.Payload = opts.Request.Bytes()
+		f.Hold(opts.Request)
 	} else {
 		f.FollowsData = true
 	}
@@ -182,11 +182,7 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 	}
 	first.c.SetFirstFrame(f)
 	if !inline {
-		m := opts.Request.Share()
-		if err := first.c.Push(m); err != nil {
-			m.Release()
-			return err
-		}
+		return first.c.Push(opts.Request)
 	}
 	return nil
 }

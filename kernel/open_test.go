@@ -35,9 +35,11 @@ func TestDataRightBehindTheOpen(t *testing.T) {
 		}
 		half := w.half(s)
 		o := w.Offer()
-		if got := string(o.Request().Bytes()); got != "request" || o.Method() != "slow" {
+		m := testkit.RequestOf(t, o)
+		if got := string(m.Bytes()); got != "request" || o.Method() != "slow" {
 			t.Fatalf("%s with %q", o.Method(), got)
 		}
+		m.Release()
 		b, err := o.Accept(text("reply"), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -65,8 +67,6 @@ func TestDataRightBehindTheOpen(t *testing.T) {
 			t.Fatalf("%q, %v", reply.Bytes(), err)
 		}
 		reply.Release()
-		o.Request().Release()
-		s.Request().Release()
 	})
 }
 
@@ -75,7 +75,7 @@ func TestDataRightBehindTheOpen(t *testing.T) {
 func TestARefusedOpen(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
 		w.Srv.HandleOffer("no", func(_ context.Context, o *kernel.Offer) error {
-			o.Reject(status.NotFound, "not here")
+			o.Reject(&status.HandlerError{Code: status.NotFound, Reason: "not here"})
 			return nil
 		})
 		w.Srv.HandleOffer("forgets", func(context.Context, *kernel.Offer) error { return nil })
@@ -140,7 +140,7 @@ func TestAnOfferIsAnsweredOnce(t *testing.T) {
 		if _, err := o.Accept(pool.Message{}, nil); !errors.Is(err, kernel.ErrAnswered) {
 			t.Errorf("a second Accept: %v", err)
 		}
-		o.Reject(status.NotFound, "too late")
+		o.Reject(&status.HandlerError{Code: status.NotFound, Reason: "too late"})
 		w.Send(s, "x")
 		w.Want(b, "x")
 		w.Cleanup(s, b)
@@ -255,12 +255,10 @@ func TestLargeRequestsAndReplies(t *testing.T) {
 		for _, n := range []int{0, 1, 16 << 10, 16<<10 + 1, 100_000, 4 << 20} {
 			w.Srv.Remove("big")
 			w.Srv.HandleOffer("big", func(ctx context.Context, o *kernel.Offer) error {
-				reply := pool.Copy(o.Request().Bytes())
-				s, err := o.Accept(reply, nil)
+				s, err := o.Accept(testkit.RequestOf(t, o), nil)
 				if err != nil {
 					return err
 				}
-				defer o.Request().Release()
 				for m, err := range s.All(ctx) {
 					if err != nil {
 						return err
@@ -289,7 +287,6 @@ func TestLargeRequestsAndReplies(t *testing.T) {
 				w.endSend(s)
 			}
 			w.WantDone(s)
-			s.Request().Release()
 		}
 	})
 }
@@ -309,9 +306,11 @@ func TestSeveralStreamsByOneRequest(t *testing.T) {
 			w.Send(a, "to %d", i)
 		}
 		o := w.Offer()
-		if o.Streams() != n || o.Request().Len() != 20_000 {
-			t.Fatalf("%d streams, a request of %d bytes", o.Streams(), o.Request().Len())
+		m := testkit.RequestOf(t, o)
+		if o.Streams() != n || m.Len() != 20_000 {
+			t.Fatalf("%d streams, a request of %d bytes", o.Streams(), m.Len())
 		}
+		m.Release()
 		bs, err := o.AcceptAll(sized(20_000, 2), nil)
 		if err != nil || len(bs) != n {
 			t.Fatal(len(bs), err)
@@ -330,8 +329,6 @@ func TestSeveralStreamsByOneRequest(t *testing.T) {
 		w.WantErr(bs[0], status.Aborted)
 		w.Send(as[1], "the others live on")
 		w.Want(bs[1], "the others live on")
-		as[0].Request().Release()
-		o.Request().Release()
 		w.Cleanup(append(as, bs...)...)
 	})
 }
@@ -398,7 +395,7 @@ func TestPartOfAGroup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.Offer().Reject(status.NotFound, "")
+		w.Offer().Reject(&status.HandlerError{Code: status.NotFound})
 		for _, a := range as {
 			_, _, err := a.Accepted(w.Ctx)
 			wantCode(t, err, status.NotFound)

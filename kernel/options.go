@@ -225,7 +225,9 @@ func (o *ClientOptions) withDefaults() (ClientOptions, error) {
 // OpenOptions are the options of an open. A nil pointer and the zero value are the
 // defaults.
 type OpenOptions struct {
-	// Request is sent with the open: it is the peer's Offer.Request.
+	// Request is sent with the open: the peer finds it by Stream.Request or Offer.Request.
+	// The open takes it over if it succeeds. It fails with ErrNotSupported where streams
+	// have no request (Seastar).
 	Request pool.Message
 	// Metadata is sent with the open.
 	Metadata metadata.MD
@@ -269,10 +271,12 @@ const pooledConns = 100
 
 // CallOptions are the options of a call. A nil pointer and the zero value are the defaults.
 type CallOptions struct {
-	// Metadata is sent with the call.
+	// Metadata is sent with the call. Where the protocol carries none the call fails with
+	// ErrNotSupported.
 	Metadata metadata.MD
 	// Header and Trailer, if not nil, are where the metadata goes that comes with the
-	// reply, and with the end. If the call is never opened they are left as they are.
+	// reply, and with the end or a refusal. If the call is never opened they are left as
+	// they are. Where both travel together (brpc) each has all of it.
 	Header, Trailer *metadata.MD
 	// Timeout bounds the call, as its context does. Zero is 60 s if the context has no
 	// deadline. Unlimited is no limit beside the context's.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/internal/testkit/capwire"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
@@ -66,7 +67,9 @@ func TestCompressedMessagesAreUnpackedByTheirReader(t *testing.T) {
 			want := [][]byte{bytes.Repeat([]byte("all the same "), 100_000), []byte("plain"), make([]byte, 300<<10)}
 			got := make(chan []byte, len(want)+1)
 			w.Srv.HandleOffer("m", func(ctx context.Context, o *kernel.Offer) error {
-				got <- bytes.Clone(o.Request().Bytes())
+				req := testkit.RequestOf(t, o)
+				got <- bytes.Clone(req.Bytes())
+				req.Release()
 				s, err := o.Accept(pool.Message{}, nil)
 				if err != nil {
 					return err
@@ -75,7 +78,6 @@ func TestCompressedMessagesAreUnpackedByTheirReader(t *testing.T) {
 					got <- bytes.Clone(m.Bytes())
 					m.Release()
 				}
-				o.Request().Release()
 				return s.Close(ctx)
 			})
 			s, err := w.Client.Open(w.Ctx, "m", &kernel.OpenOptions{Request: packedMessage(t, want[0])})
@@ -84,7 +86,6 @@ func TestCompressedMessagesAreUnpackedByTheirReader(t *testing.T) {
 			ok(t, s.Send(w.Ctx, pool.Copy(want[1])))
 			ok(t, s.Send(w.Ctx, packedMessage(t, want[2])))
 			ok(t, s.Close(w.Ctx))
-			s.Request().Release()
 			for i, want := range append([][]byte{want[0]}, want...) {
 				if p := <-got; !bytes.Equal(p, want) {
 					t.Errorf("message %d: %d bytes, want %d", i, len(p), len(want))
@@ -130,7 +131,6 @@ func TestAnUnreadableRequestReachesNoHandler(t *testing.T) {
 			t.Errorf("%s: %v", method, err)
 		}
 		<-s.Done()
-		s.Request().Release()
 	}
 	if len(ran) > 0 {
 		t.Errorf("the handler of %q ran", <-ran)

@@ -36,6 +36,7 @@ type heard struct {
 	code   status.Code
 	reason string
 	fresh  bool // not processed
+	fields int  // of metadata
 	data   []byte
 	last   bool
 }
@@ -141,6 +142,9 @@ func (r *raw) take(p []byte) {
 			return
 		}
 		h := heard{kind: f.Kind, stream: f.Stream, value: f.Value, code: f.Code, reason: f.Reason, fresh: f.NotProcessed}
+		if f.Kind == frame.Reject {
+			h.fields = len(f.Metadata)
+		}
 		if f.Kind == frame.Data {
 			h.data, h.last = append([]byte(nil), f.Payload...), f.Last
 		}

@@ -22,7 +22,7 @@ type retired struct {
 func (r *retired) add(c *core) {
 	switch life := c.life.Load(); {
 	case life&lifePending != 0:
-		c.dropPending() // its offer may wait for any time
+		c.dropUnread() // its offer may wait for any time
 	case life&lifeOfHandler == lifeServed && c.Unread() > 0, c.Feeding():
 		c.FeedingChanged()
 	}

@@ -449,7 +449,7 @@ func TestOnlyRefusedCallsAreRetried(t *testing.T) {
 		tries := make(chan string, 10)
 		w.Srv.HandleOffer("busy", func(_ context.Context, o *kernel.Offer) error {
 			tries <- "busy"
-			o.Reject(status.Refused, "a handler saw it")
+			o.Reject(&status.HandlerError{Code: status.Refused, Reason: "a handler saw it"})
 			return nil
 		})
 		req := text("x")
@@ -618,7 +618,7 @@ func TestOffersAreBounded(t *testing.T) {
 			t.Errorf("%d wait", len(offers))
 		}
 		for range 3 {
-			(<-offers).Reject(status.Cancelled, "")
+			(<-offers).Reject(&status.HandlerError{Code: status.Cancelled})
 		}
 	})
 }

@@ -40,14 +40,22 @@ func (s *Stream) ID() uint64 { return s.c.ID() }
 // Conn is the stream's connection.
 func (s *Stream) Conn() *Conn { return s.c.conn }
 
-// Request returns the message that came with the open, on both sides. It belongs to the
-// stream: Share or Clone it to keep it. Release it if nobody will look at it again;
-// otherwise the garbage collector does.
-func (s *Stream) Request() pool.Message {
-	if x := s.c.x.Load(); x != nil {
-		return x.request
+// Request waits for the request and returns it; it belongs to the caller. The request is the
+// message that came with the open (OpenOptions.Request). If none did, it is the first message
+// of the stream, as it is with a call. Request gives it once: what Request returns next, and
+// on the side that has opened the stream, is what Receive would return.
+//
+// Request is no use of the stream: it does not accept it, so the header can still be set
+// and the offer taken. Receive, All, In and Batches accept the stream, and don't give a
+// request that came with the open.
+func (s *Stream) Request(ctx context.Context) (pool.Message, error) {
+	if s.c.acceptOnUse.Load() != nil {
+		s.c.life.Or(lifeRequested)
 	}
-	return pool.Message{}
+	if m, ok := s.c.TakeRequest(); ok {
+		return m, nil
+	}
+	return s.c.Receive(ctx)
 }
 
 // Metadata returns the metadata that came with the open, on both sides.
@@ -58,12 +66,13 @@ func (s *Stream) Metadata() metadata.MD {
 	return nil
 }
 
-// SetHeader adds metadata to the header that the opener gets with the acceptance. A handler
-// must call it before it sends, receives or returns; middleware and handler may each add
-// some. Errors: ErrHeaderSent after that and on the opener's side, ErrMetadataTooLarge,
-// ErrMetadataKey. One that has taken the Offer calls Offer.SetHeader. Keys that begin with
-// "sluice-" are package rpc's: a handler that fails before the first use refuses the stream
-// although there are such.
+// SetHeader adds metadata to the header, which goes with the acceptance, and so with the
+// reply of a call. A handler must call it before its first use of the stream, which Request
+// is not; middleware and handler may each add some. The opener gets the header from Accepted
+// or CallOptions.Header. If the handler then refuses the stream, it is a part of
+// StreamError.Details. Errors: ErrHeaderSent after the acceptance and on the opener's side,
+// ErrMetadataTooLarge, ErrMetadataKey, and ErrNotSupported if the protocol carries no
+// metadata. A handler that has taken the Offer calls Offer.SetHeader.
 func (s *Stream) SetHeader(md metadata.MD) error {
 	p := s.c.acceptOnUse.Load()
 	if p == nil {
@@ -72,11 +81,12 @@ func (s *Stream) SetHeader(md metadata.MD) error {
 	return p.setHeader(md)
 }
 
-// SetTrailer sets the metadata that the peer gets with the end of this side's half. It must
-// be called before CloseSend, or before the handler returns. Errors: ErrMetadataTooLarge,
-// ErrMetadataKey, and ErrNotSupported if the protocol's ends carry no metadata.
+// SetTrailer sets the metadata that the peer gets with the end of this side's half, from
+// Trailer or CallOptions.Trailer. It must be called before CloseSend, or before the handler
+// returns. Errors: ErrMetadataTooLarge, ErrMetadataKey, and ErrNotSupported if the protocol's
+// ends carry no metadata.
 func (s *Stream) SetTrailer(md metadata.MD) error {
-	if !s.c.conn.caps.Status && !s.c.unary {
+	if !s.c.endsWithStatus() {
 		return ErrNotSupported
 	}
 	if err := s.c.conn.checkMetadata(md, 0); err != nil {
@@ -270,11 +280,18 @@ func (s *Stream) CloseReceive(code status.Code) {
 	s.c.CloseReceive(code)
 }
 
-// Close ends both halves in order and waits until the peer's application has received the
-// end. When ctx ends it aborts the stream. What the peer still sends is dropped. Close
-// returns the stream's error, nil if it has ended in order. It may be called several times
-// and at once. Before the stream's offer is accepted it does nothing and returns
-// ErrNotAccepted.
+// Close ends both directions in order. What this side has sent is delivered, and then the
+// end: the peer's readers see that as io.EOF, or as a closed channel without an error. What
+// has arrived and is unread, and what the peer still sends, is dropped. On this side whoever
+// waits to receive gets ErrClosed, whoever waits to send ErrSendClosed, and the channels are
+// closed. The peer's sends fail with ErrStopped, where the protocol can say that (Seastar's
+// can't). To go on receiving, use CloseSend.
+//
+// Close waits until the peer's application has received the end, as far as the protocol
+// tells, and the peer's half has ended. That ends by itself where the peer can be told, and
+// else when its program ends it. When ctx ends Close aborts the stream. Close returns the
+// stream's error, nil if it has ended in order. It may be called several times and at once.
+// Before the stream's offer is accepted it does nothing and returns ErrNotAccepted.
 func (s *Stream) Close(ctx context.Context) error {
 	s.accept()
 	err := s.c.Close(ctx)

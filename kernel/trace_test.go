@@ -82,7 +82,6 @@ func describe(fs []conn.FrameInfo) string {
 func TestTrace(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		w.Srv.Handle("echo", func(ctx context.Context, s *kernel.Stream) error {
-			s.Request().Release()
 			return echo(ctx, s)
 		})
 		w.Call("echo", "first", "first") // now both sides have a connection
@@ -95,7 +94,6 @@ func TestTrace(t *testing.T) {
 		ok(t, s.CloseSend())
 		w.WantEOF(s)
 		w.WantDone(s)
-		s.Request().Release()
 		up := "OPEN echo 1+14, DATA 8 true-true, EOS OK, ENDED 1"
 		down := "ACCEPT, DATA 8 true-true, EOS OK, ENDED 1"
 		for _, x := range []struct {

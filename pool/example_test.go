@@ -37,7 +37,7 @@ func ExampleMessage() {
 	fmt.Println(pool.Message{}.IsZero(), pool.MessageOf(nil).IsZero(), pool.MessageOf([]byte{0}).IsZero())
 	fmt.Println(pool.MaxLen>>20, "MiB at most")
 
-	kept.Forget() // another goroutine may still read the bytes: nobody uses the memory again before that
+	pool.Forget(kept) // another goroutine may still read the bytes: nobody uses the memory again before that
 	// Output:
 	// "hello", 5 bytes
 	// "from a buffer that is used again"

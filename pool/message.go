@@ -179,9 +179,9 @@ func (m Message) Release() {
 	s.block.drop(1)
 }
 
-// Forget gives the handle up and leaves the memory to the garbage collector,
+// Forget gives m's handle up and leaves the memory to the garbage collector,
 // for when another goroutine may still be reading it.
-func (m Message) Forget() {
+func Forget(m Message) {
 	if m.s != nil && atomic.CompareAndSwapUint32(&m.s.live, 1, 0) {
 		forgotten()
 	}

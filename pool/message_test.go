@@ -11,7 +11,7 @@ func TestZeroMessageIsEmptyAndHarmless(t *testing.T) {
 	var m Message
 	m.Release()
 	m.Release()
-	m.Forget()
+	Forget(m)
 	m.Truncate(0)
 	OnTouch(m, nil)
 	if m.Len() != 0 || m.Bytes() != nil || !m.IsZero() || !m.Share().IsZero() {
@@ -140,7 +140,7 @@ func TestMisuseIsFoundInCheckedBuilds(t *testing.T) {
 		"bytes":          {func(m Message) { m.Bytes() }, "after its release"},
 		"share":          {func(m Message) { m.Share() }, "after its release"},
 		"clone":          {func(m Message) { m.Clone() }, "after its release"},
-		"forget, to say": {func(m Message) { m.Forget(); m.Release() }, "released twice"},
+		"forget, to say": {func(m Message) { Forget(m); m.Release() }, "released twice"},
 	} {
 		for _, n := range []int{0, 64, 8 << 10} {
 			m := New(n)
@@ -183,7 +183,7 @@ func TestForgottenMemoryIsNotUsedAgain(t *testing.T) {
 		m := New(8 << 10)
 		p := m.Bytes()
 		p[0] = 'k'
-		m.Forget()
+		Forget(m)
 		n := New(8 << 10)
 		n.Bytes()[0] = 'x'
 		if p[0] != 'k' {

@@ -177,7 +177,7 @@ func answersWithOtherValues(t *testing.T, w *world, other metadata.MD) {
 	})
 	w.Srv.Remove("pass")
 	w.Srv.HandleOffer("pass", func(_ context.Context, o *kernel.Offer) error {
-		o.Request().Release()
+		testkit.RequestOf(t, o).Release()
 		ok(t, o.SetHeader(other))
 		_, err := o.Accept(text("12345678"), nil)
 		return err

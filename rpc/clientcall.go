@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 
 	"github.com/sluicerpc/sluice/internal/errtext"
@@ -58,13 +59,18 @@ func makeCall[Req, Resp any](ctx context.Context, c *clientCall, p *pair[Req, Re
 		return none, err
 	}
 	var resp Resp
+	unanswered := m.IsZero()
 	if err = p.says.answered(c.header, reflect.TypeFor[Resp]()); err != nil {
 		m.Release()
 	} else if err = p.rep.Unmarshal(m, &resp); err == nil {
 		err = eachArgument(p.rep, &resp, c.bind)
 	}
 	if err != nil {
-		err = decodeError[Resp](c.method, 0, err)
+		if serr := c.failure(ctx, unanswered); serr != nil {
+			err = serr
+		} else {
+			err = decodeError[Resp](c.method, 0, err)
+		}
 		c.fail(status.InvalidArgument, err)
 		return none, err
 	}
@@ -132,7 +138,6 @@ func (c *clientCall) call(ctx context.Context, md metadata.MD, request func() (p
 	if o.Request, err = request(); err != nil {
 		return pool.Message{}, err
 	}
-	defer o.Request.Forget() // it may be on its way to the socket still
 	if c.opts != nil {
 		o.Request.SetCompression(c.opts.Compression)
 	}
@@ -166,6 +171,7 @@ func (c *clientCall) open(ctx context.Context, o *kernel.OpenOptions, each []ker
 	}
 	ss, err := c.caller.OpenN(ctx, c.method, o, each...)
 	if err != nil {
+		o.Request.Release()
 		return pool.Message{}, err
 	}
 	c.opened = ss
@@ -174,6 +180,9 @@ func (c *clientCall) open(ctx context.Context, o *kernel.OpenOptions, each []ker
 	}
 	reply, header, err := ss[0].Accepted(ctx)
 	if err != nil {
+		if c.opts.Trailer != nil {
+			*c.opts.Trailer = ss[0].Trailer()
+		}
 		return pool.Message{}, callError(ctx, ss[0], err)
 	}
 	c.header = header
@@ -181,6 +190,21 @@ func (c *clientCall) open(ctx context.Context, o *kernel.OpenOptions, each []ker
 		*c.opts.Header = header
 	}
 	return reply, nil
+}
+
+// failure is why the call has failed that was answered with no result, nil if it has not. A
+// middleware that has used the call's stream has accepted it, and what became of the call
+// then comes with the stream's end.
+func (c *clientCall) failure(ctx context.Context, unanswered bool) error {
+	if !unanswered || len(c.opened) == 0 {
+		return nil
+	}
+	m, err := c.opened[0].Receive(ctx)
+	m.Release()
+	if err == io.EOF {
+		return nil
+	}
+	return err
 }
 
 // callError ends the first stream of a call that failed with err, and returns what the

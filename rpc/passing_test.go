@@ -571,7 +571,7 @@ func TestRequestsThatNameTheirStreamsWrongly(t *testing.T) {
 			{id(0, 1<<63), 2, "names number 9223372036854775808"},
 			{id(1), 2, ": 1 of the streams that it opens have no place in it"},
 			{id(), 2, ": 2 of the streams"},
-			{pool.Message{}, 1, "byte 0: cannot decode []*rpc.Source[int32]: 4 bytes are due here"},
+			{pool.New(0), 1, "byte 0: cannot decode []*rpc.Source[int32]: 4 bytes are due here"},
 			{text("%s", "\x01\x00\x00\x00123"), 1, "a length of 1, and 3 bytes are left"},
 		} {
 			ss, err := w.Client.OpenN(w.Ctx, "two", &kernel.OpenOptions{Request: c.req}, make([]kernel.StreamOptions, c.streams)...)
@@ -583,7 +583,6 @@ func TestRequestsThatNameTheirStreamsWrongly(t *testing.T) {
 					t.Errorf("reason %q, want %q", se.Reason, c.reason)
 				}
 			}
-			c.req.Release()
 		}
 	})
 }
@@ -593,7 +592,7 @@ func TestResultsThatNameTheirStreamsWrongly(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
 		var result []byte
 		w.Srv.HandleOffer("lie", func(_ context.Context, o *kernel.Offer) error {
-			o.Request().Release()
+			testkit.RequestOf(t, o).Release()
 			_, err := o.AcceptAll(pool.Copy(result), nil)
 			return err
 		})

@@ -13,7 +13,7 @@ import (
 
 // A serverCall is a call that passes streams, on the handler's side.
 type serverCall struct {
-	wire callWire
+	wire callWire // streams that are open already go on without the call's handler
 	e    *codec.Encoding
 
 	mu       sync.Mutex
@@ -45,13 +45,12 @@ type service struct {
 func serveCall[Req, Resp any](ctx context.Context, o *kernel.Offer, sv *served[Req, Resp], h func(ctx context.Context, req Req) (Resp, error)) error {
 	p, err := sv.on(o.Conn(), o.Method(), o.Metadata())
 	if err != nil {
-		o.Request().Release() // nobody looks at it
-		return err            // which refuses the offer
+		return err // which refuses the offer
 	}
 	if add := p.says.missing(o.Metadata()); add != nil {
 		_ = o.SetHeader(add) // if the peer takes no metadata, it is not told
 	}
-	c := &serverCall{e: p.e, wire: callWireOf(o)}
+	c := &serverCall{e: p.e, wire: callWire{o: o, byID: o.Conn().Caps().StreamsByID}}
 	answered := false
 	defer func() { // also if h panics
 		if !answered {
@@ -64,7 +63,7 @@ func serveCall[Req, Resp any](ctx context.Context, o *kernel.Offer, sv *served[R
 	}
 	resp, err := h(ctx, req)
 	if err == nil {
-		err = sendResult(ctx, o, c, p.rep, resp)
+		err = sendResult(o, c, p.rep, resp)
 	}
 	if err != nil {
 		return err
@@ -77,9 +76,9 @@ func serveCall[Req, Resp any](ctx context.Context, o *kernel.Offer, sv *served[R
 
 func readRequest[Req any](ctx context.Context, c *serverCall, o *kernel.Offer, in *codec.Marshaler[Req]) (Req, error) {
 	var req Req
-	m, err := c.wire.request(ctx)
+	m, err := o.Request(ctx)
 	if err != nil {
-		return req, err
+		return req, noRequest(err)
 	}
 	// The streams of a request that is invalid are taken too: they end with the call.
 	err = in.Unmarshal(m, &req)
@@ -96,7 +95,7 @@ func readRequest[Req any](ctx context.Context, c *serverCall, o *kernel.Offer, i
 	return req, nil
 }
 
-func sendResult[Resp any](ctx context.Context, o *kernel.Offer, c *serverCall, out *codec.Marshaler[Resp], resp Resp) error {
+func sendResult[Resp any](o *kernel.Offer, c *serverCall, out *codec.Marshaler[Resp], resp Resp) error {
 	m, err := pool.Message{}, eachArgument(out, &resp, c.give)
 	if err == nil {
 		m, err = out.Marshal(&resp)
@@ -104,7 +103,7 @@ func sendResult[Resp any](ctx context.Context, o *kernel.Offer, c *serverCall, o
 	if err != nil {
 		return badResult(o.Conn(), o.Method(), err)
 	}
-	if err := c.wire.answer(ctx, m); err != nil {
+	if err := c.wire.answer(m); err != nil {
 		m.Release()
 		return err
 	}
@@ -165,7 +164,7 @@ func (c *serverCall) abandon(err error) {
 	code, reason := status.Internal, "the handler panicked"
 	if err != nil {
 		code, reason = status.Of(err)
-		c.wire.refuse(code, reason)
+		c.wire.o.Reject(err)
 	} else {
 		err = kernel.ErrClosed
 	}
@@ -186,8 +185,8 @@ func (c *serverCall) abandon(err error) {
 	}
 }
 
-// serve runs what was left for after the answer. It returns when all of that has or, for
-// a detached call, at once.
+// serve runs what was left for after the answer. It returns when all of that has or, where
+// the streams go on without the call's handler, at once.
 func (c *serverCall) serve() {
 	c.mu.Lock()
 	ss := c.waiting
@@ -196,7 +195,7 @@ func (c *serverCall) serve() {
 		c.begun()
 	}
 	c.mu.Unlock()
-	detached := c.wire.detached()
+	detached := c.wire.byID
 	for i, s := range ss {
 		if detached || i < len(ss)-1 {
 			go c.run(s)

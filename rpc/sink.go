@@ -191,8 +191,9 @@ func (k *Sink[T]) CloseSend() error {
 	return nil
 }
 
-// Close ends the stream in order, the other half too, and waits until the peer's
-// program was handed the end: see kernel.Stream.Close. A sink that was passed to no call
+// Close ends the stream in order, both directions, and waits until the peer's program was
+// handed the end: see kernel.Stream.Close. What the peer still sends is dropped; CloseSend
+// ends this direction alone. A sink that was passed to no call
 // can't be passed to one any more. If it has a stream nevertheless, Close aborts that, for
 // nobody reads it, and returns ErrSinkUnused.
 func (k *Sink[T]) Close(ctx context.Context) error {

@@ -262,8 +262,8 @@ func (r *Source[T]) CloseReceive(code status.Code) {
 	}
 }
 
-// Close ends the stream in order, the other half too, and waits until the peer's
-// program was handed the end: see kernel.Stream.Close.
+// Close ends the stream in order, both directions, and waits until the peer's program was
+// handed the end: see kernel.Stream.Close. CloseReceive ends this direction alone.
 func (r *Source[T]) Close(ctx context.Context) error {
 	if r.stream == nil {
 		return nil

@@ -34,7 +34,8 @@ type Registrar interface {
 // ends the call with the code of a status.HandlerError, else status.Unknown. A request
 // that does not decode as Req ends the call with status.InvalidArgument without
 // calling h, and so does a call whose metadata says that its values are carried in another
-// way: see KeyRequest. ctx ends with the call; kernel.FromContext(ctx) is its stream.
+// way: see KeyRequest. ctx ends with the call; kernel.FromContext(ctx) is its stream, whose
+// SetHeader and SetTrailer say what travels with the reply.
 //
 // Req can hold sources: fields of type *Source[T], also in slices and inner
 // structs, or it is one itself. They are the sinks that the client passes. Resp

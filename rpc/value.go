@@ -51,15 +51,20 @@ func decodeError[T any](method string, n int, err error) *codec.DecodeError {
 	return e
 }
 
+// noRequest is what a call ends with whose request could not be received because of err.
+func noRequest(err error) error {
+	if err == io.EOF {
+		return &status.HandlerError{Code: status.InvalidArgument, Reason: "the call came without a request"}
+	}
+	return err
+}
+
 // receiveRequest receives the one value that a call begins with.
 func receiveRequest[T any](ctx context.Context, s *kernel.Stream, m *codec.Marshaler[T]) (T, error) {
 	var none T
-	msg, err := s.Receive(ctx)
-	switch {
-	case err == io.EOF:
-		return none, &status.HandlerError{Code: status.InvalidArgument, Reason: "the call came without a request"}
-	case err != nil:
-		return none, err
+	msg, err := s.Request(ctx)
+	if err != nil {
+		return none, noRequest(err)
 	}
 	var v T
 	if err := m.Unmarshal(msg, &v); err != nil {

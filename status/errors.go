@@ -43,9 +43,9 @@ func Of(err error) (Code, string) {
 }
 
 // A HandlerError is returned by a handler to end its stream with a code of its choice. The
-// peer finds Details in StreamError.Details, behind the metadata of Stream.SetTrailer, on
-// protocols whose ends carry metadata. Details that can't be sent, because they are too
-// large or have an illegal key, are logged and left out. Offer.Reject carries none.
+// peer finds Details in StreamError.Details, behind the metadata of Stream.SetTrailer, also
+// if it refuses the stream. Details that can't be sent, because they are too large, have an
+// illegal key, or the protocol carries none there, are logged and left out.
 type HandlerError struct {
 	Code    Code        // OK becomes Unknown
 	Reason  string      // is sent to the peer
@@ -69,7 +69,7 @@ type StreamError struct {
 	Refused      bool        // the peer refused the open
 	NotProcessed bool        // no handler saw the open: it is safe to try again
 	Reason       string      // for people; programs must not compare it
-	Details      metadata.MD // the trailer that the peer's handler has set, if it ended the stream
+	Details      metadata.MD // the trailer that the peer's handler has set, if it ended the stream; of a refusal its header before that
 	Cause        error       // what ended the connection, or the cause of the context that ended the stream
 }
 

@@ -108,7 +108,7 @@ func ExampleHandlerError() {
 		fmt.Println("the peer decided it:", failed.Remote, "- safe to try again:", failed.NotProcessed)
 	}
 	// Output:
-	// sluice: stream 1 (order): ended by peer: FAILED_PRECONDITION: the basket is empty
+	// sluice: stream 1 (order): refused: FAILED_PRECONDITION: the basket is empty
 	// FAILED_PRECONDITION - the basket is empty - basket 17
 	// the peer decided it: true - safe to try again: false
 }

@@ -141,7 +141,7 @@ func TestOpenWithinBoundsTheOpeningAlone(t *testing.T) {
 		if _, err := openWithin(w.Ctx, w.Client, time.Second); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
-		(<-offers).Reject(status.Unavailable, "too late")
+		(<-offers).Reject(&status.HandlerError{Code: status.Unavailable, Reason: "too late"})
 		go func() {
 			s, err := (<-offers).Accept(pool.Message{}, nil)
 			testkit.OK(t, err)

@@ -100,7 +100,7 @@ func opens(t *testing.T, code status.Code) (n int, took time.Duration) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		w.Srv.HandleOffer("feed", func(_ context.Context, o *kernel.Offer) error {
 			n++
-			o.Reject(code, "no")
+			o.Reject(&status.HandlerError{Code: code, Reason: "no"})
 			return nil
 		})
 		ctx, cancel := context.WithTimeout(w.Ctx, time.Hour)

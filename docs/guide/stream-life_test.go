@@ -55,7 +55,7 @@ func put(ctx context.Context, s *kernel.Stream) error {
 // refuseLarge looks at an open before it accepts it.
 func refuseLarge(ctx context.Context, o *kernel.Offer) error {
 	if o.Metadata().Get("size") == "large" {
-		o.Reject(status.ResourceExhausted, "the disk is full")
+		o.Reject(&status.HandlerError{Code: status.ResourceExhausted, Reason: "the disk is full"})
 		return nil
 	}
 	s, err := o.Accept(pool.Message{}, nil)

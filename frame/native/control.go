@@ -34,6 +34,7 @@ const (
 	setConnCredit
 	setToken
 	setCompression
+	setRefusals
 )
 
 // checksumCRC32C is the only kind of checksum; 0 is none.
@@ -51,7 +52,10 @@ func appendControl(b []byte, f *frame.Frame) (_ []byte, flags byte) {
 		if f.NotProcessed {
 			flags = fNotProcessed
 		}
-		return appendReason(b, f), flags
+		if b = appendReason(b, f); len(f.Metadata) > 0 {
+			b = appendMetadata(b, f.Metadata)
+		}
+		return b, flags
 	case frame.EOS:
 		if f.Code == status.OK && f.Reason == "" && len(f.Metadata) == 0 {
 			return b, 0
@@ -140,6 +144,9 @@ func appendSettings(b []byte, s *frame.Settings) []byte {
 	}
 	if s.Compression != 0 {
 		b = appendSetting(b, setCompression, compressionBits(s.Compression))
+	}
+	if s.RefusalMetadata {
+		b = appendSetting(b, setRefusals, 1)
 	}
 	return b
 }
@@ -284,6 +291,10 @@ func control(p []byte, flags byte, f *frame.Frame, most int) error {
 	case frame.Reject:
 		f.NotProcessed = flags&fNotProcessed != 0
 		c.reason(f)
+		f.Metadata, f.Omitted = nil, 0
+		if len(c.p) > 0 {
+			c.metadata(f, most)
+		}
 	case frame.EOS:
 		f.Code, f.Reason, f.Metadata, f.Omitted = status.OK, "", nil, 0
 		if len(p) > 0 {
@@ -359,6 +370,8 @@ func setting(c *cursor, s *frame.Settings) {
 		s.Token = append([]byte(nil), v.rest()...)
 	case setCompression:
 		s.Compression = compressionsOf(v.uint())
+	case setRefusals:
+		s.RefusalMetadata = v.uint() != 0
 	default:
 		v.rest()
 	}

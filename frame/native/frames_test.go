@@ -23,11 +23,11 @@ var controls = []struct {
 	{"hello", frame.Frame{Kind: frame.Hello, Settings: frame.Settings{
 		MinVersion: 1, MaxVersion: 1, Checksum: true, MaxFragment: 64 << 10, MaxMessage: 4 << 20, MaxStreams: 1000,
 		MaxMetadata: 16 << 10, InitialCredit: 8388, ConnCredit: 16 << 20, Token: []byte("key"),
-		Compression: pool.CompressionsOf(pool.Gzip, pool.Zstd),
-	}}, `2d 00 00 0d 00 00 00 00
+		Compression: pool.CompressionsOf(pool.Gzip, pool.Zstd), RefusalMetadata: true,
+	}}, `30 00 00 0d 00 00 00 00
 		01 02 01 01  02 01 01  03 03 80 80 04  04 04 80 80 80 02  05 02 e8 07
 		06 03 80 80 01  07 02 c4 41  08 04 80 80 80 08  09 03 6b 65 79
-		0a 01 06`},
+		0a 01 06  0b 01 01`},
 	{"open", frame.Frame{
 		Kind: frame.Open, Stream: 1, Method: "chat.Room/Join", Deadline: 1500 * time.Millisecond,
 		Metadata: metadata.MD{{Key: "lang", Value: "en"}}, Payload: []byte("hi"),
@@ -54,6 +54,10 @@ var controls = []struct {
 	{"reject, not processed", frame.Frame{
 		Kind: frame.Reject, Stream: 1, Code: status.Refused, NotProcessed: true,
 	}, `02 00 00 23 01 00 00 00  4a  00`},
+	{"reject with metadata", frame.Frame{
+		Kind: frame.Reject, Stream: 1, Code: status.PermissionDenied, Reason: "no",
+		Metadata: metadata.MD{{Key: "a", Value: "b"}},
+	}, `09 00 00 03 01 00 00 00  07  02 6e 6f  01  01 61 01 62`},
 	{"eos", frame.Frame{Kind: frame.EOS, Stream: 1}, `00 00 00 05 01 00 00 00`},
 	{"eos with status and trailer", frame.Frame{
 		Kind: frame.EOS, Stream: 1, Code: status.NotFound, Reason: "gone",

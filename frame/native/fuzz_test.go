@@ -230,6 +230,7 @@ func randomFrame(rnd *rand.Rand, op byte, id uint64) *frame.Frame {
 	case 6:
 		f.Kind, f.NotProcessed = frame.Reject, rnd.IntN(2) == 0
 		reports()
+		metadata()
 	case 7:
 		f.Kind = frame.EOS
 		reports()

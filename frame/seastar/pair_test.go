@@ -190,7 +190,7 @@ func (m *model) answer(t *rapid.T) {
 		b = append(b, control(s, &frame.Frame{Kind: frame.EOS, Stream: id, Code: status.Unknown, Reason: "boom"})...)
 		want = []string{accept, fmt.Sprintf("%d eos UNKNOWN boom", id)}
 	case 2:
-		b = control(s, &frame.Frame{Kind: frame.Reject, Stream: id, Code: status.Unimplemented})
+		b = control(s, &frame.Frame{Kind: frame.Reject, Stream: id, Code: status.Unimplemented, NotProcessed: true})
 		want = []string{fmt.Sprintf("%d reject UNIMPLEMENTED unknown verb %d notprocessed=true", id, id)}
 	case 3:
 		b = append(b, control(s, &frame.Frame{Kind: frame.Reset, Stream: id, Code: status.Internal, Reason: "panic"})...)

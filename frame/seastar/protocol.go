@@ -108,7 +108,7 @@ func (p *Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gre
 	}
 	g.Peer = frame.Settings{
 		MaxMessage: pool.MaxLen, MaxStreams: math.MaxInt32, MaxMetadata: math.MaxUint32,
-		InitialCredit: 1 << 62, ConnCredit: 1 << 62,
+		InitialCredit: 1 << 62, ConnCredit: 1 << 62, RefusalMetadata: true, // NoWait
 	}
 	a := agreed{limit: int(min(g.Own.MaxMessage, pool.MaxLen))}
 	if g.Client {

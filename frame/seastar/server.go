@@ -333,14 +333,14 @@ func (s *server) end(o *frame.Out, c *call, f *frame.Frame) {
 	late := f.Kind == frame.Reset && f.Code == status.DeadlineExceeded && c.left > 0
 	ok := f.Kind == frame.EOS && f.Code == status.OK
 	switch {
-	case c.noWait || late || f.Kind == frame.EOS && marked(f.Metadata, NoWait):
+	case c.noWait || late || f.Kind != frame.Reset && marked(f.Metadata, NoWait):
 		c.reply.Release()
 	case ok && c.extra:
 		c.reply.Release()
 		s.throw(o, c, exceptionUser, "INTERNAL: a call with more than one reply", s.took(c))
 	case ok:
 		s.respond(o, c.id, c.reply, s.took(c))
-	case f.Kind == frame.Reject && f.Code == status.Unimplemented:
+	case f.Kind == frame.Reject && f.Code == status.Unimplemented && f.NotProcessed:
 		c.reply.Release()
 		s.throw(o, c, exceptionUnknownVerb, string(binary.LittleEndian.AppendUint64(nil, c.verb)), notMeasured)
 	default:

@@ -79,7 +79,7 @@ func failf(c status.Code, format string, args ...any) error {
 var caps = frame.Caps{
 	Name: name, Pacing: frame.Unpaced, HalfClose: true, Early: true, StreamsByID: true, FixedValues: true,
 	Overhead: overhead, LeastPiece: overhead + 1, SendWindow: sendWindow, MaxFragment: 1 << 30, MaxStream: 1 << 62,
-	MaxInline: 16 << 10, LongInline: true, MaxGroup: 256, MaxMetadata: 48 << 10,
+	MaxInline: 16 << 10, LongInline: true, MaxGroup: 256,
 }
 
 // maxTimeLeft is the longest time left that is sent or accepted, so that no sum with it

@@ -86,7 +86,8 @@ func (s *Session) beginCall(m *rpcMeta) *stream {
 		return nil
 	}
 	c.answered = true
-	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: m.metadata(), Omitted: m.omitted(), Grants: s.in.grantsFor(1, false)})
+	s.in.trailer = m.metadata()
+	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: s.in.trailer, Omitted: m.omitted(), Grants: s.in.grantsFor(1, false)})
 	return st
 }
 
@@ -104,7 +105,8 @@ func (s *Session) callPiece(p []byte, first bool, f *frame.Frame) {
 	}
 	s.setData(f, in.st, &in.fm, p, first, last)
 	if last {
-		s.emit(frame.Frame{Kind: frame.EOS, Stream: in.st.id})
+		s.emit(frame.Frame{Kind: frame.EOS, Stream: in.st.id, Metadata: in.trailer})
+		in.trailer = nil
 		if s.client {
 			s.forget(in.st)
 		}
@@ -343,8 +345,9 @@ func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
 	}
 	code, notProcessed := meaning(int(m.errno))
 	reason := reasonOf(int(m.errno), m.text)
+	md := m.metadata()
 	if notProcessed {
-		s.emit(frame.Frame{Kind: frame.Reject, Stream: st.id, Code: code, Reason: reason, NotProcessed: true})
+		s.emit(frame.Frame{Kind: frame.Reject, Stream: st.id, Code: code, Reason: reason, NotProcessed: true, Metadata: md, Omitted: m.omitted()})
 		return nil
 	}
 	var msg []byte
@@ -354,11 +357,10 @@ func (s *Session) replied(m *rpcMeta, payload []byte, st *stream) error {
 			code, reason = unreadableCode(refused), refused.text
 		}
 	}
-	md := m.metadata()
 	s.emit(frame.Frame{Kind: frame.Accept, Stream: st.id, Metadata: md, Omitted: m.omitted(), Grants: s.in.grantsFor(1, false)})
 	if code == status.OK {
 		s.emit(frame.Frame{Kind: frame.Data, Stream: st.id, Payload: msg, First: true, Last: true, Total: len(msg), Cost: len(msg) + overhead})
-		reason, md = "", nil
+		reason = ""
 	}
 	s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id, Code: code, Reason: reason, Metadata: md})
 	return nil
@@ -392,6 +394,7 @@ func (s *Session) opened(m *rpcMeta, payload []byte, c *call) error {
 		}
 	}
 	if refused.Code != status.OK || refused.Reason != "" {
+		refused.Metadata, refused.Omitted = m.metadata(), m.omitted()
 		return s.notOpened(m, c, refused)
 	}
 	accepted := min(1+m.settings.count, c.n)

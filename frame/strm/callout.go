@@ -349,11 +349,15 @@ func (s *Session) writeAccept(o *frame.Out, c *call) {
 }
 
 // reject refuses a request, or cancels one of its further streams.
-func (s *Session) reject(o *frame.Out, st *stream, code status.Code, reason string, notProcessed bool) {
+func (s *Session) reject(o *frame.Out, st *stream, f *frame.Frame) {
 	c := st.call.Load()
+	code, reason, notProcessed := f.Code, f.Reason, f.Kind == frame.Reject && f.NotProcessed
 	switch {
 	case c == nil || !st.is(offered):
 	case c.unary || st.isFirst():
+		if f.Kind == frame.Reject {
+			c.metadata = f.Metadata
+		}
 		s.writeFailure(o, c, code, reason, notProcessed)
 	default:
 		s.mu.Lock()

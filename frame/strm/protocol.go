@@ -71,6 +71,8 @@ func (p Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gree
 		MaxMetadata:   maxMetadata,
 		InitialCredit: initialWindow,
 		ConnCredit:    1 << 62,
+
+		RefusalMetadata: true,
 	}
 	g.Early = g.First
 	if !g.Client && g.Authenticate != nil {

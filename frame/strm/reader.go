@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/status"
 )
@@ -43,6 +44,8 @@ type input struct {
 	st    *stream   // whose it is
 	first bool      // no piece of its payload was handed on
 	call  bool      // its payload is the message of a call
+
+	trailer metadata.MD // of the answer whose message that is: brpc has one set of fields
 
 	queue []frame.Frame // events that wait to be returned
 	taken int           // how many of them were returned

@@ -215,7 +215,7 @@ func (s *Session) Control(o *frame.Out, f *frame.Frame) {
 	case frame.Accept:
 		s.accept(o, st, f)
 	case frame.Reject:
-		s.reject(o, st, f.Code, f.Reason, f.NotProcessed)
+		s.reject(o, st, f)
 	case frame.EOS:
 		s.end(o, st, f)
 	case frame.Reset:
@@ -267,7 +267,7 @@ func (s *Session) appendOurClose(b []byte, st *stream) []byte {
 func (s *Session) abort(o *frame.Out, st *stream, f *frame.Frame) {
 	switch {
 	case st.is(offered):
-		s.reject(o, st, f.Code, f.Reason, false)
+		s.reject(o, st, f)
 	case st.is(requested) && s.cancel(st):
 	default:
 		s.close(o, st, f)

@@ -360,7 +360,7 @@ var elsewhere = []string{
 	"stream credit", "connection credit", // BlockedOn; and a setting of the handshake
 	"half-closed (local)", "half-closed (remote)", // StreamInfo.State
 	"sluice: handler panicked", "sluice: hook panicked", "sluice: handshake failed", "sluice: connection ended", // docs/operations.md has the log
-	"sluice: a handler error's details can't be sent", "sluice: observer is too slow", "sluice: a handler's result can't be sent",
+	"sluice: a handler error's details can't be sent", "sluice: a refusal's header and trailer can't be sent", "sluice: observer is too slow", "sluice: a handler's result can't be sent",
 	"another size",              // is never shown
 	"the handler", "the caller", // parts of ErrEncoding's
 	"largest fragment", "largest message", "initial credit", // settings of the handshake

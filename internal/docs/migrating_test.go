@@ -313,7 +313,11 @@ func TestMigratingFromBrpc(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(t.Context(), ln) }()
 	srv.HandleOffer("example.EchoService/Echo", func(ctx context.Context, o *kernel.Offer) error {
-		s, err := o.Accept(o.Request().Share(), nil)
+		request, err := o.Request(ctx)
+		if err != nil {
+			return err
+		}
+		s, err := o.Accept(request, nil)
 		if err != nil {
 			return err
 		}

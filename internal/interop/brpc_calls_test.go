@@ -96,9 +96,6 @@ func TestBrpcCallsArePackedAsTheirKeysSay(t *testing.T) {
 	w.Srv.Handle("echo", func(ctx context.Context, s *kernel.Stream) error {
 		var md metadata.MD
 		for _, key := range []string{strm.KeyCompress, strm.KeyChecksum, strm.KeyAttachmentSize} {
-			if key == strm.KeyAttachmentSize && s.Request().Len() > 0 {
-				continue // an acceptance without a message has none to attach
-			}
 			if v := s.Metadata().Get(key); v != "" {
 				md = append(md, metadata.Field{Key: key, Value: v})
 			}
@@ -106,12 +103,16 @@ func TestBrpcCallsArePackedAsTheirKeysSay(t *testing.T) {
 		if err := s.SetHeader(md); err != nil {
 			return err
 		}
-		defer s.Request().Release()
-		m, err := s.Receive(ctx)
+		m, err := s.Request(ctx)
 		if err != nil {
 			return err
 		}
-		return s.Send(ctx, m)
+		o := s.Offer()
+		b, err := o.Accept(m, nil)
+		if err == nil && o.Unary() {
+			b.Finish(nil)
+		}
+		return err
 	})
 	for _, md := range []metadata.MD{
 		nil,
@@ -129,16 +130,16 @@ func TestBrpcCallsArePackedAsTheirKeysSay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, header, err := s.Accepted(w.Ctx)
-		if err != nil {
-			t.Errorf("%v: %v", md, err)
+		reply, header, err := s.Accepted(w.Ctx)
+		if err != nil || string(reply.Bytes()) != body {
+			t.Errorf("%v: %d bytes, %v", md, reply.Len(), err)
 		}
+		reply.Release()
 		for _, f := range md {
-			if got := header.Get(f.Key); f.Key != strm.KeyAttachmentSize && got != f.Value {
+			if got := header.Get(f.Key); got != f.Value {
 				t.Errorf("%v: the answer says %s %q", md, f.Key, got)
 			}
 		}
-		s.Request().Release()
 		s.Abort(status.Cancelled, "")
 	}
 	for _, bad := range []metadata.Field{
@@ -451,7 +452,6 @@ func TestBrpcLimitsOfMessages(t *testing.T) {
 			s, err := w.Client.Open(w.Ctx, "echo", &kernel.OpenOptions{Request: m.Share()})
 			if err == nil {
 				_, _, err = s.Accepted(w.Ctx)
-				s.Request().Release()
 			}
 			wantCode(t, err, status.TooLarge)
 			if n := len(w.Client.Conns()); n != 1 || w.Srv.Stats().Accepted > 1 {
@@ -631,23 +631,20 @@ func TestBrpcRequestsThatWaitAreHeld(t *testing.T) {
 		t.Errorf("%+v", se)
 	}
 	o := w.Offer()
-	if n := o.Request().Len(); n != 1<<20 || held() > 3<<20+100 {
+	m := testkit.RequestOf(t, o)
+	if n := m.Len(); n != 1<<20 || held() > 3<<20+100 {
 		t.Errorf("a request of %d bytes; %d are held", n, held())
 	}
+	m.Release()
 	b, err := o.Accept(pool.Message{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Request().Release()
 	for _, s := range streams[1:] {
 		o := w.Offer()
-		o.Request().Release()
-		o.Reject(status.Unavailable, "")
+		o.Reject(&status.HandlerError{Code: status.Unavailable})
 		_, _, err := s.Accepted(w.Ctx)
 		wantCode(t, err, status.Unavailable)
-	}
-	for _, s := range streams {
-		s.Request().Release()
 	}
 	w.Cleanup(streams[0], b)
 }

@@ -355,9 +355,11 @@ func TestBrpcLongRequestsTakeNoWindow(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := <-offers
-		if o.Request().Len() != n || o.Unary() {
-			t.Fatalf("a request of %d bytes", o.Request().Len())
+		m := testkit.RequestOf(t, o)
+		if m.Len() != n || o.Unary() {
+			t.Fatalf("a request of %d bytes", m.Len())
 		}
+		m.Release()
 		b, err := o.Accept(sized(n, 'r'), &kernel.StreamOptions{SendLimit: 1000})
 		if err != nil {
 			t.Fatal(err)
@@ -373,8 +375,6 @@ func TestBrpcLongRequestsTakeNoWindow(t *testing.T) {
 			}
 		}
 		reply.Release()
-		s.Request().Release()
-		o.Request().Release()
 		if err := s.Close(w.Ctx); err != nil {
 			t.Error(err)
 		}
@@ -477,7 +477,7 @@ func TestBrpcACanceledOfferIsResetWhenItIsAccepted(t *testing.T) {
 			t.Error("an aborted stream was accepted")
 		}
 		if how == "rejected" {
-			o.Reject(status.NotFound, "")
+			o.Reject(&status.HandlerError{Code: status.NotFound})
 			continue
 		}
 		b, err := o.Accept(pool.Message{}, nil)

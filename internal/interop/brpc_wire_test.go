@@ -43,12 +43,13 @@ func TestBrpcAnswersAsBrpcsServersDo(t *testing.T) {
 	inBrpcTarget(t, kernel.ServerOptions{}, func(tg *target, p *brpcPeer) {
 		accepted := make(chan *kernel.Stream, 3)
 		tg.Srv.HandleOffer("lab.Service/No", func(_ context.Context, o *kernel.Offer) error {
-			o.Reject(4242, "not here")
+			o.Reject(&status.HandlerError{Code: 4242, Reason: "not here"})
 			return nil
 		})
 		tg.Srv.HandleOffer("lab.Service/Yes", func(_ context.Context, o *kernel.Offer) error {
-			if string(o.Request().Bytes()) != "please" || o.Streams() != 3 {
-				t.Errorf("%d streams, with %q", o.Streams(), o.Request().Bytes())
+			m := testkit.RequestOf(t, o)
+			if string(m.Bytes()) != "please" || o.Streams() != 3 {
+				t.Errorf("%d streams, with %q", o.Streams(), m.Bytes())
 			}
 			ss, err := o.AcceptAll(text("welcome"), nil)
 			for i, s := range ss {

@@ -20,13 +20,12 @@ import (
 func TestWhatSeastarsCallsCannotCarry(t *testing.T) {
 	w := overSeastar(t, nil, nil)
 	heard := make(chan metadata.MD, 1)
+	md := metadata.MD{{Key: "key", Value: "value"}}
 	w.Srv.Handle("#1", func(ctx context.Context, s *kernel.Stream) error {
 		heard <- s.Metadata()
-		if err := s.SetHeader(metadata.MD{{Key: "key", Value: "value"}}); err != nil {
-			return err
-		}
-		s.SetTrailer(metadata.MD{{Key: "key", Value: "value"}})
-		return &status.HandlerError{Code: status.NotFound, Reason: "no such key"}
+		isErr(t, "a header", s.SetHeader(md), kernel.ErrNotSupported)
+		isErr(t, "a trailer", s.SetTrailer(md), kernel.ErrNotSupported)
+		return &status.HandlerError{Code: status.NotFound, Reason: "no such key", Details: md}
 	})
 	call := func(method string, md metadata.MD) error {
 		m := pool.MessageOf([]byte("ask"))
@@ -37,9 +36,9 @@ func TestWhatSeastarsCallsCannotCarry(t *testing.T) {
 		reply.Release()
 		return err
 	}
-	md := metadata.MD{{Key: "key", Value: "value"}}
+	isErr(t, "metadata of a call", call("#1", md), kernel.ErrNotSupported)
 	var se *status.StreamError
-	if err := call("#1", md); !errors.As(err, &se) || se.Code != status.Unknown || se.Reason != "NOT_FOUND: no such key" {
+	if err := call("#1", nil); !errors.As(err, &se) || se.Code != status.Unknown || se.Reason != "NOT_FOUND: no such key" {
 		t.Errorf("a code came as %v", err)
 	}
 	if got := <-heard; len(got) != 0 {

@@ -163,6 +163,20 @@ func (w *World) Quiesce() {
 	}
 }
 
+// RequestOf takes the request of an offer, or of a stream that the peer has opened.
+func RequestOf(t testing.TB, of interface {
+	Request(ctx context.Context) (pool.Message, error)
+}) pool.Message {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	m, err := of.Request(ctx)
+	if err != nil {
+		t.Errorf("request: %v", err)
+	}
+	return m
+}
+
 // Send sends a text.
 func (w *World) Send(s *kernel.Stream, format string, args ...any) {
 	w.T.Helper()

@@ -14,7 +14,7 @@ import (
 func Register(hs *kernel.Handlers, echo kernel.Handler) error {
 	hs.HandleOffer(MethodBRPC, func(ctx context.Context, o *kernel.Offer) error {
 		if o.Unary() {
-			return answerCall(ctx, o, echo)
+			return answerCall(ctx, o)
 		}
 		return answerStreams(ctx, o, echo)
 	})
@@ -32,12 +32,13 @@ func Register(hs *kernel.Handlers, echo kernel.Handler) error {
 }
 
 // answerCall answers a call with its request.
-func answerCall(ctx context.Context, o *kernel.Offer, echo kernel.Handler) error {
-	s, err := o.Accept(pool.Message{}, nil)
+func answerCall(ctx context.Context, o *kernel.Offer) error {
+	request, err := o.Request(ctx)
 	if err != nil {
 		return err
 	}
-	if err := echo(ctx, s); err != nil {
+	s, err := o.Accept(request, nil)
+	if err != nil {
 		return err
 	}
 	return s.CloseSend()

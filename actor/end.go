@@ -147,21 +147,30 @@ func (s *Stream) Lost(e *status.StreamError) {
 }
 
 func (s *Stream) lose(e *status.StreamError) {
-	if !s.st.done {
-		if !s.closedInOrder(e) {
-			s.makeOutcome().failure = e
-		}
-		s.markAnswered()
+	if s.st.done {
+		s.apply(s.st.lost())
+		return
 	}
-	s.apply(s.st.lost())
+	inOrder := s.closedInOrder(e)
+	if !inOrder {
+		s.makeOutcome().failure = e
+	}
+	s.markAnswered()
+	if inOrder {
+		s.apply(s.st.closedInOrder())
+	} else {
+		s.apply(s.st.lost())
+	}
 }
 
 // closedInOrder reports whether the peer has closed a connection on which both halves had
 // ended. Where the protocol has no ENDED that is no failure: nothing more was to come, and
-// the peer need not wait for our application.
+// the peer need not wait for our application. If the connection is the stream's alone, its
+// end is that of a half which nobody reads here: a peer without a sink writes no other.
 func (s *Stream) closedInOrder(e *status.StreamError) bool {
 	ended := s.st.recv == recvEnded || s.st.recv == recvStopEnd
-	return s.st.noEnded && s.st.send == sendEnded && ended && errors.Is(e.Cause, io.ErrUnexpectedEOF)
+	unread := s.st.recv == recvStopped || s.st.recv == recvOpen && s.cfg.NoReceive
+	return s.st.noEnded && s.st.send == sendEnded && (ended || unread && s.cfg.OwnConn) && errors.Is(e.Cause, io.ErrUnexpectedEOF)
 }
 
 // ParentEnded aborts the stream because the context that bounds its life has ended. It

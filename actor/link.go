@@ -70,6 +70,7 @@ type Config struct {
 	IdleTimeout time.Duration // 0: never idle
 	NoReceive   bool          // the peer may send nothing
 	NoSend      bool          // the peer receives nothing
+	OwnConn     bool          // the connection is the stream's alone
 
 	MaxReceive int // longest message that we receive, bytes
 	MaxSend    int // longest message that the peer receives, bytes

@@ -183,6 +183,16 @@ func (st *state) lost() effect {
 	return st.die() | st.retire()
 }
 
+// closedInOrder: the peer has closed the connection, on which both halves had ended.
+func (st *state) closedInOrder() effect {
+	stopped := st.recv == recvStopped || st.recv == recvStopEnd
+	fx := st.lost()
+	if stopped { // it is this side that has ended the half
+		st.recv = recvStopEnd
+	}
+	return fx
+}
+
 func (st *state) retire() effect {
 	if st.retired {
 		return 0

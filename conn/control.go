@@ -173,10 +173,14 @@ func (c *Conn) refuse(f *frame.Frame, n int) *Refusal {
 // its application was handed a stream's end, a stream may be over for the peer that is
 // not yet over here.
 func (c *Conn) maxStreams() int {
-	if !c.caps.Ended {
-		return 2 * c.lim.MaxStreams
+	most := c.lim.MaxStreams
+	if c.caps.PeerStreams > 0 {
+		most = c.caps.PeerStreams
 	}
-	return c.lim.MaxStreams
+	if !c.caps.Ended {
+		return 2 * most
+	}
+	return most
 }
 
 func (c *Conn) checkOpen(f *frame.Frame) *Refusal {

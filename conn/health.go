@@ -141,6 +141,21 @@ func (h *health) forgive(t int64) {
 	}
 }
 
+// defaultIdleConn is for how long a connection may have no streams where neither the
+// program nor the protocol says.
+const defaultIdleConn = 10 * time.Minute
+
+// idleConn is after how long without streams a server ends the connection.
+func (c *Conn) idleConn() time.Duration {
+	switch {
+	case c.lim.IdleConn > 0:
+		return c.lim.IdleConn
+	case c.caps.IdleConn > 0:
+		return c.caps.IdleConn
+	}
+	return defaultIdleConn
+}
+
 // nextCheck is how long after t the next check is due if nothing happens until then.
 func (c *Conn) nextCheck(t int64) time.Duration {
 	h, l := &c.health, c.lim
@@ -158,7 +173,7 @@ func (c *Conn) nextCheck(t int64) time.Duration {
 		due = min(due, h.heardAt.Load()+int64(c.keepalive()))
 	}
 	if !c.cfg.Client && c.hasNoStreams() {
-		due = min(due, h.idleSince.Load()+int64(l.IdleConn))
+		due = min(due, h.idleSince.Load()+int64(c.idleConn()))
 	}
 	return max(time.Duration(due-t), time.Millisecond)
 }
@@ -177,7 +192,7 @@ func (c *Conn) check(t int64) (op string, code status.Code, err error) {
 	if c.unreadFor(t) >= int64(l.WriteStall) {
 		return "write", status.WriteStall, errStalled
 	}
-	if !c.cfg.Client && c.hasNoStreams() && t-h.idleSince.Load() >= int64(l.IdleConn) {
+	if !c.cfg.Client && c.hasNoStreams() && t-h.idleSince.Load() >= int64(c.idleConn()) {
 		return "close", status.OK, errIdle
 	}
 	silent := t - h.heardAt.Load()

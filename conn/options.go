@@ -19,7 +19,7 @@ const reportEvery = 64 << 10
 type Limits struct {
 	MaxConns        int           // connections of a server; default 65,536, at most 35 % of RLIMIT_NOFILE; a number of your own: at most 45 %
 	MaxConnsPerAddr int           // connections of a server from one address; default 1,024
-	MaxHandshakes   int           // handshakes at once; default 256
+	MaxHandshakes   int           // handshakes at once, beyond which connections wait; default 256
 	Handshake       time.Duration // time for TLS and Hello; default 5 s
 	Authenticate    time.Duration // time for Authenticate and for Authorize; default 5 s
 
@@ -41,7 +41,7 @@ type Limits struct {
 	KeepaliveTimeout  time.Duration // time to answer; default 20 s
 	ReadStall         time.Duration // time for a frame to become complete; default 30 s
 	WriteStall        time.Duration // time for a peer to read, 64 KiB at least; default 30 s
-	IdleConn          time.Duration // a connection without streams is closed; default 10 min, servers only
+	IdleConn          time.Duration // a connection without streams is closed; default 10 min, or what its protocol says, servers only
 	Drain             time.Duration // time for a drain whose context has no deadline; default 30 s
 }
 
@@ -51,8 +51,8 @@ func def[T int | time.Duration](v *T, d T) {
 	}
 }
 
-// WithDefaults returns l with every zero field set, except for KeepaliveInterval: its
-// default is the protocol's.
+// WithDefaults returns l with every zero field set, except for KeepaliveInterval and
+// IdleConn: their defaults are the protocol's.
 func WithDefaults(l Limits) Limits {
 	def(&l.MaxConns, 65_536)
 	def(&l.MaxConnsPerAddr, 1024)
@@ -74,7 +74,6 @@ func WithDefaults(l Limits) Limits {
 	def(&l.KeepaliveTimeout, 20*time.Second)
 	def(&l.ReadStall, 30*time.Second)
 	def(&l.WriteStall, 30*time.Second)
-	def(&l.IdleConn, 10*time.Minute)
 	def(&l.Drain, 30*time.Second)
 	for _, d := range l.durations() {
 		*d.v = min(*d.v, forever)

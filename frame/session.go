@@ -145,12 +145,14 @@ type Caps struct {
 	MaxOverrun  int    // by how much a message may be longer than MaxMessage before it is refused, bytes
 	ALPN        string // the protocol's name in TLS, which clients must offer; "": none
 	FixedValues bool   // values are laid out in the fixed way, unless the program chooses otherwise, and nothing says how
+	Verbs       bool   // a method is a number, "#7"; other names can't be said
 	StreamsByID bool   // a stream has a connection of its own, and calls on its parent name it by a number
 	MaxFragment int    // largest piece of a message, bytes
 	MaxInline   int    // longest request or reply that travels in an Open or Accept, bytes; a longer one is the first message
 	LongInline  bool   // a peer may send longer ones there, up to MaxMessage
 	GrantSize   int    // bytes of MaxInline that each further stream of a request takes
 	MaxGroup    int    // streams that one request may open
+	PeerStreams int    // how many of the peer's streams a session lets be open, by reading no further; 0: it reads on, and those beyond Limits.MaxStreams are refused
 	MaxMetadata int    // bytes of metadata in one frame, as Metadata.Size counts; 0: keys that begin with Name and "-" alone, as instructions to the session
 	MaxStream   uint64 // the last number that a stream can have
 	ConnWindow  int    // the smallest window of a connection, bytes
@@ -162,6 +164,9 @@ type Caps struct {
 	// Keepalive is after how long without input the peer is pinged, unless the program
 	// says otherwise; 0 leaves that to the kernel.
 	Keepalive time.Duration
+	// IdleConn is after how long without streams a server ends a connection, unless the
+	// program says otherwise; 0 leaves that to the kernel.
+	IdleConn time.Duration
 }
 
 // Cost is what a message of n bytes takes of the credit.

@@ -298,8 +298,9 @@ func (c *Client) openChildren(ctx context.Context, k *Conn, method string, opts 
 	return ss, nil
 }
 
+// openChild opens stream i of an open on a new connection, a child of k.
 func (c *Client) openChild(ctx context.Context, k *Conn, opts *OpenOptions, each []StreamOptions, i int) (*Stream, error) {
-	child, err := c.dialDedicated(ctx, k)
+	child, err := c.dialChild(ctx, k)
 	if err != nil {
 		return nil, err
 	}
@@ -314,7 +315,21 @@ func (c *Client) openChild(ctx context.Context, k *Conn, opts *OpenOptions, each
 	return ss[0], nil
 }
 
-// callTries is how often a call is made at most while the server refuses it unprocessed.
+// dialChild makes a child of k. A server that refuses it may have had too many connections
+// at that moment: it is asked up to callTries times.
+func (c *Client) dialChild(ctx context.Context, k *Conn) (*Conn, error) {
+	for try := 1; ; try++ {
+		child, err := c.dialDedicated(ctx, k)
+		var ce *status.ConnError
+		if !errors.As(err, &ce) || ce.Code != status.Refused || try == callTries || k.c.Err() != nil || ctx.Err() != nil {
+			return child, err
+		}
+		c.pause(ctx, try)
+	}
+}
+
+// callTries is how often a call is made at most while the server refuses it unprocessed, and
+// a stream's connection.
 const callTries = 3
 
 // Call makes a unary call: a stream with one message each way. If it succeeds, it has

@@ -35,6 +35,9 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 		done: make(chan struct{}), goingAway: make(chan struct{}),
 		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token}, running: runQueue{most: ep.limits.MaxStreams},
 	}
+	if most := c.caps.PeerStreams; most > 0 {
+		c.running.most = most
+	}
 	if most := j.g.Peer.MaxFragment; most > 0 { // the peer has named its limit
 		c.caps.MaxFragment = int(min(uint64(c.caps.MaxFragment), most))
 	}

@@ -354,7 +354,7 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 	cfg := actor.Config{
 		Method: s.method, Caps: caps,
 		InBuffer: o.InBuffer, MaxBatch: o.MaxBatch, IdleTimeout: o.IdleTimeout,
-		NoReceive: o.NoReceive, NoSend: g.NoReceive,
+		NoReceive: o.NoReceive, NoSend: g.NoReceive, OwnConn: c.isOneStream(),
 		MaxReceive: c.c.Limits().MaxMessage, MaxSend: int(c.c.PeerSettings().MaxMessage),
 		Window: window, MaxWindow: most, SendLimit: o.SendLimit, SendCredit: g.Credit,
 		Compression: o.Compression, Unpacks: c.unpacks(s.unary),

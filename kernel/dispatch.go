@@ -9,7 +9,7 @@ import (
 
 // dispatch gives an offer to its handler. The connection's reader calls it: it does not
 // wait.
-func (ep *endpoint) dispatch(o *Offer, e entry) {
+func (ep *endpoint) dispatch(o *Offer, e *entry) {
 	if e.queue != nil && ep.authorize == nil {
 		o.wait(e.queue)
 		return
@@ -27,20 +27,20 @@ func (ep *endpoint) work(j job) {
 			return
 		}
 		// The handler called runtime.Goexit: offers that wait need another goroutine.
-		if j, ok, _ := j.o.conn.running.leave(nil); ok {
+		if j, ok, _ := j.o.conn.running.leave(nil, j); ok {
 			go ep.work(j)
 		}
 	}()
 	running := &j.o.conn.running
 	for ok := true; ok; {
 		ep.run(j.o, j.e)
-		j, ok = running.next(&ep.timers)
+		j, ok = running.next(&ep.timers, j)
 	}
 	over = true
 }
 
 // run serves one offer.
-func (ep *endpoint) run(o *Offer, e entry) {
+func (ep *endpoint) run(o *Offer, e *entry) {
 	returned := false
 	defer ep.recovered(o, &returned)
 	defer o.handlerReturned()
@@ -50,7 +50,7 @@ func (ep *endpoint) run(o *Offer, e entry) {
 	returned = true
 }
 
-func (ep *endpoint) serve(o *Offer, e entry) {
+func (ep *endpoint) serve(o *Offer, e *entry) {
 	switch {
 	case e.queue != nil:
 		o.wait(e.queue)
@@ -93,7 +93,7 @@ func (ep *endpoint) authorized(o *Offer) bool {
 
 // runStream runs a handler of Handlers.Handle. The handler's first use of the stream accepts
 // it, and its return ends it, unless the handler has taken the offer.
-func (ep *endpoint) runStream(o *Offer, e entry) {
+func (ep *endpoint) runStream(o *Offer, e *entry) {
 	s := o.streams[0]
 	defer func() {
 		if !o.taken.Load() {

@@ -117,7 +117,7 @@ func ExampleOffer() {
 	var handlers kernel.Handlers
 	var review kernel.OfferHandler = func(_ context.Context, o *kernel.Offer) error {
 		fmt.Println(o.Method(), o.Streams(), "streams, a call:", o.Unary(), o.Metadata().Get("user"))
-		fmt.Println(o.Peer().Addr == o.Conn().Peer().Addr, o.Identity())
+		fmt.Println(o.Conn().Peer().Addr, o.Conn().Identity())
 		if err := o.SetHeader(metadata.MD{{Key: "server", Value: "b"}}); err != nil {
 			return err
 		}
@@ -160,7 +160,7 @@ func ExampleOffer() {
 	// Output:
 	// UNAUTHENTICATED "" ""
 	// chat 1 streams, a call: false ann
-	// true <nil>
+	// pipe <nil>
 	// OK "welcome" "b"
 }
 
@@ -216,6 +216,41 @@ func ExampleHandlers_Remove() {
 	// "7" OK
 	// "" UNIMPLEMENTED
 	// "8" OK
+}
+
+// Calls that nobody waits for can overtake each other, unless their order was asked for.
+func ExampleHandlers_Ordered() {
+	ctx := context.Background()
+	srv := newServer()
+	done := make(chan struct{})
+	srv.Ordered("log")
+	srv.Handle("log", func(ctx context.Context, s *kernel.Stream) error {
+		m, err := s.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		defer m.Release()
+		if len(m.Bytes()) == 0 {
+			close(done)
+			return nil
+		}
+		fmt.Printf("%s\n", m.Bytes())
+		return nil
+	})
+	client, stop := start(srv, nil)
+	defer stop()
+
+	for _, line := range []string{"one", "two", "three", ""} {
+		if _, err := client.Call(ctx, "log", say(line), &kernel.CallOptions{NoWait: true}); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	<-done
+	// Output:
+	// one
+	// two
+	// three
 }
 
 // Each side learns how many of its messages the other side's application did not read.

@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strconv"
@@ -35,10 +36,12 @@ type Middleware func(next Handler) Handler
 type Handlers struct {
 	mu         sync.RWMutex // owns what follows
 	of         map[string]*registration
-	prefixes   []int // the lengths of the patterns that are prefixes, each once, longest first
+	prefixes   []int           // the lengths of the patterns that are prefixes, each once, longest first
+	ordered    map[string]bool // by pattern: see Ordered
 	middleware []Middleware
 	forOffers  []func(OfferHandler) OfferHandler
 	offers     chan *Offer // made by the first call of Offers
+	rest       *entry      // for offers; nil before that
 	maxOffers  int         // the largest Limits.MaxOffers of those who use the Handlers
 }
 
@@ -46,14 +49,16 @@ type Handlers struct {
 type registration struct {
 	at         string // file and line
 	registered entry
-	wrapped    entry
+	wrapped    *entry
 }
 
-// An entry is where an offer goes. One of its fields is set.
+// An entry is where an offer goes. One of its fields is set, beside ordered. What a pointer
+// leads to is not changed: a goroutine may have it.
 type entry struct {
-	stream Handler
-	offer  OfferHandler
-	queue  chan<- *Offer
+	stream  Handler
+	offer   OfferHandler
+	queue   chan<- *Offer
+	ordered bool // see Handlers.Ordered
 }
 
 // Handle registers h for streams whose method matches pattern. h runs in a goroutine for
@@ -83,12 +88,36 @@ func (hs *Handlers) HandleOffer(pattern string, h OfferHandler) {
 	hs.add(pattern, entry{offer: h})
 }
 
+// Ordered has the handler of a pattern serve the streams of each connection one after another,
+// in the order in which they have come: the next begins when the handler has returned. The
+// streams of all such patterns have one order. Other streams are served beside them, and so
+// are those of other connections. Streams that wait count for Limits.MaxStreams.
+//
+// Without it handlers run at once, and a later stream may overtake an earlier one. With it, a
+// handler that waits for a later stream of its order waits for ever. Ordered may be called
+// before or after Handle and HandleOffer, for streams that are opened then; Remove undoes it.
+func (hs *Handlers) Ordered(pattern string) {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	if hs.ordered == nil {
+		hs.ordered = map[string]bool{}
+	}
+	hs.ordered[pattern] = true
+	if r := hs.of[pattern]; r != nil {
+		r.registered.ordered = true
+		e := *r.wrapped
+		e.ordered = true
+		r.wrapped = &e
+	}
+}
+
 // Remove removes the handler of a pattern. Streams that it serves go on. Remove does
 // nothing if there is none.
 func (hs *Handlers) Remove(pattern string) {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
 	delete(hs.of, pattern)
+	delete(hs.ordered, pattern)
 	hs.notePrefixes()
 }
 
@@ -133,8 +162,16 @@ func (hs *Handlers) Offers() <-chan *Offer {
 			hs.maxOffers = Limits{}.withDefaults().MaxOffers
 		}
 		hs.offers = make(chan *Offer, hs.maxOffers)
+		hs.rest = &entry{queue: hs.offers}
 	}
 	return hs.offers
+}
+
+// patterns returns those that have a handler, in their order.
+func (hs *Handlers) patterns() []string {
+	hs.mu.RLock()
+	defer hs.mu.RUnlock()
+	return slices.Sorted(maps.Keys(hs.of))
 }
 
 // orNew returns hs for an endpoint with the given limits, a new Handlers if hs is nil.
@@ -149,7 +186,7 @@ func (hs *Handlers) orNew(l *Limits) *Handlers {
 }
 
 // lookup returns where opens of method go. It reports false if there is no such place.
-func (hs *Handlers) lookup(method string) (entry, bool) {
+func (hs *Handlers) lookup(method string) (e *entry, ok bool) {
 	hs.mu.RLock()
 	defer hs.mu.RUnlock()
 	if r := hs.of[method]; r != nil {
@@ -166,7 +203,7 @@ func (hs *Handlers) lookup(method string) (entry, bool) {
 	if r := hs.of[""]; r != nil {
 		return r.wrapped, true
 	}
-	return entry{queue: hs.offers}, hs.offers != nil
+	return hs.rest, hs.rest != nil
 }
 
 func (hs *Handlers) add(pattern string, e entry) {
@@ -174,6 +211,7 @@ func (hs *Handlers) add(pattern string, e entry) {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
 	mustBeFree(pattern, at, hs.of[pattern])
+	e.ordered = hs.ordered[pattern]
 	r := &registration{at: at, registered: e, wrapped: wrap(pattern, e, hs.middleware, hs.forOffers)}
 	if hs.of == nil {
 		hs.of = map[string]*registration{}
@@ -196,7 +234,7 @@ func (hs *Handlers) notePrefixes() {
 // rewrap changes the middleware. If one of them panics, nothing is changed. The lock is
 // held.
 func (hs *Handlers) rewrap(middleware []Middleware, forOffers []func(OfferHandler) OfferHandler) {
-	wrapped := map[*registration]entry{}
+	wrapped := map[*registration]*entry{}
 	for pattern, r := range hs.of {
 		wrapped[r] = wrap(pattern, r.registered, middleware, forOffers)
 	}
@@ -207,7 +245,7 @@ func (hs *Handlers) rewrap(middleware []Middleware, forOffers []func(OfferHandle
 }
 
 // wrap puts the handler of e inside the middleware for its kind.
-func wrap(pattern string, e entry, middleware []Middleware, forOffers []func(OfferHandler) OfferHandler) entry {
+func wrap(pattern string, e entry, middleware []Middleware, forOffers []func(OfferHandler) OfferHandler) *entry {
 	for _, m := range slices.Backward(middleware) {
 		if e.stream != nil {
 			e.stream = m(e.stream)
@@ -220,7 +258,7 @@ func wrap(pattern string, e entry, middleware []Middleware, forOffers []func(Off
 			mustBeGiven(e.offer != nil, pattern)
 		}
 	}
-	return e
+	return &e
 }
 
 // mustBeGiven panics if the handler for pattern is nil. Otherwise every open of it would

@@ -13,20 +13,22 @@ import (
 	"github.com/sluicerpc/sluice/status"
 )
 
-// admit starts the handshake of an accepted connection, or closes it if a limit is
-// reached.
+// admit starts the handshake of an accepted connection, or closes it if a limit is reached.
+// It waits while there are too many handshakes: those who come then wait in the system's
+// queue.
 func (s *Server) admit(ls *lease, nc net.Conn) {
-	host := addrHost(nc.RemoteAddr())
-	if !s.reserve(nc, host) {
+	p := &pendingConn{engine: ls.engine, nc: nc, host: addrHost(nc.RemoteAddr())}
+	if !s.reserve(p) {
 		s.refused.Add(1)
 		_ = nc.Close()
 		return
 	}
 	ls.users.Add(1)
-	go s.handshake(&pendingConn{engine: ls.engine, nc: nc, uncount: sync.OnceFunc(func() {
-		s.uncount(host)
+	p.uncount = sync.OnceFunc(func() {
+		s.uncount(p.host)
 		ls.users.Done()
-	})})
+	})
+	go s.handshake(p)
 }
 
 // A pendingConn is an accepted connection before it is a Conn.
@@ -34,27 +36,28 @@ type pendingConn struct {
 	engine  *conn.Engine
 	nc      net.Conn
 	uncount func() // takes it out of the server's counts; the server's lock is held
+	host    string // that it counts for, "" for none; the server's lock owns it
 }
 
-// reserve counts nc: in total, for its address, among the handshakes. It returns false if
-// a limit is reached.
-func (s *Server) reserve(nc net.Conn, host string) bool {
+// reserve counts p: in total, for its address, among the handshakes. It returns false if
+// a limit is reached, or the server closes while reserve waits for another handshake.
+func (s *Server) reserve(p *pendingConn) bool {
 	select {
 	case s.slots <- struct{}{}:
-	default:
+	case <-s.draining:
 		return false
 	}
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
-	if s.closing || s.total >= s.opts.Limits.MaxConns || s.perAddr[host] >= s.opts.Limits.MaxConnsPerAddr {
+	if s.closing || s.total >= s.opts.Limits.MaxConns || s.perAddr[p.host] >= s.opts.Limits.MaxConnsPerAddr {
 		<-s.slots
 		return false
 	}
 	s.total++
-	if host != "" {
-		s.perAddr[host]++
+	if p.host != "" {
+		s.perAddr[p.host]++
 	}
-	s.handshakes[nc] = struct{}{}
+	s.handshakes[p.nc] = struct{}{}
 	return true
 }
 
@@ -128,7 +131,9 @@ func (s *Server) establish(pending *pendingConn) (*Conn, error) {
 		return err
 	}
 	g.AddChild = func(ctx context.Context, parent, id uint64) (err error) {
-		unexpect, err = s.expect(ctx, parent, id)
+		if unexpect, err = s.expect(ctx, parent, id); err == nil {
+			s.countWithParent(pending, parent)
+		}
 		return err
 	}
 	sess, err := p.Handshake(ctx, nc, g)

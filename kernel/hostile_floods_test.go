@@ -288,7 +288,7 @@ func TestHostileScanIsNotLogged(t *testing.T) {
 // counted, and one that ends makes room.
 func TestHostileConnectionsBeyondTheLimits(t *testing.T) {
 	for name, l := range map[string]kernel.Limits{
-		"in all": {MaxConns: 3}, "from one address": {MaxConnsPerAddr: 3}, "handshakes at once": {MaxHandshakes: 2},
+		"in all": {MaxConns: 3}, "from one address": {MaxConnsPerAddr: 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -312,6 +312,46 @@ func TestHostileConnectionsBeyondTheLimits(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Row 62: a handshake beyond the limit waits until one before it is over, which takes
+// Limits.Handshake at most. The server's end ends the wait.
+func TestHostileHandshakesBeyondTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := targetLimits()
+		l.MaxHandshakes, l.Handshake = 2, 5*time.Second
+		tg := newTarget(t, true, kernel.ServerOptions{Limits: l})
+		tg.ConnectHonest()
+		synctest.Wait() // its handshake is counted out
+		first := tg.connectSilently()
+		tg.connectSilently()
+		for _, wait := range []time.Duration{time.Second, l.Handshake - time.Second} {
+			start := time.Now()
+			if first != nil {
+				time.AfterFunc(wait, func() { _ = first.nc.Close() })
+			}
+			tg.attack(hello()).echoes()
+			if d := time.Since(start); d != wait {
+				t.Errorf("the handshake took %v, want %v", d, wait)
+			}
+			tg.Unharmed()
+			first = nil
+			tg.connectSilently()
+		}
+		if n := tg.Srv.Stats().Refused; n != 0 {
+			t.Errorf("%d were refused", n)
+		}
+		tg.connectSilently()
+		waits := tg.connectSilently()
+		synctest.Wait()
+		if err := tg.Srv.Close(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if waits.over() == nil {
+			t.Error("the server has ended, and a connection waits for its handshake")
+		}
+	})
 }
 
 // Row 65: among many streams of a connection the one that is not read waits, and

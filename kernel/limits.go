@@ -11,7 +11,7 @@ import (
 type Limits struct {
 	MaxConns        int           // connections of a server; default 65,536, at most 35 % of RLIMIT_NOFILE; a number of your own: at most 45 %
 	MaxConnsPerAddr int           // connections of a server from one address; default 1,024
-	MaxHandshakes   int           // handshakes at once; default 256
+	MaxHandshakes   int           // handshakes at once, beyond which connections wait; default 256
 	Handshake       time.Duration // time for TLS and Hello; default 5 s
 	Authenticate    time.Duration // time for Authenticate and for Authorize; default 5 s
 
@@ -33,12 +33,12 @@ type Limits struct {
 	KeepaliveTimeout  time.Duration // time to answer; default 20 s
 	ReadStall         time.Duration // time for a frame to become complete; default 30 s
 	WriteStall        time.Duration // time for a peer to read, 64 KiB at least; default 30 s
-	IdleConn          time.Duration // a connection without streams is closed; default 10 min, servers only
+	IdleConn          time.Duration // a connection without streams is closed; default 10 min, or what its protocol says, servers only
 	Drain             time.Duration // time for a drain whose context has no deadline; default 30 s
 }
 
 // Unlimited means no limit, in options that are a number or a time.
 const Unlimited = conn.Unlimited
 
-// withDefaults returns l with every zero field set, KeepaliveInterval aside.
+// withDefaults returns l with every zero field set, KeepaliveInterval and IdleConn aside.
 func (l Limits) withDefaults() Limits { return Limits(conn.WithDefaults(conn.Limits(l))) }

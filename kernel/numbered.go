@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
@@ -17,6 +19,22 @@ import (
 
 // errNoStream is the error of a call that names a stream which it can't have.
 var errNoStream = errors.New("no such stream, or another call has it")
+
+// warnOfNames logs the patterns that no client can call, because every protocol of the server
+// knows methods by numbers alone.
+func (s *Server) warnOfNames() {
+	for _, p := range s.protocols {
+		if !p.Caps().Verbs {
+			return
+		}
+	}
+	for _, pattern := range s.handlers.patterns() {
+		digits, isVerb := strings.CutPrefix(pattern, "#")
+		if _, err := strconv.ParseUint(digits, 10, 64); pattern != "" && (!isVerb || err != nil) {
+			s.logger.Warn("sluice: no protocol of the server can say the method's name", "method", pattern)
+		}
+	}
+}
 
 func (ep *endpoint) addParent(c *Conn) {
 	ep.mu.Lock()
@@ -71,6 +89,23 @@ func (ep *endpoint) expect(ctx context.Context, parent, number uint64) (undo fun
 		case <-ctx.Done():
 			return func() {}, errNoParent
 		}
+	}
+}
+
+// countWithParent has p, which becomes a child of a connection from its own address, count
+// for that connection, as one of its streams, and no more for the address. Where more than
+// half of MaxConns are in use it counts for both: one address can't take them all.
+func (s *Server) countWithParent(p *pendingConn, parent uint64) {
+	c, _ := s.parentOf(parent)
+	if c == nil {
+		return
+	}
+	host := addrHost(c.peer.Addr)
+	s.connMu.Lock()
+	defer s.connMu.Unlock()
+	if host == p.host && s.total <= s.opts.Limits.MaxConns/2 {
+		s.uncountAddr(host)
+		p.host = ""
 	}
 }
 

@@ -117,12 +117,6 @@ func (o *Offer) Metadata() metadata.MD { return o.metadata }
 // Conn is the connection that the offer came by.
 func (o *Offer) Conn() *Conn { return o.conn }
 
-// Peer is the other side of the connection.
-func (o *Offer) Peer() Peer { return o.conn.Peer() }
-
-// Identity is what Authenticate returned for the peer.
-func (o *Offer) Identity() Identity { return o.conn.Identity() }
-
 // Unary reports whether the peer makes a call: one message each way. It is always false on
 // protocols that don't tell calls from streams, sluice's own among them.
 func (o *Offer) Unary() bool { return o.streams[0].c.unary }

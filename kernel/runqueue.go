@@ -14,11 +14,15 @@ import (
 // offers may wait.
 type runQueue struct {
 	most  int          // how many may run, and how many may wait
-	count atomic.Int32 // n + len(wait), readable without the lock
+	count atomic.Int32 // n + len(wait) + len(behind), readable without the lock
 
 	mu   sync.Mutex
 	n    int // how many run
 	wait []job
+
+	// Of the jobs of ordered methods one is in turn: it runs, or is in wait.
+	inTurn bool
+	behind []job // those that come after it
 
 	// A goroutine whose handler has returned waits for the next job. A new goroutine
 	// would grow its stack again, which costs more than the rest of an open.
@@ -39,14 +43,16 @@ const (
 // A job is an offer and its handler.
 type job struct {
 	o *Offer
-	e entry
+	e *entry
 }
+
+func (j job) ordered() bool { return j.e != nil && j.e.ordered }
 
 // full reports whether not even one more offer may wait.
 func (q *runQueue) full() bool { return int(q.count.Load()) >= 2*q.most }
 
-// recount updates count after a change of n or wait. The lock is held.
-func (q *runQueue) recount() { q.count.Store(int32(q.n + len(q.wait))) }
+// recount updates count after a change of what it counts. The lock is held.
+func (q *runQueue) recount() { q.count.Store(int32(q.n + len(q.wait) + len(q.behind))) }
 
 // enter counts a job in. If enter returns true, the caller starts a goroutine for it.
 // Otherwise a waiting goroutine has got the job, or the job waits until it may run.
@@ -54,6 +60,13 @@ func (q *runQueue) enter(j job) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	defer q.recount()
+	if j.ordered() {
+		if q.inTurn {
+			q.behind = append(q.behind, j)
+			return false
+		}
+		q.inTurn = true
+	}
 	if q.n >= q.most {
 		q.wait = append(q.wait, j)
 		return false
@@ -69,10 +82,10 @@ func (q *runQueue) enter(j job) bool {
 	return false
 }
 
-// next counts a handler out and returns the job that its goroutine does next, for which
-// it may wait. It returns false if the goroutine must end.
-func (q *runQueue) next(t *timers.Queue) (job, bool) {
-	j, ok, idle := q.leave(t)
+// next counts the handler of last out and returns the job that its goroutine does next, for
+// which it may wait. It returns false if the goroutine must end.
+func (q *runQueue) next(t *timers.Queue, last job) (job, bool) {
+	j, ok, idle := q.leave(t, last)
 	if idle {
 		j = <-q.jobs
 		ok = j.o != nil
@@ -80,12 +93,15 @@ func (q *runQueue) next(t *timers.Queue) (job, bool) {
 	return j, ok
 }
 
-// leave returns a job that has waited, to run in place of the handler that has returned.
+// leave returns a job that has waited, to run in place of last, whose handler has returned.
 // If there is none, leave counts the handler out, and idle reports whether the goroutine
 // may wait for a job; with a nil t it may not.
-func (q *runQueue) leave(t *timers.Queue) (j job, ok, idle bool) {
+func (q *runQueue) leave(t *timers.Queue, last job) (j job, ok, idle bool) {
 	for {
 		q.mu.Lock()
+		if last.ordered() {
+			q.nextTurn()
+		}
 		if len(q.wait) == 0 {
 			q.wait = nil
 			q.n--
@@ -102,7 +118,19 @@ func (q *runQueue) leave(t *timers.Queue) (j job, ok, idle bool) {
 			return j, true, false
 		}
 		j.o.abortRest() // the peer has ended it meanwhile
+		last = j
 	}
+}
+
+// nextTurn lets the next job of an ordered method wait for its goroutine. The lock is held.
+func (q *runQueue) nextTurn() {
+	if q.inTurn = len(q.behind) > 0; !q.inTurn {
+		q.behind = nil
+		return
+	}
+	q.wait = append(q.wait, q.behind[0])
+	q.behind[0] = job{}
+	q.behind = q.behind[1:]
 }
 
 // mayIdle counts the goroutine among those that wait for a job, unless there are enough

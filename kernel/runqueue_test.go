@@ -17,7 +17,7 @@ func resting(q *runQueue, t *timers.Queue) <-chan job {
 	q.mu.Unlock()
 	go func() {
 		defer close(got)
-		if j, ok := q.next(t); ok {
+		if j, ok := q.next(t, job{}); ok {
 			got <- j
 		}
 	}()

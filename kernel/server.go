@@ -124,6 +124,7 @@ func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 // If ln fails, or the program closes it, Serve returns a status.ConnError, and the connections
 // stay open. While the process is out of descriptors or memory, Serve tries again.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	s.warnOfNames()
 	ls, err := s.lease(ln)
 	if err != nil {
 		_ = ln.Close()
@@ -227,12 +228,18 @@ func (s *Server) isClosing() bool {
 // uncount takes a connection from host out of the counts. The lock is held.
 func (s *Server) uncount(host string) {
 	s.total--
-	if host != "" {
-		if s.perAddr[host]--; s.perAddr[host] <= 0 {
-			delete(s.perAddr, host)
-		}
-	}
+	s.uncountAddr(host)
 	s.signalIfEmpty()
+}
+
+// uncountAddr takes it out of the count for host. The lock is held.
+func (s *Server) uncountAddr(host string) {
+	if host == "" {
+		return
+	}
+	if s.perAddr[host]--; s.perAddr[host] <= 0 {
+		delete(s.perAddr, host)
+	}
 }
 
 // signalIfEmpty closes empty if the server is closing and the last connection has ended.

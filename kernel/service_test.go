@@ -249,7 +249,7 @@ func TestAuthentication(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := s.Send(ctx, text("%v %v", o.Identity(), s.Conn().Identity())); err != nil {
+			if err := s.Send(ctx, text("%v %v", o.Conn().Identity(), s.Conn().Identity())); err != nil {
 				return err
 			}
 			s.CloseReceive(status.OK)

@@ -13,7 +13,9 @@ import (
 )
 
 var (
-	// ErrSinkUnused: the sink was not passed to a call yet, so it has no peer.
+	// ErrSinkUnused: the sink was not passed to a call yet, so it has no peer. Where the
+	// protocol opens streams ahead of the calls that name them (frame.Caps.StreamsByID) it has
+	// one, and can send; there Close alone returns ErrSinkUnused.
 	ErrSinkUnused = errors.New("sluice: sink was passed to no call")
 	// ErrSinkUsed: the sink was passed to a call before, or it is the second that
 	// MakeSink has made of one source.

@@ -25,6 +25,7 @@ type clientCall struct {
 	header metadata.MD      // of the answer
 	opened []*kernel.Stream // for the call
 	bound  []bool           // which of the sinks' streams are sources of the result
+	oneWay bool             // the result has no sources
 }
 
 // errUnfinished is why the streams of a call end that has not returned.
@@ -53,6 +54,7 @@ func makeCall[Req, Resp any](ctx context.Context, c *clientCall, p *pair[Req, Re
 	if err := claimSinks(c, p.req, &req); err != nil {
 		return none, err
 	}
+	c.oneWay = len(p.rep.RefTypes()) == 0
 	m, err := c.call(ctx, md, func() (pool.Message, error) { return p.req.Marshal(&req) })
 	if err != nil {
 		c.fail(status.Cancelled, err)
@@ -153,6 +155,9 @@ func (c *clientCall) callByID(ctx context.Context, request func() (pool.Message,
 	caller := c.caller
 	if len(c.sinks) > 0 {
 		caller = c.sinks[0].on
+	}
+	if c.oneWay {
+		c.closeRest() // the peer may close the streams' connections before the result comes
 	}
 	reply, err := caller.Call(ctx, c.method, m, c.opts)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 // A Sink sends values of one type: it is the sending half of a stream, or will be
 // when it is passed to a call.
 //
-// A client makes one with NewSink and passes it to a Call; it sends from the
-// moment that the call is under way. A handler makes one of a Source with MakeSink
+// A client makes one with NewSink and passes it to a Call; it sends from the moment that the
+// call is under way, or at once where NewSink has opened a stream for it. A handler makes one of a Source with MakeSink
 // and returns it; it sends from the moment that the handler has returned. Both
 // happen once. Its methods may be called from any goroutine.
 type Sink[T any] struct {
@@ -112,8 +112,8 @@ func (k *Sink[T]) MarshalJSON() ([]byte, error) {
 }
 
 // Send sends v. It waits for credit, and until a call that is under way has a stream
-// for the sink. A ctx that ends gives up this wait, not the stream. Errors: ErrSinkUnused,
-// the codec's, those of kernel.Stream.Send, or ctx's. If it fails nothing of v was sent;
+// for the sink. A ctx that ends gives up this wait, not the stream. Errors: ErrSinkUnused if
+// the sink has no stream and was passed to no call, the codec's, those of kernel.Stream.Send, or ctx's. If it fails nothing of v was sent;
 // a pool.Message still belongs to the caller. A codec that panics, a *codec.PanicError,
 // ends the stream, and so does one that calls runtime.Goexit.
 func (k *Sink[T]) Send(ctx context.Context, v T) error {
@@ -173,7 +173,8 @@ func (k *Sink[T]) unencodable(s *kernel.Stream, err error) error {
 }
 
 // SendDone returns, at once, a channel that is closed when the sink will take no further
-// value: see kernel.Stream.SendDone. It is closed while the sink was passed to no call.
+// value: see kernel.Stream.SendDone. It is closed while the sink has no stream and was passed
+// to no call.
 func (k *Sink[T]) SendDone() <-chan struct{} { return k.whenSendDone() }
 
 // CloseSend ends the sending half in order, after every value sent before it. A
@@ -217,5 +218,5 @@ func (k *Sink[T]) Abort(code status.Code, reason string) { k.abort(code, reason)
 // is ErrSinkUnused as long as there is no stream.
 func (k *Sink[T]) Err() error { return k.permanentErr() }
 
-// Stream returns the untyped stream, nil before the sink was passed to a call.
+// Stream returns the untyped stream, nil as long as there is none.
 func (k *Sink[T]) Stream() *kernel.Stream { return k.known() }

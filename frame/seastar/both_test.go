@@ -48,6 +48,10 @@ func (r *runner) read() {
 		if err == nil {
 			err = l.feed(p[:n])
 		}
+		for wait := r.s.Full(); err == nil && wait != nil; wait = r.s.Full() {
+			<-wait
+			err = l.feed(nil)
+		}
 		for i := range l.frames {
 			r.on(&l.frames[i])
 		}

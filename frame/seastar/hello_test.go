@@ -299,7 +299,7 @@ func TestLingerHasADefault(t *testing.T) {
 	if d := (&Protocol{}).linger(); d != DefaultLinger {
 		t.Errorf("it is %v", d)
 	}
-	if d := (&Protocol{Linger: time.Minute}).linger(); d != time.Minute {
+	if d := (&Protocol{Linger: time.Hour}).linger(); d != time.Hour {
 		t.Errorf("it is %v", d)
 	}
 }

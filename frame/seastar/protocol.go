@@ -1,11 +1,13 @@
 package seastar
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -23,7 +25,7 @@ const (
 )
 
 // DefaultLinger is the default of Protocol.Linger.
-const DefaultLinger = 5 * time.Second
+const DefaultLinger = time.Minute
 
 // Protocol is Seastar's protocol, for a server's or client's list of them. Its
 // zero value works; it must not be copied or changed once it is in use. A pointer
@@ -42,6 +44,11 @@ type Protocol struct {
 	// without which they can't open streams.
 	NoStreams bool
 
+	// MaxCalls is how many calls of one connection a server lets be served at once. A
+	// connection with so many is not read until one is answered. 0 is Limits.MaxStreams. A
+	// call that waits for a later one of its connection needs a limit that is larger than
+	// the number of those that wait.
+	MaxCalls int
 	// MaxMemory is how many bytes the requests being served on all connections of a
 	// server may cost together. A connection whose next request would exceed it is not
 	// read until there is room. A request that costs more alone is answered with an
@@ -96,6 +103,7 @@ type agreed struct {
 	parent   uint64 // of a stream's connection; 0: the connection carries calls
 	noLinger bool   // the peer does not lose an end that is followed by a FIN
 	limit    int    // bytes of the longest message that we take
+	maxCalls int    // of a server's connection, at once; 0: no limit
 }
 
 // Handshake exchanges hellos: the client's first. The session of a client whose
@@ -110,7 +118,7 @@ func (p *Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gre
 		MaxMessage: pool.MaxLen, MaxStreams: math.MaxInt32, MaxMetadata: math.MaxUint32,
 		InitialCredit: 1 << 62, ConnCredit: 1 << 62, RefusalMetadata: true, // NoWait
 	}
-	a := agreed{limit: int(min(g.Own.MaxMessage, pool.MaxLen))}
+	a := agreed{limit: int(min(g.Own.MaxMessage, pool.MaxLen)), maxCalls: cmp.Or(p.MaxCalls, int(g.Own.MaxStreams))}
 	if g.Client {
 		return p.clientHandshake(rw, g, a)
 	}
@@ -128,12 +136,14 @@ func checkNames(names []string) error {
 
 // clientHandshake is the client's side of the handshake.
 func (p *Protocol) clientHandshake(rw io.ReadWriter, g *frame.Greeting, a agreed) (frame.Session, error) {
-	if _, err := rw.Write(appendHello(nil, p.clientHello(g.Parent))); err != nil {
-		return nil, err
+	_, err := rw.Write(appendHello(nil, p.clientHello(g.Parent)))
+	var rs []record
+	var rest []byte
+	if err == nil {
+		rs, rest, err = readHello(nil, rw)
 	}
-	rs, rest, err := readHello(nil, rw)
-	if errors.Is(err, io.ErrUnexpectedEOF) && g.Parent != 0 {
-		err = fmt.Errorf("seastar: the server refused a stream of connection %#x: %w", g.Parent, err)
+	if err != nil && g.Parent != 0 {
+		err = refusedStream(g.Parent, err)
 	}
 	if err != nil {
 		return nil, err
@@ -147,6 +157,18 @@ func (p *Protocol) clientHandshake(rw io.ReadWriter, g *frame.Greeting, a agreed
 		return newStream(p, a, true), nil
 	}
 	return newClient(p, a), nil
+}
+
+// refusedStream is the error of a stream's handshake that failed with err: a server that
+// refuses a stream closes its connection, and says no more.
+func refusedStream(parent uint64, err error) error {
+	var pe *status.ProtocolError
+	var ne net.Error
+	if errors.As(err, &pe) || errors.Is(err, net.ErrClosed) || errors.As(err, &ne) && ne.Timeout() {
+		return err
+	}
+	return &frame.Refused{Code: status.Refused, Cause: err, Reason: fmt.Sprintf(
+		"the server has closed a stream's connection: it has too many, or connection %#x is not there", parent)}
 }
 
 // clientHello returns the records of a client's hello. On a stream's connection the

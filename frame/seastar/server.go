@@ -26,14 +26,16 @@ type server struct {
 	next    uint64 // number of the next call's stream
 	cur     call
 	outcome outcome
-	waiter  *waiter // for the call at hand, since when:
-	since   time.Time
+	waiter  *waiter       // for the memory of the call at hand
+	wait    chan struct{} // closed when the call at hand may be admitted; nil: it does not wait
+	since   time.Time     // when the call at hand began to wait
 	names   map[uint64]string
 
 	mu     sync.Mutex
 	calls  map[uint64]*call // by stream
 	closed bool
-	queued *waiter // the same waiter, for Closed to cancel
+	queued *waiter       // the same waiter, for Closed to cancel
+	full   chan struct{} // closed when there is room for a call; nil if nobody waits
 }
 
 // An outcome is how the reader has judged the call at hand.
@@ -71,7 +73,11 @@ func newServer(p *Protocol, a agreed) *server {
 }
 
 // Caps tells what the protocol can carry.
-func (s *server) Caps() frame.Caps { return caps }
+func (s *server) Caps() frame.Caps {
+	c := caps
+	c.PeerStreams = s.maxCalls
+	return c
+}
 
 // Closed implements frame.Session: the connection can't be the parent of a stream any
 // more, and the memory of its calls is returned.
@@ -96,12 +102,12 @@ func (s *server) Closed() {
 	}
 }
 
-// Full implements frame.Session: reading pauses while the next request waits for memory.
+// Full implements frame.Session: reading pauses while the next request waits for room.
 func (s *server) Full() <-chan struct{} {
 	if !s.paused {
 		return nil
 	}
-	return s.waiter.ready
+	return s.wait
 }
 
 // begin implements frameHandler.
@@ -151,19 +157,52 @@ func (s *server) setCost(c *call, n int64) {
 		cost, most, c.verb)
 }
 
-// admit implements frameHandler: a call is admitted when there is memory for it.
+// admit implements frameHandler: a call is admitted when it is one of MaxCalls, and there
+// is memory for it. One that is refused needs neither.
 func (s *server) admit() bool {
-	if s.cur.cost == 0 {
+	if s.action != deliver {
 		return true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	wait := s.room()
+	if wait == nil {
+		wait = s.memory()
+	}
+	switch {
+	case wait != nil && s.wait == nil:
+		s.since = s.p.now()
+	case wait == nil && s.wait != nil:
+		s.waited(s.p.now().Sub(s.since))
+	}
+	s.wait = wait
+	return wait == nil
+}
+
+// room returns what is closed when one more call may be served, nil if it may now. The
+// lock is held.
+func (s *server) room() chan struct{} {
+	if s.maxCalls == 0 || len(s.calls) < s.maxCalls {
+		return nil
+	}
+	if s.full == nil {
+		s.full = make(chan struct{})
+	}
+	return s.full
+}
+
+// memory returns what is closed when the call at hand has its memory, nil if it has. The
+// lock is held.
+func (s *server) memory() chan struct{} {
+	if s.cur.cost == 0 {
+		return nil
+	}
 	if s.waiter == nil {
 		t := s.p.budget.acquire(s.cur.cost)
 		if t == nil {
-			return true
+			return nil
 		}
-		if s.waiter, s.since = t, s.p.now(); s.closed {
+		if s.waiter = t; s.closed {
 			s.p.budget.cancel(t)
 		} else {
 			s.queued = t
@@ -175,10 +214,9 @@ func (s *server) admit() bool {
 			s.cur.cost = 0
 		}
 		s.waiter, s.queued = nil, nil
-		s.waited(s.p.now().Sub(s.since))
-		return true
+		return nil
 	default:
-		return false
+		return s.waiter.ready
 	}
 }
 
@@ -302,6 +340,10 @@ func (s *server) take(id uint64) *call {
 	defer s.mu.Unlock()
 	c := s.calls[id]
 	delete(s.calls, id)
+	if c != nil && s.full != nil {
+		close(s.full)
+		s.full = nil
+	}
 	return c
 }
 

@@ -77,10 +77,14 @@ func failf(c status.Code, format string, args ...any) error {
 
 // caps is what both kinds of connections carry.
 var caps = frame.Caps{
-	Name: name, Pacing: frame.Unpaced, HalfClose: true, Early: true, StreamsByID: true, FixedValues: true,
+	Name: name, Pacing: frame.Unpaced, HalfClose: true, Early: true, Verbs: true, StreamsByID: true, FixedValues: true,
 	Overhead: overhead, LeastPiece: overhead + 1, SendWindow: sendWindow, MaxFragment: 1 << 30, MaxStream: 1 << 62,
 	MaxInline: 16 << 10, LongInline: true, MaxGroup: 256,
+	IdleConn: never, // a client of Seastar's does not connect again
 }
+
+// never is a time that is not reached, and that can be added to others.
+const never = time.Duration(1 << 60)
 
 // maxTimeLeft is the longest time left that is sent or accepted, so that no sum with it
 // overflows.

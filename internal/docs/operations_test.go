@@ -63,7 +63,9 @@ func TestOperationsHasTheLimits(t *testing.T) {
 		defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64)) // the default of Memory depends on it
 	}
 	limits := conn.WithDefaults(conn.Limits{})
-	limits.KeepaliveInterval = time.Duration(constants(t, "conn/health.go")["defaultKeepalive"])
+	unset := constants(t, "conn/health.go") // the protocol may have another default
+	limits.KeepaliveInterval = time.Duration(unset["defaultKeepalive"])
+	limits.IdleConn = time.Duration(unset["defaultIdleConn"])
 	page := map[string]string{}
 	for _, row := range tables(t, readPage(t, operationsPage), "limits") {
 		page[spans(row[0])[0]] = row[1]

@@ -287,9 +287,16 @@ func registerSum(t *testing.T, tg *target, pause time.Duration) (sums chan sum, 
 // lose the end of its stream if it saw the connection close first.
 func TestSeastarAStreamsConnectionLingers(t *testing.T) {
 	const linger = 3 * time.Second
-	for name, fin := range map[string]bool{"the peer's FIN": true, "no FIN": false} {
+	for name, c := range map[string]struct {
+		asked, after time.Duration
+		fin          bool
+	}{
+		"the peer's FIN": {linger, linger / 2, true},
+		"no FIN":         {linger, linger, false},
+		"a slow reader":  {0, 50 * time.Second, true},
+	} {
 		t.Run(name, func(t *testing.T) {
-			inSeastarBubble(t, targetLimits(), &seastar.Protocol{Linger: linger}, func(t *testing.T, tg *target, h *hand) {
+			inSeastarBubble(t, targetLimits(), &seastar.Protocol{Linger: c.asked}, func(t *testing.T, tg *target, h *hand) {
 				sums, sources := registerSum(t, tg, 0)
 				s := h.stream()
 				h.answered(h.call(1, s.id))
@@ -302,14 +309,13 @@ func TestSeastarAStreamsConnectionLingers(t *testing.T) {
 					t.Fatalf("%x, %v, want %x", got, err, want)
 				}
 				synctest.Wait()
-				start, after := time.Now(), linger
-				if fin {
-					after = linger / 2
-					time.AfterFunc(after, func() { _ = s.Close() })
+				start := time.Now()
+				if c.fin {
+					time.AfterFunc(c.after, func() { _ = s.Close() })
 				}
 				<-src.Stream().Conn().Done()
-				if d := time.Since(start); d < after || d > after+time.Second/2 {
-					t.Errorf("the connection ends after %v, want %v", d, after)
+				if d := time.Since(start); d < c.after || d > c.after+time.Second/2 {
+					t.Errorf("the connection ends after %v, want %v", d, c.after)
 				}
 				var ce *status.ConnError
 				if err := src.Stream().Conn().Err(); !errors.As(err, &ce) || ce.Code != status.OK {

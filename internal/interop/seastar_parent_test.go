@@ -11,6 +11,7 @@ import (
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/status"
 )
 
@@ -20,6 +21,20 @@ func seastarBubble(t *testing.T, so kernel.ServerOptions, co kernel.ClientOption
 	so.Protocols = []frame.Protocol{native.Protocol{}, &seastar.Protocol{}}
 	co.Protocols = []frame.Protocol{&seastar.Protocol{}}
 	inBubble(t, &so, &co, f)
+}
+
+// A client of Seastar's does not connect again: unless it is told to, a server does not end
+// its connection because nothing is to be done.
+func TestSeastarAnIdleConnectionStays(t *testing.T) {
+	seastarBubble(t, kernel.ServerOptions{}, kernel.ClientOptions{}, func(t *testing.T, w *world) {
+		w.Srv.Handle(kernel.Verb(1), echo)
+		c := w.Client.Conns()[0]
+		for range 3 {
+			time.Sleep(30 * time.Hour)
+			reply := testkit.Must[pool.Message](t)(c.Call(w.Ctx, kernel.Verb(1), text("still there?"), nil))
+			reply.Release()
+		}
+	})
 }
 
 // The call that a stream was passed to is long over; what it began is not.

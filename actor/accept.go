@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // sendable reports whether m can be sent on this stream once there is credit.
@@ -17,13 +18,22 @@ func (s *Stream) check(m pool.Message) error {
 	return s.sendErr()
 }
 
+// releasedText is the reason of a stream whose program has sent what was not its own any
+// more.
+const releasedText = "a message was sent after its release, or twice"
+
 // accept takes m over and queues it.
 func (s *Stream) accept(m pool.Message) {
-	if m.Len() > s.cfg.Caps.MaxFragment {
-		s.large++
-	}
 	if m.IsZero() {
 		m = pool.MessageOf(nil) // which can have a cost
+	}
+	m, ok := pool.TakeOver(m)
+	if !ok { // released since it was looked at
+		s.abort(s.fail(status.Internal, releasedText, false))
+		return
+	}
+	if m.Len() > s.cfg.Caps.MaxFragment {
+		s.large++
 	}
 	cost := s.cfg.Caps.Cost(m.Len())
 	pool.SetCost(m, cost)
@@ -37,6 +47,7 @@ func (s *Stream) accept(m pool.Message) {
 // Push queues m without looking at the credit. m is the request or reply that its
 // stream starts with.
 func (s *Stream) Push(m pool.Message) error {
+	pool.MustLive(m)
 	s.mu.Lock()
 	defer s.unlock()
 	p, err := m, error(nil)

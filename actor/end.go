@@ -94,21 +94,28 @@ func (s *Stream) closeReceive() {
 // Close ends both halves in order and waits until both sides have done so. It aborts the
 // stream if ctx ends first.
 func (s *Stream) Close(ctx context.Context) error {
-	s.mu.Lock()
-	if s.unaccepted() {
-		s.unlock()
-		return ErrNotAccepted
+	done, err := s.closeHalves()
+	if err != nil {
+		return err
 	}
-	s.closeSend(status.OK, "", nil)
-	s.closeReceive()
-	done := s.doneLocked()
-	s.unlock()
 	select {
 	case <-done:
 	case <-ctx.Done():
 		s.Abort(status.Cancelled, "close: "+context.Cause(ctx).Error(), context.Cause(ctx))
 	}
 	return s.Err()
+}
+
+// closeHalves ends both halves in order. It returns what is closed when both sides have.
+func (s *Stream) closeHalves() (<-chan struct{}, error) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.unaccepted() {
+		return nil, ErrNotAccepted
+	}
+	s.closeSend(status.OK, "", nil)
+	s.closeReceive()
+	return s.doneLocked(), nil
 }
 
 // Abort ends both halves now and tells the peer why. The stream's error wraps cause, if
@@ -177,12 +184,13 @@ func (s *Stream) closedInOrder(e *status.StreamError) bool {
 // does nothing if this side has finished: a caller's context often ends right after its
 // stream.
 func (s *Stream) ParentEnded() {
+	cause := s.link.ParentErr()
 	s.mu.Lock()
 	defer s.unlock()
 	if s.finished() {
 		return
 	}
-	s.abort(s.parentFailure(s.link.ParentErr()))
+	s.abort(s.parentFailure(cause))
 	s.stopFeeding() // an ended stream is not aborted, but may still be read
 }
 

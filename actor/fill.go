@@ -95,13 +95,13 @@ func (s *Stream) writeControl(sess frame.Session, o *frame.Out) {
 // A burst is the data that one call of Fill writes, in this order.
 type burst struct {
 	run    pool.Queue   // whole messages
-	piece  pool.Message // a fragment of this one:
-	off, n int          // from off to off+n of its cost
+	piece  pool.Kept    // a fragment of this one:
+	off, n int32        // from off to off+n of its cost; small, because it is on a flush's stack
 	used   int          // credit of both, bytes
+	status *frame.Frame // with end; nil: code OK alone
 
-	complete int          // messages that end in it
-	end      bool         // our end
-	status   *frame.Frame // with that; nil: code OK alone
+	complete int32 // messages that end in it
+	end      bool  // our end
 }
 
 // gather takes out of the queue what most and the stream's credit allow.
@@ -115,7 +115,7 @@ func (s *Stream) gather(most int) (b burst) {
 		s.gatherPiece(&b, room-b.used)
 	}
 	s.cred.sent += uint64(b.used)
-	s.sent.add(b.complete, b.payload(s.cfg.Caps.Overhead))
+	s.sent.add(int(b.complete), b.payload(s.cfg.Caps.Overhead))
 	if alone {
 		s.opensWith = !s.partial.IsZero() || b.piece.IsZero()
 	}
@@ -140,32 +140,35 @@ func (s *Stream) gatherWhole(b *burst, room int) {
 	} else {
 		b.run = s.out.Take(room, s.cfg.Caps.MaxFragment)
 	}
-	b.used, b.complete = b.run.Cost(), b.run.Len()
+	b.used, b.complete = b.run.Cost(), int32(b.run.Len())
 }
 
 // gatherPiece takes a fragment of the partial message, or of the next one.
 func (s *Stream) gatherPiece(b *burst, room int) {
+	m := s.partial.Message()
 	if s.partial.IsZero() {
-		s.partial, _ = s.out.Pop()
-		s.partialSent = 0
-		if s.partial.Len() > s.cfg.Caps.MaxFragment {
+		m, _ = s.out.Pop()
+		s.partial, s.partialSent = pool.Keep(m), 0
+		if m.Len() > s.cfg.Caps.MaxFragment {
 			s.large--
 		}
 	}
-	b.piece, b.off = s.partial, int(s.partialSent)
+	b.piece, b.off = pool.Keep(m), s.partialSent
+	off := int(b.off)
 	caps := &s.cfg.Caps
-	b.n = min(room, pool.Cost(s.partial)-b.off, caps.MaxFragment+max(caps.Overhead-b.off, 0))
-	b.used += b.n
-	s.partialSent += int32(b.n)
-	if b.off+b.n == pool.Cost(s.partial) {
+	n := min(room, pool.Cost(m)-off, caps.MaxFragment+max(caps.Overhead-off, 0))
+	b.n = int32(n)
+	b.used += n
+	s.partialSent += b.n
+	if off+n == pool.Cost(m) {
 		b.complete++
-		s.partial = pool.Message{}
+		s.partial = pool.Kept{}
 	}
 }
 
 // payload is how many bytes of messages b has, where a message costs overhead bytes more.
 func (b *burst) payload(overhead int) int {
-	from, to := frame.Part(overhead, b.off, b.n)
+	from, to := frame.Part(overhead, int(b.off), int(b.n))
 	return b.run.Bytes() + to - from
 }
 
@@ -177,11 +180,11 @@ func (b *burst) write(sess frame.Session, o *frame.Out, id uint64) {
 	}
 	switch {
 	case b.piece.IsZero():
-	case b.off == 0 && b.n == pool.Cost(b.piece):
-		b.run.Push(b.piece)
+	case b.off == 0 && int(b.n) == pool.Cost(b.piece.Message()):
+		b.run.Push(b.piece.Message())
 		sess.Messages(o, id, b.run)
 	default:
-		sess.Fragment(o, id, b.piece, b.off, b.n)
+		sess.Fragment(o, id, b.piece.Message(), int(b.off), int(b.n))
 	}
 	if b.end {
 		writeEnd(sess, o, id, b.status)

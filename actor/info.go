@@ -126,7 +126,7 @@ func (s *Stream) unsent() Volume {
 	v := Volume{uint64(s.out.Len()), uint64(s.out.Bytes())}
 	if !s.partial.IsZero() {
 		_, sent := frame.Part(s.cfg.Caps.Overhead, 0, int(s.partialSent))
-		v.add(1, s.partial.Len()-sent)
+		v.add(1, s.partial.Message().Len()-sent)
 	}
 	return v
 }

@@ -94,6 +94,10 @@ func (s *Stream) awaitCredit() error {
 func (s *Stream) acceptOut(m pool.Message) {
 	s.mu.Lock()
 	defer s.unlock()
+	if !pool.IsLive(m) {
+		s.abort(s.fail(status.Internal, releasedText, false))
+		return
+	}
 	if m.Len() > s.cfg.MaxSend {
 		m.Release()
 		s.abort(s.fail(status.TooLarge, "message sent on Out is larger than the peer accepts", false))

@@ -29,9 +29,8 @@ func (s *Stream) pack(m pool.Message) (pool.Message, error) {
 		return m, fmt.Errorf("%w: the peer unpacks no %s", ErrNotSupported, c)
 	}
 	s.unlock()
-	p := s.link.Pack(m, c)
-	s.mu.Lock()
-	return p, nil
+	defer s.mu.Lock() // also if it panics: its caller unlocks
+	return s.link.Pack(m, c), nil
 }
 
 // sent releases what is left when p was sent for m, or was not, with err: a sender still

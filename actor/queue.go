@@ -125,8 +125,8 @@ func (s *Stream) forgetPartial() {
 	if !s.partial.IsZero() {
 		s.countDroppedOut(1)
 	}
-	pool.Forget(s.partial)
-	s.partial, s.partialSent, s.starvedSince = pool.Message{}, 0, 0
+	pool.Forget(s.partial.Message())
+	s.partial, s.partialSent, s.starvedSince = pool.Kept{}, 0, 0
 }
 
 // openLeft is what may be written now of the message that belongs to our open or answer,
@@ -135,7 +135,7 @@ func (s *Stream) openLeft() int {
 	if !s.opensWith {
 		return 0
 	}
-	n := pool.Cost(s.partial) - int(s.partialSent)
+	n := pool.Cost(s.partial.Message()) - int(s.partialSent)
 	if s.partial.IsZero() {
 		n = pool.Cost(s.out.Head())
 	}

@@ -10,6 +10,7 @@ import (
 
 // TrySend sends m if there is credit for it now. On an error the caller still owns m.
 func (s *Stream) TrySend(m pool.Message) error {
+	pool.MustLive(m)
 	s.mu.Lock()
 	if s.packs(m) {
 		return s.trySendPacked(m)
@@ -55,6 +56,7 @@ func (s *Stream) unready(m pool.Message) error {
 
 // Send sends m. It waits for credit until ctx ends. On an error the caller still owns m.
 func (s *Stream) Send(ctx context.Context, m pool.Message) error {
+	pool.MustLive(m)
 	s.mu.Lock()
 	if s.packs(m) {
 		return s.sendPacked(ctx, m)
@@ -68,7 +70,14 @@ func (s *Stream) Send(ctx context.Context, m pool.Message) error {
 
 // sendPacked is Send for a message that is to be compressed. It frees the lock.
 func (s *Stream) sendPacked(ctx context.Context, m pool.Message) error {
+	packed := false
+	defer func() {
+		if !packed {
+			s.mu.Unlock()
+		}
+	}()
 	p, err := s.pack(m)
+	packed = true
 	if err == nil {
 		err = s.trySend(p)
 	}
@@ -144,6 +153,7 @@ func (t Slot) Send(m pool.Message) error {
 	if s == nil {
 		return ErrSlotUsed
 	}
+	pool.MustLive(m)
 	s.mu.Lock()
 	defer s.unlock()
 	p, err := m, error(nil)

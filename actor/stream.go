@@ -46,10 +46,10 @@ type Stream struct {
 	unreadTaken   uint32       // low half of messagesTaken at that time
 	starvedSince  timers.Stamp // see noteStarved; here, where it fills a word
 
-	out         pool.Queue   // messages accepted and not written
-	partial     pool.Message // a message of which fragments were written
-	partialSent int32        // their cost
-	large       int32        // messages in out that are longer than a fragment
+	out         pool.Queue // messages accepted and not written
+	partial     pool.Kept  // a message of which fragments were written
+	partialSent int32      // their cost
+	large       int32      // messages in out that are longer than a fragment
 	cred        credit
 	sent        Volume
 

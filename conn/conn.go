@@ -63,6 +63,8 @@ type Config struct {
 	Timers  *timers.Queue
 	Remote  net.Addr
 	RTT     time.Duration // of the handshake; 0: unknown
+	Fault   Fault         // see Guard; nil tells nobody
+	Foreign bool          // the session is of the program's
 }
 
 // A Conn is one connection.

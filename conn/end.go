@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -61,7 +60,7 @@ func (c *Conn) EndSoon() {
 // had corked the output, and writes what is left. The GOAWAY does not say what the
 // panic was.
 func (c *Conn) panicked(r any) {
-	c.Fail("read", status.Internal, fmt.Errorf("%w: %v\n%s", errPanic, r, debug.Stack()))
+	c.Fail("read", status.Internal, fmt.Errorf("%w: %w", errPanic, c.fault("frame.Session", r)))
 	c.uncork(0)
 }
 
@@ -197,6 +196,6 @@ func (c *Conn) finish() {
 		c.tr.close()
 	}
 	c.cfg.Timers.Stop(&c.events.timer)
-	c.sess.Closed()
+	c.closeSession()
 	c.cfg.Handler.Closed(c, e)
 }

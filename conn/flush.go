@@ -2,9 +2,11 @@ package conn
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/status"
 )
 
 const (
@@ -15,19 +17,65 @@ const (
 // flush writes until there is nothing to write, or the transport takes no more. Its
 // caller has set flushing.
 func (c *Conn) flush() {
+	returned := false
+	defer c.flushReturned(&returned)
+	for c.flushOnce() {
+	}
+	returned = true
+}
+
+// flushReturned ends the connection if a flush has not returned: a function of its session,
+// or of its net.Conn, has panicked or ended its goroutine. flushing stays set, so that there
+// is no other flush.
+func (c *Conn) flushReturned(returned *bool) {
+	if *returned {
+		return
+	}
+	c.flushFailed(recover())
+}
+
+func (c *Conn) flushFailed(r any) {
+	err := error(nil)
+	if t, ok := c.tr.(*netConn); ok {
+		err = Exited(t.nc)
+	}
+	if err == nil {
+		err = c.fault("frame.Session", r)
+	}
+	c.Fail("write", status.Internal, fmt.Errorf("%w: %w", errPanic, err))
+	c.finish() // nothing can be written any more
+}
+
+// flushSoon is the goroutine of a flush. It does not call flush, and keeps no account of
+// whether it has returned: its stack would grow.
+func (c *Conn) flushSoon() {
+	defer c.flushRecovered()
+	runtime.Gosched() // others are about to send: let that be gathered
 	for c.flushOnce() {
 	}
 }
 
-// flushSoon is the goroutine of a flush.
-func (c *Conn) flushSoon() {
-	runtime.Gosched() // others are about to send: let that be gathered
+// flushRecovered ends the connection if a flush has panicked.
+func (c *Conn) flushRecovered() {
+	if r := recover(); r != nil {
+		c.flushFailed(r)
+	}
+}
+
+// flushGuarded is flushSoon where the session or the net.Conn is the program's, which can end
+// the goroutine too.
+func (c *Conn) flushGuarded() {
+	runtime.Gosched()
 	c.flush()
 }
 
 // flushInPlace writes once on the caller's stack, and leaves the rest to a goroutine.
 func (c *Conn) flushInPlace() {
-	if c.flushOnce() {
+	returned := false
+	defer c.flushReturned(&returned)
+	again := c.flushOnce()
+	returned = true
+	if again {
 		c.tr.spawn()
 	}
 }
@@ -149,7 +197,11 @@ func (c *Conn) gatherControl() {
 		next := p.nextControl
 		p.nextControl = nil
 		if p.id.Load() != 0 || c.assignNumbers(p, noOpens) {
-			p.s.Fill(o.sess, &o.o, 0, false)
+			if c.cfg.Foreign {
+				c.fillForeign(p, 0, false)
+			} else {
+				p.s.Fill(o.sess, &o.o, 0, false)
+			}
 		}
 		p = next
 	}
@@ -240,7 +292,13 @@ func (c *Conn) gatherData() {
 		if p != o.soleSender {
 			o.soleSender, o.soleFrom = p, o.wrote.Load()
 		}
-		used, again := p.s.Fill(o.sess, &o.o, min(most, turnBytes), true)
+		var used int
+		var again bool
+		if c.cfg.Foreign {
+			used, again = c.fillForeign(p, min(most, turnBytes), true)
+		} else {
+			used, again = p.s.Fill(o.sess, &o.o, min(most, turnBytes), true)
+		}
 		c.sentCost.Add(uint64(used))
 		if !again {
 			p = nil

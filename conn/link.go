@@ -91,11 +91,11 @@ func (p *Port) Grow(window, most int) int { return p.c.growWindow(window, most) 
 func (p *Port) Shrink(from, to int) { p.c.shrinkWindow(from, to) }
 
 // Pack implements actor.Link.
-func (p *Port) Pack(m pool.Message, c pool.Compression) pool.Message { return p.c.sess.Pack(m, c) }
+func (p *Port) Pack(m pool.Message, c pool.Compression) pool.Message { return p.c.pack(m, c) }
 
 // Unpack implements actor.Link.
 func (p *Port) Unpack(m pool.Message, most int) (pool.Message, error) {
-	return p.c.sess.Unpack(p.id.Load(), m, most)
+	return p.c.unpack(p.id.Load(), m, most)
 }
 
 // Timers implements actor.Link.

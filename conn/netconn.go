@@ -20,6 +20,14 @@ func Serve(nc net.Conn, cfg Config, early []byte, made func(*Conn)) *Conn {
 	c := newConn(cfg)
 	t := &netConn{c: c, nc: nc}
 	c.tr = t // before anybody can close it
+	switch nc.(type) {
+	case *net.TCPConn, *net.UnixConn, *pipeEnd:
+	default:
+		c.flusher = c.flushGuarded
+	}
+	if cfg.Foreign {
+		c.flusher = c.flushGuarded
+	}
 	made(c)
 	c.start()
 	go t.read(early)
@@ -28,12 +36,36 @@ func Serve(nc net.Conn, cfg Config, early []byte, made func(*Conn)) *Conn {
 
 // netConn is the transport of a connection on a net.Conn.
 type netConn struct {
-	c  *Conn
-	nc net.Conn
+	c      *Conn
+	nc     net.Conn
+	passes bool // input is being passed on; owned by the reader
 }
 
 // read is the connection's reader; it ends with the net.Conn.
 func (t *netConn) read(early []byte) {
+	returned := false
+	defer func() {
+		if !returned { // the goroutine ends, and nothing else may
+			t.c.lost("read", t.failed(recover()))
+		}
+	}()
+	t.readAll(early)
+	returned = true
+}
+
+// failed is the error of what the reader has called and has panicked with r, or has ended
+// the goroutine, where nothing has made an error of that yet.
+func (t *netConn) failed(r any) error {
+	if t.passes {
+		return t.c.fault("frame.Session", r)
+	}
+	if err := Exited(t.nc); err != nil {
+		return err
+	}
+	return t.c.fault("net.Conn.Read", r)
+}
+
+func (t *netConn) readAll(early []byte) {
 	t.c.cfg.Handler.Started(t.c)
 	// Even if early is empty: a connection can begin with an event of its session.
 	if !t.input(early) {
@@ -79,7 +111,10 @@ func (t *netConn) input(p []byte) (ok bool) {
 			ok = false
 		}
 	}()
-	return t.c.Input(p)
+	t.passes = true
+	ok = t.c.Input(p)
+	t.passes = false
+	return ok
 }
 
 func (t *netConn) write(v [][]byte) (int, error) {
@@ -91,6 +126,9 @@ func (t *netConn) write(v [][]byte) (int, error) {
 	t.c.writeBlocked()
 	if len(v) == 1 {
 		return t.nc.Write(v[0])
+	}
+	if g, ok := t.nc.(*guarded); ok {
+		return g.writeAll(v)
 	}
 	bufs := append(net.Buffers(nil), v...)
 	n, err := bufs.WriteTo(t.nc)

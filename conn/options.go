@@ -18,8 +18,8 @@ const reportEvery = 64 << 10
 // Limits are kernel.Limits, which says what the defaults are; programs have those.
 type Limits struct {
 	MaxConns        int           // connections of a server; default 65,536, at most 35 % of RLIMIT_NOFILE; a number of your own: at most 45 %
-	MaxConnsPerAddr int           // connections of a server from one address; default 1,024
-	MaxHandshakes   int           // handshakes at once, beyond which connections wait; default 256
+	MaxConnsPerAddr int           // connections of a server from one address, or one IPv6 network of 64 bits; default 1,024
+	MaxHandshakes   int           // handshakes at once, beyond which connections wait, and then take the place of one that is silent; default 256
 	Handshake       time.Duration // time for TLS and Hello; default 5 s
 	Authenticate    time.Duration // time for Authenticate and for Authorize; default 5 s
 

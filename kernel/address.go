@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"net"
+	"net/netip"
 	"strings"
 
 	"github.com/sluicerpc/sluice/internal/errtext"
@@ -74,13 +75,25 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 }
 
 // addrHost is a peer's address without its port, for Limits.MaxConnsPerAddr. It is "" for
-// peers that have none: clients of a Unix socket are not one client.
+// peers that have none: clients of a Unix socket are not one client. An IPv6 network of 64
+// bits is one address, because one host has all of it; what is on this link alone is not.
 func addrHost(a net.Addr) string {
+	var ip netip.Addr
 	switch t := a.(type) {
 	case *net.TCPAddr:
-		return t.IP.String()
+		ip = t.AddrPort().Addr()
 	case *net.UnixAddr:
 		return ""
+	default:
+		ap, err := netip.ParseAddrPort(a.String())
+		if err != nil {
+			return a.String()
+		}
+		ip = ap.Addr()
 	}
-	return a.String()
+	if ip = ip.Unmap(); !ip.Is6() || ip.IsLoopback() || ip.IsLinkLocalUnicast() {
+		return ip.String()
+	}
+	net64, _ := ip.Prefix(64) // without the zone
+	return net64.String()
 }

@@ -68,8 +68,9 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	}
 	c.endpoint.handlers = o.Handlers.orNew(&o.Limits)
 	c.endpoint.limits, c.endpoint.stream, c.endpoint.protocols = o.Limits, o.Stream, o.Protocols
-	c.endpoint.checksum, c.endpoint.logger, c.endpoint.token = !o.NoChecksum, o.Logger, o.Token
+	c.endpoint.checksum, c.endpoint.logger, c.endpoint.token = !o.NoChecksum, c.guardLogger(o.Logger), o.Token
 	c.endpoint.onGoAway = func(*Conn) { c.changed() }
+	c.soundTLS(c.opts.TLS, nil)
 	c.observing.o, c.observing.ep = o.Observer, &c.endpoint
 	return c, nil
 }
@@ -169,9 +170,13 @@ func (c *Client) join(j *handshaken) (*Conn, error) {
 		_ = j.nc.Close()
 		return nil, err
 	}
-	k, err := c.attach(engine, j, func(k *Conn) {
-		k.onEnd, k.owner = c.connEnded, c
-		k.c.OnFree(c.changed)
+	var k *Conn
+	err = c.hook("frame.Protocol", c.target, func() (err error) {
+		k, err = c.attach(engine, j, func(k *Conn) {
+			k.onEnd, k.owner = c.connEnded, c
+			k.c.OnFree(c.changed)
+		})
+		return err
 	})
 	if err != nil {
 		c.wg.Done()

@@ -72,7 +72,8 @@ func (c *Conn) Caps() frame.Caps { return c.caps }
 // Conn returns c. It makes a connection a Caller; ctx has no effect.
 func (c *Conn) Conn(context.Context) (*Conn, error) { return c, nil }
 
-// Logger is the logger of the connection's server or client.
+// Logger is the logger of the connection's server or client. Its handler is called on a
+// goroutine of its own, and can neither hold up nor harm who logs.
 func (c *Conn) Logger() *slog.Logger { return c.endpoint.logger }
 
 // isOneStream reports whether the connection exists for one stream alone.

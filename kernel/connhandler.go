@@ -1,8 +1,9 @@
 package kernel
 
 import (
-	"crypto/tls"
 	"net"
+	"reflect"
+	"strings"
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
@@ -18,14 +19,26 @@ type handshaken struct {
 	g     *frame.Greeting
 	rtt   time.Duration
 
-	parent *Conn // of a client's connection; nil: it has none
+	parent   *Conn    // of a client's connection; nil: it has none
+	identity Identity // of a server's client
+	unexpect func()   // takes back that a server expects it as a child; nil for a client
 }
 
 // discardSession ends the session of a handshake that no connection comes of.
 func discardSession(sess frame.Session) {
-	if sess != nil {
+	if !conn.IsNil(sess) {
 		sess.Closed()
 	}
+}
+
+// isForeign reports whether p is the program's own. Its sessions are not run on an event
+// loop: there, one that waits would hold up other connections.
+func isForeign(p frame.Protocol) bool {
+	t := reflect.TypeOf(p)
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return !strings.HasPrefix(t.PkgPath(), modulePath+"frame/")
 }
 
 // attach makes a Conn. It calls fill before anything happens on the connection.
@@ -33,7 +46,7 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 	c := &Conn{
 		endpoint: ep, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(),
 		done: make(chan struct{}), goingAway: make(chan struct{}),
-		peer: Peer{Addr: j.nc.RemoteAddr(), Token: j.g.Peer.Token}, running: runQueue{most: ep.limits.MaxStreams},
+		peer: Peer{Addr: conn.RemoteAddr(j.nc), Token: j.g.Peer.Token, TLS: tlsState(j.nc)}, running: runQueue{most: ep.limits.MaxStreams},
 	}
 	if most := c.caps.PeerStreams; most > 0 {
 		c.running.most = most
@@ -41,13 +54,10 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 	if most := j.g.Peer.MaxFragment; most > 0 { // the peer has named its limit
 		c.caps.MaxFragment = int(min(uint64(c.caps.MaxFragment), most))
 	}
-	if tc, ok := j.nc.(*tls.Conn); ok {
-		st := tc.ConnectionState()
-		c.peer.TLS = &st
-	}
 	cfg := conn.Config{
 		Session: j.sess, Client: j.g.Client, Limits: (*conn.Limits)(&ep.limits), Peer: j.g.Peer, Handler: (*connHandler)(c),
-		Timers: &ep.timers, Remote: j.nc.RemoteAddr(), RTT: j.rtt,
+		Timers: &ep.timers, Remote: c.peer.Addr, RTT: j.rtt,
+		Fault: ep.fault(c.peer.Addr), Foreign: isForeign(j.proto),
 	}
 	var noParent error
 	made := func(k *conn.Conn) {
@@ -56,7 +66,7 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 		ep.observing.begun(&c.observed, event{conn: c})
 		noParent = c.joinParent(j.g, j.parent)
 	}
-	if e != nil && conn.Loops(j.nc) && c.caps.Pacing != frame.Unpaced {
+	if e != nil && conn.Loops(j.nc) && c.caps.Pacing != frame.Unpaced && !cfg.Foreign {
 		if _, err := e.Serve(j.nc, cfg, j.g.Early, made); err != nil {
 			c.endpoint.removeParent(c)
 			c.leaveParent()
@@ -105,13 +115,13 @@ func (l *connHandler) Started(*conn.Conn) {
 // runOnConn calls the program's OnConn. If that panics the connection is closed: what the
 // program was about to set up is missing.
 func (c *Conn) runOnConn(f func(*Conn)) {
-	failed := true
+	err := error(&hookError{"OnConn", "called runtime.Goexit"})
 	defer func() {
-		if failed {
-			c.c.Fail("close", status.Internal, errHook)
+		if err != nil {
+			c.c.Fail("close", status.Internal, err)
 		}
 	}()
-	failed = c.endpoint.hook("OnConn", c.peer.Addr, func() error { f(c); return nil }) != nil
+	err = c.endpoint.hook("OnConn", c.peer.Addr, func() error { f(c); return nil })
 }
 
 // GoAway implements conn.Handler.

@@ -55,7 +55,7 @@ const (
 type extra struct {
 	metadata    metadata.MD
 	trailer     atomic.Pointer[metadata.MD]
-	parent      context.Context
+	parent      soundContext // of is nil: there is none
 	deadline    time.Time
 	deadlineOff atomic.Bool // the deadline no longer applies
 	timer       timers.Timer
@@ -259,7 +259,7 @@ func (c *core) dropUnread() {
 // watchParent has the end of the parent context end the stream, and the goroutine that
 // feeds its channel.
 func (c *core) watchParent(x *extra) {
-	stop := context.AfterFunc(x.parent, c.parentEnded)
+	stop := x.parent.watch(c.parentEnded)
 	if old := x.unwatch.Swap(&stop); old != nil {
 		(*old)()
 	}
@@ -318,12 +318,12 @@ func (c *core) stopDeadline() {
 func (c *core) setParent(ctx context.Context) {
 	if ctx.Done() == nil {
 		if ctx != context.Background() {
-			c.more().parent = ctx
+			c.more().parent.of = ctx
 		}
 		return
 	}
 	x := c.more()
-	x.parent = ctx
+	x.parent.of = ctx
 	c.watchParent(x)
 	if c.Err() != nil { // ctx had ended: the stream was retired before unwatch was set
 		x.unwatchParent()
@@ -332,14 +332,21 @@ func (c *core) setParent(ctx context.Context) {
 
 // parentEnded ends the stream because its parent context has ended.
 func (c *core) parentEnded() {
+	returned := false
+	defer func() {
+		if !returned {
+			go c.parentEnded() // the context has ended the goroutine, and is not asked again
+		}
+	}()
 	c.ParentEnded()
+	returned = true
 	c.closeOwnConn()
 }
 
 // ParentErr implements actor.Link.
 func (c *core) ParentErr() error {
-	if x := c.x.Load(); x != nil && x.parent != nil && x.parent.Err() != nil {
-		return context.Cause(x.parent)
+	if x := c.x.Load(); x != nil && x.parent.of != nil && x.parent.Err() != nil {
+		return context.Cause(&x.parent)
 	}
 	return nil
 }

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"time"
 
+	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/status"
 )
@@ -165,31 +167,62 @@ func (c *Client) onClose(f func()) func() {
 }
 
 // connect makes one connection: network, TLS, handshake. If parent is not nil, the new
-// connection is its child.
+// connection is its child. When ctx ends it returns at once, whatever the functions of the
+// program's do; what they return later is closed.
 func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
-	fail := func(op string, err error) (*Conn, error) {
-		e := &status.ConnError{Addr: c.target, Op: op, Err: err}
-		var no *frame.Refused
-		if errors.As(err, &no) {
-			e.Code, e.Remote = no.Code, true
-		}
-		return nil, e
-	}
-	nc, err := c.opts.Dial(ctx, c.target.network, c.target.addr)
+	nc, err := within(ctx, &c.endpoint, "ClientOptions.Dial", c.target, func() (net.Conn, error) { return c.dialNet(ctx) }, closeLate)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 			err = errors.Join(err, cause)
 		}
-		return fail("dial", err)
+		return nil, c.dialFailed("dial", err)
 	}
+	nc = conn.Guard(nc, c.fault(c.target))
+	j, err := within(ctx, &c.endpoint, "handshake", c.target, func() (*handshaken, error) { return c.shake(ctx, nc, parent) }, discard)
+	if err != nil {
+		_ = nc.Close()
+		if cause := conn.Exited(nc); cause != nil {
+			err = cause
+		}
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+			err = errors.Join(err, cause)
+		}
+		return nil, c.dialFailed("handshake", err)
+	}
+	return c.join(j)
+}
+
+// dialFailed is the error of a connection that could not be made.
+func (c *Client) dialFailed(op string, err error) error {
+	e := &status.ConnError{Addr: c.target, Op: op, Err: err}
+	var no *frame.Refused
+	if errors.As(err, &no) {
+		e.Code, e.Remote = no.Code, true
+	}
+	return e
+}
+
+// dialNet calls the program's Dial.
+func (c *Client) dialNet(ctx context.Context) (net.Conn, error) {
+	nc, err := c.opts.Dial(ctx, c.target.network, c.target.addr)
+	if err == nil && conn.IsNil(nc) {
+		err = &hookError{"ClientOptions.Dial", "returned no connection"}
+	}
+	return nc, err
+}
+
+// closeLate closes a connection that nobody waits for any more.
+func closeLate(nc net.Conn) { _ = nc.Close() }
+
+// shake does the handshake of TLS and of the protocol.
+func (c *Client) shake(ctx context.Context, nc net.Conn, parent *Conn) (*handshaken, error) {
 	raw := nc
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	defer stop()
 	if c.opts.TLS != nil {
 		tc := tls.Client(nc, c.tlsConfig())
 		if err := tc.HandshakeContext(ctx); err != nil {
-			_ = nc.Close()
-			return fail("handshake", err)
+			return nil, err
 		}
 		nc = tc
 	}
@@ -200,19 +233,21 @@ func (c *Client) connect(ctx context.Context, parent *Conn) (*Conn, error) {
 	}
 	start := time.Now()
 	if err := nc.SetDeadline(start.Add(c.limits.Handshake + c.limits.Authenticate)); err != nil {
-		_ = nc.Close()
-		return fail("handshake", err)
+		return nil, err
 	}
 	sess, err := c.proto.Handshake(ctx, nc, g)
+	if err == nil && conn.IsNil(sess) {
+		err = &hookError{"frame.Protocol.Handshake", "returned no session"}
+	}
 	if err == nil {
 		err = nc.SetDeadline(time.Time{})
 	}
 	if err != nil || !stop() {
 		discardSession(sess)
-		_ = nc.Close()
-		return fail("handshake", errors.Join(err, context.Cause(ctx)))
+		return nil, errors.Join(err, context.Cause(ctx))
 	}
-	return c.join(&handshaken{nc: nc, proto: c.proto, sess: sess, g: g, parent: parent, rtt: time.Since(start)})
+	_ = conn.RemoteAddr(nc) // here it may take its time
+	return &handshaken{nc: nc, proto: c.proto, sess: sess, g: g, parent: parent, rtt: time.Since(start)}, nil
 }
 
 func (c *Client) tlsConfig() *tls.Config {

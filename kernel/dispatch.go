@@ -76,15 +76,21 @@ func (ep *endpoint) authorized(o *Offer) bool {
 		o.reject(&conn.Refusal{Code: status.Unavailable, Reason: "authorization takes too long", NotProcessed: true}, nil)
 	})
 	defer stop()
-	err := ep.authorize(ctx, o.conn.identity, o.Method(), o.metadata)
-	if !stop() {
+	var err error
+	code, reason := status.OK, ""
+	failed := ep.hook("Authorize", o.conn.peer.Addr, func() error {
+		err = ep.authorize(ctx, o.conn.identity, o.Method(), o.metadata)
+		code, reason = status.Of(err)
+		return nil
+	})
+	switch {
+	case !stop():
 		return false
-	}
-	if err == nil {
+	case failed != nil:
+		code, reason = status.Internal, failed.Error()
+	case code == status.OK:
 		return true
-	}
-	code, reason := status.Of(err)
-	if code == status.Unknown {
+	case code == status.Unknown:
 		code = status.PermissionDenied
 	}
 	o.reject(&conn.Refusal{Code: code, Reason: reason, NotProcessed: true}, err)

@@ -2,11 +2,7 @@ package kernel
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -25,7 +21,8 @@ type endpoint struct {
 	protocols []frame.Protocol
 	checksum  bool
 	token     []byte
-	logger    *slog.Logger
+	logger    *slog.Logger // guarded: see logs
+	logs      logs
 	timers    timers.Queue
 	panics    atomic.Uint64
 	pressure  atomic.Int64 // memory held, in percent of Limits.Memory
@@ -39,43 +36,18 @@ type endpoint struct {
 	parentAdded chan struct{}    // closed when parents gets a new one; nil if nobody waits
 }
 
+// guardLogger returns the program's logger as it is used here.
+func (ep *endpoint) guardLogger(l *slog.Logger) *slog.Logger {
+	ep.logs.panics = &ep.panics
+	return ep.logs.logger(l)
+}
+
 // What a server does as its memory fills, in percent of Limits.Memory.
 const (
 	stopAccepting = 85 // connections
 	stopOpening   = 90 // streams
 	stopHolding   = 95 // the largest are evicted
 )
-
-// panicked counts and logs a handler's panic. A nil r means that the handler ended its
-// goroutine.
-func (ep *endpoint) panicked(method string, peer net.Addr, r any) {
-	ep.logPanic("sluice: handler panicked", "method", method, peer, r)
-}
-
-var errHook = errors.New("the hook panicked")
-
-// hook calls f, one of the program's hooks. If f panics or ends its goroutine, that is
-// counted and logged as a handler's panic is, and hook returns errHook.
-func (ep *endpoint) hook(name string, peer net.Addr, f func() error) (err error) {
-	returned := false
-	defer func() {
-		if r := recover(); !returned {
-			ep.logPanic("sluice: hook panicked", "hook", name, peer, r)
-			err = errHook
-		}
-	}()
-	err = f()
-	returned = true
-	return err
-}
-
-func (ep *endpoint) logPanic(text, what, name string, peer net.Addr, r any) {
-	if r == nil {
-		r = "runtime.Goexit"
-	}
-	ep.logger.Error(text, what, name, "peer", peer, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-	ep.panics.Add(1)
-}
 
 // settings are those that this side announces. plain says that no layer below, such as
 // TLS, detects changed bytes.

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
@@ -13,69 +12,43 @@ import (
 	"github.com/sluicerpc/sluice/status"
 )
 
-// admit starts the handshake of an accepted connection, or closes it if a limit is reached.
-// It waits while there are too many handshakes: those who come then wait in the system's
-// queue.
-func (s *Server) admit(ls *lease, nc net.Conn) {
-	p := &pendingConn{engine: ls.engine, nc: nc, host: addrHost(nc.RemoteAddr())}
-	if !s.reserve(p) {
-		s.refused.Add(1)
-		_ = nc.Close()
-		return
-	}
-	ls.users.Add(1)
-	p.uncount = sync.OnceFunc(func() {
-		s.uncount(p.host)
-		ls.users.Done()
-	})
-	go s.handshake(p)
-}
-
-// A pendingConn is an accepted connection before it is a Conn.
-type pendingConn struct {
-	engine  *conn.Engine
-	nc      net.Conn
-	uncount func() // takes it out of the server's counts; the server's lock is held
-	host    string // that it counts for, "" for none; the server's lock owns it
-}
-
-// reserve counts p: in total, for its address, among the handshakes. It returns false if
-// a limit is reached, or the server closes while reserve waits for another handshake.
-func (s *Server) reserve(p *pendingConn) bool {
-	select {
-	case s.slots <- struct{}{}:
-	case <-s.draining:
-		return false
-	}
-	s.connMu.Lock()
-	defer s.connMu.Unlock()
-	if s.closing || s.total >= s.opts.Limits.MaxConns || s.perAddr[p.host] >= s.opts.Limits.MaxConnsPerAddr {
-		<-s.slots
-		return false
-	}
-	s.total++
-	if p.host != "" {
-		s.perAddr[p.host]++
-	}
-	s.handshakes[p.nc] = struct{}{}
-	return true
-}
-
 // handshake makes a connection of p. It takes Limits.Handshake and Limits.Authenticate at
-// most.
+// most, and is over at once when p gives way or the server is closed.
 func (s *Server) handshake(p *pendingConn) {
-	c, err := s.establish(p)
-	<-s.slots
-	if err == nil {
+	var c *Conn
+	err := error(&hookError{"handshake", "called runtime.Goexit"})
+	defer func() { s.handshakeOver(p, c, err) }()
+	l := &s.opts.Limits
+	ctx, cancel := context.WithTimeout(p.ctx, l.Handshake+2*(l.Authenticate+time.Second))
+	defer cancel()
+	j, e := within(ctx, &s.endpoint, "handshake", p.peerAddr(), func() (*handshaken, error) { return s.establish(p) }, discard)
+	if err = e; err == nil {
+		err = s.hook("frame.Protocol", p.peerAddr(), func() (err error) {
+			c, err = s.join(p, j)
+			return err
+		})
+	}
+	if cause := conn.Exited(p.nc); cause != nil && err != nil {
+		err = cause
+	}
+	if cause := context.Cause(p.ctx); cause != nil && err != nil {
+		err = cause
+	}
+}
+
+// handshakeOver takes p out of the handshakes. A nil c means that no connection came of it.
+func (s *Server) handshakeOver(p *pendingConn, c *Conn, err error) {
+	if c != nil {
 		s.accepted.Add(1)
 	} else {
 		s.failed.Add(1)
-		s.logHandshake(p.nc.RemoteAddr(), err)
+		s.logHandshake(p.peerAddr(), err)
 		_ = p.nc.Close()
 	}
+	p.cancel(nil)
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
-	delete(s.handshakes, p.nc)
+	s.endHandshake(p)
 	if c == nil {
 		p.uncount()
 	}
@@ -92,10 +65,24 @@ func (s *Server) logHandshake(peer net.Addr, err error) {
 	s.logger.Info("sluice: handshake failed", "peer", peer, "error", clip(err.Error()))
 }
 
+// discard ends a handshake that no connection comes of.
+func discard(j *handshaken) {
+	if j.unexpect != nil {
+		j.unexpect()
+	}
+	discardSession(j.sess)
+}
+
 // establish does the handshake of TLS and of the protocol, which it finds out.
-func (s *Server) establish(pending *pendingConn) (*Conn, error) {
+func (s *Server) establish(pending *pendingConn) (*handshaken, error) {
+	fail := func(err error) (*handshaken, error) {
+		return nil, &status.ConnError{Addr: pending.peerAddr(), Op: "handshake", Err: err}
+	}
 	l, nc := &s.opts.Limits, pending.nc
-	ctx, cancel := context.WithTimeout(context.Background(), l.Handshake)
+	if !s.locate(pending) {
+		return fail(errTooMany)
+	}
+	ctx, cancel := context.WithTimeout(pending.ctx, l.Handshake)
 	defer cancel()
 	if err := nc.SetDeadline(time.Now().Add(l.Handshake)); err != nil {
 		return nil, err
@@ -104,54 +91,62 @@ func (s *Server) establish(pending *pendingConn) (*Conn, error) {
 	if s.opts.TLS != nil {
 		tc := tls.Server(nc, s.opts.TLS)
 		if err := tc.HandshakeContext(ctx); err != nil {
-			return nil, &status.ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
+			return fail(err)
 		}
 		nc = tc
 		candidates = spoken(s.protocols, tc.ConnectionState().NegotiatedProtocol)
 		if len(candidates) == 0 {
-			return nil, &status.ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: errALPN}
+			return fail(errALPN)
 		}
 	}
 	p, first, err := s.sniff(nc, candidates)
 	if err != nil {
-		return nil, &status.ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
+		return fail(err)
 	}
-	var id Identity
+	pending.heard.Store(true)
 	caps, plain := p.Caps(), s.opts.TLS == nil
-	g := &frame.Greeting{First: first, Secure: !plain, Own: s.settings(&caps, plain)}
-	if s.opts.Authenticate != nil {
-		g.Authenticate = func(_ context.Context, peer *frame.Settings) error {
-			id, err = s.authenticate(nc, peer)
-			return err
-		}
+	j := &handshaken{nc: nc, proto: p, g: &frame.Greeting{First: first, Secure: !plain, Own: s.settings(&caps, plain)}}
+	s.greet(pending, j)
+	j.sess, err = p.Handshake(ctx, nc, j.g)
+	if err == nil && conn.IsNil(j.sess) {
+		err = &hookError{"frame.Protocol.Handshake", "returned no session"}
 	}
-	unexpect := func() {}
-	g.Guard = func(_ context.Context, hook func(context.Context) error) error {
-		_, err := callHook(s, nc, "handshake", func(ctx context.Context) (struct{}, error) { return struct{}{}, hook(ctx) })
-		return err
-	}
-	g.AddChild = func(ctx context.Context, parent, id uint64) (err error) {
-		if unexpect, err = s.expect(ctx, parent, id); err == nil {
-			s.countWithParent(pending, parent)
-		}
-		return err
-	}
-	sess, err := p.Handshake(ctx, nc, g)
 	if err == nil {
 		err = nc.SetDeadline(time.Time{})
 	}
 	if err != nil {
-		unexpect()
-		discardSession(sess)
-		return nil, &status.ConnError{Addr: nc.RemoteAddr(), Op: "handshake", Err: err}
+		discard(j)
+		return fail(err)
 	}
-	return s.join(pending, &handshaken{nc: nc, proto: p, sess: sess, g: g}, id)
+	return j, nil
+}
+
+// greet sets what a server's handshake may call.
+func (s *Server) greet(pending *pendingConn, j *handshaken) {
+	j.unexpect = func() {}
+	g, nc, life := j.g, j.nc, pending.ctx
+	if s.opts.Authenticate != nil {
+		g.Authenticate = func(_ context.Context, peer *frame.Settings) (err error) {
+			j.identity, err = s.authenticate(life, nc, peer)
+			return err
+		}
+	}
+	g.Guard = func(_ context.Context, hook func(context.Context) error) error {
+		_, err := callHook(life, s, nc, "handshake", func(ctx context.Context) (struct{}, error) { return struct{}{}, hook(ctx) })
+		return err
+	}
+	g.AddChild = func(ctx context.Context, parent, id uint64) (err error) {
+		if j.unexpect, err = s.expect(ctx, j, parent, id); err == nil {
+			s.countWithParent(pending)
+		}
+		return err
+	}
 }
 
 // join makes a connection of what the handshake has left.
-func (s *Server) join(pending *pendingConn, j *handshaken, id Identity) (*Conn, error) {
+func (s *Server) join(pending *pendingConn, j *handshaken) (*Conn, error) {
 	c, err := s.attach(pending.engine, j, func(c *Conn) {
-		c.identity = id
+		c.identity = j.identity
 		c.onEnd = func(c *Conn) { s.connEnded(c, pending.uncount) }
 		s.connMu.Lock()
 		s.conns[c] = struct{}{}
@@ -177,58 +172,41 @@ func (s *Server) join(pending *pendingConn, j *handshaken, id Identity) (*Conn, 
 	return c, nil
 }
 
-// authenticate calls the program's Authenticate.
-func (s *Server) authenticate(nc net.Conn, peer *frame.Settings) (Identity, error) {
-	p := Peer{Addr: nc.RemoteAddr(), Token: peer.Token}
+// authenticate calls the program's Authenticate. Of its error only what the client and the
+// log are told is left: methods of the error's could panic later.
+func (s *Server) authenticate(life context.Context, nc net.Conn, peer *frame.Settings) (Identity, error) {
+	p := Peer{Addr: conn.RemoteAddr(nc), Token: peer.Token, TLS: tlsState(nc)}
+	return callHook(life, s, nc, "Authenticate", func(ctx context.Context) (Identity, error) {
+		id, err := s.opts.Authenticate(ctx, p)
+		if err == nil {
+			return id, nil
+		}
+		var he *status.HandlerError
+		if errors.As(err, &he) && he.Code != status.OK {
+			return nil, &frame.Refused{Code: he.Code, Reason: he.Reason}
+		}
+		return nil, errors.New(err.Error())
+	})
+}
+
+// tlsState is the state of a connection with TLS, nil of any other.
+func tlsState(nc net.Conn) *tls.ConnectionState {
 	if tc, ok := nc.(*tls.Conn); ok {
 		st := tc.ConnectionState()
-		p.TLS = &st
+		return &st
 	}
-	id, err := callHook(s, nc, "Authenticate", func(ctx context.Context) (Identity, error) { return s.opts.Authenticate(ctx, p) })
-	var he *status.HandlerError
-	if errors.As(err, &he) && he.Code != status.OK {
-		return nil, &frame.Refused{Code: he.Code, Reason: he.Reason}
-	}
-	return id, err
+	return nil
 }
 
 // callHook calls a hook of the program during a handshake. The hook has a time limit of its
-// own.
-func callHook[T any](s *Server, nc net.Conn, name string, hook func(ctx context.Context) (T, error)) (T, error) {
+// own, and life's end is its end.
+func callHook[T any](life context.Context, s *Server, nc net.Conn, name string, hook func(ctx context.Context) (T, error)) (T, error) {
 	l := s.opts.Limits.Authenticate
-	ctx, cancel := context.WithTimeout(s.ctx, l)
+	ctx, cancel := context.WithTimeout(life, l)
 	defer cancel()
 	if err := nc.SetDeadline(time.Now().Add(l + time.Second)); err != nil {
 		var none T
 		return none, err
 	}
-	return within(ctx, func() (v T, err error) {
-		err = s.hook(name, nc.RemoteAddr(), func() error {
-			v, err = hook(ctx)
-			return err
-		})
-		return v, err
-	})
-}
-
-// within runs f in a goroutine and returns its result, or an error when ctx ends. A hook
-// that ignores its context holds up nothing but its goroutine.
-func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
-	type result struct {
-		v   T
-		err error
-	}
-	c := make(chan result, 1)
-	go func() {
-		r := result{err: errHook}
-		defer func() { c <- r }() // also if f calls runtime.Goexit
-		r.v, r.err = f()
-	}()
-	select {
-	case r := <-c:
-		return r.v, r.err
-	case <-ctx.Done():
-		var zero T
-		return zero, context.Cause(ctx)
-	}
+	return within(ctx, &s.endpoint, name, conn.RemoteAddr(nc), func() (T, error) { return hook(ctx) }, nil)
 }

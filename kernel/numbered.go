@@ -1,7 +1,9 @@
 package kernel
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"strconv"
@@ -34,6 +36,34 @@ func (s *Server) warnOfNames() {
 			s.logger.Warn("sluice: no protocol of the server can say the method's name", "method", pattern)
 		}
 	}
+}
+
+// errNotTheirs is the error of a connection whose parent is another client's.
+var errNotTheirs = errors.New("the connection that the stream belongs to is another client's")
+
+// isOf reports whether the client of j has c too: it has the same certificate and token, and,
+// where it has no certificate, the same address or the same identity.
+func (c *Conn) isOf(j *handshaken) bool {
+	ours, theirs := certificate(c.peer.TLS), certificate(tlsState(j.nc))
+	if !bytes.Equal(ours, theirs) || !bytes.Equal(c.peer.Token, j.g.Peer.Token) {
+		return false
+	}
+	return ours != nil || addrHost(c.peer.Addr) == addrHost(conn.RemoteAddr(j.nc)) || equalIdentities(c.identity, j.identity)
+}
+
+// certificate is the peer's certificate; nil: there is none.
+func certificate(t *tls.ConnectionState) []byte {
+	if t == nil || len(t.PeerCertificates) == 0 {
+		return nil
+	}
+	return t.PeerCertificates[0].Raw
+}
+
+// equalIdentities reports whether two values that Authenticate has returned are equal. Values
+// that can't be compared are not.
+func equalIdentities(a, b Identity) (equal bool) {
+	defer func() { _ = recover() }()
+	return a != nil && a == b
 }
 
 func (ep *endpoint) addParent(c *Conn) {
@@ -76,10 +106,13 @@ func (ep *endpoint) parentOf(id uint64) (*Conn, <-chan struct{}) {
 
 // expect adds a child that a client is setting up to the connection with the number parent,
 // and returns a function that removes it again. It waits for a parent that is not known
-// yet, until ctx ends.
-func (ep *endpoint) expect(ctx context.Context, parent, number uint64) (undo func(), err error) {
+// yet, until ctx ends. The parent must be the same client's.
+func (ep *endpoint) expect(ctx context.Context, j *handshaken, parent, number uint64) (undo func(), err error) {
 	for {
 		c, added := ep.parentOf(parent)
+		if c != nil && !c.isOf(j) {
+			return func() {}, errNotTheirs
+		}
 		if c != nil {
 			cs := &c.children
 			return func() { cs.remove(number, nil) }, cs.expect(number, ep.limits.MaxStreams)
@@ -92,19 +125,14 @@ func (ep *endpoint) expect(ctx context.Context, parent, number uint64) (undo fun
 	}
 }
 
-// countWithParent has p, which becomes a child of a connection from its own address, count
-// for that connection, as one of its streams, and no more for the address. Where more than
-// half of MaxConns are in use it counts for both: one address can't take them all.
-func (s *Server) countWithParent(p *pendingConn, parent uint64) {
-	c, _ := s.parentOf(parent)
-	if c == nil {
-		return
-	}
-	host := addrHost(c.peer.Addr)
+// countWithParent has p, which becomes a child of its client's connection, count for that
+// connection, as one of its streams, and no more for the address. Where more than half of
+// MaxConns are in use it counts for both: one address can't take them all.
+func (s *Server) countWithParent(p *pendingConn) {
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
-	if host == p.host && s.total <= s.opts.Limits.MaxConns/2 {
-		s.uncountAddr(host)
+	if s.handshakes[p.nc] == p && s.total <= s.opts.Limits.MaxConns/2 {
+		s.uncountAddr(p.host)
 		p.host = ""
 	}
 }

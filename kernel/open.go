@@ -9,6 +9,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Open opens a stream. It does not wait for the peer: data can be sent before the peer has
@@ -87,7 +88,21 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 	}
 	f := frame.GetFrame(frame.Open)
 	ss := c.makeStreams(method, opts, own, f)
-	return ss, c.sendOpen(ctx, ss, f, method, opts, own)
+	asked := false
+	defer func() {
+		if !asked { // the context, or the request, is such that sendOpen has panicked
+			abortAll(ss)
+		}
+	}()
+	err = c.sendOpen(ctx, ss, f, method, opts, own)
+	asked = true
+	return ss, err
+}
+
+func abortAll(ss []*Stream) {
+	for _, s := range ss {
+		s.Abort(status.Cancelled, "the program panicked")
+	}
 }
 
 func (c *Conn) checkOpen(method string, opts *OpenOptions) error {

@@ -35,7 +35,7 @@ type ServerOptions struct {
 	// with TLS have none.
 	NoChecksum bool
 	// Logger gets panics, failed handshakes, and connections that ended in an error. Nil
-	// is slog.Default.
+	// is slog.Default. Its handler is called on a goroutine of its own.
 	Logger *slog.Logger
 	// Authenticate identifies a client before it can open a stream. It runs in a
 	// goroutine of its own; ctx ends after Limits.Authenticate. An error refuses the
@@ -136,7 +136,7 @@ type ClientOptions struct {
 	// Observer is told of connections and streams as they begin and end. Nil costs nothing.
 	Observer Observer
 	// Dial makes the network connection; network is "tcp" or "unix". Nil is net.Dialer's
-	// DialContext.
+	// DialContext. What it returns after ctx has ended is closed.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 

@@ -3,12 +3,13 @@ package kernel
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/status"
 )
@@ -20,21 +21,22 @@ type Server struct {
 	endpoint
 	opts ServerOptions
 
-	connMu     sync.Mutex
-	conns      map[*Conn]struct{}
-	total      int // connections, including those in their handshake
-	perAddr    map[string]int
-	listeners  map[net.Listener]struct{}
-	handshakes map[net.Conn]struct{}
-	closing    bool
-	closed     bool          // by Close, or by Shutdown after its time limit
-	draining   chan struct{} // closed by the first Shutdown or Close
-	empty      chan struct{} // closed when the server is closing and the last connection has ended
-	budget     budget
-	measuring  sync.Once       // starts budget
-	ctx        context.Context // ends with Close
-	cancel     context.CancelFunc
-	slots      chan struct{} // holds one item for each handshake under way
+	connMu        sync.Mutex
+	conns         map[*Conn]struct{}
+	total         int // connections, including those in their handshake
+	perAddr       map[string]int
+	listeners     map[net.Listener]struct{}
+	handshakes    map[net.Conn]*pendingConn
+	arrived       uint64        // connections that were accepted and not refused
+	handshakeEnds chan struct{} // closed when a handshake is over; nil if nobody waits
+	closing       bool
+	closed        bool          // by Close, or by Shutdown after its time limit
+	draining      chan struct{} // closed by the first Shutdown or Close
+	empty         chan struct{} // closed when the server is closing and the last connection has ended
+	budget        budget
+	measuring     sync.Once       // starts budget
+	ctx           context.Context // ends with Close
+	cancel        context.CancelFunc
 
 	counters
 }
@@ -51,7 +53,7 @@ type Stats struct {
 	Refused         uint64 // connections closed at once, because of a limit
 	Failed          uint64 // handshakes that failed
 	UnknownProtocol uint64 // those of Failed that spoke no known protocol
-	Panics          uint64 // handlers and hooks that panicked
+	Panics          uint64 // handlers and other functions of the program's that panicked
 	Evicted         uint64 // streams and connections ended because of Limits.Memory
 	ObserverDropped uint64 // calls of the Observer that were not made, because it was too slow
 }
@@ -65,8 +67,8 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	}
 	s := &Server{
 		opts: o, conns: map[*Conn]struct{}{}, perAddr: map[string]int{},
-		listeners: map[net.Listener]struct{}{}, handshakes: map[net.Conn]struct{}{},
-		draining: make(chan struct{}), empty: make(chan struct{}), slots: make(chan struct{}, min(o.Limits.MaxHandshakes, 1<<16)),
+		listeners: map[net.Listener]struct{}{}, handshakes: map[net.Conn]*pendingConn{},
+		draining: make(chan struct{}), empty: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	named := opts != nil && opts.Limits.MaxConns != 0
@@ -74,9 +76,10 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	s.Handlers = o.Handlers.orNew(&o.Limits)
 	s.endpoint.handlers = s.Handlers
 	s.endpoint.limits, s.endpoint.stream, s.endpoint.protocols = o.Limits, o.Stream, o.Protocols
-	s.endpoint.checksum, s.endpoint.logger = !o.NoChecksum, o.Logger
+	s.endpoint.checksum, s.endpoint.logger = !o.NoChecksum, s.guardLogger(o.Logger)
 	s.endpoint.authorize, s.endpoint.onConn = o.Authorize, o.OnConn
 	s.endpoint.onGoAway = func(*Conn) {}
+	s.soundTLS(s.opts.TLS, s.noteHello)
 	s.observing.o, s.observing.ep = o.Observer, &s.endpoint
 	return s, nil
 }
@@ -127,78 +130,35 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	s.warnOfNames()
 	ls, err := s.lease(ln)
 	if err != nil {
-		_ = ln.Close()
+		s.closeListener(ln)
 		return err
 	}
 	if !s.track(ln) {
 		ls.end()
-		_ = ln.Close()
+		s.closeListener(ln)
 		return ErrServerClosed
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.Shutdown(context.Background()) })
+	parent := &soundContext{of: ctx}
+	stop := parent.watch(func() { _ = s.Shutdown(context.Background()) })
 	defer stop()
-	var pause backoffAccept
-	for {
-		for s.pressure.Load() >= stopAccepting && !s.isClosing() {
-			pause.sleep(ctx)
-		}
-		nc, err := ln.Accept()
-		if err == nil {
-			pause = 0
-			s.admit(ls, nc)
-			continue
-		}
-		if s.isClosing() {
-			<-s.empty
-			ls.end()
-			return ErrServerClosed
-		}
-		if !temporary(err) {
-			s.untrack(ln)
-			go ls.end() // when the connections have ended: they need the loops
-			return &status.ConnError{Addr: ln.Addr(), Op: "accept", Err: err}
-		}
-		pause.sleep(ctx)
-	}
-}
-
-// A lease keeps the event loops running for the connections of one listener.
-type lease struct {
-	engine *conn.Engine // nil: the connections need no loops
-	users  sync.WaitGroup
-}
-
-func (s *Server) lease(ln net.Listener) (ls *lease, err error) {
-	ls = &lease{}
-	switch ln.(type) {
-	case *net.TCPListener, *net.UnixListener:
-		if s.opts.TLS == nil {
-			ls.engine, err = conn.Acquire()
-		}
-	}
-	return ls, err
-}
-
-// end waits until the connections have ended, and releases the loops.
-func (ls *lease) end() {
-	ls.users.Wait()
-	if ls.engine != nil {
-		ls.engine.Release()
-	}
-}
-
-// backoffAccept is the pause while accept fails. It grows from 10 ms to 1 s.
-type backoffAccept time.Duration
-
-func (b *backoffAccept) sleep(ctx context.Context) {
-	d := min(max(2*time.Duration(*b), 10*time.Millisecond), time.Second)
-	*b = backoffAccept(d)
-	t := time.NewTimer(d)
-	defer t.Stop()
+	failed := make(chan error, 1)
+	go s.serve(parent, ls, ln, failed)
 	select {
-	case <-t.C:
-	case <-ctx.Done():
+	case err = <-failed:
+	case <-s.empty:
+		select {
+		case <-failed:
+		case <-time.After(closeTime): // it does not hear of its end
+		}
 	}
+	if s.isClosing() {
+		<-s.empty
+		ls.end()
+		return ErrServerClosed
+	}
+	s.untrack(ln)
+	go ls.end() // when the connections have ended: they need the loops
+	return &status.ConnError{Addr: s.addrOf(ln), Op: "accept", Err: err}
 }
 
 func (s *Server) track(ln net.Listener) bool {
@@ -216,7 +176,7 @@ func (s *Server) untrack(ln net.Listener) {
 	s.connMu.Lock()
 	delete(s.listeners, ln)
 	s.connMu.Unlock()
-	_ = ln.Close()
+	s.closeListener(ln)
 }
 
 func (s *Server) isClosing() bool {
@@ -259,7 +219,7 @@ func clip(t string) string { return errtext.Clip(t, 256) }
 // connEnded takes a connection that has ended out of the server.
 func (s *Server) connEnded(c *Conn, uncount func()) {
 	if err := c.err; err != nil && worthLogging(err) {
-		s.logger.Info("sluice: connection ended", "peer", c.peer.Addr, "error", clip(err.Error()))
+		s.logger.InfoContext(soon, "sluice: connection ended", "peer", c.peer.Addr, "error", clip(err.Error()))
 	}
 	s.connMu.Lock()
 	defer s.connMu.Unlock()
@@ -324,11 +284,6 @@ const serverClosed = "the server was closed"
 func (s *Server) closeAll(end func(*Conn)) {
 	s.cancel()
 	conns := s.stopListening(true)
-	s.connMu.Lock()
-	for nc := range s.handshakes {
-		_ = nc.Close()
-	}
-	s.connMu.Unlock()
 	for _, c := range conns {
 		end(c)
 	}
@@ -339,15 +294,17 @@ func (s *Server) closeAll(end func(*Conn)) {
 // stopListening closes the listeners and returns the connections.
 func (s *Server) stopListening(closed bool) []*Conn {
 	s.connMu.Lock()
-	defer s.connMu.Unlock()
 	if !s.closing {
 		close(s.draining)
 	}
 	s.closing, s.closed = true, s.closed || closed
-	for ln := range s.listeners {
-		_ = ln.Close()
-	}
+	lns := slices.Collect(maps.Keys(s.listeners))
 	clear(s.listeners)
 	s.signalIfEmpty()
-	return s.connsLocked()
+	conns := s.connsLocked()
+	s.connMu.Unlock()
+	for _, ln := range lns {
+		s.closeListener(ln)
+	}
+	return conns
 }

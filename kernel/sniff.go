@@ -3,7 +3,9 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
 
 	"github.com/sluicerpc/sluice/frame"
 )
@@ -33,6 +35,14 @@ func spoken(ps []frame.Protocol, name string) []frame.Protocol {
 	return nil
 }
 
+// isEnd reports whether err says that the peer has gone, or has said nothing in time: no
+// fault of a net.Conn of the program's.
+func isEnd(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
 // sniff reads until the first bytes tell which of the candidates the peer speaks.
 func (s *Server) sniff(nc net.Conn, candidates []frame.Protocol) (frame.Protocol, []byte, error) {
 	buf := make([]byte, 0, frame.SniffLen)
@@ -49,8 +59,10 @@ func (s *Server) sniff(nc net.Conn, candidates []frame.Protocol) (frame.Protocol
 			}
 		}
 		switch {
-		case len(buf) == 0 && err != nil:
+		case len(buf) == 0 && isEnd(err):
 			return nil, nil, errSilent
+		case len(buf) == 0 && err != nil:
+			return nil, nil, err
 		case !more || len(buf) == cap(buf):
 			s.unknownProtocol.Add(1)
 			return nil, nil, fmt.Errorf("no known protocol starts with %q", buf)

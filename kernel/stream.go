@@ -359,7 +359,7 @@ func (c *streamContext) Value(key any) any {
 	if key == (streamKey{}) {
 		return (*Stream)(c)
 	}
-	if x := c.c.x.Load(); x != nil && x.parent != nil {
+	if x := c.c.x.Load(); x != nil && x.parent.of != nil {
 		return x.parent.Value(key)
 	}
 	return nil

@@ -47,9 +47,9 @@ var (
 // adopt makes s the handle of n bytes of b at off. The caller has counted it.
 func (b *block) adopt(s *span, off, n int) Message {
 	s.block, s.place, s.n, s.next = b, uint32(off), uint32(n), nil
-	s.live, s.price = 1, 0
+	s.life, s.price = (s.life+1)|1, 0
 	acquired()
-	return Message{s}
+	return Message{s, s.life}
 }
 
 // drop gives n references up; the last one returns the block.
@@ -136,7 +136,7 @@ func (a *Arena) New(n int) Message {
 // Copy returns a message that holds a copy of p.
 func (a *Arena) Copy(p []byte) Message {
 	m := a.New(len(p))
-	copy(m.Bytes(), p)
+	copy(m.s.block.data[m.s.off():], p)
 	return m
 }
 

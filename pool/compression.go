@@ -52,6 +52,7 @@ func (set Compressions) Has(c Compression) bool { return set>>c&1 != 0 }
 // has. Its bytes stay as they are, for its owner to use. Clone and Share keep the choice.
 func (m Message) SetCompression(c Compression) {
 	if m.s != nil {
+		MustLive(m)
 		m.s.place = m.s.place&^(0x7f<<compressionShift) | uint32(c&0x7f)<<compressionShift
 	}
 }

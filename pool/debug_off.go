@@ -6,11 +6,10 @@ package pool
 // to the garbage collector, so that a use after release is always found.
 const recycle = true
 
-func acquired()       {}
-func released(*span)  {}
-func forgotten()      {}
-func checkLive(*span) {}
-func doubleRelease()  {}
+func acquired()      {}
+func released(*span) {}
+func forgotten()     {}
+func doubleRelease() {}
 
 // Outstanding is the number of messages that are not released yet. Only builds
 // with -race or -tags invariants count; others return 0.

@@ -26,12 +26,6 @@ func released(s *span) {
 	}
 }
 
-func checkLive(s *span) {
-	if atomic.LoadUint32(&s.live) != 1 {
-		panic("pool: use of a message after its release")
-	}
-}
-
 func doubleRelease() { panic("pool: message released twice") }
 
 // Outstanding is the number of messages that are not released yet. Only builds

@@ -12,8 +12,13 @@ const MaxLen = 1 << 30
 //
 // Release gives the memory back early. Forgetting it is safe: the garbage
 // collector then does it. Using a message after its release, or after handing
-// it over, is a bug; builds with -race or -tags invariants panic on it.
-type Message struct{ s *span }
+// it over, is a bug and panics, whoever has the memory by then: a handle is good for
+// one life of its memory alone. A second Release does nothing; builds with -race or
+// -tags invariants panic on that too.
+type Message struct {
+	s    *span
+	life uint32 // of s, which this is the handle of
+}
 
 // A span is one message's place in a block. Its link is used by the one Queue
 // that it is in.
@@ -22,7 +27,7 @@ type span struct {
 	block *block
 	place uint32 // offset in the block, and marks: see placeMask
 	n     uint32
-	live  uint32 // 1 until released; atomic once the message is handed out
+	life  uint32 // see alive; atomic once the message is handed out
 	price uint32 // see SetCost
 	touch atomic.Pointer[Notice]
 }
@@ -37,6 +42,42 @@ const (
 )
 
 func (s *span) off() uint32 { return s.place & placeMask }
+
+// A span's life is odd while somebody owns it, and goes up by one when it is released and
+// when it is used again, by two when its owner changes. So of all handles that were ever
+// made of a span only that of its owner has its life.
+func alive(life uint32) bool { return life&1 != 0 }
+
+// handle is s as a Message, for who owns s.
+func (s *span) handle() Message {
+	if s == nil {
+		return Message{}
+	}
+	return Message{s, atomic.LoadUint32(&s.life)}
+}
+
+// end ends the life of s that m is the handle of. It reports false if that is over.
+func (m Message) end() bool { return atomic.CompareAndSwapUint32(&m.s.life, m.life, m.life+1) }
+
+// MustLive panics if m's holder has released it, or handed it over.
+func MustLive(m Message) {
+	if !IsLive(m) {
+		panic("pool: use of a message after its release, or after it was handed over")
+	}
+}
+
+// IsLive reports whether m's holder has neither released it nor handed it over.
+func IsLive(m Message) bool { return m.s == nil || atomic.LoadUint32(&m.s.life) == m.life }
+
+// TakeOver makes the caller the owner of m: every other copy of the handle is void from now
+// on. It reports false if m was not its holder's any more.
+func TakeOver(m Message) (Message, bool) {
+	if m.s == nil {
+		return m, true
+	}
+	taken := Message{m.s, m.life + 2}
+	return taken, atomic.CompareAndSwapUint32(&m.s.life, m.life, taken.life)
+}
 
 // A Notice has room for one word, that a message was touched.
 type Notice chan struct{}
@@ -89,8 +130,9 @@ func New(n int) Message {
 
 // Copy returns a message that holds a copy of p.
 func Copy(p []byte) Message {
-	m := New(len(p))
-	copy(m.Bytes(), p)
+	a := GetArena()
+	m := a.Copy(p)
+	PutArena(a)
 	return m
 }
 
@@ -101,7 +143,7 @@ func (m Message) Bytes() []byte {
 	if s == nil {
 		return nil
 	}
-	checkLive(s)
+	MustLive(m)
 	if s.touch.Load() != nil {
 		s.touched()
 	}
@@ -154,7 +196,7 @@ func (m Message) Share() Message {
 	if m.s == nil {
 		return m
 	}
-	checkLive(m.s)
+	MustLive(m)
 	m.s.block.aliased.Store(true)
 	m.s.block.refs.Add(1)
 	r := m.s.block.adopt(new(span), int(m.s.off()), int(m.s.n))
@@ -168,7 +210,7 @@ func (m Message) Release() {
 	if s == nil {
 		return
 	}
-	if !atomic.CompareAndSwapUint32(&s.live, 1, 0) {
+	if !m.end() {
 		doubleRelease()
 		return
 	}
@@ -182,10 +224,22 @@ func (m Message) Release() {
 // Forget gives m's handle up and leaves the memory to the garbage collector,
 // for when another goroutine may still be reading it.
 func Forget(m Message) {
-	if m.s != nil && atomic.CompareAndSwapUint32(&m.s.live, 1, 0) {
+	if m.s != nil && m.end() {
 		forgotten()
 	}
 }
+
+// A Kept is a message as its owner keeps it, in half the room of a Message.
+type Kept struct{ s *span }
+
+// Keep returns m as its owner's.
+func Keep(m Message) Kept { return Kept{m.s} }
+
+// Message returns the message.
+func (k Kept) Message() Message { return k.s.handle() }
+
+// IsZero tells whether k keeps nothing, or the zero Message.
+func (k Kept) IsZero() bool { return k.s == nil }
 
 // IsZero tells whether m is the zero Message, which owns no memory.
 func (m Message) IsZero() bool { return m.s == nil }
@@ -197,6 +251,7 @@ func (m Message) Truncate(n int) {
 		panic("pool: Truncate beyond the message")
 	}
 	if m.s != nil {
+		MustLive(m)
 		m.s.n = uint32(n)
 	}
 }

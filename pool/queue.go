@@ -1,7 +1,5 @@
 package pool
 
-import "sync/atomic"
-
 // A Queue is a list of messages in order. The links are inside the messages, so
 // that a queue needs no memory of its own; a message is in one queue at most.
 // The zero Queue is empty.
@@ -11,7 +9,8 @@ type Queue struct {
 	cost       int
 }
 
-// Push appends m, which belongs to the queue from now on.
+// Push appends m, which belongs to the queue from now on. What a program has made must be
+// taken over before: see TakeOver.
 func (q *Queue) Push(m Message) {
 	s := m.s
 	if s == nil {
@@ -51,11 +50,11 @@ func (q *Queue) Pop() (m Message, ok bool) {
 	q.n--
 	q.bytes -= int(s.n)
 	q.cost -= s.cost()
-	return Message{s}, true
+	return s.handle(), true
 }
 
 // Head returns the first message and leaves it where it is.
-func (q *Queue) Head() Message { return Message{q.head} }
+func (q *Queue) Head() Message { return q.head.handle() }
 
 // Append moves all of r to the end of q.
 func (q *Queue) Append(r *Queue) {
@@ -91,7 +90,8 @@ func (q *Queue) Release() {
 	for s := q.head; s != nil; {
 		next := s.next
 		s.next = nil
-		if atomic.CompareAndSwapUint32(&s.live, 1, 0) {
+		if life := s.life; alive(life) {
+			s.life = life + 1 // nobody else has a handle of this life
 			if s.touch.Load() != nil {
 				s.touched()
 			}
@@ -144,6 +144,6 @@ func (q *Queue) Take(room, most int) (r Queue) {
 // Each calls f with every message, in order. They stay in the queue.
 func (q *Queue) Each(f func(Message)) {
 	for s := q.head; s != nil; s = s.next {
-		f(Message{s})
+		f(s.handle())
 	}
 }

@@ -136,7 +136,7 @@ func FuzzHello(f *testing.F) {
 		run := func(first, each int) ([]byte, []byte, error) {
 			p := &Protocol{Compress: algorithms}
 			p.parents.add(1 << idShift)
-			p.parents.sequence = 1
+			p.parents.countFrom(1)
 			s, out, g, err := serve(p, in, first, each)
 			if (s == nil) != (err != nil) || (len(out) == 0) != (err != nil) {
 				t.Fatalf("session %v, %d bytes, %v", s, len(out), err)

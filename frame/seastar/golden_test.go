@@ -130,7 +130,7 @@ func TestWhereAServerDiffers(t *testing.T) {
 			}
 			if c.conn == 1 {
 				p.parents.add(1 << idShift)
-				p.parents.sequence = 1
+				p.parents.countFrom(1)
 			}
 			lines := conversation(t, name)
 			s, out, g, err := serve(p, said(lines, c.conn, true), 0, 0)
@@ -312,6 +312,7 @@ func TestAServerWritesWhatSeastarsWrites(t *testing.T) {
 func replayServer(t *testing.T, name string, options *Protocol) {
 	c := newClock()
 	p := &Protocol{Compress: options.Compress, NoStreams: options.NoStreams, MaxMemory: options.MaxMemory, Now: c.now}
+	p.parents.countFrom(0)
 	conns := map[int]*side{}
 	for _, l := range conversation(t, name) {
 		x := conns[l.conn]
@@ -638,7 +639,7 @@ func cutServer(t *testing.T, options *Protocol, p []byte) {
 	run := func(first, each int, cuts ...int) (lines []string, out []byte) {
 		o := &Protocol{Compress: options.Compress, NoStreams: options.NoStreams, MaxMemory: options.MaxMemory}
 		o.parents.add(1 << idShift)
-		o.parents.sequence = 1
+		o.parents.countFrom(1)
 		s, out, g, err := serve(o, p, first, each)
 		if err != nil {
 			t.Fatal(err)

@@ -78,7 +78,7 @@ func TestAServersAnswerToAHello(t *testing.T) {
 					p.Compress, p.NoStreams = c.p.Compress, c.p.NoStreams
 				}
 				p.parents.add(1 << idShift)
-				p.parents.sequence = 1
+				p.parents.countFrom(1)
 				s, out, _, err := serve(p, c.in, each*5, each)
 				switch {
 				case err != nil && len(out) > 0:
@@ -215,6 +215,7 @@ func TestACookieIsLookedAtBeforeTheAnswer(t *testing.T) {
 // its ID until the parent's end.
 func TestAStreamNeedsAnOpenParent(t *testing.T) {
 	p := &Protocol{}
+	p.parents.countFrom(0)
 	of := func(id uint64) (frame.Session, error) {
 		in := hello(record{featStreamParent, idData(id)})
 		g := &frame.Greeting{Own: frame.Settings{MaxStreams: 2}}
@@ -242,6 +243,7 @@ func TestAStreamNeedsAnOpenParent(t *testing.T) {
 // A connection that breaks before the answer to its hello leaves nothing behind.
 func TestAConnectionThatBreaksInTheHelloIsForgotten(t *testing.T) {
 	p := &Protocol{}
+	p.parents.countFrom(0)
 	gone := errors.New("gone")
 	g := func() *frame.Greeting { return &frame.Greeting{Own: frame.Settings{MaxStreams: 1}} }
 	if _, err := p.Handshake(context.Background(), &wire{in: hello(), fail: gone}, g()); !errors.Is(err, gone) {
@@ -265,7 +267,7 @@ func TestAConnectionThatBreaksInTheHelloIsForgotten(t *testing.T) {
 func TestTheKernelLearnsOfAStreamBeforeItsClient(t *testing.T) {
 	p := &Protocol{}
 	p.parents.add(1 << idShift)
-	p.parents.sequence = 1
+	p.parents.countFrom(1)
 	no := errors.New("no")
 	for i, refusal := range []error{no, nil, no} {
 		w := &wire{in: hello(record{featStreamParent, idData(1 << idShift)})}
@@ -301,5 +303,23 @@ func TestLingerHasADefault(t *testing.T) {
 	}
 	if d := (&Protocol{Linger: time.Hour}).linger(); d != time.Hour {
 		t.Errorf("it is %v", d)
+	}
+}
+
+// Nobody can tell the ID of one connection from that of another: they counted from 1<<16,
+// so that 1,100 hellos of 28 bytes took all the streams of a client that was not theirs.
+func TestIDsCannotBeGuessed(t *testing.T) {
+	p := &Protocol{}
+	seen, bits := map[uint64]bool{}, uint64(0)
+	for range 1000 {
+		id := connID(mustServe(t, p))
+		if id == 0 || id&(1<<idShift-1) != 0 || id>>idShift < 1<<20 || seen[id] {
+			t.Fatalf("a connection is %#x", id)
+		}
+		seen[id] = true
+		bits |= id
+	}
+	if bits != 1<<64-1<<idShift {
+		t.Errorf("of 1,000 IDs no one has the bits %#x", ^bits)
 	}
 }

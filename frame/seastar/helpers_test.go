@@ -315,3 +315,8 @@ func fragment(s frame.Session, o *frame.Out, id uint64, m pool.Message, off, n i
 	}
 	s.Fragment(o, id, m, overhead+off, n)
 }
+
+// countFrom has IDs drawn that count from n+1.
+func (p *parents) countFrom(n uint64) {
+	p.draw = func() uint64 { n++; return n }
+}

@@ -43,6 +43,7 @@ func both(t *testing.T, f func(t *testing.T, s frame.Session)) {
 func TestAServersOpenComesBeforeItsData(t *testing.T) {
 	p := &Protocol{}
 	p.parents.add(7 << idShift)
+	p.parents.countFrom(0)
 	s := mustServe(t, p, record{featStreamParent, idData(7 << idShift)})
 	lines, err := events(s, nil)
 	if err != nil {

@@ -359,7 +359,7 @@ var sources = []string{"kernel", "status", "actor", "conn", "rpc", "rpc/codec", 
 var elsewhere = []string{
 	"stream credit", "connection credit", // BlockedOn; and a setting of the handshake
 	"half-closed (local)", "half-closed (remote)", // StreamInfo.State
-	"sluice: handler panicked", "sluice: hook panicked", "sluice: handshake failed", "sluice: connection ended", // docs/operations.md has the log
+	"sluice: handler panicked", "sluice: hook panicked", "sluice: hook returned nonsense", "the context", "sluice: handshake failed", "sluice: connection ended", // docs/operations.md has the log
 	"sluice: a handler error's details can't be sent", "sluice: a refusal's header and trailer can't be sent", "sluice: observer is too slow", "sluice: a handler's result can't be sent",
 	"another size", // is never shown
 	"sluice: no protocol of the server can say the method's name",

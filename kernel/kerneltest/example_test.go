@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 	"github.com/sluicerpc/sluice/pool"
@@ -120,4 +122,17 @@ func ExamplePipe() {
 		fmt.Println("an hour of silence")
 	}
 	// Output: ping
+}
+
+// In a TestMain: goleak.VerifyTestMain(m, kerneltest.LeakOptions()...).
+func ExampleLeakOptions() {
+	opts := append(kerneltest.LeakOptions(), goleak.IgnoreCurrent()) // what runs examples
+	srv, err := kernel.NewServer(nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_ = srv.Close()
+	fmt.Println(goleak.Find(opts...))
+	// Output: <nil>
 }

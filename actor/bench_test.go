@@ -21,6 +21,8 @@ func (l *idleLink) FeedingChanged()        {}
 func (l *idleLink) Ready(bool)             {}
 func (l *idleLink) ReadySoon()             {}
 func (l *idleLink) Queued(int)             {}
+func (l *idleLink) Unreported(int64)       {}
+func (l *idleLink) Crowded() bool          { return false }
 func (l *idleLink) Room() bool             { return true }
 func (l *idleLink) AwaitRoom()             {}
 func (l *idleLink) AwaitFull()             {}

@@ -18,7 +18,7 @@ func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
 	cost := run.Cost()
 	s.bytesReceived += uint64(run.Bytes())
 	s.heardAt = stampOf(now)
-	if keep, err := s.checkArrival(cost); !keep {
+	if keep, err := s.checkArrival(cost, run.Bytes(), run.Len()); !keep {
 		s.discard(cost, run.Bytes())
 		s.dropRun(run)
 		return err
@@ -66,8 +66,9 @@ func (s *Stream) resetTooLarge(n int) {
 	s.abort(s.fail(status.TooLarge, fmt.Sprintf("message of %d bytes, limit %d", n, s.cfg.MaxReceive), false))
 }
 
-// checkArrival checks that data of that cost may arrive, and reports whether to keep it.
-func (s *Stream) checkArrival(cost int) (bool, error) {
+// checkArrival checks that data of that cost may arrive, n bytes in so many messages, and
+// reports whether to keep it.
+func (s *Stream) checkArrival(cost, n, messages int) (bool, error) {
 	if !s.st.dataAllowed() {
 		s.win.recvd += uint64(cost)
 		s.abort(s.fail(status.StreamState, "data after the end", false))
@@ -76,9 +77,9 @@ func (s *Stream) checkArrival(cost int) (bool, error) {
 	if !s.cfg.granted() {
 		s.win.recvd += uint64(cost)
 		keep := s.st.wantsData() && !s.cfg.NoReceive
-		if keep && s.overCap() {
-			s.abort(s.fail(status.ResourceExhausted,
-				fmt.Sprintf("%d bytes are unread, at most %d are kept", s.win.recvd-s.win.taken, s.cfg.Window), false))
+		if keep && s.overCap(n, messages) {
+			s.abort(s.fail(status.ResourceExhausted, fmt.Sprintf("%d bytes in %d messages are unread, at most %d are kept, and a message counts %d at least",
+				s.unreadPayload()+n, int(s.mailbox.messages)+messages, s.cfg.Window, messageCap), false))
 			return false, frame.ErrFault
 		}
 		return keep, nil

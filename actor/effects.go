@@ -43,6 +43,7 @@ func (s *Stream) retire() {
 	s.returnAllCredit()
 	s.post.queued += s.uncounted
 	s.uncounted = 0
+	s.countUnreported()
 }
 
 // over closes the channels that announce the stream's end: nothing changes any more.

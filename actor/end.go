@@ -81,6 +81,7 @@ func (s *Stream) CloseReceive(code status.Code) {
 // closeReceive ends the receiving half. It drops a request that nobody has taken and, if the
 // stream has failed, what arrived before that.
 func (s *Stream) closeReceive() {
+	s.countInWork()
 	s.dropRequest()
 	s.apply(s.st.closeReceive())
 	s.renewDropped()

@@ -14,25 +14,27 @@ import (
 
 // fakeLink is a connection that only remembers what a stream asked of it.
 type fakeLink struct {
-	mu      sync.Mutex
-	id      uint64
-	control bool // a turn was asked for
-	data    bool
-	queued  int // bytes that could be written
-	taken   int // credit returned
-	await   bool
-	full    bool // no room
-	reserve int  // memory reserved for fragments
-	budget  int
-	kept    int // bytes that came beside messages
-	given   int // window bytes granted beyond the first
-	spare   int
-	retired int
-	wrong   []string // broken promises
-	timers  timers.Queue
-	changed func() // called after each turn asked for
-	packs   int    // messages that were to be compressed; their sender's
-	packing func() // called before each
+	mu         sync.Mutex
+	id         uint64
+	control    bool // a turn was asked for
+	data       bool
+	queued     int // bytes that could be written
+	taken      int // credit returned
+	await      bool
+	full       bool // no room
+	reserve    int  // memory reserved for fragments
+	budget     int
+	kept       int // bytes that came beside messages
+	given      int // window bytes granted beyond the first
+	spare      int
+	retired    int
+	unreported int64
+	crowded    bool
+	wrong      []string // broken promises
+	timers     timers.Queue
+	changed    func() // called after each turn asked for
+	packs      int    // messages that were to be compressed; their sender's
+	packing    func() // called before each
 }
 
 func newFakeLink() *fakeLink { return &fakeLink{id: 1, budget: 64 << 20} }
@@ -85,6 +87,20 @@ func (l *fakeLink) Room() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.full
+}
+
+func (l *fakeLink) Unreported(delta int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.unreported += delta; l.unreported < 0 {
+		l.wrongf("%d bytes are unreported", l.unreported)
+	}
+}
+
+func (l *fakeLink) Crowded() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.crowded
 }
 
 func (l *fakeLink) AwaitRoom() {

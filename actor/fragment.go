@@ -30,7 +30,7 @@ func (s *Stream) Fragment(f *frame.Frame, now time.Time) error {
 // dropped.
 func (s *Stream) keepPiece(f *frame.Frame) (bool, error) {
 	p, cost := f.Payload, f.Cost
-	keep, err := s.checkArrival(cost)
+	keep, err := s.checkArrival(cost, len(p), 0)
 	if err == nil && keep {
 		keep, err = s.checkPiece(f)
 	}

@@ -55,6 +55,7 @@ const (
 	WaitNone   Wait = iota
 	WaitCredit      // a sender, or accepted messages, for credit of the stream
 	WaitRoom        // a sender, until the connection takes more
+	WaitQueue       // a sender, until more of what its stream has accepted is written
 	WaitTurn        // accepted messages, to be written
 	WaitReader      // arrived messages, to be taken
 )
@@ -161,6 +162,10 @@ func (s *Stream) waits(at timers.Stamp) (Wait, timers.Stamp) {
 		if s.starvedSince.Until(at) > sender.Until(at) && s.starvedSince != 0 {
 			sender = s.starvedSince
 		}
+		return WaitCredit, sender
+	case sender != 0 && s.backlogged():
+		return WaitQueue, sender
+	case sender != 0 && s.crowdedOut():
 		return WaitCredit, sender
 	case sender != 0 && !s.link.Room():
 		return WaitRoom, sender

@@ -25,6 +25,11 @@ type Link interface {
 	Queued(delta int)
 	// Room reports whether the connection accepts more data now. Any time.
 	Room() bool
+	// Unreported adds delta to the bytes that the streams have accepted and that the peer has
+	// not reported, where it reports. Any time.
+	Unreported(delta int64)
+	// Crowded reports whether that is as much as Caps.ConnUnreported. Any time.
+	Crowded() bool
 	// AwaitRoom asks for one call of RoomFree when there may be room again.
 	AwaitRoom()
 	// AwaitFull asks for one call of RoomGone when there is no room any more.
@@ -68,6 +73,7 @@ type Config struct {
 	InBuffer    int           // messages that In buffers; 0: none
 	MaxBatch    int           // messages in a Batch
 	IdleTimeout time.Duration // 0: never idle
+	CountLate   bool          // what Receive returns counts as taken when the next is asked for
 	NoReceive   bool          // the peer may send nothing
 	NoSend      bool          // the peer receives nothing
 	OwnConn     bool          // the connection is the stream's alone
@@ -79,6 +85,7 @@ type Config struct {
 	MaxWindow  int    // limit of that as it grows
 	SendLimit  int    // our own limit of bytes unread at the peer; 0: the peer's grants alone
 	SendCredit uint64 // bytes that the peer has granted so far
+	MaxUnsent  int    // bytes that may be accepted and not written; 0: the credit alone bounds that
 
 	Compression pool.Compression  // of what we send; zero is none
 	Unpacks     pool.Compressions // what the peer unpacks

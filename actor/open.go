@@ -54,6 +54,15 @@ func (s *Stream) allowSends() {
 	}
 }
 
+// HoldData has data wait for PeerReady. It is called before Accepted.
+func (s *Stream) HoldData() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.answered {
+		s.makeOutcome().notReady = true
+	}
+}
+
 // Accepted takes the peer's answer to our open. It reports false if the stream has an
 // answer already, or is over. With follows the reply is the first message to arrive.
 func (s *Stream) Accepted(reply pool.Message, header metadata.MD, g frame.Grant, follows bool) bool {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -260,15 +261,17 @@ func TestDroppedDataIsReported(t *testing.T) {
 	}
 }
 
+// The cap counts as a sender's window does, which is of payload: small messages take little
+// more of it than of that.
 func TestUnreadBeyondTheCapResetsTheStream(t *testing.T) {
 	x := newPaced(t, frame.Reported, func(c *Config) { c.Window = 1000 })
 	defer x.end()
 	for range 10 {
-		if err := x.arrive(68); err != nil {
+		if err := x.arrive(100); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := x.arrive(68); !errors.Is(err, frame.ErrFault) {
+	if err := x.arrive(1); !errors.Is(err, frame.ErrFault) {
 		t.Fatalf("beyond the cap: %v", err)
 	}
 	if err := x.s.Err(); !errors.Is(err, &status.StreamError{Code: status.ResourceExhausted}) {
@@ -277,8 +280,82 @@ func TestUnreadBeyondTheCapResetsTheStream(t *testing.T) {
 	x.write()
 	x.link.mu.Lock()
 	defer x.link.mu.Unlock()
-	if x.link.taken != 11*100 {
-		t.Errorf("%d bytes of 1100 went back to the connection", x.link.taken)
+	if want := 1001 + 11*overhead; x.link.taken != want {
+		t.Errorf("%d bytes of %d went back to the connection", x.link.taken, want)
+	}
+}
+
+// A window's worth of messages of a byte is within the cap, if that is eight times the
+// window. Messages of no bytes, which take nothing of a window, are bounded too.
+func TestSmallMessagesWithinTheCap(t *testing.T) {
+	const window = 1000
+	for size, most := range map[int]int{0: 8 * window / messageCap, 1: 8 * window / messageCap, 2: window, 3: window} {
+		x := newPaced(t, frame.Reported, func(c *Config) { c.Window = 8 * window })
+		n := 0
+		for ; n < most; n++ {
+			if err := x.arrive(size); err != nil {
+				t.Fatalf("message %d of %d bytes: %v", n, size, err)
+			}
+		}
+		if err := x.arrive(size, size); size < 2 && !errors.Is(err, frame.ErrFault) {
+			t.Errorf("message %d of %d bytes: %v", n, size, err)
+		}
+		x.end()
+	}
+}
+
+// Where the connection's streams have too much unread at the peer, a stream may have little
+// of its own unread, and goes on when that is reported. The connection's count of it is
+// exact when nothing is left.
+func TestStreamsShareWhatMayBeUnread(t *testing.T) {
+	const least, size = 4 << 10, 1 << 10
+	x := newPaced(t, frame.Reported, func(c *Config) {
+		c.Caps.ConnUnreported, c.Caps.LeastUnreported, c.SendLimit = 1<<20, least, 64<<10
+	})
+	fill := func() (n int) {
+		for x.trySend(size) == nil {
+			n++
+			x.write()
+		}
+		return n
+	}
+	x.link.crowded = true
+	if n := fill(); n != least/size {
+		t.Errorf("%d messages, want %d", n, least/size)
+	}
+	if err := x.s.PeerGrant(size); err != nil {
+		t.Fatal(err)
+	}
+	if n := fill(); n != 1 {
+		t.Errorf("%d messages after a report of one", n)
+	}
+	x.link.crowded = false
+	if n := fill(); n != 64-least/size {
+		t.Errorf("%d messages go when the others have less", n)
+	}
+	if n := x.link.unreported; n < 60<<10 || n > 64<<10+overhead {
+		t.Errorf("%d bytes are counted", n)
+	}
+	x.end()
+	if n := x.link.unreported; n != 0 {
+		t.Errorf("%d bytes are counted when it is over", n)
+	}
+}
+
+// Without a window of its own no stream is counted, nor held back.
+func TestStreamsWithoutAWindowDoNotShareIt(t *testing.T) {
+	x := newPaced(t, frame.Reported, func(c *Config) {
+		c.Caps.ConnUnreported, c.Caps.LeastUnreported, c.SendLimit = 1<<20, 1000, math.MaxInt
+	})
+	defer x.end()
+	x.link.crowded = true
+	for range 100 {
+		if err := x.trySend(1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := x.link.unreported; n != 0 {
+		t.Errorf("%d bytes are counted", n)
 	}
 }
 

@@ -25,6 +25,16 @@ func (s *Stream) PeerGrant(total uint64) error {
 	return nil
 }
 
+// PeerReady is called when the peer is ready for data that had to wait behind its answer.
+func (s *Stream) PeerReady() {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.outcome != nil {
+		s.outcome.notReady = false
+	}
+	s.requeue()
+}
+
 // maxAhead is by how many bytes a grant may exceed what was sent.
 const maxAhead = 1 << 31
 

@@ -80,6 +80,7 @@ func (s *Stream) recount() {
 		s.count(s.cred.update(false))
 	default:
 		s.count(s.cred.update(true))
+		s.countUnreported()
 	}
 	if s.hasUnsent() || s.starvedSince != 0 {
 		s.noteStarved()
@@ -148,7 +149,7 @@ func (s *Stream) openLeft() int {
 // canAccept reports whether the stream and the connection have credit for one more
 // message. An offer has none until it is accepted.
 func (s *Stream) canAccept() bool {
-	if s.sendsHeld || s.cred.left() <= 0 {
+	if s.sendsHeld || s.cred.left() <= 0 || !s.cfg.granted() && (s.backlogged() || s.crowdedOut()) {
 		return false
 	}
 	if !s.link.Room() {

@@ -76,6 +76,7 @@ func (ch *channels) endWait(what next) {
 func (s *Stream) next(waited next) (pool.Message, next, error) {
 	ch := s.ch
 	ch.endWait(waited)
+	s.countInWork()
 	if ch != nil && ch.inbound != channelNone {
 		ch.wakeReceiver()
 		if ch.rest != nil && ch.rest.msgs.Len() > 0 {
@@ -90,7 +91,7 @@ func (s *Stream) next(waited next) (pool.Message, next, error) {
 		}
 	}
 	if m, ok := s.in.Pop(); ok {
-		s.accountOne(m)
+		s.handOver(m)
 		if s.in.Len() > 0 {
 			ch.wakeReceiver()
 		} else if s.st.recv == recvEnded {
@@ -110,6 +111,23 @@ func (s *Stream) next(waited next) (pool.Message, next, error) {
 	}
 	ch.receivers++
 	return pool.Message{}, nextWait, nil
+}
+
+// handOver counts m as taken, now or when the next message is asked for.
+func (s *Stream) handOver(m pool.Message) {
+	if !s.cfg.CountLate {
+		s.accountOne(m)
+		return
+	}
+	s.makeOutcome().inWork.add(m.Len(), pool.Cost(m), s.isPaid(m))
+}
+
+// countInWork counts the message as taken that Receive has returned last, if that is still to
+// be done.
+func (s *Stream) countInWork() {
+	if oc := s.outcome; oc != nil && oc.inWork.messages > 0 {
+		s.account(&oc.inWork)
+	}
 }
 
 // receiveCancelled returns the error of a Receive whose context has ended. If the stream

@@ -48,7 +48,7 @@ func (s *Stream) unready(m pool.Message) error {
 		return s.check(m)
 	case s.sendsHeld:
 		return ErrNotAccepted
-	case s.post.room:
+	case s.post.room, s.cred.left() > 0 && s.backlogged():
 		return ErrNoRoom
 	}
 	return ErrWouldBlock

@@ -39,7 +39,7 @@ func (s *Stream) offerSlot(ch *channels) {
 
 // withdrawSlot takes the slot out of the channel if others have used up the credit.
 func (s *Stream) withdrawSlot(ch *channels) {
-	if s.cred.left() <= 0 {
+	if s.cred.left() <= 0 || s.backlogged() {
 		ch.takeBackSlot()
 	}
 }

@@ -95,12 +95,15 @@ type outcome struct {
 
 	stopped           bool // the peer reads no more
 	abortedUnanswered bool // aborted before the peer's answer
+	notReady          bool // the peer has answered, and data may not follow yet
 	hasRequest        bool
 	firstMessage      firstMessage // what the first message is, until it has arrived
 	onRequest         func()       // see OnRequest
 	request           pool.Message // that came with the open, if hasRequest, until TakeRequest
 
+	inWork     taken  // see Config.CountLate
 	reported   uint64 // payload bytes that the peer has reported
+	unreported int64  // what the connection knows of unreported
 	droppedIn  uint64 // messages that arrived and that the application will not take
 	droppedOut uint64 // messages that were accepted and will not be written
 }
@@ -165,8 +168,11 @@ func (s *Stream) requestControl(c controlBits) {
 	}
 }
 
-// awaitsAnswer reports whether data must wait for the answer to our open.
-func (s *Stream) awaitsAnswer() bool { return !s.answered && !s.cfg.Caps.Early }
+// awaitsAnswer reports whether data must wait for the answer to our open, or until the peer
+// is ready for it.
+func (s *Stream) awaitsAnswer() bool {
+	return !s.answered && !s.cfg.Caps.Early || s.outcome != nil && s.outcome.notReady
+}
 
 // fail returns a new error of this stream.
 func (s *Stream) fail(c status.Code, reason string, remote bool) *status.StreamError {

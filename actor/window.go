@@ -70,12 +70,15 @@ func (c *credit) relimit(cfg *Config) {
 	}
 }
 
+// noWindow is a window without a bound.
+const noWindow = 1 << 62
+
 // ownWindow is how many bytes a stream may have unwritten, or unread at the peer,
 // where the peer grants no credit.
 func ownWindow(cfg *Config) int64 {
 	switch {
 	case cfg.SendLimit == math.MaxInt:
-		return 1 << 62
+		return noWindow
 	case cfg.SendLimit > 0:
 		return int64(cfg.SendLimit)
 	}

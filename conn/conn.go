@@ -32,6 +32,9 @@ type Stream interface {
 	// ReadProgress is how many bytes the stream holds unread, and how many its
 	// application has taken in all.
 	ReadProgress() (unread int, taken uint64)
+	// CapUse is what the stream takes of the cap on what a connection holds unread, where the
+	// sender chooses its window, and for how long nothing of it was taken.
+	CapUse(now time.Time) (n int, unreadFor time.Duration)
 	// Evict ends the stream for want of memory.
 	Evict(reason string)
 	// Lost ends the stream because of err. refused: the peer has not processed it.
@@ -122,9 +125,10 @@ type Conn struct {
 	granted  atomic.Uint64
 	sentCost atomic.Uint64
 
-	buffered atomic.Int64 // bytes that the session keeps, as of the last input
-	streams  atomic.Int32 // localStreams and peerStreams, readable without mu
-	queued   atomic.Int64 // bytes of credit accepted and not written
+	buffered   atomic.Int64 // bytes that the session keeps, as of the last input
+	streams    atomic.Int32 // localStreams and peerStreams, readable without mu
+	queued     atomic.Int64 // bytes of credit accepted and not written
+	unreported atomic.Int64 // see actor.Link
 
 	peerRead atomic.Uint64 // bytes of ours that the peer's reader has read
 

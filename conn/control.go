@@ -23,6 +23,8 @@ func (c *Conn) control(f *frame.Frame) error {
 		return violation(status.Protocol, "a second HELLO")
 	case frame.NewSettings:
 		return c.newSettings(f)
+	case frame.Ready, frame.Freed:
+		return c.sessionEvent(f)
 	case frame.Read, frame.Ping, frame.Pong, frame.GoAway:
 		if f.Stream != 0 {
 			return violation(status.Protocol, "frame of the connection on stream %d", f.Stream)

@@ -44,6 +44,15 @@ func (c *Conn) sessionEvents() {
 }
 
 func (c *Conn) sessionEvent(f *frame.Frame) error {
+	if f.Kind == frame.Freed {
+		c.mu.Lock()
+		free := c.onFree
+		c.mu.Unlock()
+		if free != nil {
+			free()
+		}
+		return nil
+	}
 	p := c.find(f.Stream)
 	if p == nil {
 		return nil

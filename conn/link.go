@@ -42,6 +42,12 @@ func (p *Port) Queued(delta int) {
 // Room implements actor.Link.
 func (p *Port) Room() bool { return p.c.room() }
 
+// Unreported implements actor.Link.
+func (p *Port) Unreported(delta int64) { p.c.unreported.Add(delta) }
+
+// Crowded implements actor.Link.
+func (p *Port) Crowded() bool { return p.c.unreported.Load() >= int64(p.c.caps.ConnUnreported) }
+
 // AwaitRoom implements actor.Link.
 func (p *Port) AwaitRoom() { p.c.awaitRoom(p) }
 

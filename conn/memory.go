@@ -2,6 +2,7 @@ package conn
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/sluicerpc/sluice/status"
@@ -96,35 +97,42 @@ func (c *Conn) evictStalled(now time.Time) {
 	}
 }
 
-// evictUnread resets a stream where the connection holds too much that is unread: one
-// that holds more than half of what the largest does, and rather one that nobody has
-// read since the last time. It may be the stream of the data at hand. The reader calls
-// it.
+// evictUnread resets streams where the connection holds too much that is unread: those that
+// hold much and that nobody has read for long, and who is read at last. It may be the stream
+// of the data at hand. The reader calls it when the peer has used more credit than in.limit,
+// and it sets that anew: credit counts more than the cap does.
 func (c *Conn) evictUnread() {
 	c.mu.Lock()
 	ports := c.table.all()
 	c.mu.Unlock()
-	type candidate struct {
-		p       *Port
-		unread  int
-		stalled bool
-	}
-	var cs []candidate
-	most := 0
+	uses := make([]capUse, 0, len(ports))
+	sum := 0
 	for _, p := range ports {
-		unread, taken := p.s.ReadProgress()
-		if unread > 0 {
-			cs = append(cs, candidate{p, unread, uint32(taken) == p.takenAtRead})
-		}
-		most, p.takenAtRead = max(most, unread), uint32(taken)
-	}
-	var worst candidate
-	for _, x := range cs {
-		if x.unread > most/2 && (x.stalled && !worst.stalled || x.stalled == worst.stalled && x.unread > worst.unread) {
-			worst = x
+		if n, unreadFor := p.s.CapUse(c.in.now); n > 0 {
+			// For more than a second is not worse than for a second, or it would be those
+			// that hold little.
+			uses = append(uses, capUse{p, n, n * int(1+min(unreadFor, time.Second).Milliseconds())})
+			sum += n
 		}
 	}
-	if worst.p != nil {
-		worst.p.s.Evict("the connection holds too much that is unread")
+	slices.SortFunc(uses, func(x, y capUse) int { return y.weight - x.weight })
+	for _, x := range uses {
+		if sum <= c.MaxUnread() {
+			break
+		}
+		sum -= x.bytes
+		x.p.s.Evict("the connection holds too much that is unread")
 	}
+	c.in.limit = c.in.used + uint64(max(c.MaxUnread()-sum, checkUnreadEvery))
 }
+
+// capUse is what a stream takes of the cap on what a connection holds unread, and how much
+// it deserves to be reset for that.
+type capUse struct {
+	p             *Port
+	bytes, weight int
+}
+
+// checkUnreadEvery is after how much credit the cap is looked at again where the connection
+// is close to it, in bytes.
+const checkUnreadEvery = 64 << 10

@@ -3,6 +3,8 @@ package conn
 import (
 	"testing"
 	"time"
+
+	"github.com/sluicerpc/sluice/frame"
 )
 
 // unreadStream is a stream that holds unread data.
@@ -44,6 +46,72 @@ func TestEvictStalled(t *testing.T) {
 				if p.evicted != step.evicted {
 					t.Fatalf("%v after the start: evicted: %v", first, p.evicted)
 				}
+			}
+		})
+	}
+}
+
+// cappedStream is a stream of a sender that chooses its window.
+type cappedStream struct {
+	fakeStream
+	use       int
+	unreadFor time.Duration
+	evicted   bool
+}
+
+func (t *cappedStream) CapUse(time.Time) (int, time.Duration) { return t.use, t.unreadFor }
+func (t *cappedStream) Evict(string)                          { t.evicted = true }
+
+// Of a connection's streams those go that hold much and that nobody reads, as many as it
+// takes. One that is read goes last, however much it holds, and one that holds little is no
+// use.
+func TestWhoIsReadIsTheLastToGo(t *testing.T) {
+	const mb = 1 << 20
+	type held struct {
+		use       int
+		unreadFor time.Duration
+	}
+	read := held{use: 5 * mb, unreadFor: 5 * time.Millisecond}
+	for name, k := range map[string]struct {
+		streams []held
+		want    string // which are evicted
+	}{
+		"within it":   {[]held{{use: 8 * mb}, {use: 8 * mb}}, ".."},
+		"one unread":  {[]held{read, {use: 12 * mb, unreadFor: time.Second}}, ".x"},
+		"many unread": {[]held{{use: 4 * mb, unreadFor: time.Second}, read, {use: 5 * mb, unreadFor: time.Hour}, {use: 3 * mb, unreadFor: time.Minute}}, "..x."},
+		"as many as it takes": {[]held{
+			{use: 9 * mb, unreadFor: time.Minute}, read, {use: 8 * mb, unreadFor: time.Hour}, {use: 7 * mb, unreadFor: time.Hour}}, "x.x."},
+		"a little, for long": {[]held{{use: 1000, unreadFor: time.Hour}, {use: 14 * mb, unreadFor: time.Second}, read}, ".x."},
+		"all read":           {[]held{{use: 6 * mb}, {use: 7 * mb}, {use: 5 * mb}}, ".x."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(Limits{SenderWindow: 4 * mb}, 1<<20)
+			c := s.c
+			c.pacing = frame.Reported
+			c.in.used = 1 << 40
+			got := ""
+			ps := make([]cappedStream, len(k.streams))
+			for i := range ps {
+				p := &ps[i]
+				p.use, p.unreadFor = k.streams[i].use, k.streams[i].unreadFor
+				c.PreparePeer(&p.Port, p)
+				c.OpenPeer(&p.Port, uint64(2*i+2), 0)
+			}
+			if err := c.overLimit(); err != nil {
+				t.Fatal(err)
+			}
+			for i := range ps {
+				if ps[i].evicted {
+					got += "x"
+				} else {
+					got += "."
+				}
+			}
+			if got != k.want {
+				t.Errorf("evicted %s, want %s", got, k.want)
+			}
+			if c.in.limit <= c.in.used {
+				t.Error("the next byte would be beyond the limit again")
 			}
 		})
 	}

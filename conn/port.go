@@ -33,7 +33,6 @@ type Port struct {
 	nextControl, nextData, nextRoom *Port
 	dueAt                           timers.Stamp // when it got into data while nothing could be written
 
-	takenAtRead  uint32       // low half of the bytes taken when the reader last looked for a stream to evict
 	takenAtTimer uint32       // low half of the bytes taken when the timer last found progress
 	takenSince   timers.Stamp // when that was; 0: never
 }

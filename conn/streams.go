@@ -7,7 +7,7 @@ func (c *Conn) usable(n int) error {
 		return c.cause
 	case c.goAway.received || c.goAway.sent:
 		return ErrGoingAway
-	case c.localStreams+n > int(c.peerSettings.Load().MaxStreams):
+	case c.localStreams+n > int(c.peerSettings.Load().MaxStreams), !c.sess.Allows(c.localStreams, n):
 		return ErrTooManyStreams
 	case !c.hasNumbers(n):
 		return ErrGoingAway

@@ -42,6 +42,11 @@ const (
 	// when what was flushed is written: at once if Deadline is 0, else with the peer's FIN,
 	// which then is a clean end, or after Deadline.
 	Finished
+	// Ready is an event of the session's own: data may follow on a stream whose Accept has
+	// said that it may not yet (Later).
+	Ready
+	// Freed is an event of the session's own: Session.Allows may say yes again.
+	Freed
 )
 
 // String is the kind's name as the native wire's page writes it, such as "DATA".
@@ -56,6 +61,7 @@ var kindNames = [...]string{
 	None: "NONE", Hello: "HELLO", Open: "OPEN", Accept: "ACCEPT", Reject: "REJECT", Data: "DATA", EOS: "EOS",
 	Ended: "ENDED", Reset: "RESET", Stop: "STOP", Credit: "CREDIT", Read: "READ", Ping: "PING", Pong: "PONG",
 	GoAway: "GOAWAY", Skip: "SKIP", Reply: "REPLY", NewSettings: "SETTINGS", Finished: "FINISHED",
+	Ready: "READY", Freed: "FREED",
 }
 
 // A Grant is what an Open or Accept announces for one stream about its reader.
@@ -91,6 +97,7 @@ type Frame struct {
 	Reason       string
 	NotProcessed bool
 	FollowsData  bool // Open, Accept: the first message of the stream is the request or reply
+	Later        bool // Accept: nothing may be sent on a stream before its Ready. The session says so, not the peer
 	Unary        bool // Open: one message each way, a call
 	NoReply      bool // Open, with Unary: nobody waits for the reply
 

@@ -58,6 +58,10 @@ type Session interface {
 	// and takes m over. The goroutine that takes the message calls it, at any time. An
 	// error ends the stream: ErrUnpacked if the message is longer.
 	Unpack(id uint64, m pool.Message, most int) (pool.Message, error)
+	// Allows reports whether this side may open n more streams while so many of its own are
+	// open, beside what the peer's Settings say. After a no, Freed is an event. Any goroutine
+	// may call it, also under locks of the connection's.
+	Allows(open, n int) bool
 	// Closed is called once, when the connection has ended or has never begun: at any time
 	// after the handshake, by any goroutine.
 	Closed()
@@ -101,6 +105,9 @@ var errPacked = errors.New("a compressed message on a protocol without compressi
 // ErrUnpacked is returned by Unpack for a message that is too large when decompressed.
 var ErrUnpacked = errors.New("the message is too large when it is unpacked")
 
+// Allows has no bound of its own.
+func (Base) Allows(int, int) bool { return true }
+
 // Closed has nothing to release.
 func (Base) Closed() {}
 
@@ -126,22 +133,26 @@ const (
 type Caps struct {
 	Name        string
 	Pacing      Pacing
-	HalfClose   bool   // one direction can end before the other
-	Ended       bool   // a side says when its application has received the end
-	Status      bool   // an end carries code, reason and trailers
-	Stop        bool   // a receiver can stop its sender, which ends that half: there is none without HalfClose
-	StopAtEnd   bool   // it can as soon as its own half has ended: the session keeps a Stop until then
-	ServerOpens bool   // the accepting side of the connection may open streams
-	Early       bool   // data may follow an open at once; else it waits for the answer
-	Limits      bool   // each side says, in its Settings, what it takes
-	Ping        bool   // a side can ping the other
-	PingIdle    bool   // and may do so while no stream is open
-	ReadReports bool   // the peer reports how many bytes of the connection it has read
-	FixedWindow bool   // every stream begins with the window of the Settings, whatever its options
-	Outlives    bool   // an open's deadline is that of its answer: the stream outlives it
-	Overhead    int    // what a message costs of the credit beside its length, so that empty messages are not free
-	LeastPiece  int    // of a message's cost, what its first piece takes at least, or all of it
-	SendWindow  int    // where the receiver grants no credit: what a stream may have unread, bytes
+	HalfClose   bool // one direction can end before the other
+	Ended       bool // a side says when its application has received the end
+	Status      bool // an end carries code, reason and trailers
+	Stop        bool // a receiver can stop its sender, which ends that half: there is none without HalfClose
+	StopAtEnd   bool // it can as soon as its own half has ended: the session keeps a Stop until then
+	ServerOpens bool // the accepting side of the connection may open streams
+	Early       bool // data may follow an open at once; else it waits for the answer
+	Limits      bool // each side says, in its Settings, what it takes
+	Ping        bool // a side can ping the other
+	PingIdle    bool // and may do so while no stream is open
+	ReadReports bool // the peer reports how many bytes of the connection it has read
+	FixedWindow bool // every stream begins with the window of the Settings, whatever its options
+	Outlives    bool // an open's deadline is that of its answer: the stream outlives it
+	Overhead    int  // what a message costs of the credit beside its length, so that empty messages are not free
+	LeastPiece  int  // of a message's cost, what its first piece takes at least, or all of it
+	SendWindow  int  // where the receiver grants no credit: what a stream may have unread, bytes
+	// Where the receiver reports: how many bytes the streams of a connection may have unread
+	// together before each may have no more than LeastUnreported; 0: no limit.
+	ConnUnreported, LeastUnreported int
+
 	MaxOverrun  int    // by how much a message may be longer than MaxMessage before it is refused, bytes
 	ALPN        string // the protocol's name in TLS, which clients must offer; "": none
 	FixedValues bool   // values are laid out in the fixed way, unless the program chooses otherwise, and nothing says how

@@ -140,6 +140,8 @@ func (c *core) Control(f *frame.Frame) error {
 		}
 	case frame.Credit:
 		return c.PeerGrant(f.Value)
+	case frame.Ready:
+		c.PeerReady()
 	case frame.NewSettings:
 		c.AddCredit(int64(f.Value))
 	case frame.EOS:
@@ -179,6 +181,9 @@ func (c *core) accepted(f *frame.Frame) {
 			reply = pool.Message{}
 		}
 		s.NoteAccepted(true) // before it can be noticed
+		if f.Later {
+			s.HoldData()
+		}
 		if s.Accepted(reply, f.Metadata, f.Grants[i], f.FollowsData && i == 0) && i == 0 && size > 0 {
 			c.Charge(size)
 		}
@@ -361,10 +366,13 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 	cfg := actor.Config{
 		Method: s.method, Caps: caps,
 		InBuffer: o.InBuffer, MaxBatch: o.MaxBatch, IdleTimeout: o.IdleTimeout,
-		NoReceive: o.NoReceive, NoSend: g.NoReceive, OwnConn: c.isOneStream(),
+		CountLate: o.CountLate, NoReceive: o.NoReceive, NoSend: g.NoReceive, OwnConn: c.isOneStream(),
 		MaxReceive: c.c.Limits().MaxMessage, MaxSend: int(c.c.PeerSettings().MaxMessage),
 		Window: window, MaxWindow: most, SendLimit: o.SendLimit, SendCredit: g.Credit,
 		Compression: o.Compression, Unpacks: c.unpacks(s.unary),
+	}
+	if caps.Pacing != frame.Granted { // no credit of the peer's bounds what waits here
+		cfg.MaxUnsent = c.c.Limits().OutQueue
 	}
 	// Offers and the streams accepted from them alternate: two are remembered.
 	last, before := c.lastConfig.Load(), c.configBefore.Load()

@@ -42,6 +42,8 @@ func (c *core) blocked(a *actor.Info, now time.Time) (BlockedOn, time.Duration) 
 	switch a.Wait {
 	case actor.WaitCredit:
 		return BlockedOnStreamCredit, a.WaitFor
+	case actor.WaitQueue:
+		return BlockedOnQueue, a.WaitFor
 	case actor.WaitReader:
 		return BlockedOnReader, a.WaitFor
 	case actor.WaitRoom:

@@ -30,6 +30,11 @@ type StreamOptions struct {
 	InBuffer int
 	// MaxBatch is the largest number of messages in a Batch. Zero is 128.
 	MaxBatch int
+	// CountLate has a message that Receive or All returns count as taken when the next one is
+	// asked for, when its reader is done with it: then the peer's window bounds what is in
+	// work too, as where brpc's on_received_messages has not returned. It is for one reader at
+	// a time, and has no effect on In and Batches.
+	CountLate bool
 	// IdleTimeout is the time after which Stream.Idle reports the stream as idle. Zero
 	// is never.
 	IdleTimeout time.Duration
@@ -112,6 +117,7 @@ func (o StreamOptions) over(base *StreamOptions) StreamOptions {
 	pick(&o.MaxBatch, base.MaxBatch)
 	pick(&o.IdleTimeout, base.IdleTimeout)
 	pick(&o.Compression, base.Compression)
+	o.CountLate = o.CountLate || base.CountLate
 	o.NoReceive = o.NoReceive || base.NoReceive
 	if o.Context == nil {
 		o.Context = base.Context

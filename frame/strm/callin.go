@@ -101,6 +101,9 @@ func (s *Session) callPiece(p []byte, first bool, f *frame.Frame) {
 		in.call = false
 	}
 	if s.client && in.st.is(removed) {
+		if last {
+			s.answeredLate(int64(in.st.id))
+		}
 		return
 	}
 	s.setData(f, in.st, &in.fm, p, first, last)
@@ -285,16 +288,24 @@ func (s *Session) response(m *rpcMeta, payload []byte, via *stream) error {
 		if via != nil {
 			return failf("stream %d: the answer is to another request, %d", via.id, m.correlation)
 		}
+		s.answeredLate(m.correlation)
 		if !m.hasSettings {
 			return s.lateFrame()
 		}
 		return s.resetAll(m, 0)
 	}
 	s.loggedOff(m)
+	err := error(nil)
 	if c.unary {
-		return s.replied(m, payload, st)
+		err = s.replied(m, payload, st)
+	} else {
+		err = s.opened(m, payload, c)
+		s.answeredLate(m.correlation)
 	}
-	return s.opened(m, payload, c)
+	if err == nil && m.errno == eLimit {
+		err = s.refusedForTooMany()
+	}
+	return err
 }
 
 // loggedOff emits a GOAWAY when an answer says that the server is stopping: brpc's
@@ -407,8 +418,11 @@ func (s *Session) opened(m *rpcMeta, payload []byte, c *call) error {
 	}
 	s.emit(frame.Frame{
 		Kind: frame.Accept, Stream: first, Payload: msg, Metadata: m.metadata(), Omitted: m.omitted(),
-		Grants: s.in.grantsFor(accepted, !m.settings.writable),
+		Grants: s.in.grantsFor(accepted, !m.settings.writable), Later: s.settle > 0,
 	})
+	if err := s.callWriter(); err != nil { // for lookAfter
+		return err
+	}
 	return s.replay(c)
 }
 
@@ -456,12 +470,15 @@ func (s *Session) establish(m *rpcMeta, c *call, accepted int) (first uint64, un
 		case i >= accepted:
 			s.table.remove(st)
 		case st.canceled:
+			s.table.settleGivenUp(st)
 			unwanted = append(unwanted, st.peer)
 			if id := s.await(st, discarding); id != 0 {
 				ended = append(ended, id)
 			}
 		default:
+			st.waits.Store(s.settle > 0)
 			st.phase.Store(uint32(established))
+			s.young = append(s.young, st)
 		}
 	})
 	return first, unwanted, ended

@@ -259,12 +259,14 @@ func (s *Session) cancel(st *stream) bool {
 	case c.unary || !c.written && st.id == c.first:
 		if c.written {
 			s.lateFrames++
+			s.owed.add(c.correlation)
 		}
 		s.each(c, func(_ int, st *stream) { s.table.remove(st) })
 		c.msg.Release()
 		c.msg = pool.Message{}
 	case !st.canceled:
-		st.canceled = true
+		st.canceled, st.givenUp = true, true
+		s.table.givenUp++
 		if c.canceled++; c.canceled == c.n {
 			s.each(c, func(_ int, st *stream) { s.emitEnd(s.await(st, requested)) })
 		}
@@ -331,6 +333,7 @@ func (s *Session) writeAccept(o *frame.Out, c *call) {
 	c.deferred = nil
 	s.each(c, func(i int, st *stream) {
 		st.call.Store(nil)
+		st.young = o.Now().Add(s.settle)
 		switch {
 		case i >= c.accepted, st.canceled:
 			if !st.ended {
@@ -339,11 +342,14 @@ func (s *Session) writeAccept(o *frame.Out, c *call) {
 			s.emitEnd(s.await(st, discarding))
 		case st.ended:
 			s.emitEnd(s.await(st, closeSent))
-			s.out.retries.add(0, st, o.Now(), true)
 		default:
 			st.phase.Store(uint32(established))
 			st.setWindow(c.window(i))
 			s.sent(o, st, 0) // the deferred messages may have filled the window
+			s.greet(o, st)
+		}
+		if st.ended {
+			s.holdEnd(o, st)
 		}
 	})
 }

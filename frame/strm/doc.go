@@ -36,7 +36,7 @@
 //
 //	1 stream_id           the receiver's
 //	2 source_stream_id    the sender's; an RST has none
-//	3 frame_type          1 RST  2 CLOSE  3 DATA  4 FEEDBACK
+//	3 frame_type          1 RST  2 CLOSE  3 DATA  4 FEEDBACK  0 is ignored
 //	4 has_continuation    a further segment of this message follows
 //	5 feedback            1 consumed_size: payload bytes taken in all
 //
@@ -54,6 +54,10 @@
 // CLOSE, and that by an RST. An RST ends both directions at once and carries no code;
 // it is answered by CLOSE. A frame for an unknown stream is answered by an RST, unless
 // it is FEEDBACK or names no source stream.
+//
+// Right behind an answer brpc's programs lose frames: young.go says which, and what is done
+// about it.
+// A report of nothing says that its stream is connected; brpc takes no notice of it.
 //
 // # Bounds
 //

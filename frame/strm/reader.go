@@ -184,14 +184,14 @@ func (s *Session) fast(p []byte, f *frame.Frame) int {
 		in.recent.put(st)
 	}
 	switch {
-	case !st.is(established):
+	case !st.is(established), s.hear(st, int32(typ)) != nil:
 		return 0
 	case typ == typeData && wholeTail(rest) && !st.inMessage:
 		in.last.note(st, meta)
 		s.message(f, st, p[from:end])
 	case typ == typeFeedback && from == end:
 		consumed, ok := reportTail(rest)
-		if !ok || !st.takeReport(consumed) {
+		if !ok || consumed == 0 || !st.takeReport(consumed) {
 			return 0
 		}
 		in.useless = 0
@@ -419,7 +419,8 @@ func (s *Session) lateFrame() error {
 // pending is written with them.
 func (s *Session) reply(b func(b []byte) []byte) error {
 	s.mu.Lock()
-	first := len(s.pending) == 0
+	first := !s.called
+	s.called = true
 	s.pending = b(s.pending)
 	n := len(s.pending)
 	s.mu.Unlock()
@@ -431,6 +432,9 @@ func (s *Session) reply(b func(b []byte) []byte) error {
 	}
 	return nil
 }
+
+// callWriter has the writer look at what it has to do.
+func (s *Session) callWriter() error { return s.reply(func(b []byte) []byte { return b }) }
 
 // reset answers with an RST.
 func (s *Session) reset(peer int64) error {

@@ -21,26 +21,47 @@ const (
 // never is a threshold that no stream reaches.
 const never = 1<<64 - 1
 
-// A retry waits until it is time to probe a stream's window or to repeat its CLOSE.
+// retryKind is what is done when its time has come.
+type retryKind uint8
+
+const (
+	retryWindow retryKind = iota // probe the stream's window
+	retryClose                   // repeat its CLOSE
+	retryAsk                     // ask whether the peer knows it
+	retryReady                   // let the kernel send on it
+	retryEnd                     // write its end, which was held back
+)
+
+// A retry waits until it is time to do something for a stream.
 type retry struct {
-	st    *stream
-	due   time.Time
-	close bool
+	st   *stream
+	due  time.Time
+	kind retryKind
 }
 
-// retries are those of a connection, by the number of attempts before. Each list is in
-// the order in which the retries are due, since all in it wait equally long. The writer
-// owns them.
-type retries [maxRetries][]retry
+// retries are those of a connection, by the number of attempts before, and at last those
+// of streams that settle. Each list is in the order in which the retries are due, since
+// all in it wait equally long. The writer owns them.
+type retries [maxRetries + 1][]retry
 
-func (r *retries) add(n int, st *stream, now time.Time, isClose bool) {
-	r[n] = append(r[n], retry{st, now.Add(retryAfter << n), isClose})
+// settling is the list of what waits for Protocol.Settle.
+const settling = maxRetries
+
+func (r *retries) add(n int, st *stream, due time.Time, k retryKind) {
+	r[n] = append(r[n], retry{st, due, k})
 }
 
 // wanted tells whether the peer has still not sent what the retry waits for.
 func (r *retry) wanted() bool {
-	if r.close {
+	switch r.kind {
+	case retryClose:
 		return r.st.is(closeSent)
+	case retryAsk:
+		return r.st.is(established) && !r.st.heard.Load()
+	case retryReady:
+		return r.st.waits.Load()
+	case retryEnd:
+		return r.st.held.Load() != 0
 	}
 	return r.st.is(established) && r.st.reported.Load() == 0
 }
@@ -67,28 +88,47 @@ func (s *Session) Wake() (at time.Time) {
 			at = q[0].due
 		}
 	}
+	if g := s.out.growAt; !g.IsZero() && (at.IsZero() || g.Before(at)) {
+		at = g
+	}
 	return at
 }
 
 // Tick implements frame.Session.
 func (s *Session) Tick(o *frame.Out) {
 	now := o.Now()
+	s.grow(now)
 	for n := range s.out.retries {
 		q := s.out.retries[n]
 		for len(q) > 0 && !q[0].due.After(now) {
 			one := q[0]
 			q = q[1:]
-			switch {
-			case !one.wanted():
-			case one.close:
-				s.repeatClose(o, one.st, n+1)
-			default:
-				s.probe(one.st)
+			s.out.retries[n] = q
+			if one.wanted() {
+				s.retry(o, &one, n+1)
 			}
+			q = s.out.retries[n]
 		}
-		s.out.retries[n] = q
 	}
 	s.out.retries.trim()
+}
+
+// retry does, for the n-th time, what r is for.
+func (s *Session) retry(o *frame.Out, r *retry, n int) {
+	switch r.kind {
+	case retryWindow:
+		s.probe(r.st)
+	case retryClose:
+		s.repeatClose(o, r.st, n)
+	case retryAsk:
+		s.ask(o, r.st, n)
+	case retryReady:
+		s.ready(o, r.st)
+	case retryEnd:
+		s.mu.Lock()
+		s.writeHeld(o, r.st)
+		s.mu.Unlock()
+	}
 }
 
 // window is how many bytes a stream of a request may have unread at the peer; 0 is no
@@ -115,7 +155,7 @@ func (s *Session) sent(o *frame.Out, st *stream, n int) {
 func (s *Session) windowFull(o *frame.Out, st *stream) {
 	st.probeAt = never
 	if st.reported.Load() == 0 && st.probes < maxRetries {
-		s.out.retries.add(int(st.probes), st, o.Now(), false)
+		s.out.retries.add(int(st.probes), st, o.Now().Add(retryAfter<<st.probes), retryWindow)
 	}
 }
 
@@ -135,6 +175,6 @@ func (s *Session) repeatClose(o *frame.Out, st *stream, n int) {
 	o.Buf = s.appendOurClose(o.Buf, st)
 	s.mu.Unlock()
 	if n < maxRetries {
-		s.out.retries.add(n, st, o.Now(), true)
+		s.out.retries.add(n, st, o.Now().Add(retryAfter<<n), retryClose)
 	}
 }

@@ -37,6 +37,7 @@ func TestAFullWindowWithoutAnyReportIsProbed(t *testing.T) {
 	open.Grants[0].Limit = 100
 	s.feed(control(c.Session, open))
 	c.feed(control(s.Session, accepting(1, 1)))
+	c.feed(send(s.Session, 1, "hello")) // else the peer is asked whether it knows the stream
 	c.events = nil
 	if send(c.Session, 1, strings.Repeat("x", 60)); !c.Wake().IsZero() {
 		t.Fatal("a window with room is to be probed")
@@ -67,6 +68,7 @@ func TestAWindowThatIsReportedOnIsNotProbed(t *testing.T) {
 			open.Grants[0].Limit = limit
 			s.feed(control(c.Session, open))
 			c.feed(control(s.Session, accepting(1, 1)))
+			c.feed(send(s.Session, 1, "hello"))
 			send(c.Session, 1, strings.Repeat("x", 100))
 			if limit == 100 {
 				if c.Wake().IsZero() {

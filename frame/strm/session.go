@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/metadata"
@@ -14,16 +15,21 @@ import (
 // Session is the protocol of one connection. It implements frame.Session.
 type Session struct {
 	frame.Base
+	proto      Protocol
 	client     bool
-	maxMessage int // longest message that we take, bytes
-	peerBody   int // longest body that the peer takes, bytes
+	maxMessage int           // longest message that we take, bytes
+	peerBody   int           // longest body that the peer takes, bytes
+	settle     time.Duration // see Protocol.Settle
 
 	in  input  // the reader's
 	out output // the writer's
 
 	mu      sync.Mutex
 	table   table
-	pending []byte // what the reader wants written
+	called  bool      // a Reply is on its way to the writer
+	pending []byte    // what the reader wants written
+	young   []*stream // a client's that were established, for the writer to look after
+	owed    owed
 	// lateFrames is how many frames may still come for what was removed from the table.
 	// They do not count as useless.
 	lateFrames int
@@ -38,7 +44,7 @@ func newSession(client bool, maxMessage, peerBody int) *Session {
 }
 
 // Caps tells what the protocol can carry.
-func (s *Session) Caps() frame.Caps { return Protocol{}.Caps() }
+func (s *Session) Caps() frame.Caps { return s.proto.Caps() }
 
 // maxStream is the last number of a stream. The peer knows the stream by the same number.
 const maxStream = 1 << 62
@@ -81,7 +87,17 @@ type stream struct {
 	feedback  bool // the peer wants reports of what was taken
 	noReceive bool // the peer reads nothing
 
+	// See young.go.
+	heard   atomic.Bool   // the peer has written on it since it was established
+	held    atomic.Uint32 // type of the frame that ends it and that is written later; 0: none
+	greeted bool          // a report of nothing has come; the reader's
+	asked   uint8         // how often the peer has asked whether we know it; the reader's
+	lost    bool          // the peer was asked, and may answer that it does not know it; under the lock
+	young   time.Time     // a server's: until when its end is held back; the writer's
+	waits   atomic.Bool   // a client's: the kernel waits for Ready
+
 	canceled      bool // before the answer; under the lock
+	givenUp       bool // by us, before the answer, and it counts as that; under the lock
 	closeRepeated bool // the peer may have forgotten the stream and answer with an RST; under the lock
 	ended         bool // before the answer, and the end is written behind that; the writer's
 
@@ -184,6 +200,7 @@ type table struct {
 	newest  *stream
 	waiting int
 	peak    int // streams that did not wait, at most
+	givenUp int // see owed
 }
 
 func (t *table) add(st *stream) {
@@ -198,6 +215,7 @@ func (t *table) remove(st *stream) {
 	}
 	delete(t.streams, st.id)
 	t.unwait(st)
+	t.settleGivenUp(st)
 }
 
 // wait notes that st only waits for the peer's last frame. It returns the stream that

@@ -27,6 +27,11 @@ func (s *Session) frame(meta []byte, f *frame.Frame) error {
 		return s.stray(&in.fm)
 	case st.is(requested):
 		return s.unanswered(st, f)
+	}
+	if err := s.hear(st, in.fm.typ); err != nil {
+		return err
+	}
+	switch {
 	case in.fm.typ != typeData:
 		return s.controlFrame(st, &in.fm)
 	case st.is(established) || st.is(closeSent):
@@ -169,6 +174,10 @@ func (s *Session) controlFrame(st *stream, fm *frameMeta) error {
 		return s.peerClosed(st, fm)
 	case typeRST:
 		return s.peerReset(st)
+	case typeUnknown: // the peer asks whether we know the stream
+		if st.asked++; st.asked <= maxRetries {
+			return nil
+		}
 	}
 	return s.uselessFrame()
 }
@@ -180,6 +189,11 @@ func (s *Session) feedback(st *stream, consumed int64) error {
 		return codef(status.FlowControl, "stream %d: %d bytes consumed, %d were sent", st.id, consumed, st.sent.Load())
 	}
 	switch {
+	case consumed == 0 && st.greeted:
+		return s.uselessFrame()
+	case consumed == 0: // see greet
+		st.greeted = true
+		return nil
 	case st.is(established):
 	case st.reported.Load() > before:
 		return nil // nothing more is sent
@@ -243,12 +257,16 @@ func (s *Session) peerReset(st *stream) error {
 		s.table.remove(st)
 	}
 	unknown := was == closeSent && st.closeRepeated && !st.inMessage
+	reason := resetReason
+	if st.lost && !st.heard.Load() {
+		reason = lostReason
+	}
 	s.mu.Unlock()
 	switch {
 	case unknown: // the peer had closed the stream without a CLOSE
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: st.id})
 	case was == established, was == closeSent:
-		s.emit(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: codeRST, Reason: resetReason})
+		s.emit(frame.Frame{Kind: frame.Reset, Stream: st.id, Code: codeRST, Reason: reason})
 	}
 	if was == established {
 		return s.reply(func(b []byte) []byte { return s.appendOurClose(b, st) })

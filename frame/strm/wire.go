@@ -20,13 +20,15 @@ const (
 	leastBody    = 4 << 10  // that a peer must take
 	bodySpare    = 64       // of it, what a message leaves for the rest of its frame
 
-	maxFragment = 64 << 10 // of a message that we send
-	overhead    = 32       // what a message costs of a window, beside its length
-	sendWindow  = 2 << 20  // brpc's default of max_buf_size: what a stream may have unread at the peer
-	maxInline   = 16 << 10 // of a request or reply that is copied into its packet
-	wholeMax    = 4 << 10  // data up to here is handed on in one piece
-	maxReason   = 1 << 10  // of an error's text; a longer one is cut
-	maxMetadata = 48 << 10 // that the other side takes with a request or reply
+	maxFragment   = 64 << 10 // of a message that we send
+	overhead      = 32       // what a message costs of a window, beside its length
+	sendWindow    = 2 << 20  // brpc's default of max_buf_size: what a stream may have unread at the peer
+	maxUnconsumed = 32 << 20 // what the streams of a connection may have unread at the peer before
+	minBuf        = 16 << 10 // each may have no more than this
+	maxInline     = 16 << 10 // of a request or reply that is copied into its packet
+	wholeMax      = 4 << 10  // data up to here is handed on in one piece
+	maxReason     = 1 << 10  // of an error's text; a longer one is cut
+	maxMetadata   = 48 << 10 // that the other side takes with a request or reply
 )
 
 // Limits on what only a hostile peer sends.
@@ -50,6 +52,7 @@ const (
 
 // Types of stream frames.
 const (
+	typeUnknown  = 0 // brpc takes no notice of it on a stream that it knows
 	typeRST      = 1
 	typeClose    = 2
 	typeData     = 3
@@ -255,6 +258,14 @@ func appendClose(b []byte, to, from int64) []byte {
 	at := len(b)
 	b = appendIDs(appendHeader(b, magicStream, 0, 0), to, from)
 	return patchSizes(appendVarint(b, fType, typeClose), at, 0)
+}
+
+// appendAsk appends a frame without effect on a stream that the peer knows. If it does not
+// it answers with an RST.
+func appendAsk(b []byte, to, from int64) []byte {
+	at := len(b)
+	b = appendIDs(appendHeader(b, magicStream, 0, 0), to, from)
+	return patchSizes(appendVarint(b, fType, typeUnknown), at, 0)
 }
 
 func appendRST(b []byte, to int64) []byte {

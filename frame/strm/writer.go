@@ -1,6 +1,8 @@
 package strm
 
 import (
+	"time"
+
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/status"
@@ -17,6 +19,7 @@ type output struct {
 	taken  int           // how many of them Event has returned
 
 	retries retries
+	growAt  time.Time // see owed
 
 	meta []byte // of a packet, while it is made
 	body []byte // of a packet, compressed
@@ -200,8 +203,14 @@ func (s *Session) Control(o *frame.Out, f *frame.Frame) {
 	case frame.Reply:
 		s.mu.Lock()
 		o.Buf = append(o.Buf, s.pending...)
-		s.pending = reuse(s.pending, keptBytes)
+		s.pending, s.called = reuse(s.pending, keptBytes), false
+		young := s.young
+		s.young = nil
+		if s.owed.limit > 0 && s.out.growAt.IsZero() {
+			s.out.growAt = o.Now().Add(growEvery)
+		}
 		s.mu.Unlock()
+		s.lookAfter(young, o.Now())
 		return
 	case frame.Accept, frame.Reject, frame.EOS, frame.Reset, frame.Credit:
 	default:
@@ -239,18 +248,24 @@ func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 	case c != nil && st.is(offered) && !st.isFirst():
 		// The end waits for the answer, as the data before it does. The kernel then
 		// waits for the peer's end, as after any end of its half.
-		s.mu.Lock()
-		c.deferred = s.appendEnd(c.deferred, st, f)
-		s.mu.Unlock()
+		st.held.Store(endType(f))
 		st.ended = true
 	default:
 		s.abort(o, st, f)
 	}
 }
 
-// appendEnd appends CLOSE for a clean end, and RST for any other, under the lock.
-func (s *Session) appendEnd(b []byte, st *stream, f *frame.Frame) []byte {
+// endType is CLOSE for a clean end, and RST for any other.
+func endType(f *frame.Frame) uint32 {
 	if f.Kind == frame.EOS && f.Code == status.OK {
+		return typeClose
+	}
+	return typeRST
+}
+
+// appendEnd appends the end of a stream, under the lock.
+func (s *Session) appendEnd(b []byte, st *stream, typ uint32) []byte {
+	if typ == typeClose {
 		return s.appendOurClose(b, st)
 	}
 	return appendRST(b, st.peer)
@@ -284,15 +299,13 @@ func (s *Session) close(o *frame.Out, st *stream, f *frame.Frame) {
 		o.Buf = s.appendOurClose(o.Buf, st)
 		s.table.remove(st)
 	case established:
-		o.Buf = s.appendEnd(o.Buf, st, f)
 		next := closeSent
 		if f.Kind == frame.Reset {
 			next = discarding
 		}
 		s.emitEnd(s.await(st, next))
-		if next == closeSent {
-			s.out.retries.add(0, st, o.Now(), true)
-		}
+		st.held.Store(endType(f))
+		s.holdEnd(o, st)
 	case closeSent:
 		if f.Kind == frame.Reset {
 			st.phase.Store(uint32(discarding))

@@ -298,10 +298,10 @@ func TestBrpcHostileStreams(t *testing.T) {
 				}
 				p.send(strmFrame(brpcClose, theirs, own, false, ""))
 			}, ends: nothing},
-		{name: "41 empty messages beyond it", alloc: 32 << 20, limit: func(l *kernel.Limits) { l.SenderWindow = targetMessage },
+		{name: "41 empty messages beyond it", alloc: 48 << 20, limit: func(l *kernel.Limits) { l.SenderWindow = targetMessage },
 			do: func(p *brpcPeer, _, _ int64) {
 				own, theirs := p.open("holds")
-				p.send(bytes.Repeat(strmData(theirs, own, ""), targetMessage/overhead+1000))
+				p.send(bytes.Repeat(strmData(theirs, own, ""), targetMessage/7+1000)) // a message counts seven bytes at least
 				if len(p.frames(brpcRST, own)) != 1 {
 					p.t.Errorf("not reset: %s", p.tail())
 				}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -290,6 +291,12 @@ func (p *brpcPeer) frames(typ, to int64) []*word {
 	})
 }
 
+// reports are the reports on stream to, without the first, of nothing, which says that it is
+// connected.
+func (p *brpcPeer) reports(to int64) []*word {
+	return slices.DeleteFunc(p.frames(brpcFeedback, to), func(w *word) bool { return w.sub(5).num(1) == 0 })
+}
+
 // answer returns the answer to the request with correlation id, nil if it has not
 // come, and whether it came wrapped in a frame.
 func (p *brpcPeer) answer(id int64) (a *word, wrapped bool) {
@@ -337,7 +344,10 @@ func (p *brpcPeer) send(parts ...[]byte) {
 	synctest.Wait()
 }
 
-// open opens a stream, in a bubble, and returns its id and the server's.
+// settle is for how long little is written to a stream behind its answer.
+const settle = 5 * time.Millisecond
+
+// open opens a stream, in a bubble, and returns its id and the server's, once it has settled.
 func (p *brpcPeer) open(method string) (own, theirs int64) {
 	p.t.Helper()
 	own = p.next
@@ -347,6 +357,8 @@ func (p *brpcPeer) open(method string) (own, theirs int64) {
 	if a == nil || !wrapped || a.errno() != 0 || len(a.streams()) != 1 {
 		p.t.Fatalf("stream %d was not accepted: %s", own, p.tail())
 	}
+	time.Sleep(settle)
+	synctest.Wait()
 	return own, a.streams()[0]
 }
 
@@ -392,8 +404,18 @@ func brpcServer(t *testing.T, co kernel.ClientOptions, f func(p *brpcPeer, c *ke
 	})
 }
 
-// accept answers the i-th request that was heard, with streams of the server's.
+// accept answers the i-th request that was heard, with streams of the server's, and waits
+// until they have settled.
 func (p *brpcPeer) accept(i int, payload string, streams ...int64) (client []int64) {
+	p.t.Helper()
+	client = p.answerRequest(i, payload, streams...)
+	time.Sleep(settle)
+	synctest.Wait()
+	return client
+}
+
+// answerRequest answers the i-th request that was heard, with streams of the server's.
+func (p *brpcPeer) answerRequest(i int, payload string, streams ...int64) (client []int64) {
 	p.t.Helper()
 	r := p.request(i)
 	client = r.streams()

@@ -169,7 +169,7 @@ func TestBrpcReportsOnRequestOnly(t *testing.T) {
 			a, _ := p.answer(id)
 			to := a.streams()[0]
 			p.send(strmData(to, id, "12345"), strmData(to, id, ""), strmData(to, id, "678"))
-			if len(p.frames(brpcFeedback, id)) != 0 {
+			if len(p.reports(id)) != 0 {
 				t.Errorf("a report before anything was taken: %s", p.tail())
 			}
 			for range 3 {
@@ -180,7 +180,7 @@ func TestBrpcReportsOnRequestOnly(t *testing.T) {
 				m.Release()
 			}
 			synctest.Wait()
-			fs := p.frames(brpcFeedback, id)
+			fs := p.reports(id)
 			if quiet {
 				if len(fs) != 0 {
 					t.Errorf("a report that nobody wants: %v", fs)
@@ -276,6 +276,8 @@ func TestBrpcQueuedWritesFollowTheAnswer(t *testing.T) {
 					answer = strmData(ids[0], 70, string(answer))
 				}
 				p.send(strmData(ids[1], 71, "early"), answer, strmData(ids[0], 70, "late"))
+				time.Sleep(settle)
+				synctest.Wait()
 				for i, to := range []int64{70, 71} {
 					if got, want := p.texts(to), fmt.Sprintf(`["%d.0" "%d.1" "%d.2"]`, i, i, i); got != want {
 						t.Errorf("stream %d heard %s", to, got)

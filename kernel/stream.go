@@ -130,7 +130,8 @@ func (s *Stream) Offer() *Offer {
 
 // Context returns a context that ends with the stream, or when the handler of Handlers.Handle
 // returns. It carries the values of the context that the stream was opened with. Its error
-// and cause are context.DeadlineExceeded or context.Canceled; the stream's Err says more.
+// and cause are context.DeadlineExceeded or context.Canceled; the stream's Err says more. The
+// peer's Close and CloseReceive do not end it: they close SendDone.
 func (s *Stream) Context() context.Context { return (*streamContext)(s) }
 
 // In returns a channel of the messages from the peer. It is closed after the last message
@@ -223,11 +224,12 @@ func (s *Stream) Err() error { return s.c.Err() }
 // has not read. It is known when the stream has ended in order.
 func (s *Stream) Discarded() int { return s.c.Discarded() }
 
-// Send sends m. It waits for credit, not for the peer. If it succeeds it has taken over m.
-// If it fails nothing was sent, and m still belongs to the caller. The end of ctx ends the
-// wait and not the stream. If m is to be compressed Send does that first. Errors: ErrTooLarge,
-// ErrSendClosed, ErrStopped, ErrNotReadable, ErrNotAccepted, ErrNotSupported for a
-// compression of m's own that the peer does not unpack, a status.StreamError, or ctx's.
+// Send sends m. It waits for credit, not for the peer: a nil error is no delivery. If it
+// succeeds it has taken over m. If it fails nothing was sent, and m still belongs to the
+// caller. The end of ctx ends the wait and not the stream. If m is to be compressed Send
+// does that first. Errors: ErrTooLarge, ErrSendClosed, ErrStopped, ErrNotReadable,
+// ErrNotAccepted, ErrNotSupported for a compression of m's own that the peer does not
+// unpack, a status.StreamError, or ctx's.
 func (s *Stream) Send(ctx context.Context, m pool.Message) error {
 	s.accept()
 	return s.c.Send(ctx, m)
@@ -274,7 +276,8 @@ func (s *Stream) CloseSend() error {
 }
 
 // CloseReceive ends the receiving half: unread messages are dropped, the peer's sends fail
-// with ErrStopped, and Receive fails with ErrClosed.
+// with ErrStopped, and Receive fails with ErrClosed. code is on the wire, for Conn.Trace; no
+// method of the peer's returns it.
 func (s *Stream) CloseReceive(code status.Code) {
 	s.accept()
 	s.c.CloseReceive(code)

@@ -204,7 +204,8 @@ func (m Message) Share() Message {
 	return r
 }
 
-// Release gives the message's memory back. A second Release does nothing.
+// Release gives the message's memory back. A second Release of the same message is a bug: builds
+// with -race or -tags invariants panic on it, others do nothing.
 func (m Message) Release() {
 	s := m.s
 	if s == nil {

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 
 	"github.com/sluicerpc/sluice/actor"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
 )
@@ -71,5 +72,41 @@ func TestLatestReplacesWhatCouldNotBeSent(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// The page's example, in numbers.
+func TestAClientThatDoesNotRead(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		w.Srv.Handle("echo", echo)
+		s := w.Open("echo")
+		for i := range 10 {
+			w.SendMessage(s, sized(1000, byte(i)))
+			w.Quiesce()
+		}
+		client, server := s.Snapshot(), kernel.StreamInfo{}
+		for peer := range w.Srv.Conns()[0].EachStream {
+			server = peer.Snapshot()
+		}
+		for what, got := range map[string][2]any{
+			"the client's mailbox":    {client.MailboxMessages, 8},
+			"what it has received":    {client.BytesReceived, uint64(8100)},
+			"the client waits for":    {client.BlockedOn, kernel.BlockedOnReader},
+			"the server has received": {server.MessagesReceived, uint64(10)},
+			"it holds unread":         {server.MailboxMessages, 0},
+			"it holds unsent":         {server.QueuedBytes, 900},
+			"the server waits for":    {server.BlockedOn, kernel.BlockedOnStreamCredit},
+			"its credit":              {server.SendGranted, int64(8*1032 + 32 + 100)},
+		} {
+			if got[0] != got[1] {
+				t.Errorf("%s: %v, on the page %v", what, got[0], got[1])
+			}
+		}
+		if client.SendGranted == client.SendUsed {
+			t.Error("the client has no credit")
+		}
+		w.DrainN(s, 10)
+		testkit.OK(t, s.CloseSend())
+		w.WantEOF(s)
 	})
 }

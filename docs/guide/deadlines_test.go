@@ -58,7 +58,16 @@ func openWithin(ctx context.Context, c *kernel.Client, d time.Duration) (*kernel
 	return s, nil
 }
 
-// again reports whether a further attempt may succeed: the server could not serve, or the
+// safe reports whether no handler has seen what failed, so that another attempt does no harm.
+func safe(err error) bool {
+	if se := new(status.StreamError); errors.As(err, &se) {
+		return se.NotProcessed
+	}
+	ce := new(status.ConnError)
+	return errors.As(err, &ce) && (ce.Op == "dial" || ce.Op == "handshake")
+}
+
+// again reports whether another attempt is useful: the server could not serve, or the
 // connection was lost.
 func again(err error) bool {
 	switch code, _ := status.Of(err); code {
@@ -69,7 +78,7 @@ func again(err error) bool {
 }
 
 // retry makes a call until it succeeds, fails for good, or ctx ends. What it calls must do
-// no harm when it is done twice.
+// no harm when it is done twice; else ask for safe(err) too.
 func retry[Resp, Req any](ctx context.Context, c kernel.Caller, method string, req Req) (Resp, error) {
 	opts := &rpc.CallOptions{CallOptions: kernel.CallOptions{WaitForReady: true}}
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
@@ -203,5 +212,52 @@ func TestRetrySucceedsInTheEnd(t *testing.T) {
 		if err != nil || got != "hello Ada" || calls != 3 {
 			t.Errorf("%q, %v after %d calls", got, err, calls)
 		}
+	})
+}
+
+// What safe lets a program repeat was seen by no handler, whatever code the handlers choose
+// and whenever the connection is lost.
+func TestSafeRepeatsNothingThatAHandlerSaw(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		w.Loose = true
+		for code := status.Cancelled; code < 100; code++ {
+			calls := 0
+			w.Srv.Handle(code.String(), func(context.Context, *kernel.Stream) error {
+				calls++
+				return &status.HandlerError{Code: code}
+			})
+			_, err := w.Client.Call(w.Ctx, code.String(), pool.Message{}, nil)
+			if err == nil || safe(err) || calls != 1 {
+				t.Errorf("%v: safe is %v, %d calls", err, safe(err), calls)
+			}
+		}
+		w.Srv.Handle("lost", func(_ context.Context, s *kernel.Stream) error { return s.Conn().Close() })
+		_, err := w.Client.Call(w.Ctx, "lost", pool.Message{}, nil)
+		ce := new(status.ConnError)
+		if !errors.As(err, &ce) || safe(err) {
+			t.Errorf("%v: safe is %v", err, safe(err))
+		}
+		if _, err := w.Client.Call(w.Ctx, "no such method", pool.Message{}, nil); !safe(err) || again(err) {
+			t.Errorf("%v: safe is %v, again %v", err, safe(err), again(err))
+		}
+		testkit.OK(t, w.Srv.Close())
+		w.Quiesce()
+		if _, err := w.Client.Call(w.Ctx, "gone", pool.Message{}, nil); !safe(err) || !again(err) {
+			t.Errorf("%v: safe is %v, again %v", err, safe(err), again(err))
+		}
+	})
+}
+
+// Offers that nobody answers are refused, which is safe, though no code of a refusal.
+func TestARefusalOfManyOffersIsSafe(t *testing.T) {
+	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxOffers: 1}}, nil, func(t *testing.T, w *world) {
+		w.Loose = true
+		w.Srv.Offers()
+		first, second := w.Open("a"), w.Open("b")
+		err := w.WantErr(second, status.ResourceExhausted)
+		if !safe(err) {
+			t.Errorf("%v is not safe", err)
+		}
+		first.Abort(status.Cancelled, "test over")
 	})
 }

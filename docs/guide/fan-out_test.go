@@ -1,13 +1,16 @@
 package guide_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/sluicerpc/sluice/actor"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/status"
@@ -16,64 +19,77 @@ import (
 // A hub sends each message to all subscribers.
 type hub struct {
 	mu     sync.Mutex
-	queues map[chan pool.Message]context.CancelCauseFunc
+	queues map[*kernel.Stream]chan pool.Message
 }
 
-// behind is how many messages a subscriber may be behind.
-const behind = 1000
+const (
+	behind    = 1000            // how many messages a subscriber may be behind
+	lastWords = 2 * time.Second // for what was sent, when the server drains
+)
 
-var errSlow = &status.HandlerError{Code: status.ResourceExhausted, Reason: "too slow"}
-
-// publish gives m to all subscribers and never waits. It ends those whose queue is full.
+// publish gives m to all subscribers and never waits. It ends the streams of those whose
+// queue is full.
 func (h *hub) publish(m pool.Message) {
 	defer m.Release()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for queue, end := range h.queues {
+	for s, queue := range h.queues {
 		share := m.Share() // the same bytes, another handle
 		select {
 		case queue <- share:
 		default:
 			share.Release()
-			end(errSlow)
+			s.Abort(status.ResourceExhausted, "too slow") // at once, and waits for nobody
+			delete(h.queues, s)
 		}
 	}
 }
 
 // subscribe is the handler.
 func (h *hub) subscribe(ctx context.Context, s *kernel.Stream) error {
-	ctx, end := context.WithCancelCause(ctx)
 	queue := make(chan pool.Message, behind)
-	h.add(queue, end)
-	defer h.remove(queue)
+	h.add(s, queue)
+	defer h.remove(s, queue)
+	var held pool.Message // at most one
+	defer func() { held.Release() }()
+	next, slots := queue, (<-chan actor.Slot)(nil)
 	for {
 		select {
-		case m := <-queue:
-			if err := s.Send(ctx, m); err != nil { // waits for credit; ends with ctx
-				m.Release()
-				return cmp.Or(context.Cause(ctx), err)
+		case held = <-next:
+			next, slots = nil, s.Writable()
+		case slot, ok := <-slots: // the stream has credit
+			if !ok {
+				return s.Err()
 			}
-		case <-s.GoingAway():
-			return nil // the server drains
-		case <-ctx.Done():
+			if err := slot.Send(held); err != nil {
+				return err
+			}
+			held, next, slots = pool.Message{}, queue, nil
+		case <-s.GoingAway(): // the server drains
+			ctx, cancel := context.WithTimeout(ctx, lastWords)
+			defer cancel()
+			return s.Close(ctx) // what was sent still arrives; after 2 s the stream is reset
+		case <-s.SendDone(): // the subscriber reads no more
+			return s.Err()
+		case <-ctx.Done(): // it was too slow, or is gone
 			return context.Cause(ctx)
 		}
 	}
 }
 
-func (h *hub) add(queue chan pool.Message, end context.CancelCauseFunc) {
+func (h *hub) add(s *kernel.Stream, queue chan pool.Message) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.queues == nil {
-		h.queues = map[chan pool.Message]context.CancelCauseFunc{}
+		h.queues = map[*kernel.Stream]chan pool.Message{}
 	}
-	h.queues[queue] = end
+	h.queues[s] = queue
 }
 
-func (h *hub) remove(queue chan pool.Message) {
+func (h *hub) remove(s *kernel.Stream, queue chan pool.Message) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.queues, queue)
+	delete(h.queues, s)
 	close(queue)
 	for m := range queue {
 		m.Release()
@@ -126,6 +142,7 @@ func TestHubBringsABurstToNewSubscribers(t *testing.T) {
 	})
 }
 
+// A reader that takes nothing is told so at once, although it does not read.
 func TestHubEndsWhoIsSlowAndNobodyElse(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		h, streams := subscribers(t, w, 2)
@@ -134,19 +151,56 @@ func TestHubEndsWhoIsSlowAndNobodyElse(t *testing.T) {
 			h.publish(text("%0100d", i))
 			w.Want(reader, "%0100d", i)
 		}
-		for n := 0; ; n++ {
-			m, err := stuck.Receive(w.Ctx)
-			if err == nil {
-				m.Release()
-				continue
-			}
-			if !errors.Is(err, &status.StreamError{Code: status.ResourceExhausted}) || n < 10 {
-				t.Errorf("%v after %d messages", err, n)
-			}
-			break
+		synctest.Wait()
+		if err := stuck.Err(); !errors.Is(err, &status.StreamError{Code: status.ResourceExhausted}) {
+			t.Errorf("the stuck one was told %v", err)
+		}
+		if n := len(h.queues); n != 1 {
+			t.Errorf("%d subscribers are left, want 1", n)
 		}
 		h.publish(text("more"))
 		w.Want(reader, "more")
+		testkit.Drain(stuck)
+	})
+}
+
+// One stuck subscriber makes a drain take as long as the page says. Who reads has all that
+// its stream accepted, and a clean end.
+func TestHubDrains(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		h, streams := subscribers(t, w, 2)
+		reader := streams[1]
+		for i := range behind {
+			h.publish(text("%0100d", i))
+			w.Want(reader, "%0100d", i)
+		}
+		read := make(chan error, 1)
+		go func() {
+			_, err := reader.Receive(w.Ctx)
+			read <- err
+		}()
+		start := time.Now()
+		if err := w.Srv.Shutdown(w.Ctx); err != nil || time.Since(start) > lastWords {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if err := <-read; !errors.Is(err, io.EOF) {
+			t.Errorf("the reader's end: %v", err)
+		}
+		testkit.Drain(streams[0])
+	})
+}
+
+// A subscriber that closes its stream is forgotten, though nothing is published.
+func TestHubForgetsWhoCloses(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		h, streams := subscribers(t, w, 2)
+		if err := streams[0].Close(w.Ctx); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if n := len(h.queues); n != 1 {
+			t.Errorf("%d subscribers are left, want 1", n)
+		}
 	})
 }
 

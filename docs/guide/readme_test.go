@@ -36,7 +36,7 @@ func serve(ctx context.Context, addr string, cert tls.Certificate, token string)
 
 	// The first signal begins the drain: no new streams, and 10 s for those that are open.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the second one ends the process
+	context.AfterFunc(ctx, stop) // stop listening for signals: the next one kills
 	if err := srv.ListenAndServe(ctx, addr); !errors.Is(err, kernel.ErrServerClosed) {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
@@ -187,4 +188,117 @@ func TestServersOpenStreamsToo(t *testing.T) {
 			t.Errorf("%q", news)
 		}
 	})
+}
+
+// A way to end a stream, and what the page says of it.
+type way struct {
+	name  string
+	end   func(ctx context.Context, cancel func(), s *kernel.Stream) error
+	all   bool  // what this side has sent is delivered
+	stay  bool  // what this side has not read can still be read
+	peer  error // what the peer's reader gets after the messages; nil: nothing yet
+	stops bool  // the peer's SendDone is closed
+	ends  bool  // the peer's context ends
+}
+
+var ways = []way{
+	{"CloseSend", func(_ context.Context, _ func(), s *kernel.Stream) error { return s.CloseSend() },
+		true, true, io.EOF, false, false},
+	{"CloseReceive", func(_ context.Context, _ func(), s *kernel.Stream) error { s.CloseReceive(status.Aborted); return nil },
+		true, false, nil, true, false},
+	{"Close", func(ctx context.Context, _ func(), s *kernel.Stream) error { return s.Close(ctx) },
+		true, false, io.EOF, true, false},
+	{"Abort", func(_ context.Context, _ func(), s *kernel.Stream) error { s.Abort(status.Aborted, "why"); return nil },
+		false, true, &status.StreamError{Code: status.Aborted}, true, true},
+	{"the context of Open", func(_ context.Context, cancel func(), _ *kernel.Stream) error { cancel(); return nil },
+		false, true, &status.StreamError{Code: status.Cancelled}, true, true},
+	{"Conn.Close", func(_ context.Context, _ func(), s *kernel.Stream) error { return s.Conn().Close() },
+		false, true, &status.StreamError{Code: status.ConnectionLost}, true, true},
+}
+
+// A handler that runs sees what the page says of each way in which its client can end the
+// stream. More was sent than there is credit for, so something is not written.
+func TestWaysToEndAStream(t *testing.T) {
+	for _, way := range ways {
+		inBubble(t, nil, nil, func(t *testing.T, w *world) {
+			w.Loose = true
+			var peer *kernel.Stream
+			release := make(chan struct{})
+			w.Srv.Handle("ends", func(ctx context.Context, s *kernel.Stream) error {
+				w.Send(s, "unread")
+				peer = s
+				<-release
+				return nil
+			})
+			ctx, cancel := context.WithCancel(w.Ctx)
+			s, err := w.Client.Open(ctx, "ends", nil)
+			testkit.OK(t, err)
+			_, _, err = s.Accepted(w.Ctx)
+			testkit.OK(t, err)
+			n := 0
+			for ; sendOrReleaseNow(s, sized(100, 1)); n++ {
+			}
+			w.Quiesce()
+			ended := make(chan error, 1)
+			go func() { ended <- way.end(w.Ctx, cancel, s) }()
+			w.Quiesce()
+			if got := len(ended) == 0; got != (way.name == "Close") {
+				t.Errorf("%s waits: %v", way.name, got)
+			}
+			if got := isClosed(peer.SendDone()); got != way.stops {
+				t.Errorf("%s: SendDone is closed: %v", way.name, got)
+			}
+			if got, err := readRest(peer); (got == n) != way.all || !errors.Is(err, way.peer) {
+				t.Errorf("%s: %d of %d messages, then %v", way.name, got, n, err)
+			}
+			if got := peer.Context().Err() != nil; got != way.ends {
+				t.Errorf("%s: the handler's context has ended: %v", way.name, got)
+			}
+			if got, _ := readRest(s); (got == 1) != way.stay {
+				t.Errorf("%s: %d unread messages could be read", way.name, got)
+			}
+			if err := <-ended; err != nil {
+				t.Errorf("%s: %v", way.name, err)
+			}
+			close(release)
+			cancel()
+			s.Abort(status.Cancelled, "test over")
+			testkit.Drain(peer)
+			testkit.Drain(s)
+		})
+	}
+}
+
+func sendOrReleaseNow(s *kernel.Stream, m pool.Message) bool {
+	if err := s.TrySend(m); err != nil {
+		m.Release()
+		return false
+	}
+	return true
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// readRest reads until there is an error; nil stands for that of waiting too long.
+func readRest(s *kernel.Stream) (n int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for {
+		m, err := s.Receive(ctx)
+		if err != nil && ctx.Err() != nil {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		m.Release()
+		n++
+	}
 }

@@ -2,6 +2,7 @@ package guide_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -23,6 +24,33 @@ func TestLengths(t *testing.T) {
 	if err != nil || len(got) != 2 || got[1] != 5 {
 		t.Errorf("received %v, %v", got, err)
 	}
+}
+
+func TestTwoClientsWithTLS(t *testing.T) {
+	cert, roots := certificate(t, "memory") // for the name "memory", as a function of yours makes it
+	srv, err := kernel.NewServer(&kernel.ServerOptions{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Handle("echo", echo)
+	ln := kerneltest.Listen()
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(context.Background(), ln) }()
+	for range 2 {
+		client, err := kernel.Dial(t.Context(), kerneltest.Target, &kernel.ClientOptions{
+			Dial: ln.Dial, TLS: &tls.Config{RootCAs: roots},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		m, err := client.Call(t.Context(), "echo", pool.MessageOf([]byte("hello")), nil)
+		if err != nil || string(m.Bytes()) != "hello" {
+			t.Errorf("%q, %v", m.Bytes(), err)
+		}
+	}
+	_ = srv.Close()
+	<-served
 }
 
 func TestTheHandlerWaitsForASlowReader(t *testing.T) {

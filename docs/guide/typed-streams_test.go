@@ -142,19 +142,104 @@ func doubleBySelect(ctx context.Context, b *rpc.Bidi[int, int]) error {
 func greetFrom(ctx context.Context, name string) (string, error) {
 	s := kernel.FromContext(ctx) // the stream of the call
 	from := s.Metadata().Get("user")
-	if err := s.SetTrailer(metadata.MD{{Key: "cost", Value: "7"}}); err != nil {
+	header := s.SetHeader(metadata.MD{{Key: "server", Value: "a"}})
+	trailer := s.SetTrailer(metadata.MD{{Key: "cost", Value: "7"}})
+	if err := errors.Join(header, trailer); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("hello %s, says %s", name, from), nil
 }
 
-func callAsBob(ctx context.Context, c kernel.Caller) (greeting, cost string, err error) {
-	var trailer metadata.MD
-	greeting, err = rpc.Call[string](ctx, c, "greet", "Ada", &rpc.CallOptions{CallOptions: kernel.CallOptions{
-		Metadata: metadata.MD{{Key: "user", Value: "bob"}},
-		Trailer:  &trailer,
-	}})
-	return greeting, trailer.Get("cost"), err
+func callAsBob(ctx context.Context, c kernel.Caller) (greeting, server, cost string, err error) {
+	var header, trailer metadata.MD
+	greeting, err = rpc.Call[string](ctx, c, "greet", "Ada", &rpc.CallOptions{
+		CallOptions: kernel.CallOptions{ // those of a call without types
+			Metadata: metadata.MD{{Key: "user", Value: "bob"}},
+			Header:   &header, // is filled in, as is the trailer
+			Trailer:  &trailer,
+		},
+	})
+	return greeting, header.Get("server"), trailer.Get("cost"), err
+}
+
+type (
+	question struct{ Text string }
+	answer   struct{ Number int }
+)
+
+func fourShapes(ctx context.Context, c kernel.Caller, q question) error {
+	one, err := rpc.Call[answer](ctx, c, "one", q, nil) // the request's type is found by itself
+	if err != nil {
+		return err
+	}
+	many, err := rpc.CallServerStream[answer](ctx, c, "many", q, nil) // the same
+	if err != nil {
+		return err
+	}
+	up, err := rpc.CallClientStream[question, answer](ctx, c, "up", nil) // as in a signature
+	if err != nil {
+		return err
+	}
+	both, err := rpc.CallBidi[answer, question](ctx, c, "both", nil) // In, which is received, and Out
+	if err != nil {
+		return err
+	}
+	return use(ctx, one, many, up, both)
+}
+
+// use makes one exchange by each shape; every answer is 42.
+func use(ctx context.Context, one answer, many *rpc.Source[answer], up *rpc.ClientStream[question, answer], both *rpc.Bidi[answer, question]) error {
+	got := []answer{one}
+	for a, err := range many.All(ctx) {
+		if err != nil {
+			return err
+		}
+		got = append(got, a)
+	}
+	if err := up.Out.Send(ctx, question{"up"}); err != nil {
+		return err
+	}
+	a, err := up.CloseAndReceive(ctx)
+	if err != nil {
+		return err
+	}
+	got = append(got, a)
+	if err := both.Out.Send(ctx, question{"both"}); err != nil {
+		return err
+	}
+	if a, err = both.In.Receive(ctx); err != nil {
+		return err
+	}
+	if got = append(got, a); !slices.Equal(got, []answer{{42}, {42}, {42}, {42}}) {
+		return fmt.Errorf("received %v", got)
+	}
+	return both.Close(ctx)
+}
+
+func TestFourShapes(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		testkit.OK(t, errors.Join(
+			rpc.HandleUnary(w.Srv, "one", func(context.Context, question) (answer, error) { return answer{42}, nil }, nil),
+			rpc.HandleServerStream(w.Srv, "many", func(ctx context.Context, _ question, out *rpc.Sink[answer]) error {
+				return out.Send(ctx, answer{42})
+			}, nil),
+			rpc.HandleClientStream(w.Srv, "up", func(ctx context.Context, in *rpc.Source[question]) (answer, error) {
+				for _, err := range in.All(ctx) {
+					if err != nil {
+						return answer{}, err
+					}
+				}
+				return answer{42}, nil
+			}, nil),
+			rpc.HandleBidi(w.Srv, "both", func(ctx context.Context, b *rpc.Bidi[question, answer]) error {
+				if _, err := b.In.Receive(ctx); err != nil {
+					return err
+				}
+				return b.Out.Send(ctx, answer{42})
+			}, nil),
+		))
+		testkit.OK(t, fourShapes(w.Ctx, w.Client, question{"what?"}))
+	})
 }
 
 // A halving has types of fixed size, which the fixed layout needs.
@@ -247,9 +332,9 @@ func TestDoubleBySelect(t *testing.T) {
 func TestMetadataOfACall(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		testkit.OK(t, rpc.HandleUnary(w.Srv, "greet", greetFrom, nil))
-		greeting, cost, err := callAsBob(w.Ctx, w.Client)
-		if greeting != "hello Ada, says bob" || cost != "7" || err != nil {
-			t.Errorf("%q, %q, %v", greeting, cost, err)
+		greeting, server, cost, err := callAsBob(w.Ctx, w.Client)
+		if greeting != "hello Ada, says bob" || server != "a" || cost != "7" || err != nil {
+			t.Errorf("%q, %q, %q, %v", greeting, server, cost, err)
 		}
 	})
 }
@@ -271,8 +356,14 @@ func TestEncodings(t *testing.T) {
 			t.Errorf("%v, %v", got, err)
 		}
 		_, err := rpc.Call[halving](w.Ctx, w.Client, "math/halve", halving{84}, nil)
-		if !errors.Is(err, &status.StreamError{Code: status.InvalidArgument}) {
+		if !errors.Is(err, &status.StreamError{Code: status.InvalidArgument}) || errors.Is(err, rpc.ErrEncoding) {
 			t.Error(err)
+		}
+		// Types of JSON are not compared.
+		testkit.OK(t, rpc.HandleUnary(w.Srv, "json", func(_ context.Context, d division) (division, error) { return d, nil }, nil))
+		type wider struct{ A, B, C int }
+		if got, err := rpc.Call[wider](w.Ctx, w.Client, "json", wider{1, 2, 3}, nil); err != nil || got != (wider{1, 2, 0}) {
+			t.Errorf("%v, %v", got, err)
 		}
 	})
 }

@@ -199,23 +199,25 @@ func upload(ctx context.Context, c *kernel.Client, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	for {
+	for last := false; !last; {
 		m := pool.New(64 << 10)
 		n, err := io.ReadFull(r, m.Bytes())
-		m.Truncate(n)
-		if n > 0 {
-			if err := s.Send(ctx, m); err != nil {
-				return err
-			}
-		}
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return s.Close(ctx) // nil: the handler has returned nil
-		case err != nil:
+		last = errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !last {
 			s.Abort(status.Cancelled, "cannot read the file")
 			return err
 		}
+		m.Truncate(n)
+		if err := s.Send(ctx, m); err != nil {
+			m.Release()
+			break // Receive says why
+		}
 	}
+	_ = s.CloseSend()
+	if _, err := s.Receive(ctx); !errors.Is(err, io.EOF) {
+		return err // the handler's
+	}
+	return nil // the handler has returned nil: all is written
 }
 
 // WebSocket
@@ -370,8 +372,11 @@ func TestMigratingFromYamux(t *testing.T) {
 	}
 	srv.Remove("save")
 	srv.Handle("save", save(fullDisk{}))
-	if err := upload(t.Context(), client, strings.NewReader(text)); err == nil {
-		t.Error("the upload to a full disk has no error")
+	for _, text := range []string{text, "short"} {
+		err := upload(t.Context(), client, strings.NewReader(text))
+		if !errors.Is(err, &status.StreamError{Code: status.ResourceExhausted}) {
+			t.Errorf("the upload of %d bytes to a full disk: %v", len(text), err)
+		}
 	}
 }
 

@@ -135,7 +135,7 @@ func TestOperationsHasTheNumbers(t *testing.T) {
 	}
 	worst := 2*l.ConnWindow + 2*l.AssemblyBudget + l.OutQueue
 	lowered := 2*(1<<20) + 2*(1<<20) + 256<<10
-	memory := 21 * (1 << 30) / 10
+	memory, small := 21*(1<<30)/10, 7*384*(1<<20)/10
 	for _, want := range []string{
 		limit("pings on a connection that carries nothing else", "%s at once and %d a second after that", count(a["pingBurst"]), a["pingRate"]),
 		limit("grants of credit", "%s, and one for each %d bytes that we send", count(a["creditSpare"]), a["leastGrant"]),
@@ -164,6 +164,9 @@ func TestOperationsHasTheNumbers(t *testing.T) {
 		fmt.Sprintf("sum %s ```", size(worst)),
 		fmt.Sprintf("`OutQueue` 256 KiB it is %s", size(lowered)),
 		fmt.Sprintf("%d fit with the defaults, and %d with the lowered limits", memory/worst, memory/lowered),
+		fmt.Sprintf("GOMEMLIMIT=384MiB. `Memory` is %.0f MiB, and the other %.0f MiB", 0.7*384, 0.3*384),
+		fmt.Sprintf("worst %d connection fits with the defaults, and %d with the lowered", small/worst, small/lowered),
+		fmt.Sprintf("5,000 connections with a stream and a handler each take %.1f MB", 5000*(10_500+6_400)/1e6),
 		fmt.Sprintf("Connections times %s", size(worst)),
 		fmt.Sprintf("within KeepaliveInterval + KeepaliveTimeout %s", duration(30*time.Second+l.KeepaliveTimeout)),
 		fmt.Sprintf("within WriteStall and a quarter of it %s", duration(l.WriteStall+l.WriteStall/4)),

@@ -45,7 +45,7 @@ func TestBrpcTheFirstMessageWaitsBehindTheAnswer(t *testing.T) {
 		if n := len(p.frames(brpcData, 50)) + len(p.frames(brpcData, 51)); n != 0 {
 			t.Errorf("%d messages right behind the answer", n)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		for i, id := range []int64{50, 51} {
 			if got := p.texts(id); got != fmt.Sprintf(`["%d"]`, i) {
@@ -263,7 +263,7 @@ func TestBrpcAHandlersEndWaitsBehindTheAnswer(t *testing.T) {
 					if n := len(p.frames(typ, own)); n != 0 {
 						t.Errorf("the end came early: %s", p.tail())
 					}
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 					synctest.Wait()
 				}
 				if n := len(p.frames(typ, own)); n != 1 {

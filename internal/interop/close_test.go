@@ -228,7 +228,7 @@ func (x wire) closeWhileReading(t *testing.T, w *world, read func(context.Contex
 	a, b = pair()
 	w.Send(b, "unread")
 	if x.name == "brpc" { // its CLOSE ends both halves
-		peersOver = closed(w, b)
+		closed(w, b)
 	} else {
 		ok(t, b.CloseSend())
 	}

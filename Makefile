@@ -1,13 +1,15 @@
 # Targets for people. What must hold before a change goes in is .ci/run.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+APIDIFF = golang.org/x/exp/cmd/apidiff@v0.0.0-20261113113407-e3970619a1a4
+PUBLIC = kernel kernel/kerneltest metadata rpc rpc/codec status
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 # The same bytes on every machine, from a clone or an archive: no paths, no commit, no C.
 RELEASE_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false
 FUZZTIME ?= 200000x
 BENCH ?= .
 
-.PHONY: help test race lint fuzz models demo bench binary reproducible sbom check
+.PHONY: help test race lint fuzz api models demo bench binary reproducible sbom check
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -31,6 +33,16 @@ fuzz: ## run every fuzz target, each for FUZZTIME (200000x: runs)
 		echo "$$dir $$target"; \
 		go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=20x "$$dir" || exit 1; \
 	done
+
+api: ## accept the public packages as they are: docs/api
+	go test ./internal/arch -run API -update-api
+	@for p in $(PUBLIC); do \
+		file=docs/api/$$(echo $$p | tr / _).export; \
+		go run $(APIDIFF) -w $$file github.com/sluicerpc/sluice/$$p || exit 1; \
+		for dir in "$(CURDIR)" "$$(go env GOROOT)" "$$(go env GOMODCACHE)"; do \
+			DIR="$$dir" perl -pi -e 's/\Q$$ENV{DIR}\E/"." x length $$ENV{DIR}/ge' $$file || exit 1; \
+		done; \
+	done # without the paths of the machine: apidiff reads what stands at them, not where
 
 models: ## check the credit rules in every order of events (needs spin and gcc)
 	SLUICE_REQUIRE_SPIN=1 go test -count=1 -v ./models

@@ -164,3 +164,37 @@ func TestLinkedModules(t *testing.T) {
 		}
 	}
 }
+
+// consumed are the modules that are in the build list of a program which imports kernel and
+// nothing else: what go list -m all says there. Those that linked does not have are for tests,
+// or for packages that the program does not import.
+var consumed = []string{
+	"github.com/klauspost/compress", "github.com/panjf2000/ants/v2", "github.com/panjf2000/gnet/v2",
+	"github.com/pierrec/lz4/v4", "github.com/sluicerpc/sluice", "github.com/valyala/bytebufferpool",
+	"go.uber.org/goleak", "go.uber.org/multierr", "go.uber.org/zap", "golang.org/x/sync", "golang.org/x/sys",
+	"golang.org/x/time", "google.golang.org/protobuf", "gopkg.in/natefinch/lumberjack.v2", "pgregory.net/rapid",
+}
+
+func TestModulesOfAConsumer(t *testing.T) {
+	dir := t.TempDir()
+	sums, err := os.ReadFile(filepath.Join(root(t), "go.sum"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"go.mod":  "module example.com/consumer\n\ngo 1.25.0\n\nrequire " + module + " v0.0.0\n\nreplace " + module + " => " + root(t) + "\n",
+		"go.sum":  string(sums),
+		"main.go": "package main\n\nimport _ \"" + module + "/kernel\"\n\nfunc main() {}\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("go", "list", "-mod=mod", "-m", "-f", "{{if not .Main}}{{.Path}}{{end}}", "all")
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	report(t, compareAPI(consumed, strings.Fields(string(out))))
+}

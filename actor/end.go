@@ -26,6 +26,10 @@ func (s *Stream) CloseSend(code status.Code, reason string, trailer metadata.MD)
 
 func (s *Stream) closeSend(code status.Code, reason string, trailer metadata.MD) {
 	if s.st.send != sendOpen || s.ch != nil && s.ch.endAsked {
+		if s.outcome != nil && s.outcome.stopped {
+			s.outcome.finished = true
+			s.handEnd()
+		}
 		return
 	}
 	// The parent's end reaches the stream in another goroutine. An end in order must not

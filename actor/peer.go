@@ -96,7 +96,7 @@ func (s *Stream) PeerEnd(code status.Code, reason string, trailer metadata.MD) e
 // half has ended too. A program that is done with a stream need not ask for the end.
 func (s *Stream) handEnd() {
 	channel := s.ch != nil && s.ch.inbound != channelNone // its closing is the end
-	if s.in.Len() == 0 && !channel && (s.outcome == nil || !s.outcome.stopped) {
+	if s.in.Len() == 0 && !channel && (s.outcome == nil || !s.outcome.stopped || s.outcome.finished) {
 		s.apply(s.st.handEnd())
 	}
 }
@@ -121,7 +121,8 @@ func (s *Stream) PeerStopped(status.Code) {
 	s.mu.Lock()
 	defer s.unlock()
 	if s.st.send == sendOpen || s.st.send == sendEnding {
-		s.makeOutcome().stopped = true
+		oc := s.makeOutcome()
+		oc.stopped, oc.finished = true, s.st.send == sendEnding
 	}
 	s.apply(s.st.peerStopped())
 }

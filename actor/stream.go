@@ -94,6 +94,7 @@ type outcome struct {
 	channelErr error // misuse of In, Batches or Out
 
 	stopped           bool // the peer reads no more
+	finished          bool // with stopped: our program has ended its half too
 	abortedUnanswered bool // aborted before the peer's answer
 	notReady          bool // the peer has answered, and data may not follow yet
 	hasRequest        bool

@@ -36,6 +36,8 @@ type Conn struct {
 	owner    *Client       // nil on a server
 	observed atomic.Uint32 // see observedBegin
 
+	making sync.Mutex // held while attach fills c in: its end waits for that
+
 	lastConfig, configBefore atomic.Pointer[actor.Config]
 	running                  runQueue
 	retired                  retired

@@ -61,6 +61,8 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 	}
 	var noParent error
 	made := func(k *conn.Conn) {
+		c.making.Lock() // whoever finds c from now on may end it at once
+		defer c.making.Unlock()
 		c.c = k
 		fill(c)
 		ep.observing.begun(&c.observed, event{conn: c})
@@ -134,7 +136,9 @@ func (l *connHandler) GoAway(*conn.Conn) {
 func (l *connHandler) Closed(_ *conn.Conn, err error) {
 	c := (*Conn)(l)
 	c.once.Do(func() {
+		c.making.Lock()
 		c.err = err
+		c.making.Unlock()
 		c.setGoingAway()
 		close(c.done)
 		c.running.stop()

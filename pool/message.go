@@ -59,6 +59,16 @@ func (s *span) handle() Message {
 // end ends the life of s that m is the handle of. It reports false if that is over.
 func (m Message) end() bool { return atomic.CompareAndSwapUint32(&m.s.life, m.life, m.life+1) }
 
+// setLife is for the owner of s. Only builds that look for mistakes write atomically, for
+// who has an old handle may look at it.
+func (s *span) setLife(life uint32) {
+	if recycle {
+		s.life = life
+	} else {
+		atomic.StoreUint32(&s.life, life)
+	}
+}
+
 // MustLive panics if m's holder has released it, or handed it over.
 func MustLive(m Message) {
 	if !IsLive(m) {
@@ -80,7 +90,7 @@ func TakeOver(m Message) (Message, bool) {
 	}
 	if m.s != nil {
 		m.life += 2
-		m.s.life = m.life
+		m.s.setLife(m.life)
 	}
 	return m, true
 }

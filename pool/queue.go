@@ -91,7 +91,7 @@ func (q *Queue) Release() {
 		next := s.next
 		s.next = nil
 		if life := s.life; alive(life) {
-			s.life = life + 1 // nobody else has a handle of this life
+			s.setLife(life + 1) // nobody else has a handle of this life
 			if s.touch.Load() != nil {
 				s.touched()
 			}

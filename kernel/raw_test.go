@@ -310,7 +310,7 @@ func (r *raw) open(method string) uint64 {
 func (r *raw) echoes() {
 	r.t.Helper()
 	id := r.open("echo")
-	for {
+	for end := time.Now().Add(testkit.Patience / 4); ; {
 		if err := r.write(join(data(id, []byte("alive")), wire(&frame.Frame{Kind: frame.EOS, Stream: id}))); err != nil {
 			r.t.Fatalf("another stream of the connection: %v", err)
 		}
@@ -323,8 +323,11 @@ func (r *raw) echoes() {
 		}) {
 			r.t.Fatalf("another stream of the connection does not go on: %v", r.tail())
 		}
-		if !refused || r.tg.Bubble {
+		if !refused {
 			break
+		}
+		if r.tg.Bubble || time.Now().After(end) {
+			r.t.Fatalf("another stream of the connection is refused: %v", r.tail())
 		}
 		time.Sleep(10 * time.Millisecond) // handlers of streams that were reset have yet to return
 		id = r.open("echo")

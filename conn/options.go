@@ -15,34 +15,35 @@ const Unlimited = math.MaxInt
 // have in flight at first.
 const reportEvery = 64 << 10
 
-// Limits are kernel.Limits, which says what the defaults are; programs have those.
+// Limits are what programs have as kernel.Limits, whose comments say what each field is and
+// what its default is.
 type Limits struct {
-	MaxConns        int           // connections of a server; default 65,536, at most 35 % of RLIMIT_NOFILE; a number of your own: at most 45 %
-	MaxConnsPerAddr int           // connections of a server from one address, or one IPv6 network of 64 bits; default 1,024
-	MaxHandshakes   int           // handshakes at once, beyond which connections wait, and then take the place of one that is silent; default 256
-	Handshake       time.Duration // time for TLS and Hello; default 5 s
-	Authenticate    time.Duration // time for Authenticate and for Authorize; default 5 s
+	MaxConns        int
+	MaxConnsPerAddr int
+	MaxHandshakes   int
+	Handshake       time.Duration
+	Authenticate    time.Duration
 
-	MaxStreams  int // streams that a peer may have open on a connection; default 1,000
-	MaxMessage  int // bytes of a message that we receive; default 4 MiB, at most 1 GiB
-	MaxMetadata int // bytes of metadata, as metadata.MD.Size counts; default 16 KiB
-	MaxKeys     int // fields of metadata; default 128
-	MaxOffers   int // offers of a server that wait to be accepted; default 1,024
+	MaxStreams  int
+	MaxMessage  int
+	MaxMetadata int
+	MaxKeys     int
+	MaxOffers   int
 
-	StreamWindow   int // bytes unread that the window of a stream may grow to; default 1 MiB
-	ConnWindow     int // bytes unread on a connection; default 16 MiB
-	SenderWindow   int // bytes unread on a stream whose sender chooses its window itself; on its connection, four times that; beyond either a stream is reset, preferably one that nobody reads; default 16 MiB, or twice MaxMessage if that is more
-	AssemblyBudget int // bytes of messages in fragments on a connection, beyond the windows, and as many of requests and metadata; default 64 MiB, or MaxMessage if that is more
-	Memory         int // bytes that the connections of a server hold: unread, unwritten, and of requests and metadata; default 70 % of GOMEMLIMIT if that is set, else Unlimited
-	OutQueue       int // bytes accepted and not written on a connection; default 1 MiB
-	InFlight       int // bytes written and not read by the peer, at first: it grows as the path needs; default 256 KiB, at least 128 KiB; four times that for a stream that alone sends
+	StreamWindow   int
+	ConnWindow     int
+	SenderWindow   int
+	AssemblyBudget int
+	Memory         int
+	OutQueue       int
+	InFlight       int
 
-	KeepaliveInterval time.Duration // a silent peer is pinged after this; default 30 s, or what its protocol says; at least 100 ms
-	KeepaliveTimeout  time.Duration // time to answer; default 20 s
-	ReadStall         time.Duration // time for a frame to become complete; default 30 s
-	WriteStall        time.Duration // time for a peer to read, 64 KiB at least; default 30 s
-	IdleConn          time.Duration // a connection without streams is closed; default 10 min, or what its protocol says, servers only
-	Drain             time.Duration // time for a drain whose context has no deadline; default 30 s
+	KeepaliveInterval time.Duration
+	KeepaliveTimeout  time.Duration
+	ReadStall         time.Duration
+	WriteStall        time.Duration
+	IdleConn          time.Duration
+	Drain             time.Duration
 }
 
 func def[T int | time.Duration](v *T, d T) {

@@ -1,8 +1,6 @@
 package arch
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"go/ast"
 	"go/doc"
@@ -13,7 +11,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -264,33 +261,8 @@ type listedTest struct {
 // listTests asks the go command for packages, their tests, and all that they import.
 func listTests(t *testing.T, dirs ...string) map[string]listedTest {
 	t.Helper()
-	args := []string{"list", "-test", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles,ImportMap,ForTest"}
-	for _, dir := range dirs {
-		args = append(args, "./"+dir)
-	}
-	cmd := exec.Command("go", args...)
-	cmd.Dir = root(t)
-	cmd.Env = append(os.Environ(), "GOOS=linux")
-	out, err := cmd.Output()
-	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			err = fmt.Errorf("%w: %s", err, exit.Stderr)
-		}
-		t.Fatal(err)
-	}
-	packages := map[string]listedTest{}
-	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
-		var p listedTest
-		err := dec.Decode(&p)
-		if errors.Is(err, io.EOF) {
-			return packages
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		packages[p.ImportPath] = p
-	}
+	return listAs(t, dirs, func(p listedTest) string { return p.ImportPath },
+		"-test", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles,ImportMap,ForTest")
 }
 
 // externalTests reads the tests of the package at path that are in a package of their own,

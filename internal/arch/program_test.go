@@ -87,7 +87,14 @@ func loadPrograms(t *testing.T, dirs ...string) map[string]*program {
 // list asks the go command for the packages and all that they import.
 func list(t *testing.T, dirs []string) map[string]listed {
 	t.Helper()
-	args := []string{"list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles"}
+	return listAs(t, dirs, func(p listed) string { return p.ImportPath },
+		"-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles")
+}
+
+// listAs asks the go command for packages, each decoded as a P that has the path pathOf says.
+func listAs[P any](t *testing.T, dirs []string, pathOf func(P) string, flags ...string) map[string]P {
+	t.Helper()
+	args := append([]string{"list"}, flags...)
 	for _, dir := range dirs {
 		args = append(args, "./"+dir)
 	}
@@ -102,9 +109,9 @@ func list(t *testing.T, dirs []string) map[string]listed {
 		}
 		t.Fatal(err)
 	}
-	packages := map[string]listed{}
+	packages := map[string]P{}
 	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
-		var p listed
+		var p P
 		err := dec.Decode(&p)
 		if errors.Is(err, io.EOF) {
 			return packages
@@ -112,6 +119,6 @@ func list(t *testing.T, dirs []string) map[string]listed {
 		if err != nil {
 			t.Fatal(err)
 		}
-		packages[p.ImportPath] = p
+		packages[pathOf(p)] = p
 	}
 }

@@ -403,6 +403,7 @@ func TestHostileReasonsCannotForgeLogLines(t *testing.T) {
 		r.say(frame.Frame{Kind: frame.GoAway, Code: status.Internal, Reason: evil})
 		other := tg.connectSilently()
 		_ = other.write([]byte("\r\nlevel=ERROR msg=forged\r\n\x1b[2J"))
+		time.Sleep(time.Second) // its end is waited for a little
 		synctest.Wait()
 		log := tg.Log.String()
 		lines := bytes.Split(bytes.TrimSpace([]byte(log)), []byte("\n"))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 )
@@ -65,9 +66,31 @@ func (s *Server) sniff(nc net.Conn, candidates []frame.Protocol) (frame.Protocol
 			return nil, nil, err
 		case !more || len(buf) == cap(buf):
 			s.unknownProtocol.Add(1)
+			turnAway(nc)
 			return nil, nil, fmt.Errorf("no known protocol starts with %q", buf)
 		case err != nil:
 			return nil, nil, err
 		}
+	}
+}
+
+const (
+	// turnAwayTime is how long a client that speaks no known protocol has to read that its
+	// connection has ended,
+	turnAwayTime = 500 * time.Millisecond
+	// and turnAwayBytes is how much of what it has sent is dropped meanwhile.
+	turnAwayBytes = 64 << 10
+)
+
+// turnAway ends the output of nc, and drops what the peer still sends, until that ends too.
+// Closed with something unread, a connection ends in a reset: the client of another protocol
+// would see a fault of the network, and not that nobody here speaks its protocol.
+func turnAway(nc net.Conn) {
+	half, ok := nc.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	if nc.SetReadDeadline(time.Now().Add(turnAwayTime)) == nil {
+		_, _ = io.CopyN(io.Discard, nc, turnAwayBytes)
 	}
 }

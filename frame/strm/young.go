@@ -15,7 +15,8 @@ import (
 //     with an RST if it does not know the stream, and is ignored if it does.
 //   - A client handles a CLOSE or RST at once, but the answer before it in a thread of its
 //     own, and then fails the RPC: it was closed before it was answered. So the end of a
-//     server's stream waits for Protocol.Settle.
+//     server's stream waits for Protocol.Settle, and if data came before it for the client's
+//     first report, 400 ms at most.
 //
 // A frame of the peer's on the stream ends either wait: it knows the stream.
 
@@ -49,14 +50,28 @@ func (s *Session) hear(st *stream, typ int32) error {
 	return s.reply(func(b []byte) []byte { return s.appendEnd(b, st, end) })
 }
 
-// holdEnd has the end of st, in held, written later if st is young, and else at once. It is
-// called under the lock.
+// reportTime is for how long the end of a server's stream waits for the client's first report,
+// from the answer on and from the end on.
+const reportTime = retryAfter << reportList
+
+// reportList is the list of retries that wait as long.
+const reportList = 2
+
+// holdEnd has the end of st, in held, written later if st is young, and else at once. An end in
+// order behind data waits longer, since a client that reports what it has taken has handled
+// the answer, however busy its machine is. It is called under the lock.
 func (s *Session) holdEnd(o *frame.Out, st *stream) {
-	if st.young.After(o.Now()) && !st.heard.Load() {
-		s.out.retries.add(settling, st, o.Now().Add(s.settle), retryEnd)
-		return
+	now := o.Now()
+	switch {
+	case st.heard.Load(), st.young.IsZero():
+		s.writeHeld(o, st)
+	case s.settle > 0 && st.held.Load() == typeClose && st.sent.Load() > 0 && st.window > 0 && st.young.Add(reportTime).After(now):
+		s.out.retries.add(reportList, st, now.Add(reportTime), retryEnd)
+	case st.young.After(now):
+		s.out.retries.add(settling, st, now.Add(s.settle), retryEnd)
+	default:
+		s.writeHeld(o, st)
 	}
-	s.writeHeld(o, st)
 }
 
 // writeHeld writes the end of st that was held back, unless the reader has done so. It

@@ -114,6 +114,7 @@ func TestBrpcClosesAsBrpcDoes(t *testing.T) {
 			return nil
 		})
 		own, theirs := p.open("says")
+		p.send(strmFeedback(theirs, own, 3))
 		if got := p.texts(own); got != `["0" "1" "2"]` || len(p.frames(brpcClose, own)) != 1 {
 			t.Fatalf("heard %s", p.tail())
 		}

@@ -195,7 +195,11 @@ func (s *Stream) ParentEnded() {
 	if s.finished() {
 		return
 	}
-	s.abort(s.parentFailure(cause))
+	failure := s.parentFailure(cause)
+	s.abort(failure)
+	if s.ch != nil {
+		s.ch.cut = failure
+	}
 	s.stopFeeding() // an ended stream is not aborted, but may still be read
 }
 

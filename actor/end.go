@@ -130,6 +130,9 @@ func (s *Stream) Abort(code status.Code, reason string, cause error) {
 	defer s.unlock()
 	e := s.fail(code, reason, false)
 	e.Cause = NoEnd(cause)
+	if s.st.done && s.st.peerEnd == endHanded && s.errLocked() == nil {
+		s.makeOutcome().failure = e // nobody has asked for the end: what came before it may be no good
+	}
 	s.abort(e)
 }
 

@@ -73,7 +73,7 @@ func (r *run) serveTalk(ctx context.Context, s *kernel.Stream) error {
 // leave ends a handler in one of the ways that there are.
 func (r *run) leave(d *side, rnd *rand.Rand) error {
 	d.in.stopped.Store(true)
-	d.note("returns")
+	d.note("has ended: returns")
 	switch rnd.IntN(10) {
 	case 0:
 		return errPlain

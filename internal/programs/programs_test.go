@@ -29,9 +29,9 @@ func TestRandomProgramsTripNoServer(t *testing.T) {
 	}
 }
 
-// each runs one program after another until the time is over or one fails.
+// each runs one program after another until the time is over or three have failed.
 func each(t *testing.T, d time.Duration, f func(t *testing.T, seed uint64)) {
-	n := uint64(0)
+	n, failed := uint64(0), 0
 	for begun := time.Now(); n == 0 || time.Since(begun) < d && *seed == 0; {
 		n++
 		s := *seed
@@ -40,7 +40,9 @@ func each(t *testing.T, d time.Duration, f func(t *testing.T, seed uint64)) {
 		}
 		if !t.Run(fmt.Sprint(s), func(t *testing.T) { f(t, s) }) {
 			t.Logf("once more: go test ./internal/programs -run %s -seed %d", t.Name(), s)
-			return
+			if failed++; failed == 3 {
+				return
+			}
 		}
 	}
 	t.Logf("%d programs", n)

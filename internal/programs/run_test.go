@@ -186,10 +186,23 @@ func (r *run) play(rnd *rand.Rand) {
 	beside.Wait()
 	r.eventually("handlers to return", func() string {
 		if n := r.busy.Load(); n > 0 {
-			return fmt.Sprintf("%d are still busy", n)
+			return fmt.Sprintf("%d are still busy: %s", n, r.unfinished())
 		}
 		return ""
 	})
+}
+
+// unfinished are the stories of streams of which a side has begun and not ended.
+func (r *run) unfinished() string {
+	var stories []string
+	r.talks.Range(func(_, v any) bool {
+		t := v.(*talk)
+		if story := t.told(); strings.Contains(story, " writes ") && strings.Count(story, " writes ") > strings.Count(story, " has ended") {
+			stories = append(stories, fmt.Sprintf("stream %d: %s", t.key, story))
+		}
+		return true
+	})
+	return strings.Join(stories, "\n")
 }
 
 // endInTheMiddle ends what the plan says.

@@ -343,11 +343,12 @@ func (d *side) finish() {
 		d.r.sleepUntil(ctx, d.s.Done())
 		cancel()
 	}
-	d.note("is over: %v", d.s.Err())
+	d.note("is over: %v, %+v", d.s.Err(), d.s.Snapshot())
 	if d.cancel != nil {
 		d.cancel()
 	}
 	d.s.Abort(status.Cancelled, "over")
+	d.note("has ended")
 	d.drain()
 }
 

@@ -23,6 +23,7 @@ type channels struct {
 	inbound       receiveChannel // the one in use
 	inboundClosed bool
 	feedStopped   bool       // this side reads no more
+	cut           error      // why, if the stream had not failed; nil: this side has closed it
 	pump          *func()    // feeds in or batches
 	rest          *batchRest // of batches that Receive took; nil: none yet
 	receivers     int32      // Receives that wait for receiverWake

@@ -1,5 +1,7 @@
 package actor
 
+import "cmp"
+
 // apply does what a step of the state machine asks for.
 func (s *Stream) apply(fx effect) {
 	if fx&fxDropOut != 0 {
@@ -37,7 +39,10 @@ func (s *Stream) apply(fx effect) {
 // retire takes the stream out of the connection and returns all that it has of it.
 func (s *Stream) retire() {
 	s.later().retire = true
-	s.dropFirstFrame()
+	if s.firstFrame != nil { // then nothing that comes behind it may be written either
+		s.control = 0
+		s.dropFirstFrame()
+	}
 	s.shrink(0)
 	s.dropAssembly()
 	s.returnAllCredit()
@@ -103,6 +108,9 @@ func (s *Stream) closeInbound(ch *channels) {
 		return
 	}
 	ch.inboundClosed = true
+	if s.in.Len() > 0 && s.st.recv == recvEnded && s.errLocked() == nil {
+		s.makeOutcome().channelErr = cmp.Or(ch.cut, ErrClosed) // else it would look as if all had been read
+	}
 	if ch.inbound == channelIn {
 		close(ch.in.c)
 	} else {

@@ -87,6 +87,11 @@ func (s *Stream) CloseReceive(code status.Code) {
 func (s *Stream) closeReceive() {
 	s.countInWork()
 	s.dropRequest()
+	if oc := s.outcome; oc != nil && oc.closedBehindEnd { // as if this had come first
+		oc.failure, oc.closedBehindEnd = nil, false
+		s.st.recv = recvStopEnd
+		s.dropIn()
+	}
 	s.apply(s.st.closeReceive())
 	s.renewDropped()
 	if s.st.recv == recvDead {
@@ -130,6 +135,9 @@ func (s *Stream) Abort(code status.Code, reason string, cause error) {
 	defer s.unlock()
 	e := s.fail(code, reason, false)
 	e.Cause = NoEnd(cause)
+	if s.st.done && s.st.peerEnd == endHanded && s.errLocked() == nil {
+		s.makeOutcome().failure = e // nobody has asked for the end: what came before it may be no good
+	}
 	s.abort(e)
 }
 
@@ -165,7 +173,9 @@ func (s *Stream) lose(e *status.StreamError) {
 	}
 	inOrder := s.closedInOrder(e)
 	if !inOrder {
-		s.makeOutcome().failure = e
+		oc := s.makeOutcome()
+		oc.failure = e
+		oc.closedBehindEnd = s.cfg.OwnConn && s.st.recv == recvOpen && s.closedBehindEnd(e)
 	}
 	s.markAnswered()
 	if inOrder {
@@ -182,7 +192,14 @@ func (s *Stream) lose(e *status.StreamError) {
 func (s *Stream) closedInOrder(e *status.StreamError) bool {
 	ended := s.st.recv == recvEnded || s.st.recv == recvStopEnd
 	unread := s.st.recv == recvStopped || s.st.recv == recvOpen && s.cfg.NoReceive
-	return s.st.noEnded && s.st.send == sendEnded && (ended || unread && s.cfg.OwnConn) && errors.Is(e.Cause, io.ErrUnexpectedEOF)
+	return (ended || unread && s.cfg.OwnConn) && s.closedBehindEnd(e)
+}
+
+// closedBehindEnd reports whether the peer has closed the connection behind our end. If the
+// connection is the stream's alone, and nobody has read the other half, CloseReceive still makes
+// that an end in order: a call's result may come late that says that there is nothing to read.
+func (s *Stream) closedBehindEnd(e *status.StreamError) bool {
+	return s.st.noEnded && s.st.send == sendEnded && errors.Is(e.Cause, io.ErrUnexpectedEOF)
 }
 
 // ParentEnded aborts the stream because the context that bounds its life has ended. It
@@ -195,7 +212,11 @@ func (s *Stream) ParentEnded() {
 	if s.finished() {
 		return
 	}
-	s.abort(s.parentFailure(cause))
+	failure := s.parentFailure(cause)
+	s.abort(failure)
+	if s.ch != nil {
+		s.ch.cut = failure
+	}
 	s.stopFeeding() // an ended stream is not aborted, but may still be read
 }
 

@@ -131,8 +131,8 @@ func (st *state) endSeen() effect {
 }
 
 // handEnd: all that the peer has sent was taken, its end has arrived, and we send no more.
-// The peer need not wait until the application asks for the end, and the connection can
-// forget the stream; for the application it goes on.
+// The peer need not wait until the application asks for the end, nor need who waits for the
+// stream: it is done.
 func (st *state) handEnd() effect {
 	if st.send == sendOpen || st.recv != recvEnded || st.peerEnd != endUnseen {
 		return 0
@@ -214,9 +214,6 @@ func (st *state) checkDone() effect {
 	recvOver := st.peerEnd != endUnseen && (st.recv == recvEnded || st.recv == recvStopEnd)
 	if st.done || st.send != sendEnded || !recvOver || !st.gotEnded && !st.noEnded || !st.sentEnded {
 		return 0
-	}
-	if st.peerEnd != endSeen {
-		return st.retire()
 	}
 	st.done = true
 	return fxDone | st.retire()

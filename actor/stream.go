@@ -97,6 +97,7 @@ type outcome struct {
 	finished          bool // with stopped: our program has ended its half too
 	abortedUnanswered bool // aborted before the peer's answer
 	notReady          bool // the peer has answered, and data may not follow yet
+	closedBehindEnd   bool // failure is that the peer has closed the stream's connection behind our end
 	hasRequest        bool
 	firstMessage      firstMessage // what the first message is, until it has arrived
 	onRequest         func()       // see OnRequest

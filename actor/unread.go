@@ -156,8 +156,15 @@ func (s *Stream) countDroppedIn(n int) {
 	}
 }
 
-// dropIn releases what has arrived and was not taken.
+// dropIn releases what has arrived and was not taken, a part of a message too: no more of it
+// may be kept.
 func (s *Stream) dropIn() {
+	s.dropMailbox()
+	s.dropAssembly()
+}
+
+// dropMailbox releases the messages that have arrived and were not taken.
+func (s *Stream) dropMailbox() {
 	s.countDroppedIn(s.in.Len())
 	for m, ok := s.in.Pop(); ok; m, ok = s.in.Pop() {
 		cost := pool.Cost(m)
@@ -172,7 +179,6 @@ func (s *Stream) dropIn() {
 		m.Release()
 		s.returnToConn(cost)
 	}
-	s.dropAssembly()
 }
 
 // dropAssembly releases a message that will not be complete.
@@ -243,9 +249,13 @@ func (s *Stream) Unread() int {
 	return int(s.win.recvd - s.win.taken)
 }
 
-// Drop releases what is unread of a stream that is over.
+// Drop releases what is unread of a stream that is over, or that is refused. Until the refusal
+// is written more may arrive of a message whose first part is here.
 func (s *Stream) Drop() {
 	s.mu.Lock()
 	defer s.unlock()
-	s.dropIn()
+	s.dropMailbox()
+	if !s.st.wantsData() {
+		s.dropAssembly()
+	}
 }

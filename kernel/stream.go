@@ -217,7 +217,9 @@ func (s *Stream) SendDone() <-chan struct{} { return s.c.SendDone() }
 func (s *Stream) Done() <-chan struct{} { return s.c.Done() }
 
 // Err returns why the stream failed, or nil as long as it has not. After the end of a
-// stream nil means that both sides have ended it in order.
+// stream nil means that both sides have ended it in order. Where In or Batches was closed before
+// all that had arrived was taken, because the context of Open has ended or this side has closed
+// the connection, Err says so; the rest is left for Receive.
 func (s *Stream) Err() error { return s.c.Err() }
 
 // Discarded is the number of messages that this side has sent and the peer's application

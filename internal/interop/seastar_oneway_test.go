@@ -125,6 +125,29 @@ func TestSeastarAOneWayStreamEndsInOrder(t *testing.T) {
 	}
 }
 
+// A result can have a stream, and this one has none: what the call has sent ends in order all
+// the same, although the connection was closed before the result came.
+func TestSeastarAResultWithoutItsStreamEndsInOrder(t *testing.T) {
+	type back struct{ Values *rpc.Source[int32] }
+	type result struct{ Back *back } // optional, as what is last may be
+	s, client := newSinkless(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for range 10 {
+		sink := testkit.Must[*intSink](t)(rpc.NewSink[int32](ctx, client, nil))
+		ok(t, sink.Send(ctx, 1))
+		ok(t, sink.CloseSend())
+		s.ready = func() { <-sink.Stream().Conn().Done() }
+		r := testkit.Must[result](t)(rpc.Call[result](ctx, client, kernel.Verb(1), sink, nil))
+		if r.Back != nil {
+			t.Fatal("the result has a stream")
+		}
+		<-s.ended
+		ok(t, sink.Err())
+		ok(t, sink.Close(ctx))
+	}
+}
+
 // Whoever reads no more has no need of the other half's end. A half that is read needs one.
 func TestSeastarAHalfThatNobodyReadsNeedsNoEnd(t *testing.T) {
 	s, client := newSinkless(t)

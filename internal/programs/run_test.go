@@ -1,0 +1,339 @@
+package programs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/internal/testkit"
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
+)
+
+// A run is one program that runs.
+type run struct {
+	t       *testing.T
+	wire    *wire
+	caps    frame.Caps
+	plan    *plan
+	bubble  bool
+	journal *testkit.Journal
+
+	srv     *kernel.Server
+	served  chan error
+	clients []*kernel.Client
+
+	talks  sync.Map     // key -> *talk
+	busy   atomic.Int64 // handlers, and goroutines of spawn
+	ends   atomic.Bool  // something was asked to end connections
+	failed atomic.Bool
+}
+
+// bound is how long anybody may wait once the program has ended all that it waits for.
+const bound = 20 * time.Second
+
+func (r *run) fail(format string, args ...any) {
+	if !r.failed.Swap(true) {
+		r.t.Errorf(format, args...)
+	}
+}
+
+// mayLose tells whether a connection may have been lost. ConnShort closes connections, as
+// early as in their handshake, and not every wire can say that.
+func (r *run) mayLose() bool { return r.ends.Load() || r.plan.connType == kernel.ConnShort }
+
+// spawn runs f, which the program's end waits for.
+func (r *run) spawn(f func()) {
+	r.busy.Add(1)
+	go func() {
+		defer r.busy.Add(-1)
+		f()
+	}()
+}
+
+func (r *run) sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+func (r *run) sleepUntil(ctx context.Context, c <-chan struct{}) {
+	select {
+	case <-c:
+	case <-ctx.Done():
+	}
+}
+
+// program runs the program of a seed over w, in memory where time is a bubble's, or over
+// sockets.
+func program(t *testing.T, w *wire, seed uint64, bubble bool) {
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	r := &run{t: t, wire: w, caps: w.proto().Caps(), bubble: bubble, journal: &testkit.Journal{}}
+	r.plan = newPlan(rnd, &r.caps, !bubble)
+	if *tell {
+		t.Log(r.plan)
+	}
+	messages := pool.Outstanding()
+	tr := inMemory()
+	if !bubble {
+		tr = overSockets(t, seed)
+	}
+	r.start(tr)
+	r.bounded("the program", func() { r.play(rnd) })
+	r.rest()
+	r.stop()
+	r.talks.Range(func(_, v any) bool {
+		r.settled(v.(*talk))
+		return true
+	})
+	r.eventually("messages to be released", func() string {
+		if n := pool.Outstanding() - messages; n > 0 {
+			return fmt.Sprintf("%d messages were never released", n)
+		}
+		return ""
+	})
+	if t.Failed() {
+		t.Logf("plan: %s\nlog: %s", r.plan, r.logged())
+	}
+}
+
+// logged is the end of what was logged, without stacks.
+func (r *run) logged() string {
+	lines := strings.Split(strings.TrimSpace(r.journal.String()), "\n")
+	lines = lines[max(0, len(lines)-10):]
+	for i, l := range lines {
+		lines[i], _, _ = strings.Cut(l, " stack=")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// start makes the server and the clients.
+func (r *run) start(tr transport) {
+	p := r.plan
+	so := kernel.ServerOptions{Limits: p.server, Protocols: []frame.Protocol{r.wire.proto()}, Logger: r.journal.Logger(), Observer: observer{r, "server"}}
+	so.Stream.Compression = p.compression
+	if tr.tls {
+		so.TLS, _ = testkit.Certificates()
+	}
+	srv, err := kernel.NewServer(&so)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.srv, r.served = srv, make(chan error, 1)
+	r.handle(srv.Handlers)
+	go func() { r.served <- srv.Serve(context.Background(), tr.ln) }()
+	proto := r.wire.proto()
+	for range p.clients {
+		co := kernel.ClientOptions{
+			Limits: p.client, Protocols: []frame.Protocol{proto}, Logger: r.journal.Logger(), Observer: observer{r, "client"},
+			Conns: p.conns, ConnType: p.connType, Dial: tr.dial, Backoff: kernel.Backoff{First: time.Millisecond, Most: 10 * time.Millisecond},
+			Handlers: &kernel.Handlers{},
+		}
+		co.Stream.Compression = p.compression
+		if tr.tls {
+			_, co.TLS = testkit.Certificates()
+		}
+		r.handle(co.Handlers)
+		c, err := kernel.NewClient(tr.target, &co)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.clients = append(r.clients, c)
+	}
+}
+
+// play has all goroutines of the clients do what they do, and something end in the middle.
+func (r *run) play(rnd *rand.Rand) {
+	if r.plan.end != endNothing {
+		r.ends.Store(true)
+	}
+	over := make(chan struct{})
+	var acts, beside sync.WaitGroup
+	for _, c := range r.clients {
+		if r.plan.neighbour {
+			key := keyOf(rnd) | echoes
+			beside.Go(func() { r.neighbour(c, key, over) })
+		}
+		for range r.plan.goroutines {
+			rnd := rand.New(rand.NewPCG(rnd.Uint64(), 2))
+			acts.Go(func() {
+				for range r.plan.acts {
+					r.act(rnd, c)
+				}
+			})
+		}
+	}
+	end := rand.New(rand.NewPCG(rnd.Uint64(), 3))
+	acts.Go(func() { r.endInTheMiddle(end) })
+	acts.Wait()
+	close(over)
+	beside.Wait()
+	r.eventually("handlers to return", func() string {
+		if n := r.busy.Load(); n > 0 {
+			return fmt.Sprintf("%d are still busy: %s", n, r.unfinished())
+		}
+		return ""
+	})
+}
+
+// unfinished are the stories of streams of which a side has begun and not ended.
+func (r *run) unfinished() string {
+	var stories []string
+	r.talks.Range(func(_, v any) bool {
+		t := v.(*talk)
+		if story := t.told(); strings.Contains(story, " writes ") && strings.Count(story, " writes ") > strings.Count(story, " has ended") {
+			stories = append(stories, fmt.Sprintf("stream %d: %s", t.key, story))
+		}
+		return true
+	})
+	return strings.Join(stories, "\n")
+}
+
+// endInTheMiddle ends what the plan says.
+func (r *run) endInTheMiddle(rnd *rand.Rand) {
+	if r.plan.end == endNothing {
+		return
+	}
+	time.Sleep(r.plan.endAfter)
+	switch r.plan.end {
+	case endConn, endServersConn:
+		cs := one(rnd, r.clients...).Conns()
+		if r.plan.end == endServersConn {
+			cs = r.srv.Conns()
+		}
+		if len(cs) > 0 {
+			_ = one(rnd, cs...).Close()
+		}
+	case endClient:
+		_ = one(rnd, r.clients...).Close()
+	case endServer:
+		_ = r.srv.Close()
+	case endDrain:
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rnd.Int64N(int64(2*r.plan.life))))
+		defer cancel()
+		_ = r.srv.Shutdown(ctx)
+	}
+}
+
+// neighbour is a stream that is read and written all the time. It must go on whatever happens
+// beside it.
+func (r *run) neighbour(c *kernel.Client, key uint64, over <-chan struct{}) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	s, err := r.open(ctx, c, key, kernel.StreamOptions{})
+	if err != nil {
+		r.fail("the neighbour was not opened: %v", err)
+		return
+	}
+	t := r.talk(key)
+	for open := true; open; {
+		select {
+		case <-over:
+			open = false
+		default:
+		}
+		r.bounded("the neighbour", func() {
+			if err := r.send(&t.up, func(m pool.Message) error { return s.Send(ctx, m) }); err != nil {
+				r.fail("the neighbour can't send: %v", err)
+				open = false
+				return
+			}
+			m, err := s.Receive(ctx)
+			if err != nil {
+				r.fail("the neighbour does not receive: %v", err)
+				open = false
+				return
+			}
+			m.Release()
+		})
+		r.sleep(ctx, r.plan.life/10+time.Microsecond)
+	}
+	s.Abort(status.Cancelled, "over")
+}
+
+// bounded runs f, which must not take longer than bound beside what the plan lets it take.
+func (r *run) bounded(what string, f func()) {
+	limit := time.AfterFunc(bound+20*r.plan.life*time.Duration(r.plan.acts), func() {
+		buf := make([]byte, 8<<20)
+		buf = buf[:runtime.Stack(buf, true)]
+		panic(fmt.Sprintf("%s: %s takes too long\n%s\n%s", r.t.Name(), what, again(r), buf))
+	})
+	defer limit.Stop()
+	f()
+}
+
+// again is the command that runs the program once more.
+func again(r *run) string {
+	parts := strings.Split(r.t.Name(), "/")
+	return fmt.Sprintf("once more: go test ./internal/programs -run %s -seed %s", strings.Join(parts[:3], "/"), parts[3])
+}
+
+// eventually waits until bad says nothing.
+func (r *run) eventually(what string, bad func() string) {
+	end := time.Now().Add(bound)
+	for {
+		if r.bubble {
+			synctest.Wait()
+		}
+		text := bad()
+		if text == "" {
+			return
+		}
+		if time.Now().After(end) {
+			buf := make([]byte, 8<<20)
+			r.fail("gave up waiting for %s: %s\n%s", what, text, buf[:runtime.Stack(buf, true)])
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// rest checks that nothing is left on the connections when all streams are over.
+func (r *run) rest() {
+	r.eventually("the connections to settle", func() string {
+		var bad []string
+		w := testkit.World{Srv: r.srv}
+		for _, c := range r.clients {
+			w.Client = c
+			if o := w.Owed(); o != "" {
+				bad = append(bad, o)
+			}
+		}
+		for _, c := range r.srv.Conns() {
+			if s := c.Snapshot(); s.Memory != 0 {
+				bad = append(bad, fmt.Sprintf("%d bytes of memory: %+v", s.Memory, s))
+			}
+		}
+		return strings.Join(bad, "; ")
+	})
+}
+
+// stop ends the clients and the server.
+func (r *run) stop() {
+	r.ends.Store(true)
+	r.bounded("the end", func() {
+		for _, c := range r.clients {
+			_ = c.Close()
+		}
+		_ = r.srv.Close()
+		if err := <-r.served; !errors.Is(err, kernel.ErrServerClosed) {
+			r.fail("Serve has returned %v", err)
+		}
+	})
+}

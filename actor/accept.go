@@ -74,6 +74,7 @@ func (s *Stream) admitWaiting() {
 	}
 	for !ch.waiters.empty() && s.st.canSend() && s.canAccept() {
 		w := ch.waiters.pop()
+		s.tellHeld()
 		if !w.creditOnly {
 			s.accept(w.m)
 		}

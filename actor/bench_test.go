@@ -22,6 +22,8 @@ func (l *idleLink) Ready(bool)             {}
 func (l *idleLink) ReadySoon()             {}
 func (l *idleLink) Queued(int)             {}
 func (l *idleLink) Unreported(int64)       {}
+func (l *idleLink) Uncounted() int         { return countEvery }
+func (l *idleLink) Beside(int)             {}
 func (l *idleLink) Crowded() bool          { return false }
 func (l *idleLink) Room() bool             { return true }
 func (l *idleLink) AwaitRoom()             {}

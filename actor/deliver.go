@@ -97,6 +97,7 @@ func (s *Stream) enqueue(run *pool.Queue, now time.Time) {
 		s.noteUnread(s.heardAt)
 	}
 	s.mailbox.add(run.Len(), run.Bytes())
+	s.tellHeld()
 	if s.outcome != nil && s.outcome.firstMessage != firstData {
 		s.takeFirst(run)
 	}

@@ -48,6 +48,7 @@ func (s *Stream) retire() {
 	s.returnAllCredit()
 	s.post.queued += s.uncounted
 	s.uncounted = 0
+	s.endHeld()
 	s.countUnreported()
 }
 
@@ -77,6 +78,7 @@ func (s *Stream) sendOver() {
 	for w := ch.waiters.pop(); w != nil; w = ch.waiters.pop() {
 		w.ready <- err
 	}
+	s.tellHeld()
 	if ch.sendOver {
 		return
 	}

@@ -29,6 +29,7 @@ type fakeLink struct {
 	spare      int
 	retired    int
 	unreported int64
+	held       int // by messages, beside their credit
 	crowded    bool
 	wrong      []string // broken promises
 	timers     timers.Queue
@@ -80,6 +81,19 @@ func (l *fakeLink) Queued(delta int) {
 	defer l.mu.Unlock()
 	if l.queued += delta; l.queued < 0 {
 		l.wrongf("%d bytes queued", l.queued)
+	}
+}
+
+func (l *fakeLink) Uncounted() int { return countEvery }
+
+func (l *fakeLink) Beside(delta int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.held += delta; l.held < 0 {
+		l.wrongf("%d bytes are held", l.held)
+	}
+	if l.retired > 0 {
+		l.wrongf("a retired stream holds %d bytes more", delta)
 	}
 }
 

@@ -67,7 +67,7 @@ func TestARequestIsUnreadUntilItIsTaken(t *testing.T) {
 		}
 		s.PeerReset(status.Cancelled, "")
 		s.Drop()
-		if n := s.Unread(); n != 0 {
+		if n := unread(s); n != 0 {
 			t.Errorf("%s: %d bytes are unread in the end", name, n)
 		}
 	}

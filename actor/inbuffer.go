@@ -1,6 +1,7 @@
 package actor
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/sluicerpc/sluice/pool"
@@ -15,7 +16,8 @@ const inBytes = 16 << 10
 // stream's lock.
 type inBuffer struct {
 	c     chan pool.Message
-	known *inSizes // nil while the number of messages limits their bytes
+	known *inSizes     // nil while the number of messages limits their bytes
+	large atomic.Int32 // length of the last message that was longer than inBytes
 }
 
 // inSizes are the lengths of the messages in the buffer.
@@ -77,6 +79,9 @@ func (b *inBuffer) mark(m pool.Message) {
 
 // count counts a message of n bytes that was sent.
 func (b *inBuffer) count(n int) {
+	if n > inBytes {
+		b.large.Store(int32(n))
+	}
 	if b.known != nil {
 		b.known.count(n)
 	}

@@ -23,6 +23,11 @@ type Link interface {
 	ReadySoon()
 	// Queued adds delta to the bytes that the stream could write now.
 	Queued(delta int)
+	// Uncounted is the most bytes that a stream may have queued without telling. Any time.
+	Uncounted() int
+	// Beside adds delta to the bytes of memory that messages take and that no other method
+	// counts. Any time.
+	Beside(delta int)
 	// Room reports whether the connection accepts more data now. Any time.
 	Room() bool
 	// Unreported adds delta to the bytes that the streams have accepted and that the peer has
@@ -46,7 +51,7 @@ type Link interface {
 	// Grow returns the new size of a window that its reader has used up: at least
 	// window, at most most. Any time.
 	Grow(window, most int) int
-	// Shrink returns from-to bytes of the stream's window.
+	// Shrink returns from-to bytes of the stream's window. Any time.
 	Shrink(from, to int)
 	// Retire takes the stream out of the connection.
 	Retire()

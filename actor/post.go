@@ -13,7 +13,6 @@ type post struct {
 	retire        bool
 	feeding       bool // FeedingChanged
 	taken, queued int32
-	from, to      int32  // the window has shrunk
 	wake          func() // called last
 }
 
@@ -42,9 +41,6 @@ func (p *post) unlock(mu *sync.Mutex, link Link) {
 	}
 	if q.full {
 		link.AwaitFull()
-	}
-	if q.from != q.to {
-		link.Shrink(int(q.from), int(q.to))
 	}
 	if q.retire {
 		link.Retire()

@@ -84,18 +84,27 @@ func (s *Stream) recount() {
 	}
 	if s.hasUnsent() || s.starvedSince != 0 {
 		s.noteStarved()
+		s.tellHeld()
+	} else if s.told != 0 {
+		s.tellHeld()
 	}
 }
 
 // countEvery is the most bytes that a stream may have queued without telling the
-// connection. So it tells once for many small messages.
+// connection. So it tells once for many small messages. Where many streams are open, it is
+// less: see Link.Uncounted.
 const countEvery = 4 << 10
+
+// leastUncounted is what a stream may always have queued without telling, in bytes.
+const leastUncounted = 256
 
 // count adds d to the bytes to write, and tells the connection if it is time to.
 func (s *Stream) count(d int) {
-	if s.uncounted += int32(d); s.uncounted < 0 || s.uncounted >= countEvery {
+	s.uncounted += int32(d)
+	if s.uncounted < 0 || s.uncounted >= leastUncounted && (s.uncounted >= countEvery || int(s.uncounted) >= s.link.Uncounted()) {
 		s.later().queued += s.uncounted
 		s.uncounted = 0
+		s.tellHeld()
 	}
 }
 

@@ -99,6 +99,7 @@ func (s *Stream) sendLater(ctx context.Context, m pool.Message, err error) error
 	w := ch.waiters.get()
 	w.m = m
 	ch.waiters.push(w)
+	s.tellHeld()
 	s.unlock()
 	return s.await(ctx, ch, w)
 }
@@ -127,6 +128,7 @@ func (s *Stream) cancelWait(ch *channels, w *waiter) bool {
 	s.mu.Lock()
 	defer s.unlock()
 	removed := ch.waiters.remove(w)
+	s.tellHeld()
 	s.admitWaiting()
 	return removed
 }

@@ -32,6 +32,7 @@ type Stream struct {
 	filling          fillState
 
 	uncounted int32 // eligible bytes that the connection does not know of
+	told      int32 // see tellHeld
 
 	post post // for unlock
 

@@ -31,6 +31,9 @@ func (t *taken) add(n, cost int, paid bool) {
 func (s *Stream) account(t *taken) {
 	s.messagesTaken += uint64(t.messages)
 	s.mailbox.add(-t.messages, -t.length)
+	if s.told != 0 || t.length > inBytes {
+		s.tellHeld()
+	}
 	if t.paid && s.asm != nil {
 		if s.win.returned { // then it counts as unread, like any other
 			s.win.gathered -= int32(s.asm.owed)
@@ -179,6 +182,9 @@ func (s *Stream) dropMailbox() {
 		m.Release()
 		s.returnToConn(cost)
 	}
+	if s.told != 0 {
+		s.tellHeld()
+	}
 }
 
 // dropAssembly releases a message that will not be complete.
@@ -220,11 +226,11 @@ func (s *Stream) returnAllCredit() {
 
 // shrink makes the window n bytes and returns the rest to the connection.
 func (s *Stream) shrink(n int) {
-	p := s.later()
-	if p.from == p.to {
-		p.from = s.win.size
+	from := int(s.win.size)
+	s.win.size = int32(n)
+	if from != n {
+		s.link.Shrink(from, n)
 	}
-	s.win.size, p.to = int32(n), int32(n)
 }
 
 // ReadProgress returns how many bytes are unread, memory reserved for fragments included, and how
@@ -239,14 +245,19 @@ func (s *Stream) ReadProgress() (int, uint64) {
 	return n, s.win.taken
 }
 
-// Unread is how many bytes of credit are unread, also when the stream is over.
-func (s *Stream) Unread() int {
+// Unread is how many bytes of credit are unread, also when the stream is over, and how many
+// those messages take beside that.
+func (s *Stream) Unread() (credit, beside int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	credit = int(s.win.recvd - s.win.taken)
 	if s.win.returned {
-		return int(s.win.gathered)
+		credit = int(s.win.gathered)
 	}
-	return int(s.win.recvd - s.win.taken)
+	if m := int(s.mailbox.messages); m > 0 && credit > 0 {
+		beside = sizeBeside(m, int(s.mailbox.bytes), s.cfg.Caps.Overhead)
+	}
+	return credit, beside
 }
 
 // Drop releases what is unread of a stream that is over, or that is refused. Until the refusal

@@ -18,6 +18,7 @@ type waiter struct {
 type waiters struct {
 	head, tail *waiter
 	spare      *waiter // the last that was used, to be used again
+	bytes      int     // of their messages
 }
 
 // get returns a waiter for one use. A stream keeps its own: a pool shared by all
@@ -40,6 +41,7 @@ func (l *waiters) put(w *waiter) {
 func (l *waiters) empty() bool { return l.head == nil }
 
 func (l *waiters) push(w *waiter) {
+	l.bytes += w.m.Len()
 	if l.tail == nil {
 		l.head = w
 	} else {
@@ -58,6 +60,7 @@ func (l *waiters) pop() *waiter {
 		l.tail = nil
 	}
 	w.next = nil
+	l.bytes -= w.m.Len()
 	return w
 }
 
@@ -76,6 +79,7 @@ func (l *waiters) remove(w *waiter) bool {
 		if l.tail == w {
 			l.tail = prev
 		}
+		l.bytes -= w.m.Len()
 		return true
 	}
 	return false

@@ -13,7 +13,7 @@ import (
 )
 
 // A Stream is what a connection needs of a stream. The flush calls Fill, anybody
-// RoomFree, RoomGone, ReadProgress, Evict and Lost, the reader the rest. No method waits.
+// RoomFree, RoomGone, ReadProgress, Held, Evict and Lost, the reader the rest. No method waits.
 type Stream interface {
 	// Deliver takes over whole messages in order.
 	Deliver(run *pool.Queue, now time.Time) error
@@ -32,6 +32,8 @@ type Stream interface {
 	// ReadProgress is how many bytes the stream holds unread, and how many its
 	// application has taken in all.
 	ReadProgress() (unread int, taken uint64)
+	// Held is how many bytes of memory the stream's end would free.
+	Held() int
 	// CapUse is what the stream takes of the cap on what a connection holds unread, where the
 	// sender chooses its window, and for how long nothing of it was taken.
 	CapUse(now time.Time) (n int, unreadFor time.Duration)
@@ -67,6 +69,7 @@ type Config struct {
 	Remote  net.Addr
 	RTT     time.Duration // of the handshake; 0: unknown
 	Fault   Fault         // see Guard; nil tells nobody
+	Growth  *Growth       // is told what the connection holds more; nil: nobody asks
 	Foreign bool          // the session is of the program's
 }
 
@@ -81,6 +84,7 @@ type Conn struct {
 	pacing    frame.Pacing
 	maxStream uint64 // the last number that a stream can have
 	window    int    // bytes of credit that the peer may have unread
+	size      int    // bytes that the connection takes itself
 	began     time.Time
 	traces    traces
 	timer     timers.Timer
@@ -129,6 +133,8 @@ type Conn struct {
 	streams    atomic.Int32 // localStreams and peerStreams, readable without mu
 	queued     atomic.Int64 // bytes of credit accepted and not written
 	unreported atomic.Int64 // see actor.Link
+	beside     atomic.Int64 // bytes that messages take beside their credit: see Port.Beside
+	unwritten  atomic.Int64 // bytes that are encoded, and that the socket has not taken
 
 	peerRead atomic.Uint64 // bytes of ours that the peer's reader has read
 
@@ -160,6 +166,7 @@ type input struct {
 
 	used     uint64 // credit used by the peer
 	limit    uint64 // credit that it has, as last computed
+	grown    int64  // what was unread when Growth was told last
 	messages int    // of this burst
 	total    uint64 // messages
 }

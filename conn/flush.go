@@ -128,6 +128,16 @@ func (c *Conn) endFlush() bool {
 func (c *Conn) discardOutput() {
 	c.out.o.Reset()
 	c.out.vec = nil
+	c.unwritten.Store(0)
+}
+
+// noteUnwritten notes what is encoded and waits for the transport.
+func (c *Conn) noteUnwritten(v [][]byte) {
+	n := 0
+	for _, p := range v {
+		n += len(p)
+	}
+	c.unwritten.Store(int64(n))
 }
 
 // write hands the transport what was gathered.
@@ -141,10 +151,14 @@ func (c *Conn) write() error {
 		}
 		if err != nil {
 			if errors.Is(err, errAgain) {
+				c.noteUnwritten(o.vec)
 				c.writeBlocked()
 			}
 			return err
 		}
+	}
+	if c.unwritten.Load() != 0 {
+		c.unwritten.Store(0)
 	}
 	o.o.Reset()
 	return nil

@@ -156,6 +156,19 @@ func (c *Conn) idleConn() time.Duration {
 	return defaultIdleConn
 }
 
+// EndUnused ends the connection as one that was not used for long, if it has no streams. It
+// reports whether it has.
+func (c *Conn) EndUnused() bool {
+	if !c.hasNoStreams() || c.Err() != nil || c.clock()-c.health.idleSince.Load() < int64(leastUnused) {
+		return false
+	}
+	c.Fail("close", status.OK, errIdle)
+	return true
+}
+
+// leastUnused is for how long a connection is without streams at least that ends for that.
+const leastUnused = time.Second
+
 // nextCheck is how long after t the next check is due if nothing happens until then.
 func (c *Conn) nextCheck(t int64) time.Duration {
 	h, l := &c.health, c.lim

@@ -38,7 +38,8 @@ type Info struct {
 	Assembled    int // bytes reserved for messages in fragments
 	ExtraWindows int // bytes of windows beyond the initial ones
 	OpenBytes    int // bytes of opens, answers and ends that streams keep
-	Memory       int // bytes that count against the memory budget, OpenBytes among them
+	Memory       int // bytes that count against the memory budget, OpenBytes among them,
+	Own          int // and those that the connection, its streams and their messages take beside what they carry
 	Traces       int // calls of Trace under way
 }
 
@@ -70,7 +71,8 @@ func (c *Conn) Info(now time.Time) Info {
 	i.Age, i.Idle = time.Duration(max(at, 0)), time.Duration(max(at-c.health.heardAt.Load(), 0))
 	i.RTT, i.Loop = time.Duration(c.flight.rtt.Load()), int(c.loop.Load())
 	i.BytesSent = c.out.wrote.Load()
-	i.Memory, i.Queued = c.MemoryUse(), int(c.queued.Load())
+	held, own := c.MemoryUse()
+	i.Memory, i.Own, i.Queued = held+own, own, int(c.queued.Load())
 	if ts := c.traces.of.Load(); ts != nil {
 		i.Traces = len(*ts)
 	}

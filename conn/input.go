@@ -34,6 +34,7 @@ func (c *Conn) Input(p []byte) bool {
 	if n := int64(c.sess.Buffered()); n != c.buffered.Load() {
 		c.buffered.Store(n)
 	}
+	c.noteGrowth()
 	c.noteFrame()
 	c.reportRead()
 	if err != nil {

@@ -31,12 +31,24 @@ func (p *Port) ReadySoon() { p.c.schedule(p, false, false) }
 func (p *Port) Queued(delta int) {
 	c := p.c
 	n := c.queued.Add(int64(delta))
+	if n>>growthShift > (n-int64(delta))>>growthShift {
+		c.cfg.Growth.add(1 << growthShift)
+	}
 	switch {
 	case delta < 0 && n <= int64(c.lim.OutQueue)/2:
 		c.wakeRoom()
 	case delta > 0 && c.out.slots.n.Load() > 0 && !c.room():
 		c.withdrawSlots()
 	}
+}
+
+// Uncounted implements actor.Link: of all streams that is a quarter of OutQueue.
+func (p *Port) Uncounted() int { return p.c.lim.OutQueue / 4 / max(int(p.c.streams.Load()), 1) }
+
+// Beside implements actor.Link.
+func (p *Port) Beside(delta int) {
+	p.c.beside.Add(int64(delta))
+	p.c.cfg.Growth.add(int64(delta))
 }
 
 // Room implements actor.Link.
@@ -78,6 +90,7 @@ func (p *Port) Assemble(n int) bool {
 		return false
 	}
 	c.assembled += n
+	c.cfg.Growth.add(int64(n))
 	return true
 }
 

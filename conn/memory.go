@@ -12,60 +12,84 @@ import (
 // be evicted to make room for others.
 const stallTime = 30 * time.Second
 
-// chargeEvicts is the smallest charge, in bytes, for which a stream is evicted: every
-// stream is charged with its method.
-const chargeEvicts = 1 << 10
+// leastEvicted is what a stream holds at least that is evicted, in bytes: that of others
+// would free next to nothing.
+const leastEvicted = 1 << 10
 
 var errNoMemory = errors.New("the server is out of memory for what is incomplete")
 
+// What connections and streams take of memory themselves, in bytes: measured, and compared
+// with what there is by TestPrices.
+const (
+	ConnSize   = 6 << 10  // a connection that an event loop reads
+	ReaderSize = 44 << 10 // what one has more that is read by a goroutine: its stack, and what it reads into
+	TLSSize    = 24 << 10 // what one has more with TLS
+	StreamSize = 1 << 10  // an open stream, without its handler
+	// HandlerSize is a handler that waits, with a stack of 4 KiB, beside its stream.
+	HandlerSize = 5 << 10
+)
+
 // MemoryUse is how many bytes the connection holds: what is incomplete, unread or not
-// yet written, and what its streams are charged with.
-func (c *Conn) MemoryUse() int {
+// yet written, what its streams are charged with, and, as own, what it and they take
+// themselves.
+func (c *Conn) MemoryUse() (held, own int) {
 	unread := int64(c.creditSeen.Load()) - int64(c.returned.Load())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	answers := int64(c.out.answers.Load()) * answerSize
-	return int(max(unread, 0)+max(c.queued.Load(), 0)+c.buffered.Load()+answers) + c.assembled + c.openBytes
+	held = int(max(unread, 0)+max(c.queued.Load(), 0)+c.buffered.Load()+c.unwritten.Load()+answers) + c.assembled + c.openBytes
+	own = c.size + int(c.beside.Load()) + int(c.streams.Load())*StreamSize
+	return held, own
 }
 
 // memoryUse is how many bytes the end of the stream would free.
 func (p *Port) memoryUse() int {
-	n, _ := p.s.ReadProgress()
+	n := p.s.Held()
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	if p.openBytes >= chargeEvicts {
-		n += int(p.openBytes)
-	}
-	return n
+	return n + int(p.openBytes)
 }
 
-// EvictLargest frees memory: it resets the stream that holds the most, or ends the
-// connection if its incomplete input is more than that. It returns false if there is
-// neither.
-func (c *Conn) EvictLargest() bool {
+// Evict frees about n bytes of memory: it resets the streams that hold the most, or ends the
+// connection if what is incomplete, or what its socket does not take, is more than the
+// largest of them. Streams that hold little stay. Evict returns how many streams it has reset
+// or, if it has ended the connection, 1.
+func (c *Conn) Evict(n int) (evicted int) {
 	c.mu.Lock()
 	ports := c.table.all()
 	c.mu.Unlock()
-	var largest *Port
-	most := 0
+	uses := make([]capUse, 0, len(ports))
 	for _, p := range ports {
-		if n := p.memoryUse(); n > most {
-			largest, most = p, n
+		if use := p.memoryUse(); use >= leastEvicted {
+			uses = append(uses, capUse{p: p, bytes: use})
 		}
 	}
-	switch {
-	case int(c.buffered.Load()) > most:
+	slices.SortFunc(uses, func(x, y capUse) int { return y.bytes - x.bytes })
+	most := 0
+	if len(uses) > 0 {
+		most = uses[0].bytes
+	}
+	switch rest := int(max(c.buffered.Load(), c.unwritten.Load())); {
+	case rest < leastEvicted, rest < most:
+	case c.Err() != nil:
+		return 0
+	default:
 		c.buffered.Store(0)
 		c.Fail("read", status.ResourceExhausted, errNoMemory)
-	case largest != nil:
-		largest.s.Evict("the server is out of memory for what streams hold")
-		c.mu.Lock()
-		largest.charge(-int(largest.openBytes)) // not counted while the peer is told, which may take a while
-		c.mu.Unlock()
-	default:
-		return false
+		return 1
 	}
-	return true
+	for _, u := range uses {
+		if n <= 0 {
+			break
+		}
+		n -= u.bytes
+		evicted++
+		u.p.s.Evict("the server is out of memory for what streams hold")
+		c.mu.Lock()
+		u.p.charge(-int(u.p.openBytes)) // not counted while the peer is told, which may take a while
+		c.mu.Unlock()
+	}
+	return evicted
 }
 
 // evictStalled resets the stream that holds the most and was not read for stallTime, if

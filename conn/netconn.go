@@ -20,6 +20,10 @@ func Serve(nc net.Conn, cfg Config, early []byte, made func(*Conn)) *Conn {
 	c := newConn(cfg)
 	t := &netConn{c: c, nc: nc}
 	c.tr = t // before anybody can close it
+	c.size += ReaderSize
+	if _, ok := nc.(*tls.Conn); ok {
+		c.size += TLSSize
+	}
 	switch nc.(type) {
 	case *net.TCPConn, *net.UnixConn, *pipeEnd:
 	default:
@@ -124,6 +128,7 @@ func (t *netConn) write(v [][]byte) (int, error) {
 		}
 	}
 	t.c.writeBlocked()
+	t.c.noteUnwritten(v)
 	if len(v) == 1 {
 		return t.nc.Write(v[0])
 	}

@@ -24,11 +24,12 @@ type Limits struct {
 	Handshake       time.Duration
 	Authenticate    time.Duration
 
-	MaxStreams  int
-	MaxMessage  int
-	MaxMetadata int
-	MaxKeys     int
-	MaxOffers   int
+	MaxStreams      int
+	MaxTotalStreams int
+	MaxMessage      int
+	MaxMetadata     int
+	MaxKeys         int
+	MaxOffers       int
 
 	StreamWindow   int
 	ConnWindow     int
@@ -55,12 +56,14 @@ func def[T int | time.Duration](v *T, d T) {
 // WithDefaults returns l with every zero field set, except for KeepaliveInterval and
 // IdleConn: their defaults are the protocol's.
 func WithDefaults(l Limits) Limits {
-	def(&l.MaxConns, 65_536)
+	def(&l.Memory, memoryDefault())
+	def(&l.MaxConns, min(65_536, max(l.Memory/connShare/ConnSize, 1)))
 	def(&l.MaxConnsPerAddr, 1024)
 	def(&l.MaxHandshakes, 256)
 	def(&l.Handshake, 5*time.Second)
 	def(&l.Authenticate, 5*time.Second)
 	def(&l.MaxStreams, 1000)
+	def(&l.MaxTotalStreams, min(100_000, max(l.Memory/streamShare/(StreamSize+HandlerSize), 1)))
 	def(&l.MaxMessage, 4<<20)
 	def(&l.MaxMetadata, 16<<10)
 	def(&l.MaxKeys, 128)
@@ -69,7 +72,6 @@ func WithDefaults(l Limits) Limits {
 	def(&l.ConnWindow, 16<<20)
 	def(&l.SenderWindow, max(16<<20, 2*l.MaxMessage))
 	def(&l.AssemblyBudget, max(64<<20, l.MaxMessage))
-	def(&l.Memory, memoryDefault())
 	def(&l.OutQueue, 1<<20)
 	def(&l.InFlight, 256<<10)
 	def(&l.KeepaliveTimeout, 20*time.Second)
@@ -103,6 +105,13 @@ func (l *Limits) durations() []span {
 // memoryShare is the default of Memory, in percent of GOMEMLIMIT.
 const memoryShare = 70
 
+// What connections, and streams with handlers, may take of Memory by default: one part in so
+// many.
+const (
+	connShare   = 4
+	streamShare = 2
+)
+
 func memoryDefault() int {
 	limit := debug.SetMemoryLimit(-1) // which does not change it
 	if limit == math.MaxInt64 {
@@ -128,6 +137,7 @@ func Validate(l Limits) error {
 		{"MaxConnsPerAddr", l.MaxConnsPerAddr, 1, Unlimited},
 		{"MaxHandshakes", l.MaxHandshakes, 1, Unlimited},
 		{"MaxStreams", l.MaxStreams, 1, 1 << 24},
+		{"MaxTotalStreams", l.MaxTotalStreams, 1, Unlimited},
 		{"MaxMessage", l.MaxMessage, 1, maxLimit},
 		{"MaxMetadata", l.MaxMetadata, 1, 48 << 10},
 		{"MaxKeys", l.MaxKeys, 1, Unlimited},

@@ -7,7 +7,7 @@ import (
 )
 
 func newConn(cfg Config) *Conn {
-	c := &Conn{cfg: cfg, sess: cfg.Session}
+	c := &Conn{cfg: cfg, sess: cfg.Session, size: ConnSize}
 	c.lim = cfg.Limits
 	c.caps = c.sess.Caps()
 	c.pacing, c.maxStream = c.caps.Pacing, c.caps.MaxStream

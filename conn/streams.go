@@ -82,6 +82,7 @@ func (c *Conn) OpenPeer(p *Port, id uint64, openBytes int) {
 	c.peerStreams++
 	c.streams.Add(1)
 	c.mu.Unlock()
+	c.cfg.Growth.add(int64(openBytes + StreamSize))
 }
 
 // retire removes a stream that is over.

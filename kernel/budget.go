@@ -1,64 +1,167 @@
 package kernel
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
+	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/internal/timers"
 )
 
-// budgetLook is how often the memory is measured.
-const budgetLook = 100 * time.Millisecond
+const (
+	// budgetLook is how often the memory is measured,
+	budgetLook = 100 * time.Millisecond
+	// and leastLook is how soon it is measured again where it grows fast.
+	leastLook = 5 * time.Millisecond
+	// growthLooks is how much has to come for that: one part in so many of Limits.Memory.
+	growthLooks = 50
+	// patience is for how long more than stopWaiting may be held.
+	patience = time.Second
+	// leastHeld is what a connection holds at least that something is evicted of, bytes.
+	leastHeld = 1 << 10
+)
 
-// budget measures how much memory a server's connections hold. As that comes near
-// Limits.Memory, the server first accepts no more connections, then refuses streams, and
-// then resets those that hold the most.
+// budget measures how much memory a server's connections take, and what they hold. As that
+// comes near Limits.Memory, streams and connections that hold much are ended: see
+// docs/operations.md.
 type budget struct {
 	s     *Server
 	timer timers.Timer
+	above time.Time // since when there is more than stopWaiting; zero: there is not
+}
+
+// init is called before there is a connection.
+func (b *budget) init(s *Server) {
+	if b.s = s; s.limits.Memory != Unlimited {
+		s.growth = conn.NewGrowth(b.hurry)
+	}
 }
 
 // watch starts the measuring, if there is a limit.
-func (b *budget) watch(s *Server) {
-	if b.s = s; s.limits.Memory != Unlimited {
-		s.timers.Set(&b.timer, b, time.Now().Add(budgetLook))
+func (b *budget) watch() {
+	if b.s.growth != nil {
+		b.s.timers.Set(&b.timer, b, time.Now().Add(budgetLook))
+		b.s.growth.Reset(int64(b.s.limits.Memory) / growthLooks)
 	}
 }
+
+// hurry has the next look come soon.
+func (b *budget) hurry() { b.s.timers.Hasten(&b.timer, time.Now().Add(leastLook)) }
 
 // Expire implements timers.Owner.
 func (b *budget) Expire(_ *timers.Timer, now time.Time) {
-	s := b.s
-	s.pressure.Store(b.measure())
-	if !s.isOver() {
-		s.timers.Set(&b.timer, b, now.Add(budgetLook))
+	s, memory := b.s, int64(b.s.limits.Memory)
+	b.s.growth.Reset(memory / growthLooks)
+	n := b.look(now)
+	s.left.Store(memory - n)
+	s.pressure.Store(n * 100 / memory)
+	if s.isOver() {
+		return
+	}
+	s.timers.Set(&b.timer, b, now.Add(budgetLook))
+	if b.s.growth.Due() { // meanwhile, when the timer was not set
+		b.hurry()
 	}
 }
 
-// measure returns the memory held in percent of the limit. It evicts until that is below
-// stopHolding.
-func (b *budget) measure() int64 {
+// look returns how much memory is in use. It evicts until that is below stopHolding or, where
+// it has been above stopWaiting for a while, below that.
+func (b *budget) look(now time.Time) int64 {
+	percent := int64(b.s.limits.Memory) / 100
+	uses, total := b.s.uses()
+	if total < percent*stopWaiting {
+		b.above = time.Time{}
+		return total
+	}
+	most := percent * stopHolding
+	switch {
+	case b.above.IsZero():
+		b.above = now
+	case now.Sub(b.above) >= patience:
+		most = percent * stopWaiting
+	}
+	for total >= most {
+		freed, ok := b.evict(uses, total-most+1)
+		if total -= freed; !ok {
+			break
+		}
+	}
+	if total >= percent*stopHolding {
+		total -= b.endUnused(uses, total-percent*stopHolding+1)
+	}
+	return total
+}
+
+// evict evicts something of the connection that holds the most, about excess bytes and no more
+// than makes others hold more, or an eighth of it. It returns what that has freed, and false
+// if nobody holds anything.
+func (b *budget) evict(uses []connUse, excess int64) (freed int64, ok bool) {
 	for {
-		held, worst := b.s.held()
-		percent := held * 100 / int64(b.s.limits.Memory)
-		if percent < stopHolding || worst == nil || !worst.retired.evictLargest() && !worst.c.EvictLargest() {
-			return percent
+		slices.SortFunc(uses, func(x, y connUse) int { return cmp.Compare(y.held, x.held) })
+		if len(uses) == 0 || uses[0].held < leastHeld {
+			return 0, false
 		}
-		b.s.evicted.Add(1)
+		u := &uses[0]
+		if len(uses) > 1 {
+			excess = min(excess, max(u.held-uses[1].held, u.held/8))
+		}
+		n := u.c.evict(int(excess))
+		b.s.evicted.Add(uint64(n))
+		before := u.held + u.own
+		u.measure()
+		if freed = before - u.held - u.own; freed > 0 || n > 0 {
+			return freed, true
+		}
+		u.held = 0 // of many streams that hold little each
 	}
 }
 
-// held returns what all connections hold, and the connection that holds the most.
-func (s *Server) held() (total int64, worst *Conn) {
-	s.connMu.Lock()
-	defer s.connMu.Unlock()
-	most := -1
-	for c := range s.conns {
-		n := c.c.MemoryUse() + int(c.retired.bytes.Load())
-		total += int64(n)
-		if n > most {
-			worst, most = c, n
+// endUnused ends connections without streams, those that were not used for the longest first.
+// It returns how many bytes those take.
+func (b *budget) endUnused(uses []connUse, excess int64) (freed int64) {
+	for _, u := range uses {
+		if freed >= excess {
+			break
+		}
+		if u.c.c.EndUnused() {
+			b.s.evicted.Add(1)
+			freed += u.own
 		}
 	}
-	return total, worst
+	return freed
+}
+
+// A connUse is the memory of a connection.
+type connUse struct {
+	c         *Conn
+	held, own int64 // of what was sent or is to be sent, and of what there is itself; bytes
+}
+
+func (u *connUse) measure() {
+	held, own := u.c.memory()
+	u.held, u.own = int64(held), int64(own)
+	if u.c.c.Err() != nil { // it is about to give up all
+		u.held, u.own = 0, 0
+	}
+}
+
+// uses returns the memory of all connections, and its sum.
+func (s *Server) uses() (uses []connUse, total int64) {
+	s.connMu.Lock()
+	uses = make([]connUse, 0, len(s.conns))
+	for c := range s.conns {
+		uses = append(uses, connUse{c: c})
+	}
+	total = int64(len(s.handshakes)) * handshakeSize
+	s.connMu.Unlock()
+	s.stacks.measure(s.handling.Load())
+	for i := range uses {
+		u := &uses[i]
+		u.measure()
+		total += u.held + u.own
+	}
+	return uses, total
 }
 
 // isOver reports whether the server has shut down.

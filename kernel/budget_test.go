@@ -59,27 +59,133 @@ func TestUnreadDataStaysWithinTheMemoryBudget(t *testing.T) {
 	})
 }
 
+// holding starts a server with a budget, has one connection hold so many KiB of it unread, and
+// returns another client.
+func holding(t *testing.T, budget, unread int) (srv *kernel.Server, holder, other *kernel.Client, a, b *kernel.Stream) {
+	t.Helper()
+	ln := kerneltest.Listen()
+	srv, err := kernel.NewServer(quietServer(&kernel.ServerOptions{Limits: kernel.Limits{Memory: budget << 10}}))
+	ok(t, err)
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(context.Background(), ln) }()
+	t.Cleanup(func() {
+		_ = srv.Close()
+		<-served
+	})
+	var clients []*kernel.Client
+	for range 2 {
+		c, err := kernel.Dial(context.Background(), kerneltest.Target, quietClient(&kernel.ClientOptions{Dial: ln.Dial}))
+		ok(t, err)
+		t.Cleanup(func() { _ = c.Close() })
+		clients = append(clients, c)
+	}
+	a, b = kerneltest.Open(t, srv, clients[0], kernel.StreamOptions{}, kernel.StreamOptions{Window: unread << 10})
+	for range 10 { // OutQueue bounds what is sent at once
+		stuff(t, a)
+		time.Sleep(20 * time.Millisecond)
+	}
+	time.Sleep(300 * time.Millisecond)
+	return srv, clients[0], clients[1], a, b
+}
+
+// refusedFor checks how an open ends that is not accepted.
+func refusedFor(t *testing.T, c *kernel.Client, reason string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	s, err := c.Open(ctx, "kerneltest", nil)
+	ok(t, err)
+	_, _, err = s.Accepted(ctx)
+	var se *status.StreamError
+	if !errors.As(err, &se) || se.Code != status.Refused || !se.NotProcessed || se.Reason != reason {
+		t.Fatalf("got %v, want a refusal that can be tried again", err)
+	}
+}
+
+// Near the budget streams are refused where more is held than is left, and nowhere else.
 func TestStreamsAreRefusedNearTheMemoryBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv, client := kerneltest.Start(t, &kernel.ServerOptions{Limits: kernel.Limits{Memory: 1 << 20}}, nil)
-		a, b := kerneltest.Open(t, srv, client, kernel.StreamOptions{}, kernel.StreamOptions{Window: 960 << 10})
-		stuff(t, a)
-		time.Sleep(time.Second)
-		s, err := client.Open(context.Background(), "kerneltest", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _, err = s.Accepted(context.Background())
-		var se *status.StreamError
-		if !errors.As(err, &se) || se.Code != status.Refused || !se.NotProcessed {
-			t.Fatalf("got %v, want a refusal that can be tried again", err)
-		}
+		srv, holder, other, _, b := holding(t, 4<<10, 3388)
+		refusedFor(t, holder, "the server is short of memory")
+		kerneltest.Open(t, srv, other, kernel.StreamOptions{}, kernel.StreamOptions{})
 		if n := srv.Stats().Evicted; n > 0 {
 			t.Fatalf("%d streams within the budget were evicted", n)
 		}
 		b.CloseReceive(status.OK)
 		time.Sleep(time.Second)
-		kerneltest.Open(t, srv, client, kernel.StreamOptions{}, kernel.StreamOptions{})
+		kerneltest.Open(t, srv, holder, kernel.StreamOptions{}, kernel.StreamOptions{})
+	})
+}
+
+// Between the first mark and the second what holds the most goes after a second: others would
+// wait for it otherwise. New clients get in meanwhile.
+func TestWhatIsUnreadNearTheBudgetGoesSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, _, other, a, _ := holding(t, 4<<10, 3236)
+		x, y := kerneltest.Open(t, srv, other, kernel.StreamOptions{}, kernel.StreamOptions{})
+		ok(t, x.Send(context.Background(), say("little")))
+		percent := srv.Stats().Memory * 100 / (4 << 20)
+		if percent < 86 || percent > 94 || a.Err() != nil {
+			t.Fatalf("%d %% are in use, %v", percent, a.Err())
+		}
+		time.Sleep(time.Second)
+		if err := a.Err(); !errors.Is(err, &status.StreamError{Code: status.ResourceExhausted}) {
+			t.Errorf("after a second: %v", err)
+		}
+		if n := srv.Stats().Evicted; n != 1 || y.Err() != nil {
+			t.Errorf("%d were evicted, %v", n, y.Err())
+		}
+	})
+}
+
+// A server's streams are bounded, and nobody takes them all.
+func TestAServersStreamsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 100
+		ln := kerneltest.Listen()
+		srv, err := kernel.NewServer(quietServer(&kernel.ServerOptions{Limits: kernel.Limits{MaxTotalStreams: most}}))
+		ok(t, err)
+		srv.Handle("stuck", func(ctx context.Context, _ *kernel.Stream) error { <-ctx.Done(); return nil })
+		served := make(chan error, 1)
+		go func() { served <- srv.Serve(context.Background(), ln) }()
+		defer func() {
+			_ = srv.Close()
+			<-served
+		}()
+		got := []int{}
+		for range 12 {
+			c, err := kernel.Dial(context.Background(), kerneltest.Target, quietClient(&kernel.ClientOptions{Dial: ln.Dial}))
+			ok(t, err)
+			defer c.Close()
+			var ss []*kernel.Stream
+			for range most {
+				s, err := c.Open(context.Background(), "stuck", nil)
+				ok(t, err)
+				ss = append(ss, s)
+			}
+			synctest.Wait()
+			n := 0
+			for _, s := range ss {
+				var se *status.StreamError
+				switch err := s.Err(); {
+				case err == nil:
+					n++
+				case !errors.As(err, &se) || !se.NotProcessed:
+					t.Fatal(err)
+				}
+			}
+			got = append(got, n)
+		}
+		sum := 0
+		for i, n := range got {
+			sum += n
+			if i > 0 && n > got[i-1] || n == 0 {
+				t.Fatalf("clients in their order have %v", got)
+			}
+		}
+		if got[0] != most/2+1 || sum > most || srv.Stats().Streams != sum {
+			t.Errorf("clients in their order have %v, together %d; the server counts %d", got, sum, srv.Stats().Streams)
+		}
 	})
 }
 

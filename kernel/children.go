@@ -133,6 +133,13 @@ func (cs *children) unreserve(n int) {
 	cs.opening -= n
 }
 
+// count is how many children there are.
+func (cs *children) count() int {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return len(cs.of)
+}
+
 // open is how many streams are open. The lock is held.
 func (cs *children) open() (n int) {
 	for _, k := range cs.of {

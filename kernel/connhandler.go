@@ -46,7 +46,7 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 	c := &Conn{
 		endpoint: ep, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(),
 		done: make(chan struct{}), goingAway: make(chan struct{}),
-		peer: Peer{Addr: conn.RemoteAddr(j.nc), Token: j.g.Peer.Token, TLS: tlsState(j.nc)}, running: runQueue{most: ep.limits.MaxStreams},
+		peer: Peer{Addr: conn.RemoteAddr(j.nc), Token: j.g.Peer.Token, TLS: tlsState(j.nc)}, running: runQueue{most: ep.limits.MaxStreams, starts: &ep.starts, handling: &ep.handling},
 	}
 	if most := c.caps.PeerStreams; most > 0 {
 		c.running.most = most
@@ -57,7 +57,7 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 	cfg := conn.Config{
 		Session: j.sess, Client: j.g.Client, Limits: (*conn.Limits)(&ep.limits), Peer: j.g.Peer, Handler: (*connHandler)(c),
 		Timers: &ep.timers, Remote: c.peer.Addr, RTT: j.rtt,
-		Fault: ep.fault(c.peer.Addr), Foreign: isForeign(j.proto),
+		Fault: ep.fault(c.peer.Addr), Growth: ep.growth, Foreign: isForeign(j.proto),
 	}
 	var noParent error
 	made := func(k *conn.Conn) {
@@ -153,6 +153,9 @@ func (l *connHandler) Closed(_ *conn.Conn, err error) {
 // Open implements conn.Handler.
 func (l *connHandler) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	c := (*Conn)(l)
+	if r := c.refuseMore(len(f.Grants)); r != nil {
+		return r
+	}
 	if c.isOneStream() {
 		return c.acceptUnclaimed(f)
 	}
@@ -162,9 +165,6 @@ func (l *connHandler) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	}
 	if c.running.full() {
 		return &conn.Refusal{Code: status.Refused, Reason: "too many handlers are running", NotProcessed: true}
-	}
-	if c.endpoint.pressure.Load() >= stopOpening {
-		return &conn.Refusal{Code: status.Refused, Reason: "the server is short of memory", NotProcessed: true}
 	}
 	o := c.offer(f)
 	if f.FollowsData {

@@ -209,6 +209,9 @@ func (c *core) closeOwnConn() {
 func (c *core) Retire() {
 	unnumbered := c.opener && c.ID() == 0
 	c.Port.Retire()
+	if !c.opener {
+		c.conn.endpoint.opened.Add(-1)
+	}
 	x := c.x.Load()
 	if x != nil {
 		x.unwatchParent()

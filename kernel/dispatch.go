@@ -15,9 +15,12 @@ func (ep *endpoint) dispatch(o *Offer, e *entry) {
 		return
 	}
 	if j := (job{o, e}); o.conn.running.enter(j) {
-		go ep.work(j)
+		ep.begin(j)
 	}
 }
+
+// begin starts a goroutine that serves j.
+func (ep *endpoint) begin(j job) { go ep.work(j) }
 
 // work runs in a goroutine. It serves an offer, and then other ones of the connection.
 func (ep *endpoint) work(j job) {
@@ -28,10 +31,12 @@ func (ep *endpoint) work(j job) {
 		}
 		// The handler called runtime.Goexit: offers that wait need another goroutine.
 		if j, ok, _ := j.o.conn.running.leave(nil, j); ok {
-			go ep.work(j)
+			j.o.conn.running.starts.force()
+			ep.begin(j)
 		}
 	}()
 	running := &j.o.conn.running
+	running.starts.began()
 	for ok := true; ok; {
 		ep.run(j.o, j.e)
 		j, ok = running.next(&ep.timers, j)

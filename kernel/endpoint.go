@@ -25,7 +25,13 @@ type endpoint struct {
 	logs      logs
 	timers    timers.Queue
 	panics    atomic.Uint64
-	pressure  atomic.Int64 // memory held, in percent of Limits.Memory
+	pressure  atomic.Int64 // memory in use, in percent of Limits.Memory
+	left      atomic.Int64 // of Limits.Memory, bytes
+	growth    *conn.Growth // tells a server's budget; nil: there is none
+	stacks    stacks
+	opened    atomic.Int64 // streams that peers have open
+	handling  atomic.Int64 // handlers that run or wait
+	starts    starts
 	authorize func(ctx context.Context, id Identity, method string, md metadata.MD) error
 	onConn    func(*Conn)
 	onGoAway  func(*Conn)
@@ -44,9 +50,10 @@ func (ep *endpoint) guardLogger(l *slog.Logger) *slog.Logger {
 
 // What a server does as its memory fills, in percent of Limits.Memory.
 const (
-	stopAccepting = 85 // connections
-	stopOpening   = 90 // streams
-	stopHolding   = 95 // the largest are evicted
+	stopWaiting   = 85 // what holds the most is evicted, after a while
+	stopOpening   = 90 // streams, where more is held than is left
+	stopHolding   = 95 // what holds the most is evicted at once
+	stopAccepting = 95 // connections, where that did not help
 )
 
 // settings are those that this side announces. plain says that no layer below, such as

@@ -6,7 +6,8 @@ func (c *Conn) Waiting() (n, unread int) {
 	c.running.mu.Lock()
 	defer c.running.mu.Unlock()
 	for _, j := range c.running.wait {
-		unread += j.o.streams[0].c.Unread()
+		n, _ := j.o.streams[0].c.Unread()
+		unread += n
 	}
 	return len(c.running.wait), unread
 }

@@ -106,15 +106,15 @@ func TestHostileOpensAndEndsStayWithinTheMemoryBudget(t *testing.T) {
 			r.next += 2
 		}
 		synctest.Wait()
-		if n := heldBy(tg.Srv); n < 2*budget {
+		if n := heldBy(tg.Srv); n < budget {
 			t.Fatalf("%d bytes are held: too few for the test", n)
 		}
 		time.Sleep(time.Second)
-		n, evicted := heldBy(tg.Srv), tg.Srv.Stats().Evicted
-		if n > budget*95/100 || n < budget*90/100 {
-			t.Errorf("%d bytes are held of a budget of %d", n, budget)
+		n, evicted := tg.Srv.Stats().Memory, tg.Srv.Stats().Evicted
+		if n > budget*95/100 || n < budget*75/100 {
+			t.Errorf("%d bytes are in use of a budget of %d", n, budget)
 		}
-		if evicted < 25 || evicted > 35 {
+		if evicted < 30 || evicted > 42 {
 			t.Errorf("%d streams were evicted", evicted)
 		}
 		tg.Unharmed()
@@ -264,7 +264,8 @@ func TestHostileStreamsThatWaitForHandlersKeepNothing(t *testing.T) {
 	})
 }
 
-// Streams that keep next to nothing are not reset for what waits to be written.
+// What waits to be written, and nobody reads, is within the budget too. Streams that keep next
+// to nothing are not reset for it.
 func TestStreamsAreNotResetForWhatOthersHaveUnwritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := targetLimits()
@@ -281,8 +282,8 @@ func TestStreamsAreNotResetForWhatOthersHaveUnwritten(t *testing.T) {
 			t.Fatalf("%d bytes are held: too few for the test", n)
 		}
 		time.Sleep(time.Second)
-		if n := tg.Srv.Stats().Evicted; n != 0 {
-			t.Errorf("%d streams were evicted", n)
+		if st := tg.Srv.Stats(); st.Evicted == 0 || st.Evicted > 10 || st.Memory > l.Memory {
+			t.Errorf("%d streams were evicted, %d bytes are in use", st.Evicted, st.Memory)
 		}
 		tg.Unharmed()
 	})

@@ -121,5 +121,7 @@ type ConnInfo struct {
 	ExtraWindows int // bytes of windows beyond the initial ones
 	OpenBytes    int // bytes of opens, answers and ends that streams keep
 	Memory       int // bytes that count against Limits.Memory, OpenBytes among them
+	Own          int // of Memory, what the connection, its streams, handlers and messages take beside what they carry
+	Handlers     int // that run, those of ended streams included, or wait to
 	Traces       int // calls of Trace under way
 }

@@ -59,6 +59,7 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 		if f.Deadline > 0 {
 			s.c.setDeadline(time.Now().Add(f.Deadline))
 		}
+		c.endpoint.opened.Add(1)
 		c.c.OpenPeer(&s.c.Port, f.Stream+2*uint64(i), size)
 		size = 0            // it is counted for the first stream
 		s.c.startDeadline() // the opener's protocol may not tell us when it aborts

@@ -12,10 +12,15 @@ import (
 //     the connection there may be no reader any more.
 type retired struct {
 	mu    sync.Mutex
-	of    map[*core]int // unread bytes that count towards the bound, as of the last look
-	shut  bool          // this side has closed the connection: channels are fed no more
-	bytes atomic.Int64  // the sum of of
+	of    map[*core]retiredUse // as of the last look
+	shut  bool                 // this side has closed the connection: channels are fed no more
+	bytes atomic.Int64         // the sums of of
+	own   atomic.Int64
 }
+
+// retiredUse is the unread bytes of a stream that count towards the bound, and what its
+// messages take beside that.
+type retiredUse struct{ bytes, own int }
 
 // add adds c, which is over, if it still holds something. Its port must have been retired
 // before.
@@ -23,9 +28,14 @@ func (r *retired) add(c *core) {
 	switch life := c.life.Load(); {
 	case life&lifePending != 0:
 		c.dropUnread() // its offer may wait for any time
-	case life&lifeOfHandler == lifeServed && c.Unread() > 0, c.Feeding():
+	case life&lifeOfHandler == lifeServed && c.hasUnread(), c.Feeding():
 		c.FeedingChanged()
 	}
+}
+
+func (c *core) hasUnread() bool {
+	n, _ := c.Unread()
+	return n > 0
 }
 
 // update looks at what c holds, and adds it to the set or removes it. It reports whether a
@@ -49,20 +59,22 @@ func (r *retired) update(c *core) (fed bool) {
 // look is update with the lock held. It evicts nothing.
 func (r *retired) look(c *core) (fed bool) {
 	fed = c.Feeding()
-	n := 0
+	n, own := 0, 0
 	if c.life.Or(lifeRetired)&lifeOfHandler == lifeServed { // a handler that returns now sees the bit and calls update
-		n = c.Unread()
+		n, own = c.Unread()
 	}
-	r.bytes.Add(int64(n - r.of[c]))
+	was := r.of[c]
+	r.bytes.Add(int64(n - was.bytes))
+	r.own.Add(int64(own - was.own))
 	switch {
 	case n == 0 && (!fed || r.shut):
 		c.life.And(^uint32(lifeRetired))
 		delete(r.of, c)
 		return fed
 	case r.of == nil:
-		r.of = map[*core]int{}
+		r.of = map[*core]retiredUse{}
 	}
-	r.of[c] = n
+	r.of[c] = retiredUse{n, own}
 	return fed
 }
 
@@ -84,8 +96,8 @@ func (r *retired) excess(most int64) (out []*core) {
 // largest is the stream with the most unread bytes, or nil. The lock is held.
 func (r *retired) largest() (worst *core) {
 	most := 0
-	for c, n := range r.of {
-		if n > most {
+	for c, u := range r.of {
+		if n := u.bytes + u.own; n > most {
 			worst, most = c, n
 		}
 	}

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,12 +14,15 @@ import (
 // handler has returned, so an honest peer may open the next stream too early: as many
 // offers may wait.
 type runQueue struct {
-	most  int          // how many may run, and how many may wait
-	count atomic.Int32 // n + len(wait) + len(behind), readable without the lock
+	most     int           // how many may run, and how many may wait
+	starts   *starts       // nil: handlers begin at once
+	handling *atomic.Int64 // the sum of count of all connections; nil: nobody asks
+	count    atomic.Int32  // n + len(wait) + len(behind), readable without the lock
 
 	mu   sync.Mutex
 	n    int // how many run
 	wait []job
+	turn []job // of those that run, those that wait for their turn: see starts
 
 	// Of the jobs of ordered methods one is in turn: it runs, or is in wait.
 	inTurn bool
@@ -52,43 +56,106 @@ func (j job) ordered() bool { return j.e != nil && j.e.ordered }
 func (q *runQueue) full() bool { return int(q.count.Load()) >= 2*q.most }
 
 // recount updates count after a change of what it counts. The lock is held.
-func (q *runQueue) recount() { q.count.Store(int32(q.n + len(q.wait) + len(q.behind))) }
+func (q *runQueue) recount() {
+	n := int32(q.n + len(q.wait) + len(q.behind))
+	if d := n - q.count.Swap(n); d != 0 && q.handling != nil {
+		q.handling.Add(int64(d))
+	}
+}
+
+// counts returns how many goroutines there are for handlers, and how many offers wait.
+func (q *runQueue) counts() (goroutines, waiting int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.n - len(q.turn) + q.idle, len(q.wait) + len(q.behind) + len(q.turn)
+}
 
 // enter counts a job in. If enter returns true, the caller starts a goroutine for it.
 // Otherwise a waiting goroutine has got the job, or the job waits until it may run.
 func (q *runQueue) enter(j job) bool {
+	start, waits := q.admit(j)
+	if waits { // those who are ready may all have begun meanwhile
+		q.starts.next()
+	}
+	return start
+}
+
+// admit is enter; waits says that the job waits for its turn.
+func (q *runQueue) admit(j job) (start, waits bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	defer q.recount()
 	if j.ordered() {
 		if q.inTurn {
 			q.behind = append(q.behind, j)
-			return false
+			return false, false
 		}
 		q.inTurn = true
 	}
 	if q.n >= q.most {
 		q.wait = append(q.wait, j)
-		return false
+		return false, false
+	}
+	q.n++
+	if !q.starts.may() {
+		if q.turn = append(q.turn, j); len(q.turn) == 1 {
+			q.starts.await(q)
+		}
+		return false, true
 	}
 	j.o.handlerStarts()
-	q.n++
+	return !q.handLocked(j), false
+}
+
+// nextReady returns the job whose turn it is, to be begun; ok is false if it was not worth
+// that any more. more says that others wait.
+func (q *runQueue) nextReady() (j job, ok, more bool) {
+	q.mu.Lock()
+	j = q.turn[0]
+	q.turn[0] = job{}
+	if q.turn = q.turn[1:]; len(q.turn) == 0 {
+		q.turn = nil
+	}
+	more = q.turn != nil
+	q.mu.Unlock()
+	if j.o.streams[0].Err() == nil {
+		j.o.handlerStarts()
+		return j, true, more
+	}
+	j.o.abortRest() // the peer has ended it meanwhile
+	j, ok, _ = q.leave(nil, j)
+	return j, ok, more
+}
+
+// hand gives j to a goroutine that waits for one. It returns false if none does.
+func (q *runQueue) hand(j job) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.handLocked(j)
+}
+
+func (q *runQueue) handLocked(j job) bool {
 	if q.idle == 0 {
-		return true
+		return false
 	}
 	q.idle--
 	q.used = true
 	q.jobs <- j // has room: see mayIdle
-	return false
+	return true
 }
 
 // next counts the handler of last out and returns the job that its goroutine does next, for
 // which it may wait. It returns false if the goroutine must end.
 func (q *runQueue) next(t *timers.Queue, last job) (job, bool) {
 	j, ok, idle := q.leave(t, last)
-	if idle {
+	switch {
+	case idle:
 		j = <-q.jobs
-		ok = j.o != nil
+		if ok = j.o != nil; ok {
+			q.starts.began()
+		}
+	case ok && q.starts.busy():
+		runtime.Gosched() // others wait longer
 	}
 	return j, ok
 }

@@ -49,6 +49,8 @@ type counters struct {
 // Stats is what a server or client has counted since it was made.
 type Stats struct {
 	Conns           int    // open connections
+	Streams         int    // that peers have open, for Limits.MaxTotalStreams
+	Memory          int    // bytes that count against Limits.Memory; of a client 0
 	Accepted        uint64 // connections that completed their handshake
 	Refused         uint64 // connections closed at once, because of a limit
 	Failed          uint64 // handshakes that failed
@@ -79,6 +81,8 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	s.endpoint.checksum, s.endpoint.logger = !o.NoChecksum, s.guardLogger(o.Logger)
 	s.endpoint.authorize, s.endpoint.onConn = o.Authorize, o.OnConn
 	s.endpoint.onGoAway = func(*Conn) {}
+	s.starts.run = s.begin
+	s.budget.init(s)
 	s.soundTLS(s.opts.TLS, s.noteHello)
 	s.observing.o, s.observing.ep = o.Observer, &s.endpoint
 	return s, nil
@@ -89,8 +93,9 @@ func (s *Server) Stats() Stats {
 	s.connMu.Lock()
 	n := len(s.conns)
 	s.connMu.Unlock()
+	_, memory := s.uses()
 	return Stats{
-		Conns: n, Accepted: s.accepted.Load(), Refused: s.refused.Load(),
+		Conns: n, Streams: int(s.opened.Load()), Memory: int(memory), Accepted: s.accepted.Load(), Refused: s.refused.Load(),
 		Failed: s.failed.Load(), UnknownProtocol: s.unknownProtocol.Load(), Panics: s.panics.Load(),
 		Evicted: s.evicted.Load(), ObserverDropped: s.observing.dropped.Load(),
 	}
@@ -168,7 +173,7 @@ func (s *Server) track(ln net.Listener) bool {
 		return false
 	}
 	s.listeners[ln] = struct{}{}
-	s.measuring.Do(func() { s.budget.watch(s) })
+	s.measuring.Do(func() { s.budget.watch() })
 	return true
 }
 

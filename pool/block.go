@@ -83,6 +83,15 @@ func newShared() *block {
 	return b
 }
 
+// Footprint is what the memory of a message of n bytes takes, its handle aside, where it has
+// a block of its own. It is n where it shares one.
+func Footprint(n int) int {
+	if n <= smallMax || n > 1<<maxClassBits {
+		return n
+	}
+	return 1 << max(bits.Len(uint(n-1)), minClassBits)
+}
+
 func newLarge(n int) Message {
 	c := max(bits.Len(uint(n-1)), minClassBits)
 	if c > maxClassBits {

@@ -92,6 +92,7 @@ var testImportsOf = map[string][]string{
 // besides.
 var helpers = map[string][]string{
 	"docs/guide":       {"actor", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "rpc/protocodec", "status"},
+	"internal/attacks": {"frame", "kernel", "pool", "status"},
 	"internal/docs":    {"actor", "conn", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "status"},
 	"internal/interop": {"actor", "conn", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "status"},
 	"internal/leak":    {},
@@ -189,8 +190,7 @@ var spawns = []spawn{
 	{"kernel/dial.go", "(*Client).dialLocked", "go", "the client", "the dial's end, which is bounded; Close waits for it"},
 	{"kernel/dial.go", "(*Client).onClose", "go", "who dials", "the dial's end, or the client's Close"},
 	{"kernel/connhandler.go", "(*connHandler).Started", "go", "the program's OnConn", "its return"},
-	{"kernel/dispatch.go", "(*endpoint).dispatch", "go", "the connection's count of handlers", "the handler's return"},
-	{"kernel/dispatch.go", "(*endpoint).work", "go", "the connection's count of handlers", "the handler's return"},
+	{"kernel/dispatch.go", "(*endpoint).begin", "go", "the connection's count of handlers", "the handler's return"},
 	{"kernel/dispatch.go", "(*endpoint).authorized", "context.AfterFunc", "the offer", "it ends a wait, once; stopped when the answer is there"},
 	{"kernel/kerneltest/kerneltest.go", "Start", "go", "the test", "the server's Close; the cleanup waits for it"},
 	{"kernel/observe.go", "(*observing).push", "go", "the server or client", "no call of the Observer waits; Close waits for that, 1 s at most, and drops the rest"},

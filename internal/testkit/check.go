@@ -62,13 +62,15 @@ func MetadataOf(n int) metadata.MD {
 // assembled.
 func UnreadOf(c *kernel.Conn) int {
 	b := c.Snapshot()
-	return b.Memory - b.OpenBytes
+	return b.Memory - b.Own - b.OpenBytes
 }
 
-// HeldBy is what a server counts as held by all connections.
+// HeldBy is what a server counts as held by all connections, without what they take
+// themselves.
 func HeldBy(srv *kernel.Server) (n int) {
 	for _, c := range srv.Conns() {
-		n += c.Snapshot().Memory
+		i := c.Snapshot()
+		n += i.Memory - i.Own
 	}
 	return n
 }

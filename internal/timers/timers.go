@@ -44,6 +44,17 @@ func (q *Queue) Set(t *Timer, o Owner, due time.Time) {
 	q.arm()
 }
 
+// Hasten makes t due at due, if it is set and would be due later.
+func (q *Queue) Hasten(t *Timer, due time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if t.index != 0 && due.Before(t.due) {
+		t.due = due
+		q.fix(t.index)
+		q.arm()
+	}
+}
+
 // Stop unsets t. Its owner may be being told at this very moment.
 func (q *Queue) Stop(t *Timer) {
 	q.mu.Lock()

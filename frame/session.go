@@ -171,6 +171,9 @@ type Caps struct {
 	// Compression is how messages can be compressed towards a peer whose Settings have
 	// that too; CallCompression, those of calls (Frame.Unary) towards any peer.
 	Compression, CallCompression pool.Compressions
+	// StreamCompression: a stream's messages are compressed in one way, which its open or
+	// answer names; and an open says how its opener unpacks (Frame.Compression, Unpacks).
+	StreamCompression bool
 
 	// Keepalive is after how long without input the peer is pinged, unless the program
 	// says otherwise; 0 leaves that to the kernel.

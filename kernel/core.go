@@ -357,9 +357,13 @@ func (c *core) ParentErr() error {
 }
 
 // config returns the configuration of the stream's actor. Streams with the same one share
-// it.
-func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.Config {
+// it. named is the compression that the open or answer names.
+func (s *core) config(o *StreamOptions, named pool.Compression, window, most int, g frame.Grant) *actor.Config {
 	c := s.conn
+	unpacks := c.unpacks(s.unary)
+	if c.caps.StreamCompression {
+		unpacks = pool.CompressionsOf(named)
+	}
 	caps := c.caps
 	caps.Early = caps.Early || s.unary || !s.opener // the acceptance is written before any data
 	caps.HalfClose = caps.HalfClose || s.unary      // on every protocol a call's request ends before its reply
@@ -369,7 +373,7 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 		CountLate: o.CountLate, NoReceive: o.NoReceive, NoSend: g.NoReceive, OwnConn: c.isOneStream(),
 		MaxReceive: c.c.Limits().MaxMessage, MaxSend: int(c.c.PeerSettings().MaxMessage),
 		Window: window, MaxWindow: most, SendLimit: o.SendLimit, SendCredit: g.Credit,
-		Compression: o.Compression, Unpacks: c.unpacks(s.unary),
+		Compression: o.Compression, Unpacks: unpacks,
 	}
 	if caps.Pacing != frame.Granted { // no credit of the peer's bounds what waits here
 		cfg.MaxUnsent = c.c.Limits().OutQueue

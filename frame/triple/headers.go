@@ -292,7 +292,9 @@ func (s *Session) headers(b *block) {
 	case blockTrailers:
 		s.trailers(b)
 	default:
-		s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(b.id)}) // the kernel knows whether it may come
+		if s.in.refusal(b.id) == nil {
+			s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(b.id)}) // the kernel knows whether it may come
+		}
 	}
 }
 
@@ -301,12 +303,14 @@ func (s *Session) request(b *block) {
 	st := &stream{id: b.id, told: s.ownWindow}
 	reset := func(c status.Code, why string) {
 		st.dead = true
+		s.in.refuse(st.id)
 		s.add(st)
 		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyReset, Code: c, Reason: why})
 	}
 	answer := func(v uint64, c status.Code, why string) {
 		st.dead = true
 		st.recvEnd.Store(b.end)
+		s.in.refuse(st.id)
 		s.add(st)
 		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: v, Code: c, Reason: why})
 	}

@@ -53,7 +53,11 @@ type input struct {
 	peerLast uint32 // of the peer's GOAWAYs
 	recent   recent
 	grant    [1]frame.Grant
-	empty    int // DATA frames without data, since there was some
+
+	refused     [32]refusedStream // the last of those; id 0: there is none
+	nextRefused int
+
+	empty int // DATA frames without data, since there was some
 }
 
 func (in *input) init(own *frame.Settings) {
@@ -288,6 +292,8 @@ func (s *Session) dataBegin(p []byte) error {
 	}
 	if st != nil {
 		s.hold(st, size-in.left)
+	} else if size > in.left {
+		s.giveBack(size - in.left)
 	}
 	if in.left == 0 {
 		if in.empty++; in.flags&fEndStream == 0 && in.empty > maxEmpty {
@@ -344,6 +350,9 @@ func (s *Session) data(p []byte, f *frame.Frame) (int, error) {
 	p = p[:min(len(p), in.left)]
 	if st == nil || st.dead || st.gone.Load() { // over: nothing but its credit is of interest
 		in.left -= len(p)
+		if r := in.refusal(in.id); r != nil {
+			return len(p), s.dataRefused(r, len(p))
+		}
 		f.Kind, f.Stream, f.Payload = frame.Data, uint64(in.id), p
 		f.First, f.Last, f.Packed, f.Total, f.Cost = true, true, false, len(p), len(p)
 		return len(p), s.dataPart()
@@ -361,6 +370,38 @@ func (s *Session) dataPart() error {
 		return nil
 	}
 	return s.dataOver()
+}
+
+// A refusedStream is one that was answered, or reset, without the kernel's knowing of it. Its
+// client sends on until it has read that.
+type refusedStream struct {
+	id    uint32
+	bytes uint64 // of data that have come since
+}
+
+// refuse remembers a stream that the kernel does not hear of.
+func (in *input) refuse(id uint32) {
+	in.refused[in.nextRefused] = refusedStream{id: id}
+	in.nextRefused = (in.nextRefused + 1) % len(in.refused)
+}
+
+// refusal returns what is remembered of a refused stream, or nil.
+func (in *input) refusal(id uint32) *refusedStream {
+	for i := range in.refused {
+		if in.refused[i].id == id {
+			return &in.refused[i]
+		}
+	}
+	return nil
+}
+
+// dataRefused drops n bytes of data. More than a stream's window can't be on its way.
+func (s *Session) dataRefused(r *refusedStream, n int) error {
+	if r.bytes += uint64(n); r.bytes > s.ownWindow {
+		return s.fault(status.FlowControl, "DATA beyond the window of stream %d, which was refused", r.id)
+	}
+	s.giveBack(n)
+	return s.dataPart()
 }
 
 // message takes a message, or a piece of one, off p. It returns how many bytes it took.

@@ -145,6 +145,7 @@ type Caps struct {
 	PingIdle    bool // and may do so while no stream is open
 	ReadReports bool // the peer reports how many bytes of the connection it has read
 	FixedWindow bool // every stream begins with the window of the Settings, whatever its options
+	FirstWindow int  // what a peer that has not read the Settings yet may send on a stream, bytes; 0: nothing, or what it knows without them
 	Outlives    bool // an open's deadline is that of its answer: the stream outlives it
 	Overhead    int  // what a message costs of the credit beside its length, so that empty messages are not free
 	LeastPiece  int  // of a message's cost, what its first piece takes at least, or all of it

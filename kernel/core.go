@@ -151,7 +151,7 @@ func (c *core) Control(f *frame.Frame) error {
 	case frame.Stop:
 		c.PeerStopped(f.Code)
 	case frame.Reset:
-		c.PeerReset(f.Code, f.Reason)
+		c.PeerReset(c.resetCode(f), f.Reason)
 	}
 	return nil
 }
@@ -308,6 +308,16 @@ func (c *core) startDeadline() {
 	if x := c.x.Load(); x != nil && !x.deadline.IsZero() {
 		c.Timers().Set(&x.timer, c, x.deadline)
 	}
+}
+
+// resetCode is why the peer has reset the stream. A cancellation at its deadline is the
+// peer's timer, which was the earlier one.
+func (c *core) resetCode(f *frame.Frame) status.Code {
+	x := c.x.Load()
+	if f.Code == status.Cancelled && x != nil && !x.deadline.IsZero() && !x.deadlineOff.Load() && !time.Now().Before(x.deadline) {
+		return status.DeadlineExceeded
+	}
+	return f.Code
 }
 
 // stopDeadline removes the deadline, which was that of the answer alone.

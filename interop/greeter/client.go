@@ -215,7 +215,7 @@ func cancelBidi(ctx context.Context, c *kernel.Client) error {
 		if err != nil {
 			return err
 		}
-		if err := b.Out.Send(ctx, &greeterpb.Hello{Name: "Ada"}); err != nil {
+		if err := b.Out.Send(ctx, &greeterpb.Hello{Name: "sleep"}); err != nil {
 			return err
 		}
 		if _, err := b.In.Receive(ctx); err != nil {

@@ -97,6 +97,10 @@ func (s *server) greetEach(ctx context.Context, b *rpc.Bidi[*greeterpb.Hello, *g
 		if err == nil {
 			err = b.Out.Send(ctx, greeting(h, n))
 		}
+		if err == nil && h.Name == "sleep" {
+			<-ctx.Done()
+			err = ctx.Err()
+		}
 		if err != nil {
 			return s.count(ctx, err)
 		}

@@ -61,15 +61,17 @@ function greetOften(call) {
 function greetEach(call) {
   const { header, trailer } = echo(call);
   let number = 0;
+  let asleep = false;
   whenCancelled(call);
   call.sendMetadata(header);
   call.on('data', ({ name }) => {
+    asleep ||= name === 'sleep';
     if (!call.write({ text: `hello ${name}`, number: number++ })) {
       call.pause();
       call.once('drain', () => call.resume());
     }
   });
-  call.on('end', () => call.end(trailer));
+  call.on('end', () => asleep || call.end(trailer));
 }
 
 const server = new grpc.Server();

@@ -64,6 +64,12 @@ func (s *Session) rst(p []byte) error {
 	ended := st.recvEnd.Swap(true)
 	s.remove(st)
 	s.forget(st)
+	if st.refused {
+		if r := in.refusal(st.id); r != nil {
+			r.ended = true
+		}
+		return s.useless()
+	}
 	switch {
 	case e == eNo && ended: // all was said, and nothing more is read
 		s.emit(frame.Frame{Kind: frame.Stop, Stream: uint64(st.id)})
@@ -99,9 +105,11 @@ func (s *Session) peerSettings(p []byte) error {
 	case n%6 != 0 || in.left > 0:
 		return s.fault(status.FrameSize, "SETTINGS of %d bytes", n)
 	}
+	before := int64(in.peer.initialWindow)
 	if err := s.readPeerSettings(p); err != nil {
 		return err
 	}
+	s.plainSettings(int64(in.peer.initialWindow) - before)
 	s.emit(frame.Frame{Kind: frame.NewSettings, Settings: s.settings()})
 	s.emit(frame.Frame{Kind: frame.Reply, Value: replySettings, Reason: "SETTINGS"})
 	return nil
@@ -144,8 +152,11 @@ func (s *Session) windowUpdate(p []byte) error {
 		if n == 0 {
 			return s.fault(status.Protocol, "WINDOW_UPDATE of 0")
 		}
-		in.connSum += uint64(n)
+		in.connSum += s.plains.refill(uint64(n))
 		s.emit(frame.Frame{Kind: frame.Credit, Value: in.connSum})
+		if s.plains.open.Load() > 0 {
+			s.emit(frame.Frame{Kind: frame.Reply, Value: replyBodies, Reason: "credit"})
+		}
 		return nil
 	}
 	if s.idle(in.id) {
@@ -154,6 +165,10 @@ func (s *Session) windowUpdate(p []byte) error {
 	st := s.lookup(&in.recent, in.id)
 	if st == nil {
 		return s.useless()
+	}
+	if st.refused {
+		s.plainCredit(st, n)
+		return nil
 	}
 	st.grown += uint64(n)
 	total := int64(in.peer.initialWindow) + int64(st.grown)
@@ -176,7 +191,8 @@ const (
 	replyRefund   // the connection's credit, which has grown
 	replyDone     // the server has refused: we send no more
 	replyStatus   // trailers alone, with a status of gRPC's
-	replyHTTP     // and above: an answer to a request that is no gRPC's, with this HTTP status
+	replyHTTP     // the answer to a request that is no gRPC's
+	replyBodies   // more of the bodies of such answers; of one stream, or of all
 )
 
 // resetStream ends a stream for what the peer sent, and nothing else.
@@ -210,6 +226,8 @@ func (s *Session) peerEnds(st *stream) {
 	}
 	s.forget(st)
 	switch x := st.extra; {
+	case x != nil && x.hasLimit && x.length != 0 && st.plain.Load() != nil:
+		s.resetPlain(st, status.Protocol, "content-length is not the length of the data")
 	case x != nil && x.hasLimit && x.length != 0:
 		s.resetStream(st, status.Protocol, "content-length is not the length of the data")
 	case st.dead:

@@ -216,23 +216,6 @@ func (s *Session) writeTrailers(o *frame.Out, st *stream, f *frame.Frame) {
 // maxReason is how much of a reason is sent, bytes.
 const maxReason = 4 << 10
 
-// writeHTTP writes an answer to a request that is not gRPC's.
-func (s *Session) writeHTTP(o *frame.Out, st *stream, code int, why string) {
-	h := &s.out.headers
-	h.begin(o)
-	h.field(":status", strconv.Itoa(code))
-	switch code {
-	case 405:
-		h.field("allow", "POST")
-	case 415:
-		h.field("accept-post", contentType)
-	}
-	h.once("grpc-status", strconv.Itoa(int(ofHTTP(code))))
-	h.once("grpc-message", why)
-	h.end(st.id, fEndStream, int(s.maxFrame.Load()))
-	st.sendEnd.Store(true)
-}
-
 // contentType is the one that the request had.
 func (st *stream) contentType() string {
 	if st.extra != nil && st.extra.contentType != "" {

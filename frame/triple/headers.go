@@ -102,7 +102,7 @@ func (s *Session) headersBegin(p []byte) error {
 	case in.id > in.last:
 		kind, in.last = blockRequest, in.id
 	}
-	if st != nil && st.recvEnd.Load() {
+	if st == nil && kind != blockRequest && in.refusedEnd(in.id) || st != nil && st.recvEnd.Load() {
 		return s.fault(status.StreamState, "HEADERS on stream %d after its end", in.id)
 	}
 	in.block.begin(in.id, kind, st, in.flags&fEndStream != 0)
@@ -292,7 +292,7 @@ func (s *Session) headers(b *block) {
 	case blockTrailers:
 		s.trailers(b)
 	default:
-		if s.in.refusal(b.id) == nil {
+		if s.client || b.id <= s.in.lastOpen && s.in.refusal(b.id) == nil {
 			s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(b.id)}) // the kernel knows whether it may come
 		}
 	}
@@ -302,17 +302,20 @@ func (s *Session) headers(b *block) {
 func (s *Session) request(b *block) {
 	st := &stream{id: b.id, told: s.ownWindow}
 	reset := func(c status.Code, why string) {
-		st.dead = true
-		s.in.refuse(st.id)
+		st.dead, st.refused = true, true
+		s.in.refuse(st.id, b.end)
 		s.add(st)
 		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyReset, Code: c, Reason: why})
 	}
-	answer := func(v uint64, c status.Code, why string) {
-		st.dead = true
+	refuse := func() {
+		st.dead, st.refused = true, true
 		st.recvEnd.Store(b.end)
-		s.in.refuse(st.id)
+		s.in.refuse(st.id, b.end)
 		s.add(st)
-		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: v, Code: c, Reason: why})
+	}
+	answer := func(c status.Code, why string) {
+		refuse()
+		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyStatus, Code: c, Reason: why})
 	}
 	timeout, okTimeout := parseTimeout(b.timeout)
 	enc, known := encodingOf(b.encoding)
@@ -328,19 +331,21 @@ func (s *Session) request(b *block) {
 		reset(status.Protocol, "a wrong content-length")
 		return
 	case b.method != "POST":
-		answer(replyHTTP+405, 0, "gRPC takes POST only")
+		refuse()
+		s.answer(st, 405, "gRPC takes POST only")
 		return
 	case !isGRPC(b.contentType):
-		answer(replyHTTP+415, 0, "gRPC takes application/grpc only")
+		refuse()
+		s.answer(st, 415, "gRPC takes application/grpc only")
 		return
 	case !okPath:
-		answer(replyStatus, status.Unimplemented, "malformed method name")
+		answer(status.Unimplemented, "malformed method name")
 		return
 	case !okTimeout:
-		answer(replyStatus, status.Internal, "malformed grpc-timeout")
+		answer(status.Internal, "malformed grpc-timeout")
 		return
 	case !known:
-		answer(replyStatus, status.Unimplemented, "grpc-encoding "+strconv.Quote(b.encoding)+" is not known: accepted are "+acceptEncoding)
+		answer(status.Unimplemented, "grpc-encoding "+strconv.Quote(b.encoding)+" is not known: accepted are "+acceptEncoding)
 		return
 	}
 	if b.contentType != contentType {
@@ -348,6 +353,7 @@ func (s *Session) request(b *block) {
 	}
 	st.encoding = enc
 	s.add(st)
+	s.in.lastOpen = st.id
 	s.emit(frame.Frame{
 		Kind: frame.Open, Stream: uint64(st.id), Method: method, Metadata: b.md, Omitted: b.omitted(),
 		Deadline: timeout, Grants: s.in.grants(), FollowsData: b.hasRequest, Unpacks: accepts(b.accept),
@@ -475,9 +481,13 @@ func (s *Session) trailersOnly(b *block) {
 func (s *Session) trailers(b *block) {
 	st := b.st
 	switch {
+	case st.plain.Load() != nil && (b.malformed != "" || !b.end):
+		s.resetPlain(st, status.Protocol, "trailers against the rules")
+		return
+	case st.dead && b.end:
+		s.peerEnds(st)
+		return
 	case st.dead:
-		st.recvEnd.Store(b.end)
-		s.settle(st)
 		return
 	case b.malformed != "":
 		s.resetStream(st, status.Protocol, b.malformed)

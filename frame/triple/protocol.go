@@ -286,7 +286,7 @@ func (s *Session) settings() frame.Settings {
 	f := frame.Settings{
 		MaxFragment: maxFragment, MaxMessage: mostMessage,
 		MaxStreams: uint64(ps.maxStreams), MaxMetadata: 16 << 10,
-		InitialCredit: uint64(ps.initialWindow), ConnCredit: defaultWindow,
+		InitialCredit: uint64(ps.initialWindow), ConnCredit: defaultWindow - plainReserve,
 		Compression: compress.All, RefusalMetadata: true,
 	}
 	if ps.maxMessage > 0 {

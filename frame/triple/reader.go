@@ -56,13 +56,16 @@ type input struct {
 
 	refused     [32]refusedStream // the last of those; id 0: there is none
 	nextRefused int
+	lastOpen    uint32 // the last stream that the kernel knows
+	maxStreams  int
 
 	empty int // DATA frames without data, since there was some
 }
 
 func (in *input) init(own *frame.Settings) {
 	in.peer = defaultSettings
-	in.connSum = defaultWindow
+	in.connSum = defaultWindow - plainReserve
+	in.maxStreams = int(own.MaxStreams)
 	in.peerLast = maxStream
 	in.block.limit = int(own.MaxMetadata)
 	in.hpack = newDecoder(in.block.emit)
@@ -285,7 +288,7 @@ func (s *Session) dataBegin(p []byte) error {
 	switch {
 	case st == nil && s.idle(in.id):
 		return s.fault(status.Protocol, "DATA on stream %d, which was never opened", in.id)
-	case st != nil && st.recvEnd.Load():
+	case st == nil && in.refusedEnd(in.id), st != nil && st.recvEnd.Load():
 		return s.fault(status.StreamState, "DATA on stream %d after its end", in.id)
 	case st != nil && s.client && !st.answered:
 		return s.fault(status.Protocol, "DATA on stream %d before its headers", in.id)
@@ -329,6 +332,9 @@ func (s *Session) dataEnd() error {
 	if st := in.st; st != nil {
 		s.peerEnds(st)
 	}
+	if r := in.refusal(in.id); r != nil {
+		r.ended = true
+	}
 	return nil
 }
 
@@ -350,7 +356,10 @@ func (s *Session) data(p []byte, f *frame.Frame) (int, error) {
 	p = p[:min(len(p), in.left)]
 	if st == nil || st.dead || st.gone.Load() { // over: nothing but its credit is of interest
 		in.left -= len(p)
-		if r := in.refusal(in.id); r != nil {
+		if st != nil && st.extra != nil && st.extra.hasLimit {
+			st.extra.length -= int64(len(p))
+		}
+		if r := in.refusal(in.id); r != nil || in.id > in.lastOpen && !s.client {
 			return len(p), s.dataRefused(r, len(p))
 		}
 		f.Kind, f.Stream, f.Payload = frame.Data, uint64(in.id), p
@@ -377,11 +386,12 @@ func (s *Session) dataPart() error {
 type refusedStream struct {
 	id    uint32
 	bytes uint64 // of data that have come since
+	ended bool   // the client has ended or reset it
 }
 
 // refuse remembers a stream that the kernel does not hear of.
-func (in *input) refuse(id uint32) {
-	in.refused[in.nextRefused] = refusedStream{id: id}
+func (in *input) refuse(id uint32, ended bool) {
+	in.refused[in.nextRefused] = refusedStream{id: id, ended: ended}
 	in.nextRefused = (in.nextRefused + 1) % len(in.refused)
 }
 
@@ -395,10 +405,19 @@ func (in *input) refusal(id uint32) *refusedStream {
 	return nil
 }
 
-// dataRefused drops n bytes of data. More than a stream's window can't be on its way.
+// refusedEnd reports whether a stream was refused, and its client has ended it.
+func (in *input) refusedEnd(id uint32) bool {
+	r := in.refusal(id)
+	return r != nil && r.ended
+}
+
+// dataRefused drops n bytes of data. More than a stream's window can't be on its way. r is nil
+// if the stream is remembered no more.
 func (s *Session) dataRefused(r *refusedStream, n int) error {
-	if r.bytes += uint64(n); r.bytes > s.ownWindow {
-		return s.fault(status.FlowControl, "DATA beyond the window of stream %d, which was refused", r.id)
+	if r != nil {
+		if r.bytes += uint64(n); r.bytes > s.ownWindow {
+			return s.fault(status.FlowControl, "DATA beyond the window of stream %d, which was refused", r.id)
+		}
 	}
 	s.giveBack(n)
 	return s.dataPart()

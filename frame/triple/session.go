@@ -28,6 +28,7 @@ type Session struct {
 	opened    atomic.Uint32 // a client's: the last stream that it has opened; set by the writer
 	refund    atomic.Uint64 // bytes of the connection's window that the kernel never heard of
 
+	plains    plains
 	fatal     atomic.Uint32 // error of the connection, where its code does not say it; set by the reader
 	ownWindow uint64        // that every stream begins with
 
@@ -41,17 +42,19 @@ type stream struct {
 	id   uint32
 	gone atomic.Bool // not in the table
 
-	unspoken atomic.Uint32 // what came and was not handed on: the prefix, padding
-	recvEnd  atomic.Bool   // the peer has ended its half; set by the reader
-	sendEnd  atomic.Bool   // we have ended ours; set by the writer
-	stopped  atomic.Bool   // the kernel reads no more; set by the writer
-	sent     atomic.Uint64 // bytes of data; set by the writer
+	unspoken atomic.Uint32         // what came and was not handed on: the prefix, padding
+	plain    atomic.Pointer[plain] // the answer to a request that is no gRPC's
+	recvEnd  atomic.Bool           // the peer has ended its half; set by the reader
+	sendEnd  atomic.Bool           // we have ended ours; set by the writer
+	stopped  atomic.Bool           // the kernel reads no more; set by the writer
+	sent     atomic.Uint64         // bytes of data; set by the writer
 
 	// The reader's.
 	prefix   [prefixLen]byte // of the message that is arriving
 	nprefix  uint8           // bytes of it that have come
 	begun    bool            // a piece of that message was handed on
 	answered bool            // a client's: the answer has come
+	refused  bool            // a server's: the kernel does not know it
 	dead     bool            // it was reset for what the peer sent, and what still comes is dropped
 	encoding encoding        // of the peer's messages
 	left     uint32          // bytes of the message that are to come
@@ -134,6 +137,9 @@ func (s *Session) remove(st *stream) {
 		return
 	}
 	s.refund.Add(uint64(st.unspoken.Swap(0)))
+	if st.plain.Load() != nil {
+		s.plains.open.Add(-1)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, st.id)

@@ -310,21 +310,24 @@ func (s *Session) reply(o *frame.Out, f *frame.Frame) {
 	case replyRefund:
 		s.connCredit(o)
 		return
+	case replyBodies:
+		s.bodies(o, uint32(f.Stream))
+		return
 	}
 	st := s.lookup(&s.out.recent, uint32(f.Stream))
 	if st == nil {
 		return
 	}
 	switch {
-	case f.Value == replyReset && (s.client || isWire(f.Code)):
+	case f.Value == replyReset && (s.client || isWire(f.Code) || f.Code == status.Refused):
 		o.Buf = appendRST(o.Buf, st.id, errorOf(f.Code))
 	case f.Value == replyDone:
 		if !st.sendEnd.Load() {
 			o.Buf = appendRST(o.Buf, st.id, eNo)
 		}
-	case f.Value >= replyHTTP:
-		s.writeHTTP(o, st, int(f.Value-replyHTTP), f.Reason)
-		s.rstUnread(o, st)
+	case f.Value == replyHTTP:
+		s.writeHTTP(o, st, f.Reason)
+		return
 	default: // replyReset, replyStatus
 		if !st.sendEnd.Load() {
 			end := frame.Frame{Kind: frame.EOS, Code: f.Code, Reason: f.Reason}

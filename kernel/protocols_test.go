@@ -13,6 +13,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/strm"
+	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/internal/testkit/capwire"
 	"github.com/sluicerpc/sluice/kernel"
@@ -38,6 +39,7 @@ type foreign struct {
 
 var foreigns = append([]foreign{
 	{"brpc", strm.Protocol{}, brpcCannot, brpcCode, brpcNotProcessed, loops},
+	{"grpc", triple.Protocol{}, grpcCannot, triple.StatusOf, grpcNotProcessed, loops},
 }, capWires()...)
 
 // capWires are protocols that lack something that sluice's own has: HTTP/2's set, and
@@ -134,6 +136,12 @@ var brpcCannot = map[string]string{
 	"TestCallsWithoutTheOneReply":      "an answer has one message: none is an empty one, a second is the server's error",
 }
 
+// grpcCannot is what docs/interop.md says of gRPC beside its capabilities.
+var grpcCannot = map[string]string{}
+
+// grpcNotProcessed: REFUSED_STREAM says so, and no status does.
+func grpcNotProcessed(c status.Code) bool { return c == status.Refused || c == status.GoingAway }
+
 // brpcCode is what a code becomes as an error of brpc's.
 func brpcCode(c status.Code) status.Code { return strm.CodeOf(strm.Errno(c)) }
 
@@ -155,7 +163,7 @@ func known(w *testkit.World) *world {
 	}
 	k.caps = conns[0].Caps()
 	for i := range foreigns {
-		if foreigns[i].name == conns[0].Protocol() && foreigns[i].name == "brpc" {
+		if foreigns[i].name == conns[0].Protocol() && (foreigns[i].name == "brpc" || foreigns[i].name == "grpc") {
 			k.other = &foreigns[i]
 		}
 	}

@@ -111,6 +111,9 @@ func (p Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gree
 	if err == nil {
 		err = s.readPeerSettings(payload)
 	}
+	if err == nil {
+		early, err = s.readConnWindow(rw, early)
+	}
 	if err != nil {
 		var e http2Error = eProtocol
 		var pe *status.ProtocolError
@@ -120,6 +123,7 @@ func (p Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gree
 		_, _ = rw.Write(appendGoAway(nil, 0, e, err.Error()))
 		return nil, fmt.Errorf("grpc: %w", err)
 	}
+	s.in.connFirst = s.in.connSum
 	g.Early, g.Peer = early, s.settings()
 	if g.Authenticate != nil {
 		if err := g.Authenticate(ctx, &g.Peer); err != nil {
@@ -197,6 +201,28 @@ func readSettings(r io.Reader, first []byte) (payload, early []byte, err error) 
 	return b[headerLen : headerLen+n], b[headerLen+n:], nil
 }
 
+// readConnWindow reads the WINDOW_UPDATE of the connection that follows SETTINGS, if one
+// does for certain or is there already.
+func (s *Session) readConnWindow(r io.Reader, b []byte) ([]byte, error) {
+	const n = headerLen + 4
+	in := &s.in
+	if in.peer.connWindow > defaultWindow {
+		var err error
+		if b, err = readTo(r, b, n); err != nil {
+			return nil, err
+		}
+	}
+	if len(b) < n || b[3] != tWindowUpdate || binary.BigEndian.Uint32(b)>>8 != 4 || binary.BigEndian.Uint32(b[5:])&maxStream != 0 {
+		return b, nil
+	}
+	grown := binary.BigEndian.Uint32(b[headerLen:]) & maxWindow
+	if grown == 0 || uint64(grown)+in.connSum > maxWindow {
+		return b, nil // the reader says what is wrong
+	}
+	in.connSum += uint64(grown)
+	return b[n:], nil
+}
+
 // readTo reads until buf holds n bytes, or more.
 func readTo(r io.Reader, buf []byte, n int) ([]byte, error) {
 	for len(buf) < n {
@@ -227,9 +253,11 @@ func (s *Session) appendOwnSettings(b []byte, own *frame.Settings) []byte {
 	b = appendSetting(b, setInitialWindow, uint32(min(own.InitialCredit, maxWindow)))
 	b = appendSetting(b, setMaxFrame, ownMaxFrame)
 	b = appendSetting(b, setMaxHeaderList, uint32(own.MaxMetadata+headerSpare))
+	n := min(own.ConnCredit, maxWindow)
 	b = appendSetting(b, setMaxMessage, uint32(min(own.MaxMessage, math.MaxUint32)))
+	b = appendSetting(b, setConnWindow, uint32(n))
 	patchLength(b[at:], len(b)-at-headerLen, 0)
-	if n := min(own.ConnCredit, maxWindow); n > defaultWindow {
+	if n > defaultWindow {
 		b = appendWindowUpdate(b, 0, uint32(n-defaultWindow))
 	}
 	return b
@@ -238,7 +266,7 @@ func (s *Session) appendOwnSettings(b []byte, own *frame.Settings) []byte {
 // peerSettings is what the peer has announced.
 type peerSettings struct {
 	tableSize, maxStreams, initialWindow, maxFrame, maxHeaderList uint32
-	maxMessage                                                    uint32 // 0: not said
+	maxMessage, connWindow                                        uint32 // 0: not said
 }
 
 var defaultSettings = peerSettings{
@@ -274,6 +302,8 @@ func (s *Session) readPeerSettings(p []byte) error {
 			ps.maxHeaderList = v
 		case setMaxMessage:
 			ps.maxMessage = v
+		case setConnWindow:
+			ps.connWindow = v
 		}
 	}
 	return nil
@@ -286,7 +316,7 @@ func (s *Session) settings() frame.Settings {
 	f := frame.Settings{
 		MaxFragment: maxFragment, MaxMessage: mostMessage,
 		MaxStreams: uint64(ps.maxStreams), MaxMetadata: 16 << 10,
-		InitialCredit: uint64(ps.initialWindow), ConnCredit: defaultWindow - plainReserve,
+		InitialCredit: uint64(ps.initialWindow), ConnCredit: s.in.connFirst,
 		Compression: compress.All, RefusalMetadata: true,
 	}
 	if ps.maxMessage > 0 {

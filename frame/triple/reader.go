@@ -46,20 +46,20 @@ type input struct {
 	queue []frame.Frame // events that wait to be returned
 	taken int           // how many of them were returned
 
-	peer     peerSettings
-	settled  bool   // the peer has our settings
-	connSum  uint64 // the connection's credit that the peer has granted
-	last     uint32 // a server's: the last stream that the client has opened
-	peerLast uint32 // of the peer's GOAWAYs
-	recent   recent
-	grant    [1]frame.Grant
+	peer      peerSettings
+	settled   bool   // the peer has our settings
+	connSum   uint64 // the connection's credit that the peer has granted,
+	connFirst uint64 // and what that was at first
+	last      uint32 // a server's: the last stream that the client has opened
+	peerLast  uint32 // of the peer's GOAWAYs
+	recent    recent
+	grant     [1]frame.Grant
+	empty     int // DATA frames without data, since there was some
 
 	refused     [32]refusedStream // the last of those; id 0: there is none
 	nextRefused int
 	lastOpen    uint32 // the last stream that the kernel knows
 	maxStreams  int
-
-	empty int // DATA frames without data, since there was some
 }
 
 func (in *input) init(own *frame.Settings) {

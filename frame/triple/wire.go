@@ -44,6 +44,9 @@ const (
 	// setMaxMessage is sluice's own, which others ignore: the longest message that this
 	// side takes, bytes. A peer that sends it is a sluice program: see Session.kin.
 	setMaxMessage = 0x5c1c
+	// setConnWindow is the connection's window, likewise: if it is more than HTTP/2's, the
+	// WINDOW_UPDATE that opens it is the next frame.
+	setConnWindow = 0x5c1d
 )
 
 // What HTTP/2 says a connection begins with.

@@ -109,9 +109,9 @@ func (s *Session) peerSettings(p []byte) error {
 	if err := s.readPeerSettings(p); err != nil {
 		return err
 	}
-	s.plainSettings(int64(in.peer.initialWindow) - before)
 	s.emit(frame.Frame{Kind: frame.NewSettings, Settings: s.settings()})
 	s.emit(frame.Frame{Kind: frame.Reply, Value: replySettings, Reason: "SETTINGS"})
+	s.plainSettings(int64(in.peer.initialWindow) - before)
 	return nil
 }
 
@@ -155,7 +155,7 @@ func (s *Session) windowUpdate(p []byte) error {
 		in.connSum += s.plains.refill(uint64(n))
 		s.emit(frame.Frame{Kind: frame.Credit, Value: in.connSum})
 		if s.plains.open.Load() > 0 {
-			s.emit(frame.Frame{Kind: frame.Reply, Value: replyBodies, Reason: "credit"})
+			s.emit(bodiesFor(0, 0))
 		}
 		return nil
 	}
@@ -192,6 +192,7 @@ const (
 	replyDone     // the server has refused: we send no more
 	replyStatus   // trailers alone, with a status of gRPC's
 	replyHTTP     // the answer to a request that is no gRPC's
+	replyLater    // the same, in a while
 	replyBodies   // more of the bodies of such answers; of one stream, or of all
 )
 
@@ -230,6 +231,8 @@ func (s *Session) peerEnds(st *stream) {
 		s.resetPlain(st, status.Protocol, "content-length is not the length of the data")
 	case x != nil && x.hasLimit && x.length != 0:
 		s.resetStream(st, status.Protocol, "content-length is not the length of the data")
+	case st.plain.Load() != nil:
+		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyHTTP, Reason: "the request's end"})
 	case st.dead:
 	case st.nprefix > 0:
 		s.resetStream(st, status.Internal, "the stream ends inside a message")

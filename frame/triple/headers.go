@@ -292,7 +292,7 @@ func (s *Session) headers(b *block) {
 	case blockTrailers:
 		s.trailers(b)
 	default:
-		if s.client || b.id <= s.in.lastOpen && s.in.refusal(b.id) == nil {
+		if s.in.refusal(b.id) == nil {
 			s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(b.id)}) // the kernel knows whether it may come
 		}
 	}

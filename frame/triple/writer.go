@@ -16,7 +16,8 @@ type output struct {
 	lastAt int    // where the last DATA frame's header is in the output,
 	lastID uint32 // and its stream; 0: there is none
 
-	events []frame.Frame
+	events  []frame.Frame
+	waiting []*stream // whose plain answers wait for the ends of their requests, until they are due
 }
 
 func (w *output) init(p Protocol, own *frame.Settings) {
@@ -311,7 +312,7 @@ func (s *Session) reply(o *frame.Out, f *frame.Frame) {
 		s.connCredit(o)
 		return
 	case replyBodies:
-		s.bodies(o, uint32(f.Stream))
+		s.bodies(o, uint32(f.Stream), int64(int32(f.Code)))
 		return
 	}
 	st := s.lookup(&s.out.recent, uint32(f.Stream))
@@ -325,8 +326,8 @@ func (s *Session) reply(o *frame.Out, f *frame.Frame) {
 		if !st.sendEnd.Load() {
 			o.Buf = appendRST(o.Buf, st.id, eNo)
 		}
-	case f.Value == replyHTTP:
-		s.writeHTTP(o, st, f.Reason)
+	case f.Value == replyHTTP, f.Value == replyLater:
+		s.answerHTTP(o, st, f.Value == replyLater, int64(f.Code))
 		return
 	default: // replyReset, replyStatus
 		if !st.sendEnd.Load() {

@@ -37,7 +37,7 @@ const (
 func h2specServer(ctx context.Context, b *bench) (string, error) {
 	report := filepath.Join(b.dir, "h2spec.xml")
 	return b.withSubject(ctx, func(port string) (string, error) {
-		out, err := b.output(ctx, b.dir, b.path(h2spec), "-h", "127.0.0.1", "-p", port, "-P", method, "-o", "1", "-j", report)
+		out, err := b.output(ctx, b.dir, b.path(h2spec), "-h", "127.0.0.1", "-p", port, "-P", method, "-o", "1", "--max-header-length", "16000", "-j", report)
 		p, readErr := os.ReadFile(report)
 		if readErr != nil {
 			return "", errors.Join(err, readErr)
@@ -144,7 +144,8 @@ func nghttp(ctx context.Context, b *bench) (string, error) {
 		{append([]string{"--padding=200"}, call...), "grpc-status: 0"},
 		{append([]string{"--continuation", "--no-dep"}, call...), "grpc-status: 8"}, // with more than our metadata
 		{append([]string{"--window-bits=1", "--connection-window-bits=20"}, call...), "grpc-status: 0"},
-		{nil, ":status: 415"},
+		{nil, ":status: 405"},
+		{[]string{"-H", ":method: POST", "-d", message}, ":status: 415"},
 	}
 	return b.withSubject(ctx, func(port string) (string, error) {
 		for _, c := range conversations {

@@ -131,24 +131,25 @@ const (
 
 // Caps is what a protocol can carry.
 type Caps struct {
-	Name        string
-	Pacing      Pacing
-	HalfClose   bool // one direction can end before the other
-	Ended       bool // a side says when its application has received the end
-	Status      bool // an end carries code, reason and trailers
-	Stop        bool // a receiver can stop its sender, which ends that half: there is none without HalfClose
-	StopAtEnd   bool // it can as soon as its own half has ended: the session keeps a Stop until then
-	ServerOpens bool // the accepting side of the connection may open streams
-	Early       bool // data may follow an open at once; else it waits for the answer
-	Limits      bool // each side says, in its Settings, what it takes
-	Ping        bool // a side can ping the other
-	PingIdle    bool // and may do so while no stream is open
-	ReadReports bool // the peer reports how many bytes of the connection it has read
-	FixedWindow bool // every stream begins with the window of the Settings, whatever its options
-	Outlives    bool // an open's deadline is that of its answer: the stream outlives it
-	Overhead    int  // what a message costs of the credit beside its length, so that empty messages are not free
-	LeastPiece  int  // of a message's cost, what its first piece takes at least, or all of it
-	SendWindow  int  // where the receiver grants no credit: what a stream may have unread, bytes
+	Name         string
+	Pacing       Pacing
+	HalfClose    bool // one direction can end before the other
+	Ended        bool // a side says when its application has received the end
+	Status       bool // an end carries code, reason and trailers
+	AnswerStatus bool // with Status: the end of the accepting side's half alone does; the opener's is in order, or a reset
+	Stop         bool // a receiver can stop its sender, which ends that half: there is none without HalfClose
+	StopAtEnd    bool // it can as soon as its own half has ended: the session keeps a Stop until then
+	ServerOpens  bool // the accepting side of the connection may open streams
+	Early        bool // data may follow an open at once; else it waits for the answer
+	Limits       bool // each side says, in its Settings, what it takes
+	Ping         bool // a side can ping the other
+	PingIdle     bool // and may do so while no stream is open
+	ReadReports  bool // the peer reports how many bytes of the connection it has read
+	FixedWindow  bool // every stream begins with the window of the Settings, whatever its options
+	Outlives     bool // an open's deadline is that of its answer: the stream outlives it
+	Overhead     int  // what a message costs of the credit beside its length, so that empty messages are not free
+	LeastPiece   int  // of a message's cost, what its first piece takes at least, or all of it
+	SendWindow   int  // where the receiver grants no credit: what a stream may have unread, bytes
 	// Where the receiver reports: how many bytes the streams of a connection may have unread
 	// together before each may have no more than LeastUnreported; 0: no limit.
 	ConnUnreported, LeastUnreported int

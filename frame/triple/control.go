@@ -62,6 +62,7 @@ func (s *Session) rst(p []byte) error {
 	}
 	e := http2Error(binary.BigEndian.Uint32(p))
 	ended := st.recvEnd.Swap(true)
+	st.byPeer.Store(true)
 	s.remove(st)
 	s.forget(st)
 	switch {
@@ -199,15 +200,24 @@ func (s *Session) forget(st *stream) {
 
 // giveBack returns n bytes of the connection's window that the kernel never hears of.
 func (s *Session) giveBack(n int) {
+	in := &s.in
 	s.refund.Add(uint64(n))
-	s.emit(frame.Frame{Kind: frame.Reply, Value: replyRefund, Reason: "credit"})
+	if in.unsaid += n; in.unsaid >= sayRefund {
+		in.unsaid = 0
+		s.emit(frame.Frame{Kind: frame.Reply, Value: replyRefund, Reason: "credit"})
+	}
 }
+
+// sayRefund is how much of the connection's window is given back at once, bytes, unless it
+// goes with more: less than half of the smallest window.
+const sayRefund = 16 << 10
 
 // peerEnds is called at the peer's END_STREAM.
 func (s *Session) peerEnds(st *stream) {
 	if st.gone.Load() || st.recvEnd.Swap(true) {
 		return
 	}
+	st.byPeer.Store(true)
 	s.forget(st)
 	switch x := st.extra; {
 	case x != nil && x.hasLimit && x.length != 0:

@@ -104,7 +104,7 @@ func (h *headerWriter) end(id uint32, flags byte, most int) {
 func Reserved(key string) bool {
 	switch key {
 	case "content-type", "content-length", "te", "user-agent", "connection", "proxy-connection", "keep-alive",
-		"transfer-encoding", "upgrade", "host", requestFollows:
+		"transfer-encoding", "upgrade", "host", requestFollows, notProcessed:
 		return true
 	case detailsKey:
 		return false
@@ -183,7 +183,7 @@ func (s *Session) writeAnswer(o *frame.Out, st *stream, f *frame.Frame) {
 // reject refuses a stream: by trailers alone or, where the client may try again, by an
 // RST_STREAM that says so.
 func (s *Session) reject(o *frame.Out, st *stream, f *frame.Frame) {
-	if f.NotProcessed && codes[f.Code].err == eRefused {
+	if f.NotProcessed && !s.kin && codes[f.Code].err == eRefused {
 		o.Buf = appendRST(o.Buf, st.id, eRefused)
 	} else {
 		s.writeTrailers(o, st, f)
@@ -204,9 +204,12 @@ func (s *Session) writeTrailers(o *frame.Out, st *stream, f *frame.Frame) {
 			h.field("grpc-accept-encoding", acceptEncoding)
 		}
 	}
-	h.field("grpc-status", strconv.FormatUint(uint64(StatusOf(f.Code)), 10))
+	h.field("grpc-status", strconv.FormatUint(uint64(s.statusOf(f.Code)), 10))
 	if f.Reason != "" {
 		h.once("grpc-message", encodePercent(errtext.Clip(f.Reason, maxReason), inMessage))
+	}
+	if f.Kind == frame.Reject && f.NotProcessed && s.kin {
+		h.field(notProcessed, "1")
 	}
 	h.metadata(f.Metadata)
 	h.end(st.id, fEndStream, int(s.maxFrame.Load()))

@@ -55,6 +55,7 @@ type block struct {
 	length                       string
 	grpcStatus, message, details string
 	hasStatus, hasRequest        bool
+	notProcessed                 bool
 	md                           metadata.MD
 }
 
@@ -102,7 +103,7 @@ func (s *Session) headersBegin(p []byte) error {
 	case in.id > in.last:
 		kind, in.last = blockRequest, in.id
 	}
-	if st != nil && st.recvEnd.Load() {
+	if st != nil && st.recvEnd.Load() || kind == blockGone && s.endedByPeer(in.id) {
 		return s.fault(status.StreamState, "HEADERS on stream %d after its end", in.id)
 	}
 	in.block.begin(in.id, kind, st, in.flags&fEndStream != 0)
@@ -186,6 +187,12 @@ func (b *block) emit(f hpack.HeaderField) {
 		b.length = f.Value
 	case requestFollows:
 		b.hasRequest = true
+	case notProcessed:
+		b.notProcessed = true
+	case "user-agent":
+		if f.Value != agent {
+			b.field(f)
+		}
 	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
 		b.wrong("a field of the connection: " + f.Name)
 	default:
@@ -193,9 +200,12 @@ func (b *block) emit(f hpack.HeaderField) {
 	}
 }
 
-// requestFollows is the name of a field that says, between sluice programs, that the first
-// message is the request of an open, or the reply of its acceptance.
-const requestFollows = "sluice-first"
+// The names of fields that sluice programs send each other: the first message is the request
+// of an open, or the reply of its acceptance; no handler has seen the stream.
+const (
+	requestFollows = "sluice-first"
+	notProcessed   = "sluice-not-processed"
+)
 
 func (b *block) wrong(why string) {
 	if b.malformed == "" {
@@ -292,7 +302,7 @@ func (s *Session) headers(b *block) {
 	case blockTrailers:
 		s.trailers(b)
 	default:
-		s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(b.id)}) // the kernel knows whether it may come
+		_ = s.useless()
 	}
 }
 
@@ -306,7 +316,9 @@ func (s *Session) request(b *block) {
 	}
 	answer := func(v uint64, c status.Code, why string) {
 		st.dead = true
-		st.recvEnd.Store(b.end)
+		if b.end {
+			s.noteEnd(st)
+		}
 		s.add(st)
 		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: v, Code: c, Reason: why})
 	}
@@ -445,7 +457,7 @@ func (s *Session) notGRPC(b *block, code int) {
 	}
 	st.dead = true
 	if b.end {
-		st.recvEnd.Store(true)
+		s.noteEnd(st)
 	}
 	s.emit(frame.Frame{Kind: frame.Reject, Stream: uint64(st.id), Code: c, Reason: reason, Metadata: b.md, Omitted: b.omitted()})
 	s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyReset, Code: status.Cancelled, Reason: reason})
@@ -455,13 +467,16 @@ func (s *Session) notGRPC(b *block, code int) {
 func (s *Session) trailersOnly(b *block) {
 	st := b.st
 	c, reason := b.result()
-	st.recvEnd.Store(true)
+	s.noteEnd(st)
 	if c == status.OK {
 		s.emit(frame.Frame{Kind: frame.Accept, Stream: uint64(st.id), Grants: s.in.grants()})
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(st.id), Metadata: b.md, Omitted: b.omitted()})
 		s.stopAfterEnd(st)
 	} else {
-		s.emit(frame.Frame{Kind: frame.Reject, Stream: uint64(st.id), Code: c, Reason: reason, Metadata: b.md, Omitted: b.omitted()})
+		s.emit(frame.Frame{
+			Kind: frame.Reject, Stream: uint64(st.id), Code: c, Reason: reason, NotProcessed: b.notProcessed,
+			Metadata: b.md, Omitted: b.omitted(),
+		})
 		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyDone, Reason: reason})
 	}
 	s.settle(st)
@@ -472,8 +487,10 @@ func (s *Session) trailers(b *block) {
 	st := b.st
 	switch {
 	case st.dead:
-		st.recvEnd.Store(b.end)
-		s.settle(st)
+		if b.end {
+			s.noteEnd(st)
+			s.settle(st)
+		}
 		return
 	case b.malformed != "":
 		s.resetStream(st, status.Protocol, b.malformed)
@@ -493,8 +510,7 @@ func (s *Session) trailers(b *block) {
 		s.resetStream(st, c, reason)
 		return
 	}
-	st.recvEnd.Store(true)
-	s.forget(st)
+	s.noteEnd(st)
 	s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(st.id), Code: c, Reason: reason, Metadata: b.md, Omitted: b.omitted()})
 	if c != status.OK {
 		s.emit(frame.Frame{Kind: frame.Stop, Stream: uint64(st.id)})
@@ -502,6 +518,13 @@ func (s *Session) trailers(b *block) {
 		s.stopAfterEnd(st)
 	}
 	s.settle(st)
+}
+
+// noteEnd notes that the peer has ended its half.
+func (s *Session) noteEnd(st *stream) {
+	st.recvEnd.Store(true)
+	st.byPeer.Store(true)
+	s.forget(st)
 }
 
 // stopAfterEnd ends our half after the server's end in order. That ends a call of gRPC's

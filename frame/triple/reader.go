@@ -54,7 +54,9 @@ type input struct {
 	peerLast  uint32 // of the peer's GOAWAYs
 	recent    recent
 	grant     [1]frame.Grant
-	empty     int // DATA frames without data, since there was some
+	late      uint64 // bytes of data for streams that were over
+	unsaid    int    // credit to give back that the peer does not know of
+	empty     int    // DATA frames without data, since there was some
 }
 
 func (in *input) init(own *frame.Settings) {
@@ -282,6 +284,8 @@ func (s *Session) dataBegin(p []byte) error {
 	switch {
 	case st == nil && s.idle(in.id):
 		return s.fault(status.Protocol, "DATA on stream %d, which was never opened", in.id)
+	case st == nil && (s.resets.Load() == 0 || s.endedByPeer(in.id)):
+		return s.fault(status.StreamState, "DATA on stream %d, which is closed", in.id)
 	case st != nil && st.recvEnd.Load():
 		return s.fault(status.StreamState, "DATA on stream %d after its end", in.id)
 	case st != nil && s.client && !st.answered:
@@ -345,8 +349,9 @@ func (s *Session) data(p []byte, f *frame.Frame) (int, error) {
 	p = p[:min(len(p), in.left)]
 	if st == nil || st.dead || st.gone.Load() { // over: nothing but its credit is of interest
 		in.left -= len(p)
-		f.Kind, f.Stream, f.Payload = frame.Data, uint64(in.id), p
-		f.First, f.Last, f.Packed, f.Total, f.Cost = true, true, false, len(p), len(p)
+		if err := s.lateData(len(p)); err != nil {
+			return len(p), err
+		}
 		return len(p), s.dataPart()
 	}
 	n := s.message(p, st, f)
@@ -355,6 +360,17 @@ func (s *Session) data(p []byte, f *frame.Frame) (int, error) {
 		x.length -= int64(n)
 	}
 	return n, s.dataPart()
+}
+
+// lateData returns the credit of n bytes for a stream that is over. The bound is what a
+// peer can have on its way when a stream ends, for each stream that we have ended.
+func (s *Session) lateData(n int) error {
+	in := &s.in
+	if in.late += uint64(n); in.late > (s.resets.Load()+1)*s.connWindow {
+		return s.fault(status.EnhanceYourCalm, "too much data for streams that have ended")
+	}
+	s.giveBack(n)
+	return nil
 }
 
 func (s *Session) dataPart() error {

@@ -1,9 +1,9 @@
 package triple
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -28,11 +28,15 @@ type Session struct {
 	opened    atomic.Uint32 // a client's: the last stream that it has opened; set by the writer
 	refund    atomic.Uint64 // bytes of the connection's window that the kernel never heard of
 
-	fatal     atomic.Uint32 // error of the connection, where its code does not say it; set by the reader
-	ownWindow uint64        // that every stream begins with
+	resets     atomic.Uint64 // streams that we have ended, and the peer had not
+	fatal      atomic.Uint32 // error of the connection, where its code does not say it; set by the reader
+	ownWindow  uint64        // that every stream begins with
+	connWindow uint64        // our connection's
 
-	mu      sync.Mutex
-	streams map[uint32]*stream
+	mu         sync.Mutex
+	streams    map[uint32]*stream
+	closed     [16]uint32 // the last streams that the peer had ended when they were over
+	nextClosed int
 }
 
 // A stream is what the session knows of one. It is in the table from its HEADERS until both
@@ -43,6 +47,7 @@ type stream struct {
 
 	unspoken atomic.Uint32 // what came and was not handed on: the prefix, padding
 	recvEnd  atomic.Bool   // the peer has ended its half; set by the reader
+	byPeer   atomic.Bool   // by END_STREAM or RST_STREAM
 	sendEnd  atomic.Bool   // we have ended ours; set by the writer
 	stopped  atomic.Bool   // the kernel reads no more; set by the writer
 	sent     atomic.Uint64 // bytes of data; set by the writer
@@ -77,8 +82,9 @@ type extra struct {
 func newSession(p Protocol, g *frame.Greeting) *Session {
 	s := &Session{proto: p, client: g.Client, streams: map[uint32]*stream{}}
 	s.ownWindow = min(g.Own.InitialCredit, maxWindow)
+	s.connWindow = max(min(g.Own.ConnCredit, maxWindow), defaultWindow)
 	s.in.init(&g.Own)
-	s.out.init(p, &g.Own)
+	s.out.init(p, s.connWindow)
 	s.maxFrame.Store(defaultMaxFrame)
 	s.tableSize.Store(defaultTableSize)
 	if g.Client {
@@ -104,15 +110,8 @@ func (s *Session) applyPeer() {
 	s.tableSize.Store(ps.tableSize)
 }
 
-// Caps tells what the protocol can carry. A client's end has no status.
-func (s *Session) Caps() frame.Caps {
-	c := s.proto.Caps()
-	c.Status = !s.client
-	if s.client {
-		c.Keepalive = clientKeepalive
-	}
-	return c
-}
+// Caps tells what the protocol can carry.
+func (s *Session) Caps() frame.Caps { return s.proto.Caps() }
 
 // add enters a stream into the table.
 func (s *Session) add(st *stream) {
@@ -137,6 +136,20 @@ func (s *Session) remove(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, st.id)
+	if !st.byPeer.Load() {
+		s.resets.Add(1)
+		return
+	}
+	s.closed[s.nextClosed] = st.id
+	s.nextClosed = (s.nextClosed + 1) % len(s.closed)
+}
+
+// endedByPeer reports whether the peer itself has ended a stream that is over, as far as that
+// is remembered.
+func (s *Session) endedByPeer(id uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.closed[:], id)
 }
 
 // hold notes n bytes of credit of what is not handed on yet.
@@ -167,10 +180,6 @@ func (s *Session) lookup(r *recent, id uint32) *stream {
 	}
 	return st
 }
-
-// clientKeepalive is after how long a client pings a silent server: gRPC's servers take a
-// ping every 5 minutes, and end the connection of a client that sends more.
-const clientKeepalive = 6 * time.Minute
 
 // newDecoder returns a decoder of header blocks that calls emit.
 func newDecoder(emit func(hpack.HeaderField)) *hpack.Decoder {

@@ -19,10 +19,9 @@ type output struct {
 	events []frame.Frame
 }
 
-func (w *output) init(p Protocol, own *frame.Settings) {
+func (w *output) init(p Protocol, window uint64) {
 	w.headers.init(p)
-	w.given = max(min(own.ConnCredit, maxWindow), defaultWindow)
-	w.told = w.given
+	w.given, w.told = window, window
 }
 
 // Flush implements frame.Session.
@@ -258,7 +257,7 @@ func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 	case !s.client:
 		s.writeTrailers(o, st, f)
 	case f.Code != status.OK || st.inside: // a client has no status
-		o.Buf = appendRST(o.Buf, st.id, eCancel)
+		o.Buf = appendRST(o.Buf, st.id, s.resetOf(f.Code))
 		st.sendEnd.Store(true)
 		if !st.recvEnd.Swap(true) {
 			s.out.emit(frame.Frame{Kind: frame.Reset, Stream: uint64(st.id), Code: f.Code, Reason: f.Reason, Local: true})
@@ -279,7 +278,7 @@ func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 
 // abort ends both halves at once. A server says why first.
 func (s *Session) abort(o *frame.Out, st *stream, c status.Code, why string) {
-	e := eCancel
+	e := s.resetOf(c)
 	if !s.client && !st.sendEnd.Load() {
 		f := frame.Frame{Kind: frame.EOS, Code: c, Reason: why}
 		s.writeTrailers(o, st, &f)
@@ -336,8 +335,6 @@ func (s *Session) reply(o *frame.Out, f *frame.Frame) {
 }
 
 // isWire reports whether c is about HTTP/2's rules, which gRPC has no status for.
-func isWire(c status.Code) bool { return c >= status.Protocol && c <= status.StreamState }
-
 // rstUnread tells a client that nothing more is read.
 func (s *Session) rstUnread(o *frame.Out, st *stream) {
 	if !st.recvEnd.Load() {

@@ -2,8 +2,10 @@ package frame
 
 import (
 	"errors"
+	"strings"
 	"time"
 
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
 )
 
@@ -156,6 +158,8 @@ type Caps struct {
 
 	MaxOverrun  int    // by how much a message may be longer than MaxMessage before it is refused, bytes
 	ALPN        string // the protocol's name in TLS, which clients must offer; "": none
+	TextValues  bool   // values of metadata are printable ASCII, but those of keys that end in "-bin"
+	Reserved    string // keys that metadata can't have, with a comma before and behind each
 	FixedValues bool   // values are laid out in the fixed way, unless the program chooses otherwise, and nothing says how
 	Verbs       bool   // a method is a number, "#7"; other names can't be said
 	StreamsByID bool   // a stream has a connection of its own, and calls on its parent name it by a number
@@ -186,6 +190,47 @@ type Caps struct {
 
 // Cost is what a message of n bytes takes of the credit.
 func (c *Caps) Cost(n int) int { return n + c.Overhead }
+
+// BadField returns the first key of md that can't be sent, and why; "" if all can be.
+func (c *Caps) BadField(md metadata.MD) (key, why string) {
+	for i := range md {
+		switch f := &md[i]; {
+		case !metadata.IsKey(f.Key):
+			return f.Key, "is no key"
+		case c.reserves(f.Key):
+			return f.Key, "belongs to " + c.Name
+		case c.TextValues && !strings.HasSuffix(f.Key, "-bin") && !isText(f.Value):
+			return f.Key, "needs to end in -bin: its value is not printable ASCII"
+		}
+	}
+	return "", ""
+}
+
+// reserves reports whether a key is in Reserved.
+func (c *Caps) reserves(key string) bool {
+	list := c.Reserved
+	for {
+		i := strings.Index(list, key)
+		if i < 0 {
+			return false
+		}
+		end := i + len(key)
+		if i > 0 && list[i-1] == ',' && list[end] == ',' {
+			return true
+		}
+		list = list[end:]
+	}
+}
+
+// isText reports whether v is printable ASCII, without a space at either end.
+func isText(v string) bool {
+	for i := range len(v) {
+		if v[i] < ' ' || v[i] > '~' {
+			return false
+		}
+	}
+	return v == "" || v[0] != ' ' && v[len(v)-1] != ' '
+}
 
 // MinWindow is the smallest window of a stream: it must admit a message's overhead when
 // half of it is owed.

@@ -63,8 +63,9 @@ func (s *Session) rst(p []byte) error {
 	e := http2Error(binary.BigEndian.Uint32(p))
 	ended := st.recvEnd.Swap(true)
 	st.byPeer.Store(true)
-	s.remove(st)
 	s.forget(st)
+	s.remove(st)
+	s.sayRefund()
 	switch {
 	case e == eNo && ended: // all was said, and nothing more is read
 		s.emit(frame.Frame{Kind: frame.Stop, Stream: uint64(st.id)})
@@ -200,17 +201,20 @@ func (s *Session) forget(st *stream) {
 
 // giveBack returns n bytes of the connection's window that the kernel never hears of.
 func (s *Session) giveBack(n int) {
-	in := &s.in
 	s.refund.Add(uint64(n))
-	if in.unsaid += n; in.unsaid >= sayRefund {
-		in.unsaid = 0
+	s.sayRefund()
+}
+
+// sayRefund has the peer told of what was given back, when that is much or no stream is left.
+func (s *Session) sayRefund() {
+	if n := s.refund.Load() - s.said.Load(); n >= refundEvery || n > 0 && s.n.Load() == 0 {
 		s.emit(frame.Frame{Kind: frame.Reply, Value: replyRefund, Reason: "credit"})
 	}
 }
 
-// sayRefund is how much of the connection's window is given back at once, bytes, unless it
-// goes with more: less than half of the smallest window.
-const sayRefund = 16 << 10
+// refundEvery is how much of the connection's window is given back at once, bytes: less than
+// half of the smallest.
+const refundEvery = 16 << 10
 
 // peerEnds is called at the peer's END_STREAM.
 func (s *Session) peerEnds(st *stream) {

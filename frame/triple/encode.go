@@ -62,11 +62,10 @@ func (h *headerWriter) once(name, value string) {
 	_ = h.enc.WriteField(hpack.HeaderField{Name: name, Value: value, Sensitive: true})
 }
 
-// metadata writes fields of the application's, but those that stand for something here.
+// metadata writes fields of the application's. Caps say which there can be.
 func (h *headerWriter) metadata(md metadata.MD) {
 	for i := range md {
 		switch f := &md[i]; {
-		case Reserved(f.Key):
 		case strings.HasSuffix(f.Key, binSuffix):
 			h.field(f.Key, base64.RawStdEncoding.EncodeToString([]byte(f.Value)))
 		case isText(f.Value):
@@ -99,18 +98,10 @@ func (h *headerWriter) end(id uint32, flags byte, most int) {
 	}
 }
 
-// Reserved reports whether metadata can't have a key, because HTTP or gRPC gives it a
-// meaning.
-func Reserved(key string) bool {
-	switch key {
-	case "content-type", "content-length", "te", "user-agent", "connection", "proxy-connection", "keep-alive",
-		"transfer-encoding", "upgrade", "host", requestFollows, notProcessed:
-		return true
-	case detailsKey:
-		return false
-	}
-	return strings.HasPrefix(key, "grpc-")
-}
+// reserved are the keys that metadata can't have, because HTTP or gRPC gives them a meaning.
+const reserved = ",content-type,content-length,te,user-agent,host,connection,proxy-connection,keep-alive," +
+	"transfer-encoding,upgrade,grpc-status,grpc-message,grpc-timeout,grpc-encoding,grpc-accept-encoding," +
+	requestFollows + "," + notProcessed + "," + aborted + ","
 
 // open writes the request that opens a stream.
 func (s *Session) open(o *frame.Out, f *frame.Frame) {
@@ -208,8 +199,12 @@ func (s *Session) writeTrailers(o *frame.Out, st *stream, f *frame.Frame) {
 	if f.Reason != "" {
 		h.once("grpc-message", encodePercent(errtext.Clip(f.Reason, maxReason), inMessage))
 	}
-	if f.Kind == frame.Reject && f.NotProcessed && s.kin {
+	switch {
+	case !s.kin:
+	case f.Kind == frame.Reject && f.NotProcessed:
 		h.field(notProcessed, "1")
+	case f.Kind == frame.Reset:
+		h.field(aborted, "1")
 	}
 	h.metadata(f.Metadata)
 	h.end(st.id, fEndStream, int(s.maxFrame.Load()))

@@ -55,7 +55,7 @@ type block struct {
 	length                       string
 	grpcStatus, message, details string
 	hasStatus, hasRequest        bool
-	notProcessed                 bool
+	notProcessed, aborted        bool
 	md                           metadata.MD
 }
 
@@ -103,7 +103,7 @@ func (s *Session) headersBegin(p []byte) error {
 	case in.id > in.last:
 		kind, in.last = blockRequest, in.id
 	}
-	if st != nil && st.recvEnd.Load() || kind == blockGone && s.endedByPeer(in.id) {
+	if st != nil && st.byPeer.Load() || kind == blockGone && s.endedByPeer(in.id) {
 		return s.fault(status.StreamState, "HEADERS on stream %d after its end", in.id)
 	}
 	in.block.begin(in.id, kind, st, in.flags&fEndStream != 0)
@@ -189,6 +189,8 @@ func (b *block) emit(f hpack.HeaderField) {
 		b.hasRequest = true
 	case notProcessed:
 		b.notProcessed = true
+	case aborted:
+		b.aborted = true
 	case "user-agent":
 		if f.Value != agent {
 			b.field(f)
@@ -201,10 +203,12 @@ func (b *block) emit(f hpack.HeaderField) {
 }
 
 // The names of fields that sluice programs send each other: the first message is the request
-// of an open, or the reply of its acceptance; no handler has seen the stream.
+// of an open, or the reply of its acceptance; no handler has seen the stream; both halves
+// end now.
 const (
 	requestFollows = "sluice-first"
 	notProcessed   = "sluice-not-processed"
+	aborted        = "sluice-aborted"
 )
 
 func (b *block) wrong(why string) {
@@ -511,6 +515,11 @@ func (s *Session) trailers(b *block) {
 		return
 	}
 	s.noteEnd(st)
+	if b.aborted {
+		s.emit(frame.Frame{Kind: frame.Reset, Stream: uint64(st.id), Code: c, Reason: reason})
+		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyDone, Reason: reason})
+		return
+	}
 	s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(st.id), Code: c, Reason: reason, Metadata: b.md, Omitted: b.omitted()})
 	if c != status.OK {
 		s.emit(frame.Frame{Kind: frame.Stop, Stream: uint64(st.id)})

@@ -41,7 +41,7 @@ func (Protocol) Caps() frame.Caps {
 		FixedWindow: true, ConnWindow: defaultWindow, Overhead: prefixLen, LeastPiece: 1,
 		MaxFragment: maxFragment, MaxStream: maxStream, MaxGroup: 1, MaxMetadata: maxMetadata,
 		Compression: compress.All, StreamCompression: true,
-		Keepalive: keepalive,
+		Keepalive: keepalive, TextValues: true, Reserved: reserved,
 	}
 }
 

@@ -55,7 +55,6 @@ type input struct {
 	recent    recent
 	grant     [1]frame.Grant
 	late      uint64 // bytes of data for streams that were over
-	unsaid    int    // credit to give back that the peer does not know of
 	empty     int    // DATA frames without data, since there was some
 }
 
@@ -286,7 +285,7 @@ func (s *Session) dataBegin(p []byte) error {
 		return s.fault(status.Protocol, "DATA on stream %d, which was never opened", in.id)
 	case st == nil && (s.resets.Load() == 0 || s.endedByPeer(in.id)):
 		return s.fault(status.StreamState, "DATA on stream %d, which is closed", in.id)
-	case st != nil && st.recvEnd.Load():
+	case st != nil && st.byPeer.Load():
 		return s.fault(status.StreamState, "DATA on stream %d after its end", in.id)
 	case st != nil && s.client && !st.answered:
 		return s.fault(status.Protocol, "DATA on stream %d before its headers", in.id)

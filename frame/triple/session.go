@@ -26,10 +26,12 @@ type Session struct {
 	maxFrame  atomic.Uint32 // the peer's; set by the reader
 	tableSize atomic.Uint32 // likewise
 	opened    atomic.Uint32 // a client's: the last stream that it has opened; set by the writer
-	refund    atomic.Uint64 // bytes of the connection's window that the kernel never heard of
+	refund    atomic.Uint64 // bytes of the connection's window that the kernel never heard of,
+	said      atomic.Uint64 // and what of them the peer knows; set by the writer
 
 	resets     atomic.Uint64 // streams that we have ended, and the peer had not
 	fatal      atomic.Uint32 // error of the connection, where its code does not say it; set by the reader
+	n          atomic.Int32  // of streams
 	ownWindow  uint64        // that every stream begins with
 	connWindow uint64        // our connection's
 
@@ -118,6 +120,7 @@ func (s *Session) add(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.streams[st.id] = st
+	s.n.Store(int32(len(s.streams)))
 }
 
 // find returns the stream with number id, or nil.
@@ -136,6 +139,7 @@ func (s *Session) remove(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, st.id)
+	s.n.Store(int32(len(s.streams)))
 	if !st.byPeer.Load() {
 		s.resets.Add(1)
 		return

@@ -162,6 +162,9 @@ func (s *Session) Control(o *frame.Out, f *frame.Frame) {
 			s.streamControl(o, st, f)
 		}
 	}
+	if s.n.Load() == 0 && s.refund.Load() != s.said.Load() { // the peer gets all its credit back
+		s.connCredit(o)
+	}
 }
 
 func (s *Session) streamControl(o *frame.Out, st *stream, f *frame.Frame) {
@@ -222,7 +225,9 @@ func (s *Session) streamCredit(o *frame.Out, st *stream, total uint64) {
 // connCredit says the same of the connection. What the kernel never heard of is a part of it.
 func (s *Session) connCredit(o *frame.Out) {
 	w := &s.out
-	if total := w.given + s.refund.Load(); total > w.told {
+	refund := s.refund.Load()
+	s.said.Store(refund)
+	if total := w.given + refund; total > w.told {
 		n := min(total-w.told, maxWindow)
 		o.Buf = appendWindowUpdate(o.Buf, 0, uint32(n))
 		w.told += n
@@ -280,7 +285,7 @@ func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 func (s *Session) abort(o *frame.Out, st *stream, c status.Code, why string) {
 	e := s.resetOf(c)
 	if !s.client && !st.sendEnd.Load() {
-		f := frame.Frame{Kind: frame.EOS, Code: c, Reason: why}
+		f := frame.Frame{Kind: frame.Reset, Code: c, Reason: why}
 		s.writeTrailers(o, st, &f)
 		e = eNo
 	}

@@ -113,8 +113,8 @@ type Frame struct {
 	// the peer unpacks those of the stream.
 	Compression pool.Compression
 	Unpacks     pool.Compressions
-	// Local, of a Reset from a session, says that the session has found something wrong with
-	// the stream itself: the peer may still send on it.
+	// Local, of a Reset that the peer has not sent: the session has found something wrong with
+	// the stream, and the peer may still send on it.
 	Local bool
 
 	held pool.Message // see Hold

@@ -404,7 +404,10 @@ func (s *core) config(o *StreamOptions, named pool.Compression, window, most int
 }
 
 // endsWithStatus reports whether the end of the stream's half carries a status and a trailer.
-func (c *core) endsWithStatus() bool { return c.conn.caps.Status || c.unary }
+func (c *core) endsWithStatus() bool {
+	caps := &c.conn.caps
+	return caps.Status && !(caps.AnswerStatus && c.opener) || c.unary
+}
 
 // trailerFor is the trailer of an end with err: what SetTrailer set, and the details of
 // err, as far as they can be sent.

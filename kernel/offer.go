@@ -26,11 +26,11 @@ type Offer struct {
 	unreadable error // why the request could not be read: no handler runs
 	// peerUnpacks is how the peer unpacks messages, where each open says so.
 	peerUnpacks pool.Compressions
-	metadata   metadata.MD
-	streams    []*Stream
-	grants     []frame.Grant
-	one        [1]*Stream     // behind streams, if there is one
-	oneGrant   [1]frame.Grant // behind grants, likewise
+	metadata    metadata.MD
+	streams     []*Stream
+	grants      []frame.Grant
+	one         [1]*Stream     // behind streams, if there is one
+	oneGrant    [1]frame.Grant // behind grants, likewise
 
 	requestOnce sync.Once   // see readRequest
 	acceptOnce  sync.Once   // see acceptOnUse

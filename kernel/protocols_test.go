@@ -39,7 +39,7 @@ type foreign struct {
 
 var foreigns = append([]foreign{
 	{"brpc", strm.Protocol{}, brpcCannot, brpcCode, brpcNotProcessed, loops},
-	{"grpc", triple.Protocol{}, grpcCannot, triple.StatusOf, grpcNotProcessed, loops},
+	{"grpc", triple.Protocol{InsecureToken: true}, grpcCannot, nil, nil, loops},
 }, capWires()...)
 
 // capWires are protocols that lack something that sluice's own has: HTTP/2's set, and
@@ -137,10 +137,9 @@ var brpcCannot = map[string]string{
 }
 
 // grpcCannot is what docs/interop.md says of gRPC beside its capabilities.
-var grpcCannot = map[string]string{}
-
-// grpcNotProcessed: REFUSED_STREAM says so, and no status does.
-func grpcNotProcessed(c status.Code) bool { return c == status.Refused || c == status.GoingAway }
+var grpcCannot = map[string]string{
+	"TestAuthentication": "a token travels with each call, to Authorize",
+}
 
 // brpcCode is what a code becomes as an error of brpc's.
 func brpcCode(c status.Code) status.Code { return strm.CodeOf(strm.Errno(c)) }
@@ -163,7 +162,7 @@ func known(w *testkit.World) *world {
 	}
 	k.caps = conns[0].Caps()
 	for i := range foreigns {
-		if foreigns[i].name == conns[0].Protocol() && (foreigns[i].name == "brpc" || foreigns[i].name == "grpc") {
+		if foreigns[i].name == conns[0].Protocol() && foreigns[i].name == "brpc" {
 			k.other = &foreigns[i]
 		}
 	}

@@ -57,11 +57,17 @@ func (e http2Error) String() string {
 // code is what a peer's error means. One that is not known is as INTERNAL_ERROR (RFC 9113,
 // section 7).
 func (e http2Error) code() status.Code {
+	if e > kinError && e <= kinError+maxKinCode {
+		return status.Code(e - kinError)
+	}
 	if int(e) < len(http2Errors) {
 		return http2Errors[e].code
 	}
 	return status.Internal
 }
+
+// maxKinCode is the largest code that an error of sluice's own can say.
+const maxKinCode = 1<<16 - 1
 
 // A codeRow says what a code becomes: as a status of gRPC's, in an RST_STREAM or GOAWAY.
 type codeRow struct {
@@ -121,6 +127,28 @@ func errorOf(c status.Code) http2Error {
 	}
 	return eCancel
 }
+
+// statusOf is StatusOf, unless the peer knows our codes.
+func (s *Session) statusOf(c status.Code) status.Code {
+	if s.kin {
+		return c
+	}
+	return StatusOf(c)
+}
+
+// resetOf is the error in an RST_STREAM by which a client ends a stream with a code.
+func (s *Session) resetOf(c status.Code) http2Error {
+	switch {
+	case s.kin && c != status.OK && c != status.Cancelled && c <= maxKinCode:
+		return kinError + http2Error(c)
+	case isWire(c):
+		return errorOf(c)
+	}
+	return eCancel
+}
+
+// isWire reports whether c is about HTTP/2's rules, which gRPC has no status for.
+func isWire(c status.Code) bool { return c >= status.Protocol && c <= status.StreamState }
 
 // ofHTTP is what an answer without a status of gRPC's means, by its HTTP status: the table
 // of gRPC's http-grpc-status-mapping.md.

@@ -62,12 +62,11 @@ func (s *Session) rst(p []byte) error {
 	}
 	e := http2Error(binary.BigEndian.Uint32(p))
 	ended := st.recvEnd.Swap(true)
-	s.remove(st)
+	st.byPeer.Store(true)
 	s.forget(st)
+	s.remove(st)
+	s.sayRefund()
 	if st.refused {
-		if r := in.refusal(st.id); r != nil {
-			r.ended = true
-		}
 		return s.useless()
 	}
 	switch {
@@ -217,14 +216,26 @@ func (s *Session) forget(st *stream) {
 // giveBack returns n bytes of the connection's window that the kernel never hears of.
 func (s *Session) giveBack(n int) {
 	s.refund.Add(uint64(n))
-	s.emit(frame.Frame{Kind: frame.Reply, Value: replyRefund, Reason: "credit"})
+	s.sayRefund()
 }
+
+// sayRefund has the peer told of what was given back, when that is much or no stream is left.
+func (s *Session) sayRefund() {
+	if n := s.refund.Load() - s.said.Load(); n >= refundEvery || n > 0 && s.n.Load() == 0 {
+		s.emit(frame.Frame{Kind: frame.Reply, Value: replyRefund, Reason: "credit"})
+	}
+}
+
+// refundEvery is how much of the connection's window is given back at once, bytes: less than
+// half of the smallest.
+const refundEvery = 16 << 10
 
 // peerEnds is called at the peer's END_STREAM.
 func (s *Session) peerEnds(st *stream) {
 	if st.gone.Load() || st.recvEnd.Swap(true) {
 		return
 	}
+	st.byPeer.Store(true)
 	s.forget(st)
 	switch x := st.extra; {
 	case x != nil && x.hasLimit && x.length != 0 && st.plain.Load() != nil:

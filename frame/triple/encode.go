@@ -62,11 +62,10 @@ func (h *headerWriter) once(name, value string) {
 	_ = h.enc.WriteField(hpack.HeaderField{Name: name, Value: value, Sensitive: true})
 }
 
-// metadata writes fields of the application's, but those that stand for something here.
+// metadata writes fields of the application's. Caps say which there can be.
 func (h *headerWriter) metadata(md metadata.MD) {
 	for i := range md {
 		switch f := &md[i]; {
-		case Reserved(f.Key):
 		case strings.HasSuffix(f.Key, binSuffix):
 			h.field(f.Key, base64.RawStdEncoding.EncodeToString([]byte(f.Value)))
 		case isText(f.Value):
@@ -99,18 +98,10 @@ func (h *headerWriter) end(id uint32, flags byte, most int) {
 	}
 }
 
-// Reserved reports whether metadata can't have a key, because HTTP or gRPC gives it a
-// meaning.
-func Reserved(key string) bool {
-	switch key {
-	case "content-type", "content-length", "te", "user-agent", "connection", "proxy-connection", "keep-alive",
-		"transfer-encoding", "upgrade", "host", requestFollows:
-		return true
-	case detailsKey:
-		return false
-	}
-	return strings.HasPrefix(key, "grpc-")
-}
+// reserved are the keys that metadata can't have, because HTTP or gRPC gives them a meaning.
+const reserved = ",content-type,content-length,te,user-agent,host,connection,proxy-connection,keep-alive," +
+	"transfer-encoding,upgrade,grpc-status,grpc-message,grpc-timeout,grpc-encoding,grpc-accept-encoding," +
+	requestFollows + "," + notProcessed + "," + aborted + ","
 
 // open writes the request that opens a stream.
 func (s *Session) open(o *frame.Out, f *frame.Frame) {
@@ -183,7 +174,7 @@ func (s *Session) writeAnswer(o *frame.Out, st *stream, f *frame.Frame) {
 // reject refuses a stream: by trailers alone or, where the client may try again, by an
 // RST_STREAM that says so.
 func (s *Session) reject(o *frame.Out, st *stream, f *frame.Frame) {
-	if f.NotProcessed && codes[f.Code].err == eRefused {
+	if f.NotProcessed && !s.kin && codes[f.Code].err == eRefused {
 		o.Buf = appendRST(o.Buf, st.id, eRefused)
 	} else {
 		s.writeTrailers(o, st, f)
@@ -204,9 +195,16 @@ func (s *Session) writeTrailers(o *frame.Out, st *stream, f *frame.Frame) {
 			h.field("grpc-accept-encoding", acceptEncoding)
 		}
 	}
-	h.field("grpc-status", strconv.FormatUint(uint64(StatusOf(f.Code)), 10))
+	h.field("grpc-status", strconv.FormatUint(uint64(s.statusOf(f.Code)), 10))
 	if f.Reason != "" {
 		h.once("grpc-message", encodePercent(errtext.Clip(f.Reason, maxReason), inMessage))
+	}
+	switch {
+	case !s.kin:
+	case f.Kind == frame.Reject && f.NotProcessed:
+		h.field(notProcessed, "1")
+	case f.Kind == frame.Reset:
+		h.field(aborted, "1")
 	}
 	h.metadata(f.Metadata)
 	h.end(st.id, fEndStream, int(s.maxFrame.Load()))

@@ -55,6 +55,7 @@ type block struct {
 	length                       string
 	grpcStatus, message, details string
 	hasStatus, hasRequest        bool
+	notProcessed, aborted        bool
 	md                           metadata.MD
 }
 
@@ -102,7 +103,7 @@ func (s *Session) headersBegin(p []byte) error {
 	case in.id > in.last:
 		kind, in.last = blockRequest, in.id
 	}
-	if st == nil && kind != blockRequest && in.refusedEnd(in.id) || st != nil && st.recvEnd.Load() {
+	if st != nil && st.byPeer.Load() || kind == blockGone && s.endedByPeer(in.id) {
 		return s.fault(status.StreamState, "HEADERS on stream %d after its end", in.id)
 	}
 	in.block.begin(in.id, kind, st, in.flags&fEndStream != 0)
@@ -186,6 +187,14 @@ func (b *block) emit(f hpack.HeaderField) {
 		b.length = f.Value
 	case requestFollows:
 		b.hasRequest = true
+	case notProcessed:
+		b.notProcessed = true
+	case aborted:
+		b.aborted = true
+	case "user-agent":
+		if f.Value != agent {
+			b.field(f)
+		}
 	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
 		b.wrong("a field of the connection: " + f.Name)
 	default:
@@ -193,9 +202,14 @@ func (b *block) emit(f hpack.HeaderField) {
 	}
 }
 
-// requestFollows is the name of a field that says, between sluice programs, that the first
-// message is the request of an open, or the reply of its acceptance.
-const requestFollows = "sluice-first"
+// The names of fields that sluice programs send each other: the first message is the request
+// of an open, or the reply of its acceptance; no handler has seen the stream; both halves
+// end now.
+const (
+	requestFollows = "sluice-first"
+	notProcessed   = "sluice-not-processed"
+	aborted        = "sluice-aborted"
+)
 
 func (b *block) wrong(why string) {
 	if b.malformed == "" {
@@ -292,9 +306,7 @@ func (s *Session) headers(b *block) {
 	case blockTrailers:
 		s.trailers(b)
 	default:
-		if s.in.refusal(b.id) == nil {
-			s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(b.id)}) // the kernel knows whether it may come
-		}
+		_ = s.useless()
 	}
 }
 
@@ -303,14 +315,14 @@ func (s *Session) request(b *block) {
 	st := &stream{id: b.id, told: s.ownWindow}
 	reset := func(c status.Code, why string) {
 		st.dead, st.refused = true, true
-		s.in.refuse(st.id, b.end)
 		s.add(st)
 		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyReset, Code: c, Reason: why})
 	}
 	refuse := func() {
 		st.dead, st.refused = true, true
-		st.recvEnd.Store(b.end)
-		s.in.refuse(st.id, b.end)
+		if b.end {
+			s.noteEnd(st)
+		}
 		s.add(st)
 	}
 	answer := func(c status.Code, why string) {
@@ -353,7 +365,6 @@ func (s *Session) request(b *block) {
 	}
 	st.encoding = enc
 	s.add(st)
-	s.in.lastOpen = st.id
 	s.emit(frame.Frame{
 		Kind: frame.Open, Stream: uint64(st.id), Method: method, Metadata: b.md, Omitted: b.omitted(),
 		Deadline: timeout, Grants: s.in.grants(), FollowsData: b.hasRequest, Unpacks: accepts(b.accept),
@@ -455,7 +466,7 @@ func (s *Session) notGRPC(b *block, code int) {
 	}
 	st.dead = true
 	if b.end {
-		st.recvEnd.Store(true)
+		s.noteEnd(st)
 	}
 	s.emit(frame.Frame{Kind: frame.Reject, Stream: uint64(st.id), Code: c, Reason: reason, Metadata: b.md, Omitted: b.omitted()})
 	s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyReset, Code: status.Cancelled, Reason: reason})
@@ -465,13 +476,16 @@ func (s *Session) notGRPC(b *block, code int) {
 func (s *Session) trailersOnly(b *block) {
 	st := b.st
 	c, reason := b.result()
-	st.recvEnd.Store(true)
+	s.noteEnd(st)
 	if c == status.OK {
 		s.emit(frame.Frame{Kind: frame.Accept, Stream: uint64(st.id), Grants: s.in.grants()})
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(st.id), Metadata: b.md, Omitted: b.omitted()})
 		s.stopAfterEnd(st)
 	} else {
-		s.emit(frame.Frame{Kind: frame.Reject, Stream: uint64(st.id), Code: c, Reason: reason, Metadata: b.md, Omitted: b.omitted()})
+		s.emit(frame.Frame{
+			Kind: frame.Reject, Stream: uint64(st.id), Code: c, Reason: reason, NotProcessed: b.notProcessed,
+			Metadata: b.md, Omitted: b.omitted(),
+		})
 		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyDone, Reason: reason})
 	}
 	s.settle(st)
@@ -484,10 +498,14 @@ func (s *Session) trailers(b *block) {
 	case st.plain.Load() != nil && (b.malformed != "" || !b.end):
 		s.resetPlain(st, status.Protocol, "trailers against the rules")
 		return
-	case st.dead && b.end:
+	case st.plain.Load() != nil:
 		s.peerEnds(st)
 		return
 	case st.dead:
+		if b.end {
+			s.noteEnd(st)
+			s.settle(st)
+		}
 		return
 	case b.malformed != "":
 		s.resetStream(st, status.Protocol, b.malformed)
@@ -507,8 +525,12 @@ func (s *Session) trailers(b *block) {
 		s.resetStream(st, c, reason)
 		return
 	}
-	st.recvEnd.Store(true)
-	s.forget(st)
+	s.noteEnd(st)
+	if b.aborted {
+		s.emit(frame.Frame{Kind: frame.Reset, Stream: uint64(st.id), Code: c, Reason: reason})
+		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyDone, Reason: reason})
+		return
+	}
 	s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(st.id), Code: c, Reason: reason, Metadata: b.md, Omitted: b.omitted()})
 	if c != status.OK {
 		s.emit(frame.Frame{Kind: frame.Stop, Stream: uint64(st.id)})
@@ -516,6 +538,13 @@ func (s *Session) trailers(b *block) {
 		s.stopAfterEnd(st)
 	}
 	s.settle(st)
+}
+
+// noteEnd notes that the peer has ended its half.
+func (s *Session) noteEnd(st *stream) {
+	st.recvEnd.Store(true)
+	st.byPeer.Store(true)
+	s.forget(st)
 }
 
 // stopAfterEnd ends our half after the server's end in order. That ends a call of gRPC's

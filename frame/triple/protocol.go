@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/compress"
@@ -36,12 +37,17 @@ func (Protocol) Name() string { return Name }
 func (Protocol) Caps() frame.Caps {
 	return frame.Caps{
 		Name: Name, ALPN: "h2",
-		HalfClose: true, Status: true, StopAtEnd: true, Early: true, Limits: true, Ping: true,
+		HalfClose: true, Status: true, AnswerStatus: true, StopAtEnd: true, Early: true, Limits: true, Ping: true,
 		FixedWindow: true, FirstWindow: firstWindow, ConnWindow: defaultWindow, Overhead: prefixLen, LeastPiece: 1,
 		MaxFragment: maxFragment, MaxStream: maxStream, MaxGroup: 1, MaxMetadata: maxMetadata,
 		Compression: compress.All, StreamCompression: true,
+		Keepalive: keepalive, TextValues: true, Reserved: reserved,
 	}
 }
+
+// keepalive is after how long a silent peer is pinged: gRPC's servers take a ping every 5
+// minutes, and end the connection of a client that sends more.
+const keepalive = 6 * time.Minute
 
 // maxFragment is the longest piece of a message that is written at once. It is cut into as
 // many frames as the peer's SETTINGS_MAX_FRAME_SIZE asks for.

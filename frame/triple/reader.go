@@ -54,12 +54,10 @@ type input struct {
 	peerLast  uint32 // of the peer's GOAWAYs
 	recent    recent
 	grant     [1]frame.Grant
-	empty     int // DATA frames without data, since there was some
+	late      uint64 // bytes of data for streams that were over
+	empty     int    // DATA frames without data, since there was some
 
-	refused     [32]refusedStream // the last of those; id 0: there is none
-	nextRefused int
-	lastOpen    uint32 // the last stream that the kernel knows
-	maxStreams  int
+	maxStreams int // of the peer's
 }
 
 func (in *input) init(own *frame.Settings) {
@@ -288,7 +286,9 @@ func (s *Session) dataBegin(p []byte) error {
 	switch {
 	case st == nil && s.idle(in.id):
 		return s.fault(status.Protocol, "DATA on stream %d, which was never opened", in.id)
-	case st == nil && in.refusedEnd(in.id), st != nil && st.recvEnd.Load():
+	case st == nil && (s.resets.Load() == 0 || s.endedByPeer(in.id)):
+		return s.fault(status.StreamState, "DATA on stream %d, which is closed", in.id)
+	case st != nil && st.byPeer.Load():
 		return s.fault(status.StreamState, "DATA on stream %d after its end", in.id)
 	case st != nil && s.client && !st.answered:
 		return s.fault(status.Protocol, "DATA on stream %d before its headers", in.id)
@@ -332,9 +332,6 @@ func (s *Session) dataEnd() error {
 	if st := in.st; st != nil {
 		s.peerEnds(st)
 	}
-	if r := in.refusal(in.id); r != nil {
-		r.ended = true
-	}
 	return nil
 }
 
@@ -356,14 +353,12 @@ func (s *Session) data(p []byte, f *frame.Frame) (int, error) {
 	p = p[:min(len(p), in.left)]
 	if st == nil || st.dead || st.gone.Load() { // over: nothing but its credit is of interest
 		in.left -= len(p)
-		if st != nil && st.extra != nil && st.extra.hasLimit {
+		if st != nil && st.plain.Load() != nil && st.extra != nil {
 			st.extra.length -= int64(len(p))
 		}
-		if r := in.refusal(in.id); r != nil || in.id > in.lastOpen && !s.client {
-			return len(p), s.dataRefused(r, len(p))
+		if err := s.lateData(len(p)); err != nil {
+			return len(p), err
 		}
-		f.Kind, f.Stream, f.Payload = frame.Data, uint64(in.id), p
-		f.First, f.Last, f.Packed, f.Total, f.Cost = true, true, false, len(p), len(p)
 		return len(p), s.dataPart()
 	}
 	n := s.message(p, st, f)
@@ -374,53 +369,22 @@ func (s *Session) data(p []byte, f *frame.Frame) (int, error) {
 	return n, s.dataPart()
 }
 
+// lateData returns the credit of n bytes for a stream that is over. The bound is what a
+// peer can have on its way when a stream ends, for each stream that we have ended.
+func (s *Session) lateData(n int) error {
+	in := &s.in
+	if in.late += uint64(n); in.late > (s.resets.Load()+1)*s.connWindow {
+		return s.fault(status.EnhanceYourCalm, "too much data for streams that have ended")
+	}
+	s.giveBack(n)
+	return nil
+}
+
 func (s *Session) dataPart() error {
 	if s.in.left > 0 {
 		return nil
 	}
 	return s.dataOver()
-}
-
-// A refusedStream is one that was answered, or reset, without the kernel's knowing of it. Its
-// client sends on until it has read that.
-type refusedStream struct {
-	id    uint32
-	bytes uint64 // of data that have come since
-	ended bool   // the client has ended or reset it
-}
-
-// refuse remembers a stream that the kernel does not hear of.
-func (in *input) refuse(id uint32, ended bool) {
-	in.refused[in.nextRefused] = refusedStream{id: id, ended: ended}
-	in.nextRefused = (in.nextRefused + 1) % len(in.refused)
-}
-
-// refusal returns what is remembered of a refused stream, or nil.
-func (in *input) refusal(id uint32) *refusedStream {
-	for i := range in.refused {
-		if in.refused[i].id == id {
-			return &in.refused[i]
-		}
-	}
-	return nil
-}
-
-// refusedEnd reports whether a stream was refused, and its client has ended it.
-func (in *input) refusedEnd(id uint32) bool {
-	r := in.refusal(id)
-	return r != nil && r.ended
-}
-
-// dataRefused drops n bytes of data. More than a stream's window can't be on its way. r is nil
-// if the stream is remembered no more.
-func (s *Session) dataRefused(r *refusedStream, n int) error {
-	if r != nil {
-		if r.bytes += uint64(n); r.bytes > s.ownWindow {
-			return s.fault(status.FlowControl, "DATA beyond the window of stream %d, which was refused", r.id)
-		}
-	}
-	s.giveBack(n)
-	return s.dataPart()
 }
 
 // message takes a message, or a piece of one, off p. It returns how many bytes it took.

@@ -116,10 +116,11 @@ func TestBodyOfARefusedRequestIsBounded(t *testing.T) {
 func TestPaddingOfAStreamThatIsGone(t *testing.T) {
 	s := aServer(t)
 	open := request(1, 0, ":method", "POST", ":scheme", "http", ":path", "/a/b", "content-type", "application/grpc")
-	rst := append(appendHeader(nil, 4, tRST, 0, 1), 0, 0, 0, byte(eCancel))
-	if _, err := feed(t, s, append(open, rst...)); err != nil {
+	if _, err := feed(t, s, open); err != nil {
 		t.Fatal(err)
 	}
+	var o frame.Out
+	s.Control(&o, &frame.Frame{Kind: frame.Reset, Stream: 1})
 	padded := append(appendHeader(nil, 21, tData, fPadded, 1), 10)
 	if _, err := feed(t, s, append(padded, make([]byte, 20)...)); err != nil {
 		t.Fatal(err)

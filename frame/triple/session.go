@@ -1,9 +1,9 @@
 package triple
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/net/http2/hpack"
 
@@ -26,14 +26,20 @@ type Session struct {
 	maxFrame  atomic.Uint32 // the peer's; set by the reader
 	tableSize atomic.Uint32 // likewise
 	opened    atomic.Uint32 // a client's: the last stream that it has opened; set by the writer
-	refund    atomic.Uint64 // bytes of the connection's window that the kernel never heard of
+	refund    atomic.Uint64 // bytes of the connection's window that the kernel never heard of,
+	said      atomic.Uint64 // and what of them the peer knows; set by the writer
 
-	plains    plains
-	fatal     atomic.Uint32 // error of the connection, where its code does not say it; set by the reader
-	ownWindow uint64        // that every stream begins with
+	resets     atomic.Uint64 // streams that we have ended, and the peer had not
+	plains     plains
+	fatal      atomic.Uint32 // error of the connection, where its code does not say it; set by the reader
+	n          atomic.Int32  // of streams
+	ownWindow  uint64        // that every stream begins with
+	connWindow uint64        // our connection's
 
-	mu      sync.Mutex
-	streams map[uint32]*stream
+	mu         sync.Mutex
+	streams    map[uint32]*stream
+	closed     [16]uint32 // the last streams that the peer had ended when they were over
+	nextClosed int
 }
 
 // A stream is what the session knows of one. It is in the table from its HEADERS until both
@@ -45,6 +51,7 @@ type stream struct {
 	unspoken atomic.Uint32         // what came and was not handed on: the prefix, padding
 	plain    atomic.Pointer[plain] // the answer to a request that is no gRPC's
 	recvEnd  atomic.Bool           // the peer has ended its half; set by the reader
+	byPeer   atomic.Bool           // by END_STREAM or RST_STREAM
 	sendEnd  atomic.Bool           // we have ended ours; set by the writer
 	stopped  atomic.Bool           // the kernel reads no more; set by the writer
 	sent     atomic.Uint64         // bytes of data; set by the writer
@@ -80,8 +87,9 @@ type extra struct {
 func newSession(p Protocol, g *frame.Greeting) *Session {
 	s := &Session{proto: p, client: g.Client, streams: map[uint32]*stream{}}
 	s.ownWindow = min(g.Own.InitialCredit, maxWindow)
+	s.connWindow = max(min(g.Own.ConnCredit, maxWindow), defaultWindow)
 	s.in.init(&g.Own)
-	s.out.init(p, &g.Own)
+	s.out.init(p, s.connWindow)
 	s.maxFrame.Store(defaultMaxFrame)
 	s.tableSize.Store(defaultTableSize)
 	if g.Client {
@@ -107,21 +115,15 @@ func (s *Session) applyPeer() {
 	s.tableSize.Store(ps.tableSize)
 }
 
-// Caps tells what the protocol can carry. A client's end has no status.
-func (s *Session) Caps() frame.Caps {
-	c := s.proto.Caps()
-	c.Status = !s.client
-	if s.client {
-		c.Keepalive = clientKeepalive
-	}
-	return c
-}
+// Caps tells what the protocol can carry.
+func (s *Session) Caps() frame.Caps { return s.proto.Caps() }
 
 // add enters a stream into the table.
 func (s *Session) add(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.streams[st.id] = st
+	s.n.Store(int32(len(s.streams)))
 }
 
 // find returns the stream with number id, or nil.
@@ -143,6 +145,21 @@ func (s *Session) remove(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, st.id)
+	s.n.Store(int32(len(s.streams)))
+	if !st.byPeer.Load() {
+		s.resets.Add(1)
+		return
+	}
+	s.closed[s.nextClosed] = st.id
+	s.nextClosed = (s.nextClosed + 1) % len(s.closed)
+}
+
+// endedByPeer reports whether the peer itself has ended a stream that is over, as far as that
+// is remembered.
+func (s *Session) endedByPeer(id uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.closed[:], id)
 }
 
 // hold notes n bytes of credit of what is not handed on yet.
@@ -173,10 +190,6 @@ func (s *Session) lookup(r *recent, id uint32) *stream {
 	}
 	return st
 }
-
-// clientKeepalive is after how long a client pings a silent server: gRPC's servers take a
-// ping every 5 minutes, and end the connection of a client that sends more.
-const clientKeepalive = 6 * time.Minute
 
 // newDecoder returns a decoder of header blocks that calls emit.
 func newDecoder(emit func(hpack.HeaderField)) *hpack.Decoder {

@@ -20,10 +20,9 @@ type output struct {
 	waiting []*stream // whose plain answers wait for the ends of their requests, until they are due
 }
 
-func (w *output) init(p Protocol, own *frame.Settings) {
+func (w *output) init(p Protocol, window uint64) {
 	w.headers.init(p)
-	w.given = max(min(own.ConnCredit, maxWindow), defaultWindow)
-	w.told = w.given
+	w.given, w.told = window, window
 }
 
 // Flush implements frame.Session.
@@ -164,6 +163,9 @@ func (s *Session) Control(o *frame.Out, f *frame.Frame) {
 			s.streamControl(o, st, f)
 		}
 	}
+	if s.n.Load() == 0 && s.refund.Load() != s.said.Load() { // the peer gets all its credit back
+		s.connCredit(o)
+	}
 }
 
 func (s *Session) streamControl(o *frame.Out, st *stream, f *frame.Frame) {
@@ -224,7 +226,9 @@ func (s *Session) streamCredit(o *frame.Out, st *stream, total uint64) {
 // connCredit says the same of the connection. What the kernel never heard of is a part of it.
 func (s *Session) connCredit(o *frame.Out) {
 	w := &s.out
-	if total := w.given + s.refund.Load(); total > w.told {
+	refund := s.refund.Load()
+	s.said.Store(refund)
+	if total := w.given + refund; total > w.told {
 		n := min(total-w.told, maxWindow)
 		o.Buf = appendWindowUpdate(o.Buf, 0, uint32(n))
 		w.told += n
@@ -259,7 +263,7 @@ func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 	case !s.client:
 		s.writeTrailers(o, st, f)
 	case f.Code != status.OK || st.inside: // a client has no status
-		o.Buf = appendRST(o.Buf, st.id, eCancel)
+		o.Buf = appendRST(o.Buf, st.id, s.resetOf(f.Code))
 		st.sendEnd.Store(true)
 		if !st.recvEnd.Swap(true) {
 			s.out.emit(frame.Frame{Kind: frame.Reset, Stream: uint64(st.id), Code: f.Code, Reason: f.Reason, Local: true})
@@ -280,9 +284,9 @@ func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 
 // abort ends both halves at once. A server says why first.
 func (s *Session) abort(o *frame.Out, st *stream, c status.Code, why string) {
-	e := eCancel
+	e := s.resetOf(c)
 	if !s.client && !st.sendEnd.Load() {
-		f := frame.Frame{Kind: frame.EOS, Code: c, Reason: why}
+		f := frame.Frame{Kind: frame.Reset, Code: c, Reason: why}
 		s.writeTrailers(o, st, &f)
 		e = eNo
 	}
@@ -340,8 +344,6 @@ func (s *Session) reply(o *frame.Out, f *frame.Frame) {
 }
 
 // isWire reports whether c is about HTTP/2's rules, which gRPC has no status for.
-func isWire(c status.Code) bool { return c >= status.Protocol && c <= status.StreamState }
-
 // rstUnread tells a client that nothing more is read.
 func (s *Session) rstUnread(o *frame.Out, st *stream) {
 	if !st.recvEnd.Load() {

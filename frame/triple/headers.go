@@ -103,7 +103,7 @@ func (s *Session) headersBegin(p []byte) error {
 	case in.id > in.last:
 		kind, in.last = blockRequest, in.id
 	}
-	if st != nil && st.byPeer.Load() || kind == blockGone && s.endedByPeer(in.id) {
+	if st != nil && st.byPeer.Load() || kind == blockGone && (s.resets.Load() == 0 || s.endedByPeer(in.id)) {
 		return s.fault(status.StreamState, "HEADERS on stream %d after its end", in.id)
 	}
 	in.block.begin(in.id, kind, st, in.flags&fEndStream != 0)

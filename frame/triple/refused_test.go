@@ -125,7 +125,7 @@ func TestPaddingOfAStreamThatIsGone(t *testing.T) {
 	if _, err := feed(t, s, append(padded, make([]byte, 20)...)); err != nil {
 		t.Fatal(err)
 	}
-	if got := s.refund.Load(); got != 11 {
-		t.Errorf("%d bytes of credit have come back of 11", got)
+	if got := s.refund.Load(); got != 21 {
+		t.Errorf("%d bytes of credit have come back of 21", got)
 	}
 }

@@ -21,16 +21,16 @@ const many = 10_000
 // Cases are the checks, in their order.
 func Cases() []check.Case {
 	return []check.Case{
-		{"unary", unary},
-		{"client stream", clientStream},
-		{"server stream", serverStream},
-		{"bidi stream", bidiStream},
-		{"error", failing},
-		{"metadata", echoed},
-		{"cancel unary", cancelUnary},
-		{"cancel server stream", cancelServerStream},
-		{"cancel bidi stream", cancelBidi},
-		{"deadline", deadline},
+		{Name: "unary", Run: unary},
+		{Name: "client stream", Run: clientStream},
+		{Name: "server stream", Run: serverStream},
+		{Name: "bidi stream", Run: bidiStream},
+		{Name: "error", Run: failing},
+		{Name: "metadata", Run: echoed},
+		{Name: "cancel unary", Run: cancelUnary},
+		{Name: "cancel server stream", Run: cancelServerStream},
+		{Name: "cancel bidi stream", Run: cancelBidi},
+		{Name: "deadline", Run: deadline},
 	}
 }
 

@@ -20,20 +20,20 @@ import (
 // Cases are all cases that need no account of a cloud's.
 func Cases() []check.Case {
 	return []check.Case{
-		{"empty_unary", emptyUnary},
-		{"large_unary", largeUnary},
-		{"client_streaming", clientStreaming},
-		{"server_streaming", serverStreaming},
-		{"ping_pong", pingPong},
-		{"empty_stream", emptyStream},
-		{"timeout_on_sleeping_server", timeoutOnSleepingServer},
-		{"cancel_after_begin", cancelAfterBegin},
-		{"cancel_after_first_response", cancelAfterFirstResponse},
-		{"status_code_and_message", statusCodeAndMessage},
-		{"special_status_message", specialStatusMessage},
-		{"custom_metadata", customMetadata},
-		{"unimplemented_method", unimplementedMethod},
-		{"unimplemented_service", unimplementedService},
+		{Name: "empty_unary", Run: emptyUnary},
+		{Name: "large_unary", Run: largeUnary},
+		{Name: "client_streaming", Run: clientStreaming},
+		{Name: "server_streaming", Run: serverStreaming},
+		{Name: "ping_pong", Run: pingPong},
+		{Name: "empty_stream", Run: emptyStream},
+		{Name: "timeout_on_sleeping_server", Run: timeoutOnSleepingServer},
+		{Name: "cancel_after_begin", Run: cancelAfterBegin},
+		{Name: "cancel_after_first_response", Run: cancelAfterFirstResponse},
+		{Name: "status_code_and_message", Run: statusCodeAndMessage},
+		{Name: "special_status_message", Run: specialStatusMessage},
+		{Name: "custom_metadata", Run: customMetadata},
+		{Name: "unimplemented_method", Run: unimplementedMethod},
+		{Name: "unimplemented_service", Run: unimplementedService},
 	}
 }
 

@@ -60,7 +60,9 @@ func (c *Conn) streamFrame(f *frame.Frame) error {
 			return violation(status.Protocol, "an answer for stream %d, which the peer has opened itself", f.Stream)
 		}
 	case frame.Reset, frame.EOS:
-		p.peerEnded.Store(true)
+		if !f.Local {
+			p.peerEnded.Store(true)
+		}
 	}
 	return goesOn(p.s.Control(f))
 }

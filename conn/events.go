@@ -57,10 +57,7 @@ func (c *Conn) sessionEvent(f *frame.Frame) error {
 	if p == nil {
 		return nil
 	}
-	if f.Kind == frame.EOS || f.Kind == frame.Reset {
-		p.peerEnded.Store(true)
-	}
-	return p.s.Control(f)
+	return p.s.Control(f) // the peer has not ended it, and may still send
 }
 
 // sessionTimer is a Conn as the owner of its session's timer.

@@ -108,6 +108,15 @@ type Frame struct {
 	Grants   []Grant
 	Settings Settings
 
+	// Compression and Unpacks belong to an Open and Accept, where Caps.StreamCompression
+	// holds: how this side compresses the messages of the stream that it compresses, and how
+	// the peer unpacks those of the stream.
+	Compression pool.Compression
+	Unpacks     pool.Compressions
+	// Local, of a Reset that the peer has not sent: the session has found something wrong with
+	// the stream, and the peer may still send on it.
+	Local bool
+
 	held pool.Message // see Hold
 }
 

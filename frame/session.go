@@ -2,8 +2,10 @@ package frame
 
 import (
 	"errors"
+	"strings"
 	"time"
 
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
 )
 
@@ -131,30 +133,34 @@ const (
 
 // Caps is what a protocol can carry.
 type Caps struct {
-	Name        string
-	Pacing      Pacing
-	HalfClose   bool // one direction can end before the other
-	Ended       bool // a side says when its application has received the end
-	Status      bool // an end carries code, reason and trailers
-	Stop        bool // a receiver can stop its sender, which ends that half: there is none without HalfClose
-	StopAtEnd   bool // it can as soon as its own half has ended: the session keeps a Stop until then
-	ServerOpens bool // the accepting side of the connection may open streams
-	Early       bool // data may follow an open at once; else it waits for the answer
-	Limits      bool // each side says, in its Settings, what it takes
-	Ping        bool // a side can ping the other
-	PingIdle    bool // and may do so while no stream is open
-	ReadReports bool // the peer reports how many bytes of the connection it has read
-	FixedWindow bool // every stream begins with the window of the Settings, whatever its options
-	Outlives    bool // an open's deadline is that of its answer: the stream outlives it
-	Overhead    int  // what a message costs of the credit beside its length, so that empty messages are not free
-	LeastPiece  int  // of a message's cost, what its first piece takes at least, or all of it
-	SendWindow  int  // where the receiver grants no credit: what a stream may have unread, bytes
+	Name         string
+	Pacing       Pacing
+	HalfClose    bool // one direction can end before the other
+	Ended        bool // a side says when its application has received the end
+	Status       bool // an end carries code, reason and trailers
+	AnswerStatus bool // with Status: the end of the accepting side's half alone does; the opener's is in order, or a reset
+	Stop         bool // a receiver can stop its sender, which ends that half: there is none without HalfClose
+	StopAtEnd    bool // it can as soon as its own half has ended: the session keeps a Stop until then
+	ServerOpens  bool // the accepting side of the connection may open streams
+	Early        bool // data may follow an open at once; else it waits for the answer
+	Limits       bool // each side says, in its Settings, what it takes
+	Ping         bool // a side can ping the other
+	PingIdle     bool // and may do so while no stream is open
+	ReadReports  bool // the peer reports how many bytes of the connection it has read
+	FixedWindow  bool // every stream begins with the window of the Settings, whatever its options
+	FirstWindow  int  // what a peer that has not read the Settings yet may send on a stream, bytes; 0: nothing, or what it knows without them
+	Outlives     bool // an open's deadline is that of its answer: the stream outlives it
+	Overhead     int  // what a message costs of the credit beside its length, so that empty messages are not free
+	LeastPiece   int  // of a message's cost, what its first piece takes at least, or all of it
+	SendWindow   int  // where the receiver grants no credit: what a stream may have unread, bytes
 	// Where the receiver reports: how many bytes the streams of a connection may have unread
 	// together before each may have no more than LeastUnreported; 0: no limit.
 	ConnUnreported, LeastUnreported int
 
 	MaxOverrun  int    // by how much a message may be longer than MaxMessage before it is refused, bytes
 	ALPN        string // the protocol's name in TLS, which clients must offer; "": none
+	TextValues  bool   // values of metadata are printable ASCII, but those of keys that end in "-bin"
+	Reserved    string // keys that metadata can't have, with a comma before and behind each
 	FixedValues bool   // values are laid out in the fixed way, unless the program chooses otherwise, and nothing says how
 	Verbs       bool   // a method is a number, "#7"; other names can't be said
 	StreamsByID bool   // a stream has a connection of its own, and calls on its parent name it by a number
@@ -171,6 +177,9 @@ type Caps struct {
 	// Compression is how messages can be compressed towards a peer whose Settings have
 	// that too; CallCompression, those of calls (Frame.Unary) towards any peer.
 	Compression, CallCompression pool.Compressions
+	// StreamCompression: a stream's messages are compressed in one way, which its open or
+	// answer names; and an open says how its opener unpacks (Frame.Compression, Unpacks).
+	StreamCompression bool
 
 	// Keepalive is after how long without input the peer is pinged, unless the program
 	// says otherwise; 0 leaves that to the kernel.
@@ -182,6 +191,47 @@ type Caps struct {
 
 // Cost is what a message of n bytes takes of the credit.
 func (c *Caps) Cost(n int) int { return n + c.Overhead }
+
+// BadField returns the first key of md that can't be sent, and why; "" if all can be.
+func (c *Caps) BadField(md metadata.MD) (key, why string) {
+	for i := range md {
+		switch f := &md[i]; {
+		case !metadata.IsKey(f.Key):
+			return f.Key, "is no key"
+		case c.reserves(f.Key):
+			return f.Key, "belongs to " + c.Name
+		case c.TextValues && !strings.HasSuffix(f.Key, "-bin") && !isText(f.Value):
+			return f.Key, "needs to end in -bin: its value is not printable ASCII"
+		}
+	}
+	return "", ""
+}
+
+// reserves reports whether a key is in Reserved.
+func (c *Caps) reserves(key string) bool {
+	list := c.Reserved
+	for {
+		i := strings.Index(list, key)
+		if i < 0 {
+			return false
+		}
+		end := i + len(key)
+		if i > 0 && list[i-1] == ',' && list[end] == ',' {
+			return true
+		}
+		list = list[end:]
+	}
+}
+
+// isText reports whether v is printable ASCII, without a space at either end.
+func isText(v string) bool {
+	for i := range len(v) {
+		if v[i] < ' ' || v[i] > '~' {
+			return false
+		}
+	}
+	return v == "" || v[0] != ' ' && v[len(v)-1] != ' '
+}
 
 // MinWindow is the smallest window of a stream: it must admit a message's overhead when
 // half of it is owed.

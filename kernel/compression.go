@@ -16,10 +16,19 @@ func (c *Conn) unpacks(call bool) pool.Compressions {
 	return set
 }
 
-// checkCompression returns why such messages can't be compressed by z, or nil.
-func (c *Conn) checkCompression(z pool.Compression, call bool) error {
+// unpacks is how messages to the peer that has made the offer can be compressed.
+func (o *Offer) unpacks() pool.Compressions {
+	if o.conn.caps.StreamCompression {
+		return o.peerUnpacks & o.conn.caps.Compression
+	}
+	return o.conn.unpacks(o.Unary())
+}
+
+// checkCompression returns why such messages can't be compressed by z, or nil. set is how
+// the peer unpacks them.
+func (c *Conn) checkCompression(z pool.Compression, set pool.Compressions) error {
 	switch {
-	case z <= pool.NoCompression || c.unpacks(call).Has(z):
+	case z <= pool.NoCompression || set.Has(z):
 		return nil
 	case c.caps.Compression.Has(z):
 		return fmt.Errorf("%w: the peer unpacks no %s", ErrNotSupported, z)
@@ -27,11 +36,23 @@ func (c *Conn) checkCompression(z pool.Compression, call bool) error {
 	return fmt.Errorf("%w: %s carries nothing that is compressed with %s there", ErrNotSupported, c.protocol, z)
 }
 
+// named returns the one compression that an open or answer names, for a stream's messages
+// and for its first one.
+func (c *Conn) named(z, first pool.Compression) (pool.Compression, error) {
+	switch {
+	case first <= pool.NoCompression:
+		return z, nil
+	case z > pool.NoCompression && z != first && c.caps.StreamCompression:
+		return z, fmt.Errorf("%w: %s compresses the messages of a stream in one way, not by %s and %s", ErrNotSupported, c.protocol, z, first)
+	}
+	return first, nil
+}
+
 // streamDefaults are the options of streams, or calls, for which none are given. A
-// compression is left out if the peer does not unpack it.
-func (c *Conn) streamDefaults(call bool) *StreamOptions {
+// compression is left out if the peer does not unpack it: set is what it does.
+func (c *Conn) streamDefaults(set pool.Compressions) *StreamOptions {
 	d := &c.endpoint.stream
-	if c.checkCompression(d.Compression, call) == nil {
+	if c.checkCompression(d.Compression, set) == nil {
 		return d
 	}
 	r := *d

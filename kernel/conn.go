@@ -156,8 +156,8 @@ func (c *Conn) checkMetadata(md metadata.MD, more int) error {
 	if n := md.Size() + more; n > c.mostMetadata() {
 		return fmt.Errorf("%w: %d bytes, the peer takes %d", ErrMetadataTooLarge, n, c.mostMetadata())
 	}
-	if key, bad := md.BadKey(); bad {
-		return fmt.Errorf("%w: %q", ErrMetadataKey, key)
+	if key, why := c.caps.BadField(md); why != "" {
+		return fmt.Errorf("%w: %q %s", ErrMetadataKey, key, why)
 	}
 	return nil
 }

@@ -151,7 +151,7 @@ func (c *core) Control(f *frame.Frame) error {
 	case frame.Stop:
 		c.PeerStopped(f.Code)
 	case frame.Reset:
-		c.PeerReset(f.Code, f.Reason)
+		c.PeerReset(c.resetCode(f), f.Reason)
 	}
 	return nil
 }
@@ -313,6 +313,16 @@ func (c *core) startDeadline() {
 	}
 }
 
+// resetCode is why the peer has reset the stream. A cancellation at its deadline is the
+// peer's timer, which was the earlier one.
+func (c *core) resetCode(f *frame.Frame) status.Code {
+	x := c.x.Load()
+	if f.Code == status.Cancelled && x != nil && !x.deadline.IsZero() && !x.deadlineOff.Load() && !time.Now().Before(x.deadline) {
+		return status.DeadlineExceeded
+	}
+	return f.Code
+}
+
 // stopDeadline removes the deadline, which was that of the answer alone.
 func (c *core) stopDeadline() {
 	if x := c.x.Load(); x != nil && !x.deadline.IsZero() {
@@ -360,9 +370,13 @@ func (c *core) ParentErr() error {
 }
 
 // config returns the configuration of the stream's actor. Streams with the same one share
-// it.
-func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.Config {
+// it. named is the compression that the open or answer names.
+func (s *core) config(o *StreamOptions, named pool.Compression, window, most int, g frame.Grant) *actor.Config {
 	c := s.conn
+	unpacks := c.unpacks(s.unary)
+	if c.caps.StreamCompression {
+		unpacks = pool.CompressionsOf(named)
+	}
 	caps := c.caps
 	caps.Early = caps.Early || s.unary || !s.opener // the acceptance is written before any data
 	caps.HalfClose = caps.HalfClose || s.unary      // on every protocol a call's request ends before its reply
@@ -372,7 +386,7 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 		CountLate: o.CountLate, NoReceive: o.NoReceive, NoSend: g.NoReceive, OwnConn: c.isOneStream(),
 		MaxReceive: c.c.Limits().MaxMessage, MaxSend: int(c.c.PeerSettings().MaxMessage),
 		Window: window, MaxWindow: most, SendLimit: o.SendLimit, SendCredit: g.Credit,
-		Compression: o.Compression, Unpacks: c.unpacks(s.unary),
+		Compression: o.Compression, Unpacks: unpacks,
 	}
 	if caps.Pacing != frame.Granted { // no credit of the peer's bounds what waits here
 		cfg.MaxUnsent = c.c.Limits().OutQueue
@@ -393,7 +407,10 @@ func (s *core) config(o *StreamOptions, window, most int, g frame.Grant) *actor.
 }
 
 // endsWithStatus reports whether the end of the stream's half carries a status and a trailer.
-func (c *core) endsWithStatus() bool { return c.conn.caps.Status || c.unary }
+func (c *core) endsWithStatus() bool {
+	caps := &c.conn.caps
+	return caps.Status && !(caps.AnswerStatus && c.opener) || c.unary
+}
 
 // trailerFor is the trailer of an end with err: what SetTrailer set, and the details of
 // err, as far as they can be sent.

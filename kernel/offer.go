@@ -24,11 +24,13 @@ type Offer struct {
 	inline     int   // bytes of the request, if it came in the Open frame
 	follows    bool  // the request is the first stream's first message
 	unreadable error // why the request could not be read: no handler runs
-	metadata   metadata.MD
-	streams    []*Stream
-	grants     []frame.Grant
-	one        [1]*Stream     // behind streams, if there is one
-	oneGrant   [1]frame.Grant // behind grants, likewise
+	// peerUnpacks is how the peer unpacks messages, where each open says so.
+	peerUnpacks pool.Compressions
+	metadata    metadata.MD
+	streams     []*Stream
+	grants      []frame.Grant
+	one         [1]*Stream     // behind streams, if there is one
+	oneGrant    [1]frame.Grant // behind grants, likewise
 
 	requestOnce sync.Once   // see readRequest
 	acceptOnce  sync.Once   // see acceptOnUse
@@ -40,7 +42,7 @@ type Offer struct {
 
 // offer makes the streams that the peer asks for with an Open frame.
 func (c *Conn) offer(f *frame.Frame) *Offer {
-	o := &Offer{conn: c, metadata: f.Metadata}
+	o := &Offer{conn: c, metadata: f.Metadata, peerUnpacks: f.Unpacks}
 	o.streams, o.grants = o.one[:0], append(o.oneGrant[:0], f.Grants...)
 	initial := c.c.UnacceptedWindow()
 	size := len(f.Method) + f.Metadata.Size() + len(f.Payload)
@@ -54,7 +56,7 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 			window = min(window, max(int(min(g.Limit, 1<<30)), c.caps.MinWindow()))
 		}
 		c.c.PreparePeer(&s.c.Port, &s.c)
-		s.c.Init(&s.c, s.c.config(&so, window, window, g))
+		s.c.Init(&s.c, s.c.config(&so, 0, window, window, g))
 		s.c.HoldSends()
 		if f.Deadline > 0 {
 			s.c.setDeadline(time.Now().Add(f.Deadline))
@@ -210,16 +212,20 @@ func (o *Offer) accept(reply pool.Message, opts *StreamOptions, n int) ([]*Strea
 func (o *Offer) answer(reply pool.Message, opts *StreamOptions, n int) (*frame.Frame, error) {
 	switch {
 	case opts == nil:
-		opts = o.conn.streamDefaults(o.Unary())
+		opts = o.conn.streamDefaults(o.unpacks())
 	case opts.Context != nil:
 		return nil, errOpensOnly
 	}
 	so, err := opts.withDefaults()
 	if err == nil {
-		err = o.conn.checkCompression(so.Compression, o.Unary())
+		err = o.conn.checkCompression(so.Compression, o.unpacks())
 	}
 	if err == nil {
-		err = o.conn.checkCompression(pool.CompressionOf(reply), o.Unary())
+		err = o.conn.checkCompression(pool.CompressionOf(reply), o.unpacks())
+	}
+	named := pool.Compression(0)
+	if err == nil {
+		named, err = o.conn.named(so.Compression, pool.CompressionOf(reply))
 	}
 	if err != nil {
 		return nil, err
@@ -238,7 +244,7 @@ func (o *Offer) answer(reply pool.Message, opts *StreamOptions, n int) (*frame.F
 		return nil, err
 	}
 	f := frame.GetFrame(frame.Accept)
-	f.Metadata = header
+	f.Metadata, f.Compression = header, named
 	if o.conn.inlined(reply, n) {
 		f.Payload = append([]byte(nil), reply.Bytes()...)
 		reply.Release()
@@ -246,7 +252,7 @@ func (o *Offer) answer(reply pool.Message, opts *StreamOptions, n int) (*frame.F
 		f.FollowsData = true
 	}
 	for i, s := range o.streams[:n] {
-		f.Grants = append(f.Grants, s.c.establish(&so, o.grants[i]))
+		f.Grants = append(f.Grants, s.c.establish(&so, named, o.grants[i]))
 		s.c.NoteAccepted(false)
 	}
 	return f, nil
@@ -261,7 +267,7 @@ func (o *Offer) abortRest() {
 }
 
 // establish makes an offered stream an accepted one, and returns what the peer may send.
-func (c *core) establish(so *StreamOptions, g frame.Grant) frame.Grant {
+func (c *core) establish(so *StreamOptions, named pool.Compression, g frame.Grant) frame.Grant {
 	if c.conn.caps.Outlives && !c.unary {
 		c.stopDeadline()
 	}
@@ -269,7 +275,7 @@ func (c *core) establish(so *StreamOptions, g frame.Grant) frame.Grant {
 	if !so.NoReceive {
 		window, most = c.firstWindow(so.Window, g.Limit)
 	}
-	cfg := c.config(so, window, most, g)
+	cfg := c.config(so, named, window, most, g)
 	credit := c.Establish(cfg)
 	return frame.Grant{Credit: credit, Limit: uint64(so.SendLimit), NoReceive: so.NoReceive}
 }

@@ -109,7 +109,7 @@ func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
 	p := c.c.PeerSettings()
 	err := c.checkMetadata(opts.Metadata, len(method))
 	if err == nil {
-		err = c.checkCompression(pool.CompressionOf(opts.Request), opts.unary)
+		err = c.checkCompression(pool.CompressionOf(opts.Request), c.unpacks(opts.unary))
 	}
 	if err != nil {
 		return errtext.Errorf("sluice: open %s: %w", method, err)
@@ -123,7 +123,7 @@ func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
 
 // streamOptions appends the complete options of each of the n streams of a request.
 func (c *Conn) streamOptions(own []StreamOptions, opts *OpenOptions, n int, each []StreamOptions) ([]StreamOptions, error) {
-	common := opts.Stream.over(c.streamDefaults(opts.unary))
+	common := opts.Stream.over(c.streamDefaults(c.unpacks(opts.unary)))
 	for i := range n {
 		so := common
 		if each != nil {
@@ -131,7 +131,10 @@ func (c *Conn) streamOptions(own []StreamOptions, opts *OpenOptions, n int, each
 		}
 		so, err := so.withDefaults()
 		if err == nil {
-			err = c.checkCompression(so.Compression, opts.unary)
+			err = c.checkCompression(so.Compression, c.unpacks(opts.unary))
+		}
+		if err == nil {
+			_, err = c.named(so.Compression, pool.CompressionOf(opts.Request))
 		}
 		if err != nil {
 			return nil, err
@@ -158,7 +161,9 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions
 		if !so.NoReceive || c.caps.FixedWindow { // what the peer sends nevertheless is dropped
 			window, most = c.c.InitialWindow(so.Window)
 		}
-		s.c.Init(&s.c, s.c.config(so, window, most, frame.Grant{Credit: credit}))
+		named, _ := c.named(so.Compression, pool.CompressionOf(opts.Request))
+		f.Compression = named
+		s.c.Init(&s.c, s.c.config(so, named, window, most, frame.Grant{Credit: credit}))
 		f.Grants = append(f.Grants, frame.Grant{Credit: s.c.Granted(), Limit: uint64(so.SendLimit), NoReceive: so.NoReceive})
 	}
 	if n > 1 {

@@ -13,6 +13,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/strm"
+	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/internal/testkit/capwire"
 	"github.com/sluicerpc/sluice/kernel"
@@ -38,6 +39,7 @@ type foreign struct {
 
 var foreigns = append([]foreign{
 	{"brpc", strm.Protocol{}, brpcCannot, brpcCode, brpcNotProcessed, loops},
+	{"grpc", triple.Protocol{InsecureToken: true}, grpcCannot, nil, nil, loops},
 }, capWires()...)
 
 // capWires are protocols that lack something that sluice's own has: HTTP/2's set, and
@@ -132,6 +134,11 @@ var brpcCannot = map[string]string{
 	"TestManyCallsSideBySide":          "cancelling a call: the server is not told",
 	"TestCallsSayHowTheirContextEnded": "cancelling a call: the server is not told",
 	"TestCallsWithoutTheOneReply":      "an answer has one message: none is an empty one, a second is the server's error",
+}
+
+// grpcCannot is what docs/interop.md says of gRPC beside its capabilities.
+var grpcCannot = map[string]string{
+	"TestAuthentication": "a token travels with each call, to Authorize",
 }
 
 // brpcCode is what a code becomes as an error of brpc's.

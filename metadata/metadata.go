@@ -60,14 +60,15 @@ func (md MD) Size() int {
 // BadKey returns the first key that the wire can't carry, and whether there is one.
 func (md MD) BadKey() (key string, bad bool) {
 	for _, f := range md {
-		if !validKey(f.Key) {
+		if !IsKey(f.Key) {
 			return f.Key, true
 		}
 	}
 	return "", false
 }
 
-func validKey(k string) bool {
+// IsKey reports whether k can be a key.
+func IsKey(k string) bool {
 	if k == "" || len(k) > 255 {
 		return false
 	}

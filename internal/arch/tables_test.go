@@ -76,7 +76,7 @@ const echo = "cmd/echo/internal/"
 var protocolImports = []string{"frame", "metadata", "pool", "status", "internal/compress", "internal/errtext"}
 
 // testImports is what every package's tests may import besides.
-var testImports = []string{"frame/native", "frame/strm", "frame/seastar", "kernel/kerneltest", "internal/leak", "internal/testkit", "internal/testkit/capwire"}
+var testImports = []string{"frame/native", "frame/strm", "frame/seastar", "frame/triple", "kernel/kerneltest", "internal/leak", "internal/testkit", "internal/testkit/capwire"}
 
 // testImportsOf is what the tests of one package may import besides that.
 var testImportsOf = map[string][]string{

@@ -23,6 +23,7 @@ var (
 	ErrUnknown   = errors.New("an unknown compression")
 	ErrLength    = errors.New("a compressed message that holds more or less than it says")
 	ErrTruncated = errors.New("a compressed message that ends too early")
+	ErrTooLong   = errors.New("a compressed message that holds more than is taken")
 )
 
 // workers is how many messages are worked on at once. Each holds a compressor or
@@ -148,6 +149,63 @@ func Unpack(c pool.Compression, p []byte, total int) (pool.Message, error) {
 		return pool.Message{}, err
 	}
 	return m, nil
+}
+
+// Expand returns what p holds, at most most bytes, where nothing says how much that is.
+// Which compression it is p's first bytes tell. ErrTooLong says that it holds more.
+func Expand(p []byte, most int) (pool.Message, error) {
+	workers <- struct{}{}
+	defer func() { <-workers }()
+	switch {
+	case len(p) == 0:
+		return pool.Message{}, nil
+	case bytes.HasPrefix(p, []byte{0x1f, 0x8b}):
+		r := gzipReaders.Get().(*gzip.Reader)
+		defer gzipReaders.Put(r)
+		if err := r.Reset(bytes.NewReader(p)); err != nil {
+			return pool.Message{}, early(err)
+		}
+		return readAll(r, 4*len(p), most)
+	case bytes.HasPrefix(p, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		return expandZstd(p, most)
+	}
+	return pool.Message{}, ErrUnknown
+}
+
+// readAll reads r into memory that grows with what was read, at first for guess bytes.
+func readAll(r io.Reader, guess, most int) (pool.Message, error) {
+	m := pool.New(min(guess, most) + 1)
+	n := 0
+	for {
+		k, err := r.Read(m.Bytes()[n:])
+		n += k
+		switch {
+		case n > most:
+			m.Release()
+			return pool.Message{}, ErrTooLong
+		case errors.Is(err, io.EOF):
+			m.Truncate(n)
+			return m, nil
+		case err != nil:
+			m.Release()
+			return pool.Message{}, early(err)
+		}
+		if n == m.Len() {
+			more := pool.New(min(2*n, most) + 1)
+			copy(more.Bytes(), m.Bytes()[:n])
+			m.Release()
+			m = more
+		}
+	}
+}
+
+func expandZstd(p []byte, most int) (pool.Message, error) {
+	d, err := zstd.NewReader(bytes.NewReader(p), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8<<20))
+	if err != nil {
+		return pool.Message{}, err
+	}
+	defer d.Close()
+	return readAll(d, 4*len(p), most)
 }
 
 // gunzip fills dst.

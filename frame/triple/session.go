@@ -1,0 +1,199 @@
+package triple
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/sluicerpc/sluice/frame"
+)
+
+// Session is the protocol of one connection. It implements frame.Session.
+type Session struct {
+	frame.Base
+	proto     Protocol
+	client    bool
+	kin       bool   // the peer is a sluice program, and knows what is sluice's own here
+	authority string // of a client's requests
+	scheme    string
+	token     string // of a client: what authorization is
+
+	in  input  // the reader's
+	out output // the writer's
+
+	maxFrame  atomic.Uint32 // the peer's; set by the reader
+	tableSize atomic.Uint32 // likewise
+	opened    atomic.Uint32 // a client's: the last stream that it has opened; set by the writer
+	refund    atomic.Uint64 // bytes of the connection's window that the kernel never heard of,
+	said      atomic.Uint64 // and what of them the peer knows; set by the writer
+
+	resets     atomic.Uint64 // streams that we have ended, and the peer had not
+	plains     plains
+	fatal      atomic.Uint32 // error of the connection, where its code does not say it; set by the reader
+	n          atomic.Int32  // of streams
+	ownWindow  uint64        // that every stream begins with
+	connWindow uint64        // our connection's
+
+	mu         sync.Mutex
+	streams    map[uint32]*stream
+	closed     [16]uint32 // the last streams that the peer had ended when they were over
+	nextClosed int
+}
+
+// A stream is what the session knows of one. It is in the table from its HEADERS until both
+// sides have ended it, or one has reset it.
+type stream struct {
+	id   uint32
+	gone atomic.Bool // not in the table
+
+	unspoken atomic.Uint32         // what came and was not handed on: the prefix, padding
+	plain    atomic.Pointer[plain] // the answer to a request that is no gRPC's
+	recvEnd  atomic.Bool           // the peer has ended its half; set by the reader
+	byPeer   atomic.Bool           // by END_STREAM or RST_STREAM
+	sendEnd  atomic.Bool           // we have ended ours; set by the writer
+	stopped  atomic.Bool           // the kernel reads no more; set by the writer
+	sent     atomic.Uint64         // bytes of data; set by the writer
+
+	// The reader's.
+	prefix   [prefixLen]byte // of the message that is arriving
+	nprefix  uint8           // bytes of it that have come
+	begun    bool            // a piece of that message was handed on
+	answered bool            // a client's: the answer has come
+	refused  bool            // a server's: the kernel does not know it
+	dead     bool            // it was reset for what the peer sent, and what still comes is dropped
+	encoding encoding        // of the peer's messages
+	left     uint32          // bytes of the message that are to come
+	grown    uint64          // by how much the peer has opened our window
+	extra    *extra
+
+	// The writer's.
+	told    uint64 // how much the peer may send, as it knows
+	headed  bool   // a server's: its HEADERS were written
+	inside  bool   // a message was written in part
+	noReply bool   // nobody waits for the answer
+}
+
+// extra is what few streams need.
+type extra struct {
+	length   int64 // content-length: bytes that are to come
+	hasLimit bool
+	// contentType of the request, if it is not application/grpc; set before the kernel
+	// knows the stream.
+	contentType string
+}
+
+func newSession(p Protocol, g *frame.Greeting) *Session {
+	s := &Session{proto: p, client: g.Client, streams: map[uint32]*stream{}}
+	s.ownWindow = min(g.Own.InitialCredit, maxWindow)
+	s.connWindow = max(min(g.Own.ConnCredit, maxWindow), defaultWindow)
+	s.in.init(&g.Own)
+	s.out.init(p, s.connWindow)
+	s.maxFrame.Store(defaultMaxFrame)
+	s.tableSize.Store(defaultTableSize)
+	if g.Client {
+		s.authority, s.scheme = g.Authority, "http"
+		if p.Authority != "" {
+			s.authority = p.Authority
+		}
+		if g.Secure {
+			s.scheme = "https"
+		}
+		if len(g.Own.Token) > 0 {
+			s.token = "Bearer " + string(g.Own.Token)
+		}
+	}
+	return s
+}
+
+// applyPeer has the writer keep to the peer's settings.
+func (s *Session) applyPeer() {
+	ps := &s.in.peer
+	s.kin = ps.maxMessage > 0
+	s.maxFrame.Store(ps.maxFrame)
+	s.tableSize.Store(ps.tableSize)
+}
+
+// Caps tells what the protocol can carry.
+func (s *Session) Caps() frame.Caps { return s.proto.Caps() }
+
+// add enters a stream into the table.
+func (s *Session) add(st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streams[st.id] = st
+	s.n.Store(int32(len(s.streams)))
+}
+
+// find returns the stream with number id, or nil.
+func (s *Session) find(id uint32) *stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.streams[id]
+}
+
+// remove takes st out of the table.
+func (s *Session) remove(st *stream) {
+	if st.gone.Swap(true) {
+		return
+	}
+	s.refund.Add(uint64(st.unspoken.Swap(0)))
+	if st.plain.Load() != nil {
+		s.plains.open.Add(-1)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.streams, st.id)
+	s.n.Store(int32(len(s.streams)))
+	if !st.byPeer.Load() {
+		s.resets.Add(1)
+		return
+	}
+	s.closed[s.nextClosed] = st.id
+	s.nextClosed = (s.nextClosed + 1) % len(s.closed)
+}
+
+// endedByPeer reports whether the peer itself has ended a stream that is over, as far as that
+// is remembered.
+func (s *Session) endedByPeer(id uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.closed[:], id)
+}
+
+// hold notes n bytes of credit of what is not handed on yet.
+func (s *Session) hold(st *stream, n int) {
+	st.unspoken.Add(uint32(n))
+	if st.gone.Load() {
+		s.refund.Add(uint64(st.unspoken.Swap(0)))
+	}
+}
+
+// settle takes st out of the table if both sides have ended it.
+func (s *Session) settle(st *stream) {
+	if st.recvEnd.Load() && st.sendEnd.Load() {
+		s.remove(st)
+	}
+}
+
+// A recent is a cache of the stream that had data last.
+type recent struct{ st *stream }
+
+func (s *Session) lookup(r *recent, id uint32) *stream {
+	if st := r.st; st != nil && st.id == id && !st.gone.Load() {
+		return st
+	}
+	st := s.find(id)
+	if st != nil {
+		r.st = st
+	}
+	return st
+}
+
+// newDecoder returns a decoder of header blocks that calls emit.
+func newDecoder(emit func(hpack.HeaderField)) *hpack.Decoder {
+	d := hpack.NewDecoder(defaultTableSize, emit)
+	d.SetMaxStringLength(maxString)
+	return d
+}

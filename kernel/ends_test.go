@@ -852,3 +852,35 @@ func TestForgottenStreamsKeepTheirEnd(t *testing.T) {
 		ok(t, fine.Err())
 	})
 }
+
+// Who waits for a stream to be over, and asks for nothing more of it, is told when both halves
+// have ended, by Done and by the handler's context.
+func TestWhoAsksForNoEndIsToldOfIt(t *testing.T) {
+	for name, wait := range map[string]func(ctx context.Context, s *kernel.Stream){
+		"Done":    func(_ context.Context, s *kernel.Stream) { <-s.Done() },
+		"context": func(ctx context.Context, _ *kernel.Stream) { <-ctx.Done() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, nil, nil, func(t *testing.T, w *world) {
+				returned := make(chan error, 1)
+				w.Srv.Handle("waits", func(ctx context.Context, s *kernel.Stream) error {
+					err := s.CloseSend()
+					wait(ctx, s)
+					returned <- err
+					return nil
+				})
+				s := w.Open("waits")
+				w.WantEOF(s)
+				ok(t, s.Close(w.Ctx))
+				synctest.Wait()
+				select {
+				case err := <-returned:
+					ok(t, err)
+				default:
+					t.Error("the handler still waits")
+					s.Conn().Close()
+				}
+			})
+		})
+	}
+}

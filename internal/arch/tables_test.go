@@ -91,12 +91,13 @@ var testImportsOf = map[string][]string{
 // helpers are the packages that are there for tests only, with what they may import
 // besides.
 var helpers = map[string][]string{
-	"docs/guide":       {"actor", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "rpc/protocodec", "status"},
-	"internal/attacks": {"frame", "kernel", "pool", "status"},
-	"internal/docs":    {"actor", "conn", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "status"},
-	"internal/interop": {"actor", "conn", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "status"},
-	"internal/leak":    {},
-	"internal/testkit": {"kernel", "metadata", "pool", "status"},
+	"docs/guide":        {"actor", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "rpc/protocodec", "status"},
+	"internal/attacks":  {"frame", "kernel", "pool", "status"},
+	"internal/docs":     {"actor", "conn", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "status"},
+	"internal/interop":  {"actor", "conn", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "status"},
+	"internal/programs": {"frame", "kernel", "metadata", "pool", "rpc", "status"},
+	"internal/leak":     {},
+	"internal/testkit":  {"kernel", "metadata", "pool", "status"},
 
 	"internal/testkit/capwire": {"frame", "metadata", "pool", "status"},
 }

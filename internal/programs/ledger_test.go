@@ -234,8 +234,8 @@ func (o observer) ConnEnded(c *kernel.Conn, i kernel.ConnInfo) {
 	if i.Code == status.OK { // ConnShort's are closed in order
 		return
 	}
-	if o.r.caps.Name == "brpc" && i.Code == status.ConnectionLost && i.BytesSent+i.BytesReceived == 0 {
-		return // a server of ours waits for the first bytes for Limits.Handshake alone
+	if i.Code == status.ConnectionLost && i.MessagesSent+i.MessagesReceived == 0 && i.Memory == 0 {
+		return // nobody has used it: who has dialled gave up, or a brpc server has waited Limits.Handshake for a first byte
 	}
 	o.r.judge(fmt.Sprintf("the %s's connection (%+v)", o.side, i), c.Err())
 }

@@ -269,7 +269,11 @@ func (r *run) neighbour(c *kernel.Client, key uint64, over <-chan struct{}) {
 
 // bounded runs f, which must not take longer than bound beside what the plan lets it take.
 func (r *run) bounded(what string, f func()) {
-	limit := time.AfterFunc(bound+20*r.plan.life*time.Duration(r.plan.acts), func() {
+	most := bound + 20*r.plan.life*time.Duration(r.plan.acts)
+	if !r.bubble {
+		most += 5 * bound // time goes on where the machine is busy
+	}
+	limit := time.AfterFunc(most, func() {
 		buf := make([]byte, 8<<20)
 		buf = buf[:runtime.Stack(buf, true)]
 		panic(fmt.Sprintf("%s: %s takes too long\n%s\n%s", r.t.Name(), what, again(r), buf))
@@ -316,7 +320,11 @@ func (r *run) rest() {
 			}
 		}
 		for _, c := range r.srv.Conns() {
-			if s := c.Snapshot(); s.Memory != 0 {
+			s := c.Snapshot()
+			if r.caps.Pacing == frame.Unpaced && s.Unread > 0 {
+				return "" // nobody reads it, so its end may not be noticed: docs/interop.md, Seastar, ends
+			}
+			if s.Memory != 0 {
 				bad = append(bad, fmt.Sprintf("%d bytes of memory: %+v", s.Memory, s))
 			}
 		}

@@ -2,6 +2,7 @@ package attacks
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"math/rand/v2"
 	"net"
@@ -59,6 +60,7 @@ type attacker struct {
 	addr     string
 	protocol frame.Protocol // nil is native
 	deaf     bool           // reads its sockets no more once it has connected
+	tls      bool
 }
 
 // spin uses up what CPU there is, and attacks nobody.
@@ -119,6 +121,9 @@ func (a *attacker) client() (c *kernel.Client, deafen *atomic.Bool) {
 		o.Protocols = []frame.Protocol{a.protocol}
 	} else {
 		o.Protocols = []frame.Protocol{native.Protocol{}}
+	}
+	if a.tls {
+		o.TLS = &tls.Config{InsecureSkipVerify: true} // of the server's certificate nobody needs to know
 	}
 	if a.deaf {
 		o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {

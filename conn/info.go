@@ -71,8 +71,8 @@ func (c *Conn) Info(now time.Time) Info {
 	i.Age, i.Idle = time.Duration(max(at, 0)), time.Duration(max(at-c.health.heardAt.Load(), 0))
 	i.RTT, i.Loop = time.Duration(c.flight.rtt.Load()), int(c.loop.Load())
 	i.BytesSent = c.out.wrote.Load()
-	held, own := c.MemoryUse()
-	i.Memory, i.Own, i.Queued = held+own, own, int(c.queued.Load())
+	held, beside, own := c.MemoryUse()
+	i.Memory, i.Own, i.Queued = held+beside+own, beside+own, int(c.queued.Load())
 	if ts := c.traces.of.Load(); ts != nil {
 		i.Traces = len(*ts)
 	}

@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -22,24 +23,23 @@ var errNoMemory = errors.New("the server is out of memory for what is incomplete
 // with what there is by TestPrices.
 const (
 	ConnSize   = 6 << 10  // a connection that an event loop reads
-	ReaderSize = 44 << 10 // what one has more that is read by a goroutine: its stack, and what it reads into
-	TLSSize    = 24 << 10 // what one has more with TLS
+	ReaderSize = 36 << 10 // what one has more that is read by a goroutine: its stack, and what it reads into
+	TLSSize    = 10 << 10 // what one has more with TLS
 	StreamSize = 1 << 10  // an open stream, without its handler
 	// HandlerSize is a handler that waits, with a stack of 4 KiB, beside its stream.
 	HandlerSize = 5 << 10
 )
 
 // MemoryUse is how many bytes the connection holds: what is incomplete, unread or not
-// yet written, what its streams are charged with, and, as own, what it and they take
-// themselves.
-func (c *Conn) MemoryUse() (held, own int) {
+// yet written, what its streams are charged with; what messages take beside that; and what it
+// and its streams take themselves.
+func (c *Conn) MemoryUse() (held, beside, own int) {
 	unread := int64(c.creditSeen.Load()) - int64(c.returned.Load())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	answers := int64(c.out.answers.Load()) * answerSize
 	held = int(max(unread, 0)+max(c.queued.Load(), 0)+c.buffered.Load()+c.unwritten.Load()+answers) + c.assembled + c.openBytes
-	own = c.size + int(c.beside.Load()) + int(c.streams.Load())*StreamSize
-	return held, own
+	return held, int(c.beside.Load()), c.size + int(c.streams.Load())*StreamSize
 }
 
 // memoryUse is how many bytes the end of the stream would free.
@@ -90,6 +90,21 @@ func (c *Conn) Evict(n int) (evicted int) {
 		c.mu.Unlock()
 	}
 	return evicted
+}
+
+// EvictNewest resets the n streams that the peer has opened last, and returns how many there
+// were.
+func (c *Conn) EvictNewest(n int) int {
+	c.mu.Lock()
+	ports := c.table.all()
+	c.mu.Unlock()
+	slices.SortFunc(ports, func(x, y *Port) int { return cmp.Compare(y.id.Load(), x.id.Load()) })
+	ports = slices.DeleteFunc(ports, func(p *Port) bool { return p.local })
+	ports = ports[:min(n, len(ports))]
+	for _, p := range ports {
+		p.s.Evict("the server has too many streams, and this connection has the most")
+	}
+	return len(ports)
 }
 
 // evictStalled resets the stream that holds the most and was not read for stallTime, if

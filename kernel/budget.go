@@ -135,12 +135,12 @@ func (b *budget) endUnused(uses []connUse, excess int64) (freed int64) {
 // A connUse is the memory of a connection.
 type connUse struct {
 	c         *Conn
-	held, own int64 // of what was sent or is to be sent, and of what there is itself; bytes
+	held, own int64 // of messages, opens and ends, which can be evicted, and of itself; bytes
 }
 
 func (u *connUse) measure() {
-	held, own := u.c.memory()
-	u.held, u.own = int64(held), int64(own)
+	held, beside, own := u.c.memory()
+	u.held, u.own = int64(held+beside), int64(own)
 	if u.c.c.Err() != nil { // it is about to give up all
 		u.held, u.own = 0, 0
 	}

@@ -35,6 +35,7 @@ type endpoint struct {
 	authorize func(ctx context.Context, id Identity, method string, md metadata.MD) error
 	onConn    func(*Conn)
 	onGoAway  func(*Conn)
+	onCrowded func(*Conn) // a server's: a connection was refused a stream for want of MaxTotalStreams
 	observing observing
 
 	mu          sync.Mutex

@@ -9,7 +9,7 @@ import (
 // Limits bound what a peer can make this side hold and do. A zero field has its default,
 // which is a limit too; Unlimited means none. docs/operations.md says what they add up to.
 type Limits struct {
-	MaxConns        int           // connections of a server; default 65,536, at most 35 % of RLIMIT_NOFILE and what a quarter of Memory is enough for at 4 KiB each; a number of your own: at most 45 %
+	MaxConns        int           // connections of a server; default 65,536, at most 35 % of RLIMIT_NOFILE and what a quarter of Memory is enough for at 6 KiB each; a number of your own: at most 45 %
 	MaxConnsPerAddr int           // connections of a server from one address, or one IPv6 network of 64 bits; default 1,024
 	MaxHandshakes   int           // handshakes at once, beyond which connections wait, and then take the place of one that is silent; default 256
 	Handshake       time.Duration // time for TLS and Hello; default 5 s

@@ -45,12 +45,13 @@ func (st *stacks) handlerSize() int {
 	return handlerOwn + int(min(max(st.each.Load(), leastStack), mostStack))
 }
 
-// memory is how many bytes the connection holds, and how many it, its streams and handlers
-// take themselves.
-func (c *Conn) memory() (held, own int) {
-	held, own = c.c.MemoryUse()
+// memory is how many bytes the connection holds, how many its messages take beside that, and
+// how many it, its streams and handlers take themselves.
+func (c *Conn) memory() (held, beside, own int) {
+	held, beside, own = c.c.MemoryUse()
 	goroutines, waiting := c.running.counts()
-	return held + int(c.retired.bytes.Load()), own + int(c.retired.own.Load()) + goroutines*c.endpoint.stacks.handlerSize() + waiting*waitingSize
+	own += goroutines*c.endpoint.stacks.handlerSize() + waiting*waitingSize
+	return held + int(c.retired.bytes.Load()), beside + int(c.retired.own.Load()), own
 }
 
 // evict frees about n bytes, and returns how many streams have lost something for it.
@@ -72,11 +73,12 @@ func (c *Conn) refuseMore(n int) *conn.Refusal {
 	}
 	most := ep.limits.MaxTotalStreams
 	left := most - int(max(ep.opened.Load(), ep.handling.Load()))
-	if left < n || left < most/2 && c.ownStreams()*most > left*left {
+	if left < most/2 && (left < n || c.ownStreams()*most > left*left) {
+		ep.onCrowded(c)
 		return &conn.Refusal{Code: status.Refused, Reason: "the server has too many streams", NotProcessed: true}
 	}
 	if ep.pressure.Load() >= stopOpening {
-		if held, own := c.memory(); int64(held+own) > ep.left.Load() {
+		if held, beside, own := c.memory(); int64(held+beside+own) > ep.left.Load() {
 			return &conn.Refusal{Code: status.Refused, Reason: "the server is short of memory", NotProcessed: true}
 		}
 	}

@@ -34,6 +34,7 @@ type Server struct {
 	draining      chan struct{} // closed by the first Shutdown or Close
 	empty         chan struct{} // closed when the server is closing and the last connection has ended
 	budget        budget
+	crowd         crowd
 	measuring     sync.Once       // starts budget
 	ctx           context.Context // ends with Close
 	cancel        context.CancelFunc
@@ -81,8 +82,10 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	s.endpoint.checksum, s.endpoint.logger = !o.NoChecksum, s.guardLogger(o.Logger)
 	s.endpoint.authorize, s.endpoint.onConn = o.Authorize, o.OnConn
 	s.endpoint.onGoAway = func(*Conn) {}
+	s.endpoint.onCrowded = s.crowd.refused
 	s.starts.run = s.begin
 	s.budget.init(s)
+	s.crowd.s = s
 	s.soundTLS(s.opts.TLS, s.noteHello)
 	s.observing.o, s.observing.ep = o.Observer, &s.endpoint
 	return s, nil

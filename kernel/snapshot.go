@@ -70,7 +70,7 @@ var blockedOn = [...]BlockedOn{
 // connection has ended.
 func (c *Conn) Snapshot() ConnInfo {
 	i := c.c.Info(time.Now())
-	held, own := c.memory()
+	held, beside, own := c.memory()
 	peer := ""
 	if c.peer.Addr != nil { // a net.Conn of the program's may have none
 		peer = c.peer.Addr.String()
@@ -84,7 +84,7 @@ func (c *Conn) Snapshot() ConnInfo {
 		RecvGranted: i.RecvGranted, RecvUsed: i.RecvUsed, RecvWindow: i.RecvWindow,
 		BlockedOn: blockedOn[i.Block], BlockedFor: i.BlockFor,
 		InFlight: i.InFlight, Queued: i.Queued, Unread: i.Unread, Assembled: i.Assembled,
-		ExtraWindows: i.ExtraWindows, OpenBytes: i.OpenBytes, Memory: held + own, Own: own, Handlers: int(c.running.count.Load()),
+		ExtraWindows: i.ExtraWindows, OpenBytes: i.OpenBytes, Memory: held + beside + own, Own: beside + own, Handlers: int(c.running.count.Load()),
 		Traces: i.Traces,
 	}
 }

@@ -3,6 +3,7 @@ package attacks
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,10 +21,19 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
+// withTLS is the environment variable that has the server speak TLS.
+const withTLS = "SLUICE_ATTACK_TLS"
+
 // serve is the server's process. It prints its address and, for each line that it reads, its
 // figures; it ends with its input.
 func serve() {
+	var secure *tls.Config
+	if os.Getenv(withTLS) != "" {
+		cert, _ := testkit.Certificate("localhost", nil, nil)
+		secure = &tls.Config{Certificates: []tls.Certificate{cert}}
+	}
 	srv, err := kernel.NewServer(&kernel.ServerOptions{
+		TLS:       secure,
 		Protocols: []frame.Protocol{native.Protocol{}, strm.Protocol{}, &seastar.Protocol{}},
 		Logger:    slog.New(slog.DiscardHandler),
 	})
@@ -82,7 +92,13 @@ func serve() {
 			continue
 		}
 		st := srv.Stats()
-		fmt.Println(st.Conns, st.Streams, st.Memory, st.Evicted)
+		var own, queued, unread, handlers int
+		for _, c := range srv.Conns() {
+			i := c.Snapshot()
+			own, queued, unread, handlers = own+i.Own, queued+i.Queued, unread+i.Unread, handlers+i.Handlers
+		}
+		fmt.Printf("%d connections, %d streams, %d handlers, %d evicted; %d MiB counted: %d queued, %d unread, %d own\n",
+			st.Conns, st.Streams, handlers, st.Evicted, st.Memory>>20, queued>>20, unread>>20, own>>20)
 	}
 	os.Exit(0)
 }

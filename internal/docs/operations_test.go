@@ -78,7 +78,7 @@ func TestOperationsHasTheLimits(t *testing.T) {
 			want = duration(x)
 		case int:
 			want = count(x)
-			if bytes := strings.HasSuffix(name, "Window") || x >= 1<<14 && name != "MaxConns"; bytes {
+			if bytes := strings.HasSuffix(name, "Window") || x >= 1<<14 && name != "MaxConns" && name != "MaxTotalStreams"; bytes {
 				want = size(x)
 			}
 		}
@@ -128,6 +128,7 @@ func TestOperationsHasTheNumbers(t *testing.T) {
 	page := strings.Join(strings.Fields(readPage(t, operationsPage)), " ")
 	a, r := constants(t, "conn/abuse.go"), constants(t, "frame/native/reader.go")
 	e, s := constants(t, "kernel/endpoint.go"), constants(t, "kernel/system_unix.go")
+	b, m, k, crowd := constants(t, "kernel/budget.go"), constants(t, "conn/memory.go"), constants(t, "kernel/memory.go"), constants(t, "kernel/crowd.go")
 	l := conn.WithDefaults(conn.Limits{})
 	n := constants(t, "conn/schedule.go")
 	limit := func(what string, format string, args ...any) string {
@@ -148,16 +149,30 @@ func TestOperationsHasTheNumbers(t *testing.T) {
 		limit(fmt.Sprintf("fragments of less than %d bytes in a row", r["tinyFragment"]), "%s; empty ones %d", count(r["maxTinyFrames"]), r["maxEmpty"]),
 		limit("frames of unknown types in a row", "%d |", r["maxSkipped"]),
 
-		fmt.Sprintf("| %d %% | no more connections", e["stopAccepting"]),
+		fmt.Sprintf("| %d %%, after that | no more connections", e["stopAccepting"]),
+		fmt.Sprintf("| %d %% | where it lasts for %s", e["stopWaiting"], duration(time.Duration(b["patience"]))),
 		fmt.Sprintf("| %d %% | opens are refused", e["stopOpening"]),
-		fmt.Sprintf("| %d %% | what streams that were reset", e["stopHolding"]),
+		fmt.Sprintf("| %d %% | what holds the most is evicted at once", e["stopHolding"]),
+		fmt.Sprintf("what the network brings in %d ms, and %d %% of Memory", time.Duration(b["leastLook"]).Milliseconds(), 100/b["growthLooks"]),
+		fmt.Sprintf("an event loop reads | %s", count(m["ConnSize"])),
+		fmt.Sprintf("your own), more | %s | | TLS, more | %s", count(m["ReaderSize"]), count(m["TLSSize"])),
+		fmt.Sprintf("in its handshake | %s", count(k["handshakeSize"])),
+		fmt.Sprintf("| an open stream | %s", count(m["StreamSize"])),
+		fmt.Sprintf("| a handler, waiting or running | %s", count(m["HandlerSize"])),
+		fmt.Sprintf("beside its bytes | %d", constants(t, "actor/held.go")["messageSize"]),
+		fmt.Sprintf("waits for its handler | %s", count(k["waitingSize"])),
+		fmt.Sprintf("a stack of %s. Where there are %s", size(k["leastStack"]), count(k["manyHandlers"])),
+		fmt.Sprintf("up to %s. What a handler", size(k["mostStack"])),
+		fmt.Sprintf("the lower of %s and Memory / 2 / %s", count(l.MaxTotalStreams), count(m["StreamSize"]+m["HandlerSize"])),
+		fmt.Sprintf("`MaxTotalStreams` %s", count(conn.WithDefaults(conn.Limits{Memory: (128 << 20) / 100 * 70}).MaxTotalStreams)),
+		fmt.Sprintf("at most %d streams is refused", crowd["fewStreams"]),
+		fmt.Sprintf("while %d are ready to run", constants(t, "kernel/starts.go")["mostReady"]),
 		fmt.Sprintf("at most %d %% of `RLIMIT_NOFILE`, your own number at most %d %%", s["defaultShare"], s["namedShare"]),
 		fmt.Sprintf("the lower of %s and 0.%d x RLIMIT_NOFILE", count(l.MaxConns), s["defaultShare"]),
 		fmt.Sprintf("the lower of yours and 0.%d x RLIMIT_NOFILE", s["namedShare"]),
 		fmt.Sprintf("RLIMIT_NOFILE = MaxConns / 0.%d", s["namedShare"]),
 		fmt.Sprintf("%d %% of GOMEMLIMIT", constants(t, "conn/options.go")["memoryShare"]),
 		fmt.Sprintf("Memory = 0.%d x GOMEMLIMIT", constants(t, "conn/options.go")["memoryShare"]/10),
-		fmt.Sprintf("in %d ms", time.Duration(constants(t, "kernel/budget.go")["budgetLook"]).Milliseconds()),
 		fmt.Sprintf("not read for %s", duration(time.Duration(constants(t, "conn/memory.go")["stallTime"])))[len("not read for "):],
 
 		fmt.Sprintf("at least 128 bytes and at most 64 KiB: %s bytes by default", count(conn.InitialCredit(&l))),

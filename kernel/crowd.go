@@ -1,0 +1,74 @@
+package kernel
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluicerpc/sluice/internal/timers"
+)
+
+// crowd makes room where a server has as many streams as it may have, and a connection with
+// few is refused one: those with the most lose some.
+type crowd struct {
+	s     *Server
+	timer timers.Timer
+	asked atomic.Bool // the timer is set
+}
+
+const (
+	// crowdPause is between a refusal and what it causes, and between two of those.
+	crowdPause = 5 * time.Millisecond
+	// crowdShare is how much room is made: one part in so many of Limits.MaxTotalStreams.
+	crowdShare = 16
+	// fewStreams is how many a connection has at most that room is made for.
+	fewStreams = 8
+)
+
+// refused is called when c was refused a stream.
+func (d *crowd) refused(c *Conn) {
+	if c.ownStreams() <= fewStreams && !d.asked.Swap(true) {
+		d.s.timers.Set(&d.timer, d, time.Now().Add(crowdPause))
+	}
+}
+
+// Expire implements timers.Owner.
+func (d *crowd) Expire(*timers.Timer, time.Time) {
+	d.asked.Store(false)
+	s := d.s
+	most := s.limits.MaxTotalStreams
+	need := max(most/crowdShare, 1) - (most - int(max(s.opened.Load(), s.handling.Load())))
+	if need <= 0 {
+		return
+	}
+	type has struct {
+		c *Conn
+		n int
+	}
+	var all []has
+	for _, c := range s.Conns() {
+		if n := c.Streams(); n > 2*fewStreams {
+			all = append(all, has{c, n})
+		}
+	}
+	slices.SortFunc(all, func(x, y has) int { return cmp.Compare(y.n, x.n) })
+	// level is how many each may keep: the first k give what they have beyond it.
+	level, sum := 0, 0
+	for k, h := range all {
+		sum += h.n
+		next := 2 * fewStreams
+		if k+1 < len(all) {
+			next = all[k+1].n
+		}
+		if level = max((sum-need)/(k+1), 2*fewStreams); level >= next {
+			break
+		}
+	}
+	for _, h := range all {
+		if h.n <= level {
+			break
+		}
+		s.evicted.Add(uint64(h.c.c.EvictNewest(h.n - level)))
+	}
+}

@@ -3,11 +3,9 @@ package kernel
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
-	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/status"
 )
@@ -151,9 +149,13 @@ var over = func() context.Context {
 // twoReplies aborts a call whose second reply is m.
 func (s *Stream) twoReplies(m pool.Message) error {
 	m.Release()
-	s.Abort(status.Cancelled, "more than one reply")
-	return errtext.Errorf("sluice: call %s: more than one reply", s.Method())
+	s.Abort(status.Cancelled, moreReplies)
+	return &status.StreamError{Stream: s.ID(), Method: s.Method(), Code: status.Unimplemented, Reason: moreReplies}
 }
+
+// moreReplies is what a caller has made no use of: as with gRPC, the method is of another
+// kind than the caller believes.
+const moreReplies = "more than one reply"
 
 // fail aborts a call that failed with err, and returns the error for its caller. If ctx
 // has ended, the stream may not have noticed yet.
@@ -178,7 +180,9 @@ func (s *Stream) callErr(err error) error {
 		return serr
 	}
 	if isEOF(err) {
-		return fmt.Errorf("%w: %s", ErrNoReply, s.Method())
+		return &status.StreamError{
+			Stream: s.ID(), Method: s.Method(), Code: status.Unimplemented, Reason: "the call ended without a reply", Cause: ErrNoReply,
+		}
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"crypto/tls"
 	"net"
 	"strings"
 	"sync"
@@ -63,8 +64,12 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{opts: o, dedicated: map[*Conn]struct{}{}}
-	if c.proto, c.target, err = parseTarget(target, o.Protocols); err != nil {
+	secured := false
+	if c.proto, c.target, secured, err = parseTarget(target, o.Protocols); err != nil {
 		return nil, err
+	}
+	if secured && c.opts.TLS == nil {
+		c.opts.TLS = secure(&tls.Config{}, nil)
 	}
 	c.endpoint.handlers = o.Handlers.orNew(&o.Limits)
 	c.endpoint.limits, c.endpoint.stream, c.endpoint.protocols = o.Limits, o.Stream, o.Protocols
@@ -76,20 +81,27 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	return c, nil
 }
 
-// parseTarget parses "address" or "protocol://address".
-func parseTarget(target string, ps []frame.Protocol) (frame.Protocol, address, error) {
+// parseTarget parses "address" or "protocol://address". A protocol's name with an s behind it
+// asks for TLS.
+func parseTarget(target string, ps []frame.Protocol) (p frame.Protocol, a address, secured bool, err error) {
 	scheme, rest, ok := strings.Cut(target, "://")
 	if !ok || strings.HasPrefix(target, unixPrefix) {
-		a, err := parseAddress("dial", target)
-		return ps[0], a, err
+		a, err = parseAddress("dial", target)
+		return ps[0], a, false, err
 	}
 	for _, p := range ps {
 		if p.Name() == scheme {
-			a, err := parseAddress("dial", rest)
-			return p, a, err
+			a, err = parseAddress("dial", rest)
+			return p, a, false, err
 		}
 	}
-	return nil, address{}, errtext.Errorf("sluice: dial %s: the client has no protocol %q", target, scheme)
+	for _, p := range ps {
+		if p.Name()+"s" == scheme {
+			a, err = parseAddress("dial", rest)
+			return p, a, true, err
+		}
+	}
+	return nil, address{}, false, errtext.Errorf("sluice: dial %s: the client has no protocol %q", target, scheme)
 }
 
 // changed wakes the Opens that wait for a stream or a connection.

@@ -59,6 +59,9 @@ func HandleServerStream[Req, Resp any](r Registrar, method string, h func(ctx co
 	}
 	r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
 		p, req, err := sv.beginWith(ctx, st)
+		if err == nil {
+			err = onlyRequest(ctx, st)
+		}
 		if err != nil {
 			return err
 		}
@@ -149,7 +152,7 @@ func (c *ClientStream[Req, Resp]) CloseAndReceive(ctx context.Context) (Resp, er
 	}
 	v, err := c.b.In.Receive(ctx)
 	if err == io.EOF {
-		err = errtext.Errorf("%w: %s", kernel.ErrNoReply, c.Stream().Method())
+		err = c.misused("the call ended without a reply", kernel.ErrNoReply)
 	}
 	if err != nil {
 		return none, err
@@ -159,10 +162,16 @@ func (c *ClientStream[Req, Resp]) CloseAndReceive(ctx context.Context) (Resp, er
 		return v, nil
 	case err == nil:
 		c.b.Abort(status.Cancelled, "more than one reply")
-		return none, errtext.Errorf("sluice: %s: more than one reply", c.Stream().Method())
+		return none, c.misused("more than one reply", nil)
 	default:
 		return none, err
 	}
+}
+
+// misused is the error of a call whose method is of another kind.
+func (c *ClientStream[Req, Resp]) misused(reason string, cause error) error {
+	s := c.Stream()
+	return &status.StreamError{Stream: s.ID(), Method: s.Method(), Code: status.Unimplemented, Reason: reason, Cause: cause}
 }
 
 // Abort ends the call now and tells the handler why: see kernel.Stream.Abort.

@@ -54,7 +54,21 @@ func decodeError[T any](method string, n int, err error) *codec.DecodeError {
 // noRequest is what a call ends with whose request could not be received because of err.
 func noRequest(err error) error {
 	if err == io.EOF {
-		return &status.HandlerError{Code: status.InvalidArgument, Reason: "the call came without a request"}
+		return &status.HandlerError{Code: status.Unimplemented, Reason: "the call came without a request"}
+	}
+	return err
+}
+
+// onlyRequest waits for the end of a caller's half, which comes with its one request. A caller
+// that sends more takes the method for another kind.
+func onlyRequest(ctx context.Context, s *kernel.Stream) error {
+	m, err := s.Request(ctx)
+	switch {
+	case err == nil:
+		m.Release()
+		return &status.HandlerError{Code: status.Unimplemented, Reason: "more than one request"}
+	case err == io.EOF:
+		return nil
 	}
 	return err
 }

@@ -41,6 +41,7 @@ type Options struct {
 	Streams    int  // streams a connection must allow
 	Conns      int  // connections an address must allow
 	Checksum   bool // integrity check by the transport, where there is a choice
+	TLS        bool // for peers that are Secure
 
 	// Duplex says that a stream's sender and receiver are two goroutines.
 	// Then Recv does not flush: the sender calls Flush when it has nothing more

@@ -19,6 +19,7 @@ type Config struct {
 	Addr     string
 	Probe    Probe
 	Checksum bool // see peer.Options
+	TLS      bool // likewise
 
 	Warmup   time.Duration // runs before what is measured
 	Time     time.Duration // measured
@@ -51,6 +52,11 @@ func (r *Result) seconds() float64 {
 
 // CPU returns the microseconds of CPU that one unit cost both sides.
 func (r *Result) CPU() float64 { return r.seconds() * 1e6 / r.Costed }
+
+// ServerCPU returns the microseconds of CPU that one unit cost the server.
+func (r *Result) ServerCPU() float64 {
+	return (r.Server.User + r.Server.System) * 1e6 / r.Costed
+}
 
 // Cores returns how many CPUs both sides kept busy.
 func (r *Result) Cores() float64 { return r.seconds() / r.Seconds }
@@ -107,7 +113,7 @@ func Run(ctx context.Context, w Workload, p peer.Peer, cfg Config) (Result, erro
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	r := &run{w: w, peer: p, cfg: cfg, opts: w.Options(), ctx: ctx, fail: fail, stop: make(chan struct{})}
-	r.opts.Checksum = cfg.Checksum
+	r.opts.Checksum, r.opts.TLS = cfg.Checksum, cfg.TLS
 	r.result = Result{Peer: p.Name(), Workload: w.Name}
 	err := r.drive()
 	err = errors.Join(err, r.end(err != nil))

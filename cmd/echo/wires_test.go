@@ -47,6 +47,6 @@ func TestAProtocolCanBeSwitchedOff(t *testing.T) {
 	_, addr := startServer(t, "-proto", "sluice,seastar")
 	runEcho(t, "x\n", "call", "-addr", addr).wantOK(t)
 	runEcho(t, "x\n", "call", "-addr", addr, "-proto", "brpc", "-timeout", "5s").wantError(t, cli.ExitFailed, `lost the connection to .* in mid-stream`)
-	runEcho(t, "", "serve", "-proto", "sluice,http").wantError(t, cli.ExitUsage, `no protocol "http"; there are sluice,brpc,seastar`)
+	runEcho(t, "", "serve", "-proto", "sluice,http").wantError(t, cli.ExitUsage, `no protocol "http"; there are sluice,brpc,seastar,grpc`)
 	runEcho(t, "", "call", "-proto", "http").wantError(t, cli.ExitUsage, `no protocol "http"`)
 }

@@ -86,7 +86,7 @@ func (k *talker) wrote() string {
 
 func windowUpdate(id, n uint32) []byte { return appendWindowUpdate(nil, id, n) }
 
-func settingsFrame(id uint16, v uint32) []byte {
+func oneSetting(id uint16, v uint32) []byte {
 	b := appendSetting(appendHeader(nil, 6, tSettings, 0, 0), id, v)
 	return b
 }
@@ -120,18 +120,18 @@ func TestPlainAnswer(t *testing.T) {
 			k.say(request(1, 0, aGet...), request(1, fEndStream, "x", "y"))
 		}, "HEADERS, DATA gRPC takes POST only| END"},
 		{"a small window", func(k *talker) {
-			k.say(settingsFrame(setInitialWindow, 5), request(1, fEndStream, aGet...))
+			k.say(oneSetting(setInitialWindow, 5), request(1, fEndStream, aGet...))
 			k.say(windowUpdate(1, 6))
-			k.say(settingsFrame(setInitialWindow, 12))
+			k.say(oneSetting(setInitialWindow, 12))
 			k.say(windowUpdate(1, 100))
 		}, "SETTINGS, HEADERS, DATA gRPC , DATA takes , SETTINGS, DATA POST on, DATA ly| END"},
 		{"a window below nothing", func(k *talker) {
-			k.say(settingsFrame(setInitialWindow, 5), request(1, fEndStream, aGet...))
-			k.say(settingsFrame(setInitialWindow, 0), windowUpdate(1, 5))
+			k.say(oneSetting(setInitialWindow, 5), request(1, fEndStream, aGet...))
+			k.say(oneSetting(setInitialWindow, 0), windowUpdate(1, 5))
 			k.say(windowUpdate(1, 1))
 		}, "SETTINGS, HEADERS, DATA gRPC , SETTINGS, DATA t"},
 		{"a window of nothing, until the connection ends", func(k *talker) {
-			k.say(settingsFrame(setInitialWindow, 0), request(1, fEndStream, aGet...))
+			k.say(oneSetting(setInitialWindow, 0), request(1, fEndStream, aGet...))
 			k.pass(time.Hour)
 		}, "SETTINGS, HEADERS"},
 		{"wrong content-length", func(k *talker) {
@@ -195,7 +195,7 @@ func TestPlainAnswersKeepToTheConnectionsWindow(t *testing.T) {
 // As many requests wait for their answers as there may be streams.
 func TestPlainAnswersAreBounded(t *testing.T) {
 	k := newTalker(t)
-	k.say(settingsFrame(setInitialWindow, 0))
+	k.say(oneSetting(setInitialWindow, 0))
 	for i := range uint32(100) { // of aServer's settings
 		k.say(request(2*i+1, fEndStream, aGet...))
 	}

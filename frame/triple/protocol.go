@@ -131,14 +131,14 @@ func (p Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gree
 		if errors.As(err, &pe) {
 			e = errorOf(pe.Code)
 		}
-		_, _ = rw.Write(appendGoAway(nil, 0, e, err.Error()))
+		lastWords(rw, appendGoAway(nil, 0, e, err.Error()))
 		return nil, fmt.Errorf("grpc: %w", err)
 	}
 	s.in.connFirst = s.in.connSum
 	g.Early, g.Peer = early, s.settings()
 	if g.Authenticate != nil {
 		if err := g.Authenticate(ctx, &g.Peer); err != nil {
-			_, _ = rw.Write(appendGoAway(nil, 0, eInadequateSecurity, refusal(err)))
+			lastWords(rw, appendGoAway(nil, 0, eInadequateSecurity, refusal(err)))
 			return nil, fmt.Errorf("grpc: %w", err)
 		}
 	}
@@ -171,10 +171,7 @@ func (p Protocol) checkToken(g *frame.Greeting) error {
 // readPreface reads what is left of the client's preface. It answers a request of HTTP/1.
 func readPreface(rw io.ReadWriter, g *frame.Greeting) error {
 	if begins(g.First, preface) == frame.No {
-		_, _ = io.WriteString(rw, http505)
-		if c, ok := rw.(interface{ CloseWrite() error }); ok {
-			_ = c.CloseWrite()
-		}
+		lastWords(rw, []byte(http505))
 		return errHTTP1
 	}
 	if n := len(preface) - len(g.First); n > 0 {
@@ -190,6 +187,15 @@ func readPreface(rw io.ReadWriter, g *frame.Greeting) error {
 		g.First = g.First[len(preface):]
 	}
 	return nil
+}
+
+// lastWords writes p and ends the writing half, and reads for a while: a connection that is
+// closed with something unread would not deliver p.
+func lastWords(rw io.ReadWriter, p []byte) {
+	_, err := rw.Write(p)
+	if c, ok := rw.(interface{ CloseWrite() error }); ok && err == nil && c.CloseWrite() == nil {
+		_, _ = io.CopyN(io.Discard, rw, 64<<10)
+	}
 }
 
 // readSettings reads the peer's first frame, which is SETTINGS. early is what was read

@@ -15,7 +15,7 @@ import (
 type driveFlags struct {
 	Preset string `arg:"" help:"pingpong, fan, firehose, bulk, hol, idle, churn or conns"`
 	Peer   string `help:"library to drive; empty: sluice"`
-	Proto  string `default:"sluice" help:"what sluice speaks: sluice, brpc or seastar"`
+	Proto  string `default:"sluice" help:"what sluice speaks: sluice, brpc, seastar or grpc"`
 
 	load.Config
 

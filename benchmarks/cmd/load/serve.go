@@ -16,7 +16,7 @@ import (
 // serveCmd is the server's side of a run.
 type serveCmd struct {
 	Peer       string `help:"library to serve with; empty: sluice"`
-	Proto      string `default:"sluice" help:"what sluice speaks: sluice, brpc or seastar"`
+	Proto      string `default:"sluice" help:"what sluice speaks: sluice, brpc, seastar or grpc"`
 	Addr       string `default:"127.0.0.1:9000" help:"where to serve"`
 	Admin      string `default:"127.0.0.1:9001" help:"where to serve this process's figures"`
 	MaxMessage int    `default:"16777216" help:"longest message, in bytes"`

@@ -57,6 +57,7 @@ func parseTask(args []string) (*task, error) {
 	load := fs.String("workload", "", "workload")
 	limit := fs.Int("cap", 0, "at most this many streams and connections")
 	fs.BoolVar(&t.config.Checksum, "checksum", false, "checksums in the transport")
+	fs.BoolVar(&t.config.TLS, "tls", false, "TLS")
 	fs.DurationVar(&t.config.Time, "time", time.Second, "how long to measure")
 	fs.DurationVar(&t.config.Warmup, "warmup", 0, "how long to run before")
 	fs.Int64Var(&t.config.Messages, "messages", 0, "how many messages to measure")
@@ -108,7 +109,7 @@ func serve(args []string) error {
 
 func (t *task) serve(in io.Reader, out io.Writer) error {
 	o := t.workload.Options()
-	o.Checksum = t.config.Checksum
+	o.Checksum, o.TLS = t.config.Checksum, t.config.TLS
 	o.Serving = new(atomic.Int64)
 	s, err := t.peer.Serve("127.0.0.1:0", o)
 	if err != nil {

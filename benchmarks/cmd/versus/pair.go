@@ -64,9 +64,10 @@ func (s *settings) taskArgs(verb string, w workload.Workload, p peer.Peer) []str
 		"-time", s.Time.String(), "-warmup", s.Warmup.String(),
 		"-messages", strconv.FormatInt(s.Messages, 10), "-limit", (s.Limit + s.Time + s.Warmup).String(),
 		"-cap", strconv.Itoa(s.Cap), "-checksum=" + strconv.FormatBool(s.Checksum),
+		"-tls=" + strconv.FormatBool(s.TLS),
 	}
 	if s.profiles != "" {
-		name := fmt.Sprintf("%s-%s-%s.pprof", w.Name, p.Name(), verb)
+		name := fmt.Sprintf("%s-%s-%s.pprof", w.Name, strings.ReplaceAll(p.Name(), "/", "_"), verb)
 		args = append(args, "-profile", filepath.Join(s.profiles, name))
 	}
 	return args

@@ -27,6 +27,7 @@ type settings struct {
 	Limit      time.Duration `json:"limit"`
 	Cap        int           `json:"cap,omitzero"`
 	Checksum   bool          `json:"checksum"`
+	TLS        bool          `json:"tls,omitzero"`
 	GOMAXPROCS int           `json:"gomaxprocs,omitzero"`
 
 	jsonFile, mdFile, profiles string
@@ -50,6 +51,7 @@ func parse(args []string, out io.Writer) (*settings, error) {
 	fs.DurationVar(&s.Limit, "limit", time.Minute, "how long a run may take beside -time and -warmup")
 	fs.IntVar(&s.Cap, "cap", 0, "at most this many streams and connections, for a quick check; 0 is no cap")
 	fs.BoolVar(&s.Checksum, "checksum", false, "checksums in transports where they are optional")
+	fs.BoolVar(&s.TLS, "tls", false, "TLS; for peers of sluice and grpc")
 	fs.IntVar(&s.GOMAXPROCS, "gomaxprocs", 0, "GOMAXPROCS of both processes; 0 leaves it alone")
 	fs.StringVar(&s.jsonFile, "json", "", "write every run's figures to this `file`")
 	fs.StringVar(&s.mdFile, "md", "", "write the tables to this `file` too")
@@ -111,6 +113,9 @@ func (s *settings) choose(peers, loads string) error {
 }
 
 func (s *settings) check() error {
+	if i := slices.IndexFunc(s.peers, func(p peer.Peer) bool { return !peer.CanTLS(p) }); s.TLS && i >= 0 {
+		return fmt.Errorf("%s has no TLS here", s.peers[i].Name())
+	}
 	switch {
 	case s.Rounds < 1:
 		return errors.New("-rounds must be at least 1")

@@ -21,9 +21,12 @@ type figure func(*workload.Result) float64
 
 var missing = math.NaN()
 
-func rate(r *workload.Result) float64     { return r.Rate() }
-func gbps(r *workload.Result) float64     { return r.GBps() }
-func cpu(r *workload.Result) float64      { return r.CPU() }
+func rate(r *workload.Result) float64 { return r.Rate() }
+func gbps(r *workload.Result) float64 { return r.GBps() }
+func cpu(r *workload.Result) float64  { return r.CPU() }
+func serverCPU(r *workload.Result) float64 {
+	return r.ServerCPU()
+}
 func share(r *workload.Result) float64    { return 100 * r.UserShare() }
 func allocs(r *workload.Result) float64   { return r.Allocs() }
 func switches(r *workload.Result) float64 { return r.Switches() }
@@ -115,6 +118,7 @@ func (t *table) columns() []column {
 		{"p50 us", p50, digits},
 		{"p99 us", p99, digits},
 		{"CPU us " + t.each(), cpu, digits},
+		{"server's", serverCPU, digits},
 		{"user %", share, digits},
 		{"cores", cores, digits},
 		{"allocs", allocs, digits},

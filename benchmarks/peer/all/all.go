@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/connectpeer"
+	"github.com/sluicerpc/sluice/benchmarks/peer/crosspeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/drpcpeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/gnetpeer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/grpcpeer"
@@ -27,6 +28,8 @@ func Peers() []peer.Peer {
 		gnetpeer.New(),
 		grpcpeer.New(),
 		grpcpeer.NewLargeWindow(),
+		crosspeer.New(grpcpeer.New(), sluicepeer.GRPC()),
+		crosspeer.New(sluicepeer.GRPC(), grpcpeer.New()),
 		drpcpeer.New(false),
 		drpcpeer.New(true),
 		muxpeer.Yamux(false),

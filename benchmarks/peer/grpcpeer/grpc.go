@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
@@ -34,6 +35,9 @@ func New() peer.Peer { return grpcPeer{name: "grpc"} }
 func NewLargeWindow() peer.Peer { return grpcPeer{name: "grpc+win", window: largeWindow} }
 
 func (g grpcPeer) Name() string { return g.name }
+
+// Secure implements peer.Secure.
+func (g grpcPeer) Secure() bool { return true }
 
 // codec passes *frame through. grpc keeps what Marshal returns until it is
 // written, so the buffer is given away with it.
@@ -167,6 +171,13 @@ func (g grpcPeer) Serve(addr string, o peer.Options) (peer.Server, error) {
 	opts := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{}), grpc.MaxRecvMsgSize(max(o.MaxMessage, 4<<20)), grpc.WaitForHandlers(true),
 	}
+	if o.TLS {
+		c, err := peer.ServerTLS()
+		if err != nil {
+			return nil, errors.Join(err, ln.Close())
+		}
+		opts = append(opts, grpc.Creds(credentials.NewTLS(c)))
+	}
 	if g.window != 0 {
 		opts = append(opts, grpc.InitialWindowSize(g.window), grpc.InitialConnWindowSize(g.window))
 	}
@@ -182,8 +193,12 @@ type conn struct {
 }
 
 func (g grpcPeer) Dial(ctx context.Context, addr string, o peer.Options) (peer.Conn, error) {
+	creds := insecure.NewCredentials()
+	if o.TLS {
+		creds = credentials.NewTLS(peer.ClientTLS())
+	}
 	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(max(o.MaxMessage, 4<<20))),
 	}
 	if g.window != 0 {

@@ -14,6 +14,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/frame/strm"
+	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc"
@@ -43,6 +44,9 @@ func Peers() []peer.Peer {
 		{name: "sluice+batch/brpc", batches: true, proto: brpc},
 		{name: "sluice/seastar", in: true, proto: seastarProto},
 		{name: "sluice+send/seastar", proto: seastarProto},
+		{name: "sluice/grpc", in: true, proto: grpcProto},
+		{name: "sluice+send/grpc", proto: grpcProto},
+		{name: "sluice+batch/grpc", batches: true, proto: grpcProto},
 	} {
 		ps = append(ps, sluicePeer{f})
 	}
@@ -50,6 +54,12 @@ func Peers() []peer.Peer {
 }
 
 func (p sluicePeer) Name() string { return p.name }
+
+// Secure implements peer.Secure.
+func (p sluicePeer) Secure() bool { return true }
+
+// GRPC returns sluice with Receive and Send over gRPC.
+func GRPC() peer.Peer { return sluicePeer{api{name: "sluice+send/grpc", proto: grpcProto}} }
 
 func (a *api) limits(o peer.Options) kernel.Limits {
 	conns := o.Conns
@@ -70,6 +80,13 @@ const (
 // to a call, whose method is a number.
 const seastarProto = "seastar"
 
+// grpcProto is gRPC on HTTP/2. Its methods are those of grpcpeer's servers and clients, so
+// that either side can be one of those.
+const grpcProto = "grpc"
+
+// wholeEnds reports whether the server's end of its half is the end of a stream.
+func (a *api) wholeEnds() bool { return a.proto == grpcProto }
+
 // method is the method that streams of a mode are opened with.
 func (a *api) method(m peer.Mode) string {
 	switch a.proto {
@@ -77,6 +94,8 @@ func (a *api) method(m peer.Mode) string {
 		return "bench.Streams/" + string(m)
 	case seastarProto:
 		return kernel.Verb(uint64(m))
+	case grpcProto:
+		return "Bench/" + string(m)
 	}
 	return string(m)
 }
@@ -95,6 +114,8 @@ func (a *api) protocols() []frame.Protocol {
 		return []frame.Protocol{strm.Protocol{}}
 	case seastarProto:
 		return []frame.Protocol{&seastar.Protocol{}}
+	case grpcProto:
+		return []frame.Protocol{triple.Protocol{}}
 	}
 	return nil
 }
@@ -138,7 +159,14 @@ type server struct {
 }
 
 func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
-	k, err := kernel.NewServer(&kernel.ServerOptions{Protocols: p.protocols(), Limits: p.limits(o), NoChecksum: !o.Checksum})
+	opts := &kernel.ServerOptions{Protocols: p.protocols(), Limits: p.limits(o), NoChecksum: !o.Checksum}
+	if o.TLS {
+		var err error
+		if opts.TLS, err = peer.ServerTLS(); err != nil {
+			return nil, err
+		}
+	}
+	k, err := kernel.NewServer(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +196,7 @@ func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
 	offers := k.Offers()
 	go func() {
 		defer s.wg.Done()
-		s.park(ctx, offers, o)
+		s.park(ctx, p, offers, o)
 	}()
 	go func() {
 		defer s.wg.Done()
@@ -178,13 +206,16 @@ func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
 }
 
 // park accepts streams and does nothing with them, without a goroutine each. It ends
-// the server's half at once, since no goroutine could do it when the client ends its own.
-func (s *server) park(ctx context.Context, offers <-chan *kernel.Offer, o peer.Options) {
+// the server's half at once, since no goroutine could do it when the client ends its own:
+// where that would be the end of the stream, the client resets it.
+func (s *server) park(ctx context.Context, p sluicePeer, offers <-chan *kernel.Offer, o peer.Options) {
 	for {
 		select {
 		case offer := <-offers:
 			if st, err := offer.Accept(pool.Message{}, nil); err == nil && o.Serving != nil {
-				_ = st.CloseSend()
+				if !p.wholeEnds() {
+					_ = st.CloseSend()
+				}
 				o.Serving.Add(1)
 			}
 		case <-ctx.Done():
@@ -217,7 +248,11 @@ type conn struct {
 }
 
 func (p sluicePeer) Dial(ctx context.Context, addr string, o peer.Options) (peer.Conn, error) {
-	c, err := kernel.Dial(ctx, p.target(addr), &kernel.ClientOptions{Protocols: p.protocols(), Limits: p.limits(o), NoChecksum: !o.Checksum})
+	opts := &kernel.ClientOptions{Protocols: p.protocols(), Limits: p.limits(o), NoChecksum: !o.Checksum}
+	if o.TLS {
+		opts.TLS = peer.ClientTLS()
+	}
+	c, err := kernel.Dial(ctx, p.target(addr), opts)
 	if err != nil {
 		return nil, err
 	}
@@ -241,13 +276,16 @@ func (c *conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
 		if _, _, err := s.Accepted(ctx); err != nil {
 			return nil, err
 		}
-		return parked{s}, nil
+		return parked{s, c.p.wholeEnds()}, nil
 	}
 	return c.p.stream(context.Background(), s), nil
 }
 
 // A parked stream carries nothing, and should not take more memory than the stream.
-type parked struct{ s *kernel.Stream }
+type parked struct {
+	s     *kernel.Stream
+	whole bool // its halves end together
+}
 
 var errParked = errors.New("a parked stream carries nothing")
 
@@ -272,6 +310,10 @@ func (p parked) CloseSend() error {
 }
 
 func (p parked) Close() error {
+	if p.whole {
+		p.s.Abort(status.Cancelled, "not needed any more")
+		return nil
+	}
 	if errors.Is(p.s.CloseSend(), kernel.ErrNotSupported) {
 		return p.s.Close(context.Background())
 	}

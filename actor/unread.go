@@ -78,8 +78,8 @@ func (s *Stream) returnBudget(a *assembly) {
 	a.reserve = keep
 }
 
-// returnCredit returns cost, of messages of n bytes, to the connection and, at half the
-// window, to the peer.
+// returnCredit returns cost, of messages of n bytes, to the connection, and to the peer if a
+// grant is due.
 func (s *Stream) returnCredit(cost, n int) {
 	s.returnToConn(cost)
 	s.countPayload(n)

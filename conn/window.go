@@ -8,8 +8,8 @@ import (
 
 // The window of a connection: what its streams get of it, and how it is renewed.
 
-// returnCredit returns credit to the peer, and announces it at half the window. The
-// count is the connection's own: it waits for no stream.
+// returnCredit returns credit to the peer, and announces it if a grant is due. The count is
+// the connection's own: it waits for no stream.
 func (c *Conn) returnCredit(cost int) {
 	n := c.returned.Add(uint64(cost))
 	if c.pacing != frame.Granted {
@@ -17,7 +17,7 @@ func (c *Conn) returnCredit(cost int) {
 		return
 	}
 	advertised := c.advertised.Load()
-	if n-advertised >= uint64(c.window/2) || c.streams.Load() == 0 || n-advertised >= c.peerCredit(advertised) {
+	if n-advertised >= uint64(frame.LeastGrant(c.window)) || c.streams.Load() == 0 || n-advertised >= c.peerCredit(advertised) {
 		c.requestCredit()
 	}
 }
@@ -28,7 +28,7 @@ func (c *Conn) requestCredit() {
 }
 
 // peerCredit is how much credit the peer has left, according to the input so far.
-// Half a window would never come back where unread streams hold most of the window:
+// A grant would never be due where unread streams hold most of the window:
 // so credit is also announced when it exceeds what the peer has left.
 func (c *Conn) peerCredit(advertised uint64) uint64 {
 	total, used := advertised+uint64(c.window), c.creditSeen.Load()

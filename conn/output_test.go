@@ -593,7 +593,9 @@ func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
 	const window = 4 << 10
 	c, l := newDecoded(t, &acceptor{})
 	c.lim = limits(Limits{ConnWindow: window})
-	c.window, c.in.limit = window, window
+	c.firstWindow, c.in.limit = window, window
+	c.window.Store(window)
+	c.advertised.Store(window)
 	unread := &fakeStream{} // its messages are never returned
 	c.PreparePeer(&unread.Port, unread)
 	c.OpenPeer(&unread.Port, 1, 0)

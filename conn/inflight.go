@@ -140,7 +140,7 @@ func (c *Conn) readMark(peerRead uint64) {
 func (c *Conn) adjustFlight(took, trip int64, rate float64, first int64) {
 	f := &c.flight
 	bound := c.flightBound()
-	worth := rate > worthwhile*f.rate
+	worth := rate > worthwhile*f.rate && c.trip.samples.Load() >= firstSamples // a first sample has no other to be compared with
 	carries := int64(queueing * rate * float64(trip))
 	if f.before != 0 && !worth {
 		f.bound.Store(min(f.bound.Load(), max(f.before, carries)))

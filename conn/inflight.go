@@ -118,7 +118,7 @@ func (c *Conn) readMark(peerRead uint64) {
 	c.addSample(took)
 	trip, first := c.trip.shortest.Load(), int64(c.lim.InFlight)
 	switch {
-	case trip <= shortPath: // it may have been taken for a longer one
+	case c.trip.isShort(): // it may have been taken for a longer one
 		f.bound.Store(first)
 		f.rate, f.before = 0, 0
 		f.dry.Store(false)

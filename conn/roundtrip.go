@@ -27,6 +27,7 @@ type roundTrip struct {
 	// Owned by the reader: the shortest of this span and of the one before, 0 for none, and
 	// when this one began, since the connection's start.
 	now, before, began int64
+	least              int64 // of all samples
 }
 
 // add takes a sample of d nanoseconds, at a time since the connection's start.
@@ -37,11 +38,19 @@ func (r *roundTrip) add(d, at int64) {
 	if at-r.began >= sampleSpan {
 		r.before, r.now, r.began = r.now, 0, at
 	}
-	r.now = shorter(r.now, d)
+	r.now, r.least = shorter(r.now, d), shorter(r.least, d)
 	r.shortest.Store(shorter(r.before, r.now))
 	if n := r.samples.Load(); n < firstSamples {
 		r.samples.Store(n + 1)
 	}
+}
+
+// isShort reports whether more in flight would only wait longer. A path that was once short is
+// so still, unless it has become long: a busy machine makes a round trip of some milliseconds.
+// The reader calls it.
+func (r *roundTrip) isShort() bool {
+	now := r.shortest.Load()
+	return now <= shortPath || r.least > 0 && r.least <= shortPath && now <= longPath
 }
 
 // shorter is the shorter of two round trips, of which 0 is not known.

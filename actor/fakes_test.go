@@ -158,7 +158,7 @@ func (l *fakeLink) Charge(n int) {
 	l.kept += n
 }
 
-func (l *fakeLink) Grow(window, most int) int {
+func (l *fakeLink) Resize(window, most int, _ uint64) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	more := min(window, most-window, l.spare-l.given)

@@ -48,9 +48,9 @@ type Link interface {
 	// Charge counts n bytes that arrived beside the messages and that the stream keeps
 	// until Retire, or that it no longer keeps if n is negative. Any time.
 	Charge(n int)
-	// Grow returns the new size of a window that its reader has used up: at least
-	// window, at most most. Any time.
-	Grow(window, most int) int
+	// Resize returns the new size of a window that is renewed, at most most, whose reader
+	// has taken so many bytes of credit in all. Any time.
+	Resize(window, most int, taken uint64) int
 	// Shrink returns from-to bytes of the stream's window. Any time.
 	Shrink(from, to int)
 	// Retire takes the stream out of the connection.

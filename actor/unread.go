@@ -81,8 +81,8 @@ func (s *Stream) returnBudget(a *assembly) {
 	a.reserve = keep
 }
 
-// returnCredit returns cost, of messages of n bytes, to the connection and, at half the
-// window, to the peer.
+// returnCredit returns cost, of messages of n bytes, to the connection, and to the peer if a
+// grant is due.
 func (s *Stream) returnCredit(cost, n int) {
 	s.returnToConn(cost)
 	s.countPayload(n)
@@ -102,11 +102,13 @@ func (s *Stream) renew() {
 	if !w.due() {
 		return
 	}
-	if s.st.recv == recvOpen && !s.cfg.NoReceive && w.size < w.most { // the reader keeps up
-		w.size = int32(s.link.Grow(int(w.size), int(w.most)))
+	if s.st.recv == recvOpen && !s.cfg.NoReceive {
+		w.size = int32(s.link.Resize(int(w.size), int(w.most), w.taken))
 	}
-	w.granted = w.taken + uint64(w.size)
-	s.requestControl(controlCredit)
+	if granted := w.taken + uint64(w.size); granted > w.granted { // else the window has become smaller
+		w.granted = granted
+		s.requestControl(controlCredit)
+	}
 }
 
 // renewDropped is renew where what arrives is dropped, because this side reads no more, or

@@ -1,6 +1,10 @@
 package actor
 
-import "math"
+import (
+	"math"
+
+	"github.com/sluicerpc/sluice/frame"
+)
 
 // A window is what the peer may send on a stream. All totals count bytes of credit
 // from the stream's start.
@@ -36,9 +40,9 @@ func (w *window) arrive(cost int) bool {
 	return w.recvd <= w.granted
 }
 
-// due reports whether it is time to grant more credit: half the window is used up.
+// due reports whether so much of the window is owed that it is time to grant more.
 func (w *window) due() bool {
-	return w.size > 0 && int64(w.taken)+int64(w.size)-int64(w.granted) >= (int64(w.size)+1)/2
+	return w.size > 0 && int64(w.taken)+int64(w.size)-int64(w.granted) >= int64(frame.LeastGrant(int(w.size)))
 }
 
 // A credit is what we may send on a stream, in bytes of credit from the stream's

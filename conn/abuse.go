@@ -58,8 +58,8 @@ func (a *abuse) ping(now time.Time, data int, sent uint64) error {
 	return nil
 }
 
-// credit counts a Credit frame against what was sent so far: an honest peer sends one at
-// half a window, which is 32 bytes or more.
+// credit counts a Credit frame against what was sent so far: an honest peer sends one when
+// frame.LeastGrant is owed, which is 32 bytes or more.
 func (a *abuse) credit(sent uint64) error {
 	if a.credits++; a.credits > sent/leastGrant+creditSpare {
 		return violation(status.EnhanceYourCalm, "too many Credit frames")

@@ -67,10 +67,11 @@ type Config struct {
 	Handler Handler
 	Timers  *timers.Queue
 	Remote  net.Addr
-	RTT     time.Duration // of the handshake; 0: unknown
-	Fault   Fault         // see Guard; nil tells nobody
-	Growth  *Growth       // is told what the connection holds more; nil: nobody asks
-	Foreign bool          // the session is of the program's
+	RTT     time.Duration  // of the handshake; 0: unknown
+	Lend    func(int) bool // lends so many bytes of memory to windows that grow beyond ConnWindow, or takes them back if negative; nil lends any
+	Growth  *Growth        // is told what the connection holds more; nil: nobody asks
+	Fault   Fault          // see Guard; nil tells nobody
+	Foreign bool           // the session is of the program's
 }
 
 // A Conn is one connection.
@@ -80,20 +81,22 @@ type Conn struct {
 	lim  *Limits
 	tr   transport
 
-	caps      frame.Caps
-	pacing    frame.Pacing
-	maxStream uint64 // the last number that a stream can have
-	window    int    // bytes of credit that the peer may have unread
-	size      int    // bytes that the connection takes itself
-	began     time.Time
-	traces    traces
-	timer     timers.Timer
-	pause     pause
-	loop      atomic.Int32 // see Info.Loop
-	events    events
-	health    health
-	ending    ending
-	flight    flight
+	caps        frame.Caps
+	pacing      frame.Pacing
+	maxStream   uint64 // the last number that a stream can have
+	firstWindow int    // bytes of credit that the peer may have unread at first: see window
+	size        int    // bytes that the connection takes itself
+	began       time.Time
+	traces      traces
+	timer       timers.Timer
+	pause       pause
+	loop        atomic.Int32 // see Info.Loop
+	events      events
+	health      health
+	ending      ending
+	flight      flight
+	trip        roundTrip
+	probing     atomic.Bool // a ping is to be written: see probe
 
 	// Owned by the reader.
 	in       input
@@ -107,8 +110,9 @@ type Conn struct {
 	peerStreams  int    // open, that the peer opened
 	children     int    // streams on other connections that belong to this one
 	extraWindows int    // bytes of windows beyond the initial ones
-	assembled    int    // bytes reserved for messages in fragments
-	openBytes    int    // bytes that streams hold beside messages: see Port.Charge
+	laps         laps
+	assembled    int // bytes reserved for messages in fragments
+	openBytes    int // bytes that streams hold beside messages: see Port.Charge
 	goAway       goAwayState
 	cause        *status.ConnError // why the connection has ended
 	endedAt      int64             // since its start; 0: it has not
@@ -118,16 +122,19 @@ type Conn struct {
 
 	peerSettings atomic.Pointer[frame.Settings] // changed by the reader, with mu held
 
-	// Credit that the peer has: advertised + window in all. creditSeen of it was used
-	// as of the last input; streams have returned as much as returned says, and the
-	// peer knows of advertised.
+	// Credit that the peer has: advertised in all. creditSeen of it was used as of the last
+	// input; streams have returned as much as returned says, and the peer may have window
+	// beyond that. window changes with mu held.
 	creditSeen atomic.Uint64
 	returned   atomic.Uint64
 	advertised atomic.Uint64
+	window     atomic.Int64
 
-	// Credit that we have: granted in all, sentCost of it is used.
-	granted  atomic.Uint64
-	sentCost atomic.Uint64
+	// Credit that we have: granted in all, sentCost of it is used, and the most that was not
+	// used is sendWindow.
+	granted    atomic.Uint64
+	sentCost   atomic.Uint64
+	sendWindow atomic.Int64
 
 	buffered   atomic.Int64 // bytes that the session keeps, as of the last input
 	streams    atomic.Int32 // localStreams and peerStreams, readable without mu

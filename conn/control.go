@@ -74,6 +74,7 @@ func (c *Conn) connCredit(total uint64) error {
 	}
 	if total > old {
 		c.granted.Store(total)
+		c.sendWindow.Store(max(c.sendWindow.Load(), int64(total-c.sentCost.Load())))
 		c.unstall()
 		c.wakeRoom()
 	}
@@ -91,7 +92,7 @@ func (c *Conn) connFrame(f *frame.Frame) error {
 		}
 		if f.Value > c.peerRead.Load() {
 			c.peerRead.Store(f.Value)
-			c.growFlight(f.Value)
+			c.readMark(f.Value)
 			c.unstall()
 		}
 	case frame.Ping:

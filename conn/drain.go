@@ -81,7 +81,7 @@ func (c *Conn) sendFinalGoAway() {
 // lastStreamGone returns all credit that is owed, and ends a connection that was only
 // waiting for its streams. now is the time since the connection's start.
 func (c *Conn) lastStreamGone(now int64) {
-	if c.pacing == frame.Granted && c.returned.Load() != c.advertised.Load() {
+	if c.pacing == frame.Granted && c.owed() > 0 {
 		c.requestCredit()
 	}
 	c.health.idleSince.Store(now)

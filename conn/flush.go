@@ -197,7 +197,7 @@ func (c *Conn) gather() bool {
 	}
 	c.sess.Flush(&o.o)
 	c.sessionEvents()
-	c.markFlight(o.wrote.Add(uint64(o.o.Len())))
+	c.markFlight(o.wrote.Add(uint64(o.o.Len())), o.full)
 	o.pieces = o.o.Vec(o.pieces[:0])
 	o.vec = o.pieces
 	return true
@@ -263,9 +263,13 @@ func (c *Conn) encodePending(s *pendingControl) {
 		put(frame.Read, s.readTotal)
 	}
 	if s.credit {
-		n := c.returned.Load()
-		c.advertised.Store(n)
-		put(frame.Credit, n+uint64(c.window))
+		c.advertised.Store(max(c.advertised.Load(), c.returned.Load()+uint64(c.window.Load()))) // a window may have become smaller
+		put(frame.Credit, c.advertised.Load())
+	}
+	if c.probing.Load() && c.probing.Swap(false) {
+		v := uint64(c.clock())
+		c.notePing(v)
+		put(frame.Ping, v)
 	}
 	for _, v := range s.pings {
 		put(frame.Ping, v)
@@ -283,6 +287,7 @@ func (c *Conn) encodePending(s *pendingControl) {
 // gatherData gives streams their turns.
 func (c *Conn) gatherData() {
 	o := &c.out
+	o.full = false
 	p := o.first
 	if o.first = nil; p == nil {
 		p = o.nextTurn(nil)
@@ -338,6 +343,7 @@ func (c *Conn) stall(p *Port) *Port {
 		if !was {
 			o.stalledAt = c.clock()
 		}
+		o.full = true
 		return nil
 	}
 	o.alone, o.stalled = false, false

@@ -242,10 +242,6 @@ func (c *Conn) receivePong(v uint64) bool {
 	if !ours {
 		return false
 	}
-	rtt := &c.flight.rtt
-	d := c.since(c.in.now) - h.pingedAt.Load()
-	if old := rtt.Load(); d > 0 && (old == 0 || d < old) {
-		rtt.Store(d)
-	}
+	c.addSample(c.since(c.in.now) - h.pingedAt.Load())
 	return true
 }

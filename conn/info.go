@@ -69,7 +69,7 @@ type LoopInfo struct {
 func (c *Conn) Info(now time.Time) Info {
 	i, at := c.lockedInfo(c.since(now))
 	i.Age, i.Idle = time.Duration(max(at, 0)), time.Duration(max(at-c.health.heardAt.Load(), 0))
-	i.RTT, i.Loop = time.Duration(c.flight.rtt.Load()), int(c.loop.Load())
+	i.RTT, i.Loop = time.Duration(c.trip.shortest.Load()), int(c.loop.Load())
 	i.BytesSent = c.out.wrote.Load()
 	held, beside, own := c.MemoryUse()
 	i.Memory, i.Own, i.Queued = held+beside+own, beside+own, int(c.queued.Load())
@@ -78,8 +78,8 @@ func (c *Conn) Info(now time.Time) Info {
 	}
 	i.Unread = int(max(int64(c.creditSeen.Load()-c.returned.Load()), 0))
 	if c.pacing == frame.Granted {
-		i.SendGranted, i.SendUsed, i.SendWindow = int64(c.granted.Load()), int64(c.sentCost.Load()), int64(c.cfg.Peer.ConnCredit)
-		i.RecvGranted, i.RecvWindow = int64(c.advertised.Load())+int64(c.window), int64(c.window)
+		i.SendGranted, i.SendUsed, i.SendWindow = int64(c.granted.Load()), int64(c.sentCost.Load()), c.sendWindow.Load()
+		i.RecvGranted, i.RecvWindow = int64(c.advertised.Load()), c.window.Load()
 		i.RecvUsed = int64(c.creditSeen.Load())
 	}
 	if c.caps.ReadReports {

@@ -26,8 +26,7 @@ func (c *Conn) Input(p []byte) bool {
 	in.arena, in.port = nil, nil
 	c.creditSeen.Store(in.used)
 	if c.pacing == frame.Granted { // returnCredit did not know of what this input used
-		advertised := c.advertised.Load()
-		if n := c.returned.Load() - advertised; n > 0 && n >= c.peerCredit(advertised) {
+		if n := c.owed(); n > 0 && n >= c.peerCredit() {
 			c.requestCredit()
 		}
 	}
@@ -170,7 +169,7 @@ func (c *Conn) overLimit() error {
 	in := &c.in
 	switch c.pacing {
 	case frame.Granted:
-		if in.limit = c.advertised.Load() + uint64(c.window); in.used > in.limit {
+		if in.limit = c.advertised.Load(); in.used > in.limit {
 			return violation(status.FlowControl, "%d bytes beyond the connection's credit", in.used-in.limit)
 		}
 	case frame.Reported:

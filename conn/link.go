@@ -103,11 +103,13 @@ func (p *Port) Charge(n int) {
 	}
 }
 
-// Grow implements actor.Link.
-func (p *Port) Grow(window, most int) int { return p.c.growWindow(window, most) }
+// Resize implements actor.Link.
+func (p *Port) Resize(window, most int, taken uint64) int {
+	return p.c.resizeWindow(p, window, most, taken)
+}
 
 // Shrink implements actor.Link.
-func (p *Port) Shrink(from, to int) { p.c.shrinkWindow(from, to) }
+func (p *Port) Shrink(from, to int) { p.c.shrinkWindow(p, from, to) }
 
 // Pack implements actor.Link.
 func (p *Port) Pack(m pool.Message, c pool.Compression) pool.Message { return p.c.pack(m, c) }

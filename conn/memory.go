@@ -113,7 +113,7 @@ func (c *Conn) EvictNewest(n int) int {
 // starts again from 0.
 func (c *Conn) evictStalled(now time.Time) {
 	c.mu.Lock()
-	if c.spareWindow() >= c.window/32 {
+	if c.spareWindow() >= c.windowLimit()/32 {
 		c.mu.Unlock()
 		return
 	}

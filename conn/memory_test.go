@@ -25,7 +25,7 @@ func TestEvictStalled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(Limits{}, 1<<20)
 			c := s.c
-			c.extraWindows = c.window / 2 // nothing to spare
+			c.extraWindows = c.firstWindow / 2 // nothing to spare
 			p := &unreadStream{}
 			c.PreparePeer(&p.Port, p)
 			c.OpenPeer(&p.Port, 2, 0)

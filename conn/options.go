@@ -35,6 +35,7 @@ type Limits struct {
 
 	StreamWindow   int
 	ConnWindow     int
+	MaxWindow      int
 	SenderWindow   int
 	AssemblyBudget int
 	Memory         int
@@ -72,6 +73,7 @@ func WithDefaults(l Limits) Limits {
 	def(&l.MaxOffers, 1024)
 	def(&l.StreamWindow, 1<<20)
 	def(&l.ConnWindow, 16<<20)
+	def(&l.MaxWindow, max(32<<20, l.StreamWindow))
 	def(&l.SenderWindow, max(16<<20, 2*l.MaxMessage))
 	def(&l.AssemblyBudget, max(64<<20, l.MaxMessage))
 	def(&l.OutQueue, 1<<20)
@@ -146,6 +148,7 @@ func Validate(l Limits) error {
 		{"MaxOffers", l.MaxOffers, 1, 1 << 24},
 		{"StreamWindow", l.StreamWindow, 64, maxLimit},
 		{"ConnWindow", l.ConnWindow, 4 << 10, maxLimit},
+		{"MaxWindow", l.MaxWindow, l.StreamWindow, maxLimit},
 		{"SenderWindow", l.SenderWindow, l.MaxMessage, math.MaxInt32},
 		{"AssemblyBudget", l.AssemblyBudget, l.MaxMessage, Unlimited},
 		{"Memory", l.Memory, 1 << 20, Unlimited},

@@ -35,6 +35,7 @@ type output struct {
 	sess          frame.Session // what writes frames; see Conn.writer
 	first         *Port         // taken out of data already: see takeFirst
 	alone         bool          // there were no others in data: see nextTurn
+	full          bool          // data waits for the bound on the bytes in flight, or for credit: see markFlight
 	o             frame.Out
 	scratch       *pool.Scratch // memory of o.Buf; nil between flushes
 	vec           [][]byte      // what is left to write

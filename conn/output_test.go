@@ -357,6 +357,7 @@ func TestBytesInFlightAreBounded(t *testing.T) {
 func TestAStreamAloneMayHaveMoreInFlight(t *testing.T) {
 	const bound = 256 << 10
 	s := newStage(Limits{InFlight: bound}, 1<<30)
+	s.c.trip.add(1, 0) // the path is short, however slow this machine is
 	s.stream("bulk", 32<<10, 1<<20).Ready(false)
 	// flight lets the peer read everything, and returns how much is written then.
 	flight := func() int {
@@ -594,7 +595,9 @@ func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
 	const window = 4 << 10
 	c, l := newDecoded(t, &acceptor{})
 	c.lim = limits(Limits{ConnWindow: window})
-	c.window, c.in.limit = window, window
+	c.firstWindow, c.in.limit = window, window
+	c.window.Store(window)
+	c.advertised.Store(window)
 	unread := &fakeStream{} // its messages are never returned
 	c.PreparePeer(&unread.Port, unread)
 	c.OpenPeer(&unread.Port, 1, 0)

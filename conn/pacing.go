@@ -18,9 +18,9 @@ const maxUnreadUnpaced = 256 << 10
 // message of a call.
 func (c *Conn) maxInTransit() uint64 {
 	if c.pacing == frame.Granted {
-		return uint64(c.window)
+		return uint64(c.mostWindow())
 	}
-	return uint64(max(c.window, c.caps.Cost(c.lim.MaxMessage+c.caps.MaxOverrun)))
+	return uint64(max(c.firstWindow, c.caps.Cost(c.lim.MaxMessage+c.caps.MaxOverrun)))
 }
 
 // MaxUnread is how many bytes of credit the peer can have unread here.
@@ -28,7 +28,7 @@ func (c *Conn) MaxUnread() int {
 	if c.pacing == frame.Reported {
 		return senderWindows * c.lim.SenderWindow
 	}
-	return c.window
+	return int(c.window.Load())
 }
 
 // unread is how many bytes of credit are unread. The reader calls it.

@@ -11,7 +11,10 @@ func newConn(cfg Config) *Conn {
 	c.lim = cfg.Limits
 	c.caps = c.sess.Caps()
 	c.pacing, c.maxStream = c.caps.Pacing, c.caps.MaxStream
-	c.window = max(c.lim.ConnWindow, c.caps.ConnWindow)
+	c.firstWindow = max(c.lim.ConnWindow, c.caps.ConnWindow)
+	c.window.Store(int64(c.firstWindow))
+	c.advertised.Store(uint64(c.firstWindow))
+	c.trip.add(int64(cfg.RTT), 0)
 	if c.pacing == frame.Unpaced {
 		c.pause.resume = make(chan struct{}, 1)
 	}
@@ -22,8 +25,9 @@ func newConn(cfg Config) *Conn {
 	c.out.tokens = 1
 	c.peerSettings.Store(&c.cfg.Peer)
 	c.granted.Store(cfg.Peer.ConnCredit)
+	c.sendWindow.Store(int64(cfg.Peer.ConnCredit))
 	if c.pacing == frame.Granted { // else overLimit computes the bound when it is needed
-		c.in.limit = uint64(c.window)
+		c.in.limit = uint64(c.firstWindow)
 	}
 	c.nextLocal = 2
 	if cfg.Client {
@@ -45,10 +49,8 @@ func (c *Conn) start() {
 	case e.lingers.Load():
 		c.linger(time.Duration(e.lingerFor.Load()))
 	}
-	if c.cfg.RTT > 0 {
-		c.flight.rtt.Store(int64(c.cfg.RTT))
-	}
-	if rtt := int64(c.cfg.RTT); c.caps.ReadReports && (rtt == 0 || rtt > shortPath) {
+	rtt, pings := int64(c.cfg.RTT), c.caps.ReadReports || c.pacing == frame.Granted && c.caps.Ping && c.caps.PingIdle
+	if pings && (rtt == 0 || rtt > shortPath) {
 		c.ping(1) // the handshake's time is not the path's alone
 	}
 }

@@ -91,6 +91,7 @@ func (c *Conn) retire(p *Port) {
 	p.age.end(now)
 	c.mu.Lock()
 	p.retired = true
+	c.laps.end(p)
 	p.charge(-int(p.openBytes))
 	id := p.id.Load()
 	if id != 0 {

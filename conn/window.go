@@ -8,18 +8,24 @@ import (
 
 // The window of a connection: what its streams get of it, and how it is renewed.
 
-// returnCredit returns credit to the peer, and announces it at half the window. The
-// count is the connection's own: it waits for no stream.
+// returnCredit returns credit to the peer, and announces it if a grant is due. The count is
+// the connection's own: it waits for no stream.
 func (c *Conn) returnCredit(cost int) {
-	n := c.returned.Add(uint64(cost))
+	c.returned.Add(uint64(cost))
 	if c.pacing != frame.Granted {
 		c.pause.wake()
 		return
 	}
-	advertised := c.advertised.Load()
-	if n-advertised >= uint64(c.window/2) || c.streams.Load() == 0 || n-advertised >= c.peerCredit(advertised) {
+	owed := c.owed()
+	if owed > 0 && (owed >= int64(frame.LeastGrant(int(c.window.Load()))) || c.streams.Load() == 0 || owed >= c.peerCredit()) {
 		c.requestCredit()
 	}
+}
+
+// owed is how much credit the peer may have beyond what it knows of; below 0 if the window
+// has become smaller.
+func (c *Conn) owed() int64 {
+	return int64(c.returned.Load()) + c.window.Load() - int64(c.advertised.Load())
 }
 
 // requestCredit has the credit that was returned written to the peer.
@@ -28,44 +34,100 @@ func (c *Conn) requestCredit() {
 }
 
 // peerCredit is how much credit the peer has left, according to the input so far.
-// Half a window would never come back where unread streams hold most of the window:
-// so credit is also announced when it exceeds what the peer has left.
-func (c *Conn) peerCredit(advertised uint64) uint64 {
-	total, used := advertised+uint64(c.window), c.creditSeen.Load()
-	if used > total {
-		return 0
+// A grant would never be due where unread streams hold most of the window: so credit is
+// also announced when it exceeds what the peer has left.
+func (c *Conn) peerCredit() int64 {
+	return max(int64(c.advertised.Load())-int64(c.creditSeen.Load()), 0)
+}
+
+// mostWindow is what the connection's window may grow to.
+func (c *Conn) mostWindow() int { return max(c.firstWindow, min(2*c.lim.MaxWindow, maxLimit)) }
+
+// windowLimit is what it may grow to on this path. mu is held.
+func (c *Conn) windowLimit() int {
+	if c.trip.isLong() {
+		return c.mostWindow()
 	}
-	return total - used
+	return int(c.window.Load())
 }
 
 // spareWindow is what windows may still grow by: the half of the connection's window
-// that initial credits do not take. Conn.mu is held.
-func (c *Conn) spareWindow() int { return max(c.window/2-c.extraWindows, 0) }
+// that initial credits do not take. mu is held.
+func (c *Conn) spareWindow() int { return max(c.windowLimit()/2-c.extraWindows, 0) }
 
-// growWindow returns the next size of a stream's window, at most most. A window may
-// double while the connection has plenty to spare, and grows by less the less there is.
-func (c *Conn) growWindow(window, most int) int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	more := min(window, most-window, c.spareWindow()/8)
-	if more <= 0 {
+// Until a window has StreamWindow it grows by growFactor each time that it is renewed, once
+// the reader has taken a part of it: on a long path that is in the first round trip.
+const (
+	growFactor = 4
+	growAfter  = 4 // parts
+)
+
+// resizeWindow returns the next size of the window of p's stream, at most most, whose reader
+// has taken so many bytes of credit in all. Up to StreamWindow it grows as the reader takes
+// something, and beyond that, on a long path, as far as what is measured shows that it keeps
+// the path from carrying more. Where less is taken it becomes smaller again.
+func (c *Conn) resizeWindow(p *Port, window, most int, taken uint64) int {
+	first := min(most, c.lim.StreamWindow)
+	switch {
+	case window < first && uint64(window) > growAfter*taken:
+		return window
+	case window < first:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return window + c.takeSpare(min((growFactor-1)*window, first-window), c.spareWindow()/8)
+	case most <= first: // the program's own choice
 		return window
 	}
-	c.extraWindows += more
-	return window + more
+	at := c.clock()
+	c.probe(at)
+	if !c.trip.isLong() && window == first {
+		return window
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.followPath(p, window, first, most, taken, at)
 }
 
-// shrinkWindow takes back what a window has beyond the initial credit.
-func (c *Conn) shrinkWindow(from, to int) {
+// takeSpare takes up to n bytes for a window of a stream, at most most, and returns how much it
+// got. The connection's window grows to twice what was taken, if there is memory for it. mu
+// is held.
+func (c *Conn) takeSpare(n, most int) int {
+	n = max(min(n, most), 0)
+	if more := 2*(c.extraWindows+n) - int(c.window.Load()); more > 0 {
+		if c.cfg.Lend != nil && !c.cfg.Lend(more) {
+			n = max(int(c.window.Load())/2-c.extraWindows, 0)
+		} else {
+			c.window.Add(int64(more))
+		}
+	}
+	c.extraWindows += n
+	return n
+}
+
+// giveBack is the reverse of takeSpare. mu is held.
+func (c *Conn) giveBack(n int) {
+	c.extraWindows -= n
+	window := int(c.window.Load())
+	if less := window - max(2*c.extraWindows, c.firstWindow); less > 0 {
+		c.window.Add(-int64(less))
+		if c.cfg.Lend != nil {
+			c.cfg.Lend(-less)
+		}
+	}
+}
+
+// shrinkWindow takes back what the window of p's stream has beyond the initial credit.
+func (c *Conn) shrinkWindow(p *Port, from, to int) {
 	if c.pacing != frame.Granted {
 		return
 	}
 	initial := InitialCredit(c.lim, &c.caps)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if less := max(from-initial, 0) - max(to-initial, 0); less != 0 {
-		c.mu.Lock()
-		c.extraWindows -= less
-		c.mu.Unlock()
+		c.giveBack(less)
 	}
+	c.laps.end(p)
 }
 
 // InitialWindow returns the first window of a stream whose user asked for want bytes,
@@ -78,7 +140,7 @@ func (c *Conn) InitialWindow(want int) (window, most int) {
 	initial := InitialCredit(c.lim, &c.caps)
 	switch {
 	case want == 0:
-		return initial, c.lim.StreamWindow
+		return initial, c.lim.MaxWindow
 	case want <= initial && c.caps.FixedWindow: // what was announced can't be taken back
 		return initial, initial
 	case want <= initial:
@@ -88,9 +150,7 @@ func (c *Conn) InitialWindow(want int) (window, most int) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	more := min(want-initial, c.spareWindow()/2)
-	c.extraWindows += more
-	return initial + more, want
+	return initial + c.takeSpare(want-initial, (int(c.window.Load())/2-c.extraWindows)/2), want
 }
 
 // UnacceptedWindow is what a peer may have unread on a stream that was not accepted yet.

@@ -237,6 +237,11 @@ func isText(v string) bool {
 // half of it is owed.
 func (c *Caps) MinWindow() int { return 2 * c.Overhead }
 
+// LeastGrant is how much of a window of n bytes must be owed before its receiver grants it
+// again: an eighth, so that on a long path nearly all of it is under way. Of a window below
+// 32 KiB it is more, up to half: a smaller grant costs a frame, and makes a fragment.
+func LeastGrant(n int) int { return max(n/8, min((n+1)/2, 4<<10)) }
+
 // Part is what of a message's bytes is in the piece from off to off+n of its cost.
 func Part(overhead, off, n int) (from, to int) {
 	return max(off-overhead, 0), max(off+n-overhead, 0)

@@ -56,7 +56,7 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 	}
 	cfg := conn.Config{
 		Session: j.sess, Client: j.g.Client, Limits: (*conn.Limits)(&ep.limits), Peer: j.g.Peer, Handler: (*connHandler)(c),
-		Timers: &ep.timers, Remote: c.peer.Addr, RTT: j.rtt,
+		Timers: &ep.timers, Remote: c.peer.Addr, RTT: j.rtt, Lend: ep.lend,
 		Fault: ep.fault(c.peer.Addr), Growth: ep.growth, Foreign: isForeign(j.proto),
 	}
 	var noParent error

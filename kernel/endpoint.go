@@ -32,6 +32,7 @@ type endpoint struct {
 	opened    atomic.Int64 // streams that peers have open
 	handling  atomic.Int64 // handlers that run or wait
 	starts    starts
+	lent      atomic.Int64 // bytes by which windows exceed Limits.ConnWindow
 	authorize func(ctx context.Context, id Identity, method string, md metadata.MD) error
 	onConn    func(*Conn)
 	onGoAway  func(*Conn)
@@ -56,6 +57,21 @@ const (
 	stopHolding   = 95 // what holds the most is evicted at once
 	stopAccepting = 95 // connections, where that did not help
 )
+
+// lendShare is which part of Limits.Memory is for windows that grow beyond ConnWindow: the
+// promise of it, whether it is used or not.
+const lendShare = 4
+
+// lend lends n bytes to such windows, or takes them back if n is negative. It reports false if
+// there is too little memory.
+func (ep *endpoint) lend(n int) bool {
+	lent := ep.lent.Add(int64(n))
+	if n > 0 && ep.limits.Memory != Unlimited && (lent > int64(ep.limits.Memory/lendShare) || ep.pressure.Load() >= stopWaiting) {
+		ep.lent.Add(-int64(n))
+		return false
+	}
+	return true
+}
 
 // settings are those that this side announces. plain says that no layer below, such as
 // TLS, detects changed bytes.

@@ -22,8 +22,9 @@ type Limits struct {
 	MaxKeys         int // fields of metadata; default 128
 	MaxOffers       int // offers of a server that wait to be accepted; default 1,024
 
-	StreamWindow   int // bytes unread that the window of a stream may grow to; default 1 MiB
-	ConnWindow     int // bytes unread on a connection; default 16 MiB
+	StreamWindow   int // bytes unread that the window of a stream that is read grows to on any path; default 1 MiB
+	ConnWindow     int // bytes unread on a connection, on any path; default 16 MiB
+	MaxWindow      int // bytes unread that the window of a stream may grow to on a long path that carries so much, and half of what its connection's may; default 32 MiB, or StreamWindow if that is more
 	SenderWindow   int // bytes unread on a stream whose sender chooses its window itself; on its connection, four times that; beyond either a stream is reset, preferably one that nobody reads; default 16 MiB, or twice MaxMessage if that is more
 	AssemblyBudget int // bytes of messages in fragments on a connection, beyond the windows, and as many of requests and metadata; default 64 MiB, or MaxMessage if that is more
 	Memory         int // bytes that the connections of a server take, their streams and handlers, and what those hold; default 70 % of GOMEMLIMIT if that is set, else Unlimited

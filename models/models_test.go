@@ -31,6 +31,7 @@ var variants = []struct {
 	{"windows of one", "-DW=1 -DCW=1 -DT=1 -DCT=1 -DN=1", holds, ""},
 	{"message above both windows", "-DCW=2", holds, ""},
 	{"one stream can fill the connection", "-DW=3 -DCW=3 -DN=1", holds, ""},
+	{"grants of less than half a window", "-DW=4 -DT=1 -DCW=6 -DCT=1 -DM=4 -DN=1", holds, ""},
 	{"receiver gives up", "-DCANCEL -DN=1", holds, ""},
 	{"both give up", "-DCANCEL -DABORT -DN=1", holds, ""},
 	{"receiver gives up, two messages", "-DCANCEL -DM=2 -DW=1 -DT=1 -DCW=2", holds, ""},

@@ -188,7 +188,7 @@ func TestOperationsHasTheNumbers(t *testing.T) {
 		fmt.Sprintf("within WriteStall and a quarter of it %s", duration(l.WriteStall+l.WriteStall/4)),
 		fmt.Sprintf("within ReadStall and a quarter of WriteStall %s", duration(l.ReadStall+l.WriteStall/4)),
 		fmt.Sprintf("else Limits.Drain %s", duration(l.Drain)),
-		fmt.Sprintf("a `StreamWindow` of %d MB", 2*25/10),
+		fmt.Sprintf("200 MB/s over 100 ms take a window of %.0f MB, which is below the ceiling of %s", 1.15*200/10, size(l.MaxWindow)),
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("not on the page: %s", want)
@@ -233,14 +233,14 @@ func TestRatesOfPaths(t *testing.T) {
 		if _, err := fmt.Sscanf(row[3], "%f to %f", &low, &high); err != nil || high > 2*low {
 			t.Fatalf("%q: %v", row[3], err)
 		}
-		limits := kernel.Limits{StreamWindow: mib(row[1]), ConnWindow: mib(row[2])}
+		limits := kernel.Limits{StreamWindow: mib(row[1]), MaxWindow: mib(row[2])}
 		got := rateOver(t, 100*time.Millisecond, streams, limits) / 1e6
 		t.Logf("%s: %.1f MB/s", strings.Join(row[:3], ", "), got)
 		if got < low || got > high {
 			t.Errorf("%s: %.1f MB/s, on the page %s", strings.Join(row[:3], ", "), got, row[3])
 		}
-		if streams == 1 && (got < float64(limits.StreamWindow)/2/0.1/1e6*0.95) {
-			t.Errorf("%v: less than half a window in a round trip", row)
+		if streams == 1 && got < 0.85*float64(limits.MaxWindow)/0.1/1e6 {
+			t.Errorf("%v: less than a window but an eighth in a round trip", row)
 		}
 	}
 }

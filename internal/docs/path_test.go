@@ -2,101 +2,21 @@ package docs
 
 import (
 	"context"
-	"io"
-	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// A path is one end of a connection whose bytes take a time to arrive, on a network without
-// another limit.
-type path struct {
-	net.Conn
-	delay   time.Duration
-	in, out chan piece
-	rest    []byte
-	done    chan struct{}
-	once    sync.Once
-}
-
+// A piece is a piece of what is under way.
 type piece struct {
 	bytes []byte
 	due   time.Time
-}
-
-// paths makes the two ends.
-func paths(a, b net.Conn, delay time.Duration) (net.Conn, net.Conn) {
-	there, back := make(chan piece, 1<<20), make(chan piece, 1<<20)
-	done := make(chan struct{})
-	x := &path{Conn: a, delay: delay, in: back, out: there, done: done}
-	y := &path{Conn: b, delay: delay, in: there, out: back, done: done}
-	return x, y
-}
-
-func (p *path) Write(b []byte) (int, error) {
-	select {
-	case <-p.done:
-		return 0, net.ErrClosed
-	case p.out <- piece{append([]byte(nil), b...), time.Now().Add(p.delay)}:
-		return len(b), nil
-	}
-}
-
-func (p *path) Read(b []byte) (int, error) {
-	if len(p.rest) == 0 {
-		select {
-		case <-p.done:
-			return 0, io.EOF
-		case next := <-p.in:
-			time.Sleep(time.Until(next.due))
-			p.rest = next.bytes
-		}
-	}
-	n := copy(b, p.rest)
-	p.rest = p.rest[n:]
-	return n, nil
-}
-
-func (p *path) Close() error {
-	p.once.Do(func() {
-		defer func() { _ = recover() }() // the other end was first
-		close(p.done)
-	})
-	return p.Conn.Close()
-}
-
-func (p *path) SetDeadline(time.Time) error      { return nil }
-func (p *path) SetReadDeadline(time.Time) error  { return nil }
-func (p *path) SetWriteDeadline(time.Time) error { return nil }
-
-// A pathListener accepts the far ends.
-type pathListener struct {
-	*kerneltest.Listener
-	delay time.Duration
-	ends  chan net.Conn
-}
-
-func (l *pathListener) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	a, err := l.Listener.Dial(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	near, far := paths(a, a, l.delay)
-	l.ends <- far
-	return near, nil
-}
-
-func (l *pathListener) Accept() (net.Conn, error) {
-	if _, err := l.Listener.Accept(); err != nil {
-		return nil, err
-	}
-	return <-l.ends, nil
 }
 
 // rateOver returns the bytes a second that streams carry together on a path with a round
@@ -128,10 +48,10 @@ func rateOver(t *testing.T, rtt time.Duration, streams int, limits kernel.Limits
 			}
 			return nil
 		})
-		ln := &pathListener{kerneltest.Listen(), rtt / 2, make(chan net.Conn, 1)}
+		path := testkit.NewPath(rtt, 0)
 		var wg sync.WaitGroup
-		wg.Go(func() { _ = srv.Serve(t.Context(), ln) })
-		client, err := kernel.Dial(t.Context(), kerneltest.Target, &kernel.ClientOptions{Limits: limits, Dial: ln.dial})
+		wg.Go(func() { _ = srv.Serve(t.Context(), path) })
+		client, err := kernel.Dial(t.Context(), kerneltest.Target, &kernel.ClientOptions{Limits: limits, Dial: path.Dial})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/frame/strm"
+	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -24,7 +25,7 @@ const verbEcho = 1
 
 // All are the protocols.
 func All() []frame.Protocol {
-	return []frame.Protocol{native.Protocol{}, strm.Protocol{}, &seastar.Protocol{}}
+	return []frame.Protocol{native.Protocol{}, strm.Protocol{}, &seastar.Protocol{}, triple.Protocol{}}
 }
 
 // Names are their names, in a list as Parse takes it.

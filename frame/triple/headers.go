@@ -360,7 +360,7 @@ func (s *Session) request(b *block) {
 	s.add(st)
 	s.emit(frame.Frame{
 		Kind: frame.Open, Stream: uint64(st.id), Method: method, Metadata: b.md, Omitted: b.omitted(),
-		Deadline: timeout, Grants: s.in.grants(), FollowsData: b.hasRequest, Unpacks: accepts(b.accept),
+		Deadline: timeout, Grants: s.in.grants(), FollowsData: b.hasRequest, Unpacks: accepts(b.accept), Unsettled: !s.in.settled,
 	})
 	if b.end {
 		s.peerEnds(st)

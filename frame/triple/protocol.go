@@ -38,7 +38,7 @@ func (Protocol) Caps() frame.Caps {
 	return frame.Caps{
 		Name: Name, ALPN: "h2",
 		HalfClose: true, Status: true, AnswerStatus: true, StopAtEnd: true, Early: true, Limits: true, Ping: true,
-		FixedWindow: true, ConnWindow: defaultWindow, Overhead: prefixLen, LeastPiece: 1,
+		FixedWindow: true, EarlyWindow: defaultWindow, ConnWindow: defaultWindow, Overhead: prefixLen, LeastPiece: 1,
 		MaxFragment: maxFragment, MaxStream: maxStream, MaxGroup: 1, MaxMetadata: maxMetadata,
 		Compression: compress.All, StreamCompression: true,
 		Keepalive: keepalive, TextValues: true, Reserved: reserved,

@@ -60,7 +60,7 @@ func (c *Conn) shrinkWindow(from, to int) {
 	if c.pacing != frame.Granted {
 		return
 	}
-	initial := InitialCredit(c.lim, &c.caps)
+	initial := InitialCredit(c.lim)
 	if less := max(from-initial, 0) - max(to-initial, 0); less != 0 {
 		c.mu.Lock()
 		c.extraWindows -= less
@@ -75,7 +75,7 @@ func (c *Conn) InitialWindow(want int) (window, most int) {
 	if c.pacing != frame.Granted {
 		return c.lim.SenderWindow, c.lim.SenderWindow
 	}
-	initial := InitialCredit(c.lim, &c.caps)
+	initial := InitialCredit(c.lim)
 	switch {
 	case want == 0:
 		return initial, c.lim.StreamWindow
@@ -98,5 +98,5 @@ func (c *Conn) UnacceptedWindow() int {
 	if c.pacing != frame.Granted {
 		return c.lim.SenderWindow
 	}
-	return InitialCredit(c.lim, &c.caps)
+	return InitialCredit(c.lim)
 }

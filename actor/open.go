@@ -2,6 +2,7 @@ package actor
 
 import (
 	"context"
+	"math"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/errtext"
@@ -45,6 +46,13 @@ func (s *Stream) AllowSends() {
 	s.mu.Lock()
 	defer s.unlock()
 	s.allowSends()
+}
+
+// AllowEarly says that the peer has opened the stream and may not know our settings yet: it
+// begins with what the protocol has without them. It is called before the stream is shared.
+func (s *Stream) AllowEarly() {
+	w := &s.win
+	w.early = uint16(min(max(s.cfg.Caps.EarlyWindow-int(w.size), 0), math.MaxUint16))
 }
 
 func (s *Stream) allowSends() {

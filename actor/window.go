@@ -16,6 +16,7 @@ type window struct {
 	size     int32  // by how much granted runs ahead of taken
 	most     int32  // limit of size
 	gathered int32  // of taken, what the connection does not know yet; once returned is set, what is unread
+	early    uint16 // how much more the peer may send that does not know our settings yet
 	returned bool   // the stream is over, and the connection has all its credit back
 }
 
@@ -37,7 +38,7 @@ func (w *window) set(c *Config) {
 // arrive counts bytes in. It reports false if the peer had no credit for them.
 func (w *window) arrive(cost int) bool {
 	w.recvd += uint64(cost)
-	return w.recvd <= w.granted
+	return w.recvd <= w.granted+uint64(w.early)
 }
 
 // due reports whether so much of the window is owed that it is time to grant more.

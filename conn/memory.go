@@ -120,7 +120,7 @@ func (c *Conn) evictStalled(now time.Time) {
 	ports := c.table.all()
 	c.mu.Unlock()
 	var largest *Port
-	at, most := stamp(c.since(now)), InitialCredit(c.lim, &c.caps)
+	at, most := stamp(c.since(now)), InitialCredit(c.lim)
 	for _, p := range ports {
 		unread, taken := p.s.ReadProgress()
 		if uint32(taken) != p.takenAtTimer || p.takenSince == 0 {

@@ -6,8 +6,6 @@ import (
 	"math"
 	"runtime/debug"
 	"time"
-
-	"github.com/sluicerpc/sluice/frame"
 )
 
 // Unlimited as a limit means that there is none.
@@ -168,8 +166,8 @@ func Validate(l Limits) error {
 }
 
 // InitialCredit is how many bytes a peer may send on a stream before it is accepted: the
-// share of each allowed stream in half of the connection's window, or what the protocol has
-// every peer count on, if that is more. The other half is left to streams that are read.
-func InitialCredit(l *Limits, caps *frame.Caps) int {
-	return max(min(max(l.ConnWindow/2/l.MaxStreams, 128), 64<<10, l.StreamWindow), caps.FirstWindow)
+// share of each allowed stream in half of the connection's window. The other half is
+// left to streams that are read.
+func InitialCredit(l *Limits) int {
+	return min(max(l.ConnWindow/2/l.MaxStreams, 128), 64<<10, l.StreamWindow)
 }

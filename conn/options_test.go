@@ -4,8 +4,6 @@ import (
 	"errors"
 	"testing"
 	"time"
-
-	"github.com/sluicerpc/sluice/frame"
 )
 
 func TestDefaultLimitsAreInRange(t *testing.T) {
@@ -48,7 +46,7 @@ func TestDurationsCanBeAddedUp(t *testing.T) {
 func TestInitialCreditsLeaveHalfOfTheWindow(t *testing.T) {
 	for _, l := range []Limits{{}, {MaxStreams: 100}, {MaxStreams: 50_000}, {ConnWindow: 1 << 20}, {StreamWindow: 64, ConnWindow: 4 << 10, MaxStreams: 10}} {
 		l = WithDefaults(l)
-		n := InitialCredit(&l, &frame.Caps{})
+		n := InitialCredit(&l)
 		if n*l.MaxStreams > l.ConnWindow/2 && n > 128 {
 			t.Errorf("%d streams of %d take more than half of %d", l.MaxStreams, n, l.ConnWindow)
 		}

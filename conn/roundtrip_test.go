@@ -52,7 +52,7 @@ func newLapped(lim Limits, n int) []*lapped {
 		s.c.PreparePeer(&k.Port, k)
 		l := &lapped{c: s.c, p: &k.Port, at: 1}
 		s.c.mu.Lock()
-		l.window = InitialCredit(s.c.lim, &s.c.caps) + s.c.takeSpare(s.c.lim.StreamWindow-InitialCredit(s.c.lim, &s.c.caps), s.c.spareWindow())
+		l.window = InitialCredit(s.c.lim) + s.c.takeSpare(s.c.lim.StreamWindow-InitialCredit(s.c.lim), s.c.spareWindow())
 		s.c.mu.Unlock()
 		ls = append(ls, l)
 		l.lap(0, 0)
@@ -80,7 +80,7 @@ func check(t *testing.T, ls ...*lapped) {
 	t.Helper()
 	c, sum := ls[0].c, 0
 	for _, l := range ls {
-		sum += l.window - InitialCredit(c.lim, &c.caps)
+		sum += l.window - InitialCredit(c.lim)
 	}
 	if c.extraWindows != sum || int(c.window.Load()) != max(c.firstWindow, 2*sum) || c.window.Load() > int64(c.mostWindow()) {
 		t.Errorf("windows have %d bytes beyond the initial ones, %d are counted, and the connection's is %d", sum, c.extraWindows, c.window.Load())

@@ -121,7 +121,7 @@ func (c *Conn) shrinkWindow(p *Port, from, to int) {
 	if c.pacing != frame.Granted {
 		return
 	}
-	initial := InitialCredit(c.lim, &c.caps)
+	initial := InitialCredit(c.lim)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if less := max(from-initial, 0) - max(to-initial, 0); less != 0 {
@@ -137,7 +137,7 @@ func (c *Conn) InitialWindow(want int) (window, most int) {
 	if c.pacing != frame.Granted {
 		return c.lim.SenderWindow, c.lim.SenderWindow
 	}
-	initial := InitialCredit(c.lim, &c.caps)
+	initial := InitialCredit(c.lim)
 	switch {
 	case want == 0:
 		return initial, c.lim.MaxWindow
@@ -158,5 +158,5 @@ func (c *Conn) UnacceptedWindow() int {
 	if c.pacing != frame.Granted {
 		return c.lim.SenderWindow
 	}
-	return InitialCredit(c.lim, &c.caps)
+	return InitialCredit(c.lim)
 }

@@ -100,6 +100,7 @@ type Frame struct {
 	Later        bool // Accept: nothing may be sent on a stream before its Ready. The session says so, not the peer
 	Unary        bool // Open: one message each way, a call
 	NoReply      bool // Open, with Unary: nobody waits for the reply
+	Unsettled    bool // Open: the opener may not know our Settings yet
 
 	Method   string
 	Metadata metadata.MD

@@ -148,8 +148,8 @@ type Caps struct {
 	PingIdle     bool // and may do so while no stream is open
 	ReadReports  bool // the peer reports how many bytes of the connection it has read
 	FixedWindow  bool // every stream begins with the window of the Settings, whatever its options
-	FirstWindow  int  // what a peer that has not read the Settings yet may send on a stream, bytes; 0: nothing, or what it knows without them
 	Outlives     bool // an open's deadline is that of its answer: the stream outlives it
+	EarlyWindow  int  // what a stream begins with whose opener does not know the Settings yet (Frame.Unsettled), bytes below 64 KiB; 0: every opener does
 	Overhead     int  // what a message costs of the credit beside its length, so that empty messages are not free
 	LeastPiece   int  // of a message's cost, what its first piece takes at least, or all of it
 	SendWindow   int  // where the receiver grants no credit: what a stream may have unread, bytes
@@ -194,10 +194,11 @@ func (c *Caps) Cost(n int) int { return n + c.Overhead }
 
 // BadField returns the first key of md that can't be sent, and why; "" if all can be.
 func (c *Caps) BadField(md metadata.MD) (key, why string) {
+	if key, bad := md.BadKey(); bad {
+		return key, "is no key"
+	}
 	for i := range md {
 		switch f := &md[i]; {
-		case !metadata.IsKey(f.Key):
-			return f.Key, "is no key"
 		case c.reserves(f.Key):
 			return f.Key, "belongs to " + c.Name
 		case c.TextValues && !strings.HasSuffix(f.Key, "-bin") && !isText(f.Value):

@@ -83,7 +83,7 @@ func (ep *endpoint) settings(caps *frame.Caps, plain bool) frame.Settings {
 		MaxMessage:    uint64(l.MaxMessage),
 		MaxStreams:    uint64(l.MaxStreams),
 		MaxMetadata:   uint64(min(l.MaxMetadata, caps.MaxMetadata)),
-		InitialCredit: uint64(conn.InitialCredit((*conn.Limits)(l), caps)),
+		InitialCredit: uint64(conn.InitialCredit((*conn.Limits)(l))),
 		ConnCredit:    uint64(max(l.ConnWindow, caps.ConnWindow)),
 		Token:         ep.token,
 		Compression:   caps.Compression,

@@ -58,6 +58,9 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 		c.c.PreparePeer(&s.c.Port, &s.c)
 		s.c.Init(&s.c, s.c.config(&so, 0, window, window, g))
 		s.c.HoldSends()
+		if f.Unsettled {
+			s.c.AllowEarly()
+		}
 		if f.Deadline > 0 {
 			s.c.setDeadline(time.Now().Add(f.Deadline))
 		}

@@ -60,15 +60,14 @@ func (md MD) Size() int {
 // BadKey returns the first key that the wire can't carry, and whether there is one.
 func (md MD) BadKey() (key string, bad bool) {
 	for _, f := range md {
-		if !IsKey(f.Key) {
+		if !validKey(f.Key) {
 			return f.Key, true
 		}
 	}
 	return "", false
 }
 
-// IsKey reports whether k can be a key.
-func IsKey(k string) bool {
+func validKey(k string) bool {
 	if k == "" || len(k) > 255 {
 		return false
 	}

@@ -1,6 +1,8 @@
 package triple
 
 import (
+	"strings"
+
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/compress"
 	"github.com/sluicerpc/sluice/pool"
@@ -38,6 +40,18 @@ func (e encoding) compression() pool.Compression {
 		return pool.Zstd
 	}
 	return pool.NoCompression
+}
+
+// accepts is what a grpc-accept-encoding names of what we know.
+func accepts(v string) (set pool.Compressions) {
+	for v != "" {
+		var name string
+		name, v, _ = strings.Cut(v, ",")
+		if e, known := encodingOf(strings.TrimSpace(name)); known && e != identity {
+			set |= pool.CompressionsOf(e.compression())
+		}
+	}
+	return set
 }
 
 // minPacked is the shortest message that is compressed.

@@ -38,7 +38,7 @@ func (Protocol) Caps() frame.Caps {
 	return frame.Caps{
 		Name: Name, ALPN: "h2",
 		HalfClose: true, Status: true, AnswerStatus: true, StopAtEnd: true, Early: true, Limits: true, Ping: true,
-		FixedWindow: true, FirstWindow: firstWindow, ConnWindow: defaultWindow, Overhead: prefixLen, LeastPiece: 1,
+		FixedWindow: true, EarlyWindow: defaultWindow, ConnWindow: defaultWindow, Overhead: prefixLen, LeastPiece: 1,
 		MaxFragment: maxFragment, MaxStream: maxStream, MaxGroup: 1, MaxMetadata: maxMetadata,
 		Compression: compress.All, StreamCompression: true,
 		Keepalive: keepalive, TextValues: true, Reserved: reserved,
@@ -52,11 +52,6 @@ const keepalive = 6 * time.Minute
 // maxFragment is the longest piece of a message that is written at once. It is cut into as
 // many frames as the peer's SETTINGS_MAX_FRAME_SIZE asks for.
 const maxFragment = 64 << 10
-
-// firstWindow is the least window that a server gives a stream: a client may send 65,535 bytes
-// before it has read what the window is (RFC 9113, section 6.9.2). It holds a frame of the
-// largest size.
-const firstWindow = ownMaxFrame
 
 // maxMetadata is how much metadata a frame's worth of headers has at most, bytes;
 // headerSpare is what gRPC's own headers take beside it.

@@ -171,7 +171,7 @@ func TestLinkedModules(t *testing.T) {
 var consumed = []string{
 	"github.com/klauspost/compress", "github.com/panjf2000/ants/v2", "github.com/panjf2000/gnet/v2",
 	"github.com/pierrec/lz4/v4", "github.com/sluicerpc/sluice", "github.com/valyala/bytebufferpool",
-	"go.uber.org/goleak", "go.uber.org/multierr", "go.uber.org/zap", "golang.org/x/sync", "golang.org/x/sys",
+	"go.uber.org/goleak", "go.uber.org/multierr", "go.uber.org/zap", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/sys",
 	"golang.org/x/time", "google.golang.org/protobuf", "gopkg.in/natefinch/lumberjack.v2", "pgregory.net/rapid",
 }
 

@@ -27,6 +27,7 @@ var licences = map[string]string{
 	"go.uber.org/multierr":              "MIT",
 	"go.uber.org/zap":                   "MIT",
 	"golang.org/x/sync":                 "BSD-3-Clause",
+	"golang.org/x/net":                  "BSD-3-Clause",
 	"golang.org/x/sys":                  "BSD-3-Clause",
 	"golang.org/x/time":                 "BSD-3-Clause",
 	"google.golang.org/protobuf":        "BSD-3-Clause",

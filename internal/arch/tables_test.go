@@ -67,7 +67,7 @@ var imports = map[string][]string{
 	echo + "lines":       {},
 	echo + "progress":    {echo + "units"},
 	echo + "units":       {},
-	echo + "wire":        {"frame", "kernel", "pool", "rpc", "frame/native", "frame/strm", "frame/seastar", echo + "cli"},
+	echo + "wire":        {"frame", "kernel", "pool", "rpc", "frame/native", "frame/strm", "frame/seastar", "frame/triple", echo + "cli"},
 }
 
 // echo is where what cmd/echo needs besides the library is.
@@ -108,6 +108,7 @@ var external = map[string][]string{
 	"github.com/panjf2000/gnet/v2":      {"conn"},
 	"github.com/valyala/bytebufferpool": {"pool"},
 	"golang.org/x/sys":                  {"conn"},
+	"golang.org/x/net":                  {"frame/triple"},
 	"go.uber.org/goleak":                {"kernel/kerneltest"},
 	"golang.org/x/time":                 {},
 	"google.golang.org/protobuf":        {},

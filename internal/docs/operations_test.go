@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/sluicerpc/sluice/conn"
-	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 )
@@ -176,7 +175,7 @@ func TestOperationsHasTheNumbers(t *testing.T) {
 		fmt.Sprintf("Memory = 0.%d x GOMEMLIMIT", constants(t, "conn/options.go")["memoryShare"]/10),
 		fmt.Sprintf("not read for %s", duration(time.Duration(constants(t, "conn/memory.go")["stallTime"])))[len("not read for "):],
 
-		fmt.Sprintf("at least 128 bytes and at most 64 KiB: %s bytes by default", count(conn.InitialCredit(&l, &frame.Caps{}))),
+		fmt.Sprintf("at least 128 bytes and at most 64 KiB: %s bytes by default", count(conn.InitialCredit(&l))),
 		fmt.Sprintf("sum %s ```", size(worst)),
 		fmt.Sprintf("`OutQueue` 256 KiB it is %s", size(lowered)),
 		fmt.Sprintf("%d fit with the defaults, and %d with the lowered limits", memory/worst, memory/lowered),

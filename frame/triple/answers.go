@@ -145,7 +145,7 @@ func (s *Session) noteEnd(st *stream) {
 // stopAfterEnd ends our half after the server's end in order. That ends a call of gRPC's
 // both ways; a sluice server may go on reading, and says when it does not.
 func (s *Session) stopAfterEnd(st *stream) {
-	if !s.kin {
+	if !s.sluice {
 		s.emit(frame.Frame{Kind: frame.Stop, Stream: uint64(st.id)})
 	}
 }

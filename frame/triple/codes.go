@@ -57,7 +57,7 @@ func (e http2Error) String() string {
 // code is what a peer's error means. One that is not known is as INTERNAL_ERROR (RFC 9113,
 // section 7).
 func (e http2Error) code() status.Code {
-	if e > kinError && e <= kinError+maxKinCode {
+	if e > kinError && e <= kinError+maxSluiceCode {
 		return status.Code(e - kinError)
 	}
 	if int(e) < len(http2Errors) {
@@ -66,8 +66,8 @@ func (e http2Error) code() status.Code {
 	return status.Internal
 }
 
-// maxKinCode is the largest code that an error of sluice's own can say.
-const maxKinCode = 1<<16 - 1
+// maxSluiceCode is the largest code that an error of sluice's own can say.
+const maxSluiceCode = 1<<16 - 1
 
 // A codeRow says what a code becomes: as a status of gRPC's, in an RST_STREAM or GOAWAY.
 type codeRow struct {
@@ -130,7 +130,7 @@ func errorOf(c status.Code) http2Error {
 
 // statusOf is StatusOf, unless the peer knows our codes.
 func (s *Session) statusOf(c status.Code) status.Code {
-	if s.kin {
+	if s.sluice {
 		return c
 	}
 	return StatusOf(c)
@@ -139,7 +139,7 @@ func (s *Session) statusOf(c status.Code) status.Code {
 // resetOf is the error in an RST_STREAM by which a client ends a stream with a code.
 func (s *Session) resetOf(c status.Code) http2Error {
 	switch {
-	case s.kin && c != status.OK && c != status.Cancelled && c <= maxKinCode:
+	case s.sluice && c != status.OK && c != status.Cancelled && c <= maxSluiceCode:
 		return kinError + http2Error(c)
 	case isWire(c):
 		return errorOf(c)

@@ -125,7 +125,7 @@ func (s *Session) open(o *frame.Out, f *frame.Frame) {
 	if s.token != "" && f.Metadata.Get("authorization") == "" {
 		h.field("authorization", s.token)
 	}
-	if f.FollowsData && s.kin {
+	if f.FollowsData && s.sluice {
 		h.field(requestFollows, "1")
 	}
 	h.metadata(f.Metadata)
@@ -164,7 +164,7 @@ func (s *Session) writeAnswer(o *frame.Out, st *stream, f *frame.Frame) {
 	h.field("content-type", st.contentType())
 	h.field("grpc-accept-encoding", acceptEncoding)
 	s.encoding(f.Compression)
-	if f.FollowsData && s.kin {
+	if f.FollowsData && s.sluice {
 		h.field(requestFollows, "1")
 	}
 	h.metadata(f.Metadata)
@@ -174,7 +174,7 @@ func (s *Session) writeAnswer(o *frame.Out, st *stream, f *frame.Frame) {
 // reject refuses a stream: by trailers alone or, where the client may try again, by an
 // RST_STREAM that says so.
 func (s *Session) reject(o *frame.Out, st *stream, f *frame.Frame) {
-	if f.NotProcessed && !s.kin && codes[f.Code].err == eRefused {
+	if f.NotProcessed && !s.sluice && codes[f.Code].err == eRefused {
 		o.Buf = appendRST(o.Buf, st.id, eRefused)
 	} else {
 		s.writeTrailers(o, st, f)
@@ -200,7 +200,7 @@ func (s *Session) writeTrailers(o *frame.Out, st *stream, f *frame.Frame) {
 		h.once("grpc-message", encodePercent(errtext.Clip(f.Reason, maxReason), inMessage))
 	}
 	switch {
-	case !s.kin:
+	case !s.sluice:
 	case f.Kind == frame.Reject && f.NotProcessed:
 		h.field(notProcessed, "1")
 	case f.Kind == frame.Reset:

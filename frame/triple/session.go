@@ -15,7 +15,7 @@ type Session struct {
 	frame.Base
 	proto     Protocol
 	client    bool
-	kin       bool   // the peer is a sluice program, and knows what is sluice's own here
+	sluice    bool   // the peer is a sluice program, and knows what is sluice's own here
 	authority string // of a client's requests
 	scheme    string
 	token     string // of a client: what authorization is
@@ -110,7 +110,7 @@ func newSession(p Protocol, g *frame.Greeting) *Session {
 // applyPeer has the writer keep to the peer's settings.
 func (s *Session) applyPeer() {
 	ps := &s.in.peer
-	s.kin = ps.maxMessage > 0
+	s.sluice = ps.maxMessage > 0
 	s.maxFrame.Store(ps.maxFrame)
 	s.tableSize.Store(ps.tableSize)
 }

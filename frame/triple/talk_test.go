@@ -262,12 +262,12 @@ func TestClientThatReadsNoMore(t *testing.T) {
 	k.do(&frame.Frame{Kind: frame.Credit, Stream: 1, Value: 2000})
 	k.writes("RST 1 CANCEL")
 
-	kin := start(t, true, setMaxMessage, 1000)
-	kin.do(&frame.Frame{Kind: frame.Open, Stream: 1, Method: "m"})
-	kin.do(&frame.Frame{Kind: frame.EOS, Stream: 1})
-	kin.out()
-	kin.do(&frame.Frame{Kind: frame.Stop, Stream: 1})
-	kin.writes("RST 1 NO_ERROR")
+	peer := start(t, true, setMaxMessage, 1000)
+	peer.do(&frame.Frame{Kind: frame.Open, Stream: 1, Method: "m"})
+	peer.do(&frame.Frame{Kind: frame.EOS, Stream: 1})
+	peer.out()
+	peer.do(&frame.Frame{Kind: frame.Stop, Stream: 1})
+	peer.writes("RST 1 NO_ERROR")
 }
 
 func TestGoAway(t *testing.T) {

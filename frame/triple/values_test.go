@@ -54,7 +54,7 @@ func TestResetsOfKin(t *testing.T) {
 		if c == status.OK || c == status.Cancelled {
 			continue
 		}
-		if got := kin.resetOf(c).code(); got != c {
+		if got := peer.resetOf(c).code(); got != c {
 			t.Errorf("%v became %v", c, got)
 		}
 		if e := other.resetOf(c); e > eHTTP11Required {

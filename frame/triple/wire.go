@@ -42,7 +42,7 @@ const (
 	setMaxFrame      = 0x5
 	setMaxHeaderList = 0x6
 	// setMaxMessage is sluice's own, which others ignore: the longest message that this
-	// side takes, bytes. A peer that sends it is a sluice program: see Session.kin.
+	// side takes, bytes. A peer that sends it is a sluice program: see Session.peer.
 	setMaxMessage = 0x5c1c
 	// setConnWindow is the connection's window, likewise: if it is more than HTTP/2's, the
 	// WINDOW_UPDATE that opens it is the next frame.

@@ -247,7 +247,7 @@ func (s *Session) over(st *stream) {
 func (s *Session) stopPeer(o *frame.Out, st *stream) {
 	switch {
 	case st.recvEnd.Load():
-	case !s.client || s.kin && !st.noReply:
+	case !s.client || s.sluice && !st.noReply:
 		o.Buf = appendRST(o.Buf, st.id, eNo)
 		s.over(st)
 	}

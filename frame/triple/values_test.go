@@ -49,7 +49,7 @@ func TestCodesAreTotal(t *testing.T) {
 
 // Between sluice programs a reset has its code.
 func TestResetsOfKin(t *testing.T) {
-	kin, other := &Session{kin: true}, &Session{}
+	peer, other := &Session{sluice: true}, &Session{}
 	for c := range codes {
 		if c == status.OK || c == status.Cancelled {
 			continue

@@ -273,10 +273,13 @@ func (c *conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
 		return nil, err
 	}
 	if m == peer.Park {
+		if c.p.wholeEnds() { // a server of others answers with its first message
+			return parked{s, true}, nil
+		}
 		if _, _, err := s.Accepted(ctx); err != nil {
 			return nil, err
 		}
-		return parked{s, c.p.wholeEnds()}, nil
+		return parked{s, false}, nil
 	}
 	return c.p.stream(context.Background(), s), nil
 }

@@ -267,7 +267,7 @@ func (c *Conn) encodePending(s *pendingControl) {
 		put(frame.Credit, c.advertised.Load())
 	}
 	if c.probing.Load() && c.probing.Swap(false) {
-		v := uint64(c.clock())
+		v := uint64(max(c.clock(), 1)) // 0 is no ping
 		c.notePing(v)
 		put(frame.Ping, v)
 	}

@@ -15,10 +15,10 @@ const maxUnreadUnpaced = 256 << 10
 
 // maxInTransit is how many bytes of credit a peer can have sent on a stream before it
 // learns that the stream has ended: a window, and where it needs no credit also the
-// message of a call.
+// message of a call. mu is held.
 func (c *Conn) maxInTransit() uint64 {
 	if c.pacing == frame.Granted {
-		return uint64(c.mostWindow())
+		return uint64(max(c.widest, c.firstWindow))
 	}
 	return uint64(max(c.firstWindow, c.caps.Cost(c.lim.MaxMessage+c.caps.MaxOverrun)))
 }

@@ -97,7 +97,7 @@ func (c *Conn) takeSpare(n, most int) int {
 		if c.cfg.Lend != nil && !c.cfg.Lend(more) {
 			n = max(int(c.window.Load())/2-c.extraWindows, 0)
 		} else {
-			c.window.Add(int64(more))
+			c.widest = max(c.widest, int(c.window.Add(int64(more))))
 		}
 	}
 	c.extraWindows += n

@@ -69,6 +69,10 @@ func (s *Stream) resetTooLarge(n int) {
 // checkArrival checks that data of that cost may arrive, n bytes in so many messages, and
 // reports whether to keep it.
 func (s *Stream) checkArrival(cost, n, messages int) (bool, error) {
+	if !s.st.dataAllowed() && s.isEndedHere() {
+		s.win.recvd += uint64(cost)
+		return false, nil
+	}
 	if !s.st.dataAllowed() {
 		s.win.recvd += uint64(cost)
 		s.abort(s.fail(status.StreamState, "data after the end", false))

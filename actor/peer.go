@@ -66,6 +66,9 @@ func (s *Stream) PeerEnd(code status.Code, reason string, trailer metadata.MD) e
 		return violation(status.Protocol, "a stream's end inside a message")
 	}
 	fx, ok := s.st.peerEnded()
+	if !ok && s.isEndedHere() {
+		return nil
+	}
 	if !ok {
 		s.abort(s.fail(status.StreamState, "a second end", false))
 		return frame.ErrFault
@@ -91,6 +94,16 @@ func (s *Stream) PeerEnd(code status.Code, reason string, trailer metadata.MD) e
 	s.handEnd()
 	return nil
 }
+
+// EndedHere says that the end which PeerEnd takes next is none of the peer's: the session will
+// hand on nothing more. What the peer had sent before it knew is dropped.
+func (s *Stream) EndedHere() {
+	s.mu.Lock()
+	defer s.unlock()
+	s.makeOutcome().endedHere = true
+}
+
+func (s *Stream) isEndedHere() bool { return s.outcome != nil && s.outcome.endedHere }
 
 // handEnd has the peer told of its end where nothing else is to be read and this side's
 // half has ended too. A program that is done with a stream need not ask for the end.

@@ -96,6 +96,7 @@ type outcome struct {
 
 	stopped           bool // the peer reads no more
 	finished          bool // with stopped: our program has ended its half too
+	endedHere         bool // the peer's half: this side's session has ended it, and the peer may not know
 	abortedUnanswered bool // aborted before the peer's answer
 	notReady          bool // the peer has answered, and data may not follow yet
 	closedBehindEnd   bool // failure is that the peer has closed the stream's connection behind our end

@@ -114,8 +114,8 @@ type Frame struct {
 	// the peer unpacks those of the stream.
 	Compression pool.Compression
 	Unpacks     pool.Compressions
-	// Local, of a Reset that the peer has not sent: the session has found something wrong with
-	// the stream, and the peer may still send on it.
+	// Local, of a Reset or EOS that the peer has not sent: the session has ended the stream, or
+	// the peer's half of it, and the peer may still send on it.
 	Local bool
 
 	held pool.Message // see Hold

@@ -145,6 +145,9 @@ func (c *core) Control(f *frame.Frame) error {
 	case frame.NewSettings:
 		c.AddCredit(int64(f.Value))
 	case frame.EOS:
+		if f.Local {
+			c.EndedHere()
+		}
 		return c.PeerEnd(f.Code, f.Reason, f.Metadata)
 	case frame.Ended:
 		return c.PeerEnded(f.Value)

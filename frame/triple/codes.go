@@ -57,8 +57,8 @@ func (e http2Error) String() string {
 // code is what a peer's error means. One that is not known is as INTERNAL_ERROR (RFC 9113,
 // section 7).
 func (e http2Error) code() status.Code {
-	if e > kinError && e <= kinError+maxSluiceCode {
-		return status.Code(e - kinError)
+	if e > sluiceError && e <= sluiceError+maxSluiceCode {
+		return status.Code(e - sluiceError)
 	}
 	if int(e) < len(http2Errors) {
 		return http2Errors[e].code
@@ -140,7 +140,7 @@ func (s *Session) statusOf(c status.Code) status.Code {
 func (s *Session) resetOf(c status.Code) http2Error {
 	switch {
 	case s.sluice && c != status.OK && c != status.Cancelled && c <= maxSluiceCode:
-		return kinError + http2Error(c)
+		return sluiceError + http2Error(c)
 	case isWire(c):
 		return errorOf(c)
 	}

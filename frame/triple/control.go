@@ -132,7 +132,10 @@ func (s *Session) goAway(p []byte) error {
 	f := frame.Frame{Kind: frame.GoAway, Value: uint64(last)}
 	if e != eNo {
 		f.Code, f.Reason = e.code(), e.String()
-		if len(p) > 8 {
+		switch {
+		case len(p) > 8 && e > sluiceError:
+			f.Reason = string(p[8:])
+		case len(p) > 8:
 			f.Reason += ": " + string(p[8:])
 		}
 	}

@@ -65,10 +65,10 @@ const ownMaxFrame = 64 << 10
 // preface is what a client sends first. Its first frame, SETTINGS, follows.
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-// kinError is the first of the errors in an RST_STREAM that are sluice's own: the others
+// sluiceError is the first of the errors in an RST_STREAM that are sluice's own: the others
 // follow by the code of the stream's end. Who does not know them takes them for an
 // INTERNAL_ERROR, and only sluice programs are sent them.
-const kinError = 0x5c1c_0000
+const sluiceError = 0x5c1c_0000
 
 // prefixLen is the length of what is before each message: a flag, and its length in 4 bytes.
 const prefixLen = 5

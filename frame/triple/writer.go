@@ -188,10 +188,15 @@ func (s *Session) streamControl(o *frame.Out, st *stream, f *frame.Frame) {
 
 func (s *Session) writeGoAway(o *frame.Out, f *frame.Frame) {
 	e := eNo
-	if f.Code != status.OK {
-		if e = errorOf(f.Code); s.fatal.Load() != 0 {
-			e = http2Error(s.fatal.Load())
-		}
+	switch c := f.Code; {
+	case c == status.OK:
+	case s.fatal.Load() != 0:
+		e = http2Error(s.fatal.Load())
+	case s.sluice && !isWire(c) && c <= maxSluiceCode:
+		e = sluiceError + http2Error(c)
+	case c == status.Cancelled || c == status.Unavailable || c == status.GoingAway || c == status.IdleTimeout: // no fault of anybody's
+	default:
+		e = errorOf(c)
 	}
 	o.Buf = appendGoAway(o.Buf, uint32(min(f.Value, maxStream)), e, f.Reason)
 }
@@ -238,7 +243,7 @@ func (s *Session) connCredit(o *frame.Out) {
 // over has the kernel's half that reads end in order, because nothing more will come.
 func (s *Session) over(st *stream) {
 	if !st.recvEnd.Swap(true) {
-		s.out.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(st.id)})
+		s.out.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(st.id), Local: true})
 	}
 	s.remove(st)
 }

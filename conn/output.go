@@ -260,12 +260,6 @@ func (o *output) returnScratch() {
 	}
 }
 
-func (o *output) isStalled() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.stalled
-}
-
 func (o *output) isDying() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -32,9 +32,6 @@ type roundTrip struct {
 
 // add takes a sample of d nanoseconds, at a time since the connection's start.
 func (r *roundTrip) add(d, at int64) {
-	if n := r.samples.Load(); n < firstSamples {
-		r.samples.Store(n + 1)
-	}
 	if d <= 0 {
 		return
 	}
@@ -43,6 +40,9 @@ func (r *roundTrip) add(d, at int64) {
 	}
 	r.now, r.least = shorter(r.now, d), shorter(r.least, d)
 	r.shortest.Store(shorter(r.before, r.now))
+	if n := r.samples.Load(); n < firstSamples {
+		r.samples.Store(n + 1)
+	}
 }
 
 // isShort reports whether more in flight would only wait longer. A path that was once short is

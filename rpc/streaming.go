@@ -59,9 +59,6 @@ func HandleServerStream[Req, Resp any](r Registrar, method string, h func(ctx co
 	}
 	r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
 		p, req, err := sv.beginWith(ctx, st)
-		if err == nil {
-			err = onlyRequest(ctx, st)
-		}
 		if err != nil {
 			return err
 		}

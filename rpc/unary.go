@@ -78,9 +78,6 @@ func HandleUnary[Req, Resp any](r Registrar, method string, h func(ctx context.C
 			return err
 		}
 		resp, err := h(ctx, req)
-		if err == nil {
-			err = onlyRequest(ctx, st)
-		}
 		if err != nil {
 			return err
 		}

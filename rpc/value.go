@@ -59,20 +59,6 @@ func noRequest(err error) error {
 	return err
 }
 
-// onlyRequest waits for the end of a caller's half, which comes with its one request. A caller
-// that sends more takes the method for another kind.
-func onlyRequest(ctx context.Context, s *kernel.Stream) error {
-	m, err := s.Request(ctx)
-	switch {
-	case err == nil:
-		m.Release()
-		return &status.HandlerError{Code: status.Unimplemented, Reason: "more than one request"}
-	case err == io.EOF:
-		return nil
-	}
-	return err
-}
-
 // receiveRequest receives the one value that a call begins with.
 func receiveRequest[T any](ctx context.Context, s *kernel.Stream, m *codec.Marshaler[T]) (T, error) {
 	var none T

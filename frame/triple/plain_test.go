@@ -184,7 +184,7 @@ func TestPlainAnswersKeepToTheConnectionsWindow(t *testing.T) {
 		t.Errorf("with credit there is %q", got)
 	}
 	k.say(windowUpdate(0, 1<<20))
-	if got, want := k.s.in.connSum-before, uint64(1<<20+100-plainReserve)-uint64(plainReserve-plainReserve)-uint64(k.s.plains.used.Load()-plainReserve); got != want {
+	if got, want := k.s.in.connSum-before, uint64(1<<20+100-plainReserve)-uint64(k.s.plains.used.Load()-plainReserve); got != want {
 		t.Errorf("the kernel has %d bytes of the next credit, not %d", got, want)
 	}
 	if got := k.s.plains.room(); got != plainReserve {

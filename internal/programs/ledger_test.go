@@ -234,7 +234,7 @@ func (o observer) ConnEnded(c *kernel.Conn, i kernel.ConnInfo) {
 	if i.Code == status.OK { // ConnShort's are closed in order
 		return
 	}
-	if i.Code == status.ConnectionLost && i.MessagesSent+i.MessagesReceived == 0 && i.Memory == 0 {
+	if i.Code == status.ConnectionLost && i.MessagesSent+i.MessagesReceived == 0 && i.Memory == i.Own {
 		return // nobody has used it: who has dialled gave up, or a brpc server has waited Limits.Handshake for a first byte
 	}
 	o.r.judge(fmt.Sprintf("the %s's connection (%+v)", o.side, i), c.Err())

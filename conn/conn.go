@@ -96,7 +96,8 @@ type Conn struct {
 	ending      ending
 	flight      flight
 	trip        roundTrip
-	probing     atomic.Bool // a ping is to be written: see probe
+	probing     atomic.Bool  // a ping is to be written: see probe
+	probes      atomic.Int32 // how many were, up to mostProbes
 
 	// Owned by the reader.
 	in       input

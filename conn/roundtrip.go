@@ -32,9 +32,7 @@ type roundTrip struct {
 
 // add takes a sample of d nanoseconds, at a time since the connection's start.
 func (r *roundTrip) add(d, at int64) {
-	if d <= 0 {
-		return
-	}
+	d = max(d, 1) // in memory it can take no time
 	if at-r.began >= sampleSpan {
 		r.before, r.now, r.began = r.now, 0, at
 	}
@@ -80,15 +78,30 @@ func (c *Conn) addSample(d int64) {
 }
 
 // probeEvery is how often the round trip of a short path is measured while it carries much, in
-// nanoseconds. That of a long path is measured all the time.
+// nanoseconds. That of a long path is measured once in a round trip.
 const probeEvery = int64(100 * time.Millisecond)
+
+// mostProbes is how many pings are written at once for the first samples: in memory a round trip
+// can take no time, which is no sample.
+const mostProbes = 2 * firstSamples
 
 // probe has the round trip measured, if it is time to: a ping is written with the next frames
 // of the connection. at is the time.
 func (c *Conn) probe(at int64) {
 	h := &c.health
-	if !c.caps.Ping || h.pinged.Load() != 0 || !c.trip.isLong() && c.trip.samples.Load() >= firstSamples && at-h.pingedAt.Load() < probeEvery {
+	measured := c.trip.samples.Load() >= firstSamples || c.probes.Load() >= mostProbes
+	every := probeEvery
+	switch {
+	case !measured:
+		every = 0
+	case c.trip.isLong():
+		every = c.trip.shortest.Load()
+	}
+	if !c.caps.Ping || h.pinged.Load() != 0 || every > 0 && at-h.pingedAt.Load() < every {
 		return
+	}
+	if !measured {
+		c.probes.Add(1)
 	}
 	c.probing.Store(true)
 }

@@ -14,7 +14,9 @@ func newConn(cfg Config) *Conn {
 	c.firstWindow = max(c.lim.ConnWindow, c.caps.ConnWindow)
 	c.window.Store(int64(c.firstWindow))
 	c.advertised.Store(uint64(c.firstWindow))
-	c.trip.add(int64(cfg.RTT), 0)
+	if cfg.RTT > 0 {
+		c.trip.add(int64(cfg.RTT), 0)
+	}
 	if c.pacing == frame.Unpaced {
 		c.pause.resume = make(chan struct{}, 1)
 	}

@@ -51,6 +51,9 @@ func (e http2Error) String() string {
 	if int(e) < len(http2Errors) {
 		return http2Errors[e].name
 	}
+	if e > sluiceError && e <= sluiceError+maxSluiceCode {
+		return "a reset with " + status.Code(e-sluiceError).String()
+	}
 	return "HTTP/2 error " + strconv.FormatUint(uint64(e), 10)
 }
 

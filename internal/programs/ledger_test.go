@@ -209,7 +209,7 @@ func (r *run) judge(what string, err error) {
 // deserved tells whether a program has asked for an INTERNAL with a reason.
 func deserved(reason string) bool {
 	switch reason {
-	case "the handler panicked":
+	case "the handler panicked", "a reset with INTERNAL": // HTTP/2's resets have no reason
 		return true
 	}
 	return false

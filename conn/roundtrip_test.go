@@ -19,7 +19,7 @@ func TestRoundTrip(t *testing.T) {
 		"two neither":                   {[][2]int64{{0, 50 * ms}, {50, 60 * ms}}, 50 * ms, false},
 		"three are":                     {[][2]int64{{0, 50 * ms}, {50, 60 * ms}, {100, 70 * ms}}, 50 * ms, true},
 		"not if one is short":           {[][2]int64{{0, 50 * ms}, {50, 60 * ms}, {100, ms}, {150, 60 * ms}}, ms, false},
-		"nothing is no sample":          {[][2]int64{{0, 0}, {0, -1}, {0, 0}}, 0, false},
+		"no time is a short one":        {[][2]int64{{0, 50 * ms}, {50, 0}, {100, 60 * ms}}, 1, false},
 		"the short one is remembered":   {[][2]int64{{0, ms}, {490, 50 * ms}, {510, 50 * ms}, {900, 50 * ms}}, ms, false},
 		"but not for ever":              {[][2]int64{{0, ms}, {510, 50 * ms}, {700, 60 * ms}, {1020, 70 * ms}}, 50 * ms, true},
 		"a path may become shorter too": {[][2]int64{{0, 50 * ms}, {50, 50 * ms}, {100, 50 * ms}, {200, 4 * ms}}, 4 * ms, false},

@@ -68,15 +68,17 @@ func (c *Conn) streamFrame(f *frame.Frame) error {
 }
 
 func (c *Conn) connCredit(total uint64) error {
-	old := c.granted.Load()
 	if total > c.sentCost.Load()+1<<31 {
 		return violation(status.FlowControl, "connection credit %d is too far ahead", total)
 	}
-	if total > old {
-		c.granted.Store(total)
+	for old := c.granted.Load(); total > old; old = c.granted.Load() { // the reader has it from the peer, the flush from the session
+		if !c.granted.CompareAndSwap(old, total) {
+			continue
+		}
 		c.sendWindow.Store(max(c.sendWindow.Load(), int64(total-c.sentCost.Load())))
 		c.unstall()
 		c.wakeRoom()
+		break
 	}
 	return nil
 }

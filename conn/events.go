@@ -53,6 +53,9 @@ func (c *Conn) sessionEvent(f *frame.Frame) error {
 		}
 		return nil
 	}
+	if f.Kind == frame.Credit && f.Stream == 0 { // of what was not written after all
+		return c.connCredit(f.Value)
+	}
 	p := c.find(f.Stream)
 	if p == nil {
 		return nil

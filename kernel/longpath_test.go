@@ -28,6 +28,9 @@ type longPath struct {
 
 // onPath runs f with a client and a server.
 func onPath(t *testing.T, rtt time.Duration, rate, streams int, limits kernel.Limits, f func(p *longPath)) {
+	if testkit.RaceEnabled {
+		t.Skip("gigabytes in a bubble, which the race detector makes take minutes")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		p := &longPath{t: t, rtt: rtt, path: testkit.NewPath(rtt, rate), got: make([]atomic.Int64, streams)}
 		p.srv = must[*kernel.Server](t)(kernel.NewServer(&kernel.ServerOptions{Limits: limits}))

@@ -155,7 +155,8 @@ func (s *Session) windowUpdate(p []byte) error {
 			return s.fault(status.Protocol, "WINDOW_UPDATE of 0")
 		}
 		in.connSum += s.plains.refill(uint64(n))
-		s.emit(frame.Frame{Kind: frame.Credit, Value: in.connSum})
+		s.granted.Store(in.connSum)
+		s.emit(frame.Frame{Kind: frame.Credit, Value: in.connSum + s.unwritten.Load()})
 		if s.plains.open.Load() > 0 {
 			s.emit(bodiesFor(0, 0))
 		}

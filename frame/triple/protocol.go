@@ -130,6 +130,7 @@ func (p Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gree
 		return nil, fmt.Errorf("grpc: %w", err)
 	}
 	s.in.connFirst = s.in.connSum
+	s.granted.Store(s.in.connSum)
 	g.Early, g.Peer = early, s.settings()
 	if g.Authenticate != nil {
 		if err := g.Authenticate(ctx, &g.Peer); err != nil {

@@ -29,8 +29,11 @@ type Session struct {
 	refund    atomic.Uint64 // bytes of the connection's window that the kernel never heard of,
 	said      atomic.Uint64 // and what of them the peer knows; set by the writer
 
-	resets     atomic.Uint64 // streams that we have ended, and the peer had not
-	plains     plains
+	resets    atomic.Uint64 // streams that we have ended, and the peer had not
+	plains    plains
+	granted   atomic.Uint64 // the reader's connSum
+	unwritten atomic.Uint64 // data of streams that the peer had reset, which has used credit above; set by the writer
+
 	fatal      atomic.Uint32 // error of the connection, where its code does not say it; set by the reader
 	n          atomic.Int32  // of streams
 	ownWindow  uint64        // that every stream begins with

@@ -97,6 +97,7 @@ func (d *dataWriter) done(s *Session) {
 func (s *Session) Messages(o *frame.Out, id uint64, run pool.Queue) {
 	st := s.lookup(&s.out.recent, uint32(id))
 	if st == nil { // the peer has reset it meanwhile
+		s.notWritten(run.Cost())
 		run.Release()
 		return
 	}
@@ -114,12 +115,18 @@ func (s *Session) Messages(o *frame.Out, id uint64, run pool.Queue) {
 	o.HoldAll(run, refs)
 }
 
+// notWritten gives back what data of n bytes has used of the connection's credit.
+func (s *Session) notWritten(n int) {
+	s.out.emit(frame.Frame{Kind: frame.Credit, Value: s.unwritten.Add(uint64(n)) + s.granted.Load()})
+}
+
 // Fragment implements frame.Session: the piece is cut from the prefix and the message in a
 // row.
 func (s *Session) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) {
 	last := off+n == prefixLen+m.Len()
 	st := s.lookup(&s.out.recent, uint32(id))
 	if st == nil {
+		s.notWritten(n)
 		if last {
 			m.Release()
 		}

@@ -121,8 +121,8 @@ func (s *Stream) receiveReply(ctx context.Context) (pool.Message, error) {
 		if isEOF(err) {
 			return given, nil
 		}
-		given.Release()
 		if err == nil {
+			given.Release()
 			return pool.Message{}, s.twoReplies(reply)
 		}
 	}
@@ -150,6 +150,7 @@ var over = func() context.Context {
 func (s *Stream) twoReplies(m pool.Message) error {
 	m.Release()
 	s.Abort(status.Cancelled, moreReplies)
+	s.c.Drop()
 	return &status.StreamError{Stream: s.ID(), Method: s.Method(), Code: status.Unimplemented, Reason: moreReplies}
 }
 
@@ -158,8 +159,10 @@ func (s *Stream) twoReplies(m pool.Message) error {
 const moreReplies = "more than one reply"
 
 // fail aborts a call that failed with err, and returns the error for its caller. If ctx
-// has ended, the stream may not have noticed yet.
+// has ended, the stream may not have noticed yet. A reply that has come all the same is
+// dropped: only the call could have returned it.
 func (s *Stream) fail(ctx context.Context, err error) error {
+	defer s.dropReply()
 	switch {
 	case ctx.Err() == nil:
 		err = s.callErr(err)
@@ -170,8 +173,16 @@ func (s *Stream) fail(ctx context.Context, err error) error {
 	default:
 		s.c.abort(status.Cancelled, context.Cause(ctx).Error(), context.Cause(ctx))
 	}
-	s.c.StopFeeding()
 	return s.callErr(err)
+}
+
+// dropReply releases what has arrived of a call that has failed.
+func (s *Stream) dropReply() {
+	s.c.StopFeeding()
+	s.c.Drop()
+	if given, _, _ := s.c.Answer(over); !given.IsZero() {
+		given.Release()
+	}
 }
 
 // callErr is the stream's error, or else err, for the caller of a call.

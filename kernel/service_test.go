@@ -442,6 +442,41 @@ func TestCallsWithoutTheOneReply(t *testing.T) {
 	})
 }
 
+// A reply that comes when its call has failed is dropped: nobody else can release it. Checked
+// builds count.
+func TestAFailedCallKeepsNoReply(t *testing.T) {
+	overAll(t, nil, nil, func(t *testing.T, w *world) {
+		const late = 5 * time.Millisecond
+		w.Srv.Handle("late", func(ctx context.Context, s *kernel.Stream) error {
+			time.Sleep(late)
+			return sendOrRelease(context.Background(), s, text("late"))
+		})
+		w.Srv.Handle("thrice", func(ctx context.Context, s *kernel.Stream) error {
+			for _, m := range []string{"1", "2", "3"} {
+				if err := sendOrRelease(ctx, s, text("%s", m)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		req := text("mine")
+		defer req.Release()
+		for range 3 {
+			if _, err := w.Client.Call(w.Ctx, "thrice", req, nil); err == nil {
+				t.Error("three replies are one")
+			}
+		}
+		for range 100 {
+			req := text("x")
+			m, err := w.Client.Call(w.Ctx, "late", req, &kernel.CallOptions{Timeout: late})
+			if err != nil {
+				req.Release()
+			}
+			m.Release()
+		}
+	})
+}
+
 // A call that was refused as not processed is retried, a few times; one that a handler saw
 // is not.
 func TestOnlyRefusedCallsAreRetried(t *testing.T) {

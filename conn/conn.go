@@ -44,7 +44,7 @@ type Stream interface {
 }
 
 // A Handler is what a connection needs of the program above it. Its methods must not
-// wait. The reader calls them, except for Closed.
+// wait. The reader calls them, except for Outlived and Closed.
 type Handler interface {
 	// Started is called before anything is read.
 	Started(c *Conn)
@@ -54,6 +54,9 @@ type Handler interface {
 	Open(c *Conn, f *frame.Frame) *Refusal
 	// GoAway is called when the peer takes no more streams.
 	GoAway(c *Conn)
+	// Outlived is called, by the timer, when a server's connection has had no streams for long, or has
+	// become as old as it may: it is to be drained because of why.
+	Outlived(c *Conn, why error)
 	// Closed is called once, when the connection has ended because of err.
 	Closed(c *Conn, err error)
 }
@@ -72,6 +75,8 @@ type Config struct {
 	Growth  *Growth        // is told what the connection holds more; nil: nobody asks
 	Fault   Fault          // see Guard; nil tells nobody
 	Foreign bool           // the session is of the program's
+
+	Dependent bool // it is there for one stream of another connection, and as old as that
 }
 
 // A Conn is one connection.
@@ -93,6 +98,7 @@ type Conn struct {
 	loop        atomic.Int32 // see Info.Loop
 	events      events
 	health      health
+	life        lifetime
 	ending      ending
 	flight      flight
 	trip        roundTrip
@@ -157,6 +163,7 @@ type goAwayState struct {
 	final          bool   // lastStream is in a GOAWAY that we have sent
 	received       bool   // the peer takes no more streams
 	peerLastStream uint64 // our streams above it are refused
+	why            error  // what the connection ends with, when its streams have; nil: ErrGoingAway
 	code           status.Code
 	reason         string // with code, what Close tells the peer of streams that it ends
 }

@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
@@ -36,21 +37,22 @@ func (c *Conn) EndWithStreams() {
 
 // Drain ends the connection in order, in two steps. A first GOAWAY asks the peer to open
 // no more streams. After a round trip a second one names the last stream that is
-// served, and later ones are refused. The connection ends with its last stream.
-func (c *Conn) Drain() {
+// served, and later ones are refused. The connection ends with its last stream, because of
+// why; nil is ErrGoingAway.
+func (c *Conn) Drain(why error) {
 	c.mu.Lock()
 	if c.goAway.sent || c.cause != nil {
 		c.mu.Unlock()
 		return
 	}
-	c.goAway.sent = true
+	c.goAway.sent, c.goAway.why = true, why
 	c.mu.Unlock()
 	if !c.caps.Ping { // nothing would tell when the first GOAWAY was read
 		c.sendFinalGoAway()
 		return
 	}
 	v := uint64(time.Now().UnixNano())
-	c.health.drainPing.Store(&drainPing{v, c.sendFinalGoAway})
+	c.health.drainPing.Store(&drainPing{v: v, f: c.sendFinalGoAway, at: c.clock()})
 	c.notePing(v)
 	c.requestControl(func(p *pendingControl) {
 		if !p.dying { // the GOAWAY of an end that came meanwhile stays the last
@@ -98,11 +100,11 @@ func (c *Conn) lastStreamGone(now int64) {
 // moment they are refused, because a closed connection would not tell why.
 func (c *Conn) drained() {
 	c.mu.Lock()
-	wait := c.goAway.sent && !c.caps.Ping
+	wait, why := c.goAway.sent && !c.caps.Ping, c.goAway.why
 	c.mu.Unlock()
 	if wait {
 		c.linger(lingerTime)
 		return
 	}
-	c.Fail("close", status.OK, ErrGoingAway)
+	c.Fail("close", status.OK, cmp.Or(why, ErrGoingAway))
 }

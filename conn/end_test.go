@@ -151,7 +151,7 @@ func TestADrainDoesNotReplaceTheLastGoAway(t *testing.T) {
 	a := &acceptor{}
 	c, l := newDecoded(t, a)
 	c.Input(opening(1, 1))
-	c.Drain()
+	c.Drain(nil)
 	ping := l.frames[len(l.frames)-1]
 	if ping.Kind != frame.Ping {
 		t.Fatalf("written: %+v", ping)
@@ -213,7 +213,7 @@ func TestADrainWaitsForItsOwnPong(t *testing.T) {
 	c, l := newDecoded(t, &acceptor{})
 	c.Input(opening(1, 1))
 	c.ping(1)
-	c.Drain()
+	c.Drain(nil)
 	pong := func(v uint64) bool {
 		c.in.now = time.Now()
 		if err := c.connFrame(&frame.Frame{Kind: frame.Pong, Value: v}); err != nil {
@@ -254,7 +254,7 @@ func TestADrainBeginsAsAnotherPongComes(t *testing.T) {
 		for range i % 64 {
 			runtime.Gosched()
 		}
-		c.Drain()
+		c.Drain(nil)
 		<-done
 		c.mu.Lock()
 		final := c.goAway.final

@@ -13,7 +13,6 @@ import (
 var (
 	errSilent  = errors.New("the peer does not answer")
 	errPartial = errors.New("a frame takes too long to arrive")
-	errIdle    = errors.New("no streams for too long")
 )
 
 // health is when what happened, in nanoseconds since the connection's start: what
@@ -38,10 +37,12 @@ type health struct {
 	checkDue              int64
 }
 
-// drainPing is the ping of a drain: f is called when it is answered.
+// drainPing is the ping of a drain, which was sent at that time: f is called when it is
+// answered, or was not for long.
 type drainPing struct {
-	v uint64
-	f func()
+	v  uint64
+	f  func()
+	at int64
 }
 
 // heard notes input.
@@ -57,10 +58,12 @@ func (h *health) writeProgressed() {
 	}
 }
 
-// writeBlocked notes that a write may have to wait.
+// writeBlocked notes that a write may have to wait. Only the flush calls it. The timer, which
+// may look at any moment, must not find a write that waits since the one before it.
 func (c *Conn) writeBlocked() {
-	if h := &c.health; !h.waiting.Swap(true) {
+	if h := &c.health; !h.waiting.Load() {
 		h.progressAt.Store(c.clock())
+		h.waiting.Store(true)
 	}
 }
 
@@ -141,34 +144,6 @@ func (h *health) forgive(t int64) {
 	}
 }
 
-// defaultIdleConn is for how long a connection may have no streams where neither the
-// program nor the protocol says.
-const defaultIdleConn = 10 * time.Minute
-
-// idleConn is after how long without streams a server ends the connection.
-func (c *Conn) idleConn() time.Duration {
-	switch {
-	case c.lim.IdleConn > 0:
-		return c.lim.IdleConn
-	case c.caps.IdleConn > 0:
-		return c.caps.IdleConn
-	}
-	return defaultIdleConn
-}
-
-// EndUnused ends the connection as one that was not used for long, if it has no streams. It
-// reports whether it has.
-func (c *Conn) EndUnused() bool {
-	if !c.hasNoStreams() || c.Err() != nil || c.clock()-c.health.idleSince.Load() < int64(leastUnused) {
-		return false
-	}
-	c.Fail("close", status.OK, errIdle)
-	return true
-}
-
-// leastUnused is for how long a connection is without streams at least that ends for that.
-const leastUnused = time.Second
-
 // nextCheck is how long after t the next check is due if nothing happens until then.
 func (c *Conn) nextCheck(t int64) time.Duration {
 	h, l := &c.health, c.lim
@@ -185,8 +160,8 @@ func (c *Conn) nextCheck(t int64) time.Duration {
 	default:
 		due = min(due, h.heardAt.Load()+int64(c.keepalive()))
 	}
-	if !c.cfg.Client && c.hasNoStreams() {
-		due = min(due, h.idleSince.Load()+int64(c.idleConn()))
+	if !c.cfg.Client {
+		due = min(due, c.lifeDue())
 	}
 	return max(time.Duration(due-t), time.Millisecond)
 }
@@ -205,8 +180,8 @@ func (c *Conn) check(t int64) (op string, code status.Code, err error) {
 	if c.unreadFor(t) >= int64(l.WriteStall) {
 		return "write", status.WriteStall, errStalled
 	}
-	if !c.cfg.Client && c.hasNoStreams() && t-h.idleSince.Load() >= int64(c.idleConn()) {
-		return "close", status.OK, errIdle
+	if !c.cfg.Client && c.checkLife(t) {
+		return "close", status.GoingAway, errOld
 	}
 	silent := t - h.heardAt.Load()
 	switch {

@@ -2,6 +2,7 @@ package conn
 
 import (
 	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -37,5 +38,25 @@ func TestTimeThatTheProcessDidNotRunIsForgiven(t *testing.T) {
 				t.Errorf("at %v: %v", at, c.Err())
 			}
 		})
+	}
+}
+
+// A write that has just begun has not waited for long, whoever asks at that moment.
+func TestAWriteThatBeginsHasNotWaited(t *testing.T) {
+	for range 20_000 {
+		c := &Conn{began: time.Now().Add(-time.Hour)}
+		asks, waited := make(chan struct{}), make(chan time.Duration)
+		go func() {
+			close(asks)
+			for !c.health.waiting.Load() {
+				runtime.Gosched()
+			}
+			waited <- c.blockedFor()
+		}()
+		<-asks
+		c.writeBlocked()
+		if d := <-waited; d > time.Minute {
+			t.Fatalf("it has waited for %v", d)
+		}
 	}
 }

@@ -45,6 +45,8 @@ type Limits struct {
 	ReadStall         time.Duration
 	WriteStall        time.Duration
 	IdleConn          time.Duration
+	MaxConnAge        time.Duration
+	ConnAgeGrace      time.Duration
 	Drain             time.Duration
 }
 
@@ -79,6 +81,8 @@ func WithDefaults(l Limits) Limits {
 	def(&l.KeepaliveTimeout, 20*time.Second)
 	def(&l.ReadStall, 30*time.Second)
 	def(&l.WriteStall, 30*time.Second)
+	def(&l.MaxConnAge, Unlimited)
+	def(&l.ConnAgeGrace, Unlimited)
 	def(&l.Drain, 30*time.Second)
 	for _, d := range l.durations() {
 		*d.v = min(*d.v, forever)
@@ -100,7 +104,8 @@ func (l *Limits) durations() []span {
 		{"Handshake", &l.Handshake}, {"Authenticate", &l.Authenticate},
 		{"KeepaliveInterval", &l.KeepaliveInterval}, {"KeepaliveTimeout", &l.KeepaliveTimeout},
 		{"ReadStall", &l.ReadStall}, {"WriteStall", &l.WriteStall},
-		{"IdleConn", &l.IdleConn}, {"Drain", &l.Drain},
+		{"IdleConn", &l.IdleConn}, {"MaxConnAge", &l.MaxConnAge},
+		{"ConnAgeGrace", &l.ConnAgeGrace}, {"Drain", &l.Drain},
 	}
 }
 

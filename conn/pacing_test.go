@@ -39,7 +39,7 @@ func TestAPausedReaderEndsWithItsConnection(t *testing.T) {
 	for name, end := range map[string]func(c *Conn, peer net.Conn){
 		"Close":      func(c *Conn, _ net.Conn) { c.Close(status.Cancelled, "closed") },
 		"Fail":       func(c *Conn, _ net.Conn) { c.Fail("read", status.Protocol, errPartial) },
-		"Drain":      func(c *Conn, _ net.Conn) { c.Drain() },
+		"Drain":      func(c *Conn, _ net.Conn) { c.Drain(nil) },
 		"EndSoon":    func(c *Conn, _ net.Conn) { c.EndSoon() },
 		"lost":       func(c *Conn, _ net.Conn) { c.lost("write", net.ErrClosed) },
 		"peer gone":  func(c *Conn, peer net.Conn) { _ = peer.Close(); c.Close(status.Cancelled, "closed") },

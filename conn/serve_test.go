@@ -18,6 +18,7 @@ type refuser struct{ closed chan error }
 
 func (n *refuser) Open(*Conn, *frame.Frame) *Refusal { return &Refusal{Code: status.Unimplemented} }
 func (n *refuser) GoAway(*Conn)                      {}
+func (n *refuser) Outlived(c *Conn, why error)       { c.Drain(why) }
 func (n *refuser) Closed(_ *Conn, err error)         { n.closed <- err }
 func (n *refuser) Started(*Conn)                     {}
 

@@ -22,6 +22,7 @@ func newConn(cfg Config) *Conn {
 	}
 	c.flusher = c.flushSoon
 	c.began = time.Now()
+	c.life.init(&c.cfg)
 	c.loop.Store(-1)
 	c.flight.bound.Store(int64(c.lim.InFlight))
 	c.out.tokens = 1

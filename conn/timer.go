@@ -1,11 +1,14 @@
 package conn
 
 import (
+	"cmp"
+	"net"
 	"syscall"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // maxExtensions is how often a connection that lingers gets as much time again because
@@ -55,7 +58,10 @@ func (c *Conn) lingered() {
 	e := &c.ending
 	switch {
 	case c.Err() == nil: // the peer has not ended it
-		c.close()
+		c.mu.Lock()
+		why := c.goAway.why
+		c.mu.Unlock()
+		c.Fail("close", status.OK, cmp.Or(why, net.ErrClosed))
 	case e.extensions < maxExtensions && c.goAwayUnsent():
 		e.extensions++
 		c.cfg.Timers.Set(&c.timer, c, time.Now().Add(lingerTime))

@@ -174,10 +174,10 @@ func (cs *children) remove(number uint64, k *Conn) {
 	}
 }
 
-// drain ends the connection in order: see conn.Conn.Drain. It does not wait for streams
-// that no call has claimed. No new call can; a call that is under way may, and is waited
-// for.
-func (c *Conn) drain() {
+// drain ends the connection in order, because of why: see conn.Conn.Drain. It does not wait
+// for streams that no call has claimed. No new call can; a call that is under way may, and is
+// waited for.
+func (c *Conn) drain(why error) {
 	cs := &c.children
 	var unhold []func()
 	cs.mu.Lock()
@@ -192,7 +192,7 @@ func (c *Conn) drain() {
 		u()
 	}
 	c.setGoingAway()
-	c.c.Drain()
+	c.c.Drain(why)
 }
 
 // leaveParent is called when the connection has ended.

@@ -58,6 +58,7 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 		Session: j.sess, Client: j.g.Client, Limits: (*conn.Limits)(&ep.limits), Peer: j.g.Peer, Handler: (*connHandler)(c),
 		Timers: &ep.timers, Remote: c.peer.Addr, RTT: j.rtt, Lend: ep.lend,
 		Fault: ep.fault(c.peer.Addr), Growth: ep.growth, Foreign: isForeign(j.proto),
+		Dependent: c.caps.StreamsByID && (j.parent != nil || j.g.Parent != 0),
 	}
 	var noParent error
 	made := func(k *conn.Conn) {
@@ -131,6 +132,9 @@ func (l *connHandler) GoAway(*conn.Conn) {
 	(*Conn)(l).setGoingAway()
 	(*Conn)(l).endpoint.onGoAway((*Conn)(l))
 }
+
+// Outlived implements conn.Handler.
+func (l *connHandler) Outlived(_ *conn.Conn, why error) { (*Conn)(l).drain(why) }
 
 // Closed implements conn.Handler.
 func (l *connHandler) Closed(_ *conn.Conn, err error) {

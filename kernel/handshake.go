@@ -167,7 +167,7 @@ func (s *Server) join(pending *pendingConn, j *handshaken) (*Conn, error) {
 	case closed:
 		c.shut(status.Unavailable, serverClosed)
 	case closing:
-		c.drain()
+		c.drain(nil)
 	}
 	return c, nil
 }

@@ -35,7 +35,9 @@ type Limits struct {
 	KeepaliveTimeout  time.Duration // time to answer; default 20 s
 	ReadStall         time.Duration // time for a frame to become complete; default 30 s
 	WriteStall        time.Duration // time for a peer to read, 64 KiB at least; default 30 s
-	IdleConn          time.Duration // a connection without streams is closed; default 10 min, or what its protocol says, servers only
+	IdleConn          time.Duration // a connection without streams is drained; default 10 min, or what its protocol says, servers only
+	MaxConnAge        time.Duration // a connection as old as this, or up to a tenth younger or older, is drained; default Unlimited, servers only
+	ConnAgeGrace      time.Duration // time for the streams of a connection that was drained for its age to end; default Unlimited
 	Drain             time.Duration // time for a drain whose context has no deadline; default 30 s
 }
 

@@ -262,7 +262,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		defer cancel()
 	}
 	for _, c := range s.stopListening(false) {
-		c.drain()
+		c.drain(nil)
 	}
 	select {
 	case <-s.empty:

@@ -39,6 +39,7 @@ func TestUnlimitedDurationsAreLong(t *testing.T) {
 		Handshake: kernel.Unlimited, Authenticate: kernel.Unlimited, KeepaliveInterval: kernel.Unlimited,
 		KeepaliveTimeout: kernel.Unlimited, ReadStall: kernel.Unlimited,
 		WriteStall: kernel.Unlimited, IdleConn: kernel.Unlimited, Drain: kernel.Unlimited,
+		MaxConnAge: kernel.Unlimited, ConnAgeGrace: kernel.Unlimited,
 	}
 	for name, l := range map[string]kernel.Limits{
 		"Handshake":    {Handshake: kernel.Unlimited},
@@ -132,6 +133,7 @@ func TestNegativeDurationsAreRefused(t *testing.T) {
 		"KeepaliveInterval": {KeepaliveInterval: -1}, "KeepaliveTimeout": {KeepaliveTimeout: -1},
 		"ReadStall":  {ReadStall: -1},
 		"WriteStall": {WriteStall: -1}, "IdleConn": {IdleConn: -1}, "Drain": {Drain: -1},
+		"MaxConnAge": {MaxConnAge: -1}, "ConnAgeGrace": {ConnAgeGrace: -1},
 	} {
 		if _, err := kernel.NewServer(&kernel.ServerOptions{Limits: l}); !errors.Is(err, kernel.ErrLimits) {
 			t.Errorf("a server's %s: %v", name, err)

@@ -51,6 +51,9 @@ func size(n int) string {
 
 // duration writes a time as the page does.
 func duration(d time.Duration) string {
+	if d >= 1<<60 {
+		return "Unlimited"
+	}
 	if d >= time.Minute {
 		return strconv.FormatFloat(d.Minutes(), 'f', -1, 64) + " min"
 	}
@@ -63,9 +66,9 @@ func TestOperationsHasTheLimits(t *testing.T) {
 		defer debug.SetMemoryLimit(debug.SetMemoryLimit(math.MaxInt64)) // the default of Memory depends on it
 	}
 	limits := conn.WithDefaults(conn.Limits{})
-	unset := constants(t, "conn/health.go") // the protocol may have another default
-	limits.KeepaliveInterval = time.Duration(unset["defaultKeepalive"])
-	limits.IdleConn = time.Duration(unset["defaultIdleConn"])
+	// The protocol may have another default of these.
+	limits.KeepaliveInterval = time.Duration(constants(t, "conn/health.go")["defaultKeepalive"])
+	limits.IdleConn = time.Duration(constants(t, "conn/lifetime.go")["defaultIdleConn"])
 	page := map[string]string{}
 	for _, row := range tables(t, readPage(t, operationsPage), "limits") {
 		page[spans(row[0])[0]] = row[1]

@@ -23,6 +23,12 @@ func (s *Stream) Deliver(run *pool.Queue, now time.Time) error {
 		s.dropRun(run)
 		return err
 	}
+	if s.requests == requestHere {
+		s.resetSecond()
+		s.discard(cost, run.Bytes())
+		s.dropRun(run)
+		return nil
+	}
 	if s.asm != nil && s.asm.active {
 		s.dropRun(run)
 		return violation(status.Protocol, "a message inside a fragmented one")

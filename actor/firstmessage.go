@@ -1,6 +1,11 @@
 package actor
 
-import "github.com/sluicerpc/sluice/pool"
+import (
+	"context"
+
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
+)
 
 // OnRequest says that the first message is the request, and calls f when it has arrived.
 // The request stays unread until Request. The connection's reader calls OnRequest, before
@@ -48,6 +53,36 @@ func (s *Stream) TakeRequest() (m pool.Message, ok bool) {
 		return m, true
 	}
 	return m, false
+}
+
+// ReceiveOnly returns the request, which is kept or is the first message. It is the only one: if
+// another message is here, or comes while the stream is open, the stream is reset with
+// status.Unimplemented. ReceiveOnly is called once, before any message is received.
+func (s *Stream) ReceiveOnly(ctx context.Context) (pool.Message, error) {
+	s.mu.Lock()
+	if s.requests = oneRequest; s.outcome == nil || !s.outcome.hasRequest {
+		s.unlock()
+		return s.Receive(ctx)
+	}
+	m := s.outcome.request
+	s.outcome.request, s.outcome.hasRequest = pool.Message{}, false
+	s.requestTaken()
+	s.unlock()
+	return m, nil
+}
+
+// requestTaken is called when the only request was taken.
+func (s *Stream) requestTaken() {
+	s.requests = requestHere
+	if s.in.Len() > 0 || s.asm != nil && s.asm.active {
+		s.resetSecond()
+	}
+}
+
+// resetSecond resets the stream because of a second request. Nobody reads it.
+func (s *Stream) resetSecond() {
+	s.abort(s.fail(status.Unimplemented, "more than one request", false))
+	s.dropIn()
 }
 
 // dropRequest releases the request that is kept.

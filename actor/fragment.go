@@ -73,6 +73,10 @@ func (s *Stream) checkPiece(f *frame.Frame) (bool, error) {
 	if active {
 		return true, nil
 	}
+	if s.requests == requestHere {
+		s.resetSecond()
+		return false, frame.ErrFault
+	}
 	if total > s.cfg.MaxReceive {
 		s.resetTooLarge(total)
 		return false, frame.ErrFault

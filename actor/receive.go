@@ -92,6 +92,9 @@ func (s *Stream) next(waited next) (pool.Message, next, error) {
 	}
 	if m, ok := s.in.Pop(); ok {
 		s.handOver(m)
+		if s.requests == oneRequest {
+			s.requestTaken()
+		}
 		if s.in.Len() > 0 {
 			ch.wakeReceiver()
 		} else if s.st.recv == recvEnded {

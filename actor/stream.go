@@ -30,6 +30,7 @@ type Stream struct {
 	dropUnread       bool // keep nothing unread when the goroutine that feeds a channel ends
 	contextOver      bool // the stream's context has ended
 	filling          fillState
+	requests         requests
 
 	uncounted int32 // eligible bytes that the connection does not know of
 	told      int32 // see tellHeld
@@ -78,6 +79,15 @@ const (
 	notFilling fillState = iota
 	filling
 	fillingDropped // partial is dropped after that
+)
+
+// requests tells how many messages the application takes of the stream.
+type requests uint8
+
+const (
+	anyNumber   requests = iota
+	oneRequest           // see ReceiveOnly
+	requestHere          // it was taken: no further message may come
 )
 
 // An outcome is how the stream went so far, and what came with its open and its end. It

@@ -54,6 +54,36 @@ func ExampleStream_Request() {
 	// 7 bytes, <nil>
 }
 
+// OnlyRequest is for a method that takes one message: a caller that sends another is told.
+func ExampleStream_OnlyRequest() {
+	ctx := context.Background()
+	srv := newServer()
+	srv.Handle("wait", func(ctx context.Context, s *kernel.Stream) error {
+		request, err := s.OnlyRequest(ctx)
+		if err != nil {
+			return err
+		}
+		request.Release()
+		<-ctx.Done() // of the call
+		return nil
+	})
+	client, stop := start(srv, nil)
+	defer stop()
+
+	s, err := client.Open(ctx, "wait", &kernel.OpenOptions{Request: say("one")})
+	if err == nil {
+		err = s.Send(ctx, say("two"))
+	}
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	_, err = s.Receive(ctx)
+	fmt.Println(status.Of(err))
+	// Output:
+	// UNIMPLEMENTED more than one request
+}
+
 // A message and its attachment are one message, the attachment at its end. Its size travels
 // in the metadata of a request and in the header of a reply, and over brpc it is brpc's own
 // attachment.

@@ -58,6 +58,17 @@ func (s *Stream) Request(ctx context.Context) (pool.Message, error) {
 	return s.c.Receive(ctx)
 }
 
+// OnlyRequest is Request for a method that takes one message, as package rpc's unary handlers do.
+// If another message has come, or comes while the stream is open, its opener takes the method for
+// another kind: the stream is reset with status.Unimplemented, and its Context ends. It does
+// not wait for the end of the opener's half. It must come before any other receive.
+func (s *Stream) OnlyRequest(ctx context.Context) (pool.Message, error) {
+	if s.c.acceptOnUse.Load() != nil {
+		s.c.life.Or(lifeRequested)
+	}
+	return s.c.ReceiveOnly(ctx)
+}
+
 // Metadata returns the metadata that came with the open, on both sides.
 func (s *Stream) Metadata() metadata.MD {
 	if x := s.c.x.Load(); x != nil {

@@ -34,7 +34,8 @@ type Registrar interface {
 // ends the call with the code of a status.HandlerError, else status.Unknown. A request
 // that does not decode as Req ends the call with status.InvalidArgument without
 // calling h, and so does a call whose metadata says that its values are carried in another
-// way: see KeyRequest. ctx ends with the call; kernel.FromContext(ctx) is its stream, whose
+// way: see KeyRequest. A second request that comes while h runs ends the call, and ctx, with
+// status.Unimplemented; h does not wait for the end of the caller's half. ctx ends with the call; kernel.FromContext(ctx) is its stream, whose
 // SetHeader and SetTrailer say what travels with the reply.
 //
 // Req can hold sources: fields of type *Source[T], also in slices and inner

@@ -62,7 +62,7 @@ func noRequest(err error) error {
 // receiveRequest receives the one value that a call begins with.
 func receiveRequest[T any](ctx context.Context, s *kernel.Stream, m *codec.Marshaler[T]) (T, error) {
 	var none T
-	msg, err := s.Request(ctx)
+	msg, err := s.OnlyRequest(ctx)
 	if err != nil {
 		return none, noRequest(err)
 	}

@@ -35,7 +35,7 @@ func signature[T any](t testing.TB, e *codec.Encoding) string {
 func TestValuesOfOtherTypesAreRefusedBeforeTheHandler(t *testing.T) {
 	fixedServer, fixedCall, fixedOpen := by(codec.Fixed)
 	jsonServer, jsonCall, jsonOpen := by(codec.JSON)
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		ran := func() { t.Error("a handler ran") }
 		ok(t, rpc.HandleUnary(w.Srv, "words", func(context.Context, words) (uint64, error) { ran(); return 0, nil }, fixedServer))
 		ok(t, rpc.HandleUnary(w.Srv, "person", func(context.Context, point) (point, error) { ran(); return point{}, nil }, jsonServer))
@@ -108,7 +108,7 @@ func TestTypesMayGrowOnEitherSide(t *testing.T) {
 		}
 	)
 	more := "more"
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		for name, e := range map[string]*codec.Encoding{"default": nil, "fixed": codec.Fixed, "JSON": codec.JSON} {
 			server, call, _ := by(e)
 			w.Srv.Remove("before")
@@ -131,7 +131,7 @@ func TestTypesMayGrowOnEitherSide(t *testing.T) {
 // Who says nothing is not asked: an untyped client is served, and told what it gets.
 func TestWhatIsAbsentAgrees(t *testing.T) {
 	server, _, _ := by(codec.Fixed)
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		ok(t, rpc.HandleUnary(w.Srv, "add", func(_ context.Context, v words) (uint32, error) { return v.A + v.B, nil }, server))
 		var header metadata.MD
 		r, err := w.Client.Call(w.Ctx, "add", text("\x01\x00\x00\x00\x02\x00\x00\x00"), &kernel.CallOptions{Header: &header})
@@ -162,7 +162,7 @@ func TestWhatIsAbsentAgrees(t *testing.T) {
 
 // An answer that names other values than are expected is none.
 func TestAnswersWithOtherValuesAreNotDecoded(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		for _, key := range []string{rpc.KeyRequest, rpc.KeyReply} {
 			answersWithOtherValues(t, w, metadata.MD{{Key: key, Value: "fixed;00000000"}})
 		}
@@ -206,7 +206,7 @@ func answersWithOtherValues(t *testing.T, w *world, other metadata.MD) {
 
 // A sink goes by the encoding of the call that it is passed to, which is the handler's.
 func TestASinkGoesByItsCallsEncoding(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		sumUp(t, w.Srv)
 		sink := testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, w.Client, &rpc.SinkOptions{Encoding: codec.Fixed}))
 		_, err := callSum(w, sink)
@@ -238,7 +238,7 @@ func TestReservedKeysAreRefused(t *testing.T) {
 
 // The program's own metadata travels beside what this package says.
 func TestMetadataOfTheProgramTravelsToo(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		mine := metadata.MD{{Key: "mine", Value: "1"}}
 		ok(t, rpc.HandleUnary(w.Srv, "md", func(ctx context.Context, _ string) (string, error) {
 			md := kernel.FromContext(ctx).Metadata()
@@ -278,7 +278,7 @@ func TestTheDefaultGoesByTheType(t *testing.T) {
 			}
 		}
 	}
-	overNative(t, nil, nil, func(t *testing.T, w *world) { sent(t, w, [3]string{"abc", `{"A":1,"B":2}`, `"x"`}) })
+	overWires(t, nil, nil, func(t *testing.T, w *world) { sent(t, w, [3]string{"abc", `{"A":1,"B":2}`, `"x"`}) })
 	t.Run("seastar", func(t *testing.T) {
 		sent(t, overSeastar(t), [3]string{"\x03\x00\x00\x00abc", "\x01\x00\x00\x00\x02\x00\x00\x00", "\x01\x00\x00\x00x"})
 	})
@@ -355,7 +355,7 @@ func wantPanic(t *testing.T, what string, err error, value any) {
 
 // A codec's panic ends the stream, and nothing else, whichever way the value came or went.
 func TestACodecsPanicEndsItsStream(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		for name, read := range map[string]func(src *rpc.Source[string]) error{
 			"Receive": func(src *rpc.Source[string]) error {
 				for {
@@ -460,7 +460,7 @@ func (sizedLender) Size(v []byte) int { return len(v) }
 // A codec that returns the program's memory, in place of appending to what it was given, is
 // refused on each way, and nothing is ever written into that memory.
 func TestAValuesOwnMemoryIsRefused(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		for _, c := range []codec.Codec[[]byte]{lender{}, sizedLender{}} {
 			for _, size := range []int{100, 5_000, 200_000} {
 				v := make([]byte, size)
@@ -493,7 +493,7 @@ func TestAValuesOwnMemoryIsRefused(t *testing.T) {
 // What is said of the values stands beside a header of the program's, for callers that say
 // nothing of theirs, and does not keep an error before the first use from being a refusal.
 func TestTheAnswersHeaderIsTheProgramsToo(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		w.Srv.Use(func(next kernel.Handler) kernel.Handler {
 			return func(ctx context.Context, s *kernel.Stream) error {
 				if s.Method() == "m" {
@@ -523,7 +523,7 @@ func TestTheAnswersHeaderIsTheProgramsToo(t *testing.T) {
 func TestValuesThatDontAgreeAreARefusal(t *testing.T) {
 	type a struct{ X int32 }
 	type b struct{ Y string }
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		fixed := &rpc.HandleOptions{Encoding: codec.Fixed}
 		ok(t, rpc.HandleBidi(w.Srv, "m", func(context.Context, *rpc.Bidi[a, b]) error { return nil }, fixed))
 		d, err := rpc.CallBidi[a, b](w.Ctx, w.Client, "m", &rpc.OpenOptions{Encoding: codec.Fixed}) // swapped

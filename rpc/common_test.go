@@ -4,8 +4,11 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/internal/leak"
 	"github.com/sluicerpc/sluice/internal/testkit"
+	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/rpc"
 )
 
@@ -58,4 +61,15 @@ type pairOfInts struct {
 func overSeastar(t *testing.T) *world {
 	t.Helper()
 	return newWorld(t, onSeastar(loops), nil, nil)
+}
+
+// overWires runs f over every transport of sluice's own protocol, and over gRPC.
+func overWires(t *testing.T, so *kernel.ServerOptions, co *kernel.ClientOptions, f func(t *testing.T, w *world)) {
+	t.Helper()
+	overNative(t, so, co, f)
+	t.Run("grpc", func(t *testing.T) {
+		s, c := testkit.OrZero(so), testkit.OrZero(co)
+		s.Protocols, c.Protocols = []frame.Protocol{triple.Protocol{}}, []frame.Protocol{triple.Protocol{}}
+		f(t, newWorld(t, loops, &s, &c))
+	})
 }

@@ -10,7 +10,7 @@ import (
 )
 
 func TestDedicatedSinks(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		sumUp(t, w.Srv)
 		own := &rpc.SinkOptions{Dedicated: true}
 		conn := testkit.Must[*kernel.Conn](t)(w.Client.Conn(w.Ctx))

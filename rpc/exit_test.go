@@ -88,7 +88,7 @@ func sinkCause(k *rpc.Sink[string]) error {
 // A codec that ends its goroutine with a value to send ends the stream, whichever way the
 // value went.
 func TestACodecThatExitsOnAValueToSendEndsItsStream(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		for _, c := range []struct {
 			codec.Codec[string]
 			value string
@@ -120,7 +120,7 @@ func TestACodecThatExitsOnAValueToSendEndsItsStream(t *testing.T) {
 // A codec that ends its goroutine on a message ends the stream, whichever way the value
 // was to be read.
 func TestACodecThatExitsOnAMessageEndsItsStream(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		for way, read := range map[string]func(src *rpc.Source[string]){
 			"Receive": func(src *rpc.Source[string]) {
 				for {
@@ -161,7 +161,7 @@ func TestACodecThatExitsOnAMessageEndsItsStream(t *testing.T) {
 
 // A codec that ends its goroutine in a handler of any shape ends the handler's stream.
 func TestACodecThatExitsInAHandlerEndsItsCall(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		ok(t, rpc.HandleUnary(w.Srv, "unary", func(_ context.Context, v leaver) (leaver, error) { return v[2:], nil }, nil))
 		ok(t, rpc.HandleClientStream(w.Srv, "up", func(ctx context.Context, in *rpc.Source[leaver]) (leaver, error) {
 			v, err := in.Receive(ctx)
@@ -199,7 +199,7 @@ func TestACodecThatExitsInAHandlerEndsItsCall(t *testing.T) {
 
 // A codec that ends the goroutine of a call leaves nothing behind on the caller's side.
 func TestACodecThatExitsInACallLeavesNothing(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		ok(t, rpc.HandleUnary(w.Srv, "unary", func(_ context.Context, v string) (string, error) { return v, nil }, nil))
 		ok(t, rpc.HandleClientStream(w.Srv, "up", func(ctx context.Context, in *rpc.Source[string]) (string, error) { return in.Receive(ctx) }, nil))
 		ok(t, rpc.HandleServerStream(w.Srv, "down", func(ctx context.Context, v string, out *rpc.Sink[string]) error { return out.Send(ctx, v) }, nil))
@@ -227,7 +227,7 @@ func TestACodecThatExitsEndsTheStreamsThatItsCallPasses(t *testing.T) {
 		V      leaver
 		Stream *rpc.Source[string]
 	}
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		ends := make(chan error, 1)
 		ok(t, rpc.HandleUnary(w.Srv, "pass", func(_ context.Context, r request) (leaver, error) {
 			r.Stream.Go(func(ctx context.Context) error {

@@ -26,7 +26,7 @@ var readOnly string
 
 // overAll runs f over every transport, and over other protocols.
 func overAll(t *testing.T, f func(t *testing.T, w *world)) {
-	overNative(t, nil, nil, f)
+	overWires(t, nil, nil, f)
 	t.Run("seastar", func(t *testing.T) { f(t, overSeastar(t)) })
 	t.Run("brpc", func(t *testing.T) {
 		so := &kernel.ServerOptions{Protocols: []frame.Protocol{native.Protocol{}, strm.Protocol{}}}

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
@@ -157,6 +159,22 @@ func TestSeveralSinksInOneCall(t *testing.T) {
 	})
 }
 
+// HTTP/2 opens one stream at a time: a call passes one sink, and says so of more.
+func TestACallOverGRPCPassesOneSink(t *testing.T) {
+	grpc := []frame.Protocol{triple.Protocol{}}
+	w := newWorld(t, loops, &kernel.ServerOptions{Protocols: grpc}, &kernel.ClientOptions{Protocols: grpc})
+	ok(t, rpc.HandleUnary(w.Srv, "count", func(_ context.Context, s []*intSource) (int32, error) { return int32(len(s)), nil }, nil))
+	_, err := rpc.Call[int32, []*intSink](w.Ctx, w.Client, "count", []*intSink{newSink(t, w), newSink(t, w)}, nil)
+	isErr(t, "two sinks", err, kernel.ErrLimits)
+	k := newSink(t, w)
+	n, err := rpc.Call[int32, []*intSink](w.Ctx, w.Client, "count", []*intSink{k}, nil)
+	if err != nil || n != 1 {
+		t.Errorf("%d, %v for one sink", n, err)
+	}
+	ok(t, k.CloseSend())
+	w.Loose = true
+}
+
 // A type that can hold sinks and holds none makes a call like any other.
 func TestACallMayPassNoSinks(t *testing.T) {
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
@@ -179,7 +197,7 @@ func TestACallMayPassNoSinks(t *testing.T) {
 }
 
 func TestSinksThroughJSON(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		e := &rpc.HandleOptions{Encoding: codec.JSON}
 		type args[S any] struct {
 			Name string `json:"name"`
@@ -207,7 +225,7 @@ func TestSinksThroughJSON(t *testing.T) {
 
 // A sink says so at once where it can't be used.
 func TestSinksThatCanNotBeUsed(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		sumUp(t, w.Srv)
 		used, unused := newSink(t, w), newSink(t, w)
 
@@ -255,7 +273,7 @@ func TestSinksThatCanNotBeUsed(t *testing.T) {
 }
 
 func TestSinksOfAConnection(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		sumUp(t, w.Srv)
 		conn := testkit.Must[*kernel.Conn](t)(w.Client.Conn(w.Ctx))
 		sink := testkit.Must[*intSink](t)(rpc.NewSink[int32](w.Ctx, conn, nil))
@@ -297,7 +315,7 @@ func TestACallThatFailsFailsItsStreams(t *testing.T) {
 		"nil sink": status.Internal, "another call's sink": status.Internal,
 	}
 	j := &journal{}
-	overNative(t, &kernel.ServerOptions{Logger: j.Logger()}, nil, func(t *testing.T, w *world) {
+	overWires(t, &kernel.ServerOptions{Logger: j.Logger()}, nil, func(t *testing.T, w *world) {
 		for name, h := range fails {
 			ok(t, rpc.HandleUnary(w.Srv, name, h, nil))
 			sink := newSink(t, w)
@@ -492,7 +510,7 @@ func TestSourcesBeforeTheAnswerAndSinksAfter(t *testing.T) {
 
 // A sink that is ended before the answer is ended behind it.
 func TestCloseSendBeforeTheAnswer(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		ok(t, rpc.HandleUnary(w.Srv, "brief", func(_ context.Context, src *intSource) (*intSink, error) {
 			out := rpc.MakeSink[int32](src)
 			ok(t, out.CloseSend())
@@ -513,7 +531,7 @@ func TestCloseSendBeforeTheAnswer(t *testing.T) {
 
 // Without a sink in the result there is no way back, and nobody waits for one.
 func TestAStreamWithoutAWayBack(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		sum := make(chan int32, 1)
 		ok(t, rpc.HandleUnary(w.Srv, "oneway", func(_ context.Context, src *intSource) (struct{}, error) {
 			forgotten := rpc.MakeSink[int32](src)
@@ -589,7 +607,7 @@ func TestRequestsThatNameTheirStreamsWrongly(t *testing.T) {
 
 func TestResultsThatNameTheirStreamsWrongly(t *testing.T) {
 	_, call, _ := by(codec.Fixed)
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		var result []byte
 		w.Srv.HandleOffer("lie", func(_ context.Context, o *kernel.Offer) error {
 			testkit.RequestOf(t, o).Release()
@@ -676,7 +694,7 @@ func TestWhatBoundsACallAndWhatItsStreams(t *testing.T) {
 
 // Sinks that nobody passes on cost nothing and keep nothing from ending.
 func TestASinkThatIsNeverPassedOnGoesWithItsClient(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		var sinks []*intSink
 		for range 100 {
 			sinks = append(sinks, newSink(t, w))
@@ -697,7 +715,7 @@ func TestASinkThatIsNeverPassedOnGoesWithItsClient(t *testing.T) {
 
 // A client that goes takes its streams along, and its handlers are told.
 func TestPassedStreamsEndWithTheirClient(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		ended := make(chan error, 1)
 		ok(t, rpc.HandleUnary(w.Srv, "wait", func(_ context.Context, src *intSource) (*intSink, error) {
 			out := rpc.MakeSink[int32](src)
@@ -729,7 +747,7 @@ func TestSinksBehindPointers(t *testing.T) {
 	type deep[S any] struct{ By map[string]S }
 	e := &rpc.HandleOptions{Encoding: codec.JSON}
 	opts := &rpc.CallOptions{Encoding: codec.JSON}
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		handler := func(_ context.Context, a args[*intSource]) (bool, error) {
 			if a.More != nil {
 				a.More.In.CloseReceive(status.OK)

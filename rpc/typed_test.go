@@ -49,7 +49,7 @@ func echoed[T any](t *testing.T, w *world, e *codec.Encoding, v T) {
 }
 
 func TestTypedCallsCarryAnyEncoding(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		echoed(t, w, nil, point{1, -2, "here"})
 		echoed(t, w, codec.Fixed, []point{{1, 2, ""}, {3, 4, "x"}})
 		echoed(t, w, nil, "")
@@ -96,7 +96,7 @@ func (sizedText) Decode(p []byte) (any, error) {
 
 // A Message is handed over as it is, whatever the encoding.
 func TestMessagesAreCarriedWithoutACodec(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		ok(t, rpc.HandleBidi(w.Srv, "echo", func(ctx context.Context, d *rpc.Bidi[pool.Message, pool.Message]) error {
 			for m, err := range d.In.All(ctx) {
 				if err != nil {
@@ -151,7 +151,7 @@ func (c fickle) Decode(p []byte) (string, error) {
 
 func TestACodecMayBeWrongAboutSizes(t *testing.T) {
 	for _, size := range []int{0, 3, 5, 50} {
-		overNative(t, nil, nil, func(t *testing.T, w *world) { echoed(t, w, codec.EncodingOf(fickle{size}), "hello") })
+		overWires(t, nil, nil, func(t *testing.T, w *world) { echoed(t, w, codec.EncodingOf(fickle{size}), "hello") })
 	}
 	w := newWorld(t, loops, nil, nil)
 	e := codec.EncodingOf(fickle{-1})
@@ -221,7 +221,7 @@ func TestTypesThatCannotBeCarriedAreRefusedAtOnce(t *testing.T) {
 // it; a result that is none is told to the caller.
 func TestRequestsAndResultsThatAreNone(t *testing.T) {
 	fixedServer, call, _ := by(codec.Fixed)
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		ok(t, rpc.HandleUnary(w.Srv, "point", func(_ context.Context, p point) (int32, error) {
 			t.Errorf("the handler got %v", p)
 			return 0, nil
@@ -275,7 +275,7 @@ func wantSpoilt(t *testing.T, err error) {
 // Everything before a message that is no value arrives; nothing behind it does;
 // both sides are told.
 func TestADecodeErrorNamesTheMessageAndLosesNothingBeforeIt(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		for _, way := range []string{"Receive", "All", "C"} {
 			raw, src := points(t, w)
 			sink := testkit.Must[*rpc.Sink[point]](t)(rpc.SinkOf(raw, fixed[point](t)))
@@ -382,7 +382,7 @@ func TestASourcesEndIsOneForEver(t *testing.T) {
 		{"closed here, then reset", func(_ *world, _ *kernel.Stream, src *rpc.Source[point]) { src.CloseReceive(status.OK) },
 			func(_ *world, a *kernel.Stream, _ *rpc.Source[point]) { a.Abort(status.Aborted, "no") }, kernel.ErrClosed},
 	} {
-		overNative(t, nil, nil, func(t *testing.T, w *world) {
+		overWires(t, nil, nil, func(t *testing.T, w *world) {
 			w.Loose = true
 			a, src := points(t, w)
 			c.end(w, a, src)
@@ -496,7 +496,7 @@ func TestCloseSendComesBehindWhatCHasTaken(t *testing.T) {
 
 // A handler that returns in order has sent what its channel has taken.
 func TestAHandlersChannelIsEmptiedBeforeItsStreamEnds(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		fill := func(d chan<- int32) {
 			for i := range int32(100) {
 				d <- i
@@ -533,7 +533,7 @@ func TestAHandlersChannelIsEmptiedBeforeItsStreamEnds(t *testing.T) {
 // A value that can't be sent ends the stream for good, which is all that a
 // channel can say.
 func TestAValueThatCanNotBeSentOnCAbortsTheStream(t *testing.T) {
-	overNative(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxMessage: 1000}}, nil, func(t *testing.T, w *world) {
+	overWires(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxMessage: 1000}}, nil, func(t *testing.T, w *world) {
 		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 		sink := testkit.Must[*rpc.Sink[any]](t)(rpc.SinkOf(a, testkit.Must[codec.Codec[any]](t)(codec.CodecOf[any](codec.JSON))))
 		sink.Out() <- func() {}
@@ -553,7 +553,7 @@ func TestAValueThatCanNotBeSentOnCAbortsTheStream(t *testing.T) {
 // The goroutines behind the channels end with their halves: the package's leak
 // check is what fails here.
 func TestTheChannelsGoroutinesEnd(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		for _, end := range []func(d *rpc.Bidi[string, string]){
 			func(d *rpc.Bidi[string, string]) { d.In.CloseReceive(status.OK); _ = d.Out.CloseSend() },
 			func(d *rpc.Bidi[string, string]) { d.Abort(status.Cancelled, "enough") },
@@ -602,7 +602,7 @@ func TestTheChannelsGoroutinesEnd(t *testing.T) {
 
 // A stream's handler forms, and what each makes of an error.
 func TestStreamingFormsPassErrorsOn(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		no := &status.HandlerError{Code: 300, Reason: "no"}
 		ok(t, rpc.HandleClientStream(w.Srv, "up", func(ctx context.Context, in *rpc.Source[int32]) (int32, error) {
 			v, err := in.Receive(ctx)
@@ -653,7 +653,7 @@ func TestStreamingFormsPassErrorsOn(t *testing.T) {
 }
 
 func TestTypedCallsThatNobodyWaitsFor(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	overWires(t, nil, nil, func(t *testing.T, w *world) {
 		heard := make(chan int32, 1)
 		ok(t, rpc.HandleUnary(w.Srv, "tell", func(_ context.Context, n int32) (string, error) {
 			heard <- n

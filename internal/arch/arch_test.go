@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"go/version"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,6 +59,45 @@ func TestGoVersions(t *testing.T) {
 				t.Errorf("%s does not say %q", name, w)
 			}
 		}
+	}
+}
+
+// leastGo is the Go that programs need which use the library: the older of the two releases that
+// Go supports. An update of a requirement can raise it unnoticed.
+const leastGo = "1.25.0"
+
+// netVersion is the newest golang.org/x/net that leastGo builds: v0.59.0 asks for Go 1.26.
+const netVersion = "v0.58.0"
+
+func TestTheLibraryAsksForNoNewerGo(t *testing.T) {
+	p, err := os.ReadFile(filepath.Join(root(t), "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := regexp.MustCompile(`(?m)^go (.*)$`).FindSubmatch(p); m == nil || string(m[1]) != leastGo {
+		t.Errorf("go.mod says %q, want go %s", m, leastGo)
+	}
+	if m := regexp.MustCompile(`(?m)^toolchain .*$`).Find(p); m != nil {
+		t.Errorf("go.mod says %q: programs would download that", m)
+	}
+	list := exec.Command("go", "list", "-m", "-f", "{{.Path}} {{.Version}} {{.GoVersion}}", "all")
+	list.Dir, list.Env = root(t), append(os.Environ(), "GOWORK=off")
+	out, err := list.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	seen := ""
+	for line := range strings.Lines(string(out)) {
+		f := strings.Split(strings.TrimSpace(line), " ")
+		if f[0] == "golang.org/x/net" {
+			seen = f[1]
+		}
+		if needs := "go" + f[len(f)-1]; version.IsValid(needs) && version.Compare(needs, "go"+leastGo) > 0 {
+			t.Errorf("%s %s asks for %s", f[0], f[1], needs)
+		}
+	}
+	if seen != netVersion {
+		t.Errorf("golang.org/x/net is %q, the newest that Go %s builds is %s", seen, leastGo, netVersion)
 	}
 }
 

@@ -13,12 +13,12 @@ import (
 
 // conformanceServer has the suite's clients, of connect-go and grpc-go, test our server.
 func conformanceServer(ctx context.Context, b *bench) (string, error) {
-	return b.conformance(ctx, "server", 374)
+	return b.conformance(ctx, "server", 568)
 }
 
 // conformanceClient has the suite's server test our client.
 func conformanceClient(ctx context.Context, b *bench) (string, error) {
-	return b.conformance(ctx, "client", 409)
+	return b.conformance(ctx, "client", 644)
 }
 
 // total is how connectconformance ends.

@@ -34,7 +34,7 @@ var backward = map[string]float64{
 // exports names the packages whose exported names are counted, fields excepted,
 // and how many there may be. A number goes up with a reason alone.
 var exports = map[string]int{
-	"kernel": 169,
+	"kernel": 170,
 	"rpc":    56,
 }
 

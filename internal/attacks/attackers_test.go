@@ -145,14 +145,20 @@ func (a *attacker) client() (c *kernel.Client, deafen *atomic.Bool) {
 	}
 }
 
-// A deafConn reads no more once deafen is set.
+// A deafConn reads no more once deafen is set, until it is closed.
 type deafConn struct {
 	net.Conn
 	deafen *atomic.Bool
+	closed atomic.Bool
+}
+
+func (c *deafConn) Close() error {
+	c.closed.Store(true)
+	return c.Conn.Close()
 }
 
 func (c *deafConn) Read(p []byte) (int, error) {
-	for c.deafen.Load() {
+	for c.deafen.Load() && !c.closed.Load() {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return c.Conn.Read(p)

@@ -79,6 +79,8 @@ func All() []Workload {
 		longPath("w9-100ms", 100*time.Millisecond, 1),
 		longPath("w9-8x50ms", 50*time.Millisecond, 8),
 		longPath("w9-8x100ms", 100*time.Millisecond, 8),
+		{Name: "w10-1k", About: "1,000 connections that are not used", Unit: "connection",
+			Conns: 1000, Streams: 1000, Size: 64, run: (*run).connect},
 	}
 }
 

@@ -235,6 +235,8 @@ func (t *table) better(x, y *row) int {
 	switch {
 	case strings.HasPrefix(t.Name, "w6"):
 		return first(x.median(client), y.median(client))
+	case strings.HasPrefix(t.Name, "w10"):
+		return first(x.median(server), y.median(server))
 	case strings.HasPrefix(t.Name, "w8"):
 		return first(x.median(cpu), y.median(cpu))
 	}

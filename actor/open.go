@@ -134,6 +134,9 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 		return w.granted
 	}
 	w.set(cfg)
+	if w.taken > 0 { // a message longer than the first credit has begun to arrive
+		w.size = int32(s.link.Resize(int(w.size), int(w.most), w.taken))
+	}
 	w.granted = max(w.granted, w.taken+uint64(w.size))
 	return w.granted
 }

@@ -56,9 +56,10 @@ func (c *Conn) windowLimit() int {
 func (c *Conn) spareWindow() int { return max(c.windowLimit()/2-c.extraWindows, 0) }
 
 // Until a window has StreamWindow it grows by growFactor each time that it is renewed, once
-// the reader has taken a part of it: on a long path that is in the first round trip.
+// the reader has taken a part of it. On a long path that can be once in a round trip, and the
+// default of 8 KiB shall be 1 MiB after two.
 const (
-	growFactor = 4
+	growFactor = 16
 	growAfter  = 4 // parts
 )
 

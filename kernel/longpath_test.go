@@ -110,9 +110,9 @@ func TestOneStreamFillsALongPath(t *testing.T) {
 		rate        int
 		first, full float64 // round trips until 1 MiB have arrived, and 32 MiB more
 	}{
-		{50 * time.Millisecond, 200e6, 4, 10},
-		{100 * time.Millisecond, 200e6, 4, 10},
-		{100 * time.Millisecond, 20e6, 4, 30},
+		{50 * time.Millisecond, 200e6, 3, 11},
+		{100 * time.Millisecond, 200e6, 3, 11},
+		{100 * time.Millisecond, 20e6, 3.5, 30},
 	} {
 		onPath(t, c.rtt, c.rate, 1, kernel.Limits{}, func(p *longPath) {
 			ctx, cancel := context.WithCancel(context.Background())
@@ -135,6 +135,24 @@ func TestOneStreamFillsALongPath(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The first MiB takes two round trips more than the half that every byte takes, whatever the
+// messages' sizes are. Without a limit of the network's a window arrives all at once, so that it
+// grows once in a round trip.
+func TestAStreamStartsSoonOnALongPath(t *testing.T) {
+	for _, size := range []int{1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20} {
+		for _, rate := range []int{0, 200e6} {
+			onPath(t, 50*time.Millisecond, rate, 1, kernel.Limits{}, func(p *longPath) {
+				ctx, cancel := context.WithCancel(context.Background())
+				defer cancel()
+				p.send(ctx, size)
+				if first := p.trips(0, 1<<20); first > 2.75 {
+					t.Errorf("messages of %d bytes, %d MB/s: the first MiB takes %.2f round trips", size, rate/1e6, first)
+				}
+			})
+		}
 	}
 }
 

@@ -172,9 +172,8 @@ func (c *Config) duplex() bool {
 
 // CheckPeer returns an error if c needs something that p can't do.
 func (c *Config) CheckPeer(p peer.Peer) error {
-	n, ok := p.(interface{ Network() string })
-	if ok && n.Network() != "tcp" && c.needsRelay() {
-		return fmt.Errorf("--at: kill-conns and delay go through a TCP relay, and %s runs over %s", p.Name(), n.Network())
+	if !peer.OverTCP(p) && c.needsRelay() {
+		return fmt.Errorf("--at: kill-conns and delay go through a TCP relay, and %s runs over another protocol", p.Name())
 	}
 	return nil
 }

@@ -1,10 +1,13 @@
 package load
 
 import (
+	"context"
+	"fmt"
 	"math"
 	"slices"
 	"time"
 
+	"github.com/sluicerpc/sluice/benchmarks/load/relay"
 	"github.com/sluicerpc/sluice/benchmarks/load/report"
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 )
@@ -205,4 +208,27 @@ func recovery(series []report.Interval, from, to float64) float64 {
 		}
 	}
 	return -1
+}
+
+// longestCeiling is the longest delay whose ceiling is measured: that takes as long.
+const longestCeiling = time.Second
+
+// ceilings measures at what rate raw bytes get through the delays that there were.
+func (r *run) ceilings(ctx context.Context) error {
+	rates := map[time.Duration]float64{}
+	for _, f := range r.cfg.At {
+		if d := f.Delay; f.Kind == DelayAll && d <= longestCeiling && rates[d] == 0 {
+			rate, err := relay.Ceiling(ctx, d)
+			if err != nil {
+				return fmt.Errorf("measuring what gets through a delay of %v: %w", d, err)
+			}
+			rates[d] = rate
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.faults {
+		f.report.Ceiling = rates[f.plan.Delay]
+	}
+	return nil
 }

@@ -249,6 +249,11 @@ func tryFaults(t *testing.T, p peer.Peer, w Workload, rate Rate, slow time.Durat
 		note("%+v", out.Faults)
 		return wrong
 	}
+	for _, f := range out.Faults {
+		if delays := strings.Contains(f.What, string(DelayAll)); delays != (f.Ceiling > 0) {
+			note("the ceiling of %s is %.0f bytes a second", f.What, f.Ceiling)
+		}
+	}
 	kill := out.Faults[0]
 	hit, broken := 2, 2
 	if shared {

@@ -171,6 +171,10 @@ func (r *run) do(ctx context.Context) (*report.Run, error) {
 		return nil, &ConnectError{fmt.Errorf("%s at %s answered nothing: %w; start a server with: load serve --peer=%s",
 			r.target.Peer.Name(), r.target.Addr, err, r.target.Peer.Name())}
 	}
+	var unmeasured error
+	if ctx.Err() == nil && err == nil {
+		unmeasured = r.ceilings(ctx)
+	}
 	out := m.finish()
 	if ctx.Err() != nil {
 		out.Interrupted = true
@@ -180,7 +184,7 @@ func (r *run) do(ctx context.Context) (*report.Run, error) {
 		out.Error = err.Error()
 		return out, &GoneError{err}
 	}
-	return out, nil
+	return out, unmeasured
 }
 
 // neverServed reports whether the server was of another kind, or no server: it answered not

@@ -20,6 +20,12 @@ type Peer interface {
 	Dial(ctx context.Context, addr string, o Options) (Conn, error)
 }
 
+// OverTCP reports whether p's connections are TCP's, so that a relay can carry them.
+func OverTCP(p Peer) bool {
+	n, ok := p.(interface{ Network() string })
+	return !ok || n.Network() == "tcp"
+}
+
 // Mode says what the server does with a stream.
 type Mode byte
 

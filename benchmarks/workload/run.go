@@ -35,6 +35,7 @@ type Result struct {
 	Bytes    int64        `json:"bytes"`  // of payload, one way
 	Costed   float64      `json:"costed"` // what CPU and the like are divided by: Count, or MiB beside a bulk stream
 	Latency  *Latency     `json:"latency,omitempty"`
+	Path     *Path        `json:"path,omitempty"`
 	Client   Cost         `json:"client"`
 	Server   Cost         `json:"server"`
 	Delivery peer.Summary `json:"delivery"` // over the whole run, not only its measured part
@@ -253,6 +254,7 @@ func (r *run) deliver(s peer.Summary) {
 type edge struct {
 	at             time.Time
 	count, bytes   int64
+	each           []int64 // by lane, of a long path
 	client, server Sample
 }
 
@@ -261,7 +263,7 @@ type edge struct {
 func (r *run) edge(start bool) (e edge, err error) {
 	if !start {
 		e.at = time.Now()
-		e.count, e.bytes = r.counts()
+		r.count(&e)
 	}
 	if e.server, err = r.cfg.Probe(false); err != nil {
 		return e, err
@@ -270,10 +272,20 @@ func (r *run) edge(start bool) (e edge, err error) {
 		return e, err
 	}
 	if start {
-		e.count, e.bytes = r.counts()
+		r.count(&e)
 		e.at = time.Now()
 	}
 	return e, nil
+}
+
+func (r *run) count(e *edge) {
+	e.count, e.bytes = r.counts()
+	if r.w.RTT == 0 {
+		return
+	}
+	for i := range r.lanes {
+		e.each = append(e.each, r.lanes[i].count.Load())
+	}
 }
 
 func (r *run) counts() (count, bytes int64) {
@@ -313,6 +325,9 @@ func (r *run) between(from, to edge) error {
 	r.result.Count = to.count - from.count
 	r.result.Bytes = to.bytes - from.bytes
 	r.result.Costed = float64(r.result.Count)
+	if p := r.result.Path; p != nil {
+		p.share(from.each, to.each, r.w.Size, r.result.Seconds)
+	}
 	if r.w.Bulk > 0 {
 		r.result.Costed = float64(r.result.Bytes) / (1 << 20)
 	}

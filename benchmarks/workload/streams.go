@@ -174,3 +174,35 @@ func (r *run) many() error {
 	})
 	return r.measure()
 }
+
+// connect makes connections that are not used, and measures their memory (W10).
+func (r *run) connect() error {
+	r.lanes = make([]lane, 1)
+	from, err := r.edge(true)
+	if err != nil {
+		return err
+	}
+	err = r.memory(r.w.Conns, func() error {
+		return r.parallel(r.w.Conns, dialers, func(int) error {
+			_, err := r.dialOne()
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	r.lanes[0].count.Store(int64(r.w.Conns))
+	to, err := r.edge(false)
+	if err != nil {
+		return err
+	}
+	if err := r.between(from, to); err != nil {
+		return err
+	}
+	for i := 0; i < len(r.conns); i += max(1, len(r.conns)/100) { // they still work
+		if _, err := r.once(r.conns[i], uint32(i)); err != nil {
+			return fmt.Errorf("echo on connection %d after its rest: %w", i, err)
+		}
+	}
+	return nil
+}

@@ -174,15 +174,17 @@ func (r *run) flood(i, size int, count func(sent int64)) error {
 	if err := s.CloseSend(); err != nil {
 		return err
 	}
-	return r.summary(s, sent)
+	return r.summary(s, sent, func() {})
 }
 
-// summary receives the server's counts. Only they show messages missing at the end.
-func (r *run) summary(s peer.Stream, sent int64) error {
+// summary receives the server's counts, and calls counted when they are here. Only they show
+// messages missing at the end.
+func (r *run) summary(s peer.Stream, sent int64, counted func()) error {
 	p, err := s.Recv()
 	if err != nil {
 		return fmt.Errorf("waiting for the server's count: %w", unexpected(err))
 	}
+	counted()
 	sum, err := peer.ParseSummary(p)
 	if err != nil {
 		return err

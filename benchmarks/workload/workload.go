@@ -25,6 +25,7 @@ type Workload struct {
 	Size        int           // bytes of a message
 	Bulk        int           // bytes of a message of the bulk stream
 	Period      time.Duration // between the messages of a paced stream
+	RTT         time.Duration // of the path, if it is a long one: Config.Addr is at its near end
 
 	run func(*run) error
 }
@@ -39,10 +40,11 @@ func (w Workload) Options() peer.Options {
 	}
 }
 
-// Capped returns w with at most n streams and connections, for a quick check
+// Capped returns w with at most n streams and connections, and milliseconds of round trip, for a quick check
 // that it works at all.
 func (w Workload) Capped(n int) Workload {
 	w.Streams, w.Conns = min(w.Streams, n), min(w.Conns, n)
+	w.RTT = min(w.RTT, time.Duration(n)*time.Millisecond)
 	return w
 }
 
@@ -73,7 +75,21 @@ func All() []Workload {
 			Conns: 2000, Streams: 2000, Size: 1 << 10, Period: time.Second, run: (*run).many},
 		{Name: "w8-8k", About: "8,000 connections, an echo of 1 KiB each second on each", Unit: "echo",
 			Conns: 8000, Streams: 8000, Size: 1 << 10, Period: time.Second, run: (*run).many},
+		longPath("w9-50ms", 50*time.Millisecond, 1),
+		longPath("w9-100ms", 100*time.Millisecond, 1),
+		longPath("w9-8x50ms", 50*time.Millisecond, 8),
+		longPath("w9-8x100ms", 100*time.Millisecond, 8),
+		{Name: "w10-1k", About: "1,000 connections that are not used", Unit: "connection",
+			Conns: 1000, Streams: 1000, Size: 64, run: (*run).connect},
 	}
+}
+
+// longPath is streams of 64 KiB messages one way over a long path. The first MiB of a stream is
+// timed by itself.
+func longPath(name string, rtt time.Duration, streams int) Workload {
+	about := fmt.Sprintf("one way, 64 KiB, %d streams, 1 connection, a path of %v there and back", streams, rtt)
+	return Workload{Name: name, About: strings.Replace(about, " 1 streams", " 1 stream", 1), Unit: "message",
+		Conns: 1, Streams: streams, Size: 64 << 10, RTT: rtt, run: (*run).longPath}
 }
 
 // Find returns the workloads whose names are name or start with name and a

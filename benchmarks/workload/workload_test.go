@@ -3,6 +3,7 @@ package workload_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -73,7 +74,8 @@ func sane(t *testing.T, w workload.Workload, r workload.Result) {
 	if r.Count < 8 || r.Seconds <= 0 || r.Rate() <= 0 || r.CPU() <= 0 || r.Allocs() < 0 || r.Switches() < 0 {
 		t.Errorf("%s: %+v", w.Name, r)
 	}
-	if timed := !strings.HasPrefix(w.Name, "w3") && !strings.HasPrefix(w.Name, "w4") && !strings.HasPrefix(w.Name, "w6"); timed {
+	kind, _, _ := strings.Cut(w.Name, "-")
+	if timed := !slices.Contains([]string{"w3", "w4", "w6", "w9", "w10"}, kind); timed {
 		if r.Latency == nil || r.Latency.P50 <= 0 || r.Latency.P99 < r.Latency.P50 || r.Latency.Max < r.Latency.P999 {
 			t.Errorf("%s: latency %+v", w.Name, r.Latency)
 		}
@@ -92,13 +94,13 @@ func find(t *testing.T, name string) workload.Workload {
 }
 
 func TestFind(t *testing.T) {
-	for name, n := range map[string]int{"w1": 1, "w3": 2, "w4-1m": 1, "w8": 2} {
+	for name, n := range map[string]int{"w1": 1, "w3": 2, "w4-1m": 1, "w8": 2, "w9": 4, "w10": 1} {
 		found, err := workload.Find(name)
 		if err != nil || len(found) != n {
 			t.Errorf("%s: %d workloads, %v; want %d", name, len(found), err, n)
 		}
 	}
-	for _, name := range []string{"", "w", "w9", "w3-"} {
+	for _, name := range []string{"", "w", "w11", "w3-"} {
 		if _, err := workload.Find(name); err == nil {
 			t.Errorf("%q found", name)
 		}

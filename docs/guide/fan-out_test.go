@@ -12,6 +12,7 @@ import (
 	"github.com/sluicerpc/sluice/actor"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/kernel/kerneltest"
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/status"
 )
@@ -95,6 +96,9 @@ func (h *hub) remove(s *kernel.Stream, queue chan pool.Message) {
 		m.Release()
 	}
 }
+
+// A subscriber has at most 64 KiB unread, whatever window it grants.
+var newsOptions = &kernel.ServerOptions{Stream: kernel.StreamOptions{SendLimit: 64 << 10}}
 
 func broadcast(m pool.Message, to []*kernel.Stream) (skipped []*kernel.Stream) {
 	defer m.Release()
@@ -236,5 +240,87 @@ func TestANewStreamTakesFewMessages(t *testing.T) {
 		if n != 64 {
 			t.Errorf("a new stream takes %d messages, the page says 64", n)
 		}
+	})
+}
+
+// What waits at a subscriber that has stopped to read is bounded by what the sender has chosen, not by
+// the window that the subscriber has grown.
+func TestASendLimitBoundsWhatWaitsAtASubscriber(t *testing.T) {
+	const size, overhead = 1 << 10, 32
+	for name, c := range map[string]struct {
+		options     *kernel.ServerOptions
+		least, most int // bytes of credit that are unread at the subscriber
+	}{
+		"a limit of 64 KiB": {newsOptions, 58 << 10, 64 << 10},
+		"no limit":          {nil, 900 << 10, 1 << 20},
+	} {
+		inBubble(t, c.options, nil, func(t *testing.T, w *world) {
+			h, streams := subscribers(t, w, 1)
+			s := streams[0]
+			for range 3 * behind { // while it reads, its window grows
+				h.publish(sized(size, 1))
+				w.DrainN(s, 1)
+			}
+			for range behind {
+				h.publish(sized(size, 2))
+			}
+			synctest.Wait()
+			i := s.Snapshot()
+			if unread := i.MailboxBytes + overhead*i.MailboxMessages; unread < c.least || unread > c.most {
+				t.Errorf("%s: %d bytes are unread at the subscriber", name, unread)
+			}
+			for n := range behind { // it was not too slow: all that is behind the limit waits here
+				m, err := s.Receive(w.Ctx)
+				if err != nil || m.Len() != size {
+					t.Fatalf("%s: message %d: %v", name, n, err)
+				}
+				m.Release()
+			}
+		})
+	}
+}
+
+// The limit bounds the rate on a long path too: so much in a round trip, and no more.
+func TestASendLimitBoundsTheRateOfALongPath(t *testing.T) {
+	const rtt, size = 100 * time.Millisecond, 1 << 10
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := kernel.NewServer(newsOptions)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv.Handle("flood", func(ctx context.Context, s *kernel.Stream) error {
+			for {
+				if err := s.Send(ctx, pool.New(size)); err != nil {
+					return err
+				}
+			}
+		})
+		path := testkit.NewPath(rtt, 0)
+		var serving sync.WaitGroup
+		serving.Go(func() { _ = srv.Serve(context.Background(), path) })
+		client, err := kernel.Dial(t.Context(), kerneltest.Target, &kernel.ClientOptions{Dial: path.Dial})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := client.Open(t.Context(), "flood", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, start := 0, time.Now()
+		for time.Since(start) < 20*rtt {
+			m, err := s.Receive(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += m.Len()
+			m.Release()
+		}
+		if each := n / 20; each < 50<<10 || each > 64<<10 {
+			t.Errorf("%d bytes in a round trip", each)
+		}
+		testkit.OK(t, client.Close())
+		testkit.OK(t, srv.Close())
+		serving.Wait()
+		time.Sleep(time.Minute) // what is under way arrives
 	})
 }

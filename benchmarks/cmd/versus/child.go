@@ -145,6 +145,13 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("the server did not start: %w", err)
 	}
 	t.config.Addr = h.Addr
+	if rtt := t.workload.RTT; rtt > 0 {
+		end, err := t.between(rtt)
+		if err != nil {
+			return err
+		}
+		defer end()
+	}
 	t.config.Probe = func(settled bool) (workload.Sample, error) { return ask(commands, answers, settled) }
 	return profiled(t.profile, func() error { return t.run(ctx, os.Stdout) })
 }

@@ -1,7 +1,8 @@
 // Command versus runs the same workloads over sluice and over alternatives to it,
 // and compares them.
 //
-// Each run is two processes on loopback, a server and a client. The peers take
+// Each run is two processes on loopback, a server and a client, and a third between them where
+// the path is to be a long one. The peers take
 // turns within each round, so that disturbances of the machine affect all of them
 // alike; figures are medians over the rounds.
 //
@@ -44,6 +45,8 @@ func dispatch(ctx context.Context, args []string) int {
 			return child(serve(args[1:]))
 		case "run":
 			return child(run(ctx, args[1:]))
+		case "relay":
+			return child(carry(args[1:], os.Stdin, os.Stdout))
 		}
 	}
 	return compare(ctx, args)

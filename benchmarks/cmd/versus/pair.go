@@ -38,6 +38,9 @@ func runAll(ctx context.Context, s *settings, rep *report) error {
 				if ctx.Err() != nil {
 					return nil
 				}
+				if w.RTT > 0 && !peer.OverTCP(p) {
+					continue // the path is a relay of TCP's
+				}
 				o := runPair(ctx, exe, s, w, p)
 				if ctx.Err() != nil {
 					return nil // the run was cut short

@@ -51,6 +51,22 @@ func orMissing(f float64) float64 {
 	return f
 }
 
+// onPath picks a figure of runs over a long path.
+func onPath(f func(*workload.Path) float64) figure {
+	return func(r *workload.Result) float64 {
+		if r.Path == nil {
+			return missing
+		}
+		return f(r.Path)
+	}
+}
+
+var (
+	dialTrips  = onPath(func(p *workload.Path) float64 { return p.Dial })
+	firstTrips = onPath(func(p *workload.Path) float64 { return p.First })
+	evenness   = onPath(func(p *workload.Path) float64 { return p.Least / p.Most })
+)
+
 func p50(r *workload.Result) float64 {
 	if r.Latency == nil {
 		return missing
@@ -115,6 +131,10 @@ func (t *table) columns() []column {
 	cols := []column{
 		{"rate/s", rate, si},
 		{"GB/s", t.figureIf(t.bytes(), gbps), digits},
+		{"dial, round trips", dialTrips, digits},
+		{"first MiB, round trips", firstTrips, digits},
+		{"more than raw", t.moreThanRaw(firstTrips), digits},
+		{"least / most of a stream", evenness, digits},
 		{"p50 us", p50, digits},
 		{"p99 us", p99, digits},
 		{"CPU us " + t.each(), cpu, digits},
@@ -135,6 +155,16 @@ func (t *table) columns() []column {
 	})
 }
 
+// moreThanRaw is by how much a figure exceeds the median of raw TCP's.
+func (t *table) moreThanRaw(f figure) figure {
+	raw := t.row(baseRaw)
+	if raw == nil {
+		return func(*workload.Result) float64 { return missing }
+	}
+	least := raw.median(f)
+	return func(r *workload.Result) float64 { return f(r) - least }
+}
+
 // each says what costs are divided by.
 func (t *table) each() string {
 	if t.Name == "w5" {
@@ -145,7 +175,7 @@ func (t *table) each() string {
 
 // bytes reports whether the workload is about moving bytes.
 func (t *table) bytes() bool {
-	return strings.HasPrefix(t.Name, "w3") || strings.HasPrefix(t.Name, "w4") || t.Name == "w5"
+	return strings.HasPrefix(t.Name, "w3") || strings.HasPrefix(t.Name, "w4") || strings.HasPrefix(t.Name, "w9") || t.Name == "w5"
 }
 
 func (t *table) figureIf(ok bool, f figure) figure {
@@ -205,6 +235,8 @@ func (t *table) better(x, y *row) int {
 	switch {
 	case strings.HasPrefix(t.Name, "w6"):
 		return first(x.median(client), y.median(client))
+	case strings.HasPrefix(t.Name, "w10"):
+		return first(x.median(server), y.median(server))
 	case strings.HasPrefix(t.Name, "w8"):
 		return first(x.median(cpu), y.median(cpu))
 	}

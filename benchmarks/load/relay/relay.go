@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -126,27 +127,25 @@ func (l *link) kill() {
 	}
 }
 
-type chunk struct {
-	p   []byte
-	due time.Time
-}
-
-// maxHeld bounds the chunks of 32 KiB held back in each direction.
-const maxHeld = 256
-
 // copy carries from src to dst until src ends, and passes the end on.
 func (r *Relay) copy(dst, src net.Conn) {
-	chunks := make(chan chunk, maxHeld)
+	h := newHold()
 	var writer sync.WaitGroup
-	writer.Go(func() { r.write(dst, chunks) })
+	writer.Go(func() { r.write(dst, h) })
+	p := make([]byte, readSize)
 	for {
-		p := make([]byte, 32<<10)
 		n, err := src.Read(p)
 		if n > 0 {
-			chunks <- chunk{p[:n], time.Now().Add(time.Duration(r.delay.Load()))}
+			due := time.Now().Add(time.Duration(r.delay.Load()))
+			if n > readSize/2 {
+				h.push(chunk{p[:n], due})
+				p = make([]byte, readSize)
+			} else { // a small one must not keep a large buffer
+				h.push(chunk{slices.Clone(p[:n]), due})
+			}
 		}
 		if err != nil {
-			close(chunks)
+			h.end()
 			writer.Wait()
 			end(dst, err)
 			return
@@ -154,11 +153,14 @@ func (r *Relay) copy(dst, src net.Conn) {
 	}
 }
 
-// write writes each chunk when it is due. After an error it still empties the channel, so
-// that the reader never blocks on it.
-func (r *Relay) write(dst net.Conn, chunks <-chan chunk) {
+// readSize is how much is read at a time, at most.
+const readSize = 64 << 10
+
+// write writes each chunk when it is due. After an error it still takes the others, so that the
+// reader never blocks.
+func (r *Relay) write(dst net.Conn, h *hold) {
 	var err error
-	for c := range chunks {
+	for c, ok := h.pop(); ok; c, ok = h.pop() {
 		if err != nil {
 			continue
 		}

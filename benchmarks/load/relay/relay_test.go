@@ -1,9 +1,12 @@
 package relay
 
 import (
+	"context"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -104,5 +107,74 @@ func TestTheEndOfAConnectionIsPassedOn(t *testing.T) {
 	c.(*net.TCPConn).CloseWrite()
 	if p, err := io.ReadAll(c); err != nil || string(p) != "bye" {
 		t.Errorf("%q, %v", p, err)
+	}
+}
+
+// What is held back is what a path of that length would hold, not less: a sender that does not
+// wait has as much on its way as a direction holds, before the first byte arrives.
+func TestAPathHolds64MiB(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	r, err := New(ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	r.Delay(time.Hour)
+	c := dial(t, r)
+	_ = c.SetWriteDeadline(time.Now().Add(20 * time.Second))
+	p := make([]byte, 1<<20)
+	for n := range maxHeld / len(p) {
+		if _, err := c.Write(p); err != nil {
+			t.Fatalf("%d MiB are on their way, then %v", n, err)
+		}
+	}
+}
+
+// No more than that is taken.
+func TestAHoldIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHold()
+		var pushed atomic.Int32
+		go func() {
+			for range 3 {
+				h.push(chunk{p: make([]byte, maxHeld/2)})
+				pushed.Add(1)
+			}
+			h.end()
+		}()
+		synctest.Wait()
+		if n := pushed.Load(); n != 2 {
+			t.Errorf("%d halves were pushed", n)
+		}
+		for n := range int32(3) {
+			if _, ok := h.pop(); !ok {
+				t.Fatalf("there are %d chunks", n)
+			}
+			synctest.Wait()
+			if got := pushed.Load(); got != 3 {
+				t.Errorf("%d halves were pushed", got)
+			}
+		}
+		if _, ok := h.pop(); ok {
+			t.Error("a chunk after the last")
+		}
+	})
+}
+
+func TestCeiling(t *testing.T) {
+	const delay = 20 * time.Millisecond
+	rate, err := Ceiling(t.Context(), delay)
+	// Less would be what a window of 100 KiB lets through: a busy machine does more.
+	if err != nil || rate < 100<<10/(2*delay.Seconds()) {
+		t.Errorf("%.0f bytes a second, %v", rate, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Ceiling(ctx, time.Hour); err != context.Canceled {
+		t.Errorf("the error of a measurement that is given up is %v", err)
 	}
 }

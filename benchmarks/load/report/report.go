@@ -322,6 +322,9 @@ type Fault struct {
 	// known how many of them arrived.
 	Unconfirmed uint64  `json:"unconfirmed"`
 	Recovery    float64 `json:"recovery_s"` // from the fault, or from its end if it lasted; -1: never
+	// Ceiling is the rate at which raw bytes get through the delay, one way on one connection,
+	// measured when the run was over; 0: not measured.
+	Ceiling float64 `json:"ceiling_bytes_s,omitzero"`
 }
 
 // An Interval is one row of the time series.

@@ -202,6 +202,9 @@ func (f Fault) outcome() string {
 			text += fmt.Sprintf(", %d sent one way and unconfirmed", f.Unconfirmed)
 		}
 	}
+	if f.Ceiling > 0 {
+		text += "; raw bytes get through at " + Bytes(f.Ceiling) + "/s"
+	}
 	if f.Recovery < 0 {
 		return text + "; not recovered in the measured window"
 	}

@@ -29,6 +29,7 @@ func Peers() []peer.Peer {
 		grpcpeer.New(),
 		grpcpeer.NewLargeWindow(),
 		crosspeer.New(grpcpeer.New(), sluicepeer.GRPC()),
+		crosspeer.New(grpcpeer.New(), sluicepeer.HandledGRPC()),
 		crosspeer.New(sluicepeer.GRPC(), grpcpeer.New()),
 		drpcpeer.New(false),
 		drpcpeer.New(true),

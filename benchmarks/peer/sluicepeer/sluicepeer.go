@@ -25,13 +25,18 @@ import (
 type api struct {
 	name             string
 	in, batches, out bool
+	handled          bool   // streams that do nothing have a handler that waits, too
 	proto            string // another system's protocol; empty is sluice's own
 }
 
 type sluicePeer struct{ api }
 
+// handledGRPC is Receive and Send over gRPC, with a handler for each stream.
+var handledGRPC = api{name: "sluice+handle/grpc", handled: true, proto: grpcProto}
+
 // Peers returns sluice once for each api: In and Send; channels both ways; batches and
-// Send; methods only.
+// Send; methods only, where streams that do nothing have no goroutine or, with "handle", have
+// one.
 func Peers() []peer.Peer {
 	var ps []peer.Peer
 	for _, f := range []api{
@@ -39,6 +44,7 @@ func Peers() []peer.Peer {
 		{name: "sluice+out", in: true, out: true},
 		{name: "sluice+batch", batches: true},
 		{name: "sluice+send"},
+		{name: "sluice+handle", handled: true},
 		{name: "sluice/brpc", in: true, proto: brpc},
 		{name: "sluice+send/brpc", proto: brpc},
 		{name: "sluice+batch/brpc", batches: true, proto: brpc},
@@ -47,6 +53,7 @@ func Peers() []peer.Peer {
 		{name: "sluice/grpc", in: true, proto: grpcProto},
 		{name: "sluice+send/grpc", proto: grpcProto},
 		{name: "sluice+batch/grpc", batches: true, proto: grpcProto},
+		handledGRPC,
 	} {
 		ps = append(ps, sluicePeer{f})
 	}
@@ -61,12 +68,22 @@ func (p sluicePeer) Secure() bool { return true }
 // GRPC returns sluice with Receive and Send over gRPC.
 func GRPC() peer.Peer { return sluicePeer{api{name: "sluice+send/grpc", proto: grpcProto}} }
 
+// mostStreams is how many streams there are, at most.
+const mostStreams = 1 << 17
+
+// HandledGRPC is GRPC with a handler for each stream, as a server of grpc-go has.
+func HandledGRPC() peer.Peer { return sluicePeer{handledGRPC} }
+
 func (a *api) limits(o peer.Options) kernel.Limits {
 	conns := o.Conns
 	if a.proto == seastarProto && conns > 0 { // one for each stream, and those that linger
 		conns *= 8 * (o.Streams + 1)
 	}
-	return kernel.Limits{MaxMessage: o.MaxMessage, MaxStreams: o.Streams, MaxConnsPerAddr: conns, MaxConns: conns}
+	return kernel.Limits{
+		MaxMessage: o.MaxMessage, MaxStreams: o.Streams, MaxConnsPerAddr: conns, MaxConns: conns,
+		MaxTotalStreams: min(o.Streams*conns, mostStreams),
+		MaxOffers:       min(o.Streams*conns, mostStreams), // a client over gRPC does not wait for the acceptance
+	}
 }
 
 // brpc is a protocol without half-close: a message stands for the end of a half, as its
@@ -177,7 +194,7 @@ func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
 			}
 			continue
 		}
-		if m == peer.Park {
+		if m == peer.Park && !p.handled {
 			continue // accepted from Offers
 		}
 		k.Handle(p.method(m), func(ctx context.Context, s *kernel.Stream) error {

@@ -1,4 +1,4 @@
-package kernel_test
+package interop
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/triple"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -23,7 +24,7 @@ type h2Row struct {
 	name   string
 	do     func(r *h2Raw)
 	ends   ends
-	code   uint32 // of the connection's end, or of the stream's
+	code   uint32 // of the connection's end, or of the stream's. 0, of a connection: a word may find no room
 	status int    // of the stream's end, where that is no reset
 	on     uint32 // the stream that ends; 0: 1
 	after  time.Duration
@@ -68,7 +69,7 @@ func (row *h2Row) run(t *testing.T) {
 	if most := max(row.alloc, 512<<10); got > most {
 		t.Errorf("%d bytes were allocated, %d are allowed", got, most)
 	}
-	if most := max(row.cpu, 100*time.Millisecond); used > most && !raceEnabled {
+	if most := max(row.cpu, 100*time.Millisecond); used > most && !testkit.RaceEnabled {
 		t.Errorf("it took %v of CPU, %v are allowed", used, most)
 	}
 	for _, c := range tg.Srv.Conns() {
@@ -99,12 +100,8 @@ func (row *h2Row) outcome(r *h2Raw) {
 	}
 	switch row.ends {
 	case connection:
-		if !r.ended(row.code) {
+		if row.code > 0 && !r.ended(row.code) || r.over() == nil {
 			r.t.Errorf("the connection did not end with %d: %s", row.code, r.tail())
-		}
-	case stalled:
-		if r.over() == nil {
-			r.t.Errorf("the connection goes on: %s", r.tail())
 		}
 	case stream:
 		if row.code > 0 && !r.wasReset(id, row.code) || row.code == 0 && !r.wasAnswered(id, row.status) {
@@ -203,7 +200,7 @@ func h2StreamRows() []h2Row {
 		{name: "40 a window beyond 2^31-1 on the connection", do: stuck(h2Grant(0, 1<<31-1)), ends: connection, code: h2FlowControlError},
 		{name: "40 an initial window beyond 2^31-1", do: stuck(h2Setting(4, 1<<31)), ends: connection, code: h2FlowControlError},
 		{name: "40 an initial window that makes a stream's too large", do: stuck(h2Grant(1, 1<<30), h2Setting(4, 1<<31-1)), ends: connection, code: h2FlowControlError},
-		{name: "41 a window of data on a stream", do: stuck(h2Message(1, 0, strings.Repeat("x", grant-5))), ends: nothing},
+		{name: "41 a window of data on a stream", do: stuck(h2Message(1, 0, strings.Repeat("x", 5242-5))), ends: nothing},
 		{name: "41 a byte more", do: stuck(h2(h2Data, 0, 1, make([]byte, 65_536))), ends: connection, code: h2FlowControlError, alloc: 2 << 20},
 		{name: "42 streams beyond the limit", do: h2ManyOpens(201), on: 401, ends: stream, code: h2Refused, alloc: 4 << 20},
 		{name: "42 over and over", do: h2ManyOpens(1200), on: 401, ends: stream, code: h2Refused, alloc: 16 << 20, cpu: 500 * time.Millisecond},
@@ -214,7 +211,7 @@ func h2StreamRows() []h2Row {
 		{name: "47 resets that the server is made to send", do: func(r *h2Raw) { h2EachStream(r, 5000, "stuck", func(id uint32) []byte { return h2Grant(id, 0) }) },
 			ends: stream, code: h2ProtocolError, alloc: 96 << 20, cpu: 2 * time.Second},
 		{name: "47 the same, never reading", quiet: true, do: func(r *h2Raw) { h2EachStream(r, 100_000, "stuck", func(id uint32) []byte { return h2Grant(id, 0) }) },
-			after: time.Minute, ends: stalled, alloc: 256 << 20, cpu: 10 * time.Second},
+			after: time.Minute, ends: connection, alloc: 256 << 20, cpu: 10 * time.Second},
 		{name: "47 requests that are no calls", do: func(r *h2Raw) {
 			for range 5000 {
 				id := r.next
@@ -228,7 +225,7 @@ func h2StreamRows() []h2Row {
 		{name: "58 much is asked for and nothing read", quiet: true, do: func(r *h2Raw) {
 			id, open := r.request("source")
 			_ = r.write(open, h2Grant(0, 1<<30), h2Grant(id, 1<<30))
-		}, after: 50 * time.Second, ends: stalled, alloc: 16 << 20},
+		}, after: 50 * time.Second, ends: connection, alloc: 16 << 20},
 	}
 }
 

@@ -271,5 +271,11 @@ func (s *Session) peerEnds(st *stream) {
 	default:
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(st.id)})
 	}
+	s.settleRead(st)
+}
+
+// settleRead is settle for the reader: with the last stream all credit is back.
+func (s *Session) settleRead(st *stream) {
 	s.settle(st)
+	s.sayRefund()
 }

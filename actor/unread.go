@@ -117,13 +117,14 @@ func (s *Stream) renew() {
 
 // ahead is how much may come beyond the window: what is to come of the paid message, as far as
 // there is memory for it already. Otherwise a request of 240 KiB would take 30 round trips with a
-// window of 8 KiB, which does not grow until the stream is accepted.
+// window of 8 KiB, which does not grow until the stream is accepted. With the window it is no
+// more than reserveAtOnce: beside bulk that had more, small messages of other streams were slower.
 func (s *Stream) ahead() int {
 	a := s.asm
 	if a == nil || !a.active || !a.paying || a.total == frame.UnknownTotal {
 		return 0
 	}
-	return a.m.Len() - a.got
+	return max(min(a.m.Len()-a.got, reserveAtOnce-int(s.win.size)), 0)
 }
 
 // renewDropped is renew where what arrives is dropped, because this side reads no more, or

@@ -41,9 +41,10 @@ func (w *window) arrive(cost int) bool {
 	return w.recvd <= w.granted+uint64(w.early)
 }
 
-// due reports whether so much of the window is owed that it is time to grant more.
-func (w *window) due() bool {
-	return w.size > 0 && int64(w.taken)+int64(w.size)-int64(w.granted) >= int64(frame.LeastGrant(int(w.size)))
+// due reports whether so much of the window, and of what may come ahead of it, is owed that it
+// is time to grant more.
+func (w *window) due(ahead int) bool {
+	return w.size > 0 && int64(w.taken)+int64(w.size)+int64(ahead)-int64(w.granted) >= int64(frame.LeastGrant(int(w.size)))
 }
 
 // A credit is what we may send on a stream, in bytes of credit from the stream's

@@ -2,12 +2,16 @@ package kernel_test
 
 import (
 	"context"
+	"encoding/binary"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
@@ -102,6 +106,55 @@ func (p *longPath) rates() (each []float64, sum float64) {
 func (p *longPath) server() kernel.ConnInfo { return p.srv.Conns()[0].Snapshot() }
 
 const initialWindow = 16 << 20 // of a connection
+
+// A request or reply that is longer than a stream's first window takes a round trip more, and no
+// more than that, whether or not its stream is accepted by then.
+func TestLongMessagesTakeOneMoreRoundTrip(t *testing.T) {
+	const rtt = 100 * time.Millisecond
+	for _, proto := range []frame.Protocol{native.Protocol{}, triple.Protocol{}} {
+		synctest.Test(t, func(t *testing.T) {
+			path := testkit.NewPath(rtt, 0)
+			srv := must[*kernel.Server](t)(kernel.NewServer(&kernel.ServerOptions{Protocols: []frame.Protocol{proto}}))
+			srv.Handle("answers", func(ctx context.Context, s *kernel.Stream) error {
+				m, err := s.Receive(ctx)
+				if err != nil {
+					return err
+				}
+				reply := pool.New(int(binary.LittleEndian.Uint32(m.Bytes())))
+				m.Release()
+				return s.Send(ctx, reply)
+			})
+			var wg sync.WaitGroup
+			wg.Go(func() { _ = srv.Serve(context.Background(), path) })
+			client := must[*kernel.Client](t)(kernel.Dial(t.Context(), kerneltest.Target, &kernel.ClientOptions{Protocols: []frame.Protocol{proto}, Dial: path.Dial}))
+			trips := func(request, reply int) float64 {
+				m := pool.New(request)
+				binary.LittleEndian.PutUint32(m.Bytes(), uint32(reply))
+				start := time.Now()
+				m, err := client.Call(context.Background(), "answers", m, nil)
+				if err != nil {
+					t.Error(err)
+				}
+				m.Release()
+				return float64(time.Since(start)) / float64(rtt)
+			}
+			trips(4, 0)
+			time.Sleep(time.Second) // the settings are known
+			for _, c := range []struct {
+				n    int
+				want float64
+			}{{8000, 1}, {9000, 2}, {60 << 10, 2}, {240 << 10, 2}} {
+				if up, down := trips(c.n, 0), trips(4, c.n); up != c.want || down != c.want {
+					t.Errorf("%s: a request of %d bytes takes %.1f round trips, a reply %.1f, want %.0f", proto.Name(), c.n, up, down, c.want)
+				}
+			}
+			_ = client.Close()
+			_ = srv.Close()
+			wg.Wait()
+			time.Sleep(time.Minute) // what is under way arrives
+		})
+	}
+}
 
 // One stream uses a long path up to 200 MB/s with the defaults, and it does so soon.
 func TestOneStreamFillsALongPath(t *testing.T) {

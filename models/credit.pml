@@ -71,6 +71,7 @@
 /* CANCEL  the application stops reading at any moment
    ABORT   the sender gives up in the middle of a message
    REPLAY  one old grant is repeated
+   AHEAD   the rest of the message that is lent for is granted with its first fragment
    A side that may give up ends the other's wait and so hides deadlocks: liveness is
    checked without CANCEL and ABORT.
 
@@ -87,7 +88,16 @@
 #define C 2
 
 mtype = { MORE, LAST, FIN };
+#ifdef AHEAD
+chan wire = [3] of { mtype, byte, byte, byte };
+#define PIECE    s, n, all                      /* and the length of the message */
+#define NO_PIECE s, 0, 0
+byte promised[2];                               /* granted for what is to come of a message */
+#else
 chan wire = [3] of { mtype, byte, byte };       /* one TCP connection */
+#define PIECE    s, n
+#define NO_PIECE s, 0
+#endif
 chan mail[2] = [N] of { byte, byte, bit };      /* whole messages: size, credit still
                                                    to return, was credit lent for it */
 
@@ -109,8 +119,8 @@ byte gone;
 inline put(s) {
 	sent[s] = sent[s] + n; sent[C] = sent[C] + n; left = left - n;
 	if
-	:: left == 0 -> wire!LAST(s, n)
-	:: else -> wire!MORE(s, n)
+	:: left == 0 -> wire!LAST(PIECE)
+	:: else -> wire!MORE(PIECE)
 	fi;
 	n = 0
 }
@@ -123,6 +133,9 @@ inline clip(s) {
 
 proctype sender(byte s) {
 	byte i, left, n;
+#ifdef AHEAD
+	byte all;
+#endif
 	do
 	:: atomic { i == N || stopped[s] -> break }
 	:: atomic { else ->
@@ -133,7 +146,11 @@ proctype sender(byte s) {
 		:: left = 2
 #endif
 		:: left = M
-		fi }
+		fi;
+#ifdef AHEAD
+		all = left
+#endif
+		}
 		do
 		:: atomic { left == 0 -> break }
 #ifndef IGNORE_STOP
@@ -160,7 +177,7 @@ proctype sender(byte s) {
 		od
 	od;
 fin:
-	wire!FIN(s, 0)
+	wire!FIN(NO_PIECE)
 }
 
 #define WINDOW(c) (c == C -> CW : W)
@@ -173,7 +190,11 @@ inline apply(c, n) {
 #else
 	limit[c] = limit[c] + n;
 #endif
+#ifdef AHEAD
+	assert(limit[c] - sent[c] <= (c == C -> CW : W + M))
+#else
 	assert(limit[c] - sent[c] <= WINDOW(c))
+#endif
 }
 
 inline deliver(c) {
@@ -259,6 +280,9 @@ inline dropPartial(s) {
 	returnTo(C, kept[s], CT);
 #endif
 	partial[s] = 0; kept[s] = 0
+#ifdef AHEAD
+	; promised[s] = 0
+#endif
 }
 
 /* n units came for a stream whose application has given up. */
@@ -270,11 +294,27 @@ inline dropLate() {
 #endif
 }
 
+#ifdef AHEAD
+inline promise(s, rest) {
+	promised[s] = rest; granted[s] = granted[s] + rest
+}
+
+/* A fragment that is lent for: what was promised for it is granted already. */
+inline lend(s, n) {
+	if
+	:: promised[s] > 0 -> promised[s] = promised[s] - n; returnTo(C, n, CT)
+	:: else -> giveBack(s, n); promise(s, all - partial[s] - n)
+	fi
+}
+#else
+#define lend(s, n) giveBack(s, n)
+#endif
+
 /* A fragment of a message that did not come in one piece. */
 inline assemble(s, n) {
 #if ASSEMBLY == ARRIVAL
 	if
-	:: !lent[s] || (partial[s] > 0 && kept[s] == 0) -> lent[s] = 1; giveBack(s, n)
+	:: !lent[s] || (partial[s] > 0 && kept[s] == 0) -> lent[s] = 1; lend(s, n)
 	:: else -> kept[s] = kept[s] + n        /* another message is lent for */
 	fi;
 #elif ASSEMBLY == ALL
@@ -298,15 +338,18 @@ inline arrive(s, n) {
 /* The receiver's loop. It waits for nothing but the wire. */
 active proctype reader() {
 	byte s, n;
+#ifdef AHEAD
+	byte all;
+#endif
 end:	do
-	:: atomic { wire?MORE(s, n) ->
+	:: atomic { wire?MORE(PIECE) ->
 		arrive(s, n);
 		if
 		:: dropping[s] -> dropLate()
 		:: else -> assemble(s, n)
 		fi;
 		s = 0; n = 0 }
-	:: atomic { wire?LAST(s, n) ->
+	:: atomic { wire?LAST(PIECE) ->
 		arrive(s, n);
 		if
 		:: dropping[s] -> dropLate()
@@ -316,7 +359,7 @@ end:	do
 			partial[s] = 0; kept[s] = 0
 		fi;
 		s = 0; n = 0 }
-	:: atomic { wire?FIN(s, n) ->
+	:: atomic { wire?FIN(PIECE) ->
 		if :: partial[s] > 0 -> dropping[s] = 1 :: else fi;
 		dropPartial(s);
 		ended[s] = 1;

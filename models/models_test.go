@@ -38,6 +38,9 @@ var variants = []struct {
 	{"sender gives up, two messages", "-DABORT -DM=2 -DW=1 -DT=1 -DCW=2", holds, ""},
 	{"a grant is repeated", "-DREPLAY -DN=1", holds, ""},
 	{"a grant is repeated, both give up", "-DCANCEL -DABORT -DREPLAY -DN=1 -DM=2", holds, ""},
+	{"the rest of a message is granted at once", "-DAHEAD", holds, ""},
+	{"the same, above both windows", "-DAHEAD -DCW=2", holds, ""},
+	{"the same, both give up", "-DAHEAD -DCANCEL -DABORT -DN=1", holds, ""},
 
 	{"whole message must fit, above the window", "-DSEND=WHOLE", deadlock, ""},
 	{"whole message must fit, as large as the window", "-DSEND=WHOLE -DW=3 -DT=2", deadlock, ""},

@@ -83,7 +83,7 @@ func (s *Session) trailersOnly(b *block) {
 		})
 		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyDone, Reason: reason})
 	}
-	s.settle(st)
+	s.settleRead(st)
 }
 
 // trailers handles the end of a stream.
@@ -99,7 +99,7 @@ func (s *Session) trailers(b *block) {
 	case st.dead:
 		if b.end {
 			s.noteEnd(st)
-			s.settle(st)
+			s.settleRead(st)
 		}
 		return
 	case b.malformed != "":
@@ -132,7 +132,7 @@ func (s *Session) trailers(b *block) {
 	} else {
 		s.stopAfterEnd(st)
 	}
-	s.settle(st)
+	s.settleRead(st)
 }
 
 // noteEnd notes that the peer has ended its half.

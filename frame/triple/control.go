@@ -32,8 +32,6 @@ func (s *Session) control(p []byte) error {
 		return s.goAway(p)
 	case tWindowUpdate:
 		return s.windowUpdate(p)
-	default: // of an extension
-		s.emit(frame.Frame{Kind: frame.Skip})
 	}
 	return nil
 }
@@ -43,8 +41,7 @@ func (s *Session) priority(p []byte) error {
 	if n := len(p) + s.in.left; n != 5 {
 		return s.fault(status.FrameSize, "PRIORITY of %d bytes", n)
 	}
-	s.emit(frame.Frame{Kind: frame.Skip})
-	return nil
+	return s.useless()
 }
 
 // rst takes an RST_STREAM.
@@ -98,6 +95,9 @@ func (s *Session) peerSettings(p []byte) error {
 	case in.flags&fAck != 0 && n > 0:
 		return s.fault(status.FrameSize, "an acknowledgement of SETTINGS with %d bytes", n)
 	case in.flags&fAck != 0:
+		if in.settled { // there is one of ours to acknowledge
+			return s.useless()
+		}
 		in.settled = true
 		s.emit(frame.Frame{Kind: frame.Skip})
 		return nil
@@ -108,10 +108,25 @@ func (s *Session) peerSettings(p []byte) error {
 	if err := s.readPeerSettings(p); err != nil {
 		return err
 	}
+	if int64(in.peer.initialWindow) > before && s.isAnyWindowTooLarge() {
+		return s.fault(status.FlowControl, "SETTINGS_INITIAL_WINDOW_SIZE of %d makes a stream's window larger than 2^31-1", in.peer.initialWindow)
+	}
 	s.emit(frame.Frame{Kind: frame.NewSettings, Settings: s.settings()})
 	s.emit(frame.Frame{Kind: frame.Reply, Value: replySettings, Reason: "SETTINGS"})
 	s.plainSettings(int64(in.peer.initialWindow) - before)
 	return nil
+}
+
+// isAnyWindowTooLarge looks at all streams' windows, after a change of what they begin with.
+func (s *Session) isAnyWindowTooLarge() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.streams {
+		if int64(s.in.peer.initialWindow)+int64(st.grown)-int64(st.sent.Load()) > maxWindow {
+			return true
+		}
+	}
+	return false
 }
 
 // goAway takes a GOAWAY. A number beyond our last stream says that all are served.
@@ -256,5 +271,11 @@ func (s *Session) peerEnds(st *stream) {
 	default:
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(st.id)})
 	}
+	s.settleRead(st)
+}
+
+// settleRead is settle for the reader: with the last stream all credit is back.
+func (s *Session) settleRead(st *stream) {
 	s.settle(st)
+	s.sayRefund()
 }

@@ -169,7 +169,7 @@ func (b *block) emit(f hpack.HeaderField) {
 		b.contentType = f.Value
 	case "te":
 		if b.te = f.Value; f.Value != "trailers" {
-			b.wrong("te is not trailers")
+			b.wrong("te is not trailers", "")
 		}
 	case "grpc-timeout":
 		b.timeout = f.Value
@@ -194,7 +194,7 @@ func (b *block) emit(f hpack.HeaderField) {
 			b.field(f)
 		}
 	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
-		b.wrong("a field of the connection: " + f.Name)
+		b.wrong("a field of the connection: ", f.Name)
 	default:
 		b.field(f)
 	}
@@ -209,9 +209,11 @@ const (
 	aborted        = "sluice-aborted"
 )
 
-func (b *block) wrong(why string) {
+// wrong notes why the block is against the rules, the first time. It is called for each of
+// 200,000 fields where a peer wants that.
+func (b *block) wrong(why, name string) {
 	if b.malformed == "" {
-		b.malformed = why
+		b.malformed = why + name
 	}
 }
 
@@ -228,21 +230,21 @@ func (b *block) pseudo(f hpack.HeaderField) {
 		v = &b.status
 	case ":authority":
 		if b.authority {
-			b.wrong("two " + f.Name)
+			b.wrong("two ", f.Name)
 		}
 		b.authority = true
 	}
 	switch request := b.kind == blockRequest; {
 	case b.regular:
-		b.wrong("a pseudo-header behind other fields")
+		b.wrong("a pseudo-header behind other fields", "")
 	case b.kind == blockTrailers:
-		b.wrong("a pseudo-header in trailers")
+		b.wrong("a pseudo-header in trailers", "")
 	case b.kind != blockGone && (request == (f.Name == ":status")), v == nil && f.Name != ":authority":
-		b.wrong("pseudo-header " + f.Name)
+		b.wrong("pseudo-header ", f.Name)
 	case v != nil && *v != "":
-		b.wrong("two " + f.Name)
+		b.wrong("two ", f.Name)
 	case v != nil && f.Value == "":
-		b.wrong("an empty " + f.Name)
+		b.wrong("an empty ", f.Name)
 	}
 	if v != nil {
 		*v = f.Value
@@ -250,17 +252,22 @@ func (b *block) pseudo(f hpack.HeaderField) {
 }
 
 // field takes a field of the application's. Those whose names metadata can't have are left
-// out.
+// out. What is beyond the limit is not looked at: a byte can stand for a field of 4 KiB.
 func (b *block) field(f hpack.HeaderField) {
+	size := len(f.Name) + len(f.Value) + 32
+	if b.size > b.limit || b.kind == blockGone {
+		b.size += size
+		return
+	}
 	name := fieldName(f.Name)
 	if name == nameWrong || !fieldValue(f.Value) {
-		b.wrong("a field's name or value")
+		b.wrong("a field's name or value", "")
 		return
 	}
-	if name == nameOther || b.kind == blockGone {
+	if name == nameOther {
 		return
 	}
-	if b.size += len(f.Name) + len(f.Value) + 32; b.size > b.limit {
+	if b.size += size; b.size > b.limit {
 		b.md = nil
 		return
 	}
@@ -279,7 +286,7 @@ func (b *block) binary(f hpack.HeaderField) {
 	for v := range strings.SplitSeq(f.Value, ",") {
 		p, ok := decodeBase64(strings.Trim(v, " \t"))
 		if !ok {
-			b.wrong("a value of " + f.Name + " that is not base64")
+			b.wrong("not base64: ", f.Name)
 			return
 		}
 		b.md = append(b.md, metadata.Field{Key: f.Name, Value: p})

@@ -35,6 +35,8 @@ type talk struct {
 	ebuf bytes.Buffer
 	dec  *hpack.Decoder
 	err  error
+
+	hello []byte // what the session has begun with
 }
 
 // own is what the session under test announces.
@@ -57,7 +59,7 @@ func start(t testing.TB, client bool, settings ...uint32) *talk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.s = s.(*Session)
+	k.s, k.hello = s.(*Session), w.out.Bytes()
 	k.enc = hpack.NewEncoder(&k.ebuf)
 	k.dec = hpack.NewDecoder(4096, nil)
 	return k
@@ -217,10 +219,7 @@ func (k *talk) send(id uint64, ms ...string) {
 // out is what was written since, a line a frame.
 func (k *talk) out() string {
 	k.t.Helper()
-	k.s.Flush(&k.o)
-	p := bytes.Join(k.o.Vec(nil), nil)
-	k.o.Reset()
-	return strings.Join(k.frames(p), "\n")
+	return strings.Join(k.frames(k.written()), "\n")
 }
 
 // frames describes encoded frames.

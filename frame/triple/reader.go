@@ -69,7 +69,8 @@ func (in *input) init(own *frame.Settings) {
 	in.hpack = newDecoder(in.block.emit)
 }
 
-func (in *input) between() bool { return in.state == atHeader && in.nhead == 0 }
+// between tells whether nothing is incomplete. A header block is as long as it has no end.
+func (in *input) between() bool { return in.state == atHeader && in.nhead == 0 && !in.block.open }
 
 // Begun implements frame.Session.
 func (s *Session) Begun() (at int64, ok bool) { return s.in.begun, !s.in.between() }
@@ -181,9 +182,8 @@ func (s *Session) header(p []byte) (int, error) {
 	case in.typ == tContinuation:
 		return n, s.continuation()
 	case in.typ > tContinuation: // of an extension
-		s.emit(frame.Frame{Kind: frame.Skip})
 		s.pass(in.left)
-		return n, nil
+		return n, s.useless()
 	case in.left == 0:
 		return n, s.whole(nil)
 	}

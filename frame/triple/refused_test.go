@@ -3,12 +3,15 @@ package triple
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"testing"
 
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // aServer is a server's session whose client has just said hello.
@@ -128,4 +131,47 @@ func TestPaddingOfAStreamThatIsGone(t *testing.T) {
 	if got := s.refund.Load(); got != 21 {
 		t.Errorf("%d bytes of credit have come back of 21", got)
 	}
+}
+
+// What was not handed on of the last stream comes back at its end, whoever ends it first.
+func TestCreditOfTheLastStream(t *testing.T) {
+	k := start(t, true)
+	k.do(&frame.Frame{Kind: frame.Open, Stream: 1, Method: "m"})
+	k.do(&frame.Frame{Kind: frame.EOS, Stream: 1})
+	k.out()
+	k.in(k.headers(1, 0, ":status", "200", "content-type", "application/grpc"), data(1, fPadded, "\x03\x00\x00\x00"), k.headers(1, fEndStream, "grpc-status", "0"))
+	k.writes("WINDOW 0 +4")
+
+	// The writer ends a stream while the reader is in the middle of its data.
+	k = start(t, false)
+	k.in(k.request(1, 0))
+	st := k.s.find(1)
+	k.do(&frame.Frame{Kind: frame.Reset, Stream: 1, Code: status.Cancelled})
+	k.out()
+	k.s.hold(st, prefixLen)
+	k.in(nil)
+	k.writes("WINDOW 0 +5")
+}
+
+// Data of a stream that the peer has reset is not written, and uses nothing of the connection's
+// credit.
+func TestDataOfAStreamThatThePeerHasReset(t *testing.T) {
+	k := start(t, false)
+	k.in(k.request(1, 0), appendRST(nil, 1, eCancel))
+	told := func(want string) {
+		t.Helper()
+		if got := k.told(); got != want {
+			t.Errorf("the kernel is told %q, want %q", got, want)
+		}
+	}
+	const first = defaultWindow - plainReserve
+	k.send(1, "abc")
+	told(fmt.Sprintf("CREDIT 0 value %d", first+prefixLen+3))
+	m := pool.Copy([]byte("abcdef"))
+	k.s.Fragment(&k.o, 1, m, 0, 7)
+	told(fmt.Sprintf("CREDIT 0 value %d", first+prefixLen+3+7))
+	k.s.Fragment(&k.o, 1, m, 7, 4)
+	told(fmt.Sprintf("CREDIT 0 value %d", first+prefixLen+3+prefixLen+6))
+	k.wants(fmt.Sprintf("CREDIT 0 value %d", first+prefixLen+3+prefixLen+6+100), appendWindowUpdate(nil, 0, 100))
+	k.writes("")
 }

@@ -165,11 +165,12 @@ func (s *Session) endedByPeer(id uint32) bool {
 	return slices.Contains(s.closed[:], id)
 }
 
-// hold notes n bytes of credit of what is not handed on yet.
+// hold notes n bytes of credit of what is not handed on yet. Only the reader calls it. The writer
+// may have ended the stream since the reader looked.
 func (s *Session) hold(st *stream, n int) {
 	st.unspoken.Add(uint32(n))
 	if st.gone.Load() {
-		s.refund.Add(uint64(st.unspoken.Swap(0)))
+		s.forget(st)
 	}
 }
 

@@ -121,6 +121,7 @@ var external = map[string][]string{
 var testExternal = map[string][]string{
 	"go.uber.org/goleak":           {},
 	"pgregory.net/rapid":           {},
+	"golang.org/x/net":             {"internal/interop"},
 	"github.com/panjf2000/gnet/v2": {"conn", "internal/leak"},
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/frame/strm"
+	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/internal/testkit"
-	"github.com/sluicerpc/sluice/internal/testkit/capwire"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 	"github.com/sluicerpc/sluice/pool"
@@ -29,7 +29,7 @@ var wires = []wire{
 	{"native", func() frame.Protocol { return native.Protocol{} }},
 	{"brpc", func() frame.Protocol { return strm.Protocol{} }},
 	{"seastar", func() frame.Protocol { return &seastar.Protocol{} }},
-	{"as-http2", func() frame.Protocol { return capwire.HTTP2() }},
+	{"grpc", func() frame.Protocol { return triple.Protocol{} }},
 }
 
 // The methods that programs call. Handlers are registered by these on every wire.

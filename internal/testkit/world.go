@@ -90,12 +90,17 @@ func (w *World) Owed() string {
 	var bad []string
 	for side, conns := range map[string][]*kernel.Conn{"client": w.Client.Conns(), "server": w.Srv.Conns()} {
 		for _, c := range conns {
-			if b := c.Snapshot(); b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.OpenBytes != 0 || b.SendGranted-b.SendUsed != b.SendWindow {
+			if b := c.Snapshot(); Owes(&b) {
 				bad = append(bad, fmt.Sprintf("%s: %+v", side, b))
 			}
 		}
 	}
 	return strings.Join(bad, "; ")
+}
+
+// Owes tells whether a connection without streams has something that it should not.
+func Owes(b *kernel.ConnInfo) bool {
+	return b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.OpenBytes != 0 || b.SendGranted-b.SendUsed != b.SendWindow
 }
 
 // Eventually waits until cond holds. It is for what has no event to wait for.

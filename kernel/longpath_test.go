@@ -110,9 +110,9 @@ func TestOneStreamFillsALongPath(t *testing.T) {
 		rate        int
 		first, full float64 // round trips until 1 MiB have arrived, and 32 MiB more
 	}{
-		{50 * time.Millisecond, 200e6, 4, 10},
-		{100 * time.Millisecond, 200e6, 4, 10},
-		{100 * time.Millisecond, 20e6, 4, 30},
+		{50 * time.Millisecond, 200e6, 3, 11},
+		{100 * time.Millisecond, 200e6, 3, 11},
+		{100 * time.Millisecond, 20e6, 3.3, 30},
 	} {
 		onPath(t, c.rtt, c.rate, 1, kernel.Limits{}, func(p *longPath) {
 			ctx, cancel := context.WithCancel(context.Background())

@@ -64,27 +64,35 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 		if f.Deadline > 0 {
 			s.c.setDeadline(time.Now().Add(f.Deadline))
 		}
+		if i == 0 {
+			o.hold(s, f)
+		}
 		c.endpoint.opened.Add(1)
 		c.c.OpenPeer(&s.c.Port, f.Stream+2*uint64(i), size)
 		size = 0            // it is counted for the first stream
 		s.c.startDeadline() // the opener's protocol may not tell us when it aborts
 		o.streams = append(o.streams, s)
 	}
-	// Where no data comes before the answer, a request that is not there is an empty one.
-	if len(f.Payload) > 0 || !c.caps.Early && !f.Unary && !f.FollowsData {
-		var m pool.Message
-		if o.inline = len(f.Payload); o.inline > 0 {
-			m = pool.Copy(f.Payload)
-		}
-		o.streams[0].c.HoldRequest(m)
-	}
-	if f.Metadata != nil {
-		o.streams[0].c.more().metadata = f.Metadata
-	}
 	for _, s := range o.streams {
 		c.endpoint.observing.begun(&s.c.life, event{stream: s})
 	}
 	return o
+}
+
+// hold keeps in the first stream what came with its Open frame. Nobody else knows the stream
+// yet: its deadline may pass, and its connection end, as soon as they do.
+func (o *Offer) hold(s *Stream, f *frame.Frame) {
+	// Where no data comes before the answer, a request that is not there is an empty one.
+	if len(f.Payload) > 0 || !o.conn.caps.Early && !f.Unary && !f.FollowsData {
+		var m pool.Message
+		if o.inline = len(f.Payload); o.inline > 0 {
+			m = pool.Copy(f.Payload)
+		}
+		s.c.HoldRequest(m)
+	}
+	if f.Metadata != nil {
+		s.c.more().metadata = f.Metadata
+	}
 }
 
 // Method is the method that the peer asked for.

@@ -621,3 +621,25 @@ func TestCancelKeepsWhatArrived(t *testing.T) {
 		w.WantErr(b, status.Cancelled)
 	})
 }
+
+// A deadline that has passed when an open arrives ends its stream, and nothing else: the timer
+// runs beside the reader that is still putting the open's request down.
+func TestDeadlinesThatHavePassedOnArrival(t *testing.T) {
+	tg := newTarget(t, false, kernel.ServerOptions{})
+	r := tg.attack(hello())
+	for range 200 {
+		var b []byte
+		for range 20 {
+			f := openFrame(r.next, "echo")
+			f.Deadline = time.Microsecond
+			f.Payload = []byte("a request")
+			b = append(b, wire(&f)...)
+			r.next += 2
+		}
+		if err := r.write(b); err != nil {
+			t.Fatalf("%v: %v", err, r.tail())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	r.echoes()
+}

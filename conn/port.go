@@ -24,8 +24,8 @@ type Port struct {
 	// Owned by Conn.mu.
 	retired   bool
 	dataDue   bool  // the stream has data, and waits for its number
-	fresh     bool  // the stream's window is as FirstWindow made it
 	openBytes int32 // see Charge
+	fresh     bool  // the stream's window is as FirstWindow made it
 
 	// Owned by output.mu.
 	inRoom                          bool

@@ -183,7 +183,7 @@ func (c *Conn) freshWindow(p *Port, limit int) int {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := c.takeSpare(want, (c.firstWindow/4-c.freshWindows)/8)
+	n := c.takeSpare(want, min(c.firstWindow/4-c.freshWindows, c.spareWindow())/8)
 	p.fresh = n > 0
 	c.freshWindows += n
 	return initial + n

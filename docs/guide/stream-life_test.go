@@ -248,11 +248,11 @@ func TestWaysToEndAStream(t *testing.T) {
 			if got := isClosed(peer.SendDone()); got != way.stops {
 				t.Errorf("%s: SendDone is closed: %v", way.name, got)
 			}
-			if got, err := readRest(peer); (got == n) != way.all || !errors.Is(err, way.peer) {
-				t.Errorf("%s: %d of %d messages, then %v", way.name, got, n, err)
-			}
 			if got := peer.Context().Err() != nil; got != way.ends {
 				t.Errorf("%s: the handler's context has ended: %v", way.name, got)
+			}
+			if got, err := readRest(peer); (got == n) != way.all || !errors.Is(err, way.peer) {
+				t.Errorf("%s: %d of %d messages, then %v", way.name, got, n, err)
 			}
 			if got, _ := readRest(s); (got == 1) != way.stay {
 				t.Errorf("%s: %d unread messages could be read", way.name, got)

@@ -8,10 +8,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/status"
 )
+
+// atOnce is how many calls of eight programs are under way, more than the server takes. With the
+// race detector each costs fifteen times as much.
+var atOnce = map[bool]int{false: 750, true: 200}[testkit.RaceEnabled]
 
 // What programs do at their busiest must cost no connection: the stream beside it goes on,
 // and all that the client is told is what it did itself, or an ordinary refusal.
@@ -83,7 +88,7 @@ func TestBusyProgramsCostNoConnection(t *testing.T) {
 				return err
 			}},
 		{name: "thousands of calls at once", times: 8, run: func(ctx context.Context, w *world) error {
-			failed := make(chan error, 750)
+			failed := make(chan error, atOnce)
 			for range cap(failed) {
 				go func() { failed <- calls(ctx, w, "slow") }()
 			}

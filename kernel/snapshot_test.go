@@ -122,7 +122,8 @@ func (w *world) blocked(s *kernel.Stream, what kernel.BlockedOn) (i kernel.Strea
 }
 
 func TestSnapshotOfCreditAndReader(t *testing.T) {
-	overNative(t, nil, nil, func(t *testing.T, w *world) {
+	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 2048}} // so that a window begins with 4 KiB
+	overNative(t, so, nil, func(t *testing.T, w *world) {
 		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None, Window: 4 << 10})
 		if i := a.Snapshot(); i.BlockedOn != kernel.BlockedOnNothing || i.SendGranted != 4<<10 || i.SendUsed != 0 || !i.Opener || i.Latency <= 0 || i.State != "open" {
 			t.Errorf("before: %+v", i)
@@ -760,7 +761,8 @@ func TestBlockedForOnTheConnection(t *testing.T) {
 
 // Nobody can send by a slot, and nothing else waits.
 func TestBlockedForBehindSlots(t *testing.T) {
-	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 2048}} // so that a window begins with 4 KiB
+	inBubble(t, so, nil, func(t *testing.T, w *world) {
 		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None, Window: 4 << 10})
 		if n := slotAll(t, a, 96); n != 32 {
 			t.Fatalf("%d messages were sent", n)

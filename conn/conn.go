@@ -117,6 +117,7 @@ type Conn struct {
 	peerStreams  int    // open, that the peer opened
 	children     int    // streams on other connections that belong to this one
 	extraWindows int    // bytes of windows beyond the initial ones
+	freshWindows int    // of those, what streams have that nobody has read yet
 	widest       int    // the largest that window has been beyond firstWindow; 0: never
 	laps         laps
 	assembled    int // bytes reserved for messages in fragments

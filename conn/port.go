@@ -25,6 +25,7 @@ type Port struct {
 	retired   bool
 	dataDue   bool  // the stream has data, and waits for its number
 	openBytes int32 // see Charge
+	fresh     bool  // the stream's window is as FirstWindow made it
 
 	// Owned by output.mu.
 	inRoom                          bool

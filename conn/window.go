@@ -69,6 +69,11 @@ const (
 // the path from carrying more. Where less is taken it becomes smaller again.
 func (c *Conn) resizeWindow(p *Port, window, most int, taken uint64) int {
 	first := min(most, c.lim.StreamWindow)
+	if p.fresh {
+		c.mu.Lock()
+		c.isRead(p, window)
+		c.mu.Unlock()
+	}
 	switch {
 	case window < first && uint64(window) > growAfter*taken:
 		return window
@@ -125,33 +130,73 @@ func (c *Conn) shrinkWindow(p *Port, from, to int) {
 	initial := InitialCredit(c.lim)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.isRead(p, from)
 	if less := max(from-initial, 0) - max(to-initial, 0); less != 0 {
 		c.giveBack(less)
 	}
 	c.laps.end(p)
 }
 
-// InitialWindow returns the first window of a stream whose user asked for want bytes,
-// and the most that it may grow to. A want of 0 asks for the defaults. Beyond the
-// initial credit a stream gets at most half of what the connection has to spare.
-func (c *Conn) InitialWindow(want int) (window, most int) {
+// FirstWindow returns the first window of the stream, whose user asked for want bytes and
+// whose peer for at most limit, and the most that it may grow to. A want of 0 asks for the
+// defaults, and a limit of 0 is none. Beyond the initial credit a stream gets at most half of
+// what the connection has to spare.
+func (p *Port) FirstWindow(want, limit int) (window, most int) {
+	c := p.c
+	if limit == 0 {
+		limit = math.MaxInt
+	}
 	if c.pacing != frame.Granted {
-		return c.lim.SenderWindow, c.lim.SenderWindow
+		window = min(c.lim.SenderWindow, limit)
+		return window, window
 	}
 	initial := InitialCredit(c.lim)
 	switch {
 	case want == 0:
-		return initial, c.lim.MaxWindow
-	case want <= initial && c.caps.FixedWindow: // what was announced can't be taken back
-		return initial, initial
-	case want <= initial:
-		return want, want
+		return min(c.freshWindow(p, limit), limit), min(c.lim.MaxWindow, limit)
 	case want == Unlimited:
 		want = math.MaxInt32
+	}
+	want = min(want, limit)
+	switch {
+	case want <= initial && c.caps.FixedWindow: // what was announced can't be taken back
+		return min(initial, limit), min(initial, limit)
+	case want <= initial:
+		return want, want
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return initial + c.takeSpare(want-initial, (int(c.window.Load())/2-c.extraWindows)/2), want
+}
+
+// freshCredit is the window of a stream, in bytes, until its reader has taken something. It is
+// less where many streams are that nobody has read yet.
+const freshCredit = 64 << 10
+
+// freshWindow returns the first window of p's stream, at most limit but for the initial
+// credit. Streams that nobody has read have a quarter of the connection's window between them,
+// beside their initial credit, and each at most an eighth of what is left of that.
+func (c *Conn) freshWindow(p *Port, limit int) int {
+	initial := InitialCredit(c.lim)
+	want := min(freshCredit, c.lim.StreamWindow, limit) - initial
+	if want <= 0 || c.caps.FixedWindow { // there it would be a frame more for each stream
+		return initial
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.takeSpare(want, min(c.firstWindow/4-c.freshWindows, c.spareWindow())/8)
+	p.fresh = n > 0
+	c.freshWindows += n
+	return initial + n
+}
+
+// isRead notes that the window of p's stream is no longer as freshWindow made it, or is about
+// to be: its reader has taken something, or the stream is over. mu is held.
+func (c *Conn) isRead(p *Port, window int) {
+	if p.fresh {
+		p.fresh = false
+		c.freshWindows -= window - InitialCredit(c.lim)
+	}
 }
 
 // UnacceptedWindow is what a peer may have unread on a stream that was not accepted yet.

@@ -445,7 +445,8 @@ func TestEndsWaitForNoCredit(t *testing.T) {
 					return &status.HandlerError{Code: status.NotFound, Reason: "not here"}
 				})
 				pair := func() (from, to *kernel.Stream) {
-					from, to = w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+					one := kernel.StreamOptions{Window: 128} // message, and no fragments, which return their credit
+					from, to = w.Pair(one, one)
 					if fromServer {
 						from, to = to, from
 					}

@@ -25,7 +25,7 @@ func TestHostileOverTCP(t *testing.T) {
 		{name: "25 two messages mixed", do: says(first(1, 100, hundred[:10]), first(1, 100, hundred[:10])), ends: connection, code: status.Protocol},
 		{name: "27 a message beyond the limit", do: says(first(1, 1<<20+1, hundred), more(1, hundred, false)), ends: stream, code: status.TooLarge},
 		{name: "31 open of a number in use", do: says(frames(openFrame(1, "echo"))), ends: connection, code: status.Protocol},
-		{name: "41 a byte beyond the credit", do: says(data(1, make([]byte, grant-31))), ends: connection, code: status.FlowControl},
+		{name: "41 a byte beyond the credit", do: after(opens("stuck"), sends(data(1, make([]byte, grant-31)))), ends: connection, code: status.FlowControl},
 		{name: "43 no such method", do: opens("nothing"), ends: stream, code: status.Unimplemented},
 		{name: "46 open and reset without a pause", do: openAndReset, ends: nothing, alloc: 64 << 20},
 		{name: "75 many frames in one piece", do: says(data(1, []byte("a")), data(1, nil), frames(eos)), ends: nothing},

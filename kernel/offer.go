@@ -294,15 +294,11 @@ func (c *core) establish(so *StreamOptions, named pool.Compression, g frame.Gran
 // firstWindow is the receive window, and what it may grow to, where the user asked for want
 // bytes and the peer for at most limit unread bytes; 0 is the default of either.
 func (c *core) firstWindow(want int, limit uint64) (window, most int) {
-	if limit == 0 {
-		return c.conn.c.InitialWindow(want)
+	n := int(min(limit, 1<<30))
+	if n > 0 {
+		n = max(n, c.conn.caps.MinWindow())
 	}
-	n := max(int(min(limit, 1<<30)), c.conn.caps.MinWindow())
-	if want != 0 {
-		want = min(want, n)
-	}
-	window, most = c.conn.c.InitialWindow(want)
-	return min(window, n), min(most, n)
+	return c.FirstWindow(want, n)
 }
 
 // Reject refuses all streams of the offer. The peer's error is ErrRefused too, with the

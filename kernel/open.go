@@ -159,7 +159,7 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions
 		previous = &s.c.Port
 		window, most := 0, 0
 		if !so.NoReceive || c.caps.FixedWindow { // what the peer sends nevertheless is dropped
-			window, most = c.c.InitialWindow(so.Window)
+			window, most = s.c.FirstWindow(so.Window, 0)
 		}
 		named, _ := c.named(so.Compression, pool.CompressionOf(opts.Request))
 		f.Compression = named

@@ -124,7 +124,7 @@ func (w *world) blocked(s *kernel.Stream, what kernel.BlockedOn) (i kernel.Strea
 func TestSnapshotOfCreditAndReader(t *testing.T) {
 	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 2048}} // so that a window begins with 4 KiB
 	overNative(t, so, nil, func(t *testing.T, w *world) {
-		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None, Window: 4 << 10})
 		if i := a.Snapshot(); i.BlockedOn != kernel.BlockedOnNothing || i.SendGranted != 4<<10 || i.SendUsed != 0 || !i.Opener || i.Latency <= 0 || i.State != "open" {
 			t.Errorf("before: %+v", i)
 		}
@@ -225,10 +225,10 @@ func TestSnapshotOfConnCredit(t *testing.T) {
 		t.Run(tr.Name, func(t *testing.T) {
 			g := newReadGate()
 			w := newWorld(t, g.starter(tr.Name), &kernel.ServerOptions{},
-				&kernel.ClientOptions{Limits: kernel.Limits{ConnWindow: 4 << 10}}) // 32 times the first window of a stream
+				&kernel.ClientOptions{Limits: kernel.Limits{ConnWindow: 4 << 10}}) // 32 times the window of a stream
 			var as, bs []*kernel.Stream
 			for range 34 {
-				a, b := w.Pair(kernel.StreamOptions{InBuffer: kernel.None}, kernel.StreamOptions{})
+				a, b := w.Pair(kernel.StreamOptions{InBuffer: kernel.None, Window: 128}, kernel.StreamOptions{})
 				as, bs = append(as, a), append(bs, b)
 			}
 			g.close()
@@ -763,7 +763,7 @@ func TestBlockedForOnTheConnection(t *testing.T) {
 func TestBlockedForBehindSlots(t *testing.T) {
 	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 2048}} // so that a window begins with 4 KiB
 	inBubble(t, so, nil, func(t *testing.T, w *world) {
-		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None})
+		a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{InBuffer: kernel.None, Window: 4 << 10})
 		if n := slotAll(t, a, 96); n != 32 {
 			t.Fatalf("%d messages were sent", n)
 		}

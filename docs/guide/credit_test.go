@@ -80,7 +80,7 @@ func TestAClientThatDoesNotRead(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		w.Srv.Handle("echo", echo)
 		s := w.Open("echo")
-		for i := range 10 {
+		for i := range 65 {
 			w.SendMessage(s, sized(1000, byte(i)))
 			w.Quiesce()
 		}
@@ -89,14 +89,14 @@ func TestAClientThatDoesNotRead(t *testing.T) {
 			server = peer.Snapshot()
 		}
 		for what, got := range map[string][2]any{
-			"the client's mailbox":    {client.MailboxMessages, 8},
-			"what it has received":    {client.BytesReceived, uint64(8100)},
+			"the client's mailbox":    {client.MailboxMessages, 63},
+			"what it has received":    {client.BytesReceived, uint64(63_488)},
 			"the client waits for":    {client.BlockedOn, kernel.BlockedOnReader},
-			"the server has received": {server.MessagesReceived, uint64(10)},
+			"the server has received": {server.MessagesReceived, uint64(65)},
 			"it holds unread":         {server.MailboxMessages, 0},
-			"it holds unsent":         {server.QueuedBytes, 900},
+			"it holds unsent":         {server.QueuedBytes, 512},
 			"the server waits for":    {server.BlockedOn, kernel.BlockedOnStreamCredit},
-			"its credit":              {server.SendGranted, int64(8*1032 + 32 + 100)},
+			"its credit":              {server.SendGranted, int64(63*1032 + 32 + 488)},
 		} {
 			if got[0] != got[1] {
 				t.Errorf("%s: %v, on the page %v", what, got[0], got[1])
@@ -105,7 +105,7 @@ func TestAClientThatDoesNotRead(t *testing.T) {
 		if client.SendGranted == client.SendUsed {
 			t.Error("the client has no credit")
 		}
-		w.DrainN(s, 10)
+		w.DrainN(s, 65)
 		testkit.OK(t, s.CloseSend())
 		w.WantEOF(s)
 	})

@@ -226,19 +226,18 @@ func TestBroadcastLeavesOutWhoIsSlow(t *testing.T) {
 	})
 }
 
-// A new stream that nobody reads takes as many messages of 100 bytes as the page says.
+// A new stream that nobody reads takes as many messages of 100 bytes as the page says, alone and
+// beside many others.
 func TestANewStreamTakesFewMessages(t *testing.T) {
 	recipe(t, kernel.StreamOptions{}, kernel.StreamOptions{}, func(t *testing.T, w *world, a, _ *kernel.Stream) {
-		n := 0
-		for ; ; n++ {
-			m := sized(100, 1)
-			if err := a.TrySend(m); err != nil {
-				m.Release()
-				break
-			}
+		if n := accepts(a); n != 497 {
+			t.Errorf("a new stream takes %d messages, the page says 497", n)
 		}
-		if n != 64 {
-			t.Errorf("a new stream takes %d messages, the page says 64", n)
+		for range 200 {
+			a, _ = w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		}
+		if n := accepts(a); n != 64 {
+			t.Errorf("beside 200 others it takes %d messages, the page says 64", n)
 		}
 	})
 }
@@ -323,4 +322,14 @@ func TestASendLimitBoundsTheRateOfALongPath(t *testing.T) {
 		serving.Wait()
 		time.Sleep(time.Minute) // what is under way arrives
 	})
+}
+// accepts is how many messages of 100 bytes s accepts at once.
+func accepts(s *kernel.Stream) int {
+	for n := 0; ; n++ {
+		m := sized(100, 1)
+		if err := s.TrySend(m); err != nil {
+			m.Release()
+			return n
+		}
+	}
 }

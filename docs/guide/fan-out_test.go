@@ -323,6 +323,7 @@ func TestASendLimitBoundsTheRateOfALongPath(t *testing.T) {
 		time.Sleep(time.Minute) // what is under way arrives
 	})
 }
+
 // accepts is how many messages of 100 bytes s accepts at once.
 func accepts(s *kernel.Stream) int {
 	for n := 0; ; n++ {

@@ -56,8 +56,8 @@ func (c *Conn) windowLimit() int {
 func (c *Conn) spareWindow() int { return max(c.windowLimit()/2-c.extraWindows, 0) }
 
 // Until a window has StreamWindow it grows by growFactor each time that it is renewed, once
-// the reader has taken a part of it. On a long path that can be once in a round trip, and the
-// default of 8 KiB shall be 1 MiB after two.
+// the reader has taken a part of it. On a long path that can be once in a round trip, and what
+// begins with 8 KiB shall have 1 MiB after two.
 const (
 	growFactor = 16
 	growAfter  = 4 // parts

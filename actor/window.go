@@ -42,10 +42,15 @@ func (w *window) arrive(cost int) bool {
 }
 
 // due reports whether so much of the window, and of what may come ahead of it, is owed that it
-// is time to grant more.
+// is time to grant more. The first grant comes early: with it the window grows.
 func (w *window) due(ahead int) bool {
-	return w.size > 0 && int64(w.taken)+int64(w.size)+int64(ahead)-int64(w.granted) >= int64(frame.LeastGrant(int(w.size)))
+	owed := int64(w.taken) + int64(w.size) + int64(ahead) - int64(w.granted)
+	return w.size > 0 && (owed >= int64(frame.LeastGrant(int(w.size))) || owed >= firstGrant && w.granted < uint64(w.size)+firstGrant)
 }
+
+// firstGrant is how many bytes are owed, unless LeastGrant is less, when a stream is granted
+// something for the first time after its open or acceptance.
+const firstGrant = 4 << 10
 
 // A credit is what we may send on a stream, in bytes of credit from the stream's
 // start. admitted runs at most one message ahead of granted.

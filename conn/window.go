@@ -69,14 +69,19 @@ const (
 // the path from carrying more. Where less is taken it becomes smaller again.
 func (c *Conn) resizeWindow(p *Port, window, most int, taken uint64) int {
 	first := min(most, c.lim.StreamWindow)
+	some := window // of which a part is to be taken before it grows
+	if p.fresh {
+		some = InitialCredit(c.lim) // its sender had no more until the acceptance
+	}
+	if window < first && uint64(some) > growAfter*taken {
+		return window
+	}
 	if p.fresh {
 		c.mu.Lock()
 		c.isRead(p, window)
 		c.mu.Unlock()
 	}
 	switch {
-	case window < first && uint64(window) > growAfter*taken:
-		return window
 	case window < first:
 		c.mu.Lock()
 		defer c.mu.Unlock()

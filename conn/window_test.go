@@ -43,6 +43,10 @@ func TestFreshStreamsShareAQuarter(t *testing.T) {
 		t.Errorf("the last one begins with %d bytes", w)
 	}
 	ports[0].Resize(windows[0], c.lim.MaxWindow, 100)
+	if c.freshWindows != sum {
+		t.Error("100 bytes are enough")
+	}
+	windows[0] = ports[0].Resize(windows[0], c.lim.MaxWindow, 4<<10)
 	ports[1].Shrink(windows[1], 0)
 	ports[1].Shrink(0, 0)
 	if want := sum - 2*(freshCredit-initial); c.freshWindows != want {

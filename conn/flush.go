@@ -309,7 +309,8 @@ func (c *Conn) gatherData() {
 			continue
 		}
 		if p != o.soleSender {
-			o.soleSender, o.soleFrom = p, o.wrote.Load()
+			o.soleSender = p
+			o.soleFrom.Store(o.wrote.Load())
 		}
 		var used int
 		var again bool

@@ -48,7 +48,7 @@ type mark struct {
 }
 
 // hasSoleSender reports whether one stream has been the only one to send for long.
-func (o *output) hasSoleSender() bool { return o.wrote.Load()-o.soleFrom >= soleAfter }
+func (o *output) hasSoleSender() bool { return o.wrote.Load()-o.soleFrom.Load() >= soleAfter }
 
 // allowance is how many bytes of credit data may use now: bounded by what the peer
 // granted the connection, and by the bytes in flight.

@@ -42,7 +42,7 @@ type output struct {
 	pieces        [][]byte      // memory of vec
 	wrote         atomic.Uint64 // bytes put into o
 	soleSender    *Port         // the stream that had the last turn
-	soleFrom      uint64        // wrote when the first of its turns in a row began
+	soleFrom      atomic.Uint64 // wrote when the first of its turns in a row began
 	goAwayEncoded bool          // the connection's last frame is in o
 
 	// For Info, owned by mu. The totals are one flush, or one input, behind.

@@ -25,7 +25,6 @@ type Port struct {
 	retired   bool
 	dataDue   bool  // the stream has data, and waits for its number
 	openBytes int32 // see Charge
-	fresh     bool  // the stream's window is as FirstWindow made it
 
 	// Owned by output.mu.
 	inRoom                          bool
@@ -36,6 +35,8 @@ type Port struct {
 
 	takenAtTimer uint32       // low half of the bytes taken when the timer last found progress
 	takenSince   timers.Stamp // when that was; 0: never
+
+	fresh atomic.Int32 // bytes that FirstWindow gave beyond the initial credit, until the stream is read; written with Conn.mu held
 }
 
 // Conn is the connection.

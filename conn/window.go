@@ -70,15 +70,15 @@ const (
 func (c *Conn) resizeWindow(p *Port, window, most int, taken uint64) int {
 	first := min(most, c.lim.StreamWindow)
 	some := window // of which a part is to be taken before it grows
-	if p.fresh {
+	if p.fresh.Load() > 0 {
 		some = InitialCredit(c.lim) // its sender had no more until the acceptance
 	}
 	if window < first && uint64(some) > growAfter*taken {
 		return window
 	}
-	if p.fresh {
+	if p.fresh.Load() > 0 {
 		c.mu.Lock()
-		c.isRead(p, window)
+		c.isRead(p)
 		c.mu.Unlock()
 	}
 	switch {
@@ -135,7 +135,7 @@ func (c *Conn) shrinkWindow(p *Port, from, to int) {
 	initial := InitialCredit(c.lim)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.isRead(p, from)
+	c.isRead(p)
 	if less := max(from-initial, 0) - max(to-initial, 0); less != 0 {
 		c.giveBack(less)
 	}
@@ -190,19 +190,14 @@ func (c *Conn) freshWindow(p *Port, limit int) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.takeSpare(want, min(c.firstWindow/4-c.freshWindows, c.spareWindow())/8)
-	p.fresh = n > 0
+	p.fresh.Store(int32(n))
 	c.freshWindows += n
 	return initial + n
 }
 
 // isRead notes that the window of p's stream is no longer as freshWindow made it, or is about
 // to be: its reader has taken something, or the stream is over. mu is held.
-func (c *Conn) isRead(p *Port, window int) {
-	if p.fresh {
-		p.fresh = false
-		c.freshWindows -= window - InitialCredit(c.lim)
-	}
-}
+func (c *Conn) isRead(p *Port) { c.freshWindows -= int(p.fresh.Swap(0)) }
 
 // UnacceptedWindow is what a peer may have unread on a stream that was not accepted yet.
 func (c *Conn) UnacceptedWindow() int {

@@ -47,7 +47,9 @@ func TestHalvesEndSeparately(t *testing.T) {
 		wantOpen(t, "Done while a half is open", b.Done())
 		w.Send(b, "the last message")
 		_ = b.CloseSend()
-		wantOpen(t, "Done before all was taken", b.Done())
+		if w.caps.Ended { // else the peer does not say what it has taken
+			wantOpen(t, "Done before all was taken", b.Done())
+		}
 		w.Want(a, "the last message")
 		w.WantEOF(a)
 		w.WantDone(a)

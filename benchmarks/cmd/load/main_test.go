@@ -104,7 +104,7 @@ func TestBadUsageHasAClearError(t *testing.T) {
 		{"run hol --stage=1s@1k --rate=5", "leave --rate out"},
 		{"run fan --runs=0", "--runs must be"},
 		{"run fan --duration=0s", "--duration"},
-		{"run fan --peer=quic --at=5s=kill-conns:5%", "quic runs over udp"},
+		{"run fan --peer=quic --at=5s=kill-conns:5%", "quic runs over another protocol"},
 		{"run fan --max-lateness=-1s", "--max-lateness"},
 		{"run fan --rate=1e308k", "want a number a second"},
 		{"run idle --rate=5", "no --rate"},

@@ -75,7 +75,7 @@ func (c *Conn) connCredit(total uint64) error {
 		if !c.granted.CompareAndSwap(old, total) {
 			continue
 		}
-		c.sendWindow.Store(max(int64(c.cfg.Peer.ConnCredit), int64(total-c.sentCost.Load()))) // it may have become smaller again
+		c.sendWindow.Store(max(c.sendWindow.Load(), int64(total-c.sentCost.Load())))
 		c.unstall()
 		c.wakeRoom()
 		break

@@ -44,7 +44,16 @@ func QuietServer(o *kernel.ServerOptions) *kernel.ServerOptions {
 	if r.Logger == nil {
 		r.Logger = slog.New(slog.DiscardHandler)
 	}
+	settled(&r.Limits)
 	return &r
+}
+
+// settled keeps the connection's window from growing, as it may on a path that a busy machine
+// makes look long: a window that is smaller again is not the one that Settle looks for.
+func settled(l *kernel.Limits) {
+	if l.MaxWindow == 0 && l.StreamWindow == 0 && l.ConnWindow == 0 {
+		l.MaxWindow = 8 << 20
+	}
 }
 
 // QuietClient is o with a logger that says nothing and a short backoff, unless it has
@@ -57,6 +66,7 @@ func QuietClient(o *kernel.ClientOptions) *kernel.ClientOptions {
 	if r.Backoff == (kernel.Backoff{}) { // connections are lost on purpose, again and again
 		r.Backoff = kernel.Backoff{First: time.Millisecond, Most: 10 * time.Millisecond}
 	}
+	settled(&r.Limits)
 	return &r
 }
 

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -51,8 +52,8 @@ func QuietServer(o *kernel.ServerOptions) *kernel.ServerOptions {
 // settled keeps the connection's window from growing, as it may on a path that a busy machine
 // makes look long: a window that is smaller again is not the one that Settle looks for.
 func settled(l *kernel.Limits) {
-	if l.MaxWindow == 0 && l.StreamWindow == 0 && l.ConnWindow == 0 {
-		l.MaxWindow = 8 << 20
+	if l.MaxWindow == 0 && l.StreamWindow >= 0 && l.ConnWindow >= 0 {
+		l.MaxWindow = max(cmp.Or(l.ConnWindow, 16<<20)/2, cmp.Or(l.StreamWindow, 1<<20))
 	}
 }
 

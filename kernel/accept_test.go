@@ -29,7 +29,7 @@ func wantUnaccepted(t *testing.T, w *world, s *kernel.Stream) {
 // wait, so that the reply comes first.
 func TestNothingIsSentBeforeTheAcceptance(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.Offers = w.Srv.Offers()
+		w.AskOffers()
 		for _, n := range []int{0, 10, 20 << 10} { // the last reply follows the acceptance
 			a := must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "m", nil))
 			o := w.Offer()
@@ -67,7 +67,7 @@ func TestNothingIsSentBeforeTheAcceptance(t *testing.T) {
 
 func TestOutWaitsForTheAcceptance(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		w.Offers = w.Srv.Offers()
+		w.AskOffers()
 		a := must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "m", nil))
 		o := w.Offer()
 		out := o.Stream(0).Out()
@@ -89,7 +89,7 @@ func TestOutWaitsForTheAcceptance(t *testing.T) {
 // refused.
 func TestGroupsSendNothingUntilAccepted(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.Offers = w.Srv.Offers()
+		w.AskOffers()
 		for _, all := range []bool{true, false} {
 			as := must[[]*kernel.Stream](t)(w.Client.OpenN(w.Ctx, "m", nil, make([]kernel.StreamOptions, 3)...))
 			o := w.Offer()
@@ -124,7 +124,7 @@ func TestGroupsSendNothingUntilAccepted(t *testing.T) {
 // returns then.
 func TestFinishBeforeTheAcceptance(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.Offers = w.Srv.Offers()
+		w.AskOffers()
 		a := must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "m", nil))
 		o := w.Offer()
 		o.Stream(0).Finish(nil)

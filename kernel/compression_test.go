@@ -281,6 +281,7 @@ func TestPeersWithoutCompression(t *testing.T) {
 		w := newWorld(t, kerneltest.Start, &kernel.ServerOptions{Stream: def}, &kernel.ClientOptions{Protocols: old})
 		w.Srv.Handle("echo", echo)
 		w.Call("echo", string(prose(1000)), string(prose(1000)))
+		w.AskOffers()
 		a, err := w.Client.Open(w.Ctx, "offer", nil)
 		ok(t, err)
 		m := packed()

@@ -36,7 +36,7 @@ func TestReadersOfOffersEndWithTheConnection(t *testing.T) {
 	for _, reset := range []bool{false, true} {
 		inBubble(t, nil, nil, func(t *testing.T, w *world) {
 			w.Loose = true
-			w.Offers = w.Srv.Offers()
+			w.AskOffers()
 			a := must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "m", nil))
 			for range 30 {
 				ok(t, a.TrySend(text("hello")))

@@ -155,7 +155,7 @@ func TestOnlyTheOpenerSetsAStreamsContext(t *testing.T) {
 	_, err := kernel.NewServer(&kernel.ServerOptions{Stream: so})
 	isErr(t, "a server's options", err, kernel.ErrLimits)
 	overNative(t, nil, nil, func(t *testing.T, w *world) {
-		w.Offers = w.Srv.Offers()
+		w.AskOffers()
 		s := must[*kernel.Stream](t)(w.Client.Open(w.Ctx, "x", nil))
 		o := w.Offer()
 		_, err := o.Accept(pool.Message{}, &so)

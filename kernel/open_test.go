@@ -26,7 +26,7 @@ func TestDataRightBehindTheOpen(t *testing.T) {
 			_, _, err = s.Accepted(w.Ctx)
 		}
 		wantCode(t, err, status.Unimplemented) // Offers was not called yet
-		w.Srv.Offers()
+		w.AskOffers()
 		s, err = w.Client.Open(w.Ctx, "slow", &kernel.OpenOptions{Request: text("request")})
 		if err != nil {
 			t.Fatal(err)
@@ -128,7 +128,7 @@ func TestARefusedOpen(t *testing.T) {
 // An offer is answered once.
 func TestAnOfferIsAnsweredOnce(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.Srv.Offers()
+		w.AskOffers()
 		s, err := w.Client.Open(w.Ctx, "x", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -223,7 +223,7 @@ func TestHostileResetOfAGroupsFirstStream(t *testing.T) {
 // Accept fails.
 func TestACanceledOffer(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.Srv.Offers()
+		w.AskOffers()
 		s, err := w.Client.Open(w.Ctx, "x", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -296,7 +296,7 @@ func TestLargeRequestsAndReplies(t *testing.T) {
 // own from then on.
 func TestSeveralStreamsByOneRequest(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.Srv.Offers()
+		w.AskOffers()
 		const n = 5
 		each := make([]kernel.StreamOptions, n)
 		as, err := w.Client.OpenN(w.Ctx, "many", &kernel.OpenOptions{Request: sized(20_000, 1)}, each...)
@@ -337,7 +337,7 @@ func TestSeveralStreamsByOneRequest(t *testing.T) {
 // Each stream of a request has options of its own.
 func TestOneOfAGroupIsWriteOnly(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.Srv.Offers()
+		w.AskOffers()
 		as, err := w.Client.OpenN(w.Ctx, "many", nil, kernel.StreamOptions{}, kernel.StreamOptions{NoReceive: true})
 		if err != nil {
 			t.Fatal(err)
@@ -362,7 +362,7 @@ func TestOneOfAGroupIsWriteOnly(t *testing.T) {
 // What is not accepted of a group is refused, all of it if the offer is.
 func TestPartOfAGroup(t *testing.T) {
 	overAll(t, nil, nil, func(t *testing.T, w *world) {
-		w.Srv.Offers()
+		w.AskOffers()
 		as, err := w.Client.OpenN(w.Ctx, "many", nil, make([]kernel.StreamOptions, 3)...)
 		if err != nil {
 			t.Fatal(err)
@@ -602,7 +602,7 @@ func TestDeadlinesEndTheStreamsOfSilentClients(t *testing.T) {
 // A cancelled context aborts; what has arrived can be taken.
 func TestCancelKeepsWhatArrived(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		w.Srv.Offers()
+		w.AskOffers()
 		ctx, cancel := context.WithCancel(w.Ctx)
 		a, err := w.Client.Open(ctx, "x", nil)
 		if err != nil {

@@ -63,7 +63,7 @@ func initialCredit(n uint64) func(*frame.Settings) {
 func (w *http2World) offered() (*kernel.Stream, *kernel.Offer) {
 	w.T.Helper()
 	if w.Offers == nil {
-		w.Offers = w.Srv.Offers()
+		w.AskOffers()
 	}
 	a, err := w.Client.Open(w.Ctx, "pair", nil)
 	if err != nil {
@@ -184,7 +184,7 @@ func TestOpensRacingASettingsChange(t *testing.T) {
 		for _, credit := range []int{3000, 100, 0, 8000, 50, 1000} {
 			as := make([]*kernel.Stream, 16)
 			os := make([]*kernel.Offer, len(as))
-			w.Offers = w.Srv.Offers()
+			w.AskOffers()
 			var wg sync.WaitGroup
 			wg.Go(func() {
 				for i := range as {

@@ -252,7 +252,7 @@ func TestSafeRepeatsNothingThatAHandlerSaw(t *testing.T) {
 func TestARefusalOfManyOffersIsSafe(t *testing.T) {
 	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxOffers: 1}}, nil, func(t *testing.T, w *world) {
 		w.Loose = true
-		w.Srv.Offers()
+		w.AskOffers()
 		first, second := w.Open("a"), w.Open("b")
 		err := w.WantErr(second, status.ResourceExhausted)
 		if !safe(err) {

@@ -471,7 +471,7 @@ func TestBrpcLimitsOfMessages(t *testing.T) {
 // twice as many as the limit says: nobody says when an end was read.
 func TestBrpcStreamsAreLimited(t *testing.T) {
 	w := overBrpc(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 4}}, nil)
-	w.Srv.Offers()
+	w.AskOffers()
 	var as, bs []*kernel.Stream
 	for range 8 {
 		as = append(as, w.Open("x"))
@@ -615,7 +615,7 @@ func TestBrpcAnswersWithTooMuchMetadata(t *testing.T) {
 // somebody looks at it.
 func TestBrpcRequestsThatWaitAreHeld(t *testing.T) {
 	w := overBrpc(t, &kernel.ServerOptions{Limits: kernel.Limits{AssemblyBudget: 4 << 20}}, nil)
-	w.Srv.Offers()
+	w.AskOffers()
 	var streams []*kernel.Stream
 	for range 4 {
 		s, err := w.Client.Open(w.Ctx, "m", &kernel.OpenOptions{Request: sized(1<<20, 'r')})

@@ -473,7 +473,7 @@ func TestBrpcStuckStreamsAreEvicted(t *testing.T) {
 // the stream is reset at once, and nothing is left.
 func TestBrpcACanceledOfferIsResetWhenItIsAccepted(t *testing.T) {
 	w := overBrpc(t, nil, nil)
-	w.Srv.Offers()
+	w.AskOffers()
 	for _, how := range []string{"accepted", "rejected"} {
 		s := w.Open("x")
 		w.Send(s, "never written")
@@ -517,7 +517,7 @@ func TestBrpcServersOpenNoStreams(t *testing.T) {
 // all of them if it reads one, and drops what comes on the others.
 func TestBrpcStreamsOfOneRequestShareTheirOptions(t *testing.T) {
 	w := overBrpc(t, nil, nil)
-	w.Offers = w.Srv.Offers()
+	w.AskOffers()
 	for _, deaf := range []bool{false, true} {
 		as, err := w.Client.OpenN(w.Ctx, "many", nil, kernel.StreamOptions{NoReceive: deaf}, kernel.StreamOptions{NoReceive: true})
 		if err != nil {
@@ -552,7 +552,7 @@ func TestBrpcStreamsOfOneRequestShareTheirOptions(t *testing.T) {
 // reply is still being written: what was sent on them arrives, and then their end.
 func TestBrpcStreamsOfOneRequestEndBehindTheAnswer(t *testing.T) {
 	w := overBrpc(t, nil, nil)
-	w.Srv.Offers()
+	w.AskOffers()
 	each := make([]kernel.StreamOptions, 8)
 	for range 10 {
 		as, err := w.Client.OpenN(w.Ctx, "many", nil, each...)

@@ -36,7 +36,7 @@ func (w *World) noFeeders() {
 // offered opens a stream that ctx bounds, and accepts it.
 func (w *World) offered(ctx context.Context, opts kernel.StreamOptions) (a, b *kernel.Stream) {
 	w.T.Helper()
-	w.Offers = w.Srv.Offers()
+	w.AskOffers()
 	a = Must[*kernel.Stream](w.T)(w.Client.Open(ctx, "values", &kernel.OpenOptions{Stream: opts}))
 	b = Must[*kernel.Stream](w.T)(w.Offer().Accept(pool.Message{}, nil))
 	w.Cleanup(a, b)

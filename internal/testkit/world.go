@@ -22,7 +22,7 @@ type World struct {
 	Srv    *kernel.Server
 	Client *kernel.Client
 	Ctx    context.Context
-	Offers <-chan *kernel.Offer // nil: the first Offer asks for them
+	Offers <-chan *kernel.Offer // asked for by AskOffers, before the first open
 	Loose  bool                 // streams may be left open
 	Bubble bool                 // time is a bubble's
 }
@@ -118,9 +118,7 @@ func (w *World) Pair(opener, acceptor kernel.StreamOptions) (a, b *kernel.Stream
 // PairIn is Pair with the context that bounds the life of the opener's stream.
 func (w *World) PairIn(ctx context.Context, opener, acceptor kernel.StreamOptions) (a, b *kernel.Stream) {
 	w.T.Helper()
-	if w.Offers == nil {
-		w.Offers = w.Srv.Offers()
-	}
+	w.AskOffers()
 	a, err := w.Client.Open(ctx, "pair", &kernel.OpenOptions{Stream: opener})
 	if err != nil {
 		w.T.Fatal(err)
@@ -146,11 +144,19 @@ func (w *World) Cleanup(ss ...*kernel.Stream) {
 	})
 }
 
+// AskOffers has the server offer what no handler is registered for. An open that arrives
+// before is refused.
+func (w *World) AskOffers() {
+	if w.Offers == nil {
+		w.Offers = w.Srv.Offers()
+	}
+}
+
 // Offer returns the next open that no handler is registered for.
 func (w *World) Offer() *kernel.Offer {
 	w.T.Helper()
 	if w.Offers == nil {
-		w.Offers = w.Srv.Offers()
+		w.T.Fatal("Offer without AskOffers: the open may have been refused")
 	}
 	select {
 	case o := <-w.Offers:

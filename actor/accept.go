@@ -13,7 +13,7 @@ func (s *Stream) sendable(m pool.Message) bool { return m.Len() <= s.cfg.MaxSend
 // check returns why m is not sendable, or nil.
 func (s *Stream) check(m pool.Message) error {
 	if m.Len() > s.cfg.MaxSend {
-		return fmt.Errorf("%w: %d bytes, the peer accepts at most %d", ErrTooLarge, m.Len(), s.cfg.MaxSend)
+		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, m.Len(), s.cfg.MaxSend)
 	}
 	return s.sendErr()
 }

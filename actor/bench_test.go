@@ -15,27 +15,27 @@ import (
 // idleLink costs as little as a link can, so that the stream is what is measured.
 type idleLink struct{ timers timers.Queue }
 
-func (l *idleLink) ID() uint64                         { return 1 }
-func (l *idleLink) Forsake() bool                      { return false }
-func (l *idleLink) FeedingChanged()                    {}
-func (l *idleLink) Ready(bool)                         {}
-func (l *idleLink) ReadySoon()                         {}
-func (l *idleLink) Queued(int)                         {}
-func (l *idleLink) Unreported(int64)                   {}
-func (l *idleLink) Uncounted() int                     { return countEvery }
-func (l *idleLink) Beside(int)                         {}
-func (l *idleLink) Crowded() bool                      { return false }
-func (l *idleLink) Room() bool                         { return true }
-func (l *idleLink) AwaitRoom()                         {}
-func (l *idleLink) AwaitFull()                         {}
-func (l *idleLink) ParentErr() error                   { return nil }
-func (l *idleLink) Taken(int)                          {}
-func (l *idleLink) Assemble(int) bool                  { return true }
-func (l *idleLink) Charge(int)                         {}
-func (l *idleLink) Resize(window, _ int, _ uint64) int { return window }
-func (l *idleLink) Shrink(int, int)                    {}
-func (l *idleLink) Retire()                            {}
-func (l *idleLink) Timers() *timers.Queue              { return &l.timers }
+func (l *idleLink) ID() uint64                                 { return 1 }
+func (l *idleLink) Forsake() bool                              { return false }
+func (l *idleLink) FeedingChanged()                            {}
+func (l *idleLink) Ready(bool)                                 {}
+func (l *idleLink) ReadySoon()                                 {}
+func (l *idleLink) Queued(int)                                 {}
+func (l *idleLink) Unreported(int64)                           {}
+func (l *idleLink) Uncounted() int                             { return countEvery }
+func (l *idleLink) Beside(int)                                 {}
+func (l *idleLink) Crowded() bool                              { return false }
+func (l *idleLink) Room() bool                                 { return true }
+func (l *idleLink) AwaitRoom()                                 {}
+func (l *idleLink) AwaitFull()                                 {}
+func (l *idleLink) ParentErr() error                           { return nil }
+func (l *idleLink) Taken(int)                                  {}
+func (l *idleLink) Assemble(int) bool                          { return true }
+func (l *idleLink) Charge(int)                                 {}
+func (l *idleLink) Resize(window, _ int, _ uint64) (int, bool) { return window, true }
+func (l *idleLink) Shrink(int, int)                            {}
+func (l *idleLink) Retire()                                    {}
+func (l *idleLink) Timers() *timers.Queue                      { return &l.timers }
 
 // dropSession releases what it is given.
 type dropSession struct{ fakeSession }

@@ -65,7 +65,7 @@ func TestAStreamThatReceivesNothingGrantsWhatItDrops(t *testing.T) {
 		if !opener {
 			accepted := cfg
 			accepted.NoReceive = true
-			s.Establish(&accepted)
+			s.Establish(&accepted, accepted.Window)
 		}
 		fillWindow(t, s)
 		wantsMore(t, s)

@@ -12,7 +12,7 @@ func TestEarlyWindow(t *testing.T) {
 	for early, most := range map[bool]int{false: 1000, true: 65_535} {
 		cfg := &Config{Caps: frame.Caps{Overhead: 5, EarlyWindow: 65_535}, Window: 1000, MaxWindow: 1000}
 		s := &Stream{cfg: cfg}
-		s.win.init(cfg)
+		s.win.begin(cfg, cfg.Window)
 		if early {
 			s.AllowEarly()
 		}

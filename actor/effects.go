@@ -43,7 +43,7 @@ func (s *Stream) retire() {
 		s.control = 0
 		s.dropFirstFrame()
 	}
-	s.shrink(0)
+	s.win.size = 0
 	s.dropAssembly()
 	s.returnAllCredit()
 	s.post.queued += s.uncounted

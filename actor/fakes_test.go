@@ -31,6 +31,7 @@ type fakeLink struct {
 	unreported int64
 	held       int // by messages, beside their credit
 	crowded    bool
+	near       bool
 	wrong      []string // broken promises
 	timers     timers.Queue
 	changed    func() // called after each turn asked for
@@ -158,15 +159,15 @@ func (l *fakeLink) Charge(n int) {
 	l.kept += n
 }
 
-func (l *fakeLink) Resize(window, most int, _ uint64) int {
+func (l *fakeLink) Resize(window, most int, _ uint64) (int, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	more := min(window, most-window, l.spare-l.given)
 	if more <= 0 {
-		return window
+		return window, l.near
 	}
 	l.given += more
-	return window + more
+	return window + more, l.near
 }
 
 func (l *fakeLink) Shrink(from, to int) {

@@ -15,15 +15,18 @@ import (
 // an empty one's share of a block of 16 KiB that 224 messages share.
 const messageSize = 40 + 16<<10/224 + 1
 
-// tellEvery is how far what the connection knows may be from what there is, in bytes. So a
-// reader that keeps up tells nothing.
+// tellEvery is how far what the connection knows may be from what there is, in bytes, where many
+// streams are open: see count. So a reader that keeps up tells nothing.
 const tellEvery = 1 << 10
+
+// tellTaken is of how many small messages that are taken the stream tells together.
+const tellTaken = 8
 
 // tellHeld tells the connection what the stream's messages take that nothing else counts, if
 // that has changed.
 func (s *Stream) tellHeld() {
-	n := s.heldBeside()
-	if d := n - int(s.told); (d >= tellEvery || d <= -tellEvery || n == 0 && d != 0) && !s.st.retired {
+	n, most := s.heldBeside(), max(2*int(s.countAt), tellEvery)
+	if d := n - int(s.told); (d >= most || d <= -most || n == 0 && d != 0) && !s.st.retired {
 		s.told = int32(n)
 		s.link.Beside(d)
 	}

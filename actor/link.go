@@ -49,8 +49,9 @@ type Link interface {
 	// until Retire, or that it no longer keeps if n is negative. Any time.
 	Charge(n int)
 	// Resize returns the new size of a window that is renewed, at most most, whose reader
-	// has taken so many bytes of credit in all. Any time.
-	Resize(window, most int, taken uint64) int
+	// has taken so many bytes of credit in all, and whether the peer is so near that it need
+	// not be renewed before half of it was used. Any time.
+	Resize(window, most int, taken uint64) (size int, near bool)
 	// Shrink returns from-to bytes of the stream's window. Any time.
 	Shrink(from, to int)
 	// Retire takes the stream out of the connection.
@@ -86,10 +87,10 @@ type Config struct {
 	MaxReceive int // longest message that we receive, bytes
 	MaxSend    int // longest message that the peer receives, bytes
 
-	Window     int    // bytes that the peer may send unread, at first
+	Window     int    // bytes that the peer may send unread, at first: see BeginWith
 	MaxWindow  int    // limit of that as it grows
 	SendLimit  int    // our own limit of bytes unread at the peer; 0: the peer's grants alone
-	SendCredit uint64 // bytes that the peer has granted so far
+	SendCredit uint64 // bytes that the peer has granted so far: see BeginWith
 	MaxUnsent  int    // bytes that may be accepted and not written; 0: the credit alone bounds that
 
 	Compression pool.Compression  // of what we send; zero is none

@@ -80,6 +80,11 @@ func (s *Stream) Accepted(reply pool.Message, header metadata.MD, g frame.Grant,
 		reply.Release()
 		return false
 	}
+	if n := reply.Len(); n > s.cfg.MaxReceive {
+		reply.Release()
+		s.resetTooLarge(n)
+		return false
+	}
 	if !reply.IsZero() || len(header) > 0 {
 		oc := s.makeOutcome()
 		oc.reply, oc.header = reply, header
@@ -104,9 +109,9 @@ func (s *Stream) Accepted(reply pool.Message, header metadata.MD, g frame.Grant,
 	return true
 }
 
-// Establish accepts the stream with its final configuration. It returns the total that the
-// peer may send, in bytes of credit.
-func (s *Stream) Establish(cfg *Config) uint64 {
+// Establish accepts the stream with its final configuration, and a first window. It returns the
+// total that the peer may send, in bytes of credit.
+func (s *Stream) Establish(cfg *Config, window int) uint64 {
 	s.mu.Lock()
 	defer s.unlock()
 	s.cfg = cfg
@@ -122,8 +127,6 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 		}
 		return 0
 	case s.st.retired:
-		w.set(cfg)
-		s.shrink(0)
 		return w.granted
 	case cfg.NoReceive:
 		if !cfg.Caps.FixedWindow { // else the peer has it, and what comes is dropped
@@ -133,9 +136,9 @@ func (s *Stream) Establish(cfg *Config) uint64 {
 		s.apply(s.st.closeReceive())
 		return w.granted
 	}
-	w.set(cfg)
+	w.set(cfg, window)
 	if w.taken > 0 { // a message longer than the first credit has begun to arrive
-		w.size = int32(s.link.Resize(int(w.size), int(w.most), w.taken))
+		w.resize(s.link)
 	}
 	w.granted = max(w.granted, w.taken+uint64(w.size))
 	return w.granted

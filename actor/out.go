@@ -100,7 +100,7 @@ func (s *Stream) acceptOut(m pool.Message) {
 	}
 	if m.Len() > s.cfg.MaxSend {
 		m.Release()
-		s.abort(s.fail(status.TooLarge, "message sent on Out is larger than the peer accepts", false))
+		s.abort(s.fail(status.TooLarge, "message sent on Out is larger than the limit", false))
 		return
 	}
 	if s.packs(m) {

@@ -100,10 +100,10 @@ const leastUncounted = 256
 
 // count adds d to the bytes to write, and tells the connection if it is time to.
 func (s *Stream) count(d int) {
-	s.uncounted += int32(d)
-	if s.uncounted < 0 || s.uncounted >= leastUncounted && (s.uncounted >= countEvery || int(s.uncounted) >= s.link.Uncounted()) {
+	if s.uncounted += int32(d); s.uncounted < 0 || s.uncounted >= int32(s.countAt) {
 		s.later().queued += s.uncounted
 		s.uncounted = 0
+		s.countAt = uint16(min(max(s.link.Uncounted(), leastUncounted), countEvery))
 		s.tellHeld()
 	}
 }

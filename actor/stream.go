@@ -32,8 +32,9 @@ type Stream struct {
 	filling          fillState
 	requests         requests
 
-	uncounted int32 // eligible bytes that the connection does not know of
-	told      int32 // see tellHeld
+	countAt   uint16 // what uncounted stays below
+	uncounted int32  // eligible bytes that the connection does not know of
+	told      int32  // see tellHeld
 
 	post post // for unlock
 
@@ -135,11 +136,23 @@ const (
 func (s *Stream) Init(link Link, cfg *Config) {
 	s.link, s.cfg, s.peerNoReceive = link, cfg, cfg.NoSend
 	s.st.noEnded = !cfg.Caps.Ended
-	s.win.init(cfg)
+	s.win.begin(cfg, cfg.Window)
 	s.cred.init(cfg)
+	s.countAt = leastUncounted
 	if cfg.IdleTimeout > 0 {
 		s.makeChannels().idle = newIdler(&s.mu, link, cfg.IdleTimeout)
 	}
+}
+
+// BeginWith sets the first window, and what the peer has granted so far, of a stream that nobody
+// has yet. They differ between streams that share a Config.
+func (s *Stream) BeginWith(window int, credit uint64) {
+	if !s.cfg.granted() {
+		return
+	}
+	s.win.begin(s.cfg, window)
+	s.cred.granted = int64(credit)
+	s.cred.relimit(s.cfg)
 }
 
 // later returns the post, to add to it.

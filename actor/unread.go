@@ -34,7 +34,7 @@ func (t *taken) add(n, cost int, paid bool) {
 func (s *Stream) account(t *taken) {
 	s.messagesTaken += uint64(t.messages)
 	s.mailbox.add(-t.messages, -t.length)
-	if s.told != 0 || t.length > inBytes {
+	if s.told != 0 && (t.length >= mixedSize || int(s.mailbox.messages)%tellTaken < t.messages) || t.length > inBytes {
 		s.tellHeld()
 	}
 	if t.paid && s.asm != nil {
@@ -107,7 +107,7 @@ func (s *Stream) renew() {
 		return
 	}
 	if s.st.recv == recvOpen && !s.cfg.NoReceive {
-		w.size = int32(s.link.Resize(int(w.size), int(w.most), w.taken))
+		w.resize(s.link)
 	}
 	if granted := w.taken + uint64(w.size) + uint64(ahead); granted > w.granted { // else the window has become smaller
 		w.granted = granted

@@ -18,19 +18,21 @@ type window struct {
 	gathered int32  // of taken, what the connection does not know yet; once returned is set, what is unread
 	early    uint16 // how much more the peer may send that does not know our settings yet
 	returned bool   // the stream is over, and the connection has all its credit back
+	near     bool   // the peer is so near that half a window at a time keeps it busy
 }
 
-func (w *window) init(c *Config) {
+// begin makes the window what the peer may send on a new stream.
+func (w *window) begin(c *Config, first int) {
 	if c.granted() && (!c.NoReceive || c.Caps.FixedWindow) {
-		w.set(c)
+		w.set(c, first)
 	}
 	w.granted = uint64(w.size)
 }
 
-// set makes the window what c says. What c allows beyond 2 GiB is cut: the window of a
-// connection is at most 1 GiB.
-func (w *window) set(c *Config) {
-	size := max(c.Window, c.Caps.MinWindow())
+// set makes the window first bytes long, and what c says it may grow to. What is more than 2 GiB
+// is cut: the window of a connection is at most 1 GiB.
+func (w *window) set(c *Config, first int) {
+	size := max(first, c.Caps.MinWindow())
 	w.size = int32(min(size, math.MaxInt32))
 	w.most = int32(min(max(c.MaxWindow, size), math.MaxInt32))
 }
@@ -45,7 +47,21 @@ func (w *window) arrive(cost int) bool {
 // is time to grant more. The first grant comes early: with it the window grows.
 func (w *window) due(ahead int) bool {
 	owed := int64(w.taken) + int64(w.size) + int64(ahead) - int64(w.granted)
-	return w.size > 0 && (owed >= int64(frame.LeastGrant(int(w.size))) || owed >= firstGrant && w.granted < uint64(w.size)+firstGrant)
+	return w.size > 0 && (owed >= int64(w.leastGrant()) || owed >= firstGrant && w.granted < uint64(w.size)+firstGrant)
+}
+
+// leastGrant is how many bytes are owed when a grant is due. A grant costs as much as some messages.
+func (w *window) leastGrant() int {
+	if w.near {
+		return (int(w.size) + 1) / 2
+	}
+	return frame.LeastGrant(int(w.size))
+}
+
+// resize asks the connection for the window that its reader can use.
+func (w *window) resize(l Link) {
+	size, near := l.Resize(int(w.size), int(w.most), w.taken)
+	w.size, w.near = int32(size), near
 }
 
 // firstGrant is how many bytes are owed, unless LeastGrant is less, when a stream is granted

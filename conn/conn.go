@@ -120,6 +120,7 @@ type Conn struct {
 	freshWindows int    // of those, what streams have that nobody has read yet
 	widest       int    // the largest that window has been beyond firstWindow; 0: never
 	laps         laps
+	growth       int // bytes of opened streams of which cfg.Growth does not know
 	assembled    int // bytes reserved for messages in fragments
 	openBytes    int // bytes that streams hold beside messages: see Port.Charge
 	goAway       goAwayState
@@ -138,6 +139,7 @@ type Conn struct {
 	returned   atomic.Uint64
 	advertised atomic.Uint64
 	window     atomic.Int64
+	granting   atomic.Bool // a grant is to be written
 
 	// Credit that we have: granted in all, sentCost of it is used, and the most that was not
 	// used is sendWindow.

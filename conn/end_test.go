@@ -117,7 +117,7 @@ func TestUnopenedStreamsAreLostWithTheConnection(t *testing.T) {
 	c, _ := newDecoded(t, a)
 	c.Input(opening(1, 1))
 	unnumbered := &endingStream{}
-	c.OpenLocal(&unnumbered.Port, unnumbered, nil)
+	c.OpenLocal(&unnumbered.Port, unnumbered, nil, 0)
 	c.out.cork()
 	unnumbered.Ready(true)
 	a.streams[0].onLost = func() { c.uncork(0) }

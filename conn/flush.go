@@ -263,6 +263,7 @@ func (c *Conn) encodePending(s *pendingControl) {
 		put(frame.Read, s.readTotal)
 	}
 	if s.credit {
+		c.granting.Store(false)
 		c.advertised.Store(max(c.advertised.Load(), c.returned.Load()+uint64(c.window.Load()))) // a window may have become smaller
 		put(frame.Credit, c.advertised.Load())
 	}

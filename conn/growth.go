@@ -15,6 +15,9 @@ type Growth struct {
 // is queued, as a power of 2: a message that is sent and read should cost nothing here.
 const growthShift = 16
 
+// growthOpens is the most that a connection's opens may bring untold, in bytes.
+const growthOpens = 8 << 10
+
 // NewGrowth returns a Growth that calls look, which must not wait, under no lock of its own,
 // but under those of streams and connections.
 func NewGrowth(look func()) *Growth { return &Growth{look: look} }

@@ -57,8 +57,8 @@ const rateFades = 4
 const tooLarge = 4
 
 // lower makes a window smaller. mu is held.
-func (c *Conn) lower(l *lap, from, to int) int {
-	c.giveBack(from - to)
+func (c *Conn) lower(p *Port, l *lap, from, to int) int {
+	c.giveBack(p, from-to)
 	return c.laps.resize(l, to)
 }
 
@@ -66,7 +66,7 @@ func (c *Conn) lower(l *lap, from, to int) int {
 // is long or was taken for it. mu is held.
 func (c *Conn) followPath(p *Port, window, first, most int, taken uint64, at int64) int {
 	if !c.trip.isLong() {
-		c.giveBack(window - first)
+		c.giveBack(p, window-first)
 		c.laps.end(p)
 		return first
 	}
@@ -89,16 +89,16 @@ func (c *Conn) followPath(p *Port, window, first, most int, taken uint64, at int
 	mean := c.laps.mean()
 	switch {
 	case large > window:
-		got := c.takeSpare(large-window, c.spareWindow()/len(c.laps.of))
+		got := c.takeSpare(p, large-window, c.spareWindow()/len(c.laps.of))
 		c.laps.short = c.laps.short || window+got < min(large, mean)
 		l.rate = rate
 		return c.laps.resize(l, window+got)
 	case c.laps.short && window > max(mean, first):
 		c.laps.short = false
-		return c.lower(l, window, max(mean, window/2, first))
+		return c.lower(p, l, window, max(mean, window/2, first))
 	case tooLarge*need < window && window > first:
 		l.rate = 0
-		return c.lower(l, window, max(window/2, first))
+		return c.lower(p, l, window, max(window/2, first))
 	case rate < l.rate/2: // the path is another one
 		l.rate = 0
 	case rate < l.rate:

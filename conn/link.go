@@ -104,8 +104,8 @@ func (p *Port) Charge(n int) {
 }
 
 // Resize implements actor.Link.
-func (p *Port) Resize(window, most int, taken uint64) int {
-	return p.c.resizeWindow(p, window, most, taken)
+func (p *Port) Resize(window, most int, taken uint64) (size int, near bool) {
+	return p.c.resizeWindow(p, window, most, taken), p.c.trip.isNear()
 }
 
 // Shrink implements actor.Link.

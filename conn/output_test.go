@@ -164,8 +164,8 @@ func TestAFullSocketHandsTheOutputOver(t *testing.T) {
 func TestAnAbortedStreamGetsNoNumber(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
 	first, second := &fakeStream{name: "first", log: &s.log}, &fakeStream{name: "second", log: &s.log}
-	s.c.OpenLocal(&first.Port, first, nil)
-	s.c.OpenLocal(&second.Port, second, &first.Port)
+	s.c.OpenLocal(&first.Port, first, nil, 0)
+	s.c.OpenLocal(&second.Port, second, &first.Port, 0)
 	if !first.Forsake() {
 		t.Fatal("it has a number before its first frame")
 	}
@@ -174,7 +174,7 @@ func TestAnAbortedStreamGetsNoNumber(t *testing.T) {
 		t.Errorf("numbers %d and %d, turns: %v", a, b, s.log)
 	}
 	third := &fakeStream{name: "third", log: &s.log}
-	s.c.OpenLocal(&third.Port, third, nil)
+	s.c.OpenLocal(&third.Port, third, nil, 0)
 	third.Ready(true)
 	if third.ID() == 0 || third.Forsake() {
 		t.Errorf("stream %d was forsaken although it had its number", third.ID())
@@ -212,9 +212,9 @@ func TestStreamsOfARequestWaitForIt(t *testing.T) {
 	s := newStage(Limits{}, 1<<20)
 	first := &fakeStream{name: "lead", log: &s.log}
 	siblings := []*fakeStream{{name: "one", size: 10, turns: 2, log: &s.log}, {name: "two", size: 10, turns: 1, log: &s.log}}
-	s.c.OpenLocal(&first.Port, first, nil)
-	s.c.OpenLocal(&siblings[0].Port, siblings[0], &first.Port)
-	s.c.OpenLocal(&siblings[1].Port, siblings[1], &siblings[0].Port)
+	s.c.OpenLocal(&first.Port, first, nil, 0)
+	s.c.OpenLocal(&siblings[0].Port, siblings[0], &first.Port, 0)
+	s.c.OpenLocal(&siblings[1].Port, siblings[1], &siblings[0].Port, 0)
 	a := s.stream("a", 10, 1)
 	a.onTurn = func() {
 		first.Ready(true)
@@ -520,10 +520,10 @@ func TestStreamsThatAreAbortedUnnumberedLeaveTheirLists(t *testing.T) {
 			ts := make([]*fakeStream, 4)
 			for i := range ts {
 				ts[i] = &fakeStream{log: &s.log}
-				if err := s.c.Reserve(1, false); err != nil {
+				if _, err := s.c.Reserve(1, false); err != nil {
 					t.Fatal(err)
 				}
-				s.c.OpenLocal(&ts[i].Port, ts[i], nil)
+				s.c.OpenLocal(&ts[i].Port, ts[i], nil, 0)
 				ts[i].Ready(true)
 				ts[i].Ready(false)
 				ts[i].AwaitRoom()
@@ -539,7 +539,7 @@ func TestStreamsThatAreAbortedUnnumberedLeaveTheirLists(t *testing.T) {
 				}
 			}
 			last := &fakeStream{log: &s.log}
-			s.c.OpenLocal(&last.Port, last, nil)
+			s.c.OpenLocal(&last.Port, last, nil, 0)
 			last.Ready(true)
 			last.Ready(false)
 			if o.control.head != &last.Port || o.control.tail != &last.Port || o.data.popData() != &last.Port {

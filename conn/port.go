@@ -36,7 +36,10 @@ type Port struct {
 	takenAtTimer uint32       // low half of the bytes taken when the timer last found progress
 	takenSince   timers.Stamp // when that was; 0: never
 
-	fresh atomic.Int32 // bytes that FirstWindow gave beyond the initial credit, until the stream is read; written with Conn.mu held
+	// What its window has beyond the initial credit, in bytes, or may have: see FirstWindow. While
+	// it has that as a fresh stream, it is below zero. Written with Conn.mu held, or before anybody
+	// has the stream; here where it fills a word.
+	extra atomic.Int32
 }
 
 // Conn is the connection.

@@ -23,6 +23,7 @@ const sampleSpan = int64(500 * time.Millisecond)
 type roundTrip struct {
 	shortest atomic.Int64 // nanoseconds; 0: no sample
 	samples  atomic.Int32 // up to firstSamples
+	near     atomic.Bool  // isShort, as of the last sample
 
 	// Owned by the reader: the shortest of this span and of the one before, 0 for none, and
 	// when this one began, since the connection's start.
@@ -38,6 +39,9 @@ func (r *roundTrip) add(d, at int64) {
 	}
 	r.now, r.least = shorter(r.now, d), shorter(r.least, d)
 	r.shortest.Store(shorter(r.before, r.now))
+	if near := r.isShort(); near != r.near.Load() {
+		r.near.Store(near)
+	}
 	if n := r.samples.Load(); n < firstSamples {
 		r.samples.Store(n + 1)
 	}
@@ -58,6 +62,9 @@ func shorter(a, b int64) int64 {
 	}
 	return min(a, b)
 }
+
+// isNear is isShort for others than the reader, and false before there is a sample.
+func (r *roundTrip) isNear() bool { return r.near.Load() }
 
 // isLong reports whether the path is long, as far as that is known.
 func (r *roundTrip) isLong() bool {

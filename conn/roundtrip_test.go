@@ -52,7 +52,7 @@ func newLapped(lim Limits, n int) []*lapped {
 		s.c.PreparePeer(&k.Port, k)
 		l := &lapped{c: s.c, p: &k.Port, at: 1}
 		s.c.mu.Lock()
-		l.window = InitialCredit(s.c.lim) + s.c.takeSpare(s.c.lim.StreamWindow-InitialCredit(s.c.lim), s.c.spareWindow())
+		l.window = InitialCredit(s.c.lim) + s.c.takeSpare(l.p, s.c.lim.StreamWindow-InitialCredit(s.c.lim), s.c.spareWindow())
 		s.c.mu.Unlock()
 		ls = append(ls, l)
 		l.lap(0, 0)

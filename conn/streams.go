@@ -26,21 +26,21 @@ func (c *Conn) Usable() bool {
 	return c.cause == nil && !c.goAway.received && !c.goAway.sent && c.hasNumbers(c.caps.MaxGroup)
 }
 
-// Reserve counts n streams that are about to be opened. alone requires a connection
-// on which we have opened none. After an error OnFree's function is called when there
-// may be room again.
-func (c *Conn) Reserve(n int, alone bool) error {
+// Reserve counts n streams that are about to be opened, and returns what each of them has as a
+// fresh one, for OpenLocal. alone requires a connection on which we have opened none. After an
+// error OnFree's function is called when there may be room again.
+func (c *Conn) Reserve(n int, alone bool) (fresh int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.usable(n); err != nil {
-		return err
+		return 0, err
 	}
 	if alone && c.localStreams > 0 {
-		return ErrTooManyStreams
+		return 0, ErrTooManyStreams
 	}
 	c.localStreams += n
 	c.streams.Add(int32(n))
-	return nil
+	return c.takeFresh(n), nil
 }
 
 // OnFree sets the function to be called, under no lock, when one of our streams has
@@ -54,8 +54,9 @@ func (c *Conn) OnFree(f func()) {
 // OpenLocal makes p the port of stream s, which we open after Reserve. The stream gets
 // its number when its first frame is written. sibling is the stream before it in a
 // request that opens several, or nil. It returns the stream's first credit.
-func (c *Conn) OpenLocal(p *Port, s Stream, sibling *Port) (credit uint64) {
+func (c *Conn) OpenLocal(p *Port, s Stream, sibling *Port, fresh int) (credit uint64) {
 	p.c, p.s, p.local = c, s, true
+	p.haveFresh(fresh)
 	if sibling != nil {
 		sibling.sibling, p.follower = p, true
 	}
@@ -81,8 +82,16 @@ func (c *Conn) OpenPeer(p *Port, id uint64, openBytes int) {
 	p.charge(openBytes)
 	c.peerStreams++
 	c.streams.Add(1)
+	p.haveFresh(c.takeFresh(1))
+	c.growth += openBytes + StreamSize
+	grown := c.growth
+	if grown >= growthOpens {
+		c.growth = 0
+	}
 	c.mu.Unlock()
-	c.cfg.Growth.add(int64(openBytes + StreamSize))
+	if grown >= growthOpens {
+		c.cfg.Growth.add(int64(grown))
+	}
 }
 
 // retire removes a stream that is over.
@@ -92,6 +101,8 @@ func (c *Conn) retire(p *Port) {
 	c.mu.Lock()
 	p.retired = true
 	c.laps.end(p)
+	c.isRead(p)
+	c.giveBack(p, int(p.extra.Load()))
 	p.charge(-int(p.openBytes))
 	id := p.id.Load()
 	if id != 0 {

@@ -20,6 +20,7 @@ func TestFreshStreamsShareAQuarter(t *testing.T) {
 	open := func() int {
 		k := &fakeStream{}
 		c.PreparePeer(&k.Port, k)
+		c.OpenPeer(&k.Port, uint64(2*len(ports)+2), 0)
 		w, most := k.Port.FirstWindow(0, 0)
 		if most != c.lim.MaxWindow {
 			t.Fatalf("it may grow to %d", most)
@@ -42,13 +43,13 @@ func TestFreshStreamsShareAQuarter(t *testing.T) {
 	if w := windows[len(windows)-1]; w != initial {
 		t.Errorf("the last one begins with %d bytes", w)
 	}
-	ports[0].Resize(windows[0], c.lim.MaxWindow, 100)
+	_, _ = ports[0].Resize(windows[0], c.lim.MaxWindow, 100)
 	if c.freshWindows != sum {
 		t.Error("100 bytes are enough")
 	}
-	windows[0] = ports[0].Resize(windows[0], c.lim.MaxWindow, 4<<10)
-	ports[1].Shrink(windows[1], 0)
-	ports[1].Shrink(0, 0)
+	windows[0], _ = ports[0].Resize(windows[0], c.lim.MaxWindow, 4<<10)
+	c.retire(ports[1])
+	ports[1].Shrink(windows[1], 0) // it is back already
 	if want := sum - 2*(freshCredit-initial); c.freshWindows != want {
 		t.Errorf("one was read and one is over, and fresh streams have %d bytes, want %d", c.freshWindows, want)
 	}
@@ -57,7 +58,7 @@ func TestFreshStreamsShareAQuarter(t *testing.T) {
 	}
 	for i, p := range ports {
 		if i != 1 {
-			p.Shrink(windows[i], 0)
+			c.retire(p)
 		}
 	}
 	if c.freshWindows != 0 || c.extraWindows != 0 {
@@ -86,11 +87,12 @@ func TestFirstWindow(t *testing.T) {
 		s.c.caps.FixedWindow = c.caps.FixedWindow
 		k := &fakeStream{}
 		s.c.PreparePeer(&k.Port, k)
+		s.c.OpenPeer(&k.Port, 2, 0)
 		window, most := k.Port.FirstWindow(c.want, c.limit)
 		if window != c.window || most != c.most {
 			t.Errorf("%s: %d, at most %d; want %d, at most %d", name, window, most, c.window, c.most)
 		}
-		k.Port.Shrink(window, 0)
+		s.c.retire(&k.Port)
 		if s.c.extraWindows != 0 || s.c.freshWindows != 0 {
 			t.Errorf("%s: %d and %d are left", name, s.c.extraWindows, s.c.freshWindows)
 		}

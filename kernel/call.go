@@ -74,7 +74,8 @@ func (o *CallOptions) open() *OpenOptions {
 		return &OpenOptions{unary: true}
 	}
 	return &OpenOptions{
-		Metadata: o.Metadata, WaitForReady: o.WaitForReady, Stream: StreamOptions{Compression: o.Compression}, unary: true,
+		Metadata: o.Metadata, WaitForReady: o.WaitForReady, unary: true,
+		Stream: StreamOptions{Compression: o.Compression, MaxReceive: o.MaxReceive, MaxSend: o.MaxSend},
 	}
 }
 

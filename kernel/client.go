@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"container/list"
+	"context"
 	"crypto/tls"
 	"net"
 	"strings"
@@ -27,14 +29,17 @@ type Client struct {
 	conns      []*Conn
 	dedicated  map[*Conn]struct{}
 	dialing    *dialing
-	failures   int           // failed attempts to dial, in a row
-	shortLived int           // short-lived connections, in a row
-	newest     *Conn         // the connection made last, until it is known whether it was short-lived
-	newestMade time.Time     // when that was
-	next       time.Time     // when to dial next at the earliest
-	last       error         // the failure that next is for
-	free       chan struct{} // closed at the next change of a stream or a connection; nil if nobody waits
+	failures   int       // failed attempts to dial, in a row
+	shortLived int       // short-lived connections, in a row
+	newest     *Conn     // the connection made last, until it is known whether it was short-lived
+	newestMade time.Time // when that was
+	next       time.Time // when to dial next at the earliest
+	last       error     // the failure that next is for
+	changes    uint64    // counts what may make room for an Open
+	queue      list.List // Opens that wait for room, first come first served: of chan struct{}
 	closed     bool
+	closing    context.Context // ends with Close
+	close      context.CancelFunc
 	state      clientState
 	wg         sync.WaitGroup // connections and dials
 }
@@ -64,6 +69,7 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{opts: o, dedicated: map[*Conn]struct{}{}}
+	c.closing, c.close = context.WithCancel(context.Background())
 	secured := false
 	if c.proto, c.target, secured, err = parseTarget(target, o.Protocols); err != nil {
 		return nil, err
@@ -74,7 +80,7 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	c.endpoint.handlers = o.Handlers.orNew(&o.Limits)
 	c.endpoint.limits, c.endpoint.stream, c.endpoint.protocols = o.Limits, o.Stream, o.Protocols
 	c.endpoint.checksum, c.endpoint.logger, c.endpoint.token = !o.NoChecksum, c.guardLogger(o.Logger), o.Token
-	c.endpoint.onGoAway = func(*Conn) { c.changed() }
+	c.endpoint.onGoAway = func(*Conn) { c.connsChanged() }
 	c.starts.run = c.begin
 	c.soundTLS(c.opts.TLS, nil)
 	c.observing.o, c.observing.ep = o.Observer, &c.endpoint
@@ -102,25 +108,6 @@ func parseTarget(target string, ps []frame.Protocol) (p frame.Protocol, a addres
 		}
 	}
 	return nil, address{}, false, errtext.Errorf("sluice: dial %s: the client has no protocol %q", target, scheme)
-}
-
-// changed wakes the Opens that wait for a stream or a connection.
-func (c *Client) changed() {
-	c.connMu.Lock()
-	defer c.connMu.Unlock()
-	c.noteStateLocked()
-	if c.free != nil {
-		close(c.free)
-		c.free = nil
-	}
-}
-
-// waitLocked returns a channel that the next change closes. The lock is held.
-func (c *Client) waitLocked() <-chan struct{} {
-	if c.free == nil {
-		c.free = make(chan struct{})
-	}
-	return c.free
 }
 
 // Conns returns all connections of the client, dedicated ones included.
@@ -187,7 +174,7 @@ func (c *Client) join(j *handshaken) (*Conn, error) {
 	err = c.hook("frame.Protocol", c.target, func() (err error) {
 		k, err = c.attach(engine, j, func(k *Conn) {
 			k.onEnd, k.owner = c.connEnded, c
-			k.c.OnFree(c.changed)
+			k.c.OnFree(func() { c.streamFreed(k) })
 		})
 		return err
 	})
@@ -238,9 +225,14 @@ func (c *Client) connEnded(k *Conn) {
 			break
 		}
 	}
+	_, dedicated := c.dedicated[k]
 	delete(c.dedicated, k)
 	c.connMu.Unlock()
-	c.changed()
+	if dedicated {
+		c.streamFreed(k)
+	} else {
+		c.connsChanged()
+	}
 	c.wg.Done()
 }
 
@@ -261,7 +253,8 @@ func (c *Client) Close() error {
 		c.observing.finish()
 		return nil
 	}
-	c.changed()
+	c.close()
+	c.connsChanged()
 	for _, k := range conns {
 		k.shut(status.Cancelled, "the client was closed")
 	}

@@ -36,25 +36,16 @@ func (c *Client) Conn(ctx context.Context) (*Conn, error) {
 
 // A search is what one Open knows of the client's connections.
 type search struct {
-	watch   bool            // changes are watched: a connection was found to be full
-	changed <-chan struct{} // closed at the first change after the watch began
-	full    map[*Conn]bool  // connections that allow no more streams now
-	made    *Conn           // the connection that this Open has made
-}
-
-// freed is closed when a full connection may take a stream again. It is nil if no
-// connection is full.
-func (s *search) freed() <-chan struct{} {
-	if len(s.full) == 0 {
-		return nil
-	}
-	return s.changed
+	changes uint64         // Client.changes when it looked at them
+	full    map[*Conn]bool // connections that allowed no more streams since then
+	made    *Conn          // the connection that this Open has made
+	behind  bool           // others wait
+	waited  bool           // it was in the queue
 }
 
 // pick returns a usable connection that is not full. It dials if there is none and
 // ClientOptions.Conns allows one more. It returns nil, and no error, if all connections
-// are full and another one is not allowed, or one of them may have become free first, or
-// dialling failed.
+// are full and another one is not allowed, or dialling failed.
 func (c *Client) pick(ctx context.Context, s *search) (*Conn, error) {
 	for {
 		c.connMu.Lock()
@@ -62,9 +53,10 @@ func (c *Client) pick(ctx context.Context, s *search) (*Conn, error) {
 			c.connMu.Unlock()
 			return nil, c.errClosed()
 		}
-		if s.watch && len(s.full) == 0 {
-			s.changed = c.waitLocked()
+		if s.changes != c.changes {
+			s.changes, s.full = c.changes, nil
 		}
+		s.behind = c.queue.Len() > 0
 		k, made := c.otherLocked(s.full), s.made
 		switch {
 		case k != nil || c.usableLocked() >= c.opts.Conns:
@@ -75,12 +67,20 @@ func (c *Client) pick(ctx context.Context, s *search) (*Conn, error) {
 			return nil, c.unusable(made)
 		}
 		d := c.dialLocked()
+		var turn <-chan struct{}
+		leave := func() {}
+		if len(s.full) > 0 {
+			turn, leave = c.queueLocked(s)
+		}
 		c.connMu.Unlock()
 		select {
 		case <-d.done:
-		case <-s.freed():
-			return nil, nil
+			leave()
+		case <-turn:
+			s.made = nil
+			continue
 		case <-ctx.Done():
+			leave()
 			if len(s.full) > 0 {
 				return nil, nil // the caller reports that all connections are full
 			}
@@ -161,21 +161,22 @@ func (c *Client) tryOpen(ctx context.Context, method string, opts *OpenOptions, 
 		opts = opts.exclusive()
 	}
 	var se search
+	defer c.passTurn(&se)
 	for {
 		k, err := c.pick(ctx, &se)
-		switch {
-		case err != nil:
+		if err != nil {
 			return nil, err
-		case k == nil && se.changed == nil:
-			se.watch = true
-			continue
-		case k == nil:
-			select {
-			case <-se.changed:
-			case <-ctx.Done():
-				return nil, errtext.Errorf("sluice: open %s at %s: %w: %w", method, c.target, ErrTooManyStreams, context.Cause(ctx))
+		}
+		if k != nil && c.mustQueue(k, &se, n) {
+			if _, err := k.checkOpen(nil, method, opts, n, each); err != nil {
+				return nil, err // others' turns don't change it
 			}
-			se.full, se.made = nil, nil
+			k = nil
+		}
+		if k == nil {
+			if err := c.wait(ctx, &se); err != nil {
+				return nil, errtext.Errorf("sluice: open %s at %s: %w: %w", method, c.target, ErrTooManyStreams, err)
+			}
 			continue
 		}
 		ss, err := k.openAny(ctx, method, opts, n, each)
@@ -184,8 +185,6 @@ func (c *Client) tryOpen(ctx context.Context, method string, opts *OpenOptions, 
 			return ss, err
 		case errors.Is(err, ErrTooManyStreams) && n > k.maxStreams():
 			return nil, err // waiting would not help
-		case errors.Is(err, ErrTooManyStreams) && !se.watch:
-			se.watch = true // and try again: a stream may have ended before the watch began
 		case errors.Is(err, ErrTooManyStreams):
 			if se.full == nil {
 				se.full = map[*Conn]bool{}
@@ -287,7 +286,7 @@ func (c *Client) openChildren(ctx context.Context, k *Conn, method string, opts 
 		s, err := c.openChild(ctx, k, opts, each, i)
 		if err != nil {
 			cs.unreserve(n - i)
-			c.changed()
+			c.connsChanged()
 			for _, s := range ss {
 				s.Abort(status.Cancelled, "another stream of the same open failed")
 			}

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"net"
 	"reflect"
 	"strings"
@@ -166,6 +167,9 @@ func (l *connHandler) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	h, ok := c.endpoint.handlers.lookup(f.Method)
 	if !ok {
 		return &conn.Refusal{Code: status.Unimplemented, Reason: "no such method: " + f.Method, NotProcessed: true}
+	}
+	if most := c.maxReceive(&c.endpoint.stream); len(f.Payload) > most {
+		return &conn.Refusal{Code: status.TooLarge, Reason: fmt.Sprintf("request of %d bytes, the limit is %d", len(f.Payload), most), NotProcessed: true}
 	}
 	if c.running.full() {
 		return &conn.Refusal{Code: status.Refused, Reason: "too many handlers are running", NotProcessed: true}

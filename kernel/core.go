@@ -373,8 +373,8 @@ func (c *core) ParentErr() error {
 }
 
 // config returns the configuration of the stream's actor. Streams with the same one share
-// it. named is the compression that the open or answer names.
-func (s *core) config(o *StreamOptions, named pool.Compression, window, most int, g frame.Grant) *actor.Config {
+// it. named is the compression that the open or answer names, most what the window may grow to.
+func (s *core) config(o *StreamOptions, named pool.Compression, most int, noSend bool) *actor.Config {
 	c := s.conn
 	unpacks := c.unpacks(s.unary)
 	if c.caps.StreamCompression {
@@ -386,9 +386,9 @@ func (s *core) config(o *StreamOptions, named pool.Compression, window, most int
 	cfg := actor.Config{
 		Method: s.method, Caps: caps,
 		InBuffer: o.InBuffer, MaxBatch: o.MaxBatch, IdleTimeout: o.IdleTimeout,
-		CountLate: o.CountLate, NoReceive: o.NoReceive, NoSend: g.NoReceive, OwnConn: c.isOneStream(),
-		MaxReceive: c.c.Limits().MaxMessage, MaxSend: int(c.c.PeerSettings().MaxMessage),
-		Window: window, MaxWindow: most, SendLimit: o.SendLimit, SendCredit: g.Credit,
+		CountLate: o.CountLate, NoReceive: o.NoReceive, NoSend: noSend, OwnConn: c.isOneStream(),
+		MaxReceive: c.maxReceive(o), MaxSend: c.maxSend(o),
+		Window: most, MaxWindow: most, SendLimit: o.SendLimit,
 		Compression: o.Compression, Unpacks: unpacks,
 	}
 	if caps.Pacing != frame.Granted { // no credit of the peer's bounds what waits here

@@ -120,7 +120,7 @@ func (c *Client) attempt(ctx context.Context, t nextDial, parent *Conn) (*Conn, 
 	wait := max(time.Until(t.at), 0)
 	ctx, cancel := context.WithTimeout(ctx, wait+2*c.limits.Handshake+c.limits.Authenticate)
 	defer cancel()
-	defer c.onClose(cancel)()
+	defer context.AfterFunc(c.closing, cancel)()
 	if wait > 0 {
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
@@ -129,7 +129,7 @@ func (c *Client) attempt(ctx context.Context, t nextDial, parent *Conn) (*Conn, 
 		case <-ctx.Done():
 			return nil, c.dialCancelled(ctx, t)
 		}
-		c.changed() // the pause is over
+		c.connsChanged() // the pause is over
 	}
 	return c.connect(ctx, parent)
 }
@@ -142,28 +142,6 @@ func (c *Client) dialCancelled(ctx context.Context, t nextDial) error {
 		err = fmt.Errorf("%w, in the pause after a failure: %w", err, t.last)
 	}
 	return &status.ConnError{Addr: c.target, Op: "dial", Err: err}
-}
-
-// onClose calls f on Close; the returned function cancels that.
-func (c *Client) onClose(f func()) func() {
-	done := make(chan struct{})
-	go func() {
-		for {
-			c.connMu.Lock()
-			closed, wait := c.closed, c.waitLocked()
-			c.connMu.Unlock()
-			if closed {
-				f()
-				return
-			}
-			select {
-			case <-wait:
-			case <-done:
-				return
-			}
-		}
-	}()
-	return func() { close(done) }
 }
 
 // connect makes one connection: network, TLS, handshake. If parent is not nil, the new

@@ -29,9 +29,6 @@ type endpoint struct {
 	left      atomic.Int64 // of Limits.Memory, bytes
 	growth    *conn.Growth // tells a server's budget; nil: there is none
 	stacks    stacks
-	opened    atomic.Int64 // streams that peers have open
-	handling  atomic.Int64 // handlers that run or wait
-	starts    starts
 	lent      atomic.Int64 // bytes by which windows exceed Limits.ConnWindow
 	authorize func(ctx context.Context, id Identity, method string, md metadata.MD) error
 	onConn    func(*Conn)
@@ -39,10 +36,21 @@ type endpoint struct {
 	onCrowded func(*Conn) // a server's: a connection was refused a stream for want of MaxTotalStreams
 	observing observing
 
+	// What each stream changes, in a cache line of its own: what all only read stays in the
+	// caches of all processors.
+	_        [cacheLine]byte
+	opened   atomic.Int64 // streams that peers have open
+	handling atomic.Int64 // handlers that run or wait
+	starts   starts
+	_        [cacheLine]byte
+
 	mu          sync.Mutex
 	parents     map[uint64]*Conn // a server's connections that can have children, by their number
 	parentAdded chan struct{}    // closed when parents gets a new one; nil if nobody waits
 }
+
+// cacheLine is the length of one, in bytes, or a multiple of it.
+const cacheLine = 64
 
 // guardLogger returns the program's logger as it is used here.
 func (ep *endpoint) guardLogger(l *slog.Logger) *slog.Logger {

@@ -37,7 +37,7 @@ var (
 	ErrChannelInUse = actor.ErrChannelInUse
 	// ErrSlotUsed: the slot was used or cancelled before.
 	ErrSlotUsed = actor.ErrSlotUsed
-	// ErrTooLarge: the message is longer than the peer takes.
+	// ErrTooLarge: the message is longer than the peer takes, or than the stream's MaxSend.
 	ErrTooLarge = actor.ErrTooLarge
 	// ErrMetadataTooLarge: the metadata is larger than the peer takes.
 	ErrMetadataTooLarge = actor.ErrMetadataTooLarge

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // What is wrong with an open is said at once, also where no stream is free: it takes no
@@ -22,12 +25,108 @@ func TestAnInvalidOpenTakesNoPlace(t *testing.T) {
 		ctx, cancel := context.WithTimeout(w.Ctx, time.Minute)
 		defer cancel()
 		start := time.Now()
-		_, err := w.Client.Open(ctx, "x", &kernel.OpenOptions{Stream: kernel.StreamOptions{Window: -1}})
-		isErr(t, "a window below zero", err, kernel.ErrLimits)
-		if d := time.Since(start); d != 0 {
-			t.Errorf("said after %v", d)
+		for _, waiting := range []string{"nobody", "another"} {
+			_, err := w.Client.Open(ctx, "x", &kernel.OpenOptions{Stream: kernel.StreamOptions{Window: -1}})
+			isErr(t, waiting+" waits, a window below zero", err, kernel.ErrLimits)
+			_, err = w.Client.OpenN(ctx, "x", nil, make([]kernel.StreamOptions, 2)...)
+			isErr(t, waiting+" waits, two streams", err, kernel.ErrTooManyStreams)
+			if d := time.Since(start); d != 0 {
+				t.Errorf("%s waits: said after %v", waiting, d)
+			}
+			go func() { _, _ = w.Client.Open(ctx, "x", nil) }()
+			synctest.Wait()
 		}
 	})
+}
+
+// Opens that wait get their streams in the order in which they came, and those that give up
+// are in nobody's way.
+func TestOpensWaitInOrder(t *testing.T) {
+	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}}, nil, func(t *testing.T, w *world) {
+		a, _ := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		w.Srv.Handle("held", func(context.Context, *kernel.Stream) error { return nil })
+		var order []int // one stream at a time
+		var all sync.WaitGroup
+		for i := range 20 {
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(w.Ctx, time.Hour)
+				if i%3 == 1 {
+					ctx, cancel = context.WithTimeout(w.Ctx, time.Second)
+				}
+				defer cancel()
+				s, err := w.Client.Open(ctx, "held", nil)
+				if i%3 == 1 {
+					isErr(t, "who gives up", err, kernel.ErrTooManyStreams)
+					return
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				order = append(order, i)
+				time.Sleep(time.Second)
+				s.Abort(status.Cancelled, "held for a second")
+			})
+			synctest.Wait()
+		}
+		time.Sleep(2 * time.Second)
+		a.Abort(status.Cancelled, "the first is over")
+		all.Wait()
+		if want := []int{0, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18}; !slices.Equal(order, want) {
+			t.Errorf("opened %v, want %v", order, want)
+		}
+	})
+}
+
+// No room is left unused while somebody waits for it: not by the Opens that give up at the
+// moment of their turn, and not where several streams end at once.
+func TestNoRoomIsLeftWhileOpensWait(t *testing.T) {
+	for _, kind := range []kernel.ConnType{kernel.ConnSingle, kernel.ConnPooled} {
+		for conns := 1; conns <= 3; conns++ {
+			for streams := 1; streams <= 3; streams++ {
+				so := &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: streams}}
+				inBubble(t, so, &kernel.ClientOptions{ConnType: kind, Conns: conns}, func(t *testing.T, w *world) {
+					w.Srv.Handle("held", func(ctx context.Context, _ *kernel.Stream) error {
+						<-ctx.Done()
+						return nil
+					})
+					places := conns
+					if kind == kernel.ConnSingle {
+						places *= streams
+					}
+					const opens = 36
+					start := time.Now()
+					var all sync.WaitGroup
+					for i := range 2 * opens {
+						all.Go(func() {
+							ctx, cancel := context.WithTimeout(w.Ctx, 3*time.Second) // when others' streams end
+							defer cancel()
+							if i%2 == 0 {
+								ctx = w.Ctx
+							}
+							s, err := w.Client.Open(ctx, "held", nil)
+							if i%2 != 0 {
+								if err == nil {
+									s.Abort(status.Cancelled, "not needed")
+								}
+								return
+							}
+							if err != nil {
+								t.Error(err)
+								return
+							}
+							time.Sleep(time.Second)
+							s.Abort(status.Cancelled, "held for a second")
+						})
+					}
+					all.Wait()
+					if d, most := time.Since(start), time.Duration((opens+places-1)/places)*time.Second; d > most {
+						t.Errorf("kind %d, %d connections of %d streams: took %v, want at most %v", kind, conns, streams, d, most)
+					}
+				})
+			}
+		}
+	}
 }
 
 // More streams than there may ever be are not waited for.

@@ -50,13 +50,14 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 		s := &Stream{}
 		s.c.conn, s.c.method, s.c.unary = c, f.Method, f.Unary
 		s.c.life.Store(lifePending)
-		so := StreamOptions{InBuffer: defaultInBuffer, MaxBatch: defaultMaxBatch}
+		so := StreamOptions{InBuffer: defaultInBuffer, MaxBatch: defaultMaxBatch, MaxReceive: c.endpoint.stream.MaxReceive}
 		window := initial
 		if g.Limit > 0 {
 			window = min(window, max(int(min(g.Limit, 1<<30)), c.caps.MinWindow()))
 		}
 		c.c.PreparePeer(&s.c.Port, &s.c)
-		s.c.Init(&s.c, s.c.config(&so, 0, window, window, g))
+		s.c.Init(&s.c, s.c.config(&so, 0, window, g.NoReceive))
+		s.c.BeginWith(window, g.Credit)
 		s.c.HoldSends()
 		if f.Unsettled {
 			s.c.AllowEarly()
@@ -241,8 +242,8 @@ func (o *Offer) answer(reply pool.Message, opts *StreamOptions, n int) (*frame.F
 	if err != nil {
 		return nil, err
 	}
-	if most := o.conn.c.PeerSettings().MaxMessage; uint64(reply.Len()) > most {
-		return nil, fmt.Errorf("%w: a reply of %d bytes, the peer takes %d", ErrTooLarge, reply.Len(), most)
+	if most := o.conn.maxSend(&so); reply.Len() > most {
+		return nil, fmt.Errorf("%w: a reply of %d bytes, the limit is %d", ErrTooLarge, reply.Len(), most)
 	}
 	header, err := o.beginAnswer()
 	if err != nil {
@@ -285,9 +286,11 @@ func (c *core) establish(so *StreamOptions, named pool.Compression, g frame.Gran
 	window, most := 0, 0
 	if !so.NoReceive {
 		window, most = c.firstWindow(so.Window, g.Limit)
+	} else {
+		c.NoWindow()
 	}
-	cfg := c.config(so, named, window, most, g)
-	credit := c.Establish(cfg)
+	cfg := c.config(so, named, most, g.NoReceive)
+	credit := c.Establish(cfg, window)
 	return frame.Grant{Credit: credit, Limit: uint64(so.SendLimit), NoReceive: so.NoReceive}
 }
 

@@ -69,25 +69,17 @@ func (c *Conn) open(ctx context.Context, method string, opts *OpenOptions, n int
 		}
 		return c.owner.openDedicated(ctx, c, method, opts, n, each)
 	}
-	if !c.client && !c.caps.ServerOpens {
-		return nil, errtext.Errorf("sluice: open %s: %w: over %s only clients open streams", method, ErrNotSupported, c.protocol)
-	}
-	if n < 1 || n > c.caps.MaxGroup {
-		return nil, errGroup(n, c.caps.MaxGroup)
-	}
-	if err := c.checkOpen(method, opts); err != nil {
+	var one [1]StreamOptions
+	own, err := c.checkOpen(one[:0], method, opts, n, each) // before Reserve, which can have others wait
+	if err != nil {
 		return nil, err
 	}
-	var one [1]StreamOptions
-	own, err := c.streamOptions(one[:0], opts, n, each) // before Reserve, which can have others wait
+	fresh, err := c.c.Reserve(n, opts.exclusively)
 	if err != nil {
 		return nil, errtext.Errorf("sluice: open %s: %w", method, err)
 	}
-	if err := c.c.Reserve(n, opts.exclusively); err != nil {
-		return nil, errtext.Errorf("sluice: open %s: %w", method, err)
-	}
 	f := frame.GetFrame(frame.Open)
-	ss := c.makeStreams(method, opts, own, f)
+	ss := c.makeStreams(method, opts, own, fresh, f)
 	asked := false
 	defer func() {
 		if !asked { // the context, or the request, is such that sendOpen has panicked
@@ -105,20 +97,32 @@ func abortAll(ss []*Stream) {
 	}
 }
 
-func (c *Conn) checkOpen(method string, opts *OpenOptions) error {
-	p := c.c.PeerSettings()
+// checkOpen returns an error if what is asked of an open can't be done, and else appends the
+// complete options of each of its n streams to own.
+func (c *Conn) checkOpen(own []StreamOptions, method string, opts *OpenOptions, n int, each []StreamOptions) ([]StreamOptions, error) {
+	if opts == nil {
+		opts = &OpenOptions{}
+	}
+	if !c.client && !c.caps.ServerOpens {
+		return nil, errtext.Errorf("sluice: open %s: %w: over %s only clients open streams", method, ErrNotSupported, c.protocol)
+	}
+	if n < 1 || n > c.caps.MaxGroup {
+		return nil, errGroup(n, c.caps.MaxGroup)
+	}
 	err := c.checkMetadata(opts.Metadata, len(method))
 	if err == nil {
 		err = c.checkCompression(pool.CompressionOf(opts.Request), c.unpacks(opts.unary))
 	}
+	if err == nil {
+		own, err = c.streamOptions(own, opts, n, each)
+	}
+	if err == nil && opts.Request.Len() > c.maxSend(&own[0]) {
+		err = fmt.Errorf("%w: request of %d bytes, the limit is %d", ErrTooLarge, opts.Request.Len(), c.maxSend(&own[0]))
+	}
 	if err != nil {
-		return errtext.Errorf("sluice: open %s: %w", method, err)
+		return nil, errtext.Errorf("sluice: open %s: %w", method, err)
 	}
-	if opts.Request.Len() > int(p.MaxMessage) {
-		return errtext.Errorf("sluice: open %s: %w: request of %d bytes, the peer takes %d",
-			method, ErrTooLarge, opts.Request.Len(), p.MaxMessage)
-	}
-	return nil
+	return own, nil
 }
 
 // streamOptions appends the complete options of each of the n streams of a request.
@@ -146,7 +150,7 @@ func (c *Conn) streamOptions(own []StreamOptions, opts *OpenOptions, n int, each
 
 // makeStreams makes one stream for each of own, for which Reserve has made room, and adds
 // their grants to f. Nobody else knows the streams yet.
-func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions, f *frame.Frame) []*Stream {
+func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions, fresh int, f *frame.Frame) []*Stream {
 	n := len(own)
 	ss := make([]*Stream, n)
 	var previous *conn.Port
@@ -155,15 +159,18 @@ func (c *Conn) makeStreams(method string, opts *OpenOptions, own []StreamOptions
 		s := &Stream{}
 		ss[i] = s
 		s.c.conn, s.c.method, s.c.opener, s.c.unary = c, method, true, opts.unary
-		credit := c.c.OpenLocal(&s.c.Port, &s.c, previous)
+		credit := c.c.OpenLocal(&s.c.Port, &s.c, previous, fresh)
 		previous = &s.c.Port
 		window, most := 0, 0
 		if !so.NoReceive || c.caps.FixedWindow { // what the peer sends nevertheless is dropped
 			window, most = s.c.FirstWindow(so.Window, 0)
+		} else {
+			s.c.NoWindow()
 		}
 		named, _ := c.named(so.Compression, pool.CompressionOf(opts.Request))
 		f.Compression = named
-		s.c.Init(&s.c, s.c.config(so, named, window, most, frame.Grant{Credit: credit}))
+		s.c.Init(&s.c, s.c.config(so, named, most, false))
+		s.c.BeginWith(window, credit)
 		f.Grants = append(f.Grants, frame.Grant{Credit: s.c.Granted(), Limit: uint64(so.SendLimit), NoReceive: so.NoReceive})
 	}
 	if n > 1 {

@@ -287,6 +287,9 @@ type CallOptions struct {
 	// handler answers is dropped, and what goes wrong nobody hears. The call goes on when
 	// its context ends, until the deadline.
 	NoWait bool
+	// MaxReceive and MaxSend bound the reply and the request: see StreamOptions. A reply that
+	// is too long fails the call with TOO_LARGE.
+	MaxReceive, MaxSend int
 	// Compression is how the request is compressed: see StreamOptions.Compression. The
 	// reply is the server's choice.
 	Compression pool.Compression

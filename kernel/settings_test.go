@@ -62,9 +62,7 @@ func initialCredit(n uint64) func(*frame.Settings) {
 // offered opens a stream that the server knows of and has not accepted.
 func (w *http2World) offered() (*kernel.Stream, *kernel.Offer) {
 	w.T.Helper()
-	if w.Offers == nil {
-		w.AskOffers()
-	}
+	w.AskOffers()
 	a, err := w.Client.Open(w.Ctx, "pair", nil)
 	if err != nil {
 		w.T.Fatal(err)

@@ -25,6 +25,12 @@ type StreamOptions struct {
 	// the peer's window. On protocols whose sender chooses the window (brpc's
 	// max_buf_size) it is that. Where every stream has the same window it has no effect.
 	SendLimit int
+	// MaxReceive and MaxSend are the longest message that this side receives, unpacked, and
+	// sends, packed, in bytes. A longer one that arrives ends the stream with TOO_LARGE; one
+	// to be sent fails with ErrTooLarge, and ends the stream if it came from Out. Zero, and
+	// more than that, is Limits.MaxMessage to receive, and what the peer receives to send. A
+	// server's MaxReceive bounds requests too; one given to Accept comes too late for them.
+	MaxReceive, MaxSend int
 	// InBuffer is the length of In's buffer, in messages; they have at most 16 KiB in
 	// all. Zero is 16. With None a message counts as taken when it is received from In.
 	InBuffer int
@@ -90,6 +96,10 @@ func (o *StreamOptions) check() error {
 		return outOfRange("Window", o.Window)
 	case o.SendLimit < 0:
 		return outOfRange("SendLimit", o.SendLimit)
+	case o.MaxReceive < 0:
+		return outOfRange("MaxReceive", o.MaxReceive)
+	case o.MaxSend < 0:
+		return outOfRange("MaxSend", o.MaxSend)
 	case o.InBuffer < 0 || o.InBuffer > maxInBuffer:
 		return outOfRange("InBuffer", o.InBuffer)
 	case o.MaxBatch < 1:
@@ -100,6 +110,24 @@ func (o *StreamOptions) check() error {
 		return outOfRange("Compression", o.Compression)
 	}
 	return nil
+}
+
+// maxReceive is the longest message of a stream with these options that c receives.
+func (c *Conn) maxReceive(o *StreamOptions) int {
+	return atMost(o.MaxReceive, uint64(c.c.Limits().MaxMessage))
+}
+
+// maxSend is the longest message of a stream with these options that c sends.
+func (c *Conn) maxSend(o *StreamOptions) int {
+	return atMost(o.MaxSend, c.c.PeerSettings().MaxMessage)
+}
+
+// atMost is n, or most if n is zero or more than that.
+func atMost(n int, most uint64) int {
+	if n == 0 || uint64(n) > most {
+		return int(most)
+	}
+	return n
 }
 
 func outOfRange(name string, v any) error {
@@ -113,6 +141,8 @@ func (o StreamOptions) over(base *StreamOptions) StreamOptions {
 	}
 	pick(&o.Window, base.Window)
 	pick(&o.SendLimit, base.SendLimit)
+	pick(&o.MaxReceive, base.MaxReceive)
+	pick(&o.MaxSend, base.MaxSend)
 	pick(&o.InBuffer, base.InBuffer)
 	pick(&o.MaxBatch, base.MaxBatch)
 	pick(&o.IdleTimeout, base.IdleTimeout)

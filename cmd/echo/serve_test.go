@@ -79,7 +79,7 @@ func TestServersLimits(t *testing.T) {
 	r := runEcho(t, "", "call", "-addr", addr, "-count", "1", "-size", "6M", "-streams", "2")
 	r.wantOK(t)
 	runEcho(t, "", "call", "-addr", addr, "-count", "1", "-size", "9M").
-		wantError(t, cli.ExitFailed, `message too large: 9437184 bytes, the peer accepts at most 8388608`)
+		wantError(t, cli.ExitFailed, `message too large: 9437184 bytes, the limit is 8388608`)
 	// A third stream waits until one is free.
 	r = runEcho(t, "", "call", "-addr", addr, "-count", "100", "-streams", "5")
 	r.wantOK(t)

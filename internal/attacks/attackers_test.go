@@ -15,6 +15,7 @@ import (
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/frame/strm"
+	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
@@ -53,6 +54,14 @@ var attacks = map[string]attack{
 	"unread, brpc":        {func(a *attacker) { a.protocol = strm.Protocol{}; a.unread(60, 20, 10_000) }, false},
 	"unread, brpc, small": {func(a *attacker) { a.protocol = strm.Protocol{}; a.unread(60, 20, 1) }, false},
 	"unread beside read":  {func(a *attacker) { a.unreadBesideRead(60) }, false},
+
+	"gRPC opens":               {func(a *attacker) { a.protocol = triple.Protocol{}; a.opens(200, 1000, "stuck") }, false},
+	"gRPC opens with metadata": {func(a *attacker) { a.protocol = triple.Protocol{}; a.opensWithMetadata(60, 1000) }, false},
+	"gRPC opens and resets":    {func(a *attacker) { a.protocol = triple.Protocol{}; a.opensAndResets(20) }, false},
+	"gRPC unread":              {func(a *attacker) { a.protocol = triple.Protocol{}; a.unread(60, 100, 10_000) }, false},
+	"gRPC unread, empty":       {func(a *attacker) { a.protocol = triple.Protocol{}; a.unread(60, 100, 0) }, false},
+	"gRPC senders":             {func(a *attacker) { a.protocol = triple.Protocol{}; a.opens(60, 1000, "sender") }, false},
+	"gRPC senders to deaf":     {func(a *attacker) { a.deaf, a.protocol = true, triple.Protocol{}; a.opens(20, 1000, "sender") }, false},
 }
 
 // An attacker is a client in a process of its own.

@@ -16,6 +16,7 @@ import (
 	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/frame/strm"
+	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
@@ -34,7 +35,7 @@ func serve() {
 	}
 	srv, err := kernel.NewServer(&kernel.ServerOptions{
 		TLS:       secure,
-		Protocols: []frame.Protocol{native.Protocol{}, strm.Protocol{}, &seastar.Protocol{}},
+		Protocols: []frame.Protocol{native.Protocol{}, strm.Protocol{}, &seastar.Protocol{}, triple.Protocol{}},
 		Logger:    slog.New(slog.DiscardHandler),
 	})
 	must(err)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,7 +25,9 @@ import (
 	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
+	sluicemd "github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/rpc"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Programs of grpc-go as they are, with its defaults, against ours in memory: hours take no time.
@@ -42,7 +45,13 @@ func must[T any](t *testing.T) func(T, error) T {
 // ourServer is a server of ours, and the connections that it has had.
 func ourServer(t *testing.T, l kernel.Limits, ln net.Listener) *kernel.Server {
 	t.Helper()
-	srv := must[*kernel.Server](t)(kernel.NewServer(&kernel.ServerOptions{Protocols: []frame.Protocol{triple.Protocol{}}, Limits: l}))
+	return serverWith(t, kernel.ServerOptions{Limits: l}, ln)
+}
+
+func serverWith(t *testing.T, opts kernel.ServerOptions, ln net.Listener) *kernel.Server {
+	t.Helper()
+	opts.Protocols = []frame.Protocol{triple.Protocol{}}
+	srv := must[*kernel.Server](t)(kernel.NewServer(&opts))
 	if err := Register(srv); err != nil {
 		t.Fatal(err)
 	}
@@ -439,6 +448,40 @@ func TestStockSecondRequest(t *testing.T) {
 					t.Errorf("the end is %v", err)
 				}
 			}
+		}
+	})
+}
+
+// What our server refuses before a handler runs, grpc-go's clients send again by themselves, and
+// each call is served once.
+func TestStockClientsRetryWhatWasRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const calls = 10
+		ln := kerneltest.Listen()
+		var asked, served atomic.Int32
+		srv := serverWith(t, kernel.ServerOptions{
+			Authorize: func(context.Context, kernel.Identity, string, sluicemd.MD) error {
+				if asked.Add(1)%2 != 0 {
+					return &status.HandlerError{Code: status.Refused, Reason: "not now"}
+				}
+				return nil
+			},
+		}, ln)
+		srv.Use(func(next kernel.Handler) kernel.Handler {
+			return func(ctx context.Context, s *kernel.Stream) error {
+				served.Add(1)
+				return next(ctx, s)
+			}
+		})
+		c := grpc_testing.NewTestServiceClient(theirClient(t, ln))
+		for range calls {
+			resp, err := c.UnaryCall(t.Context(), &grpc_testing.SimpleRequest{ResponseSize: 10, Payload: body(10)})
+			if err != nil || len(resp.GetPayload().GetBody()) != 10 {
+				t.Fatalf("%v, %v", resp, err)
+			}
+		}
+		if asked.Load() != 2*calls || served.Load() != calls {
+			t.Errorf("%d calls were asked for %d times and served %d times", calls, asked.Load(), served.Load())
 		}
 	})
 }

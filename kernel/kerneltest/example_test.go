@@ -71,7 +71,7 @@ func ExampleOpen() {
 	fmt.Println(a.Send(context.Background(), pool.New(11)))
 	fmt.Println(a.Method() == b.Method())
 	// Output:
-	// sluice: message too large: 11 bytes, the peer accepts at most 10
+	// sluice: message too large: 11 bytes, the limit is 10
 	// true
 }
 

@@ -36,7 +36,8 @@ type Client struct {
 	next       time.Time // when to dial next at the earliest
 	last       error     // the failure that next is for
 	changes    uint64    // counts what may make room for an Open
-	queue      list.List // Opens that wait for room, first come first served: of chan struct{}
+	queue      list.List // Opens that wait for room, first come first served: of queued
+	queuedLast uint64    // the last number in it
 	closed     bool
 	closing    context.Context // ends with Close
 	close      context.CancelFunc

@@ -40,7 +40,7 @@ type search struct {
 	full    map[*Conn]bool // connections that allowed no more streams since then
 	made    *Conn          // the connection that this Open has made
 	behind  bool           // others wait
-	waited  bool           // it was in the queue
+	number  uint64         // in the queue; 0: it was not there
 }
 
 // pick returns a usable connection that is not full. It dials if there is none and
@@ -174,13 +174,15 @@ func (c *Client) tryOpen(ctx context.Context, method string, opts *OpenOptions, 
 			k = nil
 		}
 		if k == nil {
-			if err := c.wait(ctx, &se); err != nil {
-				return nil, errtext.Errorf("sluice: open %s at %s: %w: %w", method, c.target, ErrTooManyStreams, err)
+			if c.wait(ctx, &se) != nil {
+				return nil, c.errNoTurn(ctx, method)
 			}
 			continue
 		}
 		ss, err := k.openAny(ctx, method, opts, n, each)
 		switch {
+		case err != nil && se.number != 0 && errors.Is(err, context.Cause(ctx)):
+			return nil, c.errNoTurn(ctx, method)
 		case err == nil || ctx.Err() != nil:
 			return ss, err
 		case errors.Is(err, ErrTooManyStreams) && n > k.maxStreams():
@@ -196,6 +198,11 @@ func (c *Client) tryOpen(ctx context.Context, method string, opts *OpenOptions, 
 			return nil, err
 		}
 	}
+}
+
+// errNoTurn is the error of an Open that has waited for a stream until ctx ended.
+func (c *Client) errNoTurn(ctx context.Context, method string) error {
+	return errtext.Errorf("sluice: open %s at %s: %w: %w", method, c.target, ErrTooManyStreams, context.Cause(ctx))
 }
 
 // maxStreams is how many streams this side may have open at once.

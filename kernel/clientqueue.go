@@ -1,6 +1,9 @@
 package kernel
 
-import "context"
+import (
+	"container/list"
+	"context"
+)
 
 // Opens that find every connection full wait in Client.queue. What makes room for one stream
 // wakes the Open that waits longest: thousands may wait, and all but one would wake for
@@ -34,26 +37,41 @@ func (c *Client) streamFreed(k *Conn) {
 // wakeLocked takes the first Open out of the queue. The lock is held.
 func (c *Client) wakeLocked() {
 	if e := c.queue.Front(); e != nil {
-		close(c.queue.Remove(e).(chan struct{}))
+		close(c.queue.Remove(e).(queued).turn)
 	}
+}
+
+// A queued is an Open in Client.queue.
+type queued struct {
+	number uint64        // of the Open, in the order in which they came
+	turn   chan struct{} // closed when it is out again
 }
 
 // mustQueue reports whether an Open of n streams on k has to wait because others came before
 // it. One that asks for more than the server ever allows gets its error at once.
 func (c *Client) mustQueue(k *Conn, s *search, n int) bool {
-	return s.behind && !s.waited && !k.caps.StreamsByID && n <= k.maxStreams()
+	return s.behind && s.number == 0 && !k.caps.StreamsByID && n <= k.maxStreams()
 }
 
-// queueLocked puts an Open into the queue: to its front if it had its turn and found no room.
-// turn is closed when it is out again, leave takes it out. The lock is held.
+// queueLocked puts an Open into the queue, behind those that came before it. turn is closed when
+// it is out again; leave takes it out, if it is not. The lock is held.
 func (c *Client) queueLocked(s *search) (turn <-chan struct{}, leave func()) {
-	t := make(chan struct{})
-	e := c.queue.PushBack(t)
-	if s.waited {
-		c.queue.MoveToFront(e)
+	if s.number == 0 {
+		c.queuedLast++
+		s.number = c.queuedLast
 	}
-	s.waited = true
-	return t, func() {
+	q := queued{s.number, make(chan struct{})}
+	after := c.queue.Back()
+	for after != nil && after.Value.(queued).number > q.number { // it had its turn, and found no room
+		after = after.Prev()
+	}
+	var e *list.Element
+	if after == nil {
+		e = c.queue.PushFront(q)
+	} else {
+		e = c.queue.InsertAfter(q, after)
+	}
+	return q.turn, func() {
 		c.connMu.Lock()
 		defer c.connMu.Unlock()
 		c.queue.Remove(e)
@@ -81,7 +99,7 @@ func (c *Client) wait(ctx context.Context, s *search) error {
 
 // passTurn ends what an Open has to do with the queue.
 func (c *Client) passTurn(s *search) {
-	if !s.waited {
+	if s.number == 0 {
 		return
 	}
 	c.connMu.Lock()

@@ -100,11 +100,13 @@ func TestTheLimitsOfRequestsAndReplies(t *testing.T) {
 			return s.Close(ctx)
 		})
 		for _, n := range []int{most, most + 1, 100 * most} {
-			reply, err := w.Client.Call(w.Ctx, "echo", sized(n), nil)
+			req := sized(n)
+			reply, err := w.Client.Call(w.Ctx, "echo", req, nil)
 			reply.Release()
 			if n <= most {
 				ok(t, err)
 			} else {
+				req.Release() // it is still ours
 				wantCode(t, err, status.TooLarge)
 			}
 			for _, limit := range []int{0, 50} {

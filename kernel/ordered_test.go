@@ -133,7 +133,12 @@ func TestATurnHoldsUpItsOwnConnectionOnly(t *testing.T) {
 		}
 		ends.Abort(status.Cancelled, "changed my mind")
 		free := make(chan struct{})
-		w.Srv.Handle("free", func(context.Context, *kernel.Stream) error { close(free); return nil })
+		w.Srv.Handle("free", func(ctx context.Context, s *kernel.Stream) error {
+			m, err := s.Receive(ctx) // or the client, which may still send, would be stopped
+			m.Release()
+			close(free)
+			return err
+		})
 		tell(t, w, "free", 0)
 		<-free
 		close(release)

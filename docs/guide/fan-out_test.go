@@ -248,10 +248,10 @@ func TestASendLimitBoundsWhatWaitsAtASubscriber(t *testing.T) {
 	const size, overhead = 1 << 10, 32
 	for name, c := range map[string]struct {
 		options     *kernel.ServerOptions
-		least, most int // bytes of credit that are unread at the subscriber: the window, of which an eighth may not be granted yet
+		least, most int // bytes of credit that are unread at the subscriber: the window, of which half may not be granted yet
 	}{
-		"a limit of 64 KiB": {newsOptions, 56 << 10, 64 << 10},
-		"no limit":          {nil, 896 << 10, 1 << 20},
+		"a limit of 64 KiB": {newsOptions, 32 << 10, 64 << 10},
+		"no limit":          {nil, 512 << 10, 1 << 20},
 	} {
 		inBubble(t, c.options, nil, func(t *testing.T, w *world) {
 			h, streams := subscribers(t, w, 1)

@@ -191,6 +191,7 @@ var spawns = []spawn{
 	{"kernel/log.go", "(*logs).run", "go", "the server or client", "the same, after the handler has ended the goroutine"},
 	{"kernel/dial.go", "(*Client).shake", "context.AfterFunc", "who dials", "it closes a socket, once; stopped when the handshake is done"},
 	{"kernel/dial.go", "(*Client).dialLocked", "go", "the client", "the dial's end, which is bounded; Close waits for it"},
+	{"kernel/dial.go", "(*Client).attempt", "context.AfterFunc", "who dials", "it cancels a context, once, when the client is closed; stopped when the attempt has ended"},
 	{"kernel/connhandler.go", "(*connHandler).Started", "go", "the program's OnConn", "its return"},
 	{"kernel/dispatch.go", "(*endpoint).begin", "go", "the connection's count of handlers", "the handler's return"},
 	{"kernel/dispatch.go", "(*endpoint).authorized", "context.AfterFunc", "the offer", "it ends a wait, once; stopped when the answer is there"},

@@ -241,7 +241,7 @@ func TestRatesOfPaths(t *testing.T) {
 			least = max(low, 0.85*float64(limits.MaxWindow)/0.1/1e6)
 		}
 		got := 0.0
-		for range 4 { // an order of events can be a bad one
+		for range 12 { // an order of events can be a bad one, and on a busy machine many are
 			if got = rateOver(t, 100*time.Millisecond, streams, limits) / 1e6; got >= least && got <= high {
 				break
 			}

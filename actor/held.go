@@ -16,7 +16,8 @@ import (
 const messageSize = 40 + 16<<10/224 + 1
 
 // tellEvery is how far what the connection knows may be from what there is, in bytes, where many
-// streams are open: see count. So a reader that keeps up tells nothing.
+// streams are open. Where few are it is twice what count leaves untold. So a reader that keeps up
+// tells nothing.
 const tellEvery = 1 << 10
 
 // tellTaken is of how many small messages that are taken the stream tells together.

@@ -103,7 +103,8 @@ func (c *Client) pick(ctx context.Context, s *search) (*Conn, error) {
 //
 // If every connection has as many streams as the server allows, Open makes a further
 // connection where ClientOptions.Conns allows it, and waits for that or for a stream to
-// end, until ctx ends. If other connections exist, failing to add one is not an error.
+// end, until ctx ends. Those that wait get their streams in the order in which they came. If
+// other connections exist, failing to add one is not an error.
 //
 // ctx bounds the stream's life too. To bound the connecting alone, call Conn first, with
 // a context of its own.

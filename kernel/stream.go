@@ -178,9 +178,9 @@ func (s *Stream) Batches() <-chan *actor.Batch {
 //
 // A select with a default may choose the default although there is credit, while the stream
 // is busy with an earlier message: use TrySend or Writable for that. A message that is
-// longer than the peer takes, or than MaxSend, aborts the stream with status.TooLarge, one with a compression of its
-// own that the peer does not unpack with status.Unimplemented. Closing Out is CloseSend; do so
-// only if nobody else sends on it.
+// longer than the peer takes, or than MaxSend, aborts the stream with status.TooLarge, one with
+// a compression of its own that the peer does not unpack with status.Unimplemented. Closing Out
+// is CloseSend; do so only if nobody else sends on it.
 //
 // The first call starts a goroutine, which ends with the sending half.
 func (s *Stream) Out() chan<- pool.Message {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
@@ -333,57 +334,61 @@ func TestControlFramesGoBeforeData(t *testing.T) {
 // The bytes that are written and not read delay everything behind them. They are bounded,
 // however much credit there is.
 func TestBytesInFlightAreBounded(t *testing.T) {
-	const bound = 256 << 10
-	s := newStage(Limits{InFlight: bound}, 1<<30)
-	s.stream("bulk", 32<<10, 1000).Ready(false)
-	if s.sink.bytes > bound+bound/4 || s.sink.bytes < bound/2 {
-		t.Fatalf("%d bytes written unread, the bound is %d", s.sink.bytes, bound)
-	}
-	before := s.sink.bytes
-	s.c.in.now = time.Now()
-	if err := s.c.connFrame(&frame.Frame{Kind: frame.Read, Value: uint64(before)}); err != nil {
-		t.Fatal(err)
-	}
-	if more := s.sink.bytes - before; more < bound/2 || more > bound+bound/4 {
-		t.Errorf("after all was read, %d bytes more were written", more)
-	}
-	if err := s.c.connFrame(&frame.Frame{Kind: frame.Read, Value: 1 << 40}); err == nil {
-		t.Error("a report of more than was written is accepted")
-	}
-}
-
-// The bound on the bytes in flight is for the sake of other streams: one that has long
-// been the only sender may have more in flight, until another one sends.
-func TestAStreamAloneMayHaveMoreInFlight(t *testing.T) {
-	const bound = 256 << 10
-	s := newStage(Limits{InFlight: bound}, 1<<30)
-	s.c.trip.add(1, 0) // the path is short, however slow this machine is
-	s.stream("bulk", 32<<10, 1<<20).Ready(false)
-	// flight lets the peer read everything, and returns how much is written then.
-	flight := func() int {
+	synctest.Test(t, func(t *testing.T) {
+		const bound = 256 << 10
+		s := newStage(Limits{InFlight: bound}, 1<<30)
+		s.stream("bulk", 32<<10, 1000).Ready(false)
+		if s.sink.bytes > bound+bound/4 || s.sink.bytes < bound/2 {
+			t.Fatalf("%d bytes written unread, the bound is %d", s.sink.bytes, bound)
+		}
 		before := s.sink.bytes
 		s.c.in.now = time.Now()
 		if err := s.c.connFrame(&frame.Frame{Kind: frame.Read, Value: uint64(before)}); err != nil {
 			t.Fatal(err)
 		}
-		return s.sink.bytes - before
-	}
-	for s.sink.bytes < soleAfter-2*bound {
-		if n := flight(); n > bound+bound/4 {
-			t.Fatalf("%d bytes in flight after %d bytes", n, s.sink.bytes)
+		if more := s.sink.bytes - before; more < bound/2 || more > bound+bound/4 {
+			t.Errorf("after all was read, %d bytes more were written", more)
 		}
-	}
-	for s.sink.bytes < soleAfter+2*bound {
+		if err := s.c.connFrame(&frame.Frame{Kind: frame.Read, Value: 1 << 40}); err == nil {
+			t.Error("a report of more than was written is accepted")
+		}
+	})
+}
+
+// The bound on the bytes in flight is for the sake of other streams: one that has long
+// been the only sender may have more in flight, until another one sends.
+func TestAStreamAloneMayHaveMoreInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // for a slow machine would make the path long
+		const bound = 256 << 10
+		s := newStage(Limits{InFlight: bound}, 1<<30)
+		s.stream("bulk", 32<<10, 1<<20).Ready(false)
+		// flight lets the peer read everything, and returns how much is written then.
+		flight := func() int {
+			time.Sleep(100 * time.Microsecond)
+			before := s.sink.bytes
+			s.c.in.now = time.Now()
+			if err := s.c.connFrame(&frame.Frame{Kind: frame.Read, Value: uint64(before)}); err != nil {
+				t.Fatal(err)
+			}
+			return s.sink.bytes - before
+		}
+		for s.sink.bytes < soleAfter-2*bound {
+			if n := flight(); n > bound+bound/4 {
+				t.Fatalf("%d bytes in flight after %d bytes", n, s.sink.bytes)
+			}
+		}
+		for s.sink.bytes < soleAfter+2*bound {
+			flight()
+		}
+		if n := flight(); n < soleFactor*bound/2 || n > (soleFactor+1)*bound {
+			t.Errorf("%d bytes in flight of a stream alone, want about %d", n, soleFactor*bound)
+		}
+		s.stream("other", 64, 1).Ready(false)
 		flight()
-	}
-	if n := flight(); n < soleFactor*bound/2 || n > (soleFactor+1)*bound {
-		t.Errorf("%d bytes in flight of a stream alone, want about %d", n, soleFactor*bound)
-	}
-	s.stream("other", 64, 1).Ready(false)
-	flight()
-	if n := flight(); n > bound+bound/4 {
-		t.Errorf("%d bytes in flight after another stream has sent", n)
-	}
+		if n := flight(); n > bound+bound/4 {
+			t.Errorf("%d bytes in flight after another stream has sent", n)
+		}
+	})
 }
 
 // moreSink is a sink that knows whether there is more input.

@@ -101,7 +101,7 @@ func TestACompressionBombEndsItsStream(t *testing.T) {
 	w := compressing(t)
 	a, b := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
 	other, there := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
-	ok(t, a.Send(w.Ctx, packedMessage(t, make([]byte, 200<<20))))
+	ok(t, a.Send(w.Ctx, packedMessage(t, make([]byte, 20<<20))))
 	ok(t, a.CloseSend())
 	if m, err := b.Receive(w.Ctx); err == nil {
 		t.Errorf("a message of %d bytes", m.Len())
@@ -125,7 +125,7 @@ func TestAnUnreadableRequestReachesNoHandler(t *testing.T) {
 	w.Srv.Handle("stream", func(context.Context, *kernel.Stream) error { ran <- "stream"; return nil })
 	w.Srv.HandleOffer("offer", func(context.Context, *kernel.Offer) error { ran <- "offer"; return nil })
 	for _, method := range []string{"stream", "offer"} {
-		s, err := w.Client.Open(w.Ctx, method, &kernel.OpenOptions{Request: packedMessage(t, make([]byte, 200<<20))})
+		s, err := w.Client.Open(w.Ctx, method, &kernel.OpenOptions{Request: packedMessage(t, make([]byte, 20<<20))})
 		ok(t, err)
 		if _, _, err := s.Accepted(w.Ctx); !errors.Is(err, &status.StreamError{Code: status.TooLarge}) {
 			t.Errorf("%s: %v", method, err)

@@ -19,3 +19,7 @@
 // where the protocol carries metadata they tell each other, and refuse what does not agree:
 // see KeyRequest.
 package rpc
+
+// SupportPackageIsVersion1 is named in files that protoc-gen-go-sluice generates. Where it is
+// missing, this package is too old for the file.
+const SupportPackageIsVersion1 = true

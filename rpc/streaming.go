@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc/codec"
 	"github.com/sluicerpc/sluice/status"
 )
@@ -130,8 +131,12 @@ type ClientStream[Req, Resp any] struct {
 }
 
 // CallClientStream begins a call of method, which HandleClientStream serves. ctx bounds all
-// of it. Errors are those of CallBidi.
+// of it. Errors are those of CallBidi, and kernel.ErrNotSupported where the protocol can't end
+// the values and leave the stream open for the answer (frame.Caps.HalfClose).
 func CallClientStream[Req, Resp any](ctx context.Context, c kernel.Caller, method string, opts *OpenOptions) (*ClientStream[Req, Resp], error) {
+	if caps := c.Caps(); !caps.HalfClose {
+		return nil, errtext.Errorf("sluice: open %s: %w: %s has no end of one direction, which tells the handler that all values were sent", method, kernel.ErrNotSupported, caps.Name)
+	}
 	b, err := CallBidi[Resp, Req](ctx, c, method, opts)
 	if err != nil {
 		return nil, err
@@ -195,21 +200,39 @@ func CallServerStream[Resp, Req any](ctx context.Context, c kernel.Caller, metho
 	if err != nil {
 		return nil, err
 	}
-	s, err := c.Open(ctx, method, k)
+	open := openWith
+	if c.Caps().HalfClose {
+		open = openThenSend
+	}
+	s, err := open(ctx, c, method, k, m)
 	if err != nil {
 		p.req.Discard(m)
 		return nil, err
 	}
-	if err := s.Send(ctx, m); err != nil {
-		p.req.Discard(m)
-		if !errors.Is(err, kernel.ErrStopped) { // by a handler that did not want it
-			s.Abort(status.Cancelled, "the request could not be sent")
-			return nil, err
-		}
-	}
-	if err := s.CloseSend(); err != nil {
-		s.Abort(status.Cancelled, "the request could not be ended")
+	return &Source[Resp]{stream: s, m: p.rep, halved: true, sent: p.says.request}, nil
+}
+
+// openWith opens a stream with m as its request, for protocols where one direction has no end of
+// its own: the handler's end will be that of both. It takes m over if it succeeds.
+func openWith(ctx context.Context, c kernel.Caller, method string, k *kernel.OpenOptions, m pool.Message) (*kernel.Stream, error) {
+	k.Request = m
+	return c.Open(ctx, method, k)
+}
+
+// openThenSend opens a stream and sends m, the only value, as a message, so that a handler of
+// another kind finds it too. It takes m over if it succeeds.
+func openThenSend(ctx context.Context, c kernel.Caller, method string, k *kernel.OpenOptions, m pool.Message) (*kernel.Stream, error) {
+	s, err := c.Open(ctx, method, k)
+	if err != nil {
 		return nil, err
 	}
-	return &Source[Resp]{stream: s, m: p.rep, halved: true, sent: p.says.request}, nil
+	switch err := s.Send(ctx, m); {
+	case errors.Is(err, kernel.ErrStopped): // by a handler that did not want it
+		m.Release()
+	case err != nil:
+		s.Abort(status.Cancelled, "the request could not be sent")
+		return nil, err
+	}
+	_ = s.CloseSend() // if the stream has failed, whoever receives is told
+	return s, nil
 }

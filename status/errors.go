@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 
 	"github.com/sluicerpc/sluice/internal/errtext"
 	"github.com/sluicerpc/sluice/metadata"
@@ -59,6 +60,11 @@ func (e *HandlerError) Error() string {
 // ErrRefused is what errors.Is finds in a StreamError whose Refused is set.
 var ErrRefused = errors.New("sluice: stream refused")
 
+// ErrDisconnected is what errors.Is finds in a StreamError with the code ConnectionLost: the
+// connection has ended and the stream with it, because the peer's process or the network is gone,
+// or because the peer has closed the connection. syscall.EPIPE, a broken pipe, is found there too.
+var ErrDisconnected = errors.New("sluice: peer disconnected")
+
 // A StreamError says why a stream did not end in order. Its connection stays open, unless
 // the code is ConnectionLost.
 type StreamError struct {
@@ -93,13 +99,16 @@ func (e *StreamError) Error() string {
 	return s
 }
 
-// Is makes errors.Is find a code by &StreamError{Code: c}, any refusal by ErrRefused, and
-// the codes for an exceeded deadline and for a cancellation by context.DeadlineExceeded
-// and context.Canceled, whichever side has ended the stream.
+// Is makes errors.Is find a code by &StreamError{Code: c}, any refusal by ErrRefused, a lost
+// connection by ErrDisconnected and syscall.EPIPE, and the codes for an exceeded deadline and
+// for a cancellation by context.DeadlineExceeded and context.Canceled, whichever side has ended
+// the stream.
 func (e *StreamError) Is(target error) bool {
 	switch target {
 	case ErrRefused:
 		return e.Refused
+	case ErrDisconnected, syscall.EPIPE:
+		return e.Code == ConnectionLost
 	case context.DeadlineExceeded:
 		return e.Code == DeadlineExceeded
 	case context.Canceled:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
@@ -128,6 +129,36 @@ func ExampleStreamError() {
 	// Output:
 	// UNIMPLEMENTED - safe to try again: true
 	// true
+}
+
+// A handler learns that its client is gone. It may have ended the stream instead: then the error
+// says so.
+func ExampleStreamError_Is() {
+	ctx := context.Background()
+	srv := newServer()
+	begun, ended := make(chan bool), make(chan error, 1)
+	srv.Handle("upload", func(ctx context.Context, s *kernel.Stream) error {
+		close(begun)
+		_, err := s.Receive(ctx)
+		ended <- err
+		return err
+	})
+	client, stop := start(srv, nil)
+	defer stop()
+
+	if _, err := client.Open(ctx, "upload", nil); err != nil {
+		fmt.Println(err)
+		return
+	}
+	<-begun
+	if err := client.Close(); err != nil {
+		fmt.Println(err)
+		return
+	}
+	err := <-ended
+	fmt.Println(errors.Is(err, status.ErrDisconnected), errors.Is(err, syscall.EPIPE), errors.Is(err, context.Canceled))
+	// Output:
+	// true true false
 }
 
 // Of is the status that a stream ends with when its handler returns an error.

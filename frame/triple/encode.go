@@ -167,6 +167,9 @@ func (s *Session) writeAnswer(o *frame.Out, st *stream, f *frame.Frame) {
 	if f.FollowsData && s.sluice {
 		h.field(requestFollows, "1")
 	}
+	if s.proto.Dubbo {
+		h.dubboAnswer()
+	}
 	h.metadata(f.Metadata)
 	h.end(st.id, 0, int(s.maxFrame.Load()))
 }
@@ -198,6 +201,9 @@ func (s *Session) writeTrailers(o *frame.Out, st *stream, f *frame.Frame) {
 	h.field("grpc-status", strconv.FormatUint(uint64(s.statusOf(f.Code)), 10))
 	if f.Reason != "" {
 		h.once("grpc-message", encodePercent(errtext.Clip(f.Reason, maxReason), inMessage))
+	}
+	if s.proto.Dubbo {
+		h.dubboTrailers(st, f.Code, f.Reason)
 	}
 	switch {
 	case !s.sluice:

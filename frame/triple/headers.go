@@ -31,7 +31,8 @@ const (
 
 // A block is a header block while it arrives, and what it has said.
 type block struct {
-	limit int // bytes of metadata that are kept
+	limit int  // bytes of metadata that are kept
+	own   bool // metadata has gRPC's own fields too
 
 	open bool // CONTINUATION is to come
 	id   uint32
@@ -59,7 +60,7 @@ type block struct {
 
 // begin empties b for a new block.
 func (b *block) begin(id uint32, kind blockKind, st *stream, end bool) {
-	*b = block{limit: b.limit, id: id, kind: kind, st: st, end: end}
+	*b = block{limit: b.limit, own: b.own, id: id, kind: kind, st: st, end: end}
 }
 
 // headersHead is how many bytes come before the header block in a HEADERS.
@@ -164,6 +165,9 @@ func (b *block) emit(f hpack.HeaderField) {
 		return
 	}
 	b.regular = true
+	if b.own && isOwn(f.Name) {
+		b.field(f)
+	}
 	switch f.Name {
 	case "content-type":
 		b.contentType = f.Value

@@ -46,6 +46,12 @@ var own = frame.Settings{MaxStreams: 100, MaxMetadata: 1000, InitialCredit: 1000
 // turn.
 func start(t testing.TB, client bool, settings ...uint32) *talk {
 	t.Helper()
+	return startWith(t, Protocol{}, client, settings...)
+}
+
+// startWith is start with a protocol's options.
+func startWith(t testing.TB, p Protocol, client bool, settings ...uint32) *talk {
+	t.Helper()
 	k := &talk{t: t}
 	w := &wire{}
 	var in []byte
@@ -55,7 +61,7 @@ func start(t testing.TB, client bool, settings ...uint32) *talk {
 		g.First, in = in[:10], in[10:]
 	}
 	w.in = bytes.NewReader(append(slices.Clone(in), settingsFrame(settings...)...))
-	s, err := (Protocol{}).Handshake(context.Background(), w, g)
+	s, err := p.Handshake(context.Background(), w, g)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,13 @@ type Protocol struct {
 	// Authority is what a client's requests name as the server. Empty is the host and port
 	// that the client dials.
 	Authority string
+	// Dubbo is for programs that talk with Dubbo's, and look at the fields of its Triple. A
+	// server's answers have a date; their trailers repeat content-type and
+	// grpc-accept-encoding, and have a grpc-message with the status OK too. On both sides
+	// metadata that comes shows the fields of gRPC's own as well: content-type, grpc-status,
+	// grpc-message, grpc-encoding, grpc-accept-encoding, grpc-timeout. Metadata that is sent
+	// can't have them.
+	Dubbo bool
 	// InsecureToken lets a client send its Token over connections without TLS, where
 	// everybody on the way can read it.
 	InsecureToken bool

@@ -92,6 +92,7 @@ func newSession(p Protocol, g *frame.Greeting) *Session {
 	s.ownWindow = min(g.Own.InitialCredit, maxWindow)
 	s.connWindow = max(min(g.Own.ConnCredit, maxWindow), defaultWindow)
 	s.in.init(&g.Own)
+	s.in.block.own = p.Dubbo
 	s.out.init(p, s.connWindow)
 	s.maxFrame.Store(defaultMaxFrame)
 	s.tableSize.Store(defaultTableSize)

@@ -30,7 +30,9 @@ var partly = map[string][]string{
 }
 
 // notShown names what stands in no Example, each with the reason.
-var notShown = map[string]string{}
+var notShown = map[string]string{
+	"rpc.SupportPackageIsVersion1": "code that protoc-gen-go-sluice generates names it, and no program",
+}
 
 // everybodys are the methods that programs don't call by name: package errors, fmt and
 // encoding/json do.

@@ -35,7 +35,7 @@ var backward = map[string]float64{
 // and how many there may be. A number goes up with a reason alone.
 var exports = map[string]int{
 	"kernel": 170,
-	"rpc":    56,
+	"rpc":    57, // the last one is for generated code
 }
 
 // imports names, for each package, those of ours that it may import. A package
@@ -57,6 +57,8 @@ var imports = map[string][]string{
 	"rpc/protocodec":    {"rpc/codec"},
 	"cmd/echo": {"actor", "kernel", "pool", "status", echo + "advice", echo + "cli", echo + "data", echo + "figures", echo + "flags", echo + "group",
 		echo + "lines", echo + "progress", echo + "units", echo + "wire"},
+	"cmd/protoc-gen-go-sluice": {},
+
 	echo + "advice":      {"kernel", "status", echo + "cli"},
 	echo + "cli":         {},
 	echo + "credentials": {echo + "cli"},
@@ -70,6 +72,9 @@ var imports = map[string][]string{
 	echo + "wire":        {"frame", "kernel", "pool", "rpc", "frame/native", "frame/strm", "frame/seastar", "frame/triple", echo + "cli"},
 }
 
+// generator is where the packages are that the generator's tests generate.
+const generator = "cmd/protoc-gen-go-sluice/internal/"
+
 // echo is where what cmd/echo needs besides the library is.
 const echo = "cmd/echo/internal/"
 
@@ -80,12 +85,13 @@ var testImports = []string{"frame/native", "frame/strm", "frame/seastar", "frame
 
 // testImportsOf is what the tests of one package may import besides that.
 var testImportsOf = map[string][]string{
-	"actor":          {"kernel"},
-	"frame":          {"kernel"},
-	"pool":           {"kernel"},
-	"rpc":            {"actor", "frame", "rpc/protocodec"},
-	"rpc/protocodec": {"kernel", "rpc", "status"},
-	"status":         {"kernel", "pool"},
+	"actor":                    {"kernel"},
+	"cmd/protoc-gen-go-sluice": {"frame", "kernel", "rpc", "rpc/codec", "status", generator + "editionpb", generator + "namespb", generator + "shapespb"},
+	"frame":                    {"kernel"},
+	"pool":                     {"kernel"},
+	"rpc":                      {"actor", "frame", "rpc/protocodec"},
+	"rpc/protocodec":           {"kernel", "rpc", "status"},
+	"status":                   {"kernel", "pool"},
 }
 
 // helpers are the packages that are there for tests only, with what they may import

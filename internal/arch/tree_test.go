@@ -51,6 +51,9 @@ func (tr *tree) add(name string, text []byte) error {
 	if err != nil {
 		return err
 	}
+	if ast.IsGenerated(f) {
+		return nil // nobody reads it, and nobody can change it
+	}
 	tr.files = append(tr.files, &source{
 		path:  name,
 		dir:   path.Dir(name),

@@ -59,9 +59,10 @@ var sentinels = map[string]error{
 	"kernel.ErrNotReadable": kernel.ErrNotReadable, "kernel.ErrNotSupported": kernel.ErrNotSupported, "kernel.ErrRefused": kernel.ErrRefused,
 	"kernel.ErrSendClosed": kernel.ErrSendClosed, "kernel.ErrServerClosed": kernel.ErrServerClosed, "kernel.ErrSlotUsed": kernel.ErrSlotUsed,
 	"kernel.ErrStopped": kernel.ErrStopped, "kernel.ErrTooLarge": kernel.ErrTooLarge, "kernel.ErrTooManyStreams": kernel.ErrTooManyStreams,
-	"kernel.ErrWouldBlock": kernel.ErrWouldBlock,
-	"status.ErrRefused":    status.ErrRefused,
-	"rpc.ErrEncoding":      rpc.ErrEncoding, "rpc.ErrSinkForeign": rpc.ErrSinkForeign, "rpc.ErrSinkUnused": rpc.ErrSinkUnused,
+	"kernel.ErrWouldBlock":   kernel.ErrWouldBlock,
+	"status.ErrDisconnected": status.ErrDisconnected,
+	"status.ErrRefused":      status.ErrRefused,
+	"rpc.ErrEncoding":        rpc.ErrEncoding, "rpc.ErrSinkForeign": rpc.ErrSinkForeign, "rpc.ErrSinkUnused": rpc.ErrSinkUnused,
 	"rpc.ErrSinkUsed":  rpc.ErrSinkUsed,
 	"codec.ErrNoCodec": codec.ErrNoCodec, "codec.ErrNotAppended": codec.ErrNotAppended,
 }

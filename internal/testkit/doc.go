@@ -5,4 +5,4 @@ import "time"
 
 // Patience is how long a test over real sockets may take, and how long what
 // follows a test may need to settle.
-const Patience = time.Minute
+const Patience = 3 * time.Minute

@@ -107,6 +107,25 @@ func ExampleParse() {
 	// 3 dubbo.protocols.triple.port "http" is no port
 }
 
+// The environment says where the YAML is.
+func ExampleLoad() {
+	_ = os.Setenv(dubbo.ConfigPathEnv, filepath.Join("testdata", "application.yaml"))
+	defer os.Unsetenv(dubbo.ConfigPathEnv)
+	cfg, err := dubbo.Load()
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, p := range cfg.Protocols {
+		fmt.Println(p.ID, p.IP, p.Port)
+	}
+	for _, s := range cfg.Services {
+		fmt.Println(s.Interface, s.Version, s.Group)
+	}
+	// Output:
+	// triple 0.0.0.0 8888
+	// org.apache.dubbo.sample.tri.Greeter 1.0.0 test
+}
+
 // The level of the YAML is for the program's own logger.
 func ExampleLoadFile() {
 	cfg, err := dubbo.LoadFile(filepath.Join("testdata", "application.yaml"))

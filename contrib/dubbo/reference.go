@@ -20,7 +20,8 @@ type Reference struct {
 // Caller returns a kernel.Caller that makes the calls of c for the reference's Version and
 // Group: they are added to the metadata of each, unless the call names its own. Without both it
 // returns c. Over a protocol that carries no metadata, such as Seastar's, its calls fail with
-// kernel.ErrNotSupported.
+// kernel.ErrNotSupported. Each result is a Caller of its own: a sink of package rpc is passed by the
+// one that it was made for.
 func (r Reference) Caller(c kernel.Caller) kernel.Caller {
 	var md metadata.MD
 	if r.Version != "" {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -320,6 +321,47 @@ func TestShutdownAndClose(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A listener that fails ends all, and Wait says which it was. What is open may end.
+func TestAListenerFails(t *testing.T) {
+	srv, err := (&dubbo.Config{Protocols: free("a", "b")}).Start(t.Context(), handlers(t), &kernel.ServerOptions{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open []*rpc.Bidi[text, text]
+	for _, addr := range srv.Addrs() {
+		b, err := rpc.CallBidi[text, text](t.Context(), dial(t, "tri://"+addr.String()), greeter+"/greetStream", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Out.Send(t.Context(), wrapperspb.String("Ada")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.In.Receive(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, b)
+	}
+	if err := dubbo.ListenerOf(srv, 0).Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range open {
+		<-b.Stream().GoingAway()
+		if err := b.Out.CloseSend(); err != nil {
+			t.Error(err)
+		}
+		if _, err := b.In.Receive(t.Context()); err != io.EOF {
+			t.Errorf("the stream has ended with %v", err)
+		}
+	}
+	var conn *status.ConnError
+	if err := srv.Wait(); !errors.As(err, &conn) || !strings.Contains(err.Error(), "dubbo.protocols.a") {
+		t.Errorf("%v", err)
+	}
+	if err := srv.Close(); !errors.As(err, &conn) {
+		t.Errorf("afterwards: %v", err)
 	}
 }
 

@@ -31,7 +31,7 @@ fuzz: ## run every fuzz target, each for FUZZTIME (200000x: runs)
 	sed -E 's|^(.*)/[^/]*:func (.*)$$|\1 \2|' | sort -u | \
 	while read -r dir target; do \
 		echo "$$dir $$target"; \
-		go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=20x "$$dir" || exit 1; \
+		(cd "$$dir" && go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=20x .) || exit 1; \
 	done
 
 api: ## accept the public packages as they are: docs/api

@@ -134,6 +134,7 @@ const (
 // Caps is what a protocol can carry.
 type Caps struct {
 	Name         string
+	Schemes      string // further words for it in targets, with a comma before and behind each
 	Pacing       Pacing
 	HalfClose    bool // one direction can end before the other
 	Ended        bool // a side says when its application has received the end
@@ -199,7 +200,7 @@ func (c *Caps) BadField(md metadata.MD) (key, why string) {
 	}
 	for i := range md {
 		switch f := &md[i]; {
-		case c.reserves(f.Key):
+		case listed(c.Reserved, f.Key):
 			return f.Key, "belongs to " + c.Name
 		case c.TextValues && !strings.HasSuffix(f.Key, "-bin") && !isText(f.Value):
 			return f.Key, "needs to end in -bin: its value is not printable ASCII"
@@ -208,15 +209,17 @@ func (c *Caps) BadField(md metadata.MD) (key, why string) {
 	return "", ""
 }
 
-// reserves reports whether a key is in Reserved.
-func (c *Caps) reserves(key string) bool {
-	list := c.Reserved
+// HasScheme reports whether a target's scheme is one of Schemes.
+func (c *Caps) HasScheme(scheme string) bool { return scheme != "" && listed(c.Schemes, scheme) }
+
+// listed reports whether a word is in a list that has a comma before and behind each.
+func listed(list, word string) bool {
 	for {
-		i := strings.Index(list, key)
+		i := strings.Index(list, word)
 		if i < 0 {
 			return false
 		}
-		end := i + len(key)
+		end := i + len(word)
 		if i > 0 && list[i-1] == ',' && list[end] == ',' {
 			return true
 		}

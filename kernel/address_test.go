@@ -2,6 +2,8 @@ package kernel_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +12,9 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
+	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/status"
 )
@@ -61,6 +66,9 @@ func TestAddressesThatCantBe(t *testing.T) {
 		"unix:/tmp/a://b":   "",
 		"sluice://nowhere":  "sluice: dial nowhere: address nowhere: missing port in address",
 		"sluice://a:1:2:33": "sluice: dial a:1:2:33: address a:1:2:33: too many colons in address",
+		"s://a:1":           `sluice: dial s://a:1: the client has no protocol "s"`,
+		"://a:1":            `sluice: dial ://a:1: the client has no protocol ""`,
+		"tri://a:1":         `sluice: dial tri://a:1: the client has no protocol "tri"`,
 	} {
 		_, err := kernel.NewClient(target, nil)
 		if err == nil && want != "" || err != nil && err.Error() != want {
@@ -78,3 +86,75 @@ func TestAddressesThatCantBe(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A protocol has further words in targets. Each means plain text unless the options have TLS, and
+// with an s behind it TLS, as the protocol's name does.
+func TestFurtherWordsForAProtocol(t *testing.T) {
+	serverTLS, clientTLS := certificates()
+	addrs := map[bool]string{}
+	for secure, c := range map[bool]*tls.Config{false: nil, true: serverTLS} {
+		srv, err := kernel.NewServer(quietServer(&kernel.ServerOptions{Protocols: []frame.Protocol{triple.Protocol{}}, TLS: c}))
+		ok(t, err)
+		srv.Handle("secure", func(ctx context.Context, s *kernel.Stream) error {
+			return s.Send(ctx, say(fmt.Sprint(s.Conn().Peer().TLS != nil)))
+		})
+		ln := listen(t)
+		served := make(chan error, 1)
+		go func() { served <- srv.Serve(context.Background(), ln) }()
+		t.Cleanup(func() {
+			ok(t, srv.Close())
+			isErr(t, "Serve", <-served, kernel.ErrServerClosed)
+		})
+		addrs[secure] = ln.Addr().String()
+	}
+	for _, word := range []string{"grpc", "triple", "tri"} {
+		for _, tc := range []struct {
+			target string
+			tls    *tls.Config
+			want   string // "": the client knows no authority
+		}{
+			{word + "://" + addrs[false], nil, "false"},
+			{word + "://" + addrs[true], clientTLS, "true"},
+			{word + "s://" + addrs[true], clientTLS, "true"},
+			{word + "s://" + addrs[true], nil, ""},
+		} {
+			t.Run(fmt.Sprintf("%s, TLS: %v", tc.target[:len(word)+1], tc.tls != nil), func(t *testing.T) {
+				c, err := kernel.Dial(t.Context(), tc.target, quietClient(&kernel.ClientOptions{
+					Protocols: []frame.Protocol{native.Protocol{}, triple.Protocol{}}, TLS: tc.tls,
+				}))
+				if tc.want == "" {
+					var unknown x509.UnknownAuthorityError
+					if !errors.As(err, &unknown) {
+						t.Errorf("%v", err)
+					}
+					return
+				}
+				ok(t, err)
+				defer c.Close()
+				if name := c.Caps().Name; name != triple.Name {
+					t.Errorf("the protocol is %s", name)
+				}
+				wantReply(t, c, "secure", tc.want)
+			})
+		}
+	}
+}
+
+// A protocol whose name a scheme is comes before one that has it as another word.
+func TestANameComesBeforeOtherWords(t *testing.T) {
+	own := renamed{Protocol: native.Protocol{}, name: "tri"}
+	c, err := kernel.NewClient("tri://a:1", &kernel.ClientOptions{Protocols: []frame.Protocol{triple.Protocol{}, own}})
+	ok(t, err)
+	defer c.Close()
+	if got, want := c.Caps(), own.Caps(); got != want {
+		t.Errorf("the protocol is %s", got.Name)
+	}
+}
+
+// renamed is a protocol by another name.
+type renamed struct {
+	frame.Protocol
+	name string
+}
+
+func (n renamed) Name() string { return n.name }

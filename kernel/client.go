@@ -88,27 +88,40 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	return c, nil
 }
 
-// parseTarget parses "address" or "protocol://address". A protocol's name with an s behind it
-// asks for TLS.
+// parseTarget parses "address" or "protocol://address". A protocol's name, or another word for
+// it, with an s behind it asks for TLS.
 func parseTarget(target string, ps []frame.Protocol) (p frame.Protocol, a address, secured bool, err error) {
-	scheme, rest, ok := strings.Cut(target, "://")
+	word, rest, ok := strings.Cut(target, "://")
 	if !ok || strings.HasPrefix(target, unixPrefix) {
 		a, err = parseAddress("dial", target)
 		return ps[0], a, false, err
 	}
+	if p = protocolOf(word, ps); p == nil {
+		if word, ok := strings.CutSuffix(word, "s"); ok {
+			p, secured = protocolOf(word, ps), true
+		}
+	}
+	if p == nil {
+		return nil, address{}, false, errtext.Errorf("sluice: dial %s: the client has no protocol %q", target, word)
+	}
+	a, err = parseAddress("dial", rest)
+	return p, a, secured, err
+}
+
+// protocolOf returns the protocol whose name a target's scheme is, else the first that has
+// it as another word; nil if none has.
+func protocolOf(scheme string, ps []frame.Protocol) frame.Protocol {
 	for _, p := range ps {
 		if p.Name() == scheme {
-			a, err = parseAddress("dial", rest)
-			return p, a, false, err
+			return p
 		}
 	}
 	for _, p := range ps {
-		if p.Name()+"s" == scheme {
-			a, err = parseAddress("dial", rest)
-			return p, a, true, err
+		if caps := p.Caps(); caps.HasScheme(scheme) {
+			return p
 		}
 	}
-	return nil, address{}, false, errtext.Errorf("sluice: dial %s: the client has no protocol %q", target, scheme)
+	return nil
 }
 
 // Conns returns all connections of the client, dedicated ones included.

@@ -13,10 +13,11 @@ import (
 
 // Dial returns a client for target: "host:port", or "unix:PATH" for a Unix socket, whose path
 // may begin with "@" for one in Linux's abstract namespace. "protocol://" before that chooses
-// one of ClientOptions.Protocols by its name, and "protocols://", the name with an s, does so
-// with TLS, for which ClientOptions.TLS may be nil. Dial makes a first connection. If that
-// fails, or ctx ends before, the error is a status.ConnError whose Op is "dial" or
-// "handshake". ctx bounds the first connection only.
+// one of ClientOptions.Protocols by its name, or by another word that it has (package
+// frame/triple is grpc, triple and tri). "protocols://", the name with an s, does so with TLS,
+// for which ClientOptions.TLS may be nil. Dial makes a first connection. If that fails, or ctx
+// ends before, the error is a status.ConnError whose Op is "dial" or "handshake". ctx bounds
+// the first connection only.
 func Dial(ctx context.Context, target string, opts *ClientOptions) (*Client, error) {
 	c, err := NewClient(target, opts)
 	if err != nil {

@@ -17,6 +17,9 @@ import (
 // Name is what targets and logs call the protocol: "grpc://host:port".
 const Name = "grpc"
 
+// schemes are what Dubbo's programs call it in targets: its documentation, and dubbo-go.
+const schemes = ",triple,tri,"
+
 // Protocol is gRPC on HTTP/2, for a server's or client's list of protocols. The zero value
 // works.
 type Protocol struct {
@@ -43,7 +46,7 @@ func (Protocol) Name() string { return Name }
 // Caps tells what the protocol can carry.
 func (Protocol) Caps() frame.Caps {
 	return frame.Caps{
-		Name: Name, ALPN: "h2",
+		Name: Name, Schemes: schemes, ALPN: "h2",
 		HalfClose: true, Status: true, AnswerStatus: true, StopAtEnd: true, Early: true, Limits: true, Ping: true,
 		FixedWindow: true, EarlyWindow: defaultWindow, ConnWindow: defaultWindow, Overhead: prefixLen, LeastPiece: 1,
 		MaxFragment: maxFragment, MaxStream: maxStream, MaxGroup: 1, MaxMetadata: maxMetadata,

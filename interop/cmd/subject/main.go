@@ -3,6 +3,8 @@
 //	subject serve                 # all services, on a free port, which it prints
 //	subject grpctest HOST:PORT    # the cases of gRPC's interoperability suite, against a server
 //	subject greeter HOST:PORT     # the checks of a greeter
+//	subject serve-triple          # Dubbo's greeters, on a free port, which it prints
+//	subject triple HOST:PORT      # the checks of a server of dubbo-go's
 //	subject conformance-server    # started by connectconformance
 //	subject conformance-client
 //
@@ -13,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -24,7 +27,9 @@ import (
 	"github.com/sluicerpc/sluice/interop/conformance"
 	"github.com/sluicerpc/sluice/interop/greeter"
 	"github.com/sluicerpc/sluice/interop/grpctest"
+	"github.com/sluicerpc/sluice/interop/tripletest"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 func main() {
@@ -41,6 +46,8 @@ func run(ctx context.Context, args []string) error {
 		switch args[0] {
 		case "serve":
 			return serve(ctx)
+		case "serve-triple":
+			return serveTriple(ctx)
 		case "conformance-server":
 			return conformance.Serve(ctx, os.Stdin, os.Stdout)
 		case "conformance-client":
@@ -50,9 +57,11 @@ func run(ctx context.Context, args []string) error {
 	if len(args) == 2 {
 		switch args[0] {
 		case "grpctest":
-			return against(ctx, args[1], grpctest.Cases())
+			return against(ctx, "grpc://"+args[1], grpctest.Cases())
 		case "greeter":
-			return against(ctx, args[1], greeter.Cases())
+			return against(ctx, "grpc://"+args[1], greeter.Cases())
+		case "triple":
+			return against(ctx, "tri://"+args[1], tripletest.DubboGoCases())
 		}
 	}
 	return errors.New("see the package's documentation for what can be asked")
@@ -77,9 +86,25 @@ func serve(ctx context.Context) error {
 	return nil
 }
 
+// serveTriple serves as Dubbo's programs do: it compresses what it sends.
+func serveTriple(ctx context.Context) error {
+	var hs kernel.Handlers
+	if err := tripletest.Register(&hs); err != nil {
+		return err
+	}
+	srv, err := tripletest.Config().Start(ctx, &hs, &kernel.ServerOptions{
+		Stream: kernel.StreamOptions{Compression: pool.Gzip}, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println(srv.Addrs()[0].(*net.TCPAddr).Port)
+	return srv.Wait()
+}
+
 // against checks a server.
-func against(ctx context.Context, addr string, cases []check.Case) error {
-	c, err := kernel.Dial(ctx, "grpc://"+addr, &kernel.ClientOptions{Protocols: []frame.Protocol{triple.Protocol{}}})
+func against(ctx context.Context, target string, cases []check.Case) error {
+	c, err := kernel.Dial(ctx, target, &kernel.ClientOptions{Protocols: []frame.Protocol{triple.Protocol{}}})
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,7 @@ const (
 	grpcClient  tool = "google.golang.org/grpc/interop/client"
 	grpcServer  tool = "google.golang.org/grpc/interop/server"
 	h2spec      tool = "github.com/summerwind/h2spec/cmd/h2spec"
+	dubboGo     tool = "github.com/sluicerpc/sluice/interop/dubbo" // in a module of its own
 	js          tool = "js"
 )
 
@@ -58,12 +59,16 @@ func (b *bench) install(ctx context.Context, t tool) error {
 	defer cancel()
 	begin := time.Now()
 	path := filepath.Join(b.dir, strings.ReplaceAll(string(t), "/", "_"))
+	module := b.module
+	if t == dubboGo {
+		module = filepath.Join(b.module, "dubbo")
+	}
 	var err error
 	if t == js {
 		err = b.installJS(ctx, path)
 	} else {
 		// Without what a debugger needs, linking takes half as long.
-		_, err = b.output(ctx, b.module, "go", "build", "-ldflags=-s -w", "-o", path, string(t))
+		_, err = b.output(ctx, module, "go", "build", "-ldflags=-s -w", "-o", path, string(t))
 	}
 	if err != nil {
 		return err
@@ -172,7 +177,12 @@ func (p *process) stop() error {
 
 // withSubject runs f beside a server of ours. That must outlive f, and end in order.
 func (b *bench) withSubject(ctx context.Context, f func(port string) (string, error)) (string, error) {
-	p, err := b.serve(ctx, b.dir, b.path(subject), "serve")
+	return b.beside(ctx, "serve", f)
+}
+
+// beside is withSubject for a server that subject has a command for.
+func (b *bench) beside(ctx context.Context, command string, f func(port string) (string, error)) (string, error) {
+	p, err := b.serve(ctx, b.dir, b.path(subject), command)
 	if err != nil {
 		return "", err
 	}

@@ -309,8 +309,10 @@ func TestGivingUp(t *testing.T) {
 				return status.FromContextError(ctx.Err()).Err()
 			}
 			c := w.test(t, &service{
-				unary: func(ctx context.Context, _ *testgrpc.SimpleRequest) (*testgrpc.SimpleResponse, error) { return nil, wait(ctx) },
-				bidi:  func(st testgrpc.TestService_FullDuplexCallServer) error { return wait(st.Context()) },
+				unary: func(ctx context.Context, _ *testgrpc.SimpleRequest) (*testgrpc.SimpleResponse, error) {
+					return nil, wait(ctx)
+				},
+				bidi: func(st testgrpc.TestService_FullDuplexCallServer) error { return wait(st.Context()) },
 			})
 			give := func(t *testing.T, f func(ctx context.Context) error) {
 				ctx, cancel := context.WithCancel(t.Context())

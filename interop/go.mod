@@ -4,8 +4,11 @@ go 1.26.0
 
 replace github.com/sluicerpc/sluice => ../
 
+replace github.com/sluicerpc/sluice/contrib/grpc => ../contrib/grpc
+
 require (
 	github.com/sluicerpc/sluice v0.0.0
+	github.com/sluicerpc/sluice/contrib/grpc v0.0.0
 	go.uber.org/goleak v1.3.0
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1
 	google.golang.org/grpc v1.85.0

@@ -83,7 +83,10 @@ func (c codec) marshal(v any) (pool.Message, error) {
 }
 
 func (c codec) encode(v any) (pool.Message, error) {
-	if p, ok := v.(proto.Message); ok && c.proto {
+	switch p, ok := v.(proto.Message); {
+	case v == nil: // as in grpc-go
+		return pool.New(0), nil
+	case ok && c.proto:
 		return encodeProto(p)
 	}
 	data, err := c.c.Marshal(v)

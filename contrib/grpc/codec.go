@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"reflect"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	protoenc "google.golang.org/grpc/encoding/proto"
@@ -51,26 +50,22 @@ func isGRPCProto(c encoding.CodecV2) bool {
 	return t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "google.golang.org/grpc/encoding/proto"
 }
 
-// An oldCodec is a codec whose messages are single slices of bytes.
-type oldCodec struct{ grpcCodec }
-
-type grpcCodec interface {
-	Marshal(v any) ([]byte, error)
-	Unmarshal(data []byte, v any) error
+// An oldCodec is a codec of one of grpc-go's older interfaces: its messages are single slices of
+// bytes.
+type oldCodec struct {
+	c interface {
+		Marshal(v any) ([]byte, error)
+		Unmarshal(data []byte, v any) error
+	}
 }
 
-var (
-	_ grpcCodec = encoding.Codec(nil)
-	_ grpcCodec = grpc.Codec(nil) //nolint:staticcheck // CallCustomCodec takes one
-)
-
 func (c oldCodec) Marshal(v any) (mem.BufferSlice, error) {
-	b, err := c.grpcCodec.Marshal(v)
+	b, err := c.c.Marshal(v)
 	return mem.BufferSlice{mem.SliceBuffer(b)}, err
 }
 
 func (c oldCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	return c.grpcCodec.Unmarshal(data.Materialize(), v)
+	return c.c.Unmarshal(data.Materialize(), v)
 }
 
 // marshal returns v as a message.

@@ -88,6 +88,7 @@ func TestCallOptions(t *testing.T) {
 		{"none", nil, long, codes.OK, true},
 		{"static method", []grpc.CallOption{grpc.StaticMethod(), grpc.EmptyCallOption{}}, long, codes.OK, true},
 		{"retry buffer", []grpc.CallOption{grpc.MaxRetryRPCBufferSize(1)}, long, codes.OK, true},
+		//lint:ignore SA1019 programs have it
 		{"wait for ready", []grpc.CallOption{grpc.WaitForReady(true), grpc.FailFast(false)}, long, codes.OK, true},
 		{"to receive enough", []grpc.CallOption{grpc.MaxCallRecvMsgSize(5100)}, long, codes.OK, true},
 		{"to receive too little", []grpc.CallOption{grpc.MaxCallRecvMsgSize(4900)}, long, codes.ResourceExhausted, true},
@@ -101,6 +102,7 @@ func TestCallOptions(t *testing.T) {
 		{"no such subtype", []grpc.CallOption{grpc.CallContentSubtype("none")}, long, codes.Internal, true},
 		{"codec", []grpc.CallOption{grpc.ForceCodecV2(jsonCodec{})}, long, codes.OK, false},
 		{"old codec", []grpc.CallOption{grpc.ForceCodec(v1Codec{})}, long, codes.OK, false},
+		//lint:ignore SA1019 programs have it
 		{"oldest codec", []grpc.CallOption{grpc.CallCustomCodec(v1Codec{}), grpc.CallContentSubtype("json")}, long, codes.OK, false},
 		{"authority", []grpc.CallOption{grpc.CallAuthority("other")}, long, codes.OK, false},
 	} {

@@ -79,10 +79,12 @@ func TestReflection(t *testing.T) {
 
 		old, err := v1alpha.NewServerReflectionClient(cc).ServerReflectionInfo(bounded(t))
 		ok(t, err)
-		ok(t, old.Send(&v1alpha.ServerReflectionRequest{MessageRequest: &v1alpha.ServerReflectionRequest_ListServices{}})) //nolint:staticcheck // it is what is tested
+		//lint:ignore SA1019 it is what is tested
+		ok(t, old.Send(&v1alpha.ServerReflectionRequest{MessageRequest: &v1alpha.ServerReflectionRequest_ListServices{}}))
 		oldResp, err := old.Recv()
 		ok(t, err)
-		if n := len(oldResp.GetListServicesResponse().GetService()); n != len(want) { //nolint:staticcheck // the same
+		//lint:ignore SA1019 the same
+		if n := len(oldResp.GetListServicesResponse().GetService()); n != len(want) {
 			t.Errorf("v1alpha has %d services, want %d", n, len(want))
 		}
 		ok(t, old.CloseSend())

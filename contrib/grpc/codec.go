@@ -119,11 +119,9 @@ func encodeProto(p proto.Message) (pool.Message, error) {
 
 var errChanged = status.Error(codes.Internal, "the message was changed while it was encoded")
 
-// unmarshal sets v to what m holds, and releases m.
+// unmarshal sets v to what m holds, and takes m over.
 func (c codec) unmarshal(m pool.Message, v any) error {
-	err := c.decode(m, v)
-	m.Release()
-	if err != nil {
+	if err := c.decode(m, v); err != nil {
 		return status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err)
 	}
 	return nil
@@ -131,8 +129,32 @@ func (c codec) unmarshal(m pool.Message, v any) error {
 
 func (c codec) decode(m pool.Message, v any) error {
 	if p, ok := v.(proto.Message); ok && c.proto {
+		defer m.Release()
 		return proto.Unmarshal(m.Bytes(), p) // which keeps nothing of the bytes
 	}
-	// A codec may keep what it is given, and m's memory is reused.
-	return c.c.Unmarshal(mem.BufferSlice{mem.SliceBuffer(bytes.Clone(m.Bytes()))}, v)
+	buf := bufferOf(m)
+	defer buf.Free()
+	return c.c.Unmarshal(mem.BufferSlice{buf}, v)
 }
+
+// bufferOf is m as a buffer that a codec may keep, by a reference of its own. A short one is copied:
+// grpc-go's buffers of that length have no references, and m's memory is used again.
+func bufferOf(m pool.Message) mem.Buffer {
+	b := m.Bytes()
+	if mem.IsBelowBufferPoolingThreshold(len(b)) {
+		defer m.Release()
+		return mem.SliceBuffer(bytes.Clone(b))
+	}
+	b = b[:len(b):len(b)] // NewBuffer looks at the capacity
+	return mem.NewBuffer(&b, release{m})
+}
+
+// release is a mem.BufferPool for the one buffer that holds a message: it is released with that.
+type release struct{ m pool.Message }
+
+func (release) Get(n int) *[]byte {
+	b := make([]byte, n)
+	return &b
+}
+
+func (r release) Put(*[]byte) { r.m.Release() }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +16,11 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/rpc"
+	"github.com/sluicerpc/sluice/rpc/protocodec"
+	kstatus "github.com/sluicerpc/sluice/status"
 )
 
 const binary = "\x00\xff\x80 any"
@@ -405,4 +411,144 @@ func TestServerThatStops(t *testing.T) {
 		})
 		<-stopped
 	})
+}
+
+// Over brpc a stream is carried, and the end of one half is not.
+func TestStreamsWithoutHalves(t *testing.T) {
+	w := worlds[2]
+	if w.name != "brpc" {
+		t.Fatal(w.name)
+	}
+	c := w.test(t, &service{
+		bidi: func(st testgrpc.TestService_FullDuplexCallServer) error {
+			for range 3 {
+				req, err := st.Recv()
+				if err != nil {
+					return err
+				}
+				if err := st.Send(&testgrpc.StreamingOutputCallResponse{Payload: req.Payload}); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		out: func(req *testgrpc.StreamingOutputCallRequest, st testgrpc.TestService_StreamingOutputCallServer) error {
+			return st.Send(&testgrpc.StreamingOutputCallResponse{Payload: req.Payload})
+		},
+	})
+	st, err := c.FullDuplexCall(bounded(t))
+	ok(t, err)
+	for range 3 {
+		ok(t, st.Send(outRequest("x")))
+		resp, err := st.Recv()
+		ok(t, err)
+		if string(resp.Payload.GetBody()) != "x" {
+			t.Errorf("the response is %v", resp)
+		}
+	}
+	if _, err := st.Recv(); err != io.EOF {
+		t.Errorf("behind the end: %v", err)
+	}
+
+	out, err := c.StreamingOutputCall(bounded(t), outRequest("x"))
+	ok(t, err)
+	resp, err := out.Recv()
+	ok(t, err)
+	if string(resp.Payload.GetBody()) != "x" {
+		t.Errorf("the response is %v", resp)
+	}
+	if _, err := out.Recv(); err != io.EOF {
+		t.Errorf("behind the end: %v", err)
+	}
+
+	st, err = c.FullDuplexCall(bounded(t))
+	ok(t, err)
+	ok(t, st.CloseSend())
+	_, err = st.Recv()
+	wantCode(t, err, codes.Unimplemented)
+}
+
+// A stream's methods may be called from several goroutines, also while it is given up.
+func TestManyAtOnce(t *testing.T) {
+	over(t, false, func(t *testing.T, w world) {
+		c := w.test(t, &service{})
+		var all sync.WaitGroup
+		for i := range 20 {
+			ctx, cancel := context.WithCancel(bounded(t))
+			var header, trailer metadata.MD
+			st, err := c.FullDuplexCall(ctx, grpc.Header(&header), grpc.Trailer(&trailer), grpc.OnFinish(func(error) {}))
+			ok(t, err)
+			all.Go(func() {
+				for range 100 {
+					if st.Send(outRequest("x")) != nil {
+						return
+					}
+				}
+				_ = st.CloseSend()
+			})
+			all.Go(func() { _, _ = st.Header() })
+			all.Go(func() {
+				defer cancel()
+				for n := 0; ; n++ {
+					_, err := st.Recv()
+					switch {
+					case err == io.EOF && n == 100, err != nil && i%2 == 1:
+						return
+					case err != nil:
+						t.Errorf("after %d: %v", n, err)
+						return
+					case i%2 == 1 && n == i:
+						cancel()
+					}
+				}
+			})
+		}
+		all.Wait()
+	})
+}
+
+// Typed clients of package rpc call services of gRPC's, and the other way round, where both carry
+// protobuf.
+func TestTypedPrograms(t *testing.T) {
+	w := worlds[0]
+	addr := w.serve(t, nil, (&service{unary: func(_ context.Context, req *testgrpc.SimpleRequest) (*testgrpc.SimpleResponse, error) {
+		if len(req.Payload.Body) == 0 {
+			return nil, &kstatus.HandlerError{Code: 300, Reason: "mine"}
+		}
+		return &testgrpc.SimpleResponse{Payload: req.Payload}, nil
+	}}).register)
+	client, err := kernel.Dial(t.Context(), addr, nil)
+	ok(t, err)
+	defer client.Close()
+	const method = "grpc.testing.TestService/UnaryCall"
+	opts := &rpc.CallOptions{Encoding: protocodec.Encoding}
+	resp, err := rpc.Call[*testgrpc.SimpleResponse](bounded(t), client, method, request("hello"), opts)
+	ok(t, err)
+	if string(resp.Payload.Body) != "hello" {
+		t.Errorf("the response is %v", resp)
+	}
+	_, err = rpc.Call[*testgrpc.SimpleResponse](bounded(t), client, method, request(""), opts)
+	if !errors.Is(err, &kstatus.StreamError{Code: 300}) {
+		t.Errorf("the error is %v", err)
+	}
+
+	srv, err := kernel.NewServer(nil)
+	ok(t, err)
+	ok(t, rpc.HandleUnary(srv, method, func(_ context.Context, req *testgrpc.SimpleRequest) (*testgrpc.SimpleResponse, error) {
+		return &testgrpc.SimpleResponse{Payload: req.Payload}, nil
+	}, &rpc.HandleOptions{Encoding: protocodec.Encoding}))
+	ln, err := kernel.Listen(t.Context(), "127.0.0.1:0")
+	ok(t, err)
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(t.Context(), ln) }()
+	defer func() {
+		_ = srv.Close()
+		<-served
+	}()
+	c := testgrpc.NewTestServiceClient(w.connect(t, ln.Addr().String(), nil))
+	resp, err = c.UnaryCall(bounded(t), request("hello"))
+	ok(t, err)
+	if string(resp.Payload.Body) != "hello" {
+		t.Errorf("the response is %v", resp)
+	}
 }

@@ -30,6 +30,10 @@ type serverStream struct {
 	stats statsHandlers
 	begun time.Time // with stats
 
+	// What the wire does: a half can end alone; a stream's messages come behind its acceptance, and
+	// not what came with its open.
+	halves, late bool
+
 	asked bool        // the first request has come; the receiver's
 	sent  atomic.Bool // the header
 
@@ -51,6 +55,8 @@ func (r *Registrar) begin(ctx context.Context, s *kernel.Stream, full string, d 
 	} else if ss.codec, err = codecFor(s.Metadata().Get(triple.KeyContentSubtype)); err != nil {
 		return nil, err
 	}
+	caps := s.Conn().Caps()
+	ss.halves, ss.late = caps.HalfClose, !caps.Early
 	md, p := grpcMD(s.Metadata()), peerOf(s.Conn())
 	ctx = peer.NewContext(metadata.NewIncomingContext(ctx, md), p)
 	if len(ss.stats) > 0 {
@@ -116,33 +122,23 @@ func (ss *serverStream) RecvMsg(v any) error {
 
 // receive receives a request. The stream's own end ends its waiting: it needs no context.
 func (ss *serverStream) receive() (pool.Message, error) {
-	ctx := context.Background()
-	if ss.desc.ClientStreams {
-		if ss.asked {
-			m, err := ss.s.Request(ctx)
-			return m, rpcError(err)
-		}
-		ss.asked = true
-		if !ss.s.Conn().Caps().Early {
-			accept(ss.s) // the client's messages wait for that
-		}
-		m, err := ss.s.Request(ctx)
+	first := !ss.asked
+	ss.asked = true
+	switch {
+	case ss.desc.ClientStreams:
+		m, err := ss.next()
 		return m, rpcError(err)
-	}
-	if ss.asked {
+	case !first:
 		return pool.Message{}, io.EOF
 	}
-	ss.asked = true
-	if !ss.s.Conn().Caps().HalfClose {
-		m, err := ss.s.OnlyRequest(ctx)
-		return m, ss.noRequest(err)
+	m, err := ss.next()
+	if err == io.EOF {
+		return m, status.Error(codes.Unimplemented, "no request for a method that takes one")
 	}
-	// Request is no use of the stream: the handler can still set its header.
-	m, err := ss.s.Request(ctx)
-	if err != nil {
-		return pool.Message{}, ss.noRequest(err)
+	if err != nil || !ss.halves {
+		return m, rpcError(err)
 	}
-	more, err := ss.s.Request(ctx)
+	more, err := ss.next()
 	if err == io.EOF {
 		return m, nil
 	}
@@ -154,12 +150,13 @@ func (ss *serverStream) receive() (pool.Message, error) {
 	return pool.Message{}, status.Error(codes.Unimplemented, "more than one request for a method that takes one")
 }
 
-// noRequest is the error of a method that takes one request, where receiving it has failed.
-func (*serverStream) noRequest(err error) error {
-	if err == io.EOF {
-		return status.Error(codes.Unimplemented, "no request for a method that takes one")
+// next receives the next message. To ask for it by Request is no use of the stream: the handler
+// can still set its header.
+func (ss *serverStream) next() (pool.Message, error) {
+	if ss.late && ss.desc != unaryDesc {
+		return ss.s.Receive(context.Background()) // which accepts the stream
 	}
-	return rpcError(err)
+	return ss.s.Request(context.Background())
 }
 
 // SendMsg implements grpc.ServerStream.

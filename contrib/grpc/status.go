@@ -30,6 +30,9 @@ func handlerError(err error) error {
 	}
 	s, ok := grpcstatus.FromError(err)
 	if !ok {
+		if errors.As(err, new(*status.HandlerError)) || errors.As(err, new(*status.StreamError)) {
+			return err // of a handler that uses the kernel too
+		}
 		s = grpcstatus.FromContextError(err)
 	}
 	he := &status.HandlerError{Code: status.Code(s.Code()), Reason: s.Message()}

@@ -1,5 +1,5 @@
-// Package sluicegrpc runs programs of grpc-go on sluice's kernel, over any wire that it speaks. A
-// program changes the line that makes its server, and the one that makes its connection:
+// Package sluicegrpc runs programs of grpc-go on sluice's kernel, over HTTP/2 and over sluice's own
+// wire. A program changes the line that makes its server, and the one that makes its connection:
 //
 //	s := grpc.NewServer()               // before
 //	s := sluicegrpc.NewServer(srv, nil) // srv is a *kernel.Server
@@ -23,5 +23,6 @@
 // :authority.
 //
 // Over brpc unary RPCs work; a client's stream that ends its half fails, for that wire can't say
-// so. A handler there must set its header before it reads a stream.
+// so. A handler there must set its header before it reads a stream. Over Seastar's wire, where
+// methods are numbers, nothing works.
 package sluicegrpc

@@ -199,7 +199,7 @@ func TestACodecKeepsItsBytes(t *testing.T) {
 	defer kept.mu.Unlock()
 	for i, b := range kept.bufs {
 		if !json.Valid(b.ReadOnlyData()) {
-			t.Fatalf("request %d is %q by now", i, b.ReadOnlyData())
+			t.Fatalf("request %d is %.60q by now", i, b.ReadOnlyData())
 		}
 	}
 }

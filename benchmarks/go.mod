@@ -15,6 +15,7 @@ require (
 	github.com/panjf2000/gnet/v2 v2.9.8
 	github.com/quic-go/quic-go v0.65.0
 	github.com/sluicerpc/sluice v0.0.0
+	github.com/sluicerpc/sluice/contrib/grpc v0.0.0
 	github.com/vbauerster/mpb/v8 v8.9.3
 	github.com/xtaci/smux v1.5.56
 	go.uber.org/goleak v1.3.0
@@ -83,3 +84,5 @@ require (
 )
 
 replace github.com/sluicerpc/sluice => ../
+
+replace github.com/sluicerpc/sluice/contrib/grpc => ../contrib/grpc

@@ -6,9 +6,12 @@ replace github.com/sluicerpc/sluice => ../
 
 replace github.com/sluicerpc/sluice/contrib/dubbo => ../contrib/dubbo
 
+replace github.com/sluicerpc/sluice/contrib/grpc => ../contrib/grpc
+
 require (
 	github.com/sluicerpc/sluice v0.0.0
 	github.com/sluicerpc/sluice/contrib/dubbo v0.0.0
+	github.com/sluicerpc/sluice/contrib/grpc v0.0.0
 	go.uber.org/goleak v1.3.0
 	golang.org/x/net v0.60.0
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1

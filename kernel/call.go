@@ -24,15 +24,18 @@ func (c *Conn) Call(ctx context.Context, method string, req pool.Message, opts *
 		return pool.Message{}, err
 	}
 	reply, err := s.call(ctx, req)
-	opts.keepMetadata(s)
+	opts.report(s)
 	return reply, err
 }
 
-// keepMetadata keeps what came with the call's reply and with its end, if the options ask
-// for it.
-func (o *CallOptions) keepMetadata(s *Stream) {
+// report gives what came with the call's reply and with its end, and the connection, if the
+// options ask for them.
+func (o *CallOptions) report(s *Stream) {
 	if o == nil {
 		return
+	}
+	if o.Conn != nil {
+		*o.Conn = s.Conn()
 	}
 	if o.Header != nil {
 		*o.Header = s.c.Header()

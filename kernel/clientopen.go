@@ -361,7 +361,7 @@ func (c *Client) Call(ctx context.Context, method string, req pool.Message, opts
 		var se *status.StreamError
 		again := errors.As(err, &se) && se.NotProcessed && (se.Code == status.GoingAway || se.Code == status.Refused)
 		if !again || try == callTries {
-			opts.keepMetadata(s)
+			opts.report(s)
 			return reply, err
 		}
 		c.pause(ctx, try)

@@ -278,6 +278,9 @@ type CallOptions struct {
 	// reply, and with the end or a refusal. If the call is never opened they are left as
 	// they are. Where both travel together (brpc) each has all of it.
 	Header, Trailer *metadata.MD
+	// Conn, if not nil, is where the connection goes that the call was made on. If the call is
+	// never opened it is left as it is.
+	Conn **Conn
 	// Timeout bounds the call, as its context does. Zero is 60 s if the context has no
 	// deadline. Unlimited is no limit beside the context's.
 	Timeout time.Duration

@@ -1,6 +1,7 @@
 package triple
 
 import (
+	"cmp"
 	"encoding/base64"
 	"strconv"
 	"strings"
@@ -66,6 +67,7 @@ func (h *headerWriter) once(name, value string) {
 func (h *headerWriter) metadata(md metadata.MD) {
 	for i := range md {
 		switch f := &md[i]; {
+		case f.Key == KeyContentSubtype || f.Key == KeyAuthority:
 		case strings.HasSuffix(f.Key, binSuffix):
 			h.field(f.Key, base64.RawStdEncoding.EncodeToString([]byte(f.Value)))
 		case isText(f.Value):
@@ -113,8 +115,8 @@ func (s *Session) open(o *frame.Out, f *frame.Frame) {
 	h.field(":method", "POST")
 	h.field(":scheme", s.scheme)
 	h.field(":path", "/"+encodePercent(f.Method, inPath))
-	h.field(":authority", s.authority)
-	h.field("content-type", contentType)
+	h.field(":authority", cmp.Or(f.Metadata.Get(KeyAuthority), s.authority))
+	h.field("content-type", typeWith(f.Metadata.Get(KeyContentSubtype)))
 	h.field("te", "trailers")
 	h.field("user-agent", h.agent)
 	h.field("grpc-accept-encoding", acceptEncoding)
@@ -135,6 +137,32 @@ func (s *Session) open(o *frame.Out, f *frame.Frame) {
 
 // contentType is that of requests, and of answers to requests with it.
 const contentType = "application/grpc"
+
+// KeyContentSubtype is a key of a request's metadata that says how its messages are encoded, such
+// as "json": what stands behind the plus in gRPC's content-type, "application/grpc+json". Without
+// it the content-type is "application/grpc".
+const KeyContentSubtype = "grpc-content-subtype"
+
+// KeyAuthority is a key of a request's metadata that says what it names as the server, in place of
+// Protocol.Authority. Servers don't tell their handlers.
+const KeyAuthority = "grpc-authority"
+
+// maxSubtype is the longest subtype that is told of, bytes.
+const maxSubtype = 64
+
+// typeWith is the content-type with a subtype; "" is none.
+func typeWith(subtype string) string {
+	if subtype == "" {
+		return contentType
+	}
+	return contentType + "+" + subtype
+}
+
+// subtypeOf is the subtype of a content-type of gRPC's, "" if it has none.
+func subtypeOf(ct string) string {
+	sub, _, _ := strings.Cut(ct[len(contentType):], ";")
+	return strings.ToLower(strings.TrimSpace(strings.TrimPrefix(sub, "+")))
+}
 
 // encoding names how our messages are compressed.
 func (s *Session) encoding(c pool.Compression) {

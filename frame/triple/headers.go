@@ -197,6 +197,7 @@ func (b *block) emit(f hpack.HeaderField) {
 		if f.Value != agent {
 			b.field(f)
 		}
+	case KeyContentSubtype, KeyAuthority: // are said by other fields
 	case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
 		b.wrong("a field of the connection: ", f.Name)
 	default:
@@ -371,6 +372,9 @@ func (s *Session) request(b *block) {
 	}
 	if b.contentType != contentType {
 		st.more().contentType = b.contentType
+		if sub := subtypeOf(b.contentType); sub != "" && len(sub) <= maxSubtype && isText(sub) {
+			b.md.Add(KeyContentSubtype, sub)
+		}
 	}
 	st.encoding = enc
 	s.add(st)

@@ -56,6 +56,30 @@ STOP 1`,
 		k.headers(1, fEndStream, "grpc-status", "0", "grpc-message", "", "t", "2"))
 }
 
+// What is behind the plus of the content-type is metadata of the request, both ways; the authority
+// is a client's.
+func TestKeysOfRequests(t *testing.T) {
+	k := start(t, true)
+	k.do(&frame.Frame{
+		Kind: frame.Open, Stream: 1, Method: "p.S/M", Grants: []frame.Grant{{Credit: 1000}},
+		Metadata: metadata.MD{{Key: KeyContentSubtype, Value: "json"}, {Key: "k", Value: "v"}, {Key: KeyAuthority, Value: "other"}},
+	})
+	k.writes(`HEADERS 1 :method=POST :scheme=http :path=/p.S/M :authority=other content-type=application/grpc+json te=trailers user-agent=` + agent +
+		` grpc-accept-encoding=gzip,zstd k=v`)
+	for given, want := range map[string]string{
+		"application/grpc":                                      ``,
+		"application/grpc+":                                     ``,
+		"application/grpc+JSON; charset=utf-8":                  ` grpc-content-subtype="json"`,
+		"application/grpc;charset=utf-8":                        ``,
+		"application/grpc+" + strings.Repeat("x", maxSubtype+1): ``,
+		"application/grpc+a\x00b":                               ``,
+	} {
+		k := start(t, false)
+		k.wants("OPEN 1 p.S/M credit 65535"+want, k.headers(1, 0, ":method", "POST", ":scheme", "http", ":path", "/p.S/M",
+			"content-type", given, "te", "trailers", KeyContentSubtype, "another", KeyAuthority, "another"))
+	}
+}
+
 // What ends a stream, as a client sees it.
 func TestAnswersOfServers(t *testing.T) {
 	grpc := []string{":status", "200", "content-type", "application/grpc"}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/interop/conformance/conformancepb"
 	"github.com/sluicerpc/sluice/kernel"
@@ -28,6 +29,23 @@ import (
 // Call makes the calls that in asks for, several at a time, and writes to out what became of
 // each. It returns when in has ended and all are done.
 func Call(ctx context.Context, in io.Reader, out io.Writer) error {
+	return callAll(ctx, in, out, "grpc://", func(ctx context.Context, client *kernel.Client, req *conformancepb.ClientCompatRequest, cancel context.CancelFunc) (*conformancepb.ClientResponseResult, error) {
+		c := &caller{client: client, req: req, method: service + req.GetMethod(), cancel: cancel}
+		switch {
+		case req.StreamType == conformancepb.StreamType_STREAM_TYPE_UNARY && len(req.RequestMessages) == 1:
+			return c.unary(ctx)
+		case req.StreamType == conformancepb.StreamType_STREAM_TYPE_UNSPECIFIED:
+			return nil, errors.New("a call without a type")
+		}
+		return c.streaming(ctx)
+	})
+}
+
+// A makeCall makes one call of the runner's. An error is about the request and not the call.
+type makeCall func(ctx context.Context, client *kernel.Client, req *conformancepb.ClientCompatRequest, cancel context.CancelFunc) (*conformancepb.ClientResponseResult, error)
+
+// callAll has f make the calls that in asks for, over the wire of a target's scheme.
+func callAll(ctx context.Context, in io.Reader, out io.Writer, scheme string, f makeCall) error {
 	var (
 		work    sync.WaitGroup
 		mu      sync.Mutex // guards out and failed
@@ -45,7 +63,7 @@ func Call(ctx context.Context, in io.Reader, out io.Writer) error {
 		work.Go(func() {
 			defer func() { <-running }()
 			answer := &conformancepb.ClientCompatResponse{TestName: req.TestName}
-			if r, err := one(ctx, req); err != nil {
+			if r, err := one(ctx, req, scheme, f); err != nil {
 				answer.Result = &conformancepb.ClientCompatResponse_Error{Error: &conformancepb.ClientErrorResult{Message: err.Error()}}
 			} else {
 				answer.Result = &conformancepb.ClientCompatResponse_Response{Response: r}
@@ -61,13 +79,13 @@ func Call(ctx context.Context, in io.Reader, out io.Writer) error {
 	return failed
 }
 
-// one makes one call with a client of its own. An error is about the request and not the call.
-func one(ctx context.Context, req *conformancepb.ClientCompatRequest) (*conformancepb.ClientResponseResult, error) {
+// one makes one call with a client of its own.
+func one(ctx context.Context, req *conformancepb.ClientCompatRequest, scheme string, f makeCall) (*conformancepb.ClientResponseResult, error) {
 	if req.GetService()+"/" != service {
 		return nil, fmt.Errorf("no service %q", req.GetService())
 	}
 	opts := &kernel.ClientOptions{
-		Protocols: []frame.Protocol{triple.Protocol{}},
+		Protocols: []frame.Protocol{native.Protocol{}, triple.Protocol{}},
 		Limits:    kernel.Limits{MaxMessage: int(req.MessageReceiveLimit)},
 	}
 	if len(req.ServerTlsCert) > 0 {
@@ -77,7 +95,7 @@ func one(ctx context.Context, req *conformancepb.ClientCompatRequest) (*conforma
 		}
 	}
 	addr := net.JoinHostPort(req.Host, strconv.Itoa(int(req.Port)))
-	client, err := kernel.Dial(ctx, "grpc://"+addr, opts)
+	client, err := kernel.Dial(ctx, scheme+addr, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -89,14 +107,7 @@ func one(ctx context.Context, req *conformancepb.ClientCompatRequest) (*conforma
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c := &caller{client: client, req: req, method: service + req.GetMethod(), cancel: cancel}
-	switch {
-	case req.StreamType == conformancepb.StreamType_STREAM_TYPE_UNARY && len(req.RequestMessages) == 1:
-		return c.unary(ctx)
-	case req.StreamType == conformancepb.StreamType_STREAM_TYPE_UNSPECIFIED:
-		return nil, errors.New("a call without a type")
-	}
-	return c.streaming(ctx)
+	return f(ctx, client, req, cancel)
 }
 
 func clientTLS(req *conformancepb.ClientCompatRequest) (*tls.Config, error) {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/native"
 	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/interop/conformance/conformancepb"
 	"github.com/sluicerpc/sluice/kernel"
@@ -22,12 +23,22 @@ import (
 // Serve reads from in how it is to serve, writes to out where it does, and serves until ctx
 // ends.
 func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
+	return serve(ctx, in, out, func(srv *kernel.Server) {
+		srv.Handle(service+"Unary", unary)
+		srv.Handle(service+"ServerStream", serverStream)
+		srv.Handle(service+"ClientStream", clientStream)
+		srv.Handle(service+"BidiStream", bidiStream)
+	})
+}
+
+// serve serves what register registers, by gRPC and by sluice's own wire.
+func serve(ctx context.Context, in io.Reader, out io.Writer, register func(*kernel.Server)) error {
 	var want conformancepb.ServerCompatRequest
 	if err := read(in, &want); err != nil {
 		return err
 	}
 	opts := &kernel.ServerOptions{
-		Protocols: []frame.Protocol{triple.Protocol{}},
+		Protocols: []frame.Protocol{triple.Protocol{}, native.Protocol{}},
 		Limits:    kernel.Limits{MaxMessage: int(want.MessageReceiveLimit)},
 	}
 	if want.UseTls {
@@ -40,10 +51,7 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	srv.Handle(service+"Unary", unary)
-	srv.Handle(service+"ServerStream", serverStream)
-	srv.Handle(service+"ClientStream", clientStream)
-	srv.Handle(service+"BidiStream", bidiStream)
+	register(srv)
 	ln, err := kernel.Listen(ctx, "127.0.0.1:0")
 	if err != nil {
 		return err

@@ -28,6 +28,7 @@ func Peers() []peer.Peer {
 		gnetpeer.New(),
 		grpcpeer.New(),
 		grpcpeer.NewLargeWindow(),
+		grpcpeer.NewContrib(),
 		crosspeer.New(grpcpeer.New(), sluicepeer.GRPC()),
 		crosspeer.New(grpcpeer.New(), sluicepeer.HandledGRPC()),
 		crosspeer.New(sluicepeer.GRPC(), grpcpeer.New()),

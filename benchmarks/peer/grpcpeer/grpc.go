@@ -228,7 +228,9 @@ func ready(ctx context.Context, cc *grpc.ClientConn) error {
 	return nil
 }
 
-func (c conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
+func (c conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) { return open(ctx, c, m) }
+
+func open(ctx context.Context, c grpc.ClientConnInterface, m peer.Mode) (peer.Stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	cs, err := c.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/Bench/"+string(m))
 	if err != nil {

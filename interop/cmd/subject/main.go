@@ -7,6 +7,9 @@
 //	subject triple HOST:PORT      # the checks of a server of dubbo-go's
 //	subject conformance-server    # started by connectconformance
 //	subject conformance-client
+//	subject contrib-server        # the same on generated code, through contrib/grpc
+//	subject contrib-client        # and over sluice's own wire
+//	subject contrib-client-native
 //
 // It ends when it is interrupted, and with status 1 if anything went wrong.
 package main
@@ -52,6 +55,12 @@ func run(ctx context.Context, args []string) error {
 			return conformance.Serve(ctx, os.Stdin, os.Stdout)
 		case "conformance-client":
 			return conformance.Call(ctx, os.Stdin, os.Stdout)
+		case "contrib-server":
+			return conformance.ServeContrib(ctx, os.Stdin, os.Stdout)
+		case "contrib-client":
+			return conformance.CallContrib(ctx, os.Stdin, os.Stdout, "grpc://")
+		case "contrib-client-native":
+			return conformance.CallContrib(ctx, os.Stdin, os.Stdout, "")
 		}
 	}
 	if len(args) == 2 {

@@ -13,22 +13,37 @@ import (
 
 // conformanceServer has the suite's clients, of connect-go and grpc-go, test our server.
 func conformanceServer(ctx context.Context, b *bench) (string, error) {
-	return b.conformance(ctx, "server", 568)
+	return b.conformance(ctx, 568, "server", b.path(subject), "conformance-server")
 }
 
 // conformanceClient has the suite's server test our client.
 func conformanceClient(ctx context.Context, b *bench) (string, error) {
-	return b.conformance(ctx, "client", 644)
+	return b.conformance(ctx, 644, "client", b.path(subject), "conformance-client")
+}
+
+// The same, with generated code that runs through contrib/grpc. Over sluice's own wire its client
+// tests its server.
+
+func contribServer(ctx context.Context, b *bench) (string, error) {
+	return b.conformance(ctx, 568, "server", b.path(subject), "contrib-server")
+}
+
+func contribClient(ctx context.Context, b *bench) (string, error) {
+	return b.conformance(ctx, 644, "client", b.path(subject), "contrib-client")
+}
+
+func contribNative(ctx context.Context, b *bench) (string, error) {
+	return b.conformance(ctx, 304, "both", b.path(subject), "contrib-client-native", "----", b.path(subject), "contrib-server")
 }
 
 // total is how connectconformance ends.
 var total = regexp.MustCompile(`(?m)^Total cases: (\d+)\n(\d+) passed, (\d+) failed`)
 
-// conformance runs the suite in one of its modes. Every one of its cases must pass: there is no
-// list of known failures.
-func (b *bench) conformance(ctx context.Context, mode string, cases int) (string, error) {
-	out, err := b.output(ctx, b.module, b.path(conformance), "--conf", "conformance/grpc.yaml",
-		"--mode", mode, "--", b.path(subject), "conformance-"+mode)
+// conformance runs the suite in one of its modes, on the programs of a command. Every one of its
+// cases must pass: there is no list of known failures.
+func (b *bench) conformance(ctx context.Context, cases int, mode string, command ...string) (string, error) {
+	out, err := b.output(ctx, b.module, b.path(conformance),
+		append([]string{"--conf", "conformance/grpc.yaml", "--mode", mode, "--"}, command...)...)
 	if err != nil {
 		return "", err
 	}

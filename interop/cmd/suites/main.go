@@ -60,6 +60,9 @@ func suites() []suite {
 	return []suite{
 		{"conformance server", []tool{subject, conformance}, conformanceServer},
 		{"conformance client", []tool{subject, conformance}, conformanceClient},
+		{"contrib server", []tool{subject, conformance}, contribServer},
+		{"contrib client", []tool{subject, conformance}, contribClient},
+		{"contrib native", []tool{subject, conformance}, contribNative},
 		{"grpc-go client", []tool{subject, grpcClient}, grpcGoClient},
 		{"grpc-go server", []tool{subject, grpcServer}, grpcGoServer},
 		{"grpc-js client", []tool{subject, js}, grpcJSClient},

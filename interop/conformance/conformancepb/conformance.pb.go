@@ -810,8 +810,6 @@ func (x *Error) GetDetails() []*anypb.Any {
 	return nil
 }
 
-// The service under test has the methods Unary, ServerStream, ClientStream and BidiStream.
-// Unimplemented is a method that it must not have.
 type UnaryRequest struct {
 	state              protoimpl.MessageState   `protogen:"open.v1"`
 	ResponseDefinition *UnaryResponseDefinition `protobuf:"bytes,1,opt,name=response_definition,json=responseDefinition,proto3" json:"response_definition,omitempty"`
@@ -1800,7 +1798,14 @@ const file_conformance_conformancepb_conformance_proto_rawDesc = "" +
 	"\x19STREAM_TYPE_CLIENT_STREAM\x10\x02\x12\x1d\n" +
 	"\x19STREAM_TYPE_SERVER_STREAM\x10\x03\x12'\n" +
 	"#STREAM_TYPE_HALF_DUPLEX_BIDI_STREAM\x10\x04\x12'\n" +
-	"#STREAM_TYPE_FULL_DUPLEX_BIDI_STREAM\x10\x05B?Z=github.com/sluicerpc/sluice/interop/conformance/conformancepbb\x06proto3"
+	"#STREAM_TYPE_FULL_DUPLEX_BIDI_STREAM\x10\x052\xb9\x04\n" +
+	"\x12ConformanceService\x12Z\n" +
+	"\x05Unary\x12'.connectrpc.conformance.v1.UnaryRequest\x1a(.connectrpc.conformance.v1.UnaryResponse\x12q\n" +
+	"\fServerStream\x12..connectrpc.conformance.v1.ServerStreamRequest\x1a/.connectrpc.conformance.v1.ServerStreamResponse0\x01\x12q\n" +
+	"\fClientStream\x12..connectrpc.conformance.v1.ClientStreamRequest\x1a/.connectrpc.conformance.v1.ClientStreamResponse(\x01\x12m\n" +
+	"\n" +
+	"BidiStream\x12,.connectrpc.conformance.v1.BidiStreamRequest\x1a-.connectrpc.conformance.v1.BidiStreamResponse(\x010\x01\x12r\n" +
+	"\rUnimplemented\x12/.connectrpc.conformance.v1.UnimplementedRequest\x1a0.connectrpc.conformance.v1.UnimplementedResponseB?Z=github.com/sluicerpc/sluice/interop/conformance/conformancepbb\x06proto3"
 
 var (
 	file_conformance_conformancepb_conformance_proto_rawDescOnce sync.Once
@@ -1879,8 +1884,18 @@ var file_conformance_conformancepb_conformance_proto_depIdxs = []int32{
 	27, // 29: connectrpc.conformance.v1.ClientCompatRequest.Cancel.before_close_send:type_name -> google.protobuf.Empty
 	9,  // 30: connectrpc.conformance.v1.ConformancePayload.RequestInfo.request_headers:type_name -> connectrpc.conformance.v1.Header
 	26, // 31: connectrpc.conformance.v1.ConformancePayload.RequestInfo.requests:type_name -> google.protobuf.Any
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
+	11, // 32: connectrpc.conformance.v1.ConformanceService.Unary:input_type -> connectrpc.conformance.v1.UnaryRequest
+	13, // 33: connectrpc.conformance.v1.ConformanceService.ServerStream:input_type -> connectrpc.conformance.v1.ServerStreamRequest
+	15, // 34: connectrpc.conformance.v1.ConformanceService.ClientStream:input_type -> connectrpc.conformance.v1.ClientStreamRequest
+	17, // 35: connectrpc.conformance.v1.ConformanceService.BidiStream:input_type -> connectrpc.conformance.v1.BidiStreamRequest
+	19, // 36: connectrpc.conformance.v1.ConformanceService.Unimplemented:input_type -> connectrpc.conformance.v1.UnimplementedRequest
+	12, // 37: connectrpc.conformance.v1.ConformanceService.Unary:output_type -> connectrpc.conformance.v1.UnaryResponse
+	14, // 38: connectrpc.conformance.v1.ConformanceService.ServerStream:output_type -> connectrpc.conformance.v1.ServerStreamResponse
+	16, // 39: connectrpc.conformance.v1.ConformanceService.ClientStream:output_type -> connectrpc.conformance.v1.ClientStreamResponse
+	18, // 40: connectrpc.conformance.v1.ConformanceService.BidiStream:output_type -> connectrpc.conformance.v1.BidiStreamResponse
+	20, // 41: connectrpc.conformance.v1.ConformanceService.Unimplemented:output_type -> connectrpc.conformance.v1.UnimplementedResponse
+	37, // [37:42] is the sub-list for method output_type
+	32, // [32:37] is the sub-list for method input_type
 	32, // [32:32] is the sub-list for extension type_name
 	32, // [32:32] is the sub-list for extension extendee
 	0,  // [0:32] is the sub-list for field type_name
@@ -1915,7 +1930,7 @@ func file_conformance_conformancepb_conformance_proto_init() {
 			NumEnums:      2,
 			NumMessages:   24,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_conformance_conformancepb_conformance_proto_goTypes,
 		DependencyIndexes: file_conformance_conformancepb_conformance_proto_depIdxs,

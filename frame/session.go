@@ -210,7 +210,9 @@ func (c *Caps) BadField(md metadata.MD) (key, why string) {
 }
 
 // HasScheme reports whether a target's scheme is one of Schemes.
-func (c *Caps) HasScheme(scheme string) bool { return scheme != "" && listed(c.Schemes, scheme) }
+func (c *Caps) HasScheme(scheme string) bool {
+	return scheme != "" && !strings.Contains(scheme, ",") && listed(c.Schemes, scheme)
+}
 
 // listed reports whether a word is in a list that has a comma before and behind each.
 func listed(list, word string) bool {

@@ -140,6 +140,20 @@ func TestFurtherWordsForAProtocol(t *testing.T) {
 	}
 }
 
+// What is no word of a protocol's is refused, whatever is in the list of them.
+func TestSchemesThatAreNone(t *testing.T) {
+	for _, scheme := range []string{"", "s", "t", "rip", "trip", "tripless", "triple,tri", ",triple", "tri,", ",", "triple,tris", "TRI"} {
+		c, err := kernel.NewClient(scheme+"://a:1", &kernel.ClientOptions{Protocols: []frame.Protocol{triple.Protocol{}}})
+		want := fmt.Sprintf("sluice: dial %s://a:1: the client has no protocol %q", scheme, scheme)
+		if err == nil || err.Error() != want {
+			t.Errorf("%q: %v", scheme, err)
+		}
+		if err == nil {
+			ok(t, c.Close())
+		}
+	}
+}
+
 // A protocol whose name a scheme is comes before one that has it as another word.
 func TestANameComesBeforeOtherWords(t *testing.T) {
 	own := renamed{Protocol: native.Protocol{}, name: "tri"}

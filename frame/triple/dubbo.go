@@ -22,15 +22,12 @@ func (h *headerWriter) dubboAnswer() {
 }
 
 // dubboTrailers writes what trailers have besides.
-func (h *headerWriter) dubboTrailers(st *stream, c status.Code, reason string) {
+func (h *headerWriter) dubboTrailers(st *stream, c status.Code) {
 	if st.headed { // else the same fields stand before
 		h.field("content-type", st.contentType())
 	}
 	if st.headed || c != status.Unimplemented {
 		h.field("grpc-accept-encoding", acceptEncoding)
-	}
-	if c == status.OK && reason == "" {
-		h.field("grpc-message", okMessage)
 	}
 }
 

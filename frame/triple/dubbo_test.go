@@ -23,7 +23,7 @@ func TestAServerForDubboWritesItsFields(t *testing.T) {
 		end    frame.Frame
 		want   string
 	}{
-		{"success", true, frame.Frame{Kind: frame.EOS}, headers + "HEADERS 1 grpc-status=0" + dubboTail + " grpc-message=" + okMessage + " end"},
+		{"success", true, frame.Frame{Kind: frame.EOS}, headers + "HEADERS 1 grpc-status=0 grpc-message=" + okMessage + dubboTail + " end"},
 		{"failure", true, frame.Frame{Kind: frame.EOS, Code: status.NotFound, Reason: "none", Metadata: metadata.MD{{Key: "t", Value: "2"}}},
 			headers + "HEADERS 1 grpc-status=5 grpc-message=none" + dubboTail + " t=2 end"},
 		{"refusal", false, frame.Frame{Kind: frame.Reject, Code: status.Unimplemented},

@@ -227,11 +227,14 @@ func (s *Session) writeTrailers(o *frame.Out, st *stream, f *frame.Frame) {
 		}
 	}
 	h.field("grpc-status", strconv.FormatUint(uint64(s.statusOf(f.Code)), 10))
-	if f.Reason != "" {
+	switch {
+	case f.Reason != "":
 		h.once("grpc-message", encodePercent(errtext.Clip(f.Reason, maxReason), inMessage))
+	case s.proto.Dubbo && f.Code == status.OK:
+		h.field("grpc-message", okMessage)
 	}
 	if s.proto.Dubbo {
-		h.dubboTrailers(st, f.Code, f.Reason)
+		h.dubboTrailers(st, f.Code)
 	}
 	switch {
 	case !s.sluice:

@@ -47,7 +47,7 @@ func (r *clientRPC) open(desc *grpc.StreamDesc) (*clientStream, error) {
 	if err != nil {
 		return nil, openError(r.ctx, err)
 	}
-	r.conn, r.md = s.Conn(), nil
+	r.sent, r.conn, r.md = true, s.Conn(), nil
 	cs := &clientStream{r: r, s: s, desc: desc}
 	if !r.begun.IsZero() {
 		r.md = s.Metadata()

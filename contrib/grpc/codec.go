@@ -71,10 +71,10 @@ func (c oldCodec) Unmarshal(data mem.BufferSlice, v any) error {
 // marshal returns v as a message.
 func (c codec) marshal(v any) (pool.Message, error) {
 	m, err := c.encode(v)
-	if err != nil {
-		return pool.Message{}, status.Errorf(codes.Internal, "grpc: error while marshaling: %v", err)
+	if _, ok := status.FromError(err); !ok {
+		err = status.Errorf(codes.Internal, "grpc: error while marshaling: %v", err)
 	}
-	return m, nil
+	return m, err
 }
 
 func (c codec) encode(v any) (pool.Message, error) {

@@ -2,6 +2,7 @@ package sluicegrpc
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/metadata"
+	kstatus "github.com/sluicerpc/sluice/status"
 )
 
 // ConnOptions configure a Conn. A nil pointer and the zero value are the defaults. Limits, TLS,
@@ -123,7 +125,8 @@ type clientRPC struct {
 	begun  time.Time // with stats
 	header grpcmd.MD // that has come, and what has come with the end
 	tail   grpcmd.MD
-	conn   *kernel.Conn // nil: it was not sent
+	sent   bool
+	conn   *kernel.Conn // nil: it is not known
 }
 
 // begin makes an RPC ready to be sent. The clientRPC is to be ended even if it fails.
@@ -184,10 +187,16 @@ func (r *clientRPC) prepare() (err error) {
 func (r *clientRPC) ready() (*kernel.Conn, error) {
 	for {
 		conn, err := r.cc.c.Conn(r.ctx) // which pauses behind a failure
-		if err == nil || !r.o.waitForReady || r.ctx.Err() != nil {
+		if err == nil || !r.o.waitForReady || r.ctx.Err() != nil || !mayConnectLater(err) {
 			return conn, err
 		}
 	}
+}
+
+// mayConnectLater reports whether a connection that has failed may succeed when it is tried again.
+func mayConnectLater(err error) bool {
+	var ce *kstatus.ConnError
+	return errors.As(err, &ce) && !errors.Is(err, kernel.ErrClosed) && codeOf(ce) == codes.Unavailable
 }
 
 // addAuthority names the server as the RPC's option does, if its certificate is good for that.
@@ -200,6 +209,9 @@ func (r *clientRPC) addAuthority(conn *kernel.Conn) error {
 		host := name
 		if h, _, err := net.SplitHostPort(name); err == nil {
 			host = h
+		}
+		if len(tls.PeerCertificates) == 0 {
+			return status.Error(codes.Unavailable, "the server has no certificate that an authority could be checked with")
 		}
 		if err := tls.PeerCertificates[0].VerifyHostname(host); err != nil {
 			return status.Errorf(codes.Unavailable, "the authority %q is not the server's: %v", name, err)
@@ -241,9 +253,9 @@ func (r *clientRPC) call(args, reply any) error {
 	if err != nil {
 		return err
 	}
-	n, sent := req.Len(), time.Time{}
+	n, at := req.Len(), time.Time{}
 	if !r.begun.IsZero() {
-		sent = time.Now()
+		at = time.Now()
 	}
 	var header, trailer metadata.MD
 	m, err := r.cc.c.Call(r.ctx, r.name, req, &kernel.CallOptions{
@@ -253,17 +265,18 @@ func (r *clientRPC) call(args, reply any) error {
 	})
 	if err != nil {
 		req.Release()
+		if r.conn == nil {
+			return openError(r.ctx, err)
+		}
 	}
-	if r.conn == nil {
-		return openError(r.ctx, err)
-	}
+	r.sent = true
 	if r.asks() {
 		r.header, r.tail = grpcMD(header), grpcMD(trailerOf(trailer, err))
 	}
 	if !r.begun.IsZero() {
 		r.tellSent()
 		out := outPayload(true, args, n)
-		out.SentTime = sent
+		out.SentTime = at
 		r.tell(out)
 	}
 	if err != nil {
@@ -287,13 +300,15 @@ func (r *clientRPC) asks() bool {
 
 // end gives out what was asked for, when the RPC is over. It is called once.
 func (r *clientRPC) end(err error) {
-	if r.conn != nil {
+	if r.sent {
 		for _, h := range r.o.headers {
 			*h = r.header.Copy()
 		}
 		for _, t := range r.o.trailers {
 			*t = r.tail.Copy()
 		}
+	}
+	if r.conn != nil {
 		for _, p := range r.o.peers {
 			*p = *peerOf(r.conn)
 		}
@@ -302,7 +317,7 @@ func (r *clientRPC) end(err error) {
 		f(err)
 	}
 	if !r.begun.IsZero() {
-		if r.conn != nil {
+		if r.sent {
 			r.tell(&stats.InTrailer{Client: true, Trailer: r.tail})
 		}
 		r.tell(&stats.End{Client: true, BeginTime: r.begun, EndTime: time.Now(), Trailer: r.tail, Error: err})
@@ -312,12 +327,20 @@ func (r *clientRPC) end(err error) {
 // tell tells the stats handlers; there may be none.
 func (r *clientRPC) tell(s stats.RPCStats) { r.cc.stats.tell(r.ctx, s) }
 
+// addr is the server's, nil if it is not known.
+func (r *clientRPC) addr() net.Addr {
+	if r.conn == nil {
+		return nil
+	}
+	return r.conn.Peer().Addr
+}
+
 func (r *clientRPC) tellSent() {
-	r.tell(&stats.OutHeader{Client: true, FullMethod: r.full, RemoteAddr: r.conn.Peer().Addr, Header: grpcMD(r.md)})
+	r.tell(&stats.OutHeader{Client: true, FullMethod: r.full, RemoteAddr: r.addr(), Header: grpcMD(r.md)})
 }
 
 func (r *clientRPC) tellHeader() {
 	if !r.begun.IsZero() {
-		r.tell(&stats.InHeader{Client: true, FullMethod: r.full, RemoteAddr: r.conn.Peer().Addr, Header: r.header})
+		r.tell(&stats.InHeader{Client: true, FullMethod: r.full, RemoteAddr: r.addr(), Header: r.header})
 	}
 }

@@ -16,8 +16,9 @@ import (
 )
 
 // appendMD appends what a program of gRPC's gives as metadata. As grpc-go does, it leaves out the
-// keys that gRPC gives a meaning. A value must be printable ASCII unless its key ends in "-bin":
-// every wire is held to what HTTP/2 can carry, so that a program does not depend on one.
+// keys that gRPC gives a meaning. A value must be printable ASCII without a space at either end,
+// unless its key ends in "-bin": every wire is held to what HTTP/2 carries, so that a program does
+// not depend on one.
 func appendMD(to metadata.MD, md grpcmd.MD) (metadata.MD, error) {
 	for key, values := range md {
 		key = strings.ToLower(key)
@@ -27,7 +28,7 @@ func appendMD(to metadata.MD, md grpcmd.MD) (metadata.MD, error) {
 		binary := strings.HasSuffix(key, "-bin")
 		for _, v := range values {
 			if !binary && !printable(v) {
-				return to, status.Errorf(codes.Internal, "header key %q contains value with non-printable ASCII characters", key)
+				return to, status.Errorf(codes.Internal, "header key %q contains value with non-printable ASCII characters, or a space at an end", key)
 			}
 			to = append(to, metadata.Field{Key: key, Value: v})
 		}
@@ -54,7 +55,7 @@ func printable(v string) bool {
 			return false
 		}
 	}
-	return true
+	return v == "" || v[0] != ' ' && v[len(v)-1] != ' '
 }
 
 // grpcMD is metadata as programs of gRPC's have it. It is never nil.

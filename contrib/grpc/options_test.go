@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -29,6 +30,7 @@ import (
 	sluicegrpc "github.com/sluicerpc/sluice/contrib/grpc"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // A jsonCodec is a codec of a program's. It keeps what it is given.
@@ -365,6 +367,54 @@ func TestWaitForReady(t *testing.T) {
 	ok(t, errors.Join(<-results, <-results))
 	ours.Stop()
 	ok(t, <-served)
+}
+
+// A closed client says so, also to who would wait for a connection.
+func TestClosedClient(t *testing.T) {
+	w := worlds[1]
+	cc := w.start(t, nil, nil, (&service{}).register).(*sluicegrpc.Conn)
+	c := testgrpc.NewTestServiceClient(cc)
+	_, err := c.UnaryCall(bounded(t), request(""))
+	ok(t, err)
+	ok(t, cc.Close())
+	for _, opts := range [][]grpc.CallOption{nil, {grpc.WaitForReady(true)}, {grpc.WaitForReady(true), grpc.PerRPCCredentials(token{})}} {
+		_, err := c.UnaryCall(bounded(t), request(""), opts...)
+		wantCode(t, err, codes.Canceled)
+		_, err = c.FullDuplexCall(bounded(t), opts...)
+		wantCode(t, err, codes.Canceled)
+	}
+}
+
+// A caller is one of the program's, which passes on what it knows of the options.
+type caller struct{ kernel.Caller }
+
+func (c *caller) Call(ctx context.Context, method string, req pool.Message, opts *kernel.CallOptions) (pool.Message, error) {
+	return c.Caller.Call(ctx, method, req, &kernel.CallOptions{Metadata: opts.Metadata, Header: opts.Header})
+}
+
+func TestACallerOfTheProgram(t *testing.T) {
+	w := worlds[0]
+	addr := w.serve(t, nil, (&service{unary: func(ctx context.Context, req *testgrpc.SimpleRequest) (*testgrpc.SimpleResponse, error) {
+		ok(t, grpc.SetHeader(ctx, metadata.Pairs("h", "1")))
+		return &testgrpc.SimpleResponse{Payload: req.Payload}, nil
+	}}).register)
+	k, err := kernel.Dial(t.Context(), addr, nil)
+	ok(t, err)
+	defer k.Close()
+	told := newRecorder(t)
+	told.blind = true
+	cc := sluicegrpc.NewConn(&caller{k}, &sluicegrpc.ConnOptions{StatsHandlers: []stats.Handler{told}})
+	var (
+		header metadata.MD
+		p      peer.Peer
+	)
+	resp, err := testgrpc.NewTestServiceClient(cc).UnaryCall(bounded(t), request("hello"), grpc.Header(&header), grpc.Peer(&p))
+	ok(t, err)
+	wantMD(t, "header", header, "h", "1")
+	if string(resp.Payload.GetBody()) != "hello" || p.Addr != nil {
+		t.Errorf("the response is %v, the peer %v", resp, p.Addr)
+	}
+	ok(t, cc.Close()) // which has nothing to close
 }
 
 // Interceptors run in their order around each RPC, on both sides.

@@ -64,13 +64,8 @@ func rpcError(err error) error {
 // openError is the error of an open or call of a client's. If ctx has ended, that is why: an error
 // of a connection that was being made may not say so.
 func openError(ctx context.Context, err error) error {
-	var ce *status.ConnError
 	if ctx.Err() != nil {
 		return grpcstatus.FromContextError(ctx.Err()).Err()
-	}
-	if errors.As(err, &ce) && !errors.As(err, new(*status.StreamError)) {
-		code, _ := status.Of(ce)
-		return grpcstatus.Error(codes.Code(triple.StatusOf(code)), err.Error())
 	}
 	return rpcError(err)
 }
@@ -93,11 +88,18 @@ func streamError(e *status.StreamError) error {
 
 // codeOf is the code of an error of the kernel's that is no stream's.
 func codeOf(err error) codes.Code {
+	if errors.As(err, new(*status.ConnError)) && !errors.Is(err, kernel.ErrClosed) {
+		return statusCode(err) // what is in it, such as a timeout of the system's, is no call's
+	}
 	for _, c := range errorCodes {
 		if errors.Is(err, c.err) {
 			return c.code
 		}
 	}
+	return statusCode(err)
+}
+
+func statusCode(err error) codes.Code {
 	code, _ := status.Of(err)
 	return codes.Code(triple.StatusOf(code))
 }
@@ -111,6 +113,7 @@ var errorCodes = []struct {
 	{kernel.ErrTooLarge, codes.ResourceExhausted},
 	{kernel.ErrMetadataTooLarge, codes.ResourceExhausted},
 	{kernel.ErrMetadataKey, codes.Internal},
+	{kernel.ErrHeaderSent, codes.Internal},
 	{kernel.ErrLimits, codes.Internal},
 	{kernel.ErrNotSupported, codes.Unimplemented},
 	{kernel.ErrGoingAway, codes.Unavailable},

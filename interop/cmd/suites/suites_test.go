@@ -103,3 +103,10 @@ func TestTotal(t *testing.T) {
 		t.Errorf("the total is %q", m)
 	}
 }
+
+func TestPageFiles(t *testing.T) {
+	files, output := pageFiles("text\n```go\n// a/b.go\npackage b\n```\n```yaml\n# c.yaml\nx: 1\n```\n```sh\n# no file.\n```\n```text\nout\n```\n")
+	if len(files) != 2 || files["a/b.go"] != "// a/b.go\npackage b\n" || files["c.yaml"] != "# c.yaml\nx: 1\n" || output != "out\n" {
+		t.Errorf("files %q, output %q", files, output)
+	}
+}

@@ -2,11 +2,11 @@ module github.com/sluicerpc/sluice/cmd/greeter
 
 go 1.26.0
 
-replace (
-	github.com/sluicerpc/sluice => ../..
-	github.com/sluicerpc/sluice/contrib/dubbo => ../../contrib/dubbo
-	github.com/sluicerpc/sluice/contrib/grpc => ../../contrib/grpc
-)
+replace github.com/sluicerpc/sluice => ../..
+
+replace github.com/sluicerpc/sluice/contrib/dubbo => ../../contrib/dubbo
+
+replace github.com/sluicerpc/sluice/contrib/grpc => ../../contrib/grpc
 
 require (
 	github.com/sluicerpc/sluice v0.0.0

@@ -46,6 +46,7 @@ const (
 	grpcClient  tool = "google.golang.org/grpc/interop/client"
 	grpcServer  tool = "google.golang.org/grpc/interop/server"
 	h2spec      tool = "github.com/summerwind/h2spec/cmd/h2spec"
+	grpcurl     tool = "github.com/fullstorydev/grpcurl/cmd/grpcurl"
 	dubboGo     tool = "github.com/sluicerpc/sluice/interop/dubbo" // in a module of its own
 	js          tool = "js"
 )
@@ -59,16 +60,12 @@ func (b *bench) install(ctx context.Context, t tool) error {
 	defer cancel()
 	begin := time.Now()
 	path := filepath.Join(b.dir, strings.ReplaceAll(string(t), "/", "_"))
-	module := b.module
-	if t == dubboGo {
-		module = filepath.Join(b.module, "dubbo")
-	}
 	var err error
 	if t == js {
 		err = b.installJS(ctx, path)
 	} else {
 		// Without what a debugger needs, linking takes half as long.
-		_, err = b.output(ctx, module, "go", "build", "-ldflags=-s -w", "-o", path, string(t))
+		_, err = b.output(ctx, b.moduleOf(t), "go", "build", "-ldflags=-s -w", "-o", path, string(t))
 	}
 	if err != nil {
 		return err

@@ -72,6 +72,7 @@ func suites() []suite {
 		{"buf", []tool{js}, bufGenerates},
 		{"protoc", []tool{generator}, protocGenerates},
 		{"docs/idl.md", []tool{js}, idlPage},
+		{"grpcurl", []tool{greeterProgram, grpcurl}, grpcurlGreeter},
 		{"h2spec", []tool{subject, h2spec}, h2specServer},
 		{"nghttp", []tool{subject}, nghttp},
 		{"h2load", []tool{subject}, h2load},

@@ -104,7 +104,7 @@ func (o *callOptions) compress(name string) error {
 	case pool.Zstd.String():
 		o.compression = pool.Zstd
 	default:
-		return status.Errorf(codes.Internal, "grpc: Compressor is not installed for requested grpc-encoding %q", name)
+		return status.Errorf(codes.Internal, "there is no compressor %q", name)
 	}
 	return nil
 }

@@ -110,7 +110,7 @@ func trailerOf(trailer metadata.MD, err error) metadata.MD {
 // SendMsg implements grpc.ClientStream.
 func (cs *clientStream) SendMsg(v any) error {
 	if cs.sentLast {
-		return grpcstatus.Error(codes.Internal, "SendMsg called after CloseSend")
+		return grpcstatus.Error(codes.Internal, "a message behind the end of the requests")
 	}
 	m, err := cs.r.o.codec.marshal(v)
 	if err != nil {

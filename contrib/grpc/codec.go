@@ -38,7 +38,7 @@ func codecFor(subtype string) (codec, error) {
 	}
 	c := encoding.GetCodecV2(subtype)
 	if c == nil {
-		return codec{}, status.Errorf(codes.Internal, "no codec registered for content-subtype %s", subtype)
+		return codec{}, status.Errorf(codes.Internal, "there is no codec for the content-subtype %q", subtype)
 	}
 	return codec{c: c, proto: isGRPCProto(c)}, nil
 }
@@ -72,7 +72,7 @@ func (c oldCodec) Unmarshal(data mem.BufferSlice, v any) error {
 func (c codec) marshal(v any) (pool.Message, error) {
 	m, err := c.encode(v)
 	if _, ok := status.FromError(err); !ok {
-		err = status.Errorf(codes.Internal, "grpc: error while marshaling: %v", err)
+		err = status.Errorf(codes.Internal, "the message can't be encoded: %v", err)
 	}
 	return m, err
 }
@@ -122,7 +122,7 @@ var errChanged = status.Error(codes.Internal, "the message was changed while it 
 // unmarshal sets v to what m holds, and takes m over.
 func (c codec) unmarshal(m pool.Message, v any) error {
 	if err := c.decode(m, v); err != nil {
-		return status.Errorf(codes.Internal, "grpc: failed to unmarshal the received message: %v", err)
+		return status.Errorf(codes.Internal, "the message can't be decoded: %v", err)
 	}
 	return nil
 }

@@ -224,7 +224,7 @@ func (r *clientRPC) addAuthority(conn *kernel.Conn) error {
 func (r *clientRPC) addCredentials(c credentials.PerRPCCredentials, conn *kernel.Conn) error {
 	p := peerOf(conn)
 	if c.RequireTransportSecurity() && p.AuthInfo == nil {
-		return status.Error(codes.Unauthenticated, "transport: cannot send secure credentials on an insecure connection")
+		return status.Error(codes.Unauthenticated, "the connection is not secure, and the credentials must not go over such a one")
 	}
 	authority := r.cc.opts.Authority
 	if authority == "" {
@@ -237,7 +237,7 @@ func (r *clientRPC) addCredentials(c credentials.PerRPCCredentials, conn *kernel
 		if s, ok := status.FromError(err); ok {
 			return s.Err()
 		}
-		return status.Errorf(codes.Unauthenticated, "transport: per-RPC creds failed due to error: %v", err)
+		return status.Errorf(codes.Unauthenticated, "the credentials failed: %v", err)
 	}
 	md := make(grpcmd.MD, len(data))
 	for k, v := range data {

@@ -1,7 +1,6 @@
 package sluicegrpc
 
 import (
-	"fmt"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -28,13 +27,13 @@ func appendMD(to metadata.MD, md grpcmd.MD) (metadata.MD, error) {
 		binary := strings.HasSuffix(key, "-bin")
 		for _, v := range values {
 			if !binary && !printable(v) {
-				return to, status.Errorf(codes.Internal, "header key %q contains value with non-printable ASCII characters, or a space at an end", key)
+				return to, status.Errorf(codes.Internal, "a value of %q in metadata is not printable ASCII, or has a space at an end", key)
 			}
 			to = append(to, metadata.Field{Key: key, Value: v})
 		}
 	}
 	if key, bad := to.BadKey(); bad {
-		return to, status.Errorf(codes.Internal, "header key %q contains illegal characters", key)
+		return to, status.Errorf(codes.Internal, "%q is no key of metadata", key)
 	}
 	return to, nil
 }
@@ -91,7 +90,7 @@ func peerOf(c *kernel.Conn) *peer.Peer {
 func methodName(full string) (string, error) {
 	name, ok := strings.CutPrefix(full, "/")
 	if !ok {
-		return "", status.Error(codes.Internal, fmt.Sprintf("malformed method name: %q", full))
+		return "", status.Errorf(codes.Internal, "the method %q has no slash in front", full)
 	}
 	return name, nil
 }

@@ -319,6 +319,9 @@ func TestCredentials(t *testing.T) {
 			if secure {
 				_, err := c.UnaryCall(bounded(t), request(""), grpc.CallAuthority("not.in.the.certificate"))
 				wantCode(t, err, codes.Unavailable)
+				_, err = c.UnaryCall(bounded(t), request(""), grpc.CallAuthority("127.0.0.1:443"))
+				ok(t, err)
+				<-got
 			}
 			ok(t, cc.Close())
 		}

@@ -304,7 +304,7 @@ func TestGivingUp(t *testing.T) {
 			if deadline {
 				want = codes.DeadlineExceeded
 			}
-			began, ended := make(chan struct{}, 1), make(chan error, 1)
+			began, ended := make(chan struct{}, 10), make(chan error, 10)
 			wait := func(ctx context.Context) error {
 				if _, has := ctx.Deadline(); has != deadline {
 					t.Errorf("the handler has a deadline: %v", has)
@@ -320,19 +320,27 @@ func TestGivingUp(t *testing.T) {
 				},
 				bidi: func(st testgrpc.TestService_FullDuplexCallServer) error { return wait(st.Context()) },
 			})
-			give := func(t *testing.T, f func(ctx context.Context) error) {
+			// once gives up a call that f makes. It reports false if the time was too short for the
+			// handler to begin.
+			once := func(f func(ctx context.Context) error, after time.Duration) bool {
 				ctx, cancel := context.WithCancel(t.Context())
-				if deadline {
-					ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
-				}
 				defer cancel()
-				if !deadline {
+				if deadline {
+					ctx, cancel = context.WithTimeout(t.Context(), after)
+					defer cancel()
+				} else {
 					go func() {
 						<-began
+						began <- struct{}{}
 						cancel()
 					}()
 				}
 				wantCode(t, f(ctx), want)
+				select {
+				case <-began:
+				default:
+					return false
+				}
 				select {
 				case err := <-ended:
 					if err == nil {
@@ -341,8 +349,11 @@ func TestGivingUp(t *testing.T) {
 				case <-time.After(patience):
 					t.Error("the handler's context goes on")
 				}
-				if deadline {
-					<-began
+				return true
+			}
+			give := func(f func(ctx context.Context) error) {
+				for d := 50 * time.Millisecond; !once(f, d) && d < patience; {
+					d *= 2
 				}
 			}
 			if w.callsOnly {
@@ -350,14 +361,14 @@ func TestGivingUp(t *testing.T) {
 					continue
 				}
 			}
-			give(t, func(ctx context.Context) error {
+			give(func(ctx context.Context) error {
 				_, err := c.UnaryCall(ctx, request(""))
 				return err
 			})
 			if w.callsOnly {
 				continue
 			}
-			give(t, func(ctx context.Context) error {
+			give(func(ctx context.Context) error {
 				st, err := c.FullDuplexCall(ctx)
 				if err != nil {
 					return err

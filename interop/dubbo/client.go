@@ -55,9 +55,9 @@ func (p *peer) connect(service string, opts ...client.ReferenceOption) (*client.
 }
 
 // say makes the unary call.
-func say(ctx context.Context, c *client.Connection, name string, opts ...client.CallOption) (string, error) {
+func say(ctx context.Context, c *client.Connection, name string) (string, error) {
 	var reply wrapperspb.StringValue
-	err := c.CallUnary(ctx, []interface{}{wrapperspb.String(name)}, &reply, "greet", opts...)
+	err := c.CallUnary(ctx, []interface{}{wrapperspb.String(name)}, &reply, "greet")
 	return reply.Value, err
 }
 
@@ -285,9 +285,11 @@ func (p *peer) deadline(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
 	begin := time.Now()
-	_, err = say(ctx, c, "sleep", client.WithCallRequestTimeout(200*time.Millisecond))
-	if time.Since(begin) > 10*time.Second {
+	_, err = say(ctx, c, "sleep")
+	if time.Since(begin) > 2*time.Second { // it is 3 s by default
 		return errors.New("the deadline has passed unnoticed")
 	}
 	return isCode(err, tri.CodeDeadlineExceeded, "")

@@ -87,6 +87,7 @@ func TestAHandlerAnswersItsCaller(t *testing.T) {
 		t.Run("server stream", func(t *testing.T) { serverStream(t, w, c) })
 		t.Run("bidi", func(t *testing.T) { bidi(t, w, c) })
 		t.Run("unimplemented", func(t *testing.T) {
+			//lint:ignore SA1019 a deprecated method can be called
 			_, err := c.Old(w.Ctx, &shapespb.Number{}, nil)
 			testkit.WantCode(t, err, status.Unimplemented)
 		})

@@ -36,9 +36,9 @@ type reader struct {
 	id   uint64
 	left int // bytes of payload still to come in pieces
 
-	whole pool.Message // a payload or record that is collected
-	got   int          // bytes of it so far
-	stale pool.Message // the one that the last call has returned
+	whole *buffer // a payload or record that is collected; nil: there is none
+	got   int     // bytes of it so far
+	stale *buffer // the one that the last call has returned
 
 	verified   int // unread bytes of a verified record
 	longRecord int // bytes still to come of a record that is read in pieces
@@ -68,15 +68,15 @@ func (r *reader) Next(p []byte, f *frame.Frame) (int, error) {
 
 // releaseStale releases the memory of the last frame.
 func (r *reader) releaseStale() {
-	if !r.stale.IsZero() {
-		r.stale.Release()
-		r.stale = pool.Message{}
+	if r.stale != nil {
+		buffers.Put(r.stale)
+		r.stale = nil
 	}
 }
 
 // between tells whether the input ends between two frames, and between two records.
 func (r *reader) between() bool {
-	return r.nhead == 0 && r.left == 0 && r.whole.IsZero() && r.verified == 0 && r.longRecord == 0
+	return r.nhead == 0 && r.left == 0 && r.whole == nil && r.verified == 0 && r.longRecord == 0
 }
 
 // next steps until there is a frame or p is used up.
@@ -99,7 +99,7 @@ func (r *reader) next(p []byte, f *frame.Frame) (int, error) {
 
 // pending tells whether a collected and verified record has frames left, which need no
 // input.
-func (r *reader) pending() bool { return r.verified > 0 && !r.whole.IsZero() }
+func (r *reader) pending() bool { return r.verified > 0 && r.whole != nil }
 
 // A codeError gives a framing error its code.
 type codeError struct {
@@ -130,7 +130,7 @@ func (r *reader) step(p []byte, f *frame.Frame) (int, error) {
 	switch {
 	case r.left > 0:
 		return r.piece(p, f)
-	case !r.whole.IsZero():
+	case r.whole != nil:
 		return r.fill(p, f)
 	}
 	h, used := r.header(p)
@@ -146,7 +146,7 @@ func (r *reader) step(p []byte, f *frame.Frame) (int, error) {
 		return used, nil
 	}
 	if len(p)-used < n {
-		r.whole, r.got = pool.New(n), 0
+		r.whole, r.got = getBuffer(n), 0
 		return used, nil
 	}
 	return used + n, r.emit(p[used:used+n], f)
@@ -272,13 +272,13 @@ func (r *reader) piece(p []byte, f *frame.Frame) (int, error) {
 
 // fill collects a payload that is handed on whole.
 func (r *reader) fill(p []byte, f *frame.Frame) (int, error) {
-	b := r.whole.Bytes()
+	b := r.whole.b
 	n := copy(b[r.got:], p)
 	r.got += n
 	if r.got < len(b) {
 		return n, nil
 	}
-	r.stale, r.whole = r.whole, pool.Message{}
+	r.stale, r.whole = r.whole, nil
 	return n, r.emit(b, f)
 }
 
@@ -332,13 +332,13 @@ func (r *reader) stepChecked(p []byte, f *frame.Frame) (int, error) {
 	switch {
 	case r.longRecord > 0:
 		return r.stepLongRecord(p, f)
-	case r.verified > 0 && !r.whole.IsZero():
+	case r.verified > 0 && r.whole != nil:
 		return 0, r.stepCollected(f)
 	case r.verified > 0:
 		n, err := r.inRecord(p[:r.verified], f)
 		r.verified -= n
 		return n, err
-	case !r.whole.IsZero():
+	case r.whole != nil:
 		return r.collect(p)
 	}
 	return r.startRecord(p)
@@ -370,7 +370,7 @@ func (r *reader) startRecord(p []byte) (int, error) {
 		r.verified = size
 		return n, r.verify()
 	}
-	r.whole, r.got = pool.New(size), 0
+	r.whole, r.got = getBuffer(size), 0
 	return n, nil
 }
 
@@ -399,7 +399,7 @@ func (r *reader) inRecord(p []byte, f *frame.Frame) (int, error) {
 
 // collect gathers a record that came in parts, and verifies it.
 func (r *reader) collect(p []byte) (int, error) {
-	b := r.whole.Bytes()
+	b := r.whole.b
 	n := copy(b[r.got:], p)
 	if r.got += n; r.got < len(b) {
 		return n, nil
@@ -411,17 +411,17 @@ func (r *reader) collect(p []byte) (int, error) {
 
 // stepCollected reads one frame of a collected record.
 func (r *reader) stepCollected(f *frame.Frame) error {
-	b := r.whole.Bytes()
+	b := r.whole.b
 	n, err := r.inRecord(b[len(b)-r.verified:], f)
 	if r.verified -= n; r.verified == 0 {
-		r.stale, r.whole = r.whole, pool.Message{}
+		r.stale, r.whole = r.whole, nil
 	}
 	return err
 }
 
 // stepLongRecord reads a record of one frame, in pieces as they come.
 func (r *reader) stepLongRecord(p []byte, f *frame.Frame) (int, error) {
-	if r.left == 0 && r.whole.IsZero() {
+	if r.left == 0 && r.whole == nil {
 		return r.startLongRecord(p)
 	}
 	n := min(r.longRecord, len(p))
@@ -431,7 +431,7 @@ func (r *reader) stepLongRecord(p []byte, f *frame.Frame) (int, error) {
 			return n, err
 		}
 	}
-	if !r.whole.IsZero() {
+	if r.whole != nil {
 		return r.fill(p[:n], f)
 	}
 	return r.piece(p[:n], f)
@@ -454,14 +454,14 @@ func (r *reader) startLongRecord(p []byte) (int, error) {
 	if r.typ&typeMask == tData {
 		r.left, r.first = size, true
 	} else {
-		r.whole, r.got = pool.New(size), 0
+		r.whole, r.got = getBuffer(size), 0
 	}
 	return n, nil
 }
 
 // Run implements frame.Session, for small messages.
 func (r *reader) Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) (used int) {
-	if r.nhead > 0 || r.left > 0 || r.longRecord > 0 || !r.whole.IsZero() {
+	if r.nhead > 0 || r.left > 0 || r.longRecord > 0 || r.whole != nil {
 		return 0
 	}
 	if r.checked { // only what is verified

@@ -30,7 +30,7 @@ func New(maxFragment int) *Session {
 func (s *Session) Begun() (at int64, ok bool) { return s.reader.begun, !s.reader.between() }
 
 // Buffered implements frame.Session.
-func (s *Session) Buffered() int { return s.reader.whole.Len() }
+func (s *Session) Buffered() int { return s.reader.whole.len() }
 
 // SetChecksum sets whether frames travel in records. It must not be called while a frame
 // or a record is half read or half written.

@@ -66,6 +66,22 @@ func TestDemo(t *testing.T) {
 	golden(t, "server.txt", server.String())
 }
 
+func TestTheReadmeShowsTheDemo(t *testing.T) {
+	page, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"client.txt", "server.txt"} {
+		text, err := os.ReadFile("testdata/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(page, append([]byte("```text\n"), append(text, "```"...)...)) {
+			t.Errorf("README.md has not what is in testdata/%s", file)
+		}
+	}
+}
+
 // started starts a server, and returns its address.
 func started(t *testing.T, out io.Writer) string {
 	t.Helper()

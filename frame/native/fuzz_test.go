@@ -101,22 +101,32 @@ func FuzzAllocation(f *testing.F) {
 	}
 	f.Add(true, uint64(0), session(true)[:1000])
 	f.Fuzz(func(t *testing.T, checked bool, _ uint64, b []byte) {
-		_, r := pair(checked)
-		before := allocated()
-		var fr frame.Frame
-		for in := b; ; {
-			n, err := r.Next(in, &fr)
-			in = in[n:]
-			if err != nil || fr.Kind == frame.None {
-				break
-			}
-		}
 		// A field of metadata takes two bytes on the wire and 32 here, and a
 		// frame's strings are copied; the runtime counts by whole spans.
-		if got, most := allocated()-before, uint64(512<<10+40*len(b)); got > most {
-			t.Errorf("%d bytes were allocated for %d, at most %d are allowed", got, len(b), most)
+		most := uint64(512<<10 + 40*len(b))
+		got := allocatedBy(checked, b)
+		for range 5 { // the count is the process's, and the fuzzer allocates too
+			if got <= most {
+				return
+			}
+			got = min(got, allocatedBy(checked, b))
 		}
+		t.Errorf("%d bytes were allocated for %d, at most %d are allowed", got, len(b), most)
 	})
+}
+
+// allocatedBy is how many bytes the process allocates while b is read.
+func allocatedBy(checked bool, b []byte) uint64 {
+	_, r := pair(checked)
+	before := allocated()
+	var fr frame.Frame
+	for {
+		n, err := r.Next(b, &fr)
+		b = b[n:]
+		if err != nil || fr.Kind == frame.None {
+			return allocated() - before
+		}
+	}
 }
 
 func allocated() uint64 {

@@ -79,12 +79,15 @@ func tested(t testing.TB, client bool) *side {
 func FuzzNext(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, client bool, seed uint64, b []byte) {
-		one := tested(t, client)
-		before := allocated()
-		one.feed(b)
+		one, got := fed(t, client, b)
 		// An event keeps a copy of its payload, and a field of metadata takes six
 		// bytes on the wire and 32 here.
-		if got, most := allocated()-before, uint64(2<<20+60*len(b)); got > most && !packedInput(b) {
+		most := uint64(2<<20 + 60*len(b))
+		for tries := 0; tries < 5 && got > most; tries++ { // the count is the process's, and the fuzzer allocates too
+			_, n := fed(t, client, b)
+			got = min(got, n)
+		}
+		if got > most && !packedInput(b) {
 			t.Errorf("%d bytes were allocated for %d, at most %d are allowed", got, len(b), most)
 		}
 		for name, cut := range map[string]func(int) int{"at random": cutter(seed), "byte by byte": bytewise} {
@@ -101,6 +104,14 @@ func FuzzNext(f *testing.F) {
 		}
 		checkEvents(t, client, one.events)
 	})
+}
+
+// fed is a session that was given b, and how many bytes the process has allocated meanwhile.
+func fed(t *testing.T, client bool, b []byte) (*side, uint64) {
+	s := tested(t, client)
+	before := allocated()
+	s.feed(b)
+	return s, allocated() - before
 }
 
 // packedInput tells whether b may hold a compressed message, which may be far

@@ -118,18 +118,37 @@ func protocols() []frame.Protocol {
 	return []frame.Protocol{triple.Protocol{Dubbo: true}, native.Protocol{}, strm.Protocol{}}
 }
 
+// A service is a server with its Greeter.
+type service struct {
+	*dubbo.Server
+	g *greeter
+}
+
+// Wait waits until the server has ended, and its handlers.
+func (s *service) Wait() error {
+	err := s.Server.Wait()
+	s.g.running.Wait()
+	return err
+}
+
 // serve starts a server by the configuration, or at addr.
-func serve(ctx context.Context, addr string, out io.Writer) (*dubbo.Server, error) {
+func serve(ctx context.Context, addr string, out io.Writer) (*service, error) {
 	cfg, err := config(addr)
 	if err != nil {
 		return nil, err
 	}
 	var handlers kernel.Handlers
-	if err := greeterpb.HandleGreeter(&handlers, &greeter{out: out}, nil); err != nil {
+	g := &greeter{out: out}
+	handlers.Use(g.counted)
+	if err := greeterpb.HandleGreeter(&handlers, g, nil); err != nil {
 		return nil, err
 	}
 	registerTools(&handlers)
-	return cfg.Start(ctx, &handlers, &kernel.ServerOptions{Protocols: protocols()})
+	srv, err := cfg.Start(ctx, &handlers, &kernel.ServerOptions{Protocols: protocols()})
+	if err != nil {
+		return nil, err
+	}
+	return &service{srv, g}, nil
 }
 
 // config is that of DUBBO_CONFIG_PATH, of application.yaml, or the one in the program.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"syscall"
 
 	"github.com/sluicerpc/sluice/cmd/greeter/greeterpb"
@@ -16,7 +17,18 @@ import (
 
 // A greeter serves Greeter, and prints what it is asked.
 type greeter struct {
-	out io.Writer
+	out     io.Writer
+	running sync.WaitGroup // handlers
+}
+
+// counted counts a handler while it runs. A server does not wait for those whose connections are
+// gone, and what they print shall still be seen.
+func (g *greeter) counted(next kernel.Handler) kernel.Handler {
+	return func(ctx context.Context, s *kernel.Stream) error {
+		g.running.Add(1)
+		defer g.running.Done()
+		return next(ctx, s)
+	}
 }
 
 // begin prints what came with a call.

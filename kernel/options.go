@@ -136,7 +136,9 @@ type ClientOptions struct {
 	// Observer is told of connections and streams as they begin and end. Nil costs nothing.
 	Observer Observer
 	// Dial makes the network connection; network is "tcp" or "unix". Nil is net.Dialer's
-	// DialContext. What it returns after ctx has ended is closed.
+	// DialContext. What it returns is the client's: the descriptor of a *net.TCPConn or
+	// *net.UnixConn goes to an event loop, and to close the value does nothing then. What it
+	// returns after ctx has ended is closed.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 

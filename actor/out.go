@@ -2,7 +2,6 @@ package actor
 
 import (
 	"context"
-	"errors"
 
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/status"
@@ -104,8 +103,8 @@ func (s *Stream) acceptOut(m pool.Message) {
 		return
 	}
 	if s.packs(m) {
-		p, err := s.pack(m)
-		if errors.Is(err, ErrNotSupported) {
+		p, err := s.packChecked(m) // it was received before an end that was asked for meanwhile
+		if err != nil {
 			m.Release()
 			s.abort(s.fail(status.Unimplemented, err.Error(), false))
 			return

@@ -24,6 +24,11 @@ func (s *Stream) pack(m pool.Message) (pool.Message, error) {
 	if err := s.check(m); err != nil {
 		return m, err
 	}
+	return s.packChecked(m)
+}
+
+// packChecked is pack for a message that may be sent. The error is ErrNotSupported.
+func (s *Stream) packChecked(m pool.Message) (pool.Message, error) {
 	c := s.compression(m)
 	if !s.cfg.Unpacks.Has(c) {
 		return m, fmt.Errorf("%w: the peer unpacks no %s", ErrNotSupported, c)

@@ -47,9 +47,9 @@ func (n names) take(name string) string {
 	return name
 }
 
-// servicesOf names what is generated for the services of f. Which names those are depends on
-// the other files of f's Go package that the compiler knows: what protoc-gen-go generates for them comes first, then
-// the services, file by file.
+// servicesOf names what is generated for the services of f. Which names those are depends on the
+// other files of f's Go package that the compiler knows: what protoc-gen-go generates for them
+// comes first, then the services, file by file.
 func servicesOf(p *protogen.Plugin, f *protogen.File) (services []*service) {
 	taken := names{}
 	for _, other := range p.Files {

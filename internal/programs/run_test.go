@@ -304,24 +304,29 @@ func (r *run) eventually(what string, bad func() string) {
 // rest checks that nothing is left on the connections when all streams are over.
 func (r *run) rest() {
 	r.eventually("the connections to settle", func() string {
-		var bad []string
-		check := func(side string, cs []*kernel.Conn) {
-			for _, c := range cs {
-				switch s := c.Snapshot(); {
-				case r.isPaused(&s):
-				case testkit.Owes(&s):
-					bad = append(bad, fmt.Sprintf("%s: %+v", side, s))
-				case side == "server" && s.Memory != s.Own:
-					bad = append(bad, fmt.Sprintf("%d bytes of memory: %+v", s.Memory-s.Own, s))
-				}
+		var clients []kernel.ConnInfo
+		for _, c := range r.clients {
+			clients = append(clients, r.read(c.Conns())...)
+		}
+		servers := r.read(r.srv.Conns())
+		bad := append(testkit.Owing("client", clients, servers), testkit.Owing("server", servers, clients)...)
+		for _, s := range servers {
+			if s.Memory != s.Own {
+				bad = append(bad, fmt.Sprintf("%d bytes of memory: %+v", s.Memory-s.Own, s))
 			}
 		}
-		for _, c := range r.clients {
-			check("client", c.Conns())
-		}
-		check("server", r.srv.Conns())
 		return strings.Join(bad, "; ")
 	})
+}
+
+// read are the snapshots of connections that are read.
+func (r *run) read(cs []*kernel.Conn) (all []kernel.ConnInfo) {
+	for _, c := range cs {
+		if s := c.Snapshot(); !r.isPaused(&s) {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // isPaused tells whether a connection may not be read, because too much of it is unread: then

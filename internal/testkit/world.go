@@ -89,7 +89,7 @@ func (w *World) Settle() {
 // Owed says what is not settled.
 func (w *World) Owed() string {
 	client, server := snapshots(w.Client.Conns()), snapshots(w.Srv.Conns())
-	return strings.Join(append(owing("client", client, server), owing("server", server, client)...), "; ")
+	return strings.Join(append(Owing("client", client, server), Owing("server", server, client)...), "; ")
 }
 
 func snapshots(conns []*kernel.Conn) (all []kernel.ConnInfo) {
@@ -99,27 +99,25 @@ func snapshots(conns []*kernel.Conn) (all []kernel.ConnInfo) {
 	return all
 }
 
-// owing describes those of one side's connections that are not settled. A slow machine can make a
+// Owing describes those of one side's connections that are not settled. A slow machine can make a
 // path look long, and windows grow that become smaller again when their streams are over: then a
 // side has as much credit as the other one's window is now, and had more.
-func owing(side string, conns, peers []kernel.ConnInfo) (bad []string) {
+func Owing(side string, conns, peers []kernel.ConnInfo) (bad []string) {
 	least := int64(math.MaxInt64)
 	for i := range peers {
 		least = min(least, peers[i].RecvWindow)
 	}
 	for i := range conns {
 		b := &conns[i]
-		if holds(b) || Owes(b) && b.SendGranted-b.SendUsed < least {
+		credit := b.SendGranted - b.SendUsed
+		if holds(b) || credit != b.SendWindow && credit < least {
 			bad = append(bad, fmt.Sprintf("%s: %+v", side, *b))
 		}
 	}
 	return bad
 }
 
-// Owes tells whether a connection without streams has something that it should not.
-func Owes(b *kernel.ConnInfo) bool { return holds(b) || b.SendGranted-b.SendUsed != b.SendWindow }
-
-// holds is Owes but for the credit.
+// holds tells whether a connection without streams has something that it should not.
 func holds(b *kernel.ConnInfo) bool {
 	return b.Streams != 0 || b.Queued != 0 || b.Assembled != 0 || b.ExtraWindows != 0 || b.OpenBytes != 0
 }

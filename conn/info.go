@@ -11,8 +11,8 @@ import (
 )
 
 // An Info is a connection's figures at one moment. When no stream is open and nothing is in
-// transit, SendGranted exceeds SendUsed by SendWindow, and what is queued, assembled or held
-// is zero.
+// transit, SendGranted exceeds SendUsed by SendWindow, or by less, but no less than the peer's
+// RecvWindow, if that has become smaller; and what is queued, assembled or held is zero.
 type Info struct {
 	State     string
 	Code      status.Code // that it has ended with

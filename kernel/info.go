@@ -103,7 +103,8 @@ type ConnInfo struct {
 	BytesReceived    uint64
 
 	// Bytes of credit from the connection's start, all 0 where the protocol grants a
-	// connection none. At rest, what is granted exceeds what is used by the window.
+	// connection none. At rest, what is granted exceeds what is used by the window, or by
+	// less where the peer has made its window smaller.
 	SendGranted int64
 	SendUsed    int64 // by what was written
 	SendWindow  int64

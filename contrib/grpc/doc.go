@@ -23,7 +23,6 @@
 // :authority.
 //
 // Over brpc unary RPCs and server streams work, and others whose server ends them; a client's
-// stream that ends its half fails, for that wire can't say
-// so. A handler there must set its header before it reads a stream. Over Seastar's wire, where
-// methods are numbers, nothing works.
+// stream that ends its half fails, for that wire can't say so. A handler there must set its header
+// before it reads a stream. Over Seastar's wire, where methods are numbers, nothing works.
 package sluicegrpc

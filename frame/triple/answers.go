@@ -23,11 +23,11 @@ func (s *Session) response(b *block) {
 			s.resetStream(st, status.Protocol, "a preliminary answer with an end")
 		}
 		return
-	case !st.setLength(b.length) || b.end && st.extra != nil && st.extra.length > 0:
+	case !st.setLength(b.length) || b.end && st.isLonger():
 		s.resetStream(st, status.Protocol, "a wrong content-length")
 		return
 	}
-	st.answered = true
+	st.set(answered)
 	if code != 200 || !isGRPC(b.contentType) && !b.hasStatus {
 		s.notGRPC(b, code)
 		return
@@ -59,7 +59,7 @@ func (s *Session) notGRPC(b *block, code int) {
 	if code == 200 {
 		reason = "the answer's content-type is " + strconv.Quote(b.contentType)
 	}
-	st.dead = true
+	st.set(dead)
 	if b.end {
 		s.noteEnd(st)
 	}
@@ -90,13 +90,13 @@ func (s *Session) trailersOnly(b *block) {
 func (s *Session) trailers(b *block) {
 	st := b.st
 	switch {
-	case st.plain.Load() != nil && (b.malformed != "" || !b.end):
+	case st.plain() != nil && (b.malformed != "" || !b.end):
 		s.resetPlain(st, status.Protocol, "trailers against the rules")
 		return
-	case st.plain.Load() != nil:
+	case st.plain() != nil:
 		s.peerEnds(st)
 		return
-	case st.dead:
+	case st.is(dead):
 		if b.end {
 			s.noteEnd(st)
 			s.settleRead(st)
@@ -137,8 +137,8 @@ func (s *Session) trailers(b *block) {
 
 // noteEnd notes that the peer has ended its half.
 func (s *Session) noteEnd(st *stream) {
-	st.recvEnd.Store(true)
-	st.byPeer.Store(true)
+	st.set(recvEnd)
+	st.set(byPeer)
 	s.forget(st)
 }
 

@@ -53,27 +53,27 @@ func (s *Session) rst(p []byte) error {
 	if s.idle(in.id) {
 		return s.fault(status.Protocol, "RST_STREAM of stream %d, which was never opened", in.id)
 	}
-	st := s.find(in.id)
+	st := s.streams.find(in.id)
 	if st == nil {
 		return s.useless()
 	}
 	e := http2Error(binary.BigEndian.Uint32(p))
-	ended := st.recvEnd.Swap(true)
-	st.byPeer.Store(true)
+	ended := st.set(recvEnd)
+	st.set(byPeer)
 	s.forget(st)
 	s.remove(st)
 	s.sayRefund()
-	if st.refused {
+	if st.is(refused) {
 		return s.useless()
 	}
 	switch {
 	case e == eNo && ended: // all was said, and nothing more is read
 		s.emit(frame.Frame{Kind: frame.Stop, Stream: uint64(st.id)})
-	case !s.client && !ended && st.sendEnd.Load() && st.stopped.Load(): // it is over here too
+	case !s.client && !ended && st.is(sendEnd) && st.is(stopped): // it is over here too
 		s.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(st.id)})
 	case e == eNo && !s.client:
 		s.emit(frame.Frame{Kind: frame.Reset, Stream: uint64(st.id), Code: status.Cancelled, Reason: e.String()})
-	case e == eRefused && s.client && !st.answered:
+	case e == eRefused && s.client && !st.is(answered):
 		s.emit(frame.Frame{Kind: frame.Reject, Stream: uint64(st.id), Code: status.Refused, Reason: e.String(), NotProcessed: true})
 	default:
 		s.emit(frame.Frame{Kind: frame.Reset, Stream: uint64(st.id), Code: e.code(), Reason: e.String()})
@@ -119,14 +119,11 @@ func (s *Session) peerSettings(p []byte) error {
 
 // isAnyWindowTooLarge looks at all streams' windows, after a change of what they begin with.
 func (s *Session) isAnyWindowTooLarge() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, st := range s.streams {
-		if int64(s.in.peer.initialWindow)+int64(st.grown)-int64(st.sent.Load()) > maxWindow {
-			return true
-		}
-	}
-	return false
+	large := false
+	s.streams.each(func(st *stream) {
+		large = large || st.window(s.in.peer.initialWindow, 0) > maxWindow
+	})
+	return large
 }
 
 // goAway takes a GOAWAY. A number beyond our last stream says that all are served.
@@ -184,19 +181,19 @@ func (s *Session) windowUpdate(p []byte) error {
 	if st == nil {
 		return s.useless()
 	}
-	if st.refused {
+	if st.is(refused) {
 		s.plainCredit(st, n)
 		return nil
 	}
+	window := st.window(in.peer.initialWindow, n)
 	st.grown += uint64(n)
-	total := int64(in.peer.initialWindow) + int64(st.grown)
 	switch {
 	case n == 0:
 		s.resetStream(st, status.Protocol, "WINDOW_UPDATE of 0")
-	case total-int64(st.sent.Load()) > maxWindow:
+	case window > maxWindow:
 		s.resetStream(st, status.FlowControl, "a window beyond 2^31-1")
 	default:
-		s.emit(frame.Frame{Kind: frame.Credit, Stream: uint64(st.id), Value: uint64(total)})
+		s.emit(frame.Frame{Kind: frame.Credit, Stream: uint64(st.id), Value: uint64(in.peer.initialWindow) + st.grown})
 	}
 	return nil
 }
@@ -214,12 +211,18 @@ const (
 	replyBodies   // more of the bodies of such answers; of one stream, or of all
 )
 
+// window is how much we may send, after a grant of n more. grown is never far from sent: neither by
+// more than a window.
+func (st *stream) window(first, n uint32) int64 {
+	return int64(first) + int64(int32(uint32(st.grown)-st.sent.Load())) + int64(n)
+}
+
 // resetStream ends a stream for what the peer sent, and nothing else.
 func (s *Session) resetStream(st *stream, c status.Code, why string) {
-	if st.dead {
+	if st.is(dead) {
 		return
 	}
-	st.dead = true
+	st.set(dead)
 	s.forget(st)
 	s.emit(frame.Frame{Kind: frame.Reset, Stream: uint64(st.id), Code: c, Reason: why, Local: true})
 	s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyReset, Code: c, Reason: why})
@@ -240,7 +243,7 @@ func (s *Session) giveBack(n int) {
 
 // sayRefund has the peer told of what was given back, when that is much or no stream is left.
 func (s *Session) sayRefund() {
-	if n := s.refund.Load() - s.said.Load(); n >= refundEvery || n > 0 && s.n.Load() == 0 {
+	if n := s.refund.Load() - s.said.Load(); n >= refundEvery || n > 0 && s.streams.n.Load() == 0 {
 		s.emit(frame.Frame{Kind: frame.Reply, Value: replyRefund, Reason: "credit"})
 	}
 }
@@ -251,19 +254,19 @@ const refundEvery = 16 << 10
 
 // peerEnds is called at the peer's END_STREAM.
 func (s *Session) peerEnds(st *stream) {
-	if st.gone.Load() || st.recvEnd.Swap(true) {
+	if st.is(gone) || st.set(recvEnd) {
 		return
 	}
-	st.byPeer.Store(true)
+	st.set(byPeer)
 	s.forget(st)
-	switch x := st.extra; {
-	case x != nil && x.hasLimit && x.length != 0 && st.plain.Load() != nil:
+	switch x := st.extra.Load(); {
+	case x != nil && x.hasLimit && x.length != 0 && st.plain() != nil:
 		s.resetPlain(st, status.Protocol, "content-length is not the length of the data")
 	case x != nil && x.hasLimit && x.length != 0:
 		s.resetStream(st, status.Protocol, "content-length is not the length of the data")
-	case st.plain.Load() != nil:
+	case st.plain() != nil:
 		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyHTTP, Reason: "the request's end"})
-	case st.dead:
+	case st.is(dead):
 	case st.nprefix > 0:
 		s.resetStream(st, status.Internal, "the stream ends inside a message")
 	case s.client:

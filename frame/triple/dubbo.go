@@ -23,10 +23,10 @@ func (h *headerWriter) dubboAnswer() {
 
 // dubboTrailers writes what trailers have besides.
 func (h *headerWriter) dubboTrailers(st *stream, c status.Code) {
-	if st.headed { // else the same fields stand before
+	if st.is(headed) { // else the same fields stand before
 		h.field("content-type", st.contentType())
 	}
-	if st.headed || c != status.Unimplemented {
+	if st.is(headed) || c != status.Unimplemented {
 		h.field("grpc-accept-encoding", acceptEncoding)
 	}
 }

@@ -107,8 +107,11 @@ const reserved = ",content-type,content-length,te,user-agent,host,connection,pro
 
 // open writes the request that opens a stream.
 func (s *Session) open(o *frame.Out, f *frame.Frame) {
-	st := &stream{id: uint32(f.Stream), told: s.ownWindow, noReply: f.NoReply}
-	s.add(st)
+	st := &stream{id: uint32(f.Stream), told: uint32(s.ownWindow)}
+	if f.NoReply {
+		st.set(noReply)
+	}
+	s.streams.add(st)
 	s.opened.Store(st.id)
 	h := &s.out.headers
 	h.begin(o)
@@ -173,7 +176,7 @@ func (s *Session) encoding(c pool.Compression) {
 
 // grants says what an Open or Accept grants beyond what every stream begins with.
 func (s *Session) grants(o *frame.Out, st *stream, f *frame.Frame) {
-	if len(f.Grants) > 0 && !st.recvEnd.Load() {
+	if len(f.Grants) > 0 && !st.is(recvEnd) {
 		s.streamCredit(o, st, f.Grants[0].Credit)
 	}
 }
@@ -185,7 +188,7 @@ func (s *Session) accept(o *frame.Out, st *stream, f *frame.Frame) {
 }
 
 func (s *Session) writeAnswer(o *frame.Out, st *stream, f *frame.Frame) {
-	st.headed = true
+	st.set(headed)
 	h := &s.out.headers
 	h.begin(o)
 	h.field(":status", "200")
@@ -219,7 +222,7 @@ func (s *Session) reject(o *frame.Out, st *stream, f *frame.Frame) {
 func (s *Session) writeTrailers(o *frame.Out, st *stream, f *frame.Frame) {
 	h := &s.out.headers
 	h.begin(o)
-	if !st.headed {
+	if !st.is(headed) {
 		h.field(":status", "200")
 		h.field("content-type", st.contentType())
 		if f.Code == status.Unimplemented {
@@ -245,7 +248,7 @@ func (s *Session) writeTrailers(o *frame.Out, st *stream, f *frame.Frame) {
 	}
 	h.metadata(f.Metadata)
 	h.end(st.id, fEndStream, int(s.maxFrame.Load()))
-	st.sendEnd.Store(true)
+	st.set(sendEnd)
 }
 
 // maxReason is how much of a reason is sent, bytes.
@@ -253,8 +256,8 @@ const maxReason = 4 << 10
 
 // contentType is the one that the request had.
 func (st *stream) contentType() string {
-	if st.extra != nil && st.extra.contentType != "" {
-		return st.extra.contentType
+	if x := st.extra.Load(); x != nil && x.contentType != "" {
+		return x.contentType
 	}
 	return contentType
 }

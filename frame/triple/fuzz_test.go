@@ -29,7 +29,7 @@ func FuzzInput(f *testing.F) {
 		if n := k.s.Buffered(); n > keptFrame {
 			t.Errorf("%d bytes are kept", n)
 		}
-		if n := len(k.s.streams); n > len(in)/headerLen+1 {
+		if n := int(k.s.streams.n.Load()); n > len(in)/headerLen+1 {
 			t.Errorf("%d streams of %d bytes", n, len(in))
 		}
 		k.s.Flush(&k.o)
@@ -115,7 +115,7 @@ func FuzzConversation(f *testing.F) {
 				a.do(&frame.Frame{Kind: frame.Stop, Stream: id})
 				b.do(&frame.Frame{Kind: frame.Stop, Stream: id})
 			case 8:
-				if b.s.find(uint32(id)) == nil || accepted[id] || ended[false][id] {
+				if b.s.streams.find(uint32(id)) == nil || accepted[id] || ended[false][id] {
 					continue
 				}
 				accepted[id] = true

@@ -119,7 +119,7 @@ func TestConversations(t *testing.T) {
 						fmt.Fprintf(&out, "the other side reads\n%s\n", read)
 					}
 				}
-				if n, m := client.s.n.Load(), server.s.n.Load(); n+m > 0 && c.name != "goaway" {
+				if n, m := client.s.streams.n.Load(), server.s.streams.n.Load(); n+m > 0 && c.name != "goaway" {
 					t.Errorf("the client has %d streams in the end, the server %d", n, m)
 				}
 				golden(t, c.name+suffix+".txt", out.String())

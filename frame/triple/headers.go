@@ -87,9 +87,9 @@ func (s *Session) headersBegin(p []byte) error {
 		}
 		in.left -= in.pad
 	}
-	kind, st := blockGone, s.find(in.id)
+	kind, st := blockGone, s.streams.find(in.id)
 	switch {
-	case st != nil && s.client && !st.answered:
+	case st != nil && s.client && !st.is(answered):
 		kind = blockResponse
 	case st != nil:
 		kind = blockTrailers
@@ -102,7 +102,7 @@ func (s *Session) headersBegin(p []byte) error {
 	case in.id > in.last:
 		kind, in.last = blockRequest, in.id
 	}
-	if st != nil && st.byPeer.Load() || kind == blockGone && (s.resets.Load() == 0 || s.endedByPeer(in.id)) {
+	if st != nil && st.is(byPeer) || kind == blockGone && (s.resets.Load() == 0 || s.endedByPeer(in.id)) {
 		return s.fault(status.StreamState, "HEADERS on stream %d after its end", in.id)
 	}
 	in.block.begin(in.id, kind, st, in.flags&fEndStream != 0)
@@ -322,18 +322,18 @@ func (s *Session) headers(b *block) {
 
 // request handles the headers that open a stream.
 func (s *Session) request(b *block) {
-	st := &stream{id: b.id, told: s.ownWindow}
+	st := &stream{id: b.id, told: uint32(s.ownWindow)}
 	reset := func(c status.Code, why string) {
-		st.dead, st.refused = true, true
-		s.add(st)
+		st.set(dead | refused)
+		s.streams.add(st)
 		s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: replyReset, Code: c, Reason: why})
 	}
 	refuse := func() {
-		st.dead, st.refused = true, true
+		st.set(dead | refused)
 		if b.end {
 			s.noteEnd(st)
 		}
-		s.add(st)
+		s.streams.add(st)
 	}
 	answer := func(c status.Code, why string) {
 		refuse()
@@ -349,7 +349,7 @@ func (s *Session) request(b *block) {
 	case b.method == "" || b.scheme == "" || b.path == "":
 		reset(status.Protocol, "a request without :method, :scheme or :path")
 		return
-	case !st.setLength(b.length) || b.end && st.extra != nil && st.extra.length > 0:
+	case !st.setLength(b.length) || b.end && st.isLonger():
 		reset(status.Protocol, "a wrong content-length")
 		return
 	case b.method != "POST":
@@ -377,7 +377,7 @@ func (s *Session) request(b *block) {
 		}
 	}
 	st.encoding = enc
-	s.add(st)
+	s.streams.add(st)
 	s.emit(frame.Frame{
 		Kind: frame.Open, Stream: uint64(st.id), Method: method, Metadata: b.md, Omitted: b.omitted(),
 		Deadline: timeout, Grants: s.in.grants(), FollowsData: b.hasRequest, Unpacks: accepts(b.accept), Unsettled: !s.in.settled,
@@ -407,11 +407,19 @@ func (st *stream) setLength(v string) bool {
 	return true
 }
 
+// isLonger reports whether data is to come, by the content-length.
+func (st *stream) isLonger() bool {
+	x := st.extra.Load()
+	return x != nil && x.length > 0
+}
+
 func (st *stream) more() *extra {
-	if st.extra == nil {
-		st.extra = &extra{}
+	x := st.extra.Load()
+	if x == nil {
+		x = &extra{}
+		st.extra.Store(x)
 	}
-	return st.extra
+	return x
 }
 
 // isGRPC reports whether a content-type is gRPC's: "application/grpc", "application/grpc+proto"

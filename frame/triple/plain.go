@@ -60,10 +60,10 @@ func (s *Session) answer(st *stream, code int, why string) {
 	}
 	window := s.in.peer.initialWindow
 	a := &plain{code: code, granted: int64(window), body: why + "\n"}
-	st.plain.Store(a)
+	st.more().plain.Store(a)
 	s.plains.open.Add(1)
 	v := uint64(replyHTTP)
-	if !st.recvEnd.Load() {
+	if !st.is(recvEnd) {
 		v = replyLater
 	}
 	s.emit(frame.Frame{Kind: frame.Reply, Stream: uint64(st.id), Value: v, Code: status.Code(window), Reason: why})
@@ -71,7 +71,7 @@ func (s *Session) answer(st *stream, code int, why string) {
 
 // plainCredit takes a WINDOW_UPDATE of a stream that the kernel does not know.
 func (s *Session) plainCredit(st *stream, n uint32) {
-	a := st.plain.Load()
+	a := st.plain()
 	if a == nil {
 		return
 	}
@@ -103,17 +103,11 @@ func (s *Session) plainSettings(delta int64) {
 
 // eachPlain calls f with each plain answer.
 func (s *Session) eachPlain(f func(st *stream, a *plain)) {
-	s.mu.Lock()
-	var all []*stream
-	for _, st := range s.streams {
-		if st.plain.Load() != nil {
-			all = append(all, st)
+	s.streams.each(func(st *stream) {
+		if a := st.plain(); a != nil {
+			f(st, a)
 		}
-	}
-	s.mu.Unlock()
-	for _, st := range all {
-		f(st, st.plain.Load())
-	}
+	})
 }
 
 // resetPlain ends a stream that the kernel does not know, for what the peer sent.
@@ -133,16 +127,16 @@ func (s *Session) bodies(o *frame.Out, id uint32, delta int64) {
 		})
 		return
 	}
-	if st := s.find(id); st != nil && st.plain.Load() != nil {
-		st.plain.Load().credit += delta
+	if st := s.streams.find(id); st != nil && st.plain() != nil {
+		st.plain().credit += delta
 		s.body(o, st)
 	}
 }
 
 // body writes what there is credit for of the body of one answer.
 func (s *Session) body(o *frame.Out, st *stream) {
-	a := st.plain.Load()
-	if a == nil || !a.headed || st.sendEnd.Load() {
+	a := st.plain()
+	if a == nil || !a.headed || st.is(sendEnd) {
 		return
 	}
 	n := min(int64(len(a.body)), a.credit-a.sent, s.plains.room(), int64(s.maxFrame.Load()))
@@ -158,7 +152,7 @@ func (s *Session) body(o *frame.Out, st *stream) {
 	a.sent += n
 	s.plains.used.Add(n)
 	if a.body == "" {
-		st.sendEnd.Store(true)
+		st.set(sendEnd)
 		s.rstUnread(o, st)
 		s.drop(st)
 	}
@@ -166,7 +160,7 @@ func (s *Session) body(o *frame.Out, st *stream) {
 
 // answerHTTP begins an answer, or has it wait for the end of its request, until it is due.
 func (s *Session) answerHTTP(o *frame.Out, st *stream, later bool, window int64) {
-	a := st.plain.Load()
+	a := st.plain()
 	if a == nil {
 		return
 	}
@@ -182,14 +176,14 @@ func (s *Session) answerHTTP(o *frame.Out, st *stream, later bool, window int64)
 }
 
 // isWaiting reports whether a stream's answer was not begun.
-func (st *stream) isWaiting() bool { return !st.gone.Load() && !st.plain.Load().headed }
+func (st *stream) isWaiting() bool { return !st.is(gone) && !st.plain().headed }
 
 // Wake implements frame.Session: it is when the first answer that waits is due.
 func (s *Session) Wake() time.Time {
 	w := &s.out
 	for len(w.waiting) > 0 {
 		if st := w.waiting[0]; st.isWaiting() {
-			return st.plain.Load().due
+			return st.plain().due
 		}
 		w.waiting[0] = nil
 		if w.waiting = w.waiting[1:]; len(w.waiting) == 0 {
@@ -208,7 +202,7 @@ func (s *Session) Tick(o *frame.Out) {
 
 // writeHTTP begins an answer.
 func (s *Session) writeHTTP(o *frame.Out, st *stream) {
-	a := st.plain.Load()
+	a := st.plain()
 	if a.headed {
 		return
 	}

@@ -288,9 +288,9 @@ func (s *Session) dataBegin(p []byte) error {
 		return s.fault(status.Protocol, "DATA on stream %d, which was never opened", in.id)
 	case st == nil && (s.resets.Load() == 0 || s.endedByPeer(in.id)):
 		return s.fault(status.StreamState, "DATA on stream %d, which is closed", in.id)
-	case st != nil && st.byPeer.Load():
+	case st != nil && st.is(byPeer):
 		return s.fault(status.StreamState, "DATA on stream %d after its end", in.id)
-	case st != nil && s.client && !st.answered:
+	case st != nil && s.client && !st.is(answered):
 		return s.fault(status.Protocol, "DATA on stream %d before its headers", in.id)
 	}
 	if st != nil {
@@ -351,10 +351,10 @@ func (s *Session) data(p []byte, f *frame.Frame) (int, error) {
 		return 0, nil
 	}
 	p = p[:min(len(p), in.left)]
-	if st == nil || st.dead || st.gone.Load() { // over: nothing but its credit is of interest
+	if st == nil || st.is(dead) || st.is(gone) { // over: nothing but its credit is of interest
 		in.left -= len(p)
-		if st != nil && st.plain.Load() != nil && st.extra != nil {
-			st.extra.length -= int64(len(p))
+		if st != nil && st.plain() != nil {
+			st.extra.Load().length -= int64(len(p))
 		}
 		if err := s.lateData(len(p)); err != nil {
 			return len(p), err
@@ -363,7 +363,7 @@ func (s *Session) data(p []byte, f *frame.Frame) (int, error) {
 	}
 	n := s.message(p, st, f)
 	in.left -= n
-	if x := st.extra; x != nil && x.hasLimit {
+	if x := st.extra.Load(); x != nil && x.hasLimit {
 		x.length -= int64(n)
 	}
 	return n, s.dataPart()
@@ -440,7 +440,7 @@ func (s *Session) checkPrefix(st *stream) string {
 func (s *Session) Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) int {
 	in := &s.in
 	st := in.st
-	if st == nil || uint64(st.id) != id || st.begun || st.nprefix > 0 || st.unspoken.Load() > 0 || st.extra != nil || in.taken < len(in.queue) || st.dead || st.gone.Load() {
+	if st == nil || uint64(st.id) != id || st.begun || st.nprefix > 0 || st.unspoken.Load() > 0 || st.extra.Load() != nil || in.taken < len(in.queue) || st.is(dead) || st.is(gone) {
 		return 0
 	}
 	used := 0

@@ -145,7 +145,7 @@ func TestCreditOfTheLastStream(t *testing.T) {
 	// The writer ends a stream while the reader is in the middle of its data.
 	k = start(t, false)
 	k.in(k.request(1, 0))
-	st := k.s.find(1)
+	st := k.s.streams.find(1)
 	k.do(&frame.Frame{Kind: frame.Reset, Stream: 1, Code: status.Cancelled})
 	k.out()
 	k.s.hold(st, prefixLen)

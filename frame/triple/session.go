@@ -35,52 +35,72 @@ type Session struct {
 	unwritten atomic.Uint64 // data of streams that the peer had reset, which has used credit above; set by the writer
 
 	fatal      atomic.Uint32 // error of the connection, where its code does not say it; set by the reader
-	n          atomic.Int32  // of streams
 	ownWindow  uint64        // that every stream begins with
 	connWindow uint64        // our connection's
 
+	streams table
+
 	mu         sync.Mutex
-	streams    map[uint32]*stream
 	closed     [16]uint32 // the last streams that the peer had ended when they were over
 	nextClosed int
 }
 
 // A stream is what the session knows of one. It is in the table from its HEADERS until both
 // sides have ended it, or one has reset it.
+//
+// There may be very many: it has 48 bytes. sent and told are modulo 2^32. What counts is by how
+// much they differ from other sums, and that is a window.
 type stream struct {
-	id   uint32
-	gone atomic.Bool // not in the table
+	extra    atomic.Pointer[extra] // set by the reader
+	id       uint32
+	flags    atomic.Uint32
+	unspoken atomic.Uint32 // what came and was not handed on: the prefix, padding
+	sent     atomic.Uint32 // bytes of data; set by the writer
 
-	unspoken atomic.Uint32         // what came and was not handed on: the prefix, padding
-	plain    atomic.Pointer[plain] // the answer to a request that is no gRPC's
-	recvEnd  atomic.Bool           // the peer has ended its half; set by the reader
-	byPeer   atomic.Bool           // by END_STREAM or RST_STREAM
-	sendEnd  atomic.Bool           // we have ended ours; set by the writer
-	stopped  atomic.Bool           // the kernel reads no more; set by the writer
-	sent     atomic.Uint64         // bytes of data; set by the writer
+	told uint32 // how much the peer may send, as it knows; the writer's
 
 	// The reader's.
-	prefix   [prefixLen]byte // of the message that is arriving
-	nprefix  uint8           // bytes of it that have come
-	begun    bool            // a piece of that message was handed on
-	answered bool            // a client's: the answer has come
-	refused  bool            // a server's: the kernel does not know it
-	dead     bool            // it was reset for what the peer sent, and what still comes is dropped
-	encoding encoding        // of the peer's messages
 	left     uint32          // bytes of the message that are to come
 	grown    uint64          // by how much the peer has opened our window
-	extra    *extra
+	prefix   [prefixLen]byte // of the message that is arriving
+	nprefix  uint8           // bytes of it that have come
+	encoding encoding        // of the peer's messages
+	begun    bool            // a piece of that message was handed on
+}
 
-	// The writer's.
-	told    uint64 // how much the peer may send, as it knows
-	headed  bool   // a server's: its HEADERS were written
-	inside  bool   // a message was written in part
-	noReply bool   // nobody waits for the answer
+// What is true of a stream: all but one from some time on.
+const (
+	gone     = 1 << iota // it is not in the table
+	recvEnd              // the peer has ended its half; set by the reader
+	byPeer               // by END_STREAM or RST_STREAM
+	sendEnd              // we have ended ours; set by the writer
+	stopped              // the kernel reads no more; set by the writer
+	answered             // a client's: the answer has come; set by the reader
+	noReply              // nobody waits for the answer
+	refused              // a server's: the kernel does not know it; the reader's
+	dead                 // it was reset for what the peer sent, and what still comes is dropped; the reader's
+	headed               // a server's: its HEADERS were written; the writer's
+	inside               // a message was written in part, as yet; the writer's
+)
+
+// is reports whether a flag is set.
+func (st *stream) is(flag uint32) bool { return st.flags.Load()&flag != 0 }
+
+// set sets a flag, and reports whether it was set before.
+func (st *stream) set(flag uint32) bool { return st.flags.Or(flag)&flag != 0 }
+
+// plain is the answer to a request that is no gRPC's, or nil.
+func (st *stream) plain() *plain {
+	if x := st.extra.Load(); x != nil {
+		return x.plain.Load()
+	}
+	return nil
 }
 
 // extra is what few streams need.
 type extra struct {
-	length   int64 // content-length: bytes that are to come
+	plain    atomic.Pointer[plain] // the answer to a request that is no gRPC's
+	length   int64                 // content-length: bytes that are to come
 	hasLimit bool
 	// contentType of the request, if it is not application/grpc; set before the kernel
 	// knows the stream.
@@ -88,7 +108,7 @@ type extra struct {
 }
 
 func newSession(p Protocol, g *frame.Greeting) *Session {
-	s := &Session{proto: p, client: g.Client, streams: map[uint32]*stream{}}
+	s := &Session{proto: p, client: g.Client}
 	s.ownWindow = min(g.Own.InitialCredit, maxWindow)
 	s.connWindow = max(min(g.Own.ConnCredit, maxWindow), defaultWindow)
 	s.in.init(&g.Own)
@@ -122,40 +142,24 @@ func (s *Session) applyPeer() {
 // Caps tells what the protocol can carry.
 func (s *Session) Caps() frame.Caps { return s.proto.Caps() }
 
-// add enters a stream into the table.
-func (s *Session) add(st *stream) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.streams[st.id] = st
-	s.n.Store(int32(len(s.streams)))
-}
-
-// find returns the stream with number id, or nil.
-func (s *Session) find(id uint32) *stream {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.streams[id]
-}
-
 // remove takes st out of the table.
 func (s *Session) remove(st *stream) {
-	if st.gone.Swap(true) {
+	if st.set(gone) {
 		return
 	}
 	s.refund.Add(uint64(st.unspoken.Swap(0)))
-	if st.plain.Load() != nil {
+	if st.plain() != nil {
 		s.plains.open.Add(-1)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.streams, st.id)
-	s.n.Store(int32(len(s.streams)))
-	if !st.byPeer.Load() {
+	if st.is(byPeer) {
+		s.mu.Lock()
+		s.closed[s.nextClosed] = st.id
+		s.nextClosed = (s.nextClosed + 1) % len(s.closed)
+		s.mu.Unlock()
+	} else {
 		s.resets.Add(1)
-		return
 	}
-	s.closed[s.nextClosed] = st.id
-	s.nextClosed = (s.nextClosed + 1) % len(s.closed)
+	s.streams.remove(st)
 }
 
 // endedByPeer reports whether the peer itself has ended a stream that is over, as far as that
@@ -170,14 +174,14 @@ func (s *Session) endedByPeer(id uint32) bool {
 // may have ended the stream since the reader looked.
 func (s *Session) hold(st *stream, n int) {
 	st.unspoken.Add(uint32(n))
-	if st.gone.Load() {
+	if st.is(gone) {
 		s.forget(st)
 	}
 }
 
 // settle takes st out of the table if both sides have ended it.
 func (s *Session) settle(st *stream) {
-	if st.recvEnd.Load() && st.sendEnd.Load() {
+	if st.is(recvEnd) && st.is(sendEnd) {
 		s.remove(st)
 	}
 }
@@ -186,10 +190,10 @@ func (s *Session) settle(st *stream) {
 type recent struct{ st *stream }
 
 func (s *Session) lookup(r *recent, id uint32) *stream {
-	if st := r.st; st != nil && st.id == id && !st.gone.Load() {
+	if st := r.st; st != nil && st.id == id && !st.is(gone) {
 		return st
 	}
-	st := s.find(id)
+	st := s.streams.find(id)
 	if st != nil {
 		r.st = st
 	}

@@ -30,7 +30,7 @@ EOS 1`,
 	k.writes(`HEADERS 1 ` + answerHeaders + ` h=1 h-bin=AP8
 DATA 1 "\x00\x00\x00\x00\x05reply"
 HEADERS 1 grpc-status=0 t=2 end`)
-	if k.s.n.Load() != 0 {
+	if k.s.streams.n.Load() != 0 {
 		t.Error("the stream is still there")
 	}
 }
@@ -150,7 +150,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 				}
 			}
 			k.writes(c.want)
-			if n := k.s.n.Load(); n != 0 {
+			if n := k.s.streams.n.Load(); n != 0 {
 				t.Errorf("%d streams are left", n)
 			}
 		})

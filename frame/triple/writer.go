@@ -101,7 +101,7 @@ func (s *Session) Messages(o *frame.Out, id uint64, run pool.Queue) {
 		run.Release()
 		return
 	}
-	st.sent.Add(uint64(run.Cost()))
+	st.sent.Add(uint32(run.Cost()))
 	refs := o.Refs()
 	d := s.dataWriter(o, st.id)
 	run.Each(func(m pool.Message) {
@@ -132,8 +132,12 @@ func (s *Session) Fragment(o *frame.Out, id uint64, m pool.Message, off, n int) 
 		}
 		return
 	}
-	st.sent.Add(uint64(n))
-	st.inside = !last
+	st.sent.Add(uint32(n))
+	if last {
+		st.flags.And(^uint32(inside))
+	} else {
+		st.set(inside)
+	}
 	d := s.dataWriter(o, st.id)
 	if off < prefixLen {
 		var prefix [prefixLen]byte
@@ -170,7 +174,7 @@ func (s *Session) Control(o *frame.Out, f *frame.Frame) {
 			s.streamControl(o, st, f)
 		}
 	}
-	if s.n.Load() == 0 && s.refund.Load() != s.said.Load() { // the peer gets all its credit back
+	if s.streams.n.Load() == 0 && s.refund.Load() != s.said.Load() { // the peer gets all its credit back
 		s.connCredit(o)
 	}
 }
@@ -186,8 +190,8 @@ func (s *Session) streamControl(o *frame.Out, st *stream, f *frame.Frame) {
 	case frame.Reset:
 		s.abort(o, st, f.Code, f.Reason)
 	case frame.Stop:
-		st.stopped.Store(true)
-		if st.sendEnd.Load() {
+		st.set(stopped)
+		if st.is(sendEnd) {
 			s.stopPeer(o, st)
 		}
 	}
@@ -217,8 +221,8 @@ func (s *Session) credit(o *frame.Out, f *frame.Frame) {
 	}
 	st := s.lookup(&s.out.recent, uint32(f.Stream))
 	switch {
-	case st == nil || st.recvEnd.Load():
-	case s.client && st.stopped.Load() && st.sendEnd.Load() && !st.noReply:
+	case st == nil || st.is(recvEnd):
+	case s.client && st.is(stopped) && st.is(sendEnd) && !st.is(noReply):
 		// Half a window has come of what nobody reads.
 		o.Buf = appendRST(o.Buf, st.id, eCancel)
 		s.over(st)
@@ -228,10 +232,9 @@ func (s *Session) credit(o *frame.Out, f *frame.Frame) {
 }
 
 func (s *Session) streamCredit(o *frame.Out, st *stream, total uint64) {
-	if total > st.told {
-		n := min(total-st.told, maxWindow)
+	if n := int32(uint32(total) - st.told); n > 0 {
 		o.Buf = appendWindowUpdate(o.Buf, st.id, uint32(n))
-		st.told += n
+		st.told += uint32(n)
 	}
 }
 
@@ -249,7 +252,7 @@ func (s *Session) connCredit(o *frame.Out) {
 
 // over has the kernel's half that reads end in order, because nothing more will come.
 func (s *Session) over(st *stream) {
-	if !st.recvEnd.Swap(true) {
+	if !st.set(recvEnd) {
 		s.out.emit(frame.Frame{Kind: frame.EOS, Stream: uint64(st.id), Local: true})
 	}
 	s.remove(st)
@@ -258,8 +261,8 @@ func (s *Session) over(st *stream) {
 // stopPeer is called when we have ended our half, and read no more.
 func (s *Session) stopPeer(o *frame.Out, st *stream) {
 	switch {
-	case st.recvEnd.Load():
-	case !s.client || s.sluice && !st.noReply:
+	case st.is(recvEnd):
+	case !s.client || s.sluice && !st.is(noReply):
 		o.Buf = appendRST(o.Buf, st.id, eNo)
 		s.over(st)
 	}
@@ -270,14 +273,14 @@ func (s *Session) stopPeer(o *frame.Out, st *stream) {
 // end ends our half.
 func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 	switch {
-	case st.sendEnd.Load():
+	case st.is(sendEnd):
 		return
 	case !s.client:
 		s.writeTrailers(o, st, f)
-	case f.Code != status.OK || st.inside: // a client has no status
+	case f.Code != status.OK || st.is(inside): // a client has no status
 		o.Buf = appendRST(o.Buf, st.id, s.resetOf(f.Code))
-		st.sendEnd.Store(true)
-		if !st.recvEnd.Swap(true) {
+		st.set(sendEnd)
+		if !st.set(recvEnd) {
 			s.out.emit(frame.Frame{Kind: frame.Reset, Stream: uint64(st.id), Code: f.Code, Reason: f.Reason, Local: true})
 		}
 		s.remove(st)
@@ -287,8 +290,8 @@ func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 	default:
 		o.Buf = appendHeader(o.Buf, 0, tData, fEndStream, st.id)
 	}
-	st.sendEnd.Store(true)
-	if st.stopped.Load() {
+	st.set(sendEnd)
+	if st.is(stopped) {
 		s.stopPeer(o, st)
 	}
 	s.settle(st)
@@ -297,12 +300,12 @@ func (s *Session) end(o *frame.Out, st *stream, f *frame.Frame) {
 // abort ends both halves at once. A server says why first.
 func (s *Session) abort(o *frame.Out, st *stream, c status.Code, why string) {
 	e := s.resetOf(c)
-	if !s.client && !st.sendEnd.Load() {
+	if !s.client && !st.is(sendEnd) {
 		f := frame.Frame{Kind: frame.Reset, Code: c, Reason: why}
 		s.writeTrailers(o, st, &f)
 		e = eNo
 	}
-	if !st.recvEnd.Load() || !st.sendEnd.Load() && s.client {
+	if !st.is(recvEnd) || !st.is(sendEnd) && s.client {
 		o.Buf = appendRST(o.Buf, st.id, e)
 	}
 	s.drop(st)
@@ -310,8 +313,8 @@ func (s *Session) abort(o *frame.Out, st *stream, c status.Code, why string) {
 
 // drop forgets a stream that both sides are done with.
 func (s *Session) drop(st *stream) {
-	st.sendEnd.Store(true)
-	st.recvEnd.Store(true)
+	st.set(sendEnd)
+	st.set(recvEnd)
 	s.remove(st)
 }
 
@@ -339,14 +342,14 @@ func (s *Session) reply(o *frame.Out, f *frame.Frame) {
 	case f.Value == replyReset && (s.client || isWire(f.Code) || f.Code == status.Refused):
 		o.Buf = appendRST(o.Buf, st.id, errorOf(f.Code))
 	case f.Value == replyDone:
-		if !st.sendEnd.Load() {
+		if !st.is(sendEnd) {
 			o.Buf = appendRST(o.Buf, st.id, eNo)
 		}
 	case f.Value == replyHTTP, f.Value == replyLater:
 		s.answerHTTP(o, st, f.Value == replyLater, int64(f.Code))
 		return
 	default: // replyReset, replyStatus
-		if !st.sendEnd.Load() {
+		if !st.is(sendEnd) {
 			end := frame.Frame{Kind: frame.EOS, Code: f.Code, Reason: f.Reason}
 			s.writeTrailers(o, st, &end)
 		}
@@ -358,7 +361,7 @@ func (s *Session) reply(o *frame.Out, f *frame.Frame) {
 // isWire reports whether c is about HTTP/2's rules, which gRPC has no status for.
 // rstUnread tells a client that nothing more is read.
 func (s *Session) rstUnread(o *frame.Out, st *stream) {
-	if !st.recvEnd.Load() {
+	if !st.is(recvEnd) {
 		o.Buf = appendRST(o.Buf, st.id, eNo)
 	}
 }

@@ -51,7 +51,7 @@ func parse(args []string, out io.Writer) (*settings, error) {
 	fs.DurationVar(&s.Limit, "limit", time.Minute, "how long a run may take beside -time and -warmup")
 	fs.IntVar(&s.Cap, "cap", 0, "at most this many streams and connections, for a quick check; 0 is no cap")
 	fs.BoolVar(&s.Checksum, "checksum", false, "checksums in transports where they are optional")
-	fs.BoolVar(&s.TLS, "tls", false, "TLS; for peers of sluice and grpc")
+	fs.BoolVar(&s.TLS, "tls", false, "TLS; for raw, and peers of sluice and grpc")
 	fs.IntVar(&s.GOMAXPROCS, "gomaxprocs", 0, "GOMAXPROCS of both processes; 0 leaves it alone")
 	fs.StringVar(&s.jsonFile, "json", "", "write every run's figures to this `file`")
 	fs.StringVar(&s.mdFile, "md", "", "write the tables to this `file` too")

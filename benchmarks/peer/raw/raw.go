@@ -1,9 +1,10 @@
-// Package raw is plain TCP with messages framed by hand, one connection per
-// stream: what every library is measured against.
+// Package raw is plain TCP, or TLS of the standard library, with messages framed by hand, one
+// connection per stream: what every library is measured against.
 package raw
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 
 	"github.com/sluicerpc/sluice/benchmarks/peer"
@@ -25,9 +26,22 @@ func NewUnbatched() peer.Peer { return raw{"raw1", false} }
 
 func (r raw) Name() string { return r.name }
 
+// Secure implements peer.Secure.
+func (r raw) Secure() bool { return true }
+
 func (r raw) Serve(addr string, o peer.Options) (peer.Server, error) {
 	o.Duplex = false
+	var secure *tls.Config
+	if o.TLS {
+		var err error
+		if secure, err = peer.ServerTLS(); err != nil {
+			return nil, err
+		}
+	}
 	return listen.Serve(addr, func(nc net.Conn) {
+		if secure != nil {
+			nc = tls.Server(nc, secure)
+		}
 		_ = framed.New(nc, r.batch, o).Serve(o)
 	})
 }
@@ -58,6 +72,9 @@ func (c *Conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
 	}
 	if err := nc.(*net.TCPConn).SetLinger(0); err != nil {
 		return nil, err
+	}
+	if c.o.TLS {
+		nc = tls.Client(nc, peer.ClientTLS())
 	}
 	s := framed.New(nc, c.batch, c.o)
 	if err := s.Open(m); err != nil {

@@ -23,8 +23,9 @@ var errNoMemory = errors.New("the server is out of memory for what is incomplete
 // with what there is by TestPrices.
 const (
 	ConnSize   = 6 << 10  // a connection that an event loop reads
-	ReaderSize = 36 << 10 // what one has more that is read by a goroutine: its stack, and what it reads into
-	TLSSize    = 10 << 10 // what one has more with TLS
+	ReaderSize = 4 << 10  // what one has more that is read by a goroutine: its stack
+	BufferSize = 32 << 10 // what that reads into, if it is neither a socket nor TLS
+	TLSSize    = 26 << 10 // what one has more with TLS, with what it is read into
 	StreamSize = 1 << 10  // an open stream, without its handler
 	// HandlerSize is a handler that waits, with a stack of 4 KiB, beside its stream.
 	HandlerSize = 5 << 10

@@ -9,8 +9,11 @@ import (
 	"github.com/sluicerpc/sluice/pool"
 )
 
-// netReadBuffer is what a net.Conn is read with, bytes.
-const netReadBuffer = 32 << 10
+// What a net.Conn that is no socket is read with, bytes, and TLS, which gives one record at a time.
+const (
+	netReadBuffer = 32 << 10
+	tlsReadBuffer = 16 << 10
+)
 
 // Serve runs a connection on nc with a goroutine of its own that reads: TLS, the
 // in-memory pipe, any other net.Conn. early is what was read of nc already. Serve calls
@@ -21,8 +24,12 @@ func Serve(nc net.Conn, cfg Config, early []byte, made func(*Conn)) *Conn {
 	t := &netConn{c: c, nc: nc}
 	c.tr = t // before anybody can close it
 	c.size += ReaderSize
-	if _, ok := nc.(*tls.Conn); ok {
+	switch nc.(type) {
+	case *net.TCPConn, *net.UnixConn:
+	case *tls.Conn:
 		c.size += TLSSize
+	default:
+		c.size += BufferSize
 	}
 	switch nc.(type) {
 	case *net.TCPConn, *net.UnixConn, *pipeEnd:
@@ -76,12 +83,13 @@ func (t *netConn) readAll(early []byte) {
 		t.drain()
 		return
 	}
-	buf := pool.New(netReadBuffer)
-	defer buf.Release()
-	p := buf.Bytes()
+	src := newSource(t.nc)
+	defer src.close()
 	for {
-		n, err := t.nc.Read(p)
-		if n > 0 && !t.input(p[:n]) {
+		p, err := src.read()
+		ok := len(p) == 0 || t.input(p)
+		src.release()
+		if !ok {
 			t.drain()
 			return
 		}
@@ -95,6 +103,44 @@ func (t *netConn) readAll(early []byte) {
 		}
 	}
 }
+
+// A source is where a connection's bytes come from.
+type source interface {
+	// read returns what has come, as soon as there is something. It is good until release. With an
+	// error there can be bytes too.
+	read() ([]byte, error)
+	release()
+	// close gives back what the source itself holds.
+	close()
+}
+
+func newSource(nc net.Conn) source {
+	if s, ok := newSocketReader(nc); ok {
+		return s
+	}
+	size := netReadBuffer
+	if _, ok := nc.(*tls.Conn); ok {
+		size = tlsReadBuffer
+	}
+	return &connReader{nc, pool.New(size)}
+}
+
+// A connReader reads any net.Conn, with a buffer of its own.
+type connReader struct {
+	nc  net.Conn
+	buf pool.Message
+}
+
+// read implements source.
+func (r *connReader) read() ([]byte, error) {
+	p := r.buf.Bytes()
+	n, err := r.nc.Read(p)
+	return p[:n], err
+}
+
+func (r *connReader) release() {}
+
+func (r *connReader) close() { r.buf.Release() }
 
 // drain waits for the end after a GOAWAY, and reads what still comes: closing with
 // unread bytes would reset the connection before the peer reads the GOAWAY.

@@ -10,10 +10,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketBuffer is what a socket is read with, bytes.
-const socketBuffer = 64 << 10
+// What a socket is read with, bytes. The larger buffer is for those whose smaller one was full:
+// most read little, and there may be many at once.
+const (
+	socketBuffer = 16 << 10
+	bulkBuffer   = readBuffer
+)
 
-var socketBuffers = sync.Pool{New: func() any { return new([socketBuffer]byte) }}
+var (
+	socketBuffers = newReadBuffers(socketBuffer)
+	bulkBuffers   = newReadBuffers(bulkBuffer)
+)
+
+// A readInto is what one read fills. It goes back where it is from.
+type readInto struct {
+	p    []byte
+	from *sync.Pool
+}
+
+func newReadBuffers(size int) *sync.Pool {
+	p := &sync.Pool{}
+	p.New = func() any { return &readInto{make([]byte, size), p} }
+	return p
+}
 
 // A socketReader reads a socket. It has a buffer only while there is something to read: an idle
 // connection has none.
@@ -22,9 +41,11 @@ type socketReader struct {
 	raw syscall.RawConn
 	try func(fd uintptr) bool // readFD, made once
 
-	buf *[socketBuffer]byte // of the last read
-	n   int
-	err error
+	// Of the last read.
+	buf  *readInto
+	n    int
+	err  error
+	full bool // its buffer
 }
 
 // newSocketReader returns false if nc is no socket.
@@ -61,14 +82,19 @@ func (r *socketReader) read() ([]byte, error) {
 	case r.n == 0:
 		return nil, io.EOF
 	}
-	return r.buf[:r.n], nil
+	r.full = r.n == len(r.buf.p)
+	return r.buf.p[:r.n], nil
 }
 
 // readFD reads once; false if there is nothing.
 func (r *socketReader) readFD(fd uintptr) bool {
-	r.buf = socketBuffers.Get().(*[socketBuffer]byte)
+	from := socketBuffers
+	if r.full {
+		from = bulkBuffers
+	}
+	r.buf = from.Get().(*readInto)
 	for {
-		r.n, r.err = unix.Read(int(fd), r.buf[:])
+		r.n, r.err = unix.Read(int(fd), r.buf.p)
 		switch r.err {
 		case unix.EINTR:
 			continue
@@ -83,7 +109,7 @@ func (r *socketReader) readFD(fd uintptr) bool {
 // release implements source.
 func (r *socketReader) release() {
 	if r.buf != nil {
-		socketBuffers.Put(r.buf)
+		r.buf.from.Put(r.buf)
 		r.buf = nil
 	}
 }

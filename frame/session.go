@@ -162,6 +162,7 @@ type Caps struct {
 	ALPN        string // the protocol's name in TLS, which clients must offer; "": none
 	TextValues  bool   // values of metadata are printable ASCII, but those of keys that end in "-bin"
 	Reserved    string // keys that metadata can't have, with a comma before and behind each
+	Unread      string // key of the trailer of a half that nobody at the peer reads; "": the session need not be told
 	FixedValues bool   // values are laid out in the fixed way, unless the program chooses otherwise, and nothing says how
 	Verbs       bool   // a method is a number, "#7"; other names can't be said
 	StreamsByID bool   // a stream has a connection of its own, and calls on its parent name it by a number

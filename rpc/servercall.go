@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/rpc/codec"
 	"github.com/sluicerpc/sluice/status"
@@ -154,8 +155,16 @@ func (c *serverCall) begin() {
 		if cs.sink != nil {
 			cs.sink.fail(kernel.ErrSendClosed)
 		}
-		_ = cs.stream.CloseSend() // nobody over there would read
+		c.endUnread(cs.stream)
 	}
+}
+
+// endUnread ends a half that nobody over there reads.
+func (c *serverCall) endUnread(s *kernel.Stream) {
+	if key := c.wire.o.Conn().Caps().Unread; key != "" {
+		_ = s.SetTrailer(metadata.MD{{Key: key}}) // without it the half ends too
+	}
+	_ = s.CloseSend()
 }
 
 // abandon ends the streams of a call that has failed; without an error its handler

@@ -35,6 +35,7 @@ type stream struct {
 	acceptDue        bool          // an Accept is to be returned by Event
 	rejects          []frame.Frame // for opens of further streams, which are refused
 	sentEnd          bool
+	endHeld          bool // our end waits until the application has the peer's: see Unread
 	endTaken         bool // the application has received the peer's end
 	broken           bool // nothing more is written, and the connection is to end
 	finishedReturned bool // Event has returned Finished
@@ -194,9 +195,15 @@ func (s *stream) Control(o *frame.Out, f *frame.Frame) {
 	case frame.Open:
 		s.takeOpen(f)
 	case frame.EOS:
-		s.finish(o, f.Code)
+		if s.endHeld = f.Code == status.OK && s.holdsEnd(f); !s.endHeld {
+			s.finish(o, f.Code)
+		}
 	case frame.Ended:
 		s.endTaken = true
+		if s.endHeld {
+			s.endHeld = false
+			s.finish(o, status.OK)
+		}
 	case frame.Reject, frame.Reset:
 		s.broken = true
 	}
@@ -213,6 +220,12 @@ func (s *stream) takeOpen(f *frame.Frame) {
 		Kind: frame.Reject, Stream: f.Stream, Code: status.Unimplemented, NotProcessed: true,
 		Reason: "the connection carries one stream only",
 	})
+}
+
+// holdsEnd tells whether the end of our direction waits for the peer's. Where both sides
+// are sluice's nothing is lost without that.
+func (s *stream) holdsEnd(f *frame.Frame) bool {
+	return !s.endTaken && !s.noLinger && marked(f.Metadata, Unread)
 }
 
 // finish writes the end of our direction. The protocol has no end with a code: then the

@@ -2,10 +2,13 @@ package seastar
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/status"
 )
@@ -149,6 +152,45 @@ func TestWhatAStreamMayNotSend(t *testing.T) {
 					t.Errorf("it ends with %v, want %v", err, c.code)
 				}
 			})
+		})
+	}
+}
+
+// The end of a half that nobody reads waits until the application has the peer's, towards
+// peers that lose what they have sent when they close over it.
+func TestTheEndOfAHalfThatNobodyReads(t *testing.T) {
+	eos := func(c status.Code) *frame.Frame {
+		return &frame.Frame{Kind: frame.EOS, Stream: 1, Code: c, Metadata: metadata.MD{{Key: Unread}}}
+	}
+	ended := &frame.Frame{Kind: frame.Ended, Stream: 1}
+	reset := &frame.Frame{Kind: frame.Reset, Stream: 1, Code: status.Cancelled}
+	ours := []record{{featNoLinger, ""}}
+	for name, c := range map[string]struct {
+		hello   []record
+		steps   []*frame.Frame
+		written []int // the step that has written the end
+		over    bool
+	}{
+		"alone":                       {steps: []*frame.Frame{eos(0)}},
+		"then the peer's":             {steps: []*frame.Frame{eos(0), ended}, written: []int{1}, over: true},
+		"after the peer's":            {steps: []*frame.Frame{ended, eos(0)}, written: []int{1}, over: true},
+		"twice":                       {steps: []*frame.Frame{eos(0), eos(0), ended, ended}, written: []int{2}, over: true},
+		"with an error":               {steps: []*frame.Frame{eos(status.Internal), ended}, over: true},
+		"reset before the peer's":     {steps: []*frame.Frame{eos(0), reset, ended}, over: true},
+		"the peer is one of sluice's": {hello: ours, steps: []*frame.Frame{eos(0)}, written: []int{0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serverStream(t, &Protocol{}, c.hello...)
+			for i, f := range c.steps {
+				want := []byte(nil)
+				if slices.Contains(c.written, i) {
+					want = endFrame
+				}
+				equalBytes(t, fmt.Sprint("step ", i), control(s, f), want)
+			}
+			if _, over := over(s); over != c.over {
+				t.Errorf("over is %v", over)
+			}
 		})
 	}
 }

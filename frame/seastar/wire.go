@@ -69,6 +69,12 @@ const (
 	// HandlerMicros is in a reply's trailers: how long the handler took, in
 	// microseconds, if the server has measured it.
 	HandlerMicros = "seastar-handler-us"
+	// Unread is a trailer of a stream's half that nobody at the peer reads: the call that
+	// brought the stream has been answered, and names no source. The value does not
+	// matter. The end of such a half is written when the application was handed the
+	// peer's. A client of Seastar's that closes the connection before it has read what
+	// came resets it, and what it had sent is lost.
+	Unread = "seastar-unread"
 )
 
 func failf(c status.Code, format string, args ...any) error {
@@ -80,6 +86,7 @@ var caps = frame.Caps{
 	Name: name, Pacing: frame.Unpaced, HalfClose: true, Early: true, Verbs: true, StreamsByID: true, FixedValues: true,
 	Overhead: overhead, LeastPiece: overhead + 1, SendWindow: sendWindow, MaxFragment: 1 << 30, MaxStream: 1 << 62,
 	MaxInline: 16 << 10, LongInline: true, MaxGroup: 256,
+	Unread:   Unread,
 	IdleConn: never, // a client of Seastar's does not connect again
 }
 

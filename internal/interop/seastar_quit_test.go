@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
@@ -52,6 +53,57 @@ func TestSeastarAnUploadSurvivesTheEndOfTheClient(t *testing.T) {
 		case <-w.Ctx.Done():
 			t.Fatal("the handler did not get there")
 		}
+	}
+}
+
+// A client of Seastar's whose call gives it no source reads nothing of the stream's
+// connection before it closes that. If anything has come by then, its system resets the
+// connection, and drops what was not sent yet. So the server says nothing until it has the
+// client's end. A client that has a source may wait for the end of that first.
+func TestSeastarAnUploaderIsToldNothingBeforeItHasEnded(t *testing.T) {
+	for name, back := range map[string]bool{"one way": false, "with a source": true} {
+		t.Run(name, func(t *testing.T) {
+			inSeastarBubble(t, targetLimits(), &seastar.Protocol{}, func(t *testing.T, tg *target, h *hand) {
+				ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(1), func(_ context.Context, src *intSource) ([]*intSink, error) {
+					src.Go(func(ctx context.Context) error {
+						for _, err := range src.All(ctx) {
+							if err != nil {
+								return err
+							}
+						}
+						return nil
+					})
+					if !back {
+						return nil, nil
+					}
+					out := rpc.MakeSink[int32](src)
+					return []*intSink{out}, out.CloseSend()
+				}, nil))
+				s := h.stream()
+				h.answered(h.call(1, s.id))
+				if back {
+					s.hears(rawEOS)
+				}
+				for range 100 {
+					s.say(rawFrame("1234"))
+					s.hears("")
+				}
+				s.say(rawEOS)
+				if !back {
+					s.hears(rawEOS)
+				}
+			})
+		})
+	}
+}
+
+// hears checks what the server says within a second.
+func (h *hand) hears(want string) {
+	h.tg.T.Helper()
+	_ = h.SetReadDeadline(time.Now().Add(time.Second))
+	p := make([]byte, 64)
+	if n, _ := io.ReadFull(h, p); string(p[:n]) != want {
+		h.tg.T.Errorf("the server says %x, want %x", p[:n], want)
 	}
 }
 

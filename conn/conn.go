@@ -83,6 +83,7 @@ type Config struct {
 type Conn struct {
 	cfg  Config
 	sess frame.Session
+	use  sessionUse
 	lim  *Limits
 	tr   transport
 

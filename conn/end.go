@@ -196,6 +196,6 @@ func (c *Conn) finish() {
 		c.tr.close()
 	}
 	c.cfg.Timers.Stop(&c.events.timer)
-	c.closeSession()
+	c.endSession()
 	c.cfg.Handler.Closed(c, e)
 }

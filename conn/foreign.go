@@ -2,6 +2,7 @@ package conn
 
 import (
 	"slices"
+	"sync/atomic"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/pool"
@@ -89,6 +90,32 @@ func (c *Conn) unpack(id uint64, m pool.Message, most int) (p pool.Message, err 
 		return pool.Message{}, e
 	}
 	return p, err
+}
+
+// sessionUse is what Closed of a session waits for: its reader.
+type sessionUse struct{ bits atomic.Uint32 }
+
+const (
+	sessionRead = 1 << iota // the reader is in it
+	sessionOver             // and the connection has ended
+)
+
+// enterSession is called by the reader before it uses the session. It returns false when the
+// connection has ended.
+func (c *Conn) enterSession() bool { return c.use.bits.CompareAndSwap(0, sessionRead) }
+
+// leaveSession follows it.
+func (c *Conn) leaveSession() {
+	if c.use.bits.And(^uint32(sessionRead))&sessionOver != 0 {
+		c.closeSession()
+	}
+}
+
+// endSession has the session closed: now, or when the reader leaves it.
+func (c *Conn) endSession() {
+	if c.use.bits.Or(sessionOver) == 0 {
+		c.closeSession()
+	}
 }
 
 // closeSession tells the session that the connection has ended. It does not wait for one of

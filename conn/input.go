@@ -11,6 +11,10 @@ import (
 // Input takes what was read: p is valid during the call. One goroutine at a time calls
 // it. It never waits. It returns false when the connection has ended.
 func (c *Conn) Input(p []byte) bool {
+	if !c.enterSession() {
+		return false
+	}
+	defer c.leaveSession()
 	in := &c.in
 	in.now = time.Now()
 	c.health.heard(c.since(in.now))

@@ -65,7 +65,8 @@ type Session interface {
 	// may call it, also under locks of the connection's.
 	Allows(open, n int) bool
 	// Closed is called once, when the connection has ended or has never begun: at any time
-	// after the handshake, by any goroutine.
+	// after the handshake, by any goroutine. No Next and no Run is under way then, and none
+	// follows, so what the reader owns may be released. The writer may still be at work.
 	Closed()
 	// Caps tells what the protocol can carry. It is constant, and any goroutine may call it.
 	Caps() Caps

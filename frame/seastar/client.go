@@ -71,6 +71,9 @@ func newClient(p *Protocol, a agreed) *client {
 // Caps tells what the protocol can carry.
 func (s *client) Caps() frame.Caps { return caps }
 
+// Closed implements frame.Session.
+func (s *client) Closed() { s.reader.drop() }
+
 // begin implements frameHandler.
 func (s *client) begin(h []byte) (v headerInfo, err error) {
 	id := int64(binary.LittleEndian.Uint64(h))

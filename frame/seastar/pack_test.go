@@ -361,6 +361,49 @@ func TestWhatIsKeptOfCompressedFramesCounts(t *testing.T) {
 	}
 }
 
+// A connection may end inside a compressed frame. What that holds goes back with it.
+func TestWhatIsUnpackedGoesBackWithTheConnection(t *testing.T) {
+	base := pool.Outstanding()
+	if m := pool.New(1); pool.Outstanding() == base {
+		t.Skip("this build does not count messages: use -race or -tags invariants")
+	} else {
+		m.Release()
+	}
+	p := bytes.Repeat([]byte("0123456789"), 20_000)
+	for _, algorithm := range []string{LZ4, LZ4Fragmented} {
+		said := send(packedStream(t, algorithm), 1, p)
+		held := false
+		for name, to := range map[string]func() frame.Session{
+			"a stream": func() frame.Session { return packedStream(t, algorithm) },
+			"a server": func() frame.Session {
+				return mustServe(t, &Protocol{Compress: algorithms}, record{featCompress, algorithm})
+			},
+			"a client": func() frame.Session {
+				return mustDial(t, &Protocol{Compress: algorithms}, 0, record{featCompress, algorithm})
+			},
+		} {
+			for at := len(said); at > 0; at -= 1 + len(said)/100 {
+				s := to()
+				var f frame.Frame
+				for rest := said[:at]; ; { // until it wants more, or has something, which it holds then
+					n, err := s.Next(rest, &f)
+					if rest = rest[n:]; err != nil || f.Kind == frame.None || f.Kind == frame.Data {
+						break
+					}
+				}
+				held = held || pool.Outstanding() > base
+				s.Closed()
+				if n := pool.Outstanding() - base; n != 0 {
+					t.Fatalf("%s, %s, cut after %d bytes: %d messages are still held", algorithm, name, at, n)
+				}
+			}
+		}
+		if !held {
+			t.Errorf("%s: no cut had anything to give back", algorithm)
+		}
+	}
+}
+
 // What waits is what has come: of a small message that is cut, and of input that may
 // not be looked at yet.
 func TestWhatWaitsCounts(t *testing.T) {

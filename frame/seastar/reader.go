@@ -106,6 +106,13 @@ func (r *reader) Next(p []byte, f *frame.Frame) (int, error) {
 	return n, err
 }
 
+// drop releases what a frame holds that is not complete.
+func (r *reader) drop() {
+	if r.pack != nil {
+		r.pack.drop()
+	}
+}
+
 var errPaused = &status.ProtocolError{
 	Proto: name, Code: status.Internal, Detail: "the connection was read although reading was to pause",
 }
@@ -242,8 +249,7 @@ func (r *reader) data(p []byte, f *frame.Frame) (n int, done bool) {
 	return n, r.left == 0
 }
 
-// collect collects a small message that comes in parts. Its memory is not pooled, since
-// the connection may end at any time.
+// collect collects a small message that comes in parts. Its memory is not pooled.
 func (r *reader) collect(p []byte, f *frame.Frame) (int, bool) {
 	if len(p) == 0 {
 		return 0, false
@@ -309,6 +315,8 @@ type unpacker interface {
 	done() error
 	// held is how many bytes it keeps.
 	held() int
+	// drop ends a frame that is not complete, and releases its memory.
+	drop()
 }
 
 // An envelope is the compressed frame at hand.

@@ -82,6 +82,7 @@ func (s *server) Caps() frame.Caps {
 // Closed implements frame.Session: the connection can't be the parent of a stream any
 // more, and the memory of its calls is returned.
 func (s *server) Closed() {
+	s.reader.drop()
 	if s.id != 0 {
 		s.p.parents.remove(s.id)
 	}

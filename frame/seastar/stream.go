@@ -53,6 +53,9 @@ func newStream(p *Protocol, a agreed, isClient bool) *stream {
 // Caps tells what the protocol can carry.
 func (s *stream) Caps() frame.Caps { return caps }
 
+// Closed implements frame.Session.
+func (s *stream) Closed() { s.reader.drop() }
+
 // Next implements frame.Session. A server's stream begins with its Open, before
 // anything was read.
 func (s *stream) Next(p []byte, f *frame.Frame) (int, error) {

@@ -94,10 +94,15 @@ func (b *block) decompress(size uint32, src []byte) ([]byte, error) {
 
 // done implements unpacker: there is one block, and feed has seen its end.
 func (b *block) done() error {
-	b.plain.Release()
-	b.plain = pool.Message{}
+	b.drop()
 	b.in = trim(b.in)
 	return nil
+}
+
+// drop implements unpacker.
+func (b *block) drop() {
+	b.plain.Release()
+	b.plain = pool.Message{}
 }
 
 // held implements unpacker.
@@ -206,12 +211,17 @@ func (c *chunks) decompress(src []byte) ([]byte, error) {
 }
 
 func (c *chunks) done() error {
-	c.window.Release()
-	c.window = pool.Message{}
+	c.drop()
 	if !c.ended {
 		return errCorrupt("it ends too early")
 	}
 	return nil
+}
+
+// drop implements unpacker.
+func (c *chunks) drop() {
+	c.window.Release()
+	c.window = pool.Message{}
 }
 
 // held implements unpacker.

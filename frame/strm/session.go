@@ -46,6 +46,21 @@ func newSession(client bool, maxMessage, peerBody int) *Session {
 // Caps tells what the protocol can carry.
 func (s *Session) Caps() frame.Caps { return s.proto.Caps() }
 
+// Closed implements frame.Session.
+func (s *Session) Closed() {
+	in := &s.in
+	in.got.Release()
+	in.got, in.ngot = pool.Message{}, 0
+	in.stale.Release()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.table.streams {
+		if c := st.call.Load(); c != nil {
+			s.forgetEarly(c)
+		}
+	}
+}
+
 // maxStream is the last number of a stream. The peer knows the stream by the same number.
 const maxStream = 1 << 62
 

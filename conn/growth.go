@@ -28,6 +28,14 @@ func (g *Growth) Reset(most int64) {
 	g.n.Store(0)
 }
 
+// Grown is how many bytes have come since Reset.
+func (g *Growth) Grown() int64 {
+	if g == nil {
+		return 0
+	}
+	return g.n.Load()
+}
+
 // Due reports whether that many bytes have come since Reset.
 func (g *Growth) Due() bool { return g.n.Load() >= g.most.Load() }
 

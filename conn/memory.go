@@ -43,6 +43,9 @@ func (c *Conn) MemoryUse() (held, beside, own int) {
 	return held, int(c.beside.Load()), c.size + int(c.streams.Load())*StreamSize
 }
 
+// Size is how many bytes the connection takes itself, without streams.
+func (c *Conn) Size() int { return c.size }
+
 // memoryUse is how many bytes the end of the stream would free.
 func (p *Port) memoryUse() int {
 	n := p.s.Held()

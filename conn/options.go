@@ -66,7 +66,7 @@ func WithDefaults(l Limits) Limits {
 	def(&l.Handshake, 5*time.Second)
 	def(&l.Authenticate, 5*time.Second)
 	def(&l.MaxStreams, 1000)
-	def(&l.MaxTotalStreams, min(100_000, max(l.Memory/streamShare/(StreamSize+HandlerSize), 1)))
+	def(&l.MaxTotalStreams, min(100_000, max(l.Memory/StreamShare/(StreamSize+HandlerSize), 1)))
 	def(&l.MaxMessage, 4<<20)
 	def(&l.MaxMetadata, 16<<10)
 	def(&l.MaxKeys, 128)
@@ -116,7 +116,7 @@ const memoryShare = 70
 // many.
 const (
 	connShare   = 4
-	streamShare = 2
+	StreamShare = 2
 )
 
 func memoryDefault() int {

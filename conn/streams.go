@@ -83,7 +83,7 @@ func (c *Conn) OpenPeer(p *Port, id uint64, openBytes int) {
 	c.peerStreams++
 	c.streams.Add(1)
 	p.haveFresh(c.takeFresh(1))
-	c.growth += openBytes + StreamSize
+	c.growth += openBytes + StreamSize + HandlerSize
 	grown := c.growth
 	if grown >= growthOpens {
 		c.growth = 0

@@ -12,6 +12,8 @@ import (
 const (
 	// budgetLook is how often the memory is measured,
 	budgetLook = 100 * time.Millisecond
+	// waitLook while handlers wait for it,
+	waitLook = 20 * time.Millisecond
 	// and leastLook is how soon it is measured again where it grows fast.
 	leastLook = 5 * time.Millisecond
 	// growthLooks is how much has to come for that: one part in so many of Limits.Memory.
@@ -35,12 +37,14 @@ type budget struct {
 func (b *budget) init(s *Server) {
 	if b.s = s; s.limits.Memory != Unlimited {
 		s.growth = conn.NewGrowth(b.hurry)
+		s.process.init()
 	}
 }
 
 // watch starts the measuring, if there is a limit.
 func (b *budget) watch() {
 	if b.s.growth != nil {
+		b.s.left.Store(int64(b.s.limits.Memory))
 		b.s.timers.Set(&b.timer, b, time.Now().Add(budgetLook))
 		b.s.growth.Reset(int64(b.s.limits.Memory) / growthLooks)
 	}
@@ -59,7 +63,15 @@ func (b *budget) Expire(_ *timers.Timer, now time.Time) {
 	if s.isOver() {
 		return
 	}
-	s.timers.Set(&b.timer, b, now.Add(budgetLook))
+	if s.starts.busy() { // handlers may wait for memory
+		s.starts.sweep()
+		s.starts.next()
+	}
+	pause := budgetLook
+	if s.starts.busy() {
+		pause = waitLook
+	}
+	s.timers.Set(&b.timer, b, now.Add(pause))
 	if b.s.growth.Due() { // meanwhile, when the timer was not set
 		b.hurry()
 	}
@@ -80,6 +92,9 @@ func (b *budget) look(now time.Time) int64 {
 		b.above = now
 	case now.Sub(b.above) >= patience:
 		most = percent * stopWaiting
+	}
+	if total >= most && most < percent*stopHolding {
+		b.above = now // what comes in its place is to have as long
 	}
 	for total >= most {
 		freed, ok := b.evict(uses, total-most+1)
@@ -144,6 +159,7 @@ func (u *connUse) measure() {
 	if u.c.c.Err() != nil { // it is about to give up all
 		u.held, u.own = 0, 0
 	}
+	u.c.used.Store(max(u.held+u.own-int64(u.c.c.Size()), 0))
 }
 
 // uses returns the memory of all connections, and its sum.

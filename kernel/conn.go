@@ -40,6 +40,7 @@ type Conn struct {
 
 	lastConfig, configBefore atomic.Pointer[actor.Config]
 	running                  runQueue
+	used                     atomic.Int64 // bytes that its streams held when the server looked last
 	retired                  retired
 	goingAway                chan struct{}
 	goAwayOnce               sync.Once // closes goingAway

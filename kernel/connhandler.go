@@ -49,6 +49,7 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 		done: make(chan struct{}), goingAway: make(chan struct{}),
 		peer: Peer{Addr: conn.RemoteAddr(j.nc), Token: j.g.Peer.Token, TLS: tlsState(j.nc)}, running: runQueue{most: ep.limits.MaxStreams, starts: &ep.starts, handling: &ep.handling},
 	}
+	c.running.conn = c
 	if most := c.caps.PeerStreams; most > 0 {
 		c.running.most = most
 	}

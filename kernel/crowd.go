@@ -37,7 +37,7 @@ func (d *crowd) refused(c *Conn) {
 func (d *crowd) Expire(*timers.Timer, time.Time) {
 	d.asked.Store(false)
 	s := d.s
-	most := s.limits.MaxTotalStreams
+	most := s.mostStreams()
 	need := max(most/crowdShare, 1) - (most - int(max(s.opened.Load(), s.handling.Load())))
 	if need <= 0 {
 		return

@@ -28,13 +28,16 @@ type endpoint struct {
 	pressure  atomic.Int64 // memory in use, in percent of Limits.Memory
 	left      atomic.Int64 // of Limits.Memory, bytes
 	growth    *conn.Growth // tells a server's budget; nil: there is none
-	stacks    stacks
-	lent      atomic.Int64 // bytes by which windows exceed Limits.ConnWindow
-	authorize func(ctx context.Context, id Identity, method string, md metadata.MD) error
-	onConn    func(*Conn)
-	onGoAway  func(*Conn)
-	onCrowded func(*Conn) // a server's: a connection was refused a stream for want of MaxTotalStreams
-	observing observing
+
+	streamsByMemory bool // MaxTotalStreams is a default
+	stacks          stacks
+	process         goMemory
+	lent            atomic.Int64 // bytes by which windows exceed Limits.ConnWindow
+	authorize       func(ctx context.Context, id Identity, method string, md metadata.MD) error
+	onConn          func(*Conn)
+	onGoAway        func(*Conn)
+	onCrowded       func(*Conn) // a server's: a connection was refused a stream for want of MaxTotalStreams
+	observing       observing
 
 	// What each stream changes, in a cache line of its own: what all only read stays in the
 	// caches of all processors.
@@ -60,8 +63,9 @@ func (ep *endpoint) guardLogger(l *slog.Logger) *slog.Logger {
 
 // What a server does as its memory fills, in percent of Limits.Memory.
 const (
+	stopStarting  = 75 // handlers, where much is held for what is left until stopWaiting
 	stopWaiting   = 85 // what holds the most is evicted, after a while
-	stopOpening   = 90 // streams, where more is held than is left
+	stopOpening   = 90 // streams, where much is held for what is left
 	stopHolding   = 95 // what holds the most is evicted at once
 	stopAccepting = 95 // connections, where that did not help
 )

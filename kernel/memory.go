@@ -1,8 +1,11 @@
 package kernel
 
 import (
+	"math"
+	"runtime/debug"
 	"runtime/metrics"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/status"
@@ -71,18 +74,84 @@ func (c *Conn) refuseMore(n int) *conn.Refusal {
 	if c.client {
 		return nil
 	}
-	most := ep.limits.MaxTotalStreams
+	most := ep.mostStreams()
 	left := most - int(max(ep.opened.Load(), ep.handling.Load()))
 	if left < most/2 && (left < n || c.ownStreams()*most > left*left) {
 		ep.onCrowded(c)
 		return &conn.Refusal{Code: status.Refused, Reason: "the server has too many streams", NotProcessed: true}
 	}
-	if ep.pressure.Load() >= stopOpening {
-		if held, beside, own := c.memory(); int64(held+beside+own) > ep.left.Load() {
-			return &conn.Refusal{Code: status.Refused, Reason: "the server is short of memory", NotProcessed: true}
-		}
+	if c.wantsTooMuch(stopOpening, 100) {
+		return &conn.Refusal{Code: status.Refused, Reason: "the server is short of memory", NotProcessed: true}
 	}
 	return nil
+}
+
+// mostStreams is how many streams peers may have open. Its default is what a part of the memory
+// is enough for, at what handlers turn out to take.
+func (ep *endpoint) mostStreams() int {
+	most := ep.limits.MaxTotalStreams
+	if each := ep.stacks.handlerSize(); ep.streamsByMemory && each > conn.HandlerSize {
+		most = min(most, max(ep.limits.Memory/conn.StreamShare/(conn.StreamSize+each), 1))
+	}
+	return most
+}
+
+// goMemory is whether the process takes more than GOMEMLIMIT. Then what is in use and can't be
+// freed is more than that: each allocation waits for a garbage collection of its own, those of
+// event loops too. What handlers make before they send it is in no account of the server's.
+type goMemory struct {
+	limit   int64
+	next    atomic.Int64 // when to look again, nanoseconds since began
+	over    atomic.Bool
+	looking atomic.Bool // somebody does; owns samples
+	samples [2]metrics.Sample
+	began   time.Time
+}
+
+// memoryPause is how long what was seen counts.
+const memoryPause = 200 * time.Microsecond
+
+func (m *goMemory) init() {
+	m.began = time.Now()
+	m.samples[0].Name, m.samples[1].Name = "/memory/classes/total:bytes", "/memory/classes/heap/released:bytes"
+	m.limit = debug.SetMemoryLimit(-1) // which does not change it
+}
+
+// isOver reports whether there is more than the limit, as of a moment ago.
+func (m *goMemory) isOver() bool {
+	if m.limit == math.MaxInt64 || m.limit == 0 {
+		return false
+	}
+	now := int64(time.Since(m.began))
+	if now < m.next.Load() || m.looking.Swap(true) {
+		return m.over.Load()
+	}
+	metrics.Read(m.samples[:])
+	m.over.Store(int64(m.samples[0].Value.Uint64()-m.samples[1].Value.Uint64()) > m.limit)
+	m.next.Store(now + int64(memoryPause))
+	m.looking.Store(false)
+	return m.over.Load()
+}
+
+// wantsTooMuch reports whether more than from percent of Limits.Memory are in use, and what the
+// connection's streams hold of it, times Memory, is more than the square of what is left until
+// percent are in use or, where they are few, all. It takes no lock.
+func (c *Conn) wantsTooMuch(from, until int64) bool {
+	ep := c.endpoint
+	if ep.growth == nil {
+		return false
+	}
+	memory := float64(ep.limits.Memory)
+	used := memory - float64(ep.left.Load()-ep.growth.Grown()) // as of the last look, and what has come since
+	if used < memory*float64(from)/100 {
+		return false
+	}
+	if c.running.hasFew() {
+		until = 100
+	}
+	left := max(memory*float64(until)/100-used, 0)
+	streams := int64(c.running.count.Load()) * (conn.StreamSize + conn.HandlerSize) // some may be new
+	return float64(max(c.used.Load(), streams))*memory > left*left
 }
 
 // ownStreams is how many streams count for the connection: its own and, where each stream has

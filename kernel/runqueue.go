@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 type runQueue struct {
 	most     int           // how many may run, and how many may wait
 	starts   *starts       // nil: handlers begin at once
+	conn     *Conn         // whose memory counts; nil: nobody's
 	handling *atomic.Int64 // the sum of count of all connections; nil: nobody asks
 	count    atomic.Int32  // n + len(wait) + len(behind), readable without the lock
 
@@ -54,6 +56,14 @@ func (j job) ordered() bool { return j.e != nil && j.e.ordered }
 
 // full reports whether not even one more offer may wait.
 func (q *runQueue) full() bool { return int(q.count.Load()) >= 2*q.most }
+
+// hasFew reports whether the connection has few handlers.
+func (q *runQueue) hasFew() bool { return q.count.Load() <= fewStreams }
+
+// waits reports whether its handlers have to wait for memory.
+func (q *runQueue) waits() bool {
+	return q.conn != nil && (!q.hasFew() && q.conn.endpoint.process.isOver() || q.conn.wantsTooMuch(stopStarting, stopWaiting))
+}
 
 // recount updates count after a change of what it counts. The lock is held.
 func (q *runQueue) recount() {
@@ -97,7 +107,7 @@ func (q *runQueue) admit(j job) (start, waits bool) {
 		return false, false
 	}
 	q.n++
-	if !q.starts.may() {
+	if !q.starts.may(q) {
 		if q.turn = append(q.turn, j); len(q.turn) == 1 {
 			q.starts.await(q)
 		}
@@ -105,6 +115,40 @@ func (q *runQueue) admit(j job) (start, waits bool) {
 	}
 	j.o.handlerStarts()
 	return !q.handLocked(j), false
+}
+
+// sweep takes out jobs that wait for their turn and whose streams are over. Where memory is
+// short that may take long, and they would count meanwhile.
+func (q *runQueue) sweep() {
+	q.mu.Lock()
+	turn := slices.Clone(q.turn)
+	q.mu.Unlock()
+	over := turn[:0]
+	for _, j := range turn {
+		if j.o.streams[0].Err() != nil {
+			over = append(over, j)
+		}
+	}
+	for _, j := range over {
+		q.drop(j)
+	}
+}
+
+// drop takes j out of turn, unless its turn has come meanwhile, and counts it out.
+func (q *runQueue) drop(j job) {
+	q.mu.Lock()
+	i := slices.Index(q.turn, j)
+	if i > 0 { // nextReady has the first
+		q.turn = slices.Delete(q.turn, i, i+1)
+	}
+	q.mu.Unlock()
+	if i > 0 {
+		j.o.abortRest()
+		if j, ok, _ := q.leave(nil, j); ok {
+			q.starts.force()
+			q.starts.run(j)
+		}
+	}
 }
 
 // nextReady returns the job whose turn it is, to be begun; ok is false if it was not worth

@@ -83,6 +83,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	s.endpoint.authorize, s.endpoint.onConn = o.Authorize, o.OnConn
 	s.endpoint.onGoAway = func(*Conn) {}
 	s.endpoint.onCrowded = s.crowd.refused
+	s.streamsByMemory = s.limits.Memory != Unlimited && (opts == nil || opts.Limits.MaxTotalStreams == 0)
 	s.starts.run = s.begin
 	s.budget.init(s)
 	s.crowd.s = s

@@ -1,36 +1,51 @@
 package kernel
 
 import (
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
 
 // starts paces the handlers of an endpoint as they begin. A peer can open thousands of streams
 // with one packet; were each of their handlers ready to run at once, everybody else would wait
-// for all of them. So few are ready at a time, and connections take turns.
+// for all of them. So few are ready at a time, and connections take turns, those with few
+// handlers first. Where memory is short, those that have much of it wait.
 type starts struct {
 	run    func(job)    // starts a goroutine that serves the job
 	ready  atomic.Int32 // handlers that may run, and have not begun
-	queues atomic.Int32 // len(turns), readable without the lock
+	queues atomic.Int32 // how many take turns, readable without the lock
+	few    atomic.Int32 // of those, with few handlers
 
 	mu    sync.Mutex
-	turns []*runQueue // connections with handlers that wait to be ready, in the order of their turns
+	turns [2]turns // of connections with few handlers, and of the others
 }
 
-// mostReady is how many handlers are ready to run at a time. With two processors and 10 us
-// each, one more waits 160 us.
-const mostReady = 32
+// turns are connections with handlers that wait to be ready, in the order of their turns.
+type turns []*runQueue
 
-// may reports whether one more handler may be ready, and counts it. While others wait for
+// readyEach is how many handlers are ready to run at a time for each processor. At 10 us each,
+// one more waits 40 us; where each makes a megabyte of messages first, it is a few milliseconds.
+const readyEach = 4
+
+// mostPassed is how many connections are passed over at a time that have to wait for memory.
+const mostPassed = 16
+
+// may reports whether one more handler of q may be ready, and counts it. While others wait for
 // their turn it may not.
-func (st *starts) may() bool {
-	if st == nil {
+func (st *starts) may(q *runQueue) bool {
+	switch {
+	case st == nil:
 		return true
-	}
-	if st.queues.Load() > 0 {
+	case q.hasFew() && st.few.Load() > 0, !q.hasFew() && st.queues.Load() > 0, q.waits():
 		return false
 	}
-	if st.ready.Add(1) > mostReady {
+	return st.take()
+}
+
+// take counts one more handler that is ready. It returns false if there are enough.
+func (st *starts) take() bool {
+	if int(st.ready.Add(1)) > readyEach*runtime.GOMAXPROCS(0) {
 		st.ready.Add(-1)
 		return false
 	}
@@ -50,9 +65,7 @@ func (st *starts) began() {
 		return
 	}
 	st.ready.Add(-1)
-	if st.queues.Load() > 0 {
-		st.next()
-	}
+	st.next()
 }
 
 // await gives q a turn. q calls it under its lock when the first of its handlers waits, and
@@ -60,13 +73,29 @@ func (st *starts) began() {
 func (st *starts) await(q *runQueue) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.turns = append(st.turns, q)
-	st.queues.Store(int32(len(st.turns)))
+	st.push(q)
 }
 
-// next makes handlers ready, one of each connection in turn, while few are.
+// push is await with the lock held.
+func (st *starts) push(q *runQueue) {
+	i := 1
+	if q.hasFew() {
+		i = 0
+	}
+	st.turns[i] = append(st.turns[i], q)
+	st.count()
+}
+
+// count tells who has no lock how many there are. The lock is held.
+func (st *starts) count() {
+	st.few.Store(int32(len(st.turns[0])))
+	st.queues.Store(int32(len(st.turns[0]) + len(st.turns[1])))
+}
+
+// next makes handlers ready, one of each connection in turn, while few are. It is called too
+// when there may be memory again.
 func (st *starts) next() {
-	for {
+	for st.busy() {
 		q := st.turn()
 		if q == nil {
 			return
@@ -84,21 +113,45 @@ func (st *starts) next() {
 	}
 }
 
+// sweep forgets handlers that wait for their turn and whose streams are over.
+func (st *starts) sweep() {
+	st.mu.Lock()
+	qs := slices.Concat(st.turns[0], st.turns[1])
+	st.mu.Unlock()
+	for _, q := range qs {
+		q.sweep()
+	}
+}
+
 // turn returns the connection whose turn it is, and counts a handler of it as ready; nil if
-// there is none, or as many as may be are ready.
+// there is none, or as many as may be are ready. Those that have to wait for memory are passed
+// over.
 func (st *starts) turn() *runQueue {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if len(st.turns) == 0 || st.ready.Load() >= mostReady {
+	if !st.take() {
 		return nil
 	}
-	q := st.turns[0]
-	st.turns[0] = nil
-	if st.turns = st.turns[1:]; len(st.turns) == 0 {
-		st.turns = nil
+	defer st.count()
+	for i := range st.turns {
+		for range min(len(st.turns[i]), mostPassed) {
+			q := st.turns[i].pop()
+			if !q.waits() {
+				return q
+			}
+			st.push(q)
+		}
 	}
-	st.queues.Store(int32(len(st.turns)))
-	st.ready.Add(1)
+	st.ready.Add(-1)
+	return nil
+}
+
+func (ts *turns) pop() *runQueue {
+	q := (*ts)[0]
+	(*ts)[0] = nil
+	if *ts = (*ts)[1:]; len(*ts) == 0 {
+		*ts = nil
+	}
 	return q
 }
 

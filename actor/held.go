@@ -81,6 +81,18 @@ func sizeBeside(messages, bytes, overhead int) int {
 // mixedSize is from what average on messages may differ much, in bytes.
 const mixedSize = 1 << 10
 
+// Compact copies what is unread and unwritten out of memory that it shares with what is not
+// here any more: see pool.Queue.Compact. It returns how many messages it has copied.
+func (s *Stream) Compact(a *pool.Arena) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.out.Compact(a)
+	if s.asm == nil { // which may know a message of the mailbox by its handle
+		n += s.in.Compact(a)
+	}
+	return n
+}
+
 // Held is how many bytes of memory the stream's end would free. It tells the connection what
 // has changed unnoticed: what was taken from In's buffer.
 func (s *Stream) Held() int {

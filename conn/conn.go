@@ -13,7 +13,7 @@ import (
 )
 
 // A Stream is what a connection needs of a stream. The flush calls Fill, anybody
-// RoomFree, RoomGone, ReadProgress, Held, Evict and Lost, the reader the rest. No method waits.
+// RoomFree, RoomGone, ReadProgress, Held, Compact, Evict and Lost, the reader the rest. No method waits.
 type Stream interface {
 	// Deliver takes over whole messages in order.
 	Deliver(run *pool.Queue, now time.Time) error
@@ -34,6 +34,9 @@ type Stream interface {
 	ReadProgress() (unread int, taken uint64)
 	// Held is how many bytes of memory the stream's end would free.
 	Held() int
+	// Compact copies messages out of memory that little else is in, into memory of a. It returns
+	// how many.
+	Compact(a *pool.Arena) int
 	// CapUse is what the stream takes of the cap on what a connection holds unread, where the
 	// sender chooses its window, and for how long nothing of it was taken.
 	CapUse(now time.Time) (n int, unreadFor time.Duration)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/status"
 )
 
@@ -52,6 +53,18 @@ func (p *Port) memoryUse() int {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
 	return n + int(p.openBytes)
+}
+
+// Compact has the streams copy messages out of memory that little else is in. It returns how many
+// streams there are.
+func (c *Conn) Compact(a *pool.Arena) int {
+	c.mu.Lock()
+	ports := c.table.all()
+	c.mu.Unlock()
+	for _, p := range ports {
+		p.s.Compact(a)
+	}
+	return len(ports)
 }
 
 // Evict frees about n bytes of memory: it resets the streams that hold the most, or ends the

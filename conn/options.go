@@ -109,8 +109,8 @@ func (l *Limits) durations() []span {
 	}
 }
 
-// memoryShare is the default of Memory, in percent of GOMEMLIMIT.
-const memoryShare = 70
+// MemoryShare is the default of Memory, in percent of GOMEMLIMIT.
+const MemoryShare = 70
 
 // What connections, and streams with handlers, may take of Memory by default: one part in so
 // many.
@@ -124,7 +124,7 @@ func memoryDefault() int {
 	if limit == math.MaxInt64 {
 		return Unlimited
 	}
-	return int(limit / 100 * memoryShare)
+	return int(limit / 100 * MemoryShare)
 }
 
 // maxLimit is the largest window and message.

@@ -98,6 +98,7 @@ func (t *fakeStream) Deliver(run *pool.Queue, _ time.Time) error { run.Release()
 func (t *fakeStream) Fragment(*frame.Frame, time.Time) error     { return nil }
 func (t *fakeStream) Control(*frame.Frame) error                 { return nil }
 func (t *fakeStream) Held() int                                  { return 0 }
+func (t *fakeStream) Compact(*pool.Arena) int                    { return 0 }
 func (t *fakeStream) ReadProgress() (int, uint64)                { return 0, 0 }
 func (t *fakeStream) CapUse(time.Time) (int, time.Duration)      { return 0, 0 }
 func (t *fakeStream) Evict(string)                               {}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/internal/timers"
+	"github.com/sluicerpc/sluice/pool"
 )
 
 const (
@@ -20,6 +21,9 @@ const (
 	growthLooks = 50
 	// patience is for how long more than stopWaiting may be held.
 	patience = time.Second
+	// mostCompacted is of how many streams messages are copied at a time: a look at 1,000 takes
+	// 0.1 ms.
+	mostCompacted = 4000
 	// leastHeld is what a connection holds at least that something is evicted of, bytes.
 	leastHeld = 1 << 10
 )
@@ -30,14 +34,15 @@ const (
 type budget struct {
 	s     *Server
 	timer timers.Timer
-	above time.Time // since when there is more than stopWaiting; zero: there is not
+	above time.Time  // since when there is more than stopWaiting; zero: there is not
+	arena pool.Arena // of messages that were copied
 }
 
 // init is called before there is a connection.
 func (b *budget) init(s *Server) {
 	if b.s = s; s.limits.Memory != Unlimited {
 		s.growth = conn.NewGrowth(b.hurry)
-		s.process.init()
+		s.process.init(int64(s.limits.Memory))
 	}
 }
 
@@ -82,6 +87,7 @@ func (b *budget) Expire(_ *timers.Timer, now time.Time) {
 func (b *budget) look(now time.Time) int64 {
 	percent := int64(b.s.limits.Memory) / 100
 	uses, total := b.s.uses()
+	b.compact(uses)
 	if total < percent*stopWaiting {
 		b.above = time.Time{}
 		return total
@@ -106,6 +112,24 @@ func (b *budget) look(now time.Time) int64 {
 		total -= b.endUnused(uses, total-percent*stopHolding+1)
 	}
 	return total
+}
+
+// compact has streams copy messages out of memory that little else is in: those of some
+// connections, in no order. Only so what messages hold is what is counted for them.
+func (b *budget) compact(uses []connUse) {
+	if !b.s.process.isFilling() {
+		return
+	}
+	streams := 0
+	for i := range uses {
+		if uses[i].held < leastHeld {
+			continue
+		}
+		c := uses[i].c
+		if streams += c.c.Compact(&b.arena) + c.retired.compact(&b.arena); streams >= mostCompacted {
+			return
+		}
+	}
 }
 
 // evict evicts something of the connection that holds the most, about excess bytes and no more

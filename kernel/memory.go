@@ -96,42 +96,58 @@ func (ep *endpoint) mostStreams() int {
 	return most
 }
 
-// goMemory is whether the process takes more than GOMEMLIMIT. Then what is in use and can't be
-// freed is more than that: each allocation waits for a garbage collection of its own, those of
-// event loops too. What handlers make before they send it is in no account of the server's.
+// goMemory is how much memory the process takes. Once it is more than GOMEMLIMIT, what is in use
+// and can't be freed is more than that, and each allocation waits for a garbage collection of its
+// own, those of event loops too. What handlers make before they send it is in no account of the
+// server's.
 type goMemory struct {
-	limit   int64
-	next    atomic.Int64 // when to look again, nanoseconds since began
-	over    atomic.Bool
-	looking atomic.Bool // somebody does; owns samples
-	samples [2]metrics.Sample
+	limit   int64 // GOMEMLIMIT; math.MaxInt64: none
+	usual   int64 // what the process is expected to stay below
 	began   time.Time
+	next    atomic.Int64 // when to look again, nanoseconds since began
+	inUse   atomic.Int64 // bytes, when somebody looked last
+	looking atomic.Bool  // somebody does, and owns samples
+	samples [2]metrics.Sample
 }
 
-// memoryPause is how long what was seen counts.
-const memoryPause = 200 * time.Microsecond
+const (
+	// memoryPause is how long what was seen counts.
+	memoryPause = 200 * time.Microsecond
+	// fillingShare is from which part of the expected memory on the process's memory fills, in
+	// percent.
+	fillingShare = 60
+)
 
-func (m *goMemory) init() {
+// init is called before anything else, with Limits.Memory.
+func (m *goMemory) init(memory int64) {
 	m.began = time.Now()
 	m.samples[0].Name, m.samples[1].Name = "/memory/classes/total:bytes", "/memory/classes/heap/released:bytes"
 	m.limit = debug.SetMemoryLimit(-1) // which does not change it
+	m.usual = min(m.limit, memory/conn.MemoryShare*100)
 }
 
-// isOver reports whether there is more than the limit, as of a moment ago.
-func (m *goMemory) isOver() bool {
-	if m.limit == math.MaxInt64 || m.limit == 0 {
-		return false
-	}
+// measure returns how much it is, as of a moment ago.
+func (m *goMemory) measure() int64 {
 	now := int64(time.Since(m.began))
 	if now < m.next.Load() || m.looking.Swap(true) {
-		return m.over.Load()
+		return m.inUse.Load()
 	}
 	metrics.Read(m.samples[:])
-	m.over.Store(int64(m.samples[0].Value.Uint64()-m.samples[1].Value.Uint64()) > m.limit)
+	if m.samples[0].Value.Kind() == metrics.KindUint64 && m.samples[1].Value.Kind() == metrics.KindUint64 {
+		m.inUse.Store(int64(m.samples[0].Value.Uint64() - m.samples[1].Value.Uint64()))
+	}
 	m.next.Store(now + int64(memoryPause))
 	m.looking.Store(false)
-	return m.over.Load()
+	return m.inUse.Load()
 }
+
+// isOver reports whether it is more than GOMEMLIMIT.
+func (m *goMemory) isOver() bool {
+	return m.limit > 0 && m.limit != math.MaxInt64 && m.measure() > m.limit
+}
+
+// isFilling reports whether it comes near what is expected.
+func (m *goMemory) isFilling() bool { return m.measure() > m.usual/100*fillingShare }
 
 // wantsTooMuch reports whether more than from percent of Limits.Memory are in use, and what the
 // connection's streams hold of it, times Memory, is more than the square of what is left until

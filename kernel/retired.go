@@ -1,8 +1,12 @@
 package kernel
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/sluicerpc/sluice/pool"
 )
 
 // retired is the set of a connection's streams that are over and still hold something:
@@ -128,6 +132,18 @@ func (r *retired) evictLargest() bool {
 	}
 	c.actorStream.Evict("the server is out of memory for unread bytes of streams that are over")
 	return true
+}
+
+// compact has the streams copy messages out of memory that little else is in. It returns how
+// many streams there are.
+func (r *retired) compact(a *pool.Arena) int {
+	r.mu.Lock()
+	cs := slices.Collect(maps.Keys(r.of))
+	r.mu.Unlock()
+	for _, c := range cs {
+		c.Compact(a)
+	}
+	return len(cs)
 }
 
 // endFeeding stops the goroutines that feed channels, and those that will. What was not

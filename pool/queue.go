@@ -114,6 +114,45 @@ func (q *Queue) Release() {
 	*q = Queue{}
 }
 
+// Compact copies messages out of blocks that they share with messages most of which have been
+// released: each may keep 16 KiB for a few bytes. It returns how many it has copied, into memory
+// of a. What others have handles of stays where it is.
+func (q *Queue) Compact(a *Arena) (copied int) {
+	var prev *span
+	for s := q.head; s != nil; prev, s = s, s.next {
+		if !s.isStray() {
+			continue
+		}
+		t := a.Copy(s.block.data[s.off() : s.off()+s.n]).s
+		t.price, t.place, t.next = s.price, t.place|s.place&^placeMask, s.next
+		if prev == nil {
+			q.head = t
+		} else {
+			prev.next = t
+		}
+		if q.tail == s {
+			q.tail = t
+		}
+		s.next = nil
+		s.setLife(s.life + 1) // nobody else has a handle of this life
+		released(s)
+		s.block.drop(1)
+		s = t
+		copied++
+	}
+	return copied
+}
+
+// isStray reports whether s, which its caller owns, holds a block that is mostly given up.
+func (s *span) isStray() bool {
+	b := s.block
+	if b.class != shared || !alive(s.life) || s.touch.Load() != nil || b.aliased.Load() {
+		return false
+	}
+	refs := b.refs.Load()
+	return refs < carving/2 && 2*int(refs) <= b.n // an arena that still carves adds to n
+}
+
 // Take moves messages from the front of q to a queue of their own: as many as
 // cost at most room together, and none longer than most.
 func (q *Queue) Take(room, most int) (r Queue) {

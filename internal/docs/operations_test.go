@@ -175,8 +175,8 @@ func TestOperationsHasTheNumbers(t *testing.T) {
 		fmt.Sprintf("the lower of %s and 0.%d x RLIMIT_NOFILE", count(l.MaxConns), s["defaultShare"]),
 		fmt.Sprintf("the lower of yours and 0.%d x RLIMIT_NOFILE", s["namedShare"]),
 		fmt.Sprintf("RLIMIT_NOFILE = MaxConns / 0.%d", s["namedShare"]),
-		fmt.Sprintf("%d %% of GOMEMLIMIT", constants(t, "conn/options.go")["memoryShare"]),
-		fmt.Sprintf("Memory = 0.%d x GOMEMLIMIT", constants(t, "conn/options.go")["memoryShare"]/10),
+		fmt.Sprintf("%d %% of GOMEMLIMIT", constants(t, "conn/options.go")["MemoryShare"]),
+		fmt.Sprintf("Memory = 0.%d x GOMEMLIMIT", constants(t, "conn/options.go")["MemoryShare"]/10),
 		fmt.Sprintf("not read for %s", duration(time.Duration(constants(t, "conn/memory.go")["stallTime"])))[len("not read for "):],
 
 		fmt.Sprintf("at least 128 bytes and at most 64 KiB: %s bytes by default", count(conn.InitialCredit(&l))),

@@ -16,11 +16,11 @@ const (
 	pingBurst      = 1000                   // pings at once on a connection that is otherwise silent,
 	pingRate       = 10                     // and then as many a second
 	leastKeepalive = time.Second / pingRate // our own keepalive never exceeds the rate
-	creditSpare    = 1000                   // Credit frames beyond one for each leastGrant bytes sent
-	leastGrant     = 16
-	uselessSpare   = 1000 // frames that change nothing, beyond
-	uselessEach    = 8    // for each stream that was opened
-	readSpare      = 1000 // Read frames beyond one for each leastRead bytes written
+	creditSpare    = 1000                   // Credit frames beyond those that grantsEach allows,
+	grantsEach     = 2                      // which is so many for each message that may have been sent
+	uselessSpare   = 1000                   // frames that change nothing, beyond
+	uselessEach    = 8                      // for each stream that was opened
+	readSpare      = 1000                   // Read frames beyond one for each leastRead bytes written
 	leastRead      = 1 << 10
 	maxGoAways     = 16
 	settingsBurst  = 100 // changes of settings at once,
@@ -58,10 +58,12 @@ func (a *abuse) ping(now time.Time, data int, sent uint64) error {
 	return nil
 }
 
-// credit counts a Credit frame against what was sent so far: an honest peer sends one when
-// frame.LeastGrant is owed, which is 32 bytes or more.
-func (a *abuse) credit(sent uint64) error {
-	if a.credits++; a.credits > sent/leastGrant+creditSpare {
+// credit counts a Credit frame against what was sent so far, in bytes of credit. Peers of our own
+// send one when frame.LeastGrant is owed. Some of HTTP/2's (Elixir's Mint) send two for each DATA frame, for the
+// stream and for the connection, however short it is: that is as many as each message of no bytes
+// would allow, which costs overhead.
+func (a *abuse) credit(sent uint64, overhead int) error {
+	if a.credits++; a.credits > grantsEach*sent/uint64(max(overhead, 1))+creditSpare {
 		return violation(status.EnhanceYourCalm, "too many Credit frames")
 	}
 	return nil

@@ -31,7 +31,7 @@ func (c *Conn) control(f *frame.Frame) error {
 		}
 		return c.connFrame(f)
 	case frame.Credit:
-		if err := c.abuse.credit(c.sentCost.Load()); err != nil {
+		if err := c.abuse.credit(c.sentCost.Load(), c.caps.Overhead); err != nil {
 			return err
 		}
 		if f.Stream == 0 {
@@ -46,8 +46,11 @@ func (c *Conn) control(f *frame.Frame) error {
 func (c *Conn) streamFrame(f *frame.Frame) error {
 	p := c.find(f.Stream)
 	if p == nil {
-		if f.Stream == 0 || f.Kind == frame.Accept || f.Kind == frame.Reject {
+		switch {
+		case f.Stream == 0 || f.Kind == frame.Accept || f.Kind == frame.Reject:
 			return c.answerForGone(f)
+		case f.Kind == frame.Credit: // of what was sent before the end: it is counted already
+			return c.checkGone(f)
 		}
 		if err := c.countUseless(); err != nil {
 			return err

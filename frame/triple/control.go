@@ -178,8 +178,9 @@ func (s *Session) windowUpdate(p []byte) error {
 		return s.fault(status.Protocol, "WINDOW_UPDATE of stream %d, which was never opened", in.id)
 	}
 	st := s.lookup(&in.recent, in.id)
-	if st == nil {
-		return s.useless()
+	if st == nil { // over: a peer may grant each DATA frame that came before the end
+		s.emit(frame.Frame{Kind: frame.Credit})
+		return nil
 	}
 	if st.is(refused) {
 		s.plainCredit(st, n)

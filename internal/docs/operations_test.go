@@ -142,7 +142,7 @@ func TestOperationsHasTheNumbers(t *testing.T) {
 	memory, small := 21*(1<<30)/10, 7*384*(1<<20)/10
 	for _, want := range []string{
 		limit("pings on a connection that carries nothing else", "%s at once and %d a second after that", count(a["pingBurst"]), a["pingRate"]),
-		limit("grants of credit", "%s, and one for each %d bytes that we send", count(a["creditSpare"]), a["leastGrant"]),
+		limit("grants of credit", "%s, and %d for each message of no bytes", count(a["creditSpare"]), a["grantsEach"]),
 		limit("reports of bytes read", "%s, and one for each %s that we write", count(a["readSpare"]), size(a["leastRead"])),
 		limit("frames that change nothing", "%s, and %d for each stream opened", count(a["uselessSpare"]), a["uselessEach"]),
 		limit("answers (PONG, REJECT) that the peer does not read", "%s, where it has read nothing for %s; %s in all. Each counts %d bytes",

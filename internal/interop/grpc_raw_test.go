@@ -44,12 +44,22 @@ func (f h2Frame) error() uint32 {
 	return binary.BigEndian.Uint32(f.payload)
 }
 
+// h2Granting is what an h2Raw grants for a DATA frame that comes.
+type h2Granting int
+
+const (
+	grantsConn h2Granting = iota // to the connection as much as was in it
+	grantsBoth                   // to its stream too
+	grantsNone
+)
+
 // An h2Raw is a client of HTTP/2 that sends any bytes.
 type h2Raw struct {
-	tg   *target
-	t    *testing.T
-	nc   net.Conn
-	next uint32
+	tg     *target
+	t      *testing.T
+	nc     net.Conn
+	next   uint32
+	grants h2Granting
 
 	writing sync.Mutex // of nc, and of what is below
 	enc     *hpack.Encoder
@@ -116,7 +126,9 @@ func (r *h2Raw) answer(f *h2Frame, size int) {
 		_ = r.write(h2(h2Settings, h2Ack, 0, nil))
 	case f.typ == h2Ping && f.flags&h2Ack == 0:
 		_ = r.write(h2(h2Ping, h2Ack, 0, f.payload))
-	case f.typ == h2Data && size > 0:
+	case f.typ == h2Data && size > 0 && r.grants == grantsBoth:
+		_ = r.write(h2Grant(f.id, uint32(size)), h2Grant(0, uint32(size)))
+	case f.typ == h2Data && size > 0 && r.grants == grantsConn:
 		_ = r.write(h2Grant(0, uint32(size)))
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 // CloseSend ends the sending half. What was accepted before is still sent.
 func (s *Stream) CloseSend(code status.Code, reason string, trailer metadata.MD) error {
+	cause := s.link.ParentErr() // which calls what is the program's
 	s.mu.Lock()
 	defer s.unlock()
 	switch {
@@ -20,11 +21,12 @@ func (s *Stream) CloseSend(code status.Code, reason string, trailer metadata.MD)
 	case !s.cfg.Caps.HalfClose && s.st.recv == recvOpen && !s.cfg.NoReceive:
 		return ErrNotSupported
 	}
-	s.closeSend(code, reason, trailer)
+	s.closeSend(cause, code, reason, trailer)
 	return nil
 }
 
-func (s *Stream) closeSend(code status.Code, reason string, trailer metadata.MD) {
+// closeSend is CloseSend with the lock held. cause is why the parent context has ended, or nil.
+func (s *Stream) closeSend(cause error, code status.Code, reason string, trailer metadata.MD) {
 	if s.st.send != sendOpen || s.ch != nil && s.ch.endAsked {
 		if s.outcome != nil && s.outcome.stopped {
 			s.outcome.finished = true
@@ -34,7 +36,7 @@ func (s *Stream) closeSend(code status.Code, reason string, trailer metadata.MD)
 	}
 	// The parent's end reaches the stream in another goroutine. An end in order must not
 	// come first, or the peer would believe that it has all messages.
-	if cause := s.link.ParentErr(); cause != nil {
+	if cause != nil {
 		s.abort(s.parentFailure(cause))
 		return
 	}
@@ -58,6 +60,7 @@ func (s *Stream) unaccepted() bool { return s.sendsHeld && s.st.canSend() }
 // Finish ends both halves in order, the sending half with a status. It aborts an offer that
 // was not accepted.
 func (s *Stream) Finish(code status.Code, reason string, trailer metadata.MD) {
+	cause := s.link.ParentErr()
 	s.mu.Lock()
 	defer s.unlock()
 	if s.unaccepted() {
@@ -67,7 +70,7 @@ func (s *Stream) Finish(code status.Code, reason string, trailer metadata.MD) {
 		s.abort(s.fail(code, reason, false))
 		return
 	}
-	s.closeSend(code, reason, trailer)
+	s.closeSend(cause, code, reason, trailer)
 	s.closeReceive()
 }
 
@@ -111,19 +114,24 @@ func (s *Stream) Close(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-ctx.Done():
-		s.Abort(status.Cancelled, "close: "+context.Cause(ctx).Error(), context.Cause(ctx))
+		reason, cause := "close: the context has ended", context.Cause(ctx)
+		if cause != nil { // else it is one of the program's that has no error
+			reason = "close: " + cause.Error()
+		}
+		s.Abort(status.Cancelled, reason, cause)
 	}
 	return s.Err()
 }
 
 // closeHalves ends both halves in order. It returns what is closed when both sides have.
 func (s *Stream) closeHalves() (<-chan struct{}, error) {
+	cause := s.link.ParentErr()
 	s.mu.Lock()
 	defer s.unlock()
 	if s.unaccepted() {
 		return nil, ErrNotAccepted
 	}
-	s.closeSend(status.OK, "", nil)
+	s.closeSend(cause, status.OK, "", nil)
 	s.closeReceive()
 	return s.doneLocked(), nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/metadata"
+	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/status"
 )
 
@@ -127,6 +128,11 @@ func TestADeadlineDoesNotOvertakeAnEnd(t *testing.T) {
 		"we ended":   {func(a, b *end) { _ = a.s.CloseSend(status.OK, "", nil) }, true},
 		"peer ended": {func(a, b *end) { _ = b.s.CloseSend(status.OK, "", nil) }, true},
 		"both ended": {func(a, b *end) {
+			_ = a.s.CloseSend(status.OK, "", nil)
+			_ = b.s.CloseSend(status.OK, "", nil)
+		}, false},
+		"both ended, and the peer has not read all": {func(a, b *end) {
+			_ = a.s.TrySend(pool.New(10))
 			_ = a.s.CloseSend(status.OK, "", nil)
 			_ = b.s.CloseSend(status.OK, "", nil)
 		}, false},

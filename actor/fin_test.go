@@ -89,7 +89,7 @@ func TestABatchThatWasReceivedWasRead(t *testing.T) {
 			batch := <-batches
 			read := batch.Len()
 			batch.Release()
-			b.s.closeSend(status.OK, "", nil)
+			b.s.closeSend(nil, status.OK, "", nil)
 			b.s.closeReceive()
 			b.s.unlock()
 			b.fill(true, 0)

@@ -65,8 +65,8 @@ type Link interface {
 	// Unpack returns what a compressed message holds, at most most bytes, and takes m
 	// over. Any time.
 	Unpack(m pool.Message, most int) (pool.Message, error)
-	// ParentErr is why the context that bounds the stream's life has ended, or nil.
-	// Any time.
+	// ParentErr is why the context that bounds the stream's life has ended, or nil. It asks
+	// the program's context, which may take its time: the stream's lock is free.
 	ParentErr() error
 	// Timers is the queue for the stream's timers. Any time.
 	Timers() *timers.Queue

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/sluicerpc/sluice/status"
 )
 
 // A Fault is told that a function of the program's has panicked with r, or has ended its
@@ -126,11 +128,17 @@ func (g *guarded) call(name string, f func() error) (err error) {
 		}
 	}()
 	if err = f(); err != nil {
-		_ = err.Error()
-		_ = errors.Is(err, io.EOF)
+		AskError(err)
 	}
 	returned = true
 	return err
+}
+
+// AskError calls the methods of an error of the program's that are called of it later, so that
+// it panics here if it does.
+func AskError(err error) {
+	var se *status.StreamError
+	_, _, _ = err.Error(), errors.Is(err, io.EOF), errors.As(err, &se)
 }
 
 // Read implements net.Conn.

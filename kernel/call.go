@@ -93,7 +93,7 @@ func (o *CallOptions) Bound(ctx context.Context) (context.Context, context.Cance
 	if asked := o != nil && o.Timeout > 0; d == Unlimited || has && !asked {
 		return ctx, func() {}
 	}
-	return context.WithTimeout(ctx, d)
+	return context.WithTimeout(sound(ctx), d)
 }
 
 // call sends the request and waits for the reply and the end. It takes over req if it

@@ -2,19 +2,36 @@ package kernel
 
 import (
 	"context"
+	"reflect"
 	"sync/atomic"
 	"time"
+
+	"github.com/sluicerpc/sluice/conn"
 )
 
 // A soundContext is a context of the program's for goroutines of ours, and for places where
 // a lock is held: where a method of it panics, or ends its goroutine, it has ended.
 type soundContext struct {
 	of     context.Context
+	plain  bool // of's methods are the standard library's: they return, and at once
 	broken atomic.Bool
 }
 
-// errContext is the error of a context whose methods panic.
-var errContext = &hookError{"the context", "panicked"}
+// The errors of contexts that have none that can be used.
+var (
+	errContext   = &hookError{"the context", "panicked"}
+	errNoError   = &hookError{"the context", "has ended without an error"}
+	errBadReason = &hookError{"the context's cause", "panicked"}
+)
+
+// sound returns ctx for what the standard library makes of it: that asks a context of the
+// program's in goroutines of its own.
+func sound(ctx context.Context) context.Context {
+	if ctx.Done() == nil {
+		return ctx
+	}
+	return &soundContext{of: ctx}
+}
 
 var closedChan = func() chan struct{} {
 	c := make(chan struct{})
@@ -51,17 +68,47 @@ func (c *soundContext) Done() (done <-chan struct{}) {
 	return done
 }
 
-// Err implements context.Context.
+// Err implements context.Context. It is not nil when Done is closed, whatever the program's says:
+// the standard library panics otherwise.
 func (c *soundContext) Err() (err error) {
+	over := false
 	ok := c.call(func() {
-		if err = c.of.Err(); err != nil {
-			_ = err.Error()
+		switch err = c.of.Err(); {
+		case err != nil:
+			conn.AskError(err)
+		default:
+			select {
+			case <-c.of.Done():
+				over = true
+			default:
+			}
 		}
 	})
-	if !ok {
+	switch {
+	case !ok:
 		return errContext
+	case over:
+		return errNoError
 	}
 	return err
+}
+
+// cause is why c has ended, or nil.
+func (c *soundContext) cause() (cause error) {
+	err := c.Err()
+	if err == nil {
+		return nil
+	}
+	if cause = context.Cause(c); cause == nil {
+		return err
+	}
+	defer func() {
+		if recover() != nil {
+			cause = errBadReason
+		}
+	}()
+	conn.AskError(cause)
+	return cause
 }
 
 // Value implements context.Context.
@@ -70,37 +117,35 @@ func (c *soundContext) Value(key any) (v any) {
 	return v
 }
 
-// watch calls f when c has ended, unless stop is called before.
-func (c *soundContext) watch(f func()) (stop func() bool) {
-	if a, ok := c.of.(afterFuncer); ok {
-		return context.AfterFunc(&soundAfter{c, a}, f)
-	}
-	return context.AfterFunc(c, f)
-}
-
-// An afterFuncer is a context that is watched without a goroutine.
-type afterFuncer interface {
-	AfterFunc(f func()) (stop func() bool)
-}
-
-// A soundAfter is the soundContext of an afterFuncer.
-type soundAfter struct {
-	*soundContext
-	a afterFuncer
-}
-
-// AfterFunc is what the context package asks for.
-func (c *soundAfter) AfterFunc(f func()) (stop func() bool) {
-	defer func() {
-		if recover() != nil {
-			c.broken.Store(true)
-			stop = func() bool { return false }
-			go f()
+// watch calls f when c has ended, unless stop is called before. stop returns at once: it may be
+// called on event loops, and a context of the program's is asked when one stops watching it. An
+// AfterFunc that it has itself is not used.
+func (c *soundContext) watch(f func()) (stop func()) {
+	c.plain = isPlain(c.of)
+	end := context.AfterFunc(c, f)
+	return func() {
+		if c.plain {
+			end()
+		} else {
+			go end()
 		}
-	}()
-	end := c.a.AfterFunc(f)
-	return func() (stopped bool) {
-		defer func() { _ = recover() }()
-		return end()
+	}
+}
+
+// isPlain reports whether all methods of ctx are the standard library's.
+func isPlain(ctx context.Context) bool {
+	for {
+		v := reflect.ValueOf(ctx)
+		if v.Kind() != reflect.Pointer || v.Type().Elem().PkgPath() != "context" {
+			return false
+		}
+		switch v.Type().Elem().Name() {
+		case "cancelCtx", "timerCtx": // what they were made of is not asked
+			return true
+		case "valueCtx":
+			ctx = v.Elem().FieldByName("Context").Interface().(context.Context)
+		default:
+			return false
+		}
 	}
 }

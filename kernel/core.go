@@ -59,8 +59,8 @@ type extra struct {
 	deadline    time.Time
 	deadlineOff atomic.Bool // the deadline no longer applies
 	timer       timers.Timer
-	unwatch     atomic.Pointer[func() bool] // stops watching parent
-	siblings    []*core                     // all streams of the same request
+	unwatch     atomic.Pointer[func()] // stops watching parent
+	siblings    []*core                // all streams of the same request
 }
 
 // stream returns the stream that c is the core of. Each core is the whole of a Stream, so the
@@ -307,12 +307,17 @@ func (c *core) Expire(*timers.Timer, time.Time) {
 }
 
 // setDeadline sets when the stream is aborted. It is called before anybody else knows the
-// stream. startDeadline starts the timer.
+// stream, or one of the same request. startDeadline starts the timer.
 func (c *core) setDeadline(t time.Time) { c.more().deadline = t }
 
 func (c *core) startDeadline() {
-	if x := c.x.Load(); x != nil && !x.deadline.IsZero() {
-		c.Timers().Set(&x.timer, c, x.deadline)
+	x := c.x.Load()
+	if x == nil || x.deadline.IsZero() {
+		return
+	}
+	c.Timers().Set(&x.timer, c, x.deadline)
+	if c.Err() != nil { // it ended before: nobody else stops the timer
+		c.Timers().Stop(&x.timer)
 	}
 }
 
@@ -366,8 +371,8 @@ func (c *core) parentEnded() {
 
 // ParentErr implements actor.Link.
 func (c *core) ParentErr() error {
-	if x := c.x.Load(); x != nil && x.parent.of != nil && x.parent.Err() != nil {
-		return context.Cause(&x.parent)
+	if x := c.x.Load(); x != nil && x.parent.of != nil {
+		return x.parent.cause()
 	}
 	return nil
 }

@@ -118,7 +118,7 @@ func (c *Client) dial(ctx context.Context, t nextDial, parent *Conn, dedicated b
 // attempt waits until the time t, and connects.
 func (c *Client) attempt(ctx context.Context, t nextDial, parent *Conn) (*Conn, error) {
 	wait := max(time.Until(t.at), 0)
-	ctx, cancel := context.WithTimeout(ctx, wait+2*c.limits.Handshake+c.limits.Authenticate)
+	ctx, cancel := context.WithTimeout(sound(ctx), wait+2*c.limits.Handshake+c.limits.Authenticate)
 	defer cancel()
 	defer context.AfterFunc(c.closing, cancel)()
 	if wait > 0 {

@@ -753,8 +753,13 @@ func (c *spoiltContext) hit(method string) {
 }
 
 func (c *spoiltContext) Done() <-chan struct{} { c.hit("Done"); return c.Context.Done() }
-func (c *spoiltContext) Err() error            { c.hit("Err"); return c.Context.Err() }
-func (c *spoiltContext) Value(key any) any     { c.hit("Value"); return nil }
+func (c *spoiltContext) Err() error {
+	if c.hit("Err"); c.method == "no error" {
+		return nil
+	}
+	return c.Context.Err()
+}
+func (c *spoiltContext) Value(key any) any { c.hit("Value"); return nil }
 func (c *spoiltContext) Deadline() (time.Time, bool) {
 	c.hit("Deadline")
 	return c.Context.Deadline()
@@ -793,58 +798,128 @@ func alone(f func()) {
 	<-done
 }
 
-// A context whose methods panic does so to the goroutine of the program's that has called
-// with it. Where a goroutine of the library's asks it, it has ended. The stream's neighbours
-// on the connection go on.
+// A context whose methods panic, or do not return, does so to the goroutine of the program's that
+// has called with it. Where a goroutine of the library's asks it, it has ended. The stream's
+// neighbours on the connection go on, whoever ends the stream.
 func TestContextsOfTheProgramsHarmTheirOwnStreamAlone(t *testing.T) {
-	for _, method := range []string{"Done", "Err", "Value", "Deadline", "AfterFunc"} {
-		for _, kind := range []string{panicking, exiting} {
-			t.Run(method+"/"+kind, func(t *testing.T) {
-				inBubble(t, nil, nil, func(t *testing.T, w *world) {
-					w.Srv.Handle("echo", echo)
-					parent, cancel := context.WithCancel(t.Context())
-					defer cancel()
-					ctx := &spoiltContext{parent, &fault{kind: kind}, method}
-					neighbour := w.Open("echo")
-					s, err := w.Client.Open(ctx, "echo", nil)
-					ok(t, err)
-					w.Send(s, "x")
-					w.Want(s, "x")
-					ctx.f.armed.Store(true)
-					for _, f := range []func(){
-						func() { with(text("y"), func(m pool.Message) { _ = s.Send(ctx, m) }) },
-						func() { receive(s, ctx) },
-						func() { _ = s.Context().Value(4711) },
-						func() { _, _ = w.Client.Open(ctx, "echo", nil) },
-						func() {
-							with(text("z"), func(m pool.Message) {
-								if r, err := w.Client.Call(ctx, "echo", m, nil); err == nil {
-									r.Release()
-								}
-							})
-						},
-						func() { _, _, _ = s.Accepted(ctx) },
-					} {
-						alone(f)
-					}
-					cancel()
-					synctest.Wait()
-					alone(func() { _ = s.CloseSend() })
-					alone(func() { _ = s.Close(ctx) })
-					w.Send(neighbour, "on")
-					w.Want(neighbour, "on")
-					if <-s.Done(); s.Err() == nil {
-						t.Error("the stream has ended in order")
-					}
-					for receive(s, w.Ctx) == nil {
-					}
-					ok(t, neighbour.Close(w.Ctx))
-					ctx.f.armed.Store(false)
+	for _, method := range []string{"Done", "Err", "Value", "Deadline", "AfterFunc", "no error"} {
+		for _, kind := range []string{panicking, exiting, blocking} {
+			for _, end := range []string{"cancel", "peer"} {
+				t.Run(method+"/"+kind+"/"+end, func(t *testing.T) {
+					inBubble(t, nil, nil, func(t *testing.T, w *world) { spoiltLife(t, w, method, kind, end == "peer") })
 				})
-			})
+			}
 		}
 	}
 }
+
+// spoiltLife opens a stream with a context that has a fault, uses it in each way, and ends it by
+// the context, or has the peer end it.
+func spoiltLife(t *testing.T, w *world, method, kind string, byPeer bool) {
+	w.Srv.Handle("echo", echo)
+	end := make(chan struct{})
+	w.Srv.Handle("ended", func(ctx context.Context, s *kernel.Stream) error {
+		m, err := s.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		if err := s.Send(ctx, m); err != nil {
+			m.Release()
+			return err
+		}
+		select {
+		case <-end:
+		case <-ctx.Done():
+		}
+		return errors.New("the peer's end")
+	})
+	parent, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ctx := &spoiltContext{parent, &fault{kind: kind, release: make(chan struct{})}, method}
+	neighbour := w.Open("echo")
+	s, err := w.Client.Open(ctx, "ended", nil)
+	ok(t, err)
+	w.Send(s, "x")
+	w.Want(s, "x")
+	ctx.f.armed.Store(true)
+	for _, f := range []func(){
+		func() { with(text("y"), func(m pool.Message) { _ = s.Send(ctx, m) }) },
+		func() { receive(s, ctx) },
+		func() { _ = s.Context().Value(4711) },
+		func() {
+			if s, err := w.Client.Open(ctx, "echo", nil); err == nil {
+				s.Abort(status.Cancelled, "")
+			}
+		},
+		func() {
+			with(text("z"), func(m pool.Message) {
+				if r, err := w.Client.Call(ctx, "echo", m, nil); err == nil {
+					r.Release()
+				}
+			})
+		},
+		func() { _, _, _ = s.Accepted(ctx) },
+	} {
+		go alone(f)
+		synctest.Wait()
+	}
+	if byPeer {
+		close(end)
+	} else {
+		cancel()
+	}
+	synctest.Wait()
+	go alone(func() { _ = s.CloseSend() })
+	go alone(func() { _ = s.Close(ctx) })
+	synctest.Wait()
+	w.Send(neighbour, "on")
+	w.Want(neighbour, "on")
+	ok(t, neighbour.Close(w.Ctx))
+	ctx.f.armed.Store(false)
+	close(ctx.f.release)
+	cancel()
+	if <-s.Done(); s.Err() == nil {
+		t.Error("the stream has ended in order")
+	}
+	for receive(s, w.Ctx) == nil {
+	}
+}
+
+// An error of the program's that panics when it is asked is still one: as the cause of a context,
+// and as what Dial returns.
+func TestErrorsOfTheProgramsThatPanic(t *testing.T) {
+	t.Run("cause", func(t *testing.T) {
+		inBubble(t, nil, nil, func(t *testing.T, w *world) {
+			w.Srv.Handle("echo", echo)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			s, err := w.Client.Open(ctx, "echo", nil)
+			ok(t, err)
+			cancel(badError{})
+			if <-s.Done(); !errors.Is(s.Err(), &status.StreamError{Code: status.Cancelled}) {
+				t.Error(s.Err())
+			}
+			_ = s.Err().Error()
+			drain(s)
+		})
+	})
+	t.Run("As", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := must[*kernel.Client](t)(kernel.NewClient(kerneltest.Target, quietClient(&kernel.ClientOptions{
+				Dial: func(context.Context, string, string) (net.Conn, error) { return nil, badAs{} },
+			})))
+			if _, err := c.Conn(t.Context()); err == nil || !strings.Contains(err.Error(), "ClientOptions.Dial panicked") {
+				t.Error(err)
+			}
+			ok(t, c.Close())
+		})
+	})
+}
+
+// badAs is an error that can't be asked for another.
+type badAs struct{}
+
+func (badAs) Error() string { return "bad" }
+func (badAs) As(any) bool   { panic("secret") }
 
 // What a program does in a loop over an iterator, or in a function that is called for each,
 // does not stay behind in a lock.

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"runtime/debug"
@@ -70,7 +69,7 @@ func (ep *endpoint) hook(function string, peer net.Addr, f func() error) (err er
 		}
 	}()
 	if err = f(); err != nil {
-		_, _ = err.Error(), errors.Is(err, errSilent)
+		conn.AskError(err)
 	}
 	returned = true
 	return err

@@ -199,12 +199,13 @@ func (c *Conn) sendOpen(ctx context.Context, ss []*Stream, f *frame.Frame, metho
 	}
 	f.Deadline = timeLeft(ctx, opts, own)
 	for i, s := range ss {
-		life := lifeOf(ctx, opts, &own[i])
-		if d, ok := life.Deadline(); ok {
+		if d, ok := lifeOf(ctx, opts, &own[i]).Deadline(); ok {
 			s.c.setDeadline(d)
-			s.c.startDeadline()
 		}
-		s.c.setParent(life)
+	}
+	for i, s := range ss { // from the first of these on all of them may end
+		s.c.startDeadline()
+		s.c.setParent(lifeOf(ctx, opts, &own[i]))
 		c.endpoint.observing.begun(&s.c.life, event{stream: s})
 	}
 	first.c.SetFirstFrame(f)

@@ -259,7 +259,7 @@ func worthLogging(err error) bool {
 func (s *Server) Shutdown(ctx context.Context) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.limits.Drain)
+		ctx, cancel = context.WithTimeout(sound(ctx), s.limits.Drain)
 		defer cancel()
 	}
 	for _, c := range s.stopListening(false) {

@@ -1,6 +1,7 @@
 package programs
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -194,7 +195,7 @@ func (r *run) serveCall(ctx context.Context, s *kernel.Stream) error {
 		panic("as it likes")
 	case 3:
 		r.sleep(ctx, 2*r.plan.life) // not every wire tells a server that a call was given up
-		return ctx.Err()
+		return cmp.Or(ctx.Err(), errPlain)
 	case 4, 5:
 		time.Sleep(r.plan.pause(rnd))
 	}

@@ -33,11 +33,11 @@ func TestRandomProgramsTripNoServer(t *testing.T) {
 func each(t *testing.T, d time.Duration, f func(t *testing.T, seed uint64)) {
 	n, failed := uint64(0), 0
 	for begun := time.Now(); n == 0 || time.Since(begun) < d && *seed == 0; {
-		n++
 		s := *seed
 		if s == 0 {
-			s = n
+			s = *from + n
 		}
+		n++
 		if !t.Run(fmt.Sprint(s), func(t *testing.T) { f(t, s) }) {
 			t.Logf("once more: go test ./internal/programs -run %s -seed %d", t.Name(), s)
 			if failed++; failed == 3 {

@@ -160,7 +160,8 @@ func (r *run) play(rnd *rand.Rand) {
 	var acts, beside sync.WaitGroup
 	for _, c := range r.clients {
 		if r.plan.neighbour {
-			key := keyOf(rnd) | echoes
+			rnd := rand.New(rand.NewPCG(rnd.Uint64(), 4))
+			key := func() uint64 { return keyOf(rnd) | echoes }
 			beside.Go(func() { r.neighbour(c, key, over) })
 		}
 		for range r.plan.goroutines {
@@ -224,15 +225,28 @@ func (r *run) endInTheMiddle(rnd *rand.Rand) {
 	}
 }
 
-// neighbour is a stream that is read and written all the time. It must go on whatever happens
-// beside it.
-func (r *run) neighbour(c *kernel.Client, key uint64, over <-chan struct{}) {
+// neighbour is a stream that is read and written all the time. Once it is open it must go on
+// whatever happens beside it. To open it is tried again where the others have all streams, or
+// handlers that still run.
+func (r *run) neighbour(c *kernel.Client, key func() uint64, over <-chan struct{}) {
+	for begun := false; !begun; {
+		begun = r.goOn(c, key(), over)
+		select {
+		case <-over:
+			return
+		case <-time.After(r.plan.life/10 + time.Microsecond):
+		}
+	}
+}
+
+// goOn is neighbour with one stream. It returns false if that was refused.
+func (r *run) goOn(c *kernel.Client, key uint64, over <-chan struct{}) (begun bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	s, err := r.open(ctx, c, key, kernel.StreamOptions{})
 	if err != nil {
 		r.fail("the neighbour was not opened: %v", err)
-		return
+		return true
 	}
 	t := r.talk(key)
 	for open := true; open; {
@@ -242,22 +256,33 @@ func (r *run) neighbour(c *kernel.Client, key uint64, over <-chan struct{}) {
 		default:
 		}
 		r.bounded("the neighbour", func() {
-			if err := r.send(&t.up, func(m pool.Message) error { return s.Send(ctx, m) }); err != nil {
-				r.fail("the neighbour can't send: %v", err)
-				open = false
-				return
+			err := r.send(&t.up, func(m pool.Message) error { return s.Send(ctx, m) })
+			if err == nil {
+				var m pool.Message
+				m, err = s.Receive(ctx)
+				m.Release()
 			}
-			m, err := s.Receive(ctx)
 			if err != nil {
-				r.fail("the neighbour does not receive: %v", err)
-				open = false
+				if open = false; begun || !wasRefused(err) {
+					r.fail("the neighbour does not go on: %v", err)
+					begun = true
+				}
 				return
 			}
-			m.Release()
+			begun = true
 		})
-		r.sleep(ctx, r.plan.life/10+time.Microsecond)
+		if open {
+			r.sleep(ctx, r.plan.life/10+time.Microsecond)
+		}
 	}
 	s.Abort(status.Cancelled, "over")
+	return begun
+}
+
+// wasRefused tells whether a stream was refused for want of room, before a handler saw it.
+func wasRefused(err error) bool {
+	var se *status.StreamError
+	return errors.As(err, &se) && se.NotProcessed && se.Code == status.Refused
 }
 
 // bounded runs f, which must not take longer than bound beside what the plan lets it take.

@@ -88,6 +88,14 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	return c, nil
 }
 
+// Options returns the client's options, with the defaults of fields that were zero. What is
+// changed in them changes nothing; their Handlers are the client's own. They hold its Token.
+func (c *Client) Options() ClientOptions {
+	o := c.opts
+	o.Handlers = c.handlers
+	return o
+}
+
 // parseTarget parses "address" or "protocol://address". A protocol's name, or another word for
 // it, with an s behind it asks for TLS.
 func parseTarget(target string, ps []frame.Protocol) (p frame.Protocol, a address, secured bool, err error) {

@@ -23,6 +23,7 @@ import (
 // sides; either side may open streams on it.
 type Conn struct {
 	c        *conn.Conn
+	id       uint64
 	endpoint *endpoint
 	peer     Peer
 	protocol string
@@ -65,6 +66,13 @@ func (c *Conn) Peer() Peer { return c.peer }
 
 // Identity is what Authenticate returned for the other side.
 func (c *Conn) Identity() Identity { return c.identity }
+
+// connIDs counts the connections of the process.
+var connIDs atomic.Uint64
+
+// ID is the connection's number among all that the process has had, from 1 on. The peer has
+// another one.
+func (c *Conn) ID() uint64 { return c.id }
 
 // Protocol is the protocol's name.
 func (c *Conn) Protocol() string { return c.protocol }
@@ -118,6 +126,11 @@ func (c *Conn) Close() error {
 	<-c.done
 	return nil
 }
+
+// Drain ends the connection in order and does not wait: it does for one connection what
+// Server.Shutdown does for all. The peer is told to open no more streams, open ones go on,
+// and the connection ends with the last of them. Nothing limits that time: Close does.
+func (c *Conn) Drain() { c.drain(nil) }
 
 // shut closes the connection and does not wait. If streams are open the peer is told code
 // and reason.

@@ -45,7 +45,7 @@ func isForeign(p frame.Protocol) bool {
 // attach makes a Conn. It calls fill before anything happens on the connection.
 func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Conn, error) {
 	c := &Conn{
-		endpoint: ep, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(),
+		id: connIDs.Add(1), endpoint: ep, protocol: j.proto.Name(), client: j.g.Client, caps: j.sess.Caps(),
 		done: make(chan struct{}), goingAway: make(chan struct{}),
 		peer: Peer{Addr: conn.RemoteAddr(j.nc), Token: j.g.Peer.Token, TLS: tlsState(j.nc)}, running: runQueue{most: ep.limits.MaxStreams, starts: &ep.starts, handling: &ep.handling},
 	}

@@ -83,6 +83,40 @@ func ExampleServer_Draining() {
 	// false
 }
 
+// Options tells what a server's settings came to, for example for a page that shows them.
+func ExampleServer_Options() {
+	srv, err := kernel.NewServer(&kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 10}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	o := srv.Options()
+	fmt.Println(o.Limits.MaxStreams, o.Limits.MaxMessage, o.Protocols[0].Name())
+	// Output: 10 4194304 sluice
+}
+
+// Drain ends one connection in order, for example to have its client connect elsewhere.
+func ExampleConn_Drain() {
+	srv := newServer()
+	srv.Handle("echo", echo)
+	client, stop := start(srv, nil)
+	defer stop()
+
+	for _, c := range srv.Conns() {
+		fmt.Println(c.ID() > 0 && c.ID() == c.Snapshot().ID)
+		c.Drain()
+		<-c.Done() // it has no streams
+	}
+	s, err := client.Open(context.Background(), "echo", nil) // on a new connection
+	fmt.Println(client.Options().Conns, len(srv.Conns()), err)
+	if err == nil {
+		s.Abort(status.Cancelled, "enough")
+	}
+	// Output:
+	// true
+	// 1 1 <nil>
+}
+
 // What a server has counted since its start.
 func ExampleServer_Stats() {
 	srv := newServer()

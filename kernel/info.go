@@ -83,6 +83,7 @@ type StreamInfo struct {
 // A ConnInfo is a connection at one moment: see Conn.Snapshot. Numbers of messages and bytes
 // are from the connection's start.
 type ConnInfo struct {
+	ID       uint64 // Conn.ID
 	Peer     string // address
 	Protocol string
 	Client   bool // this side has dialled it

@@ -119,6 +119,14 @@ func (s *Server) connsLocked() (cs []*Conn) {
 	return cs
 }
 
+// Options returns the server's options, with the defaults of fields that were zero. What is
+// changed in them changes nothing; their Handlers are the server's own.
+func (s *Server) Options() ServerOptions {
+	o := s.opts
+	o.Handlers = s.Handlers
+	return o
+}
+
 // ListenAndServe calls Listen and Serve.
 func (s *Server) ListenAndServe(ctx context.Context, addr string) error {
 	ln, err := Listen(ctx, addr)

@@ -76,7 +76,7 @@ func (c *Conn) Snapshot() ConnInfo {
 		peer = c.peer.Addr.String()
 	}
 	return ConnInfo{
-		Peer: peer, Protocol: c.protocol, Client: c.client, TLS: c.peer.TLS != nil,
+		ID: c.id, Peer: peer, Protocol: c.protocol, Client: c.client, TLS: c.peer.TLS != nil,
 		Loop: i.Loop, State: i.State, Code: i.Code, Age: i.Age, Idle: i.Idle, RTT: i.RTT, Streams: i.Streams,
 		MessagesSent: i.MessagesSent, BytesSent: i.BytesSent,
 		MessagesReceived: i.MessagesReceived, BytesReceived: i.BytesReceived,

@@ -15,7 +15,7 @@ import (
 // BenchmarkSnapshot looks at 100,000 streams, half of which are blocked: the time, and the CPU.
 func BenchmarkSnapshot(b *testing.B) {
 	const conns, each = 16, 6250
-	lim := kernel.Limits{MaxStreams: each, ConnWindow: 64 << 20}
+	lim := kernel.Limits{MaxStreams: each, MaxTotalStreams: 4 * conns * each, ConnWindow: 64 << 20}
 	srv, client := kerneltest.Start(b, quietServer(&kernel.ServerOptions{Limits: lim}), quietClient(&kernel.ClientOptions{Limits: lim, Conns: conns}))
 	srv.HandleOffer("idle", func(_ context.Context, o *kernel.Offer) error {
 		_, err := o.Accept(pool.Message{}, nil)

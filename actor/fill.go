@@ -52,9 +52,10 @@ func (s *Stream) writeControl(sess frame.Session, o *frame.Out) {
 		s.firstFrame = nil
 		opening.Stream = id
 		sess.Control(o, opening)
-		rejected := opening.Kind == frame.Reject
+		rejected, code := opening.Kind == frame.Reject, opening.Code
 		frame.PutFrame(opening)
 		if rejected {
+			s.makeOutcome().refused = code
 			s.apply(s.st.lost())
 			s.dropIn() // nobody can receive it
 			return

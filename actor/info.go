@@ -117,6 +117,9 @@ func (s *Stream) code() status.Code {
 	if end := s.status(); end != nil {
 		return end.Code
 	}
+	if s.outcome != nil {
+		return s.outcome.refused
+	}
 	return status.OK
 }
 

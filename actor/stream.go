@@ -101,7 +101,8 @@ type outcome struct {
 	status     *frame.Frame // of our end; nil: in order
 	trailer    metadata.MD
 	stop       status.Code
-	dropped    int // messages that the peer's application did not take
+	refused    status.Code // what our Reject has said
+	dropped    int         // messages that the peer's application did not take
 	resetErr   *status.StreamError
 	channelErr error // misuse of In, Batches or Out
 

@@ -44,8 +44,8 @@ type StreamInfo struct {
 	// takes no more; "closing" when both halves have ended and the peer does not know yet,
 	// or has not said so; "closed".
 	State string
-	// Code is why the stream has failed, or what this side has ended it with. status.OK is
-	// neither.
+	// Code is why the stream has failed, or what this side has ended or refused it with.
+	// status.OK is neither.
 	Code status.Code
 
 	Age          time.Duration // since the open, until the end

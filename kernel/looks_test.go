@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/status"
 )
 
 // Every connection of the process has a number of its own, which its Snapshot has too.
@@ -79,3 +80,27 @@ func TestOptions(t *testing.T) {
 		t.Errorf("of the client: %+v", p)
 	}
 }
+
+// Who looks at a stream that this side has refused finds the code that it was refused with.
+func TestRefusedStreamsHaveACode(t *testing.T) {
+	ended := make(chan kernel.StreamInfo, 1)
+	so := &kernel.ServerOptions{Observer: endsSeen(ended)}
+	inBubble(t, so, nil, func(t *testing.T, w *world) {
+		w.Srv.Handle("fail", func(context.Context, *kernel.Stream) error {
+			return &status.HandlerError{Code: status.NotFound, Reason: "no such thing"}
+		})
+		_, err := w.Client.Call(context.Background(), "fail", pool.Message{}, nil)
+		wantCode(t, err, status.NotFound)
+		if i := <-ended; i.Code != status.NotFound || i.State != "closed" {
+			t.Errorf("%+v", i)
+		}
+	})
+}
+
+// endsSeen are the last Snapshots of streams.
+type endsSeen chan kernel.StreamInfo
+
+func (endsSeen) ConnBegun(*kernel.Conn)                              {}
+func (endsSeen) ConnEnded(*kernel.Conn, kernel.ConnInfo)             {}
+func (endsSeen) StreamBegun(*kernel.Stream)                          {}
+func (e endsSeen) StreamEnded(_ *kernel.Stream, i kernel.StreamInfo) { e <- i }

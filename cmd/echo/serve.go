@@ -66,10 +66,15 @@ func serve(f *flags.Serve, std cli.Std) error {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 
+	shown, err := f.Pages.Open(context.Background(), opts) // it becomes the server's Observer
+	if err != nil {
+		return err
+	}
 	srv, ln, err := listen(f.Addr, opts)
 	if err != nil {
 		return advice.OnListen(f.Addr, err)
 	}
+	defer shown.Serve(srv, std.Out)()
 	if f.Verbose {
 		srv.Use(logged(opts.Logger))
 	}

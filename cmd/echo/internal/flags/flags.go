@@ -14,6 +14,7 @@ import (
 	"github.com/sluicerpc/sluice/cmd/echo/internal/cli"
 	"github.com/sluicerpc/sluice/cmd/echo/internal/credentials"
 	"github.com/sluicerpc/sluice/cmd/echo/internal/data"
+	"github.com/sluicerpc/sluice/cmd/echo/internal/pages"
 	"github.com/sluicerpc/sluice/cmd/echo/internal/units"
 	"github.com/sluicerpc/sluice/cmd/echo/internal/wire"
 	"github.com/sluicerpc/sluice/pool"
@@ -26,6 +27,7 @@ const defaultAddr = "127.0.0.1:7000"
 type Serve struct {
 	Addr, Protocols string
 	credentials.Server
+	Pages              pages.Flags
 	MaxStreams         int
 	MaxMessage, Window units.Bytes
 	Idle, Drain        time.Duration
@@ -37,6 +39,7 @@ func (f *Serve) Register(fs *flag.FlagSet) {
 	fs.StringVar(&f.Addr, "addr", defaultAddr, "`HOST:PORT` to listen on, where port 0 takes a free one, or unix:PATH")
 	fs.StringVar(&f.Protocols, "proto", wire.Names(), "`PROTOCOLS` to serve on the one port, told apart by a connection's first bytes")
 	f.Server.Register(fs)
+	f.Pages.Register(fs)
 	fs.IntVar(&f.MaxStreams, "max-streams", 0, "streams that a client may have open on a connection (default 1000)")
 	fs.Var(&f.MaxMessage, "max-message", "`SIZE` of the largest message taken (default 4M)")
 	fs.Var(&f.Window, "window", "`SIZE` of what a client may have unread on one stream (default 1M)")

@@ -55,6 +55,7 @@ var imports = map[string][]string{
 	"rpc":               {"kernel", "metadata", "pool", "rpc/codec", "status", "internal/errtext"},
 	"rpc/codec":         {"kernel", "metadata", "pool", "status", "internal/errtext", "internal/layout"},
 	"rpc/protocodec":    {"rpc/codec"},
+	"internal/tally":    {"conn", "kernel", "status"}, // for modules in contrib
 	"cmd/echo": {"actor", "kernel", "pool", "status", echo + "advice", echo + "cli", echo + "data", echo + "figures", echo + "flags", echo + "group",
 		echo + "lines", echo + "progress", echo + "units", echo + "wire"},
 	"admin":                    {"conn", "frame", "kernel", "status", "internal/errtext"},
@@ -94,6 +95,7 @@ var testImportsOf = map[string][]string{
 	"rpc":                      {"actor", "frame", "rpc/protocodec"},
 	"rpc/protocodec":           {"kernel", "rpc", "status"},
 	"status":                   {"kernel", "pool"},
+	"internal/tally":           {"pool"},
 }
 
 // helpers are the packages that are there for tests only, with what they may import

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/panjf2000/gnet/v2"
 	"golang.org/x/sys/unix"
@@ -154,6 +155,10 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	return nil, gnet.None
 }
 
+// loopSlice is how long one connection's input may take before the loop lets others run: what it
+// has made ready waits on its processor, where all others are busy.
+const loopSlice = 500 * time.Microsecond
+
 // OnTraffic consumes all input: gnet would copy what is left.
 func (*handler) OnTraffic(gc gnet.Conn) gnet.Action {
 	p, err := gc.Next(-1)
@@ -164,6 +169,9 @@ func (*handler) OnTraffic(gc gnet.Conn) gnet.Action {
 	t.loop.wakeups.Add(1)
 	t.full = len(p) == readBuffer
 	t.input(p)
+	if time.Since(t.c.in.now) > loopSlice {
+		runtime.Gosched()
+	}
 	return gnet.None
 }
 

@@ -18,6 +18,10 @@ const stallTime = 30 * time.Second
 // would free next to nothing.
 const leastEvicted = 1 << 10
 
+// mostEvicted is how many streams are evicted at a time. Each has a handler to wake, and others
+// wait for all of those.
+const mostEvicted = 32
+
 var errNoMemory = errors.New("the server is out of memory for what is incomplete")
 
 // What connections and streams take of memory themselves, in bytes: measured, and compared
@@ -47,11 +51,15 @@ func (c *Conn) MemoryUse() (held, beside, own int) {
 // Size is how many bytes the connection takes itself, without streams.
 func (c *Conn) Size() int { return c.size }
 
-// memoryUse is how many bytes the end of the stream would free.
+// memoryUse is how many bytes the end of the stream would free: none of one that was evicted,
+// which may wait for its peer to read.
 func (p *Port) memoryUse() int {
 	n := p.s.Held()
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
+	if p.evicted {
+		return 0
+	}
 	return n + int(p.openBytes)
 }
 
@@ -96,13 +104,14 @@ func (c *Conn) Evict(n int) (evicted int) {
 		return 1
 	}
 	for _, u := range uses {
-		if n <= 0 {
+		if n <= 0 || evicted == mostEvicted {
 			break
 		}
 		n -= u.bytes
 		evicted++
 		u.p.s.Evict("the server is out of memory for what streams hold")
 		c.mu.Lock()
+		u.p.evicted = true
 		u.p.charge(-int(u.p.openBytes)) // not counted while the peer is told, which may take a while
 		c.mu.Unlock()
 	}
@@ -113,11 +122,13 @@ func (c *Conn) Evict(n int) (evicted int) {
 // were.
 func (c *Conn) EvictNewest(n int) int {
 	c.mu.Lock()
-	ports := c.table.all()
-	c.mu.Unlock()
+	ports := slices.DeleteFunc(c.table.all(), func(p *Port) bool { return p.local || p.evicted })
 	slices.SortFunc(ports, func(x, y *Port) int { return cmp.Compare(y.id.Load(), x.id.Load()) })
-	ports = slices.DeleteFunc(ports, func(p *Port) bool { return p.local })
 	ports = ports[:min(n, len(ports))]
+	for _, p := range ports {
+		p.evicted = true
+	}
+	c.mu.Unlock()
 	for _, p := range ports {
 		p.s.Evict("the server has too many streams, and this connection has the most")
 	}

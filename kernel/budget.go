@@ -13,17 +13,20 @@ import (
 const (
 	// budgetLook is how often the memory is measured,
 	budgetLook = 100 * time.Millisecond
-	// waitLook while handlers wait for it,
+	// waitLook while handlers wait for it, or what little else is in fills it,
 	waitLook = 20 * time.Millisecond
 	// and leastLook is how soon it is measured again where it grows fast.
 	leastLook = 5 * time.Millisecond
+	// lookSlice is how long it evicts at a time: others wait for that, and for the handlers that
+	// it wakes. restLook later it goes on.
+	lookSlice = 500 * time.Microsecond
+	restLook  = time.Millisecond
 	// growthLooks is how much has to come for that: one part in so many of Limits.Memory.
 	growthLooks = 50
 	// patience is for how long more than stopWaiting may be held.
 	patience = time.Second
-	// mostCompacted is of how many streams messages are copied at a time: a look at 1,000 takes
-	// 0.1 ms.
-	mostCompacted = 4000
+	// mostCompacted is of how many streams messages are copied at a time.
+	mostCompacted = 1000
 	// leastHeld is what a connection holds at least that something is evicted of, bytes.
 	leastHeld = 1 << 10
 )
@@ -32,10 +35,12 @@ const (
 // comes near Limits.Memory, streams and connections that hold much are ended: see
 // docs/operations.md.
 type budget struct {
-	s     *Server
-	timer timers.Timer
-	above time.Time  // since when there is more than stopWaiting; zero: there is not
-	arena pool.Arena // of messages that were copied
+	s        *Server
+	timer    timers.Timer
+	above    time.Time  // since when there is more than stopWaiting; zero: there is not
+	rest     bool       // more is to be evicted
+	compacts bool       // messages are copied
+	arena    pool.Arena // of those
 }
 
 // init is called before there is a connection.
@@ -73,11 +78,14 @@ func (b *budget) Expire(_ *timers.Timer, now time.Time) {
 		s.starts.next()
 	}
 	pause := budgetLook
-	if s.starts.busy() {
+	if s.starts.busy() || b.compacts {
 		pause = waitLook
 	}
 	s.timers.Set(&b.timer, b, now.Add(pause))
-	if b.s.growth.Due() { // meanwhile, when the timer was not set
+	switch {
+	case b.rest:
+		s.timers.Hasten(&b.timer, time.Now().Add(restLook))
+	case b.s.growth.Due(): // meanwhile, when the timer was not set
 		b.hurry()
 	}
 }
@@ -99,14 +107,20 @@ func (b *budget) look(now time.Time) int64 {
 	case now.Sub(b.above) >= patience:
 		most = percent * stopWaiting
 	}
-	if total >= most && most < percent*stopHolding {
-		b.above = now // what comes in its place is to have as long
-	}
-	for total >= most {
+	evicts := total >= most
+	b.rest = false
+	for begun := time.Now(); total >= most; {
+		if time.Since(begun) >= lookSlice {
+			b.rest = true
+			return total
+		}
 		freed, ok := b.evict(uses, total-most+1)
 		if total -= freed; !ok {
 			break
 		}
+	}
+	if evicts && most < percent*stopHolding {
+		b.above = now // what comes in its place has as long
 	}
 	if total >= percent*stopHolding {
 		total -= b.endUnused(uses, total-percent*stopHolding+1)
@@ -117,7 +131,7 @@ func (b *budget) look(now time.Time) int64 {
 // compact has streams copy messages out of memory that little else is in: those of some
 // connections, in no order. Only so what messages hold is what is counted for them.
 func (b *budget) compact(uses []connUse) {
-	if !b.s.process.isFilling() {
+	if b.compacts = b.s.process.isFilling(); !b.compacts {
 		return
 	}
 	streams := 0

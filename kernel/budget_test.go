@@ -3,6 +3,7 @@ package kernel_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,6 +115,55 @@ func TestStreamsAreRefusedNearTheMemoryBudget(t *testing.T) {
 		b.CloseReceive(status.OK)
 		time.Sleep(time.Second)
 		kerneltest.Open(t, srv, holder, kernel.StreamOptions{}, kernel.StreamOptions{})
+	})
+}
+
+// Well before anything is evicted, handlers of a connection that holds much wait until there is
+// memory. Those of others begin, and those whose streams are over meanwhile are forgotten.
+func TestHandlersOfWhoHoldsMuchWaitForMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, holder, other, _, b := holding(t, 4<<10, 2950)
+		var began atomic.Int32
+		srv.Handle("work", func(ctx context.Context, _ *kernel.Stream) error {
+			began.Add(1)
+			<-ctx.Done()
+			return nil
+		})
+		if percent := srv.Stats().Memory * 100 / (4 << 20); percent < 76 || percent > 84 {
+			t.Fatalf("%d %% are in use", percent)
+		}
+		var waiting []*kernel.Stream
+		for range 20 {
+			s, err := holder.Open(context.Background(), "work", nil)
+			ok(t, err)
+			waiting = append(waiting, s)
+		}
+		time.Sleep(200 * time.Millisecond)
+		_, err := other.Open(context.Background(), "work", nil)
+		ok(t, err)
+		time.Sleep(200 * time.Millisecond)
+		if n := began.Load(); n != 1 {
+			t.Fatalf("%d handlers have begun, want the one of who holds little", n)
+		}
+		for _, s := range waiting[1:15] {
+			s.Abort(status.Cancelled, "")
+		}
+		time.Sleep(200 * time.Millisecond)
+		handlers := 0
+		for _, c := range srv.Conns() {
+			handlers += c.Snapshot().Handlers
+		}
+		if handlers > 8 { // with those of holding and of other
+			t.Errorf("%d handlers count, of which 14 have lost their streams", handlers)
+		}
+		b.CloseReceive(status.OK)
+		time.Sleep(200 * time.Millisecond)
+		if n := began.Load(); n != 7 {
+			t.Errorf("%d handlers have begun when there is memory again, want 7", n)
+		}
+		if n := srv.Stats().Evicted; n > 0 {
+			t.Errorf("%d streams were evicted", n)
+		}
 	})
 }
 

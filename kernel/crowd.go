@@ -20,8 +20,10 @@ type crowd struct {
 const (
 	// crowdPause is between a refusal and what it causes, and between two of those.
 	crowdPause = 5 * time.Millisecond
-	// crowdShare is how much room is made: one part in so many of Limits.MaxTotalStreams.
+	// crowdShare is how much room is made: one part in so many of Limits.MaxTotalStreams, and
+	// crowdMost at most. Others wait for the handlers that end for it.
 	crowdShare = 16
+	crowdMost  = 64
 	// fewStreams is how many a connection has at most that room is made for.
 	fewStreams = 8
 )
@@ -38,7 +40,7 @@ func (d *crowd) Expire(*timers.Timer, time.Time) {
 	d.asked.Store(false)
 	s := d.s
 	most := s.mostStreams()
-	need := max(most/crowdShare, 1) - (most - int(max(s.opened.Load(), s.handling.Load())))
+	need := min(max(most/crowdShare, 1), crowdMost) - (most - int(max(s.opened.Load(), s.handling.Load())))
 	if need <= 0 {
 		return
 	}

@@ -114,7 +114,7 @@ func TestHostileOpensAndEndsStayWithinTheMemoryBudget(t *testing.T) {
 		if n > budget*95/100 || n < budget*75/100 {
 			t.Errorf("%d bytes are in use of a budget of %d", n, budget)
 		}
-		if evicted < 5 || evicted > 42 { // most are refused, since there is too little memory
+		if evicted < 5 || evicted > 25 { // others were refused: what had come counted at once
 			t.Errorf("%d streams were evicted", evicted)
 		}
 		tg.Unharmed()

@@ -118,11 +118,12 @@ func (q *runQueue) admit(j job) (start, waits bool) {
 }
 
 // sweep takes out jobs that wait for their turn and whose streams are over. Where memory is
-// short that may take long, and they would count meanwhile.
-func (q *runQueue) sweep() {
+// short that may take long, and they would count meanwhile. It returns how many there were.
+func (q *runQueue) sweep() (looked int) {
 	q.mu.Lock()
 	turn := slices.Clone(q.turn)
 	q.mu.Unlock()
+	looked = len(turn)
 	over := turn[:0]
 	for _, j := range turn {
 		if j.o.streams[0].Err() != nil {
@@ -132,6 +133,7 @@ func (q *runQueue) sweep() {
 	for _, j := range over {
 		q.drop(j)
 	}
+	return looked
 }
 
 // drop takes j out of turn, unless its turn has come meanwhile, and counts it out.

@@ -17,6 +17,8 @@ type starts struct {
 	queues atomic.Int32 // how many take turns, readable without the lock
 	few    atomic.Int32 // of those, with few handlers
 
+	swept int // owned by who sweeps
+
 	mu    sync.Mutex
 	turns [2]turns // of connections with few handlers, and of the others
 }
@@ -113,13 +115,21 @@ func (st *starts) next() {
 	}
 }
 
-// sweep forgets handlers that wait for their turn and whose streams are over.
+// mostSwept is how many handlers sweep looks at at a time.
+const mostSwept = 1000
+
+// sweep forgets handlers that wait for their turn and whose streams are over: of some connections,
+// the next time of others.
 func (st *starts) sweep() {
 	st.mu.Lock()
 	qs := slices.Concat(st.turns[0], st.turns[1])
 	st.mu.Unlock()
-	for _, q := range qs {
-		q.sweep()
+	looked := 0
+	for i := range qs {
+		if looked += qs[(st.swept+i)%len(qs)].sweep(); looked >= mostSwept {
+			st.swept += i + 1
+			return
+		}
 	}
 }
 

@@ -212,3 +212,77 @@ func TestAQueueSumsCosts(t *testing.T) {
 		t.Error("a zero Message costs something")
 	}
 }
+
+// A queue keeps what it holds when it is compacted, in its order, and gives up blocks that little
+// else is in. What is in dense blocks, or others have handles of, stays where it is.
+func TestCompactedQueuesHoldTheSame(t *testing.T) {
+	noneLost(t)
+	var a, to Arena
+	var kept, dense Queue
+	var shared []Message
+	want := []string{}
+	var sparse []*block
+	for i := range 20 {
+		for j := range 16 { // a block each
+			m := a.New(1000)
+			if j > 0 {
+				m.Release()
+				continue
+			}
+			copy(m.Bytes(), binary.LittleEndian.AppendUint32(nil, uint32(i)))
+			SetCost(m, 100+i)
+			m.SetCompression(Gzip)
+			if i == 7 {
+				shared = append(shared, m.Share())
+			}
+			want = append(want, string(m.Bytes()))
+			sparse = append(sparse, m.s.block)
+			kept.Push(m)
+		}
+	}
+	for range 32 {
+		dense.Push(a.New(1000))
+	}
+	a.retire()
+	if n := kept.Compact(&to); n != 19 {
+		t.Errorf("%d messages were copied, want all but the one that is shared", n)
+	}
+	if n := dense.Compact(&to); n != 0 {
+		t.Errorf("%d messages of dense blocks were copied", n)
+	}
+	if n := kept.Compact(&to); n != 0 {
+		t.Errorf("%d messages were copied again", n)
+	}
+	in := map[*block]bool{}
+	cost := 0
+	for i, s := 0, kept.head; s != nil; i, s = i+1, s.next {
+		in[s.block] = true
+		m := s.handle()
+		cost += Cost(m)
+		if string(m.Bytes()) != want[i] || Cost(m) != 100+i || CompressionOf(m) != Gzip {
+			t.Errorf("message %d: %d bytes, cost %d", i, m.Len(), Cost(m))
+		}
+	}
+	if len(in) > 3 { // 19 times 1,000 bytes, and the shared one
+		t.Errorf("20 messages keep %d blocks", len(in))
+	}
+	if kept.Len() != 20 || kept.Bytes() != 20_000 || kept.Cost() != cost {
+		t.Errorf("%d messages, %d bytes, cost %d", kept.Len(), kept.Bytes(), kept.Cost())
+	}
+	for i, b := range sparse {
+		if refs := b.refs.Load(); (refs != 0) != (i == 7) && recycle == false {
+			t.Errorf("block %d is held %d times", i, refs)
+		}
+	}
+	kept.Push(New(1)) // behind the last
+	for n := kept.Len(); n > 0; n-- {
+		m, ok := kept.Pop()
+		if !ok {
+			t.Fatalf("%d messages are missing", n)
+		}
+		m.Release()
+	}
+	dense.Release()
+	shared[0].Release()
+	to.retire()
+}

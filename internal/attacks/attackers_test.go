@@ -42,10 +42,10 @@ var attacks = map[string]attack{
 	"opens with metadata": {func(a *attacker) { a.opensWithMetadata(60, 1000) }, false},
 	"opens and resets":    {func(a *attacker) { a.opensAndResets(20) }, false},
 
-	"senders":             {func(a *attacker) { a.opens(60, 1000, "sender") }, false},
+	"senders":             {func(a *attacker) { a.opens(60, 1000, "sender") }, true},
 	"senders to deaf":     {func(a *attacker) { a.deaf = true; a.opens(20, 1000, "sender") }, false},
 	"small ones to deaf":  {func(a *attacker) { a.deaf = true; a.opens(20, 1000, "small") }, false},
-	"large ones to deaf":  {func(a *attacker) { a.deaf = true; a.opens(20, 1000, "large") }, false},
+	"large ones to deaf":  {func(a *attacker) { a.deaf = true; a.opens(20, 1000, "large") }, true},
 	"brpc to deaf":        {func(a *attacker) { a.deaf, a.protocol = true, strm.Protocol{}; a.opens(60, 100, "sender") }, false},
 	"Seastar to deaf":     {func(a *attacker) { a.deaf, a.protocol = true, &seastar.Protocol{}; a.opens(100, 8, "") }, false},
 	"unread":              {func(a *attacker) { a.unread(60, 100, 10_000) }, true},
@@ -53,7 +53,7 @@ var attacks = map[string]attack{
 	"unread, long":        {func(a *attacker) { a.unread(60, 100, 4<<20) }, false},
 	"unread, brpc":        {func(a *attacker) { a.protocol = strm.Protocol{}; a.unread(60, 20, 10_000) }, false},
 	"unread, brpc, small": {func(a *attacker) { a.protocol = strm.Protocol{}; a.unread(60, 20, 1) }, false},
-	"unread beside read":  {func(a *attacker) { a.unreadBesideRead(60) }, false},
+	"unread beside read":  {func(a *attacker) { a.unreadBesideRead(60) }, true},
 
 	"gRPC opens":               {func(a *attacker) { a.protocol = triple.Protocol{}; a.opens(200, 1000, "stuck") }, false},
 	"gRPC opens with metadata": {func(a *attacker) { a.protocol = triple.Protocol{}; a.opensWithMetadata(60, 1000) }, false},

@@ -59,9 +59,9 @@ func (a *abuse) ping(now time.Time, data int, sent uint64) error {
 }
 
 // credit counts a Credit frame against what was sent so far, in bytes of credit. Peers of our own
-// send one when frame.LeastGrant is owed. Some of HTTP/2's (Elixir's Mint) send two for each DATA frame, for the
-// stream and for the connection, however short it is: that is as many as each message of no bytes
-// would allow, which costs overhead.
+// send one when frame.LeastGrant is owed. Some of HTTP/2's (Elixir's Mint) send two for each DATA
+// frame, for the stream and for the connection, however short it is: that is as many as each
+// message of no bytes would allow, which costs overhead.
 func (a *abuse) credit(sent uint64, overhead int) error {
 	if a.credits++; a.credits > grantsEach*sent/uint64(max(overhead, 1))+creditSpare {
 		return violation(status.EnhanceYourCalm, "too many Credit frames")

@@ -13,7 +13,6 @@ import (
 // a lock is held: where a method of it panics, or ends its goroutine, it has ended.
 type soundContext struct {
 	of     context.Context
-	plain  bool // of's methods are the standard library's: they return, and at once
 	broken atomic.Bool
 }
 
@@ -121,10 +120,10 @@ func (c *soundContext) Value(key any) (v any) {
 // called on event loops, and a context of the program's is asked when one stops watching it. An
 // AfterFunc that it has itself is not used.
 func (c *soundContext) watch(f func()) (stop func()) {
-	c.plain = isPlain(c.of)
+	plain := isPlain(c.of)
 	end := context.AfterFunc(c, f)
 	return func() {
-		if c.plain {
+		if plain {
 			end()
 		} else {
 			go end()
@@ -132,7 +131,7 @@ func (c *soundContext) watch(f func()) (stop func()) {
 	}
 }
 
-// isPlain reports whether all methods of ctx are the standard library's.
+// isPlain reports whether all methods of ctx are the standard library's: they return, and at once.
 func isPlain(ctx context.Context) bool {
 	for {
 		v := reflect.ValueOf(ctx)

@@ -95,9 +95,10 @@ func (s *Stream) SetHeader(md metadata.MD) error {
 // SetTrailer sets the metadata that the peer gets with the end of this side's half, from
 // Trailer or CallOptions.Trailer. It must be called before CloseSend, or before the handler
 // returns. Errors: ErrMetadataTooLarge, ErrMetadataKey, and ErrNotSupported if the protocol's
-// ends carry no metadata, and this is not for the protocol itself.
+// ends carry no metadata; the protocol's own key, Caps.Unread, can be set all the same.
 func (s *Stream) SetTrailer(md metadata.MD) error {
-	if !s.c.endsWithStatus() && s.c.conn.caps.MaxMetadata > 0 { // else it can only be for the session
+	own := len(md) == 1 && md[0].Key == s.c.conn.caps.Unread // is never sent
+	if !own && !s.c.endsWithStatus() {
 		return ErrNotSupported
 	}
 	if err := s.c.conn.checkMetadata(md, 0); err != nil {

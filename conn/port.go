@@ -24,8 +24,8 @@ type Port struct {
 	// Owned by Conn.mu.
 	retired   bool
 	dataDue   bool  // the stream has data, and waits for its number
-	evicted   bool  // what it still holds goes by itself
 	openBytes int32 // see Charge
+	evicted   bool  // what it still holds goes by itself
 
 	// Owned by output.mu.
 	inRoom                          bool

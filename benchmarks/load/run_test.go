@@ -11,6 +11,7 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/load/report"
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/raw"
+	"github.com/sluicerpc/sluice/benchmarks/peer/sluicepeer"
 	"go.uber.org/goleak"
 )
 
@@ -99,6 +100,15 @@ func TestEveryPresetRuns(t *testing.T) {
 				t.Errorf("memory %+v", out.Memory)
 			}
 		})
+	}
+}
+
+// A server of sluice's has room for all streams of all connections: also for the last, which is
+// refused where those that have many are.
+func TestAServerTakesAllStreamsOfAPreset(t *testing.T) {
+	c := short(t, "idle", func(c *Config) { c.Conns, c.Streams = 16, 25 })
+	if out := mustRun(t, sluicepeer.Peers()[0], c); out.Memory == nil || out.Memory.Streams != 400 {
+		t.Errorf("memory %+v", out.Memory)
 	}
 }
 

@@ -30,7 +30,7 @@ var contribProtocols = []wire.Protocol{triple.Protocol{}}
 func contribLimits(o peer.Options) kernel.Limits {
 	return kernel.Limits{
 		MaxMessage: o.MaxMessage, MaxStreams: o.Streams, MaxConnsPerAddr: o.Conns, MaxConns: o.Conns,
-		MaxTotalStreams: min(o.Streams*max(o.Conns, 1), 1<<17),
+		MaxTotalStreams: min(2*o.Streams*max(o.Conns, 1), 1<<18),
 	}
 }
 

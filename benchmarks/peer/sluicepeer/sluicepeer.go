@@ -69,7 +69,7 @@ func (p sluicePeer) Secure() bool { return true }
 func GRPC() peer.Peer { return sluicePeer{api{name: "sluice+send/grpc", proto: grpcProto}} }
 
 // mostStreams is how many streams there are, at most.
-const mostStreams = 1 << 17
+const mostStreams = 1 << 18
 
 // HandledGRPC is GRPC with a handler for each stream, as a server of grpc-go has.
 func HandledGRPC() peer.Peer { return sluicePeer{handledGRPC} }
@@ -81,8 +81,8 @@ func (a *api) limits(o peer.Options) kernel.Limits {
 	}
 	return kernel.Limits{
 		MaxMessage: o.MaxMessage, MaxStreams: o.Streams, MaxConnsPerAddr: conns, MaxConns: conns,
-		MaxTotalStreams: min(o.Streams*conns, mostStreams),
-		MaxOffers:       min(o.Streams*conns, mostStreams), // a client over gRPC does not wait for the acceptance
+		MaxTotalStreams: min(2*o.Streams*conns, mostStreams), // beyond half of it who has many is refused
+		MaxOffers:       min(o.Streams*conns, mostStreams),   // a client over gRPC does not wait for the acceptance
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/frame/strm"
+	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
@@ -95,6 +96,12 @@ func TestPrices(t *testing.T) {
 		"unwritten, 10 bytes":              {conns: 20, streams: 100, method: "small", deaf: true, least: 0.35}, // what was written has been among them, and shares their memory
 		"unwritten, 10,000 bytes":          {conns: 20, streams: 100, method: "sender", deaf: true},
 		"unwritten, 1 MiB":                 {conns: 4, streams: 20, method: "large", deaf: true},
+		"streams, gRPC":                    {conns: 10, streams: 1000, method: "open", protocol: triple.Protocol{}},
+		"metadata, gRPC":                   {conns: 10, streams: 200, method: "stuck", metadata: 15 << 10, protocol: triple.Protocol{}},
+		"unread, 100,000 bytes, gRPC":      {conns: 10, streams: 100, method: "deaf", protocol: triple.Protocol{}, each: then(accepted, fill(100_000, 1))},
+		"unread, 100,000 bytes, TLS":       {conns: 10, streams: 100, method: "deaf", tls: true, each: then(accepted, fill(100_000, 1))},
+		"unwritten, gRPC":                  {conns: 20, streams: 50, method: "sender", deaf: true, protocol: triple.Protocol{}},
+		"unwritten, TLS":                   {conns: 20, streams: 50, method: "sender", deaf: true, tls: true},
 		"unwritten, brpc":                  {conns: 20, streams: 20, method: "sender", deaf: true, protocol: strm.Protocol{}},
 	} {
 		t.Run(name, func(t *testing.T) {

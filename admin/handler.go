@@ -112,7 +112,7 @@ var static embed.FS
 // routes are the pages and their paths.
 func (h *Handler) routes() *http.ServeMux {
 	mux := http.NewServeMux()
-	for path, lensOf := range map[string]func(*http.Request) (lens, error){
+	for path, lensOf := range map[string]lensMaker{
 		"/{$}":          h.overview,
 		"/conns":        h.conns,
 		"/conns/{id}":   h.oneConn,

@@ -2,9 +2,11 @@ package admin_test
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +30,7 @@ type scenario struct {
 	pages *admin.Handler
 	srv   *kernel.Server
 	url   string // of the pages
+	http  http.Client
 	dial  func() *kernel.Client
 	ctx   context.Context // ends with the test
 	wg    sync.WaitGroup
@@ -37,7 +40,7 @@ type scenario struct {
 // no handler; "fail"; and the hostile one, which waits.
 func newScenario(t testing.TB, o *admin.Options, idle int) *scenario {
 	t.Helper()
-	s := &scenario{t: t}
+	s := &scenario{t: t, http: http.Client{Transport: &http.Transport{}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	var cancel context.CancelFunc
 	s.ctx, cancel = context.WithCancel(context.Background())
 	quiet := slog.New(slog.DiscardHandler)
@@ -90,7 +93,7 @@ func newScenario(t testing.TB, o *admin.Options, idle int) *scenario {
 	s.url = "http://" + web.Addr().String()
 	s.wg.Go(func() { _ = s.pages.Serve(s.ctx, web) })
 	t.Cleanup(func() {
-		http.DefaultClient.CloseIdleConnections()
+		s.http.CloseIdleConnections()
 		cancel()
 		_ = s.srv.Close()
 		s.wg.Wait()
@@ -175,4 +178,54 @@ func (s *scenario) traffic(c *kernel.Client, n int) {
 			}
 		}
 	})
+}
+
+// failure waits until a stream has failed and the pages know it.
+func (s *scenario) failure() {
+	s.t.Helper()
+	testkit.Eventually(s.t, "a failed stream to be known", func() bool {
+		return s.get("/closed?format=json&q=fail").contains("NOT_FOUND")
+	})
+}
+
+// An answer is one of the pages'.
+type answer struct {
+	code   int
+	header http.Header
+	body   string
+}
+
+func (a answer) contains(s string) bool { return strings.Contains(a.body, s) }
+
+// get asks for a path with headers, each "Name: value".
+func (s *scenario) get(path string, headers ...string) answer {
+	s.t.Helper()
+	return s.ask(http.MethodGet, path, "", headers...)
+}
+
+func (s *scenario) ask(method, path, form string, headers ...string) answer {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.ctx, method, s.url+path, strings.NewReader(form))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if form != "" {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		if req.Header.Set(name, value); name == "Host" {
+			req.Host = value
+		}
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return answer{resp.StatusCode, resp.Header, string(body)}
 }

@@ -10,8 +10,11 @@ import (
 	"time"
 )
 
+// A lensMaker makes of a request what looks for it.
+type lensMaker func(*http.Request) (lens, error)
+
 // page serves a page in the form that is asked for.
-func (h *Handler) page(lensOf func(*http.Request) (lens, error)) http.HandlerFunc {
+func (h *Handler) page(lensOf lensMaker) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		form := formOf(r)
 		l, err := lensOf(r)

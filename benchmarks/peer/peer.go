@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
+
+	"github.com/sluicerpc/sluice/admin"
 )
 
 // A Peer is one library, or one way of using it, under test.
@@ -57,6 +59,11 @@ type Options struct {
 	// Serving, if set, holds how many streams the server is serving. Only
 	// servers use it.
 	Serving *atomic.Int64
+
+	// Pages, if set, shows the servers of sluice. With Observed it is told what begins and
+	// ends, too.
+	Pages    *admin.Handler
+	Observed bool
 }
 
 // ErrOtherServer is what a stream's methods fail with if the peer that was dialled speaks the

@@ -2,13 +2,13 @@ package guide_test
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/sluicerpc/sluice/admin"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/status"
@@ -36,38 +36,28 @@ func counted(wg *sync.WaitGroup) kernel.Middleware {
 	}
 }
 
-// debug shows what a server's connections and streams do.
-func debug(srv *kernel.Server) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		type conn struct {
-			Conn    kernel.ConnInfo
-			Streams []kernel.StreamInfo
-		}
-		conns := []conn{}
-		for _, c := range srv.Conns() {
-			one := conn{Conn: c.Snapshot()}
-			for s := range c.EachStream {
-				one.Streams = append(one.Streams, s.Snapshot())
-			}
-			conns = append(conns, one)
-		}
-		_ = json.NewEncoder(w).Encode(conns)
+// show serves a server's pages at 127.0.0.1:9091 until ctx ends.
+func show(ctx context.Context, token string) error {
+	pages, err := admin.NewHandler(&admin.Options{Token: token})
+	if err != nil {
+		return err
 	}
+	srv, err := kernel.NewServer(&kernel.ServerOptions{Observer: pages}) // for /closed and /methods
+	if err != nil {
+		return err
+	}
+	pages.AddServer("shop", srv)
+	ln, err := admin.Listen(ctx, ":9091")
+	if err != nil {
+		return err
+	}
+	return pages.Serve(ctx, ln)
 }
 
-func TestDebugShowsStreams(t *testing.T) {
-	recipe(t, kernel.StreamOptions{}, kernel.StreamOptions{}, func(t *testing.T, w *world, a, b *kernel.Stream) {
-		answer := httptest.NewRecorder()
-		debug(w.Srv)(answer, nil)
-		var got []struct {
-			Conn    map[string]any
-			Streams []struct{ Method string }
-		}
-		testkit.OK(t, json.Unmarshal(answer.Body.Bytes(), &got))
-		if len(got) != 1 || len(got[0].Conn) == 0 || len(got[0].Streams) != 1 || got[0].Streams[0].Method != b.Method() {
-			t.Errorf("%s", answer.Body)
-		}
-	})
+func TestShowWantsAToken(t *testing.T) {
+	if err := show(context.Background(), "short"); err == nil {
+		t.Error("a token that can be guessed was taken")
+	}
 }
 
 // Shutdown returns while a handler whose stream was reset still works. The server is not

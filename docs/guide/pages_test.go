@@ -66,7 +66,7 @@ func glob(t *testing.T, pattern string) (names []string) {
 
 // withCode are the pages whose Go is compiled.
 func withCode(t *testing.T) []string {
-	return append(glob(t, "docs/guide/*.md"), readmePage, startPage, "docs/interop.md", "docs/glossary.md", "docs/operations.md")
+	return append(glob(t, "docs/guide/*.md"), readmePage, startPage, "docs/interop.md", "docs/glossary.md", "docs/operations.md", "docs/admin.md")
 }
 
 // TestPiecesAreCompiled: what a page shows of a Go file stands in one of this package,

@@ -88,6 +88,7 @@ var testImports = []string{"frame/native", "frame/strm", "frame/seastar", "frame
 
 // testImportsOf is what the tests of one package may import besides that.
 var testImportsOf = map[string][]string{
+	"admin":                    {"pool"},
 	"actor":                    {"kernel"},
 	"cmd/protoc-gen-go-sluice": {"frame", "kernel", "rpc", "rpc/codec", "status", generator + "editionpb", generator + "namespb", generator + "shapespb"},
 	"frame":                    {"kernel"},
@@ -101,7 +102,7 @@ var testImportsOf = map[string][]string{
 // helpers are the packages that are there for tests only, with what they may import
 // besides.
 var helpers = map[string][]string{
-	"docs/guide":        {"actor", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "rpc/protocodec", "status"},
+	"docs/guide":        {"actor", "admin", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "rpc/protocodec", "status"},
 	"internal/attacks":  {"frame", "kernel", "pool", "status"},
 	"internal/docs":     {"actor", "conn", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "status"},
 	"internal/interop":  {"actor", "conn", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "status"},

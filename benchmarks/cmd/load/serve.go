@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
+	"github.com/sluicerpc/sluice/admin"
 	"github.com/sluicerpc/sluice/benchmarks/load/proc"
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 	"github.com/sluicerpc/sluice/benchmarks/peer/all"
@@ -18,7 +20,8 @@ type serveCmd struct {
 	Peer       string `help:"library to serve with; empty: sluice"`
 	Proto      string `default:"sluice" help:"what sluice speaks: sluice, brpc, seastar or grpc"`
 	Addr       string `default:"127.0.0.1:9000" help:"where to serve"`
-	Admin      string `default:"127.0.0.1:9001" help:"where to serve this process's figures"`
+	Admin      string `default:"127.0.0.1:9001" help:"where to serve this process's figures, and sluice's admin pages"`
+	Observe    bool   `help:"tell the admin pages of each stream, so that /closed and /methods know"`
 	MaxMessage int    `default:"16777216" help:"longest message, in bytes"`
 	MaxStreams int    `default:"10000" help:"streams allowed on a connection"`
 	MaxConns   int    `default:"10000" help:"connections allowed from an address"`
@@ -47,23 +50,30 @@ func (c *serveCmd) Run(e *env) (err error) {
 	if err != nil {
 		return exit(exitUsage, err)
 	}
-	admin := &proc.Admin{Peer: p.Name(), MaxMessage: c.MaxMessage}
+	pages, err := pagesOf(p)
+	if err != nil {
+		return exit(exitFailed, err)
+	}
+	figures := &proc.Admin{Peer: p.Name(), MaxMessage: c.MaxMessage}
+	if pages != nil {
+		figures.Pages = pages
+	}
 	srv, err := p.Serve(c.Addr, peer.Options{
 		MaxMessage: c.MaxMessage, Streams: c.MaxStreams, Conns: c.MaxConns, Checksum: c.Checksum, Duplex: c.Duplex,
-		Serving: &admin.Serving,
+		Serving: &figures.Serving, Pages: pages, Observed: pages != nil && c.Observe,
 	})
 	if err != nil {
 		return exit(exitFailed, fmt.Errorf("serve %s at %s: %w", p.Name(), c.Addr, err))
 	}
 	defer func() { err = errors.Join(err, srv.Close()) }()
 	if l, ok := srv.(statsServer); ok {
-		admin.Library = l.Stats
+		figures.Library = l.Stats
 	}
-	if err := admin.Serve(c.Admin); err != nil {
+	if err := figures.Serve(c.Admin); err != nil {
 		return exit(exitFailed, fmt.Errorf("figures at %s: %w", c.Admin, err))
 	}
-	defer func() { err = errors.Join(err, admin.Close()) }()
-	if err := c.announce(e.stdout, announcement{p.Name(), srv.Addr(), admin.Addr()}); err != nil {
+	defer func() { err = errors.Join(err, figures.Close()) }()
+	if err := c.announce(e.stdout, announcement{p.Name(), srv.Addr(), figures.Addr()}); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(e.ctx)
@@ -76,6 +86,14 @@ func (c *serveCmd) Run(e *env) (err error) {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// pagesOf returns the admin pages for a server, nil if it is not sluice.
+func pagesOf(p peer.Peer) (*admin.Handler, error) {
+	if name, _, _ := strings.Cut(p.Name(), "/"); !strings.HasPrefix(name, "sluice") {
+		return nil, nil
+	}
+	return admin.NewHandler(nil)
 }
 
 func (c *serveCmd) announce(w io.Writer, a announcement) error {

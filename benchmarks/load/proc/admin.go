@@ -21,6 +21,8 @@ type Admin struct {
 	MaxMessage int
 	// Library, if set, returns figures of the library under test. Set it before Serve.
 	Library func() map[string]float64
+	// Pages, if set, has all other paths. Set it before Serve.
+	Pages http.Handler
 
 	srv http.Server
 	ln  net.Listener
@@ -34,6 +36,9 @@ func (a *Admin) Serve(addr string) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/stats", a.stats)
+	if a.Pages != nil {
+		mux.Handle("/", a.Pages)
+	}
 	a.ln, a.srv.Handler, a.srv.ReadHeaderTimeout = ln, mux, 5*time.Second
 	go a.srv.Serve(ln) //nolint:errcheck // it ends, with ErrServerClosed, when Close is called
 	return nil

@@ -26,6 +26,7 @@ type api struct {
 	name             string
 	in, batches, out bool
 	handled          bool   // streams that do nothing have a handler that waits, too
+	watched          bool   // the server's pages are on, told of everything, and watched
 	proto            string // another system's protocol; empty is sluice's own
 }
 
@@ -36,7 +37,7 @@ var handledGRPC = api{name: "sluice+handle/grpc", handled: true, proto: grpcProt
 
 // Peers returns sluice once for each api: In and Send; channels both ways; batches and
 // Send; methods only, where streams that do nothing have no goroutine or, with "handle", have
-// one.
+// one. With "admin" it is methods only, and two of the server's pages are watched.
 func Peers() []peer.Peer {
 	var ps []peer.Peer
 	for _, f := range []api{
@@ -45,6 +46,7 @@ func Peers() []peer.Peer {
 		{name: "sluice+batch", batches: true},
 		{name: "sluice+send"},
 		{name: "sluice+handle", handled: true},
+		{name: "sluice+admin", watched: true},
 		{name: "sluice/brpc", in: true, proto: brpc},
 		{name: "sluice+send/brpc", proto: brpc},
 		{name: "sluice+batch/brpc", batches: true, proto: brpc},
@@ -170,9 +172,10 @@ func (c *conn) pass(ctx context.Context, m peer.Mode) (*kernel.Stream, error) {
 
 type server struct {
 	*kernel.Server
-	addr string
-	stop context.CancelFunc
-	wg   sync.WaitGroup
+	addr  string
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+	watch *watching // nil: nobody watches
 }
 
 func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
@@ -183,9 +186,19 @@ func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
 			return nil, err
 		}
 	}
+	watch, err := p.watch(&o)
+	if err != nil {
+		return nil, err
+	}
+	if o.Observed {
+		opts.Observer = o.Pages
+	}
 	k, err := kernel.NewServer(opts)
 	if err != nil {
 		return nil, err
+	}
+	if o.Pages != nil {
+		o.Pages.AddServer(p.name, k)
 	}
 	for _, m := range []peer.Mode{peer.Echo, peer.Discard, peer.Park} {
 		if p.proto == seastarProto {
@@ -208,7 +221,7 @@ func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &server{Server: k, addr: ln.Addr().String(), stop: stop}
+	s := &server{Server: k, addr: ln.Addr().String(), stop: stop, watch: watch}
 	s.wg.Add(2)
 	offers := k.Offers()
 	go func() {
@@ -256,6 +269,7 @@ func (s *server) Close() error {
 	err := s.Server.Close()
 	s.stop()
 	s.wg.Wait()
+	s.watch.end()
 	return err
 }
 

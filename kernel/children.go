@@ -36,7 +36,10 @@ type child struct {
 	holds   bool          // it keeps its parent from being idle or drained
 	opened  bool          // this side has opened its streams
 	serving int           // functions that serve its stream
-	grace   timers.Timer  // see childGrace
+
+	grace    timers.Timer // see childGrace
+	graceEnd time.Time    // see mostGrace; set before the timer is, and heard too
+	heard    uint64       // bytes that had come when the timer was set; the timer's
 }
 
 var (
@@ -44,9 +47,14 @@ var (
 	errTwice    = errors.New("stream number already in use")
 )
 
-// childGrace is how long a child is read on after the peer has closed its parent. A peer
-// that closes all connections at once may have sent data and ends on each before.
-const childGrace = time.Second
+// childGrace is how long a child is read on after the peer has closed its parent, from when
+// nothing more comes and nothing waits for its reader. A peer that closes all connections at
+// once may have sent data and ends on each before. mostGrace is how long in all: a reader may
+// be slow, but not for good.
+const (
+	childGrace = time.Second
+	mostGrace  = time.Minute
+)
 
 // addChild makes k, which is new, a child of c. number is the one that the protocol gave it.
 func (c *Conn) addChild(k *Conn, number uint64) error {
@@ -207,7 +215,7 @@ func (c *Conn) leaveParent() {
 }
 
 // endChildren is called when the connection has ended. Its children end too: at once, or
-// after childGrace if the peer has closed the connection or the network has failed.
+// after their grace if the peer has closed the connection or the network has failed.
 func (c *Conn) endChildren() {
 	shut := c.retired.isShut()
 	var ce *status.ConnError
@@ -217,12 +225,14 @@ func (c *Conn) endChildren() {
 	cs := &c.children
 	cs.mu.Lock()
 	cs.over, cs.graced = true, lost
+	at := time.Now()
 	var now []*Conn
 	for _, k := range cs.of {
 		switch {
 		case k.conn == nil || told:
 		case lost:
-			c.endpoint.timers.Set(&k.grace, (*graceTimer)(k.conn), time.Now().Add(childGrace))
+			k.graceEnd, k.heard = at.Add(mostGrace), k.conn.c.Info(at).BytesReceived
+			c.endpoint.timers.Set(&k.grace, (*graceTimer)(k.conn), at.Add(childGrace))
 		default:
 			now = append(now, k.conn)
 		}
@@ -262,5 +272,17 @@ func (c *Conn) failWithParent() {
 // graceTimer is a Conn as the owner of its entry's timer.
 type graceTimer Conn
 
-// Expire implements timers.Owner: childGrace is over.
-func (g *graceTimer) Expire(*timers.Timer, time.Time) { (*Conn)(g).failWithParent() }
+// Expire implements timers.Owner: childGrace has passed.
+func (g *graceTimer) Expire(t *timers.Timer, now time.Time) {
+	c := (*Conn)(g)
+	if c.c.Err() != nil {
+		return
+	}
+	k, i := c.child, c.c.Info(now)
+	if (i.Unread > 0 || i.BytesReceived != k.heard) && now.Before(k.graceEnd) {
+		k.heard = i.BytesReceived
+		c.endpoint.timers.Set(t, g, now.Add(childGrace))
+		return
+	}
+	c.failWithParent()
+}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame/seastar"
@@ -91,6 +93,72 @@ func TestSeastarAnUploaderIsToldNothingBeforeItHasEnded(t *testing.T) {
 				s.say(rawEOS)
 				if !back {
 					s.hears(rawEOS)
+				}
+			})
+		})
+	}
+}
+
+// Who uploads and quits has sent all, and need not wait for a reader that takes its time. One
+// that never reads is told in the end, and so is one that waits for more.
+func TestSeastarAnUploadIsReadSlowlyToItsEnd(t *testing.T) {
+	const messages, size = 60, 10 << 10
+	for name, c := range map[string]struct {
+		each  time.Duration // between two reads
+		sends int
+		end   bool // the client's, in order
+		fails time.Duration
+	}{
+		"slowly":          {each: 700 * time.Millisecond, sends: messages, end: true},
+		"never":           {each: time.Hour, sends: messages, end: true, fails: time.Minute},
+		"what never came": {sends: messages - 1, fails: time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inSeastarBubble(t, targetLimits(), &seastar.Protocol{}, func(t *testing.T, tg *target, h *hand) {
+				read := make(chan error, 1)
+				ended := make(chan time.Time, 1)
+				ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(1), func(_ context.Context, src *messageSource) (struct{}, error) {
+					src.Go(func(ctx context.Context) error {
+						context.AfterFunc(ctx, func() { ended <- time.Now() })
+						for range messages {
+							select {
+							case <-time.After(c.each):
+							case <-ctx.Done():
+							}
+							m, err := src.Receive(ctx)
+							if err != nil {
+								read <- err
+								return nil
+							}
+							m.Release()
+						}
+						_, err := src.Receive(ctx)
+						read <- err
+						return nil
+					})
+					return struct{}{}, nil
+				}, nil))
+				s := h.stream()
+				h.answered(h.call(1, s.id))
+				go func() {
+					for range c.sends {
+						_, _ = s.Write([]byte(rawFrame(strings.Repeat("u", size))))
+					}
+					if c.end {
+						_, _ = s.Write([]byte(rawEOS))
+						_ = s.Close()
+					}
+				}()
+				synctest.Wait()
+				start := time.Now()
+				_ = h.Close()
+				err := <-read
+				if c.fails == 0 {
+					isErr(t, "the end", err, io.EOF)
+					return
+				}
+				if d := (<-ended).Sub(start); err == nil || err == io.EOF || d < c.fails || d > c.fails+2*time.Second {
+					t.Errorf("the reader has %v, the stream's life has ended after %v, want %v", err, d, c.fails)
 				}
 			})
 		})

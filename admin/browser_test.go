@@ -17,7 +17,7 @@ import (
 // drives it. Without it they are not run, with it a machine without these fails.
 const requireBrowser = "SLUICE_REQUIRE_BROWSER"
 
-// shots names a directory for the pictures of the pages that docs/admin.md shows.
+// shots names a directory for pictures of the pages.
 const shots = "SLUICE_BROWSER_SHOTS"
 
 // TestInABrowser has a real browser open every page, under load and with 10,000 streams:

@@ -11,7 +11,7 @@
 // plain text for curl; and JSON with ?format=json. docs/admin.md describes them.
 //
 // Nothing is looked at while nobody looks: no goroutine runs, and no timer. The exception is
-// what the Handler is told as an Observer, a few hundred nanoseconds for each stream, of which
+// what the Handler is told as an Observer, once as a stream begins and once as it ends, of which
 // /closed and /methods are made.
 //
 // Files use those below them:

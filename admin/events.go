@@ -91,6 +91,7 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request, l lens) {
 	defer h.watch.leave(k)
 	w.Header().Set("Content-Type", "text/event-stream")
 	out := http.NewResponseController(w)
+	_ = out.Flush() // it is open; the first look may take a while
 	old := &view{}
 	for {
 		select {

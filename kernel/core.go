@@ -455,7 +455,7 @@ func (c *core) withDetails(md metadata.MD, err error, can bool) metadata.MD {
 		why = c.conn.checkMetadata(all, 0)
 	}
 	if why != nil {
-		c.conn.endpoint.logger.Error("sluice: a handler error's details can't be sent", "method", c.method, "peer", c.conn.peer.Addr, "error", why)
+		c.conn.endpoint.logger.Error("sluice: a handler error's details can't be sent", "method", c.method, "peer", c.conn.peer.Addr, "error", why.Error())
 		return md
 	}
 	return all

@@ -59,7 +59,7 @@ var errALPN = errors.New("the client offers no application protocol (ALPN)")
 
 func (s *Server) logHandshake(peer net.Addr, err error) {
 	if errors.Is(err, errSilent) {
-		s.logger.Debug("sluice: handshake failed", "peer", peer, "error", err)
+		s.logger.Debug("sluice: handshake failed", "peer", peer, "error", clip(err.Error()))
 		return
 	}
 	s.logger.Info("sluice: handshake failed", "peer", peer, "error", clip(err.Error()))

@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"log/slog"
+	"net"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -136,10 +137,24 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	r = r.Clone()
 	h.q.push(func() {
 		if of := h.of(); of.Enabled(ctx, r.Level) {
-			_ = of.Handle(ctx, r)
+			_ = of.Handle(ctx, withText(r))
 		}
 	}, wait)
 	return nil
+}
+
+// withText returns r with addresses as text: as JSON they would be objects, of another shape for
+// each kind of address.
+func withText(r slog.Record) slog.Record {
+	out := slog.NewRecord(r.Time, r.Level, r.Message, r.PC)
+	r.Attrs(func(a slog.Attr) bool {
+		if addr, ok := a.Value.Any().(net.Addr); ok {
+			a.Value = slog.StringValue(addr.String())
+		}
+		out.AddAttrs(a)
+		return true
+	})
+	return out
 }
 
 // WithAttrs implements slog.Handler.

@@ -236,7 +236,8 @@ func clip(t string) string { return errtext.Clip(t, 256) }
 // connEnded takes a connection that has ended out of the server.
 func (s *Server) connEnded(c *Conn, uncount func()) {
 	if err := c.err; err != nil && worthLogging(err) {
-		s.logger.InfoContext(soon, "sluice: connection ended", "peer", c.peer.Addr, "error", clip(err.Error()))
+		code, _ := status.Of(err)
+		s.logger.InfoContext(soon, "sluice: connection ended", "peer", c.peer.Addr, "code", code.String(), "error", clip(err.Error()))
 	}
 	s.connMu.Lock()
 	defer s.connMu.Unlock()

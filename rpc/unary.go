@@ -66,7 +66,7 @@ func HandleUnary[Req, Resp any](r Registrar, method string, h func(ctx context.C
 		r.Handle(method, func(ctx context.Context, st *kernel.Stream) error {
 			o := st.Offer()
 			if o == nil {
-				st.Conn().Logger().Error(errUsedBefore.Error(), "method", st.Method())
+				st.Conn().Logger().Error("sluice: a middleware has used the stream of a call", "method", st.Method(), "peer", st.Conn().Peer().Addr)
 				return errUsedBefore
 			}
 			return serveCall(ctx, o, sv, h)

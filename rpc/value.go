@@ -87,8 +87,15 @@ func exited(returned *bool, end func(err error)) {
 func logPanic(c *kernel.Conn, method string, err error) {
 	var p *codec.PanicError
 	if errors.As(err, &p) {
-		c.Logger().Error("sluice: "+p.Error(), "method", method, "peer", c.Peer().Addr, "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))
+		c.Logger().Error("sluice: codec panicked", "method", method, "peer", c.Peer().Addr, "panic", panicText(p), "stack", string(p.Stack))
 	}
+}
+
+func panicText(p *codec.PanicError) string {
+	if p.Value == nil {
+		return "runtime.Goexit"
+	}
+	return fmt.Sprint(p.Value)
 }
 
 // invalidRequest is what a handler ends a call with whose request is not a T.

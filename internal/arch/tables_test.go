@@ -17,7 +17,7 @@ const (
 // packageLines names the packages whose files, tests excepted, have a number of lines at
 // most, all together.
 var packageLines = map[string]int{
-	"cmd/echo": 600, // the tour: it is read in one sitting
+	"cmd/echo": 720, // the tour: it is read in one sitting
 }
 
 // backward names the packages whose files read from the top down. File A has an
@@ -56,7 +56,7 @@ var imports = map[string][]string{
 	"rpc/codec":         {"kernel", "metadata", "pool", "status", "internal/errtext", "internal/layout"},
 	"rpc/protocodec":    {"rpc/codec"},
 	"internal/tally":    {"conn", "kernel", "status"}, // for modules in contrib
-	"cmd/echo": {"actor", "kernel", "pool", "status", echo + "advice", echo + "cli", echo + "data", echo + "figures", echo + "flags", echo + "group",
+	"cmd/echo": {"actor", "kernel", "pool", "status", echo + "advice", echo + "cli", echo + "data", echo + "figures", echo + "flags", echo + "group", echo + "handover", echo + "notify",
 		echo + "lines", echo + "progress", echo + "units", echo + "wire"},
 	"admin":                    {"conn", "frame", "kernel", "status", "internal/errtext"},
 	"cmd/protoc-gen-go-sluice": {},
@@ -68,8 +68,10 @@ var imports = map[string][]string{
 	echo + "figures":     {echo + "units"},
 	echo + "flags":       {"pool", echo + "advice", echo + "cli", echo + "credentials", echo + "data", echo + "pages", echo + "units", echo + "wire"},
 	echo + "group":       {},
+	echo + "handover":    {},
 	echo + "lines":       {},
 	echo + "pages":       {"admin", "kernel"},
+	echo + "notify":      {},
 	echo + "progress":    {echo + "units"},
 	echo + "units":       {},
 	echo + "wire":        {"frame", "kernel", "pool", "rpc", "frame/native", "frame/strm", "frame/seastar", "frame/triple", echo + "cli"},
@@ -171,8 +173,9 @@ var spawns = []spawn{
 	{"cmd/echo/demo.go", "demo", "go", "demo", "the server's Close; demo waits for it"},
 	{"cmd/echo/demo.go", "(*transfer).demonstrate", "Go", "the group", "the end of the transfer, or the group's context; Wait waits for it"},
 	{"cmd/echo/demo.go", "(*transfer).demonstrate", "Go", "the group", "its streams' ends, or the group's context; Wait waits for it"},
-	{"cmd/echo/serve.go", "drain", "go", "drain", "the end of Shutdown, which is bounded; drain waits for it unless a second signal ends the process"},
-	{"cmd/echo/serve.go", "serve", "go", "serve", "Shutdown, or a listener that fails; the process ends after it"},
+	{"cmd/echo/serve.go", "begin", "go", "serve", "Shutdown, or a listener that fails; the process ends after it"},
+	{"cmd/echo/serve.go", "drain", "go", "drain", "the end of Shutdown and of the servers before, which is bounded; drain waits for it unless a second signal ends the process"},
+	{"cmd/echo/serve.go", "serve", "Go", "serve", "the end of Shutdown, which is bounded; drain waits for it unless a second signal ends the process"},
 	{"cmd/echo/transfer.go", "(*transfer).run", "Go", "the group", "its stream's end, or the group's context; Wait waits for it"},
 	{"cmd/echo/transfer.go", "(*transfer).run", "Go", "the group", "its stream's end, or the group's context; Wait waits for it"},
 	{"cmd/echo/internal/group/group.go", "(*Group).Go", "Go", "the group", "the function's return; Wait waits for it"},

@@ -27,6 +27,7 @@ type api struct {
 	in, batches, out bool
 	handled          bool   // streams that do nothing have a handler that waits, too
 	watched          bool   // the server's pages are on, told of everything, and watched
+	observed         bool   // with metrics and traces: see observing
 	proto            string // another system's protocol; empty is sluice's own
 }
 
@@ -37,7 +38,8 @@ var handledGRPC = api{name: "sluice+handle/grpc", handled: true, proto: grpcProt
 
 // Peers returns sluice once for each api: In and Send; channels both ways; batches and
 // Send; methods only, where streams that do nothing have no goroutine or, with "handle", have
-// one. With "admin" it is methods only, and two of the server's pages are watched.
+// one. With "admin" it is methods only, and two of the server's pages are watched; with "observed"
+// there are metrics and traces.
 func Peers() []peer.Peer {
 	var ps []peer.Peer
 	for _, f := range []api{
@@ -47,6 +49,7 @@ func Peers() []peer.Peer {
 		{name: "sluice+send"},
 		{name: "sluice+handle", handled: true},
 		{name: "sluice+admin", watched: true},
+		{name: "sluice+send+observed", observed: true},
 		{name: "sluice/brpc", in: true, proto: brpc},
 		{name: "sluice+send/brpc", proto: brpc},
 		{name: "sluice+batch/brpc", batches: true, proto: brpc},
@@ -175,7 +178,16 @@ type server struct {
 	addr  string
 	stop  context.CancelFunc
 	wg    sync.WaitGroup
-	watch *watching // nil: nobody watches
+	watch *watching  // nil: nobody watches
+	by    *observing // nil: nothing
+}
+
+// observing is what servers and clients are observed with, nil if they are not.
+func (p sluicePeer) observing() *observing {
+	if !p.observed {
+		return nil
+	}
+	return observe()
 }
 
 func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
@@ -190,15 +202,24 @@ func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Observed {
+	by := p.observing()
+	switch {
+	case by != nil:
+		opts.Observer = by.metrics
+	case o.Observed:
 		opts.Observer = o.Pages
 	}
 	k, err := kernel.NewServer(opts)
 	if err != nil {
+		by.release()
 		return nil, err
 	}
 	if o.Pages != nil {
 		o.Pages.AddServer(p.name, k)
+	}
+	if by != nil {
+		by.metrics.Watch(k)
+		k.Use(by.traces.Middleware)
 	}
 	for _, m := range []peer.Mode{peer.Echo, peer.Discard, peer.Park} {
 		if p.proto == seastarProto {
@@ -218,10 +239,11 @@ func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
 	}
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
+		by.release()
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &server{Server: k, addr: ln.Addr().String(), stop: stop, watch: watch}
+	s := &server{Server: k, addr: ln.Addr().String(), stop: stop, watch: watch, by: by}
 	s.wg.Add(2)
 	offers := k.Offers()
 	go func() {
@@ -270,12 +292,21 @@ func (s *server) Close() error {
 	s.stop()
 	s.wg.Wait()
 	s.watch.end()
+	s.by.release()
 	return err
 }
 
 type conn struct {
 	*kernel.Client
-	p sluicePeer
+	p    sluicePeer
+	open kernel.Caller // opens streams: the client, or what traces it
+	by   *observing    // nil: nothing
+}
+
+func (c *conn) Close() error {
+	err := c.Client.Close()
+	c.by.release()
+	return err
 }
 
 func (p sluicePeer) Dial(ctx context.Context, addr string, o peer.Options) (peer.Conn, error) {
@@ -283,11 +314,20 @@ func (p sluicePeer) Dial(ctx context.Context, addr string, o peer.Options) (peer
 	if o.TLS {
 		opts.TLS = peer.ClientTLS()
 	}
+	by := p.observing()
+	if by != nil {
+		opts.Observer = by.metrics
+	}
 	c, err := kernel.Dial(ctx, p.target(addr), opts)
 	if err != nil {
+		by.release()
 		return nil, err
 	}
-	return &conn{c, p}, nil
+	k := &conn{c, p, c, by}
+	if by != nil {
+		k.open = by.traces.Caller(c)
+	}
+	return k, nil
 }
 
 func (c *conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
@@ -299,7 +339,7 @@ func (c *conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
 		return c.p.stream(context.Background(), s), nil
 	}
 	// The context of Open would bound the stream.
-	s, err := c.Client.Open(context.WithoutCancel(ctx), c.p.method(m), nil)
+	s, err := c.open.Open(context.WithoutCancel(ctx), c.p.method(m), nil)
 	if err != nil {
 		return nil, err
 	}

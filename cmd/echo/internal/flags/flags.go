@@ -105,6 +105,42 @@ func (f *Call) Check([]string) error {
 	return nil
 }
 
+// Health are the flags of a client that asks whether a server is well.
+type Health struct {
+	advice.Call
+	credentials.Client
+}
+
+// Register implements cli.Flags.
+func (f *Health) Register(fs *flag.FlagSet) {
+	f.Client.Register(fs)
+	fs.DurationVar(&f.Timeout, "timeout", 3*time.Second, "how long the server may take")
+}
+
+// Check implements cli.Flags. The argument is the server's address.
+func (f *Health) Check(args []string) error {
+	f.Addr = defaultAddr
+	if len(args) > 0 {
+		f.Addr = args[0]
+	}
+	if f.Timeout <= 0 {
+		return cli.Usagef("-timeout must be positive")
+	}
+	return nil
+}
+
+// Credentials are those to dial with.
+func (f *Health) Credentials() (*tls.Config, []byte, error) {
+	c, token, err := f.Client.Credentials()
+	f.Secure = c != nil
+	return c, token, err
+}
+
+// Context ends after -timeout.
+func (f *Health) Context() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), f.Timeout)
+}
+
 // Context ends after -timeout.
 func (f *Call) Context() (context.Context, context.CancelFunc) {
 	if f.Timeout == 0 {

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
@@ -24,19 +25,22 @@ func (f *Flags) Register(fs *flag.FlagSet) {
 	fs.StringVar(&f.token, "admin-token", "", "`FILE` with the token, of 16 bytes or more, for the pages' actions and profiles (default there are none)")
 }
 
-// Pages are the pages of a server. Nil are none.
+// Pages are the pages of the program's servers. Nil are none.
 type Pages struct {
 	h  *admin.Handler
 	ln net.Listener
+
+	mu    sync.Mutex
+	names map[*kernel.Server]string // of those that are shown
+	n     int                       // how many were
 }
 
-// Open listens for who wants to see the pages, and has the server that is made with opts tell
-// them what begins and ends. It returns nil if the flags ask for none.
-func (f *Flags) Open(ctx context.Context, opts *kernel.ServerOptions) (*Pages, error) {
+// Open listens for who wants to see the pages. It returns nil if the flags ask for none.
+func (f *Flags) Open(ctx context.Context, logger *slog.Logger) (*Pages, error) {
 	if f.addr == "" {
 		return nil, nil
 	}
-	o := &admin.Options{Logger: opts.Logger}
+	o := &admin.Options{Logger: logger}
 	if f.token != "" {
 		text, err := os.ReadFile(f.token)
 		if err != nil {
@@ -52,16 +56,47 @@ func (f *Flags) Open(ctx context.Context, opts *kernel.ServerOptions) (*Pages, e
 	if err != nil {
 		return nil, err
 	}
-	opts.Observer = h
-	return &Pages{h, ln}, nil
+	return &Pages{h: h, ln: ln, names: map[*kernel.Server]string{}}, nil
 }
 
-// Serve shows a server until stop is called, and tells out where.
-func (p *Pages) Serve(srv *kernel.Server, out io.Writer) (stop func()) {
+// Observe has a server that is made with opts tell the pages what begins and ends.
+func (p *Pages) Observe(opts *kernel.ServerOptions) {
+	if p != nil {
+		opts.Observer = p.h
+	}
+}
+
+// Add has the pages show a server, as "echo" or, where others were shown before, "echo 2".
+func (p *Pages) Add(srv *kernel.Server) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name := "echo"
+	if p.n++; p.n > 1 {
+		name = fmt.Sprint("echo ", p.n)
+	}
+	p.names[srv] = name
+	p.h.AddServer(name, srv)
+}
+
+// Remove has them show it no more.
+func (p *Pages) Remove(srv *kernel.Server) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.h.Remove(p.names[srv])
+	delete(p.names, srv)
+}
+
+// Serve serves the pages until stop is called, and tells out where.
+func (p *Pages) Serve(out io.Writer) (stop func()) {
 	if p == nil {
 		return func() {}
 	}
-	p.h.AddServer("echo", srv)
 	fmt.Fprintf(out, "pages at http://%s/\n", p.ln.Addr())
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

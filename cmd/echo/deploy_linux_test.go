@@ -75,7 +75,7 @@ func TestServiceManager(t *testing.T) {
 	srv.signal(syscall.SIGHUP)
 	m.want(`^RELOADING=1\nMONOTONIC_USEC=[1-9]\d+$`)
 	m.want(`^READY=1\n`)
-	srv.wantLine(`^serving anew, connections that drain: 1$`)
+	srv.wantLine(`^serving anew, connections that drain: 1\n$`)
 	old.echo("while the old server drains")
 	runEcho(t, "x\n", "call", "-addr", addr, "-token", second).wantOK(t)
 	if err := old.in.Close(); err != nil {

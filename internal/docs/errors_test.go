@@ -363,7 +363,7 @@ var elsewhere = []string{
 	"sluice: handler panicked", "sluice: hook panicked", "sluice: hook returned nonsense", "the context", "sluice: handshake failed", "sluice: connection ended", // docs/operations.md has the log
 	"sluice: a handler error's details can't be sent", "sluice: a refusal's header and trailer can't be sent", "sluice: observer is too slow", "sluice: a handler's result can't be sent",
 	"another size", // is never shown
-	"sluice: no protocol of the server can say the method's name",
+	"sluice: no protocol of the server can say the method's name", "sluice: codec panicked", "sluice: a middleware has used the stream of a call",
 	"the handler", "the caller", // parts of ErrEncoding's
 	"largest fragment", "largest message", "initial credit", // settings of the handshake
 	"unexpected end of JSON input",                                                                                                       // is compared with

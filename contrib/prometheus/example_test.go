@@ -53,10 +53,14 @@ func ExampleNew() {
 		fmt.Println(err)
 		return
 	}
+	var calls uint64
 	for _, f := range families {
 		if f.GetName() == "rpc_client_call_duration_seconds" {
-			fmt.Println(f.GetMetric()[0].GetHistogram().GetSampleCount(), "calls")
+			for _, m := range f.GetMetric() { // one for each code
+				calls += m.GetHistogram().GetSampleCount()
+			}
 		}
 	}
+	fmt.Println(calls, "calls")
 	// Output: 3 calls
 }

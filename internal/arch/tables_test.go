@@ -17,7 +17,7 @@ const (
 // packageLines names the packages whose files, tests excepted, have a number of lines at
 // most, all together.
 var packageLines = map[string]int{
-	"cmd/echo": 720, // the tour: it is read in one sitting
+	"cmd/echo": 730, // the tour: it is read in one sitting
 }
 
 // backward names the packages whose files read from the top down. File A has an

@@ -2,10 +2,9 @@ module github.com/sluicerpc/sluice/contrib/prometheus/dashboards
 
 go 1.26.7
 
-replace (
-	github.com/sluicerpc/sluice => ../../..
-	github.com/sluicerpc/sluice/contrib/prometheus => ..
-)
+replace github.com/sluicerpc/sluice => ../../..
+
+replace github.com/sluicerpc/sluice/contrib/prometheus => ..
 
 require (
 	github.com/prometheus/client_golang v1.25.0

@@ -74,7 +74,7 @@ func serve(f *flags.Serve, std cli.Std) error {
 	}
 	srv, err := configured(f, shown, std)
 	if err != nil {
-		return err
+		return advice.OnListen(f.Addr, err)
 	}
 	ln, err := kernel.Listen(context.Background(), f.Addr)
 	if err != nil {

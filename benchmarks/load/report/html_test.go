@@ -101,13 +101,14 @@ func TestTheTablesFitInABrowser(t *testing.T) {
 	r.Runs[0].Checks = Checks{Messages: 123_456_789_012, Lost: 123_456_789, Duplicated: 123_456_789, Reordered: 123_456_789, Corrupted: 123_456_789, Unconfirmed: 123_456_789}
 	page := written(t, func(b *bytes.Buffer) error { return r.HTML(b) })
 	const look = `<script>document.title = [...document.querySelectorAll(".tables > div")].map((d) =>
-		d.querySelector("h3").textContent + (d.scrollWidth > d.clientWidth ? " SCROLLS" : " fits")).join(", ");</script>`
+		d.querySelector("h3").textContent + (d.scrollWidth > d.clientWidth ? " SCROLLS" : " fits")).join(", ") +
+		(document.documentElement.scrollWidth > innerWidth ? ", the page SCROLLS" : "");</script>`
 	page = strings.Replace(page, "</body>", look+"</body>", 1)
-	for _, width := range []string{"1280", "900"} {
+	for _, width := range []string{"1280", "900", "500"} {
 		dom := chromium(t, page, "--dump-dom", "--window-size="+width+",2600")
 		_, title, _ := strings.Cut(dom, "<title>")
 		title, _, _ = strings.Cut(title, "</title>")
-		if strings.Contains(title, "SCROLLS") || !strings.Contains(title, "Checks fits") {
+		if strings.Contains(title, "SCROLLS") || !strings.Contains(title, "Checks fits") || !strings.Contains(title, "Both sides fits") {
 			t.Errorf("at a width of %s: %s", width, title)
 		}
 	}
@@ -161,7 +162,7 @@ func TestCharts(t *testing.T) {
 func TestTheKneesVerdictIsOnThePage(t *testing.T) {
 	r := sample()
 	page := written(t, func(b *bytes.Buffer) error { return r.HTML(b) })
-	if !strings.Contains(page, `<p class="good">knee: the SLO holds up to 1k/s</p>`) {
+	if !strings.Contains(page, `<p class="good">knee: the SLO holds up to 1k/s, and is missed at 2k/s</p>`) {
 		t.Error("no verdict")
 	}
 	r.Knee[1].Invalid = []string{"late"}

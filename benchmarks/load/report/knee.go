@@ -75,7 +75,7 @@ func (k Knee) Found() bool { return k.Rate > 0 && k.Above > 0 && k.Invalid == 0 
 func (k Knee) String() string {
 	switch {
 	case k.Found():
-		return fmt.Sprintf("knee: the SLO holds up to %s/s", Number(k.Rate))
+		return fmt.Sprintf("knee: the SLO holds up to %s/s, and is missed at %s/s", Number(k.Rate), Number(k.Above))
 	case k.Invalid > 0 && k.Rate > 0:
 		return fmt.Sprintf("no knee found: the SLO holds at %s/s, and at %s/s the client is the bottleneck (INVALID)", Number(k.Rate), Number(k.Invalid))
 	case k.Rate > 0:

@@ -96,6 +96,7 @@ var metrics = slices.Concat(
 			return float64(r.Deferred.Total()) / max(due, 1), due > 0
 		}},
 		counter("errors", func(r *Run) uint64 { return r.Errors }),
+		counter("failed", (*Run).FailedCalls),
 		counter("lost", func(r *Run) uint64 { return r.Checks.Lost }),
 		counter("duplicated", func(r *Run) uint64 { return r.Checks.Duplicated }),
 		counter("reordered", func(r *Run) uint64 { return r.Checks.Reordered }),

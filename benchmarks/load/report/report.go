@@ -3,8 +3,10 @@
 package report
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -117,6 +119,9 @@ type Run struct {
 	Checks   Checks   `json:"checks"`
 	Errors   uint64   `json:"errors"`
 	Error    string   `json:"error,omitempty"` // what ended the run early
+	// Failed are the unary calls of the whole run that the service answered with an error, or
+	// not in time, by code. They are no Messages, and no latency is theirs.
+	Failed map[string]uint64 `json:"failed,omitempty"`
 
 	Client Usage `json:"client"`
 	Server Usage `json:"server"`
@@ -131,6 +136,25 @@ type Run struct {
 	Interrupted bool       `json:"interrupted,omitempty"`
 	Invalid     []string   `json:"invalid,omitempty"` // why the figures say nothing about the server
 	Series      []Interval `json:"series"`
+}
+
+// FailedCalls counts Failed.
+func (r *Run) FailedCalls() (n uint64) {
+	for _, c := range r.Failed {
+		n += c
+	}
+	return n
+}
+
+// FailedText writes Failed, most of them first; "" if there are none.
+func (r *Run) FailedText() string {
+	codes := slices.SortedFunc(maps.Keys(r.Failed), func(a, b string) int {
+		return cmp.Or(cmp.Compare(r.Failed[b], r.Failed[a]), cmp.Compare(a, b))
+	})
+	for i, c := range codes {
+		codes[i] = fmt.Sprintf("%s %d", c, r.Failed[c])
+	}
+	return strings.Join(codes, ", ")
 }
 
 // A Latency is a distribution in nanoseconds.
@@ -341,7 +365,8 @@ type Interval struct {
 	Lateness Latency  `json:"lateness"`
 	Client   Gauge    `json:"client"`
 	Server   Gauge    `json:"server"`
-	Checks   Checks   `json:"checks"` // so far
+	Checks   Checks   `json:"checks"`           // so far
+	Failed   uint64   `json:"failed,omitempty"` // calls, so far
 	Marks    []string `json:"marks,omitempty"`
 }
 

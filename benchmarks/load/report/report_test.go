@@ -132,7 +132,7 @@ func TestWhatWasNotMeasuredIsNoFigure(t *testing.T) {
 		run.Series[n].Response, run.Series[n].Server = Latency{}, Gauge{}
 	}
 	text := written(t, func(b *bytes.Buffer) error { return r.Text(b) })
-	for _, want := range []string{`server +not measured\n`, `server not measured a stream, not measured a connection`, `1k/s +999/s +not measured +PASS`} {
+	for _, want := range []string{`latency +not measured\n`, `server +not measured\n`, `server not measured a stream, not measured a connection`, `1k/s +999/s +not measured +PASS`} {
 		if !regexp.MustCompile(want).MatchString(text) {
 			t.Errorf("no %q in:\n%s", want, text)
 		}
@@ -142,8 +142,8 @@ func TestWhatWasNotMeasuredIsNoFigure(t *testing.T) {
 	}
 	page := written(t, func(b *bytes.Buffer) error { return r.HTML(b) })
 	tables, _, _ := strings.Cut(page, `<div class="plots" id="plots0">`)
-	if n := strings.Count(tables, "<td>not measured</td>"); n != 5 || strings.Contains(tables, "KiB</td><td>-") || strings.Contains(tables, "-58.6 KiB") {
-		t.Errorf("%d figures are not measured, want RSS a stream of both, memory of the server, and a p99", n)
+	if n := strings.Count(tables, "<td>not measured</td>"); n != 15 || !strings.Contains(tables, `<h3>Latency</h3><div class="dim">not measured</div>`) || strings.Contains(tables, "KiB</td><td>-") || strings.Contains(tables, "-58.6 KiB") {
+		t.Errorf("%d figures are not measured, want RSS a stream of both, memory of the server, the ten figures of its process, and a p99", n)
 	}
 	rows := strings.Split(written(t, func(b *bytes.Buffer) error { return r.CSV(b) }), "\n")
 	header, cells := strings.Split(rows[0], ","), strings.Split(rows[1], ",")
@@ -439,5 +439,45 @@ func TestThreeDigits(t *testing.T) {
 		if got := Number(n); got != want {
 			t.Errorf("%v: %s, want %s", n, got, want)
 		}
+	}
+}
+
+// Calls that a service answered with errors are told by code, most of them first.
+func TestFailedCallsAreTold(t *testing.T) {
+	r := sample()
+	r.Runs[0].Failed = map[string]uint64{"UNAVAILABLE": 2, "INTERNAL": 1, "RESOURCE_EXHAUSTED": 7}
+	const want = "RESOURCE_EXHAUSTED 7, UNAVAILABLE 2, INTERNAL 1"
+	for name, text := range map[string]string{
+		"text": written(t, func(b *bytes.Buffer) error { return r.Text(b) }),
+		"page": written(t, func(b *bytes.Buffer) error { return r.HTML(b) }),
+	} {
+		if !strings.Contains(text, want) || !strings.Contains(text, "CALLS FAILED") {
+			t.Errorf("%s does not tell: %s", name, text)
+		}
+	}
+	slo, err := ParseSLO("failed<11,p99<1s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	verdicts, pass := slo.Judge(r.Runs)
+	if !pass || verdicts[0].Value != 10 || !Judges(verdicts, "failed") || Judges(verdicts[1:], "failed") {
+		t.Errorf("%+v", verdicts)
+	}
+}
+
+// A figure that was not measured is none beside others that were.
+func TestTheTableOfLatencies(t *testing.T) {
+	run := sample().Runs[0]
+	table := run.LatencyTable()
+	if got := table.Rows[0]; len(table.Columns) != 3 || got[0] != "p50" || got[1] != "900us" || got[2] != "600us" || got[3] != "30.0us" {
+		t.Errorf("%v: %v", table.Columns, got)
+	}
+	run.Response, run.Service = Latency{}, Latency{}
+	table = run.LatencyTable()
+	if got := table.Rows[0]; len(table.Columns) != 2 || got[1] != notMeasured || got[2] != "30.0us" {
+		t.Errorf("%v: %v", table.Columns, got)
+	}
+	if run.Lateness = (Latency{}); run.LatencyTable() != nil {
+		t.Error("a table of nothing")
 	}
 }

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -97,6 +98,14 @@ type Verdict struct {
 	Value     float64 `json:"value"`
 	Text      string  `json:"text"` // the value with its unit
 	Pass      bool    `json:"pass"`
+}
+
+// Judges reports whether one of the conditions is on that figure.
+func Judges(verdicts []Verdict, figure string) bool {
+	return slices.ContainsFunc(verdicts, func(v Verdict) bool {
+		c, err := parseCondition(v.Condition)
+		return err == nil && c.metric.name == figure
+	})
 }
 
 // Judge says which conditions the runs meet, by their medians, or by the worst run for

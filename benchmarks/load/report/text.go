@@ -18,6 +18,10 @@ func (r *Report) Text(w io.Writer) error {
 		r.summary(out)
 	}
 	r.kneeText(out)
+	for _, n := range r.Notes {
+		out.line("note: %s", n)
+	}
+	out.section()
 	for _, v := range r.SLO {
 		out.line("SLO\t%s\t%s\t%s", v.Condition, v.Text, passed(v.Pass))
 	}
@@ -88,6 +92,8 @@ func (r *Run) Status() string {
 		return "INTERRUPTED"
 	case r.Unsettled():
 		return "DELIVERY UNCONFIRMED"
+	case r.FailedCalls() > 0:
+		return "CALLS FAILED"
 	case len(r.Invalid) > 0:
 		return "INVALID"
 	}
@@ -116,6 +122,9 @@ func (r *Run) text(t *textWriter) {
 	c := r.Checks
 	t.line("checks\t%d messages\tlost %d  duplicated %d  reordered %d  corrupted %d  unconfirmed %d  errors %d",
 		c.Messages, c.Lost, c.Duplicated, c.Reordered, c.Corrupted, c.Unconfirmed, r.Errors)
+	if failed := r.FailedText(); failed != "" {
+		t.line("failed\t%d calls\t%s", r.FailedCalls(), failed)
+	}
 	if f := r.Fairness; f.Streams > 1 {
 		t.line("fairness\t%d streams\tJain %.4f, %d to %d messages each", f.Streams, f.Jain, f.Min, f.Max)
 	}
@@ -129,6 +138,10 @@ func (r *Run) text(t *textWriter) {
 }
 
 func (r *Run) latencies(t *textWriter) {
+	if r.Service.Count == 0 {
+		t.line("latency\t%s", notMeasured)
+	}
+	t.section()
 	if r.Service.Count+r.Lateness.Count == 0 {
 		return
 	}

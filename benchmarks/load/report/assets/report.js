@@ -1,7 +1,8 @@
 "use strict";
 (() => {
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const colors = ["#0969da", "#cf222e", "#bf8700", "#1a7f37", "#8250df", "#59636e"];
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const colors = dark ? ["#58a6ff", "#ff7b72", "#e3b341", "#3fb950"] : ["#0969da", "#cf222e", "#bf8700", "#1a7f37"];
   const boxes = JSON.parse(document.getElementById("charts").textContent);
 
   // Vertical lines where faults struck.

@@ -25,6 +25,8 @@ const (
 	Idle Workload = "idle"
 	// Churn opens a stream, gets one echo, closes it, and repeats that.
 	Churn Workload = "churn"
+	// Call makes unary calls, one at a time on each stream that stands for them.
+	Call Workload = "call"
 )
 
 // A Config says what to run. The tags are its command line.
@@ -53,6 +55,10 @@ type Config struct {
 	MaxLateness time.Duration `help:"open model: the run is INVALID if the pacer's p99 lateness is above this; 0: 10% of the response p99, but not below 250us" group:"Measuring"`
 	Checksum    bool          `help:"transport checksums, where there is a choice" group:"Transport" negatable:""`
 	MaxMessage  int           `help:"longest message that either side takes, in bytes; 0: what the sizes need" group:"Transport"`
+
+	// Payload makes the messages for a service that is not the harness's. Nil: they are stamped,
+	// and checked when they come back.
+	Payload *Payload `kong:"-" json:",omitzero"`
 
 	At []Fault `help:"faults at times in the measured window: 5s=kill-conns:10%, 5s=stall-readers:2s, 5s=delay:30ms/5s" group:"Faults"`
 }
@@ -133,9 +139,8 @@ func (c *Config) stages() []pace.Stage {
 
 // PeerOptions returns the options that either side needs.
 func (c *Config) PeerOptions() peer.Options {
-	longest := max(c.Size.Max(), c.BulkSize.Max())
 	return peer.Options{
-		MaxMessage: max(c.MaxMessage, longest, 4<<20),
+		MaxMessage: max(c.MaxMessage, c.longest(), 4<<20),
 		Streams:    c.Streams + c.BulkStreams + 1,
 		Conns:      c.Conns + 1,
 		Checksum:   c.Checksum,
@@ -145,10 +150,14 @@ func (c *Config) PeerOptions() peer.Options {
 
 // longest returns the length of the longest message that is sent.
 func (c *Config) longest() int {
-	if c.BulkStreams > 0 {
-		return max(c.Size.Max(), c.BulkSize.Max())
+	n := c.Size.Max()
+	if c.Payload != nil {
+		n = c.Payload.longest(n)
 	}
-	return c.Size.Max()
+	if c.BulkStreams > 0 {
+		n = max(n, c.BulkSize.Max())
+	}
+	return n
 }
 
 // oneGoroutine is how many bytes a stream may have in flight if its sender and its
@@ -167,7 +176,7 @@ func (c *Config) duplex() bool {
 	if limit == 1 {
 		return false
 	}
-	return c.Open() || limit*c.Size.Max() > oneGoroutine
+	return c.Open() || limit*c.longest() > oneGoroutine
 }
 
 // CheckPeer returns an error if c needs something that p can't do.
@@ -188,6 +197,8 @@ func (c *Config) Check() error {
 	}
 	switch c.Workload {
 	case Echo, OneWay, Idle, Churn:
+	case Call:
+		bad(c.Payload == nil, "--workload call: want echo, oneway, idle or churn; load call makes calls")
 	default:
 		bad(true, "--workload %q: want echo, oneway, idle or churn", c.Workload)
 	}
@@ -196,6 +207,10 @@ func (c *Config) Check() error {
 	bad(c.Outstanding < 1 || c.Outstanding > 1<<20, "--outstanding must be from 1 to 1048576")
 	bad(c.InFlight < 1 || c.InFlight > 1<<20, "--in-flight must be from 1 to 1048576")
 	bad(len(c.Size.table) == 0, "--size is missing")
+	short := func(s *Sizes) bool { return len(s.table) > 0 && s.min() < peer.HeaderSize }
+	bad(c.Payload == nil && short(&c.Size), "--size %v: a message needs %d bytes for its stream, sequence and checksum", c.Size, peer.HeaderSize)
+	bad(c.BulkStreams > 0 && short(&c.BulkSize), "--bulk-size %v: a message needs %d bytes", c.BulkSize, peer.HeaderSize)
+	bad(c.Workload == Call && c.Outstanding > 1, "a stream makes one call at a time: more --streams, and no --outstanding")
 	bad(c.BulkStreams < 0, "--bulk-streams is below 0")
 	bad(c.BulkStreams > 0 && len(c.BulkSize.table) == 0, "--bulk-size is missing")
 	bad(c.BulkStreams > 0 && c.Workload != Echo, "--bulk-streams needs the echo workload")
@@ -206,7 +221,7 @@ func (c *Config) Check() error {
 	bad(c.MaxLateness < 0, "--max-lateness is below 0")
 	bad(c.Sample < 0 || c.Sample&(c.Sample-1) != 0, "--sample must be 0 or a power of two")
 	bad(c.Workload == Idle && c.Open(), "idle streams send nothing: no --rate and no --stage")
-	bad(len(c.At) > 0 && (c.Workload == Idle || c.Workload == Churn), "--at needs the echo or the oneway workload")
+	bad(len(c.At) > 0 && (c.Workload == Idle || c.Workload == Churn || c.Workload == Call), "--at needs streams: the echo or the oneway workload")
 	for _, f := range c.At {
 		bad(f.At >= c.Length(), "--at %v is after the end of the run", f)
 		bad(f.Kind == StallReaders && c.Workload == OneWay, "--at %v: one way the client does not receive", f)

@@ -1,7 +1,6 @@
 package load
 
 import (
-	"encoding/binary"
 	"errors"
 	"io"
 )
@@ -64,7 +63,7 @@ func (l *lane) receive(p []byte) {
 	if !l.check.Check(p) {
 		return
 	}
-	if seq := binary.LittleEndian.Uint64(p[8:]); l.sampled(seq) {
+	if seq := l.seqOf(p); l.sampled(seq) {
 		t := &l.times[seq&uint64(len(l.times)-1)]
 		now := l.r.now()
 		l.r.service(l, now-t.sent.Load())
@@ -78,6 +77,11 @@ func (l *lane) receive(p []byte) {
 func (l *lane) finishEcho(err error) error {
 	if err != nil {
 		return err
+	}
+	if l.r.cfg.Payload != nil {
+		if err := l.finishReplies(); err != nil {
+			return err
+		}
 	}
 	if err := l.s.CloseSend(); err != nil {
 		return err

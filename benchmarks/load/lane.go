@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -21,22 +22,26 @@ type TrySender interface {
 // A lane runs one stream, or one after the other where streams are short or break. Its
 // fields belong to the goroutine that runs it, except as noted.
 type lane struct {
-	r    *run
-	link *link
-	mode peer.Mode
-	size *Sizes
-	bulk bool // in the background: not measured
+	r     *run
+	link  *link
+	mode  peer.Mode
+	size  *Sizes
+	bulk  bool // in the background: not measured
+	index int  // among the measured ones
 
 	// The sender's. In a duplex echo that is a goroutine of its own.
-	s     peer.Stream
-	try   TrySender // s, if it is one
-	id    uint32
-	sent  uint64 // on s
-	bytes uint64 // sent in all, one way; received in all, for echoes
-	q     *queue // pacer -> sender; nil in the closed model
+	s       peer.Stream
+	try     TrySender // s, if it is one
+	id      uint32
+	sent    uint64        // on s
+	bytes   uint64        // sent in all, one way; received in all, for echoes
+	q       *queue        // pacer -> sender; nil in the closed model
+	failed  uint64        // calls that the service answered with an error
+	scratch []byte        // a service's next message
+	rng     *rand.ChaCha8 // for it
 
 	// The receiver's.
-	check *peer.Checker
+	check checker
 	got   uint64 // on s
 	want  []byte // churn: the message that must come back
 
@@ -110,7 +115,7 @@ func (l *lane) open(ctx context.Context, c peer.Conn) error {
 func (l *lane) setStream(s peer.Stream) {
 	l.s, l.id = s, l.r.ids.Add(1)
 	l.try, _ = s.(TrySender)
-	l.check = peer.NewChecker(l.id)
+	l.check = l.r.newChecker(l.id)
 	l.sentBefore, l.gotBefore = l.sentBefore+l.sent, l.gotBefore+l.got
 	l.sent, l.got = 0, 0
 	l.current.Store(&s)
@@ -154,6 +159,10 @@ func (l *lane) work() error {
 		return l.serveQueue(l.cycle)
 	case c.Workload == Churn:
 		return l.repeat(l.cycle)
+	case c.Workload == Call && c.Open():
+		return l.serveQueue(l.call)
+	case c.Workload == Call:
+		return l.repeat(l.call)
 	case l.bulk, c.Workload == OneWay && !c.Open():
 		return l.oneWayClosed()
 	case c.Workload == OneWay:
@@ -168,13 +177,16 @@ func (l *lane) work() error {
 
 // publish shows the counters to the sampler.
 func (l *lane) publish() {
-	l.pubSent.Store(l.sentBefore + l.sent)
+	l.pubSent.Store(l.sentBefore + l.sent - l.failed)
 	l.pubGot.Store(l.gotBefore + l.got)
 	l.pubBytes.Store(l.bytes)
 }
 
 // next makes the next message.
 func (l *lane) next() []byte {
+	if l.r.cfg.Payload != nil {
+		return l.nextPayload()
+	}
 	p := l.s.Buf(l.size.At(l.sent))
 	peer.Stamp(p, l.id, l.sent)
 	l.sent++
@@ -222,9 +234,12 @@ func checksOf(s peer.Summary, sent uint64) report.Checks {
 	c := report.Checks{
 		Messages: sent, Duplicated: s.Duplicated, Reordered: s.Reordered, Corrupted: s.Corrupt + s.Misrouted,
 	}
-	if intact := s.Messages - s.Duplicated - c.Corrupted; sent > intact {
+	intact := s.Messages - s.Duplicated - c.Corrupted
+	if sent > intact {
 		c.Lost = sent - intact
 		c.Lost -= min(c.Lost, s.Corrupt)
+	} else {
+		c.Duplicated += intact - sent // a service's: a stamped message that is too much was counted already
 	}
 	return c
 }

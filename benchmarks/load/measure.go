@@ -144,7 +144,7 @@ func (m *measurement) sample(ctx context.Context) {
 	m.seen = c
 	i.Marks = m.marks(i)
 	m.r.mu.Lock()
-	i.Checks = m.r.checks
+	i.Checks, i.Failed = m.r.checks, m.r.failedCalls()
 	m.r.mu.Unlock()
 	// An interrupted run reports its last figures too.
 	rd, err := m.r.readings(context.WithoutCancel(ctx), false)
@@ -248,6 +248,7 @@ func (m *measurement) finish() *report.Run {
 	out.Server = report.UsageOf(m.first.server, m.last.server, served)
 	out.CPUPerMillion = 1e6 * (out.Client.CPUPerMsg() + out.Server.CPUPerMsg())
 	out.Checks, out.Errors = m.r.checks, m.r.errors.Load()
+	out.Failed = m.r.callErrors
 	out.Faults = m.r.faultReports(out.Series)
 	if len(m.r.bulk) > 0 && out.Seconds > 0 {
 		bytes := c.bulkBytes - m.before.bulkBytes

@@ -65,7 +65,7 @@ func (r *run) makeLanes() {
 }
 
 func (r *run) newLane(k *link, mode peer.Mode) *lane {
-	l := &lane{r: r, link: k, mode: mode, size: &r.cfg.Size}
+	l := &lane{r: r, link: k, mode: mode, size: &r.cfg.Size, index: len(r.lanes)}
 	if r.cfg.Open() {
 		l.q = newQueue()
 	}
@@ -91,7 +91,7 @@ func (r *run) openAll(ctx context.Context) (*report.Memory, error) {
 		return nil, err
 	}
 	took := time.Since(begin)
-	if r.cfg.Workload == Churn {
+	if r.cfg.Workload == Churn || r.cfg.Workload == Call {
 		return nil, nil
 	}
 	if err := r.awaitServer(ctx); err != nil {

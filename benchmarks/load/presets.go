@@ -32,6 +32,14 @@ func base() Config {
 	}
 }
 
+// ServiceConfig is what a service of the user's is driven with unless the command line says
+// otherwise. How messages are made and what is done with them is left open.
+func ServiceConfig() Config {
+	c := base()
+	c.Workload, c.BulkSize, c.Checksum = "", Sizes{}, true // as a client of the library has it
+	return c
+}
+
 // Presets returns W1 to W8, in that order.
 func Presets() []Preset {
 	preset := func(name, help, note string, f func(*Config)) Preset {

@@ -10,7 +10,7 @@ import (
 // takeChecks adds the checks of a stream that ended cleanly.
 func (l *lane) takeChecks() {
 	if l.check != nil && l.mode == peer.Echo {
-		l.r.check(checksOf(l.check.Summary(), l.sent))
+		l.r.check(checksOf(l.check.Summary(), l.sent-l.failed))
 	}
 }
 
@@ -18,12 +18,12 @@ func (l *lane) takeChecks() {
 // the fault f, if that broke it.
 func (l *lane) takeBrokenChecks(f *fault) {
 	var c report.Checks
-	missing := l.sent
+	missing := l.sent - l.failed
 	switch {
 	case l.r.cfg.Workload == Churn: // its check is one message's
 		missing -= l.got
 	case l.mode == peer.Echo:
-		c = checksOf(l.check.Summary(), l.sent)
+		c = checksOf(l.check.Summary(), missing)
 		missing, c.Lost = c.Lost, 0
 	}
 	switch {

@@ -104,13 +104,14 @@ type run struct {
 	server *proc.Source
 	relay  *relay.Relay // nil unless faults need it
 
-	mu     sync.Mutex
-	checks report.Checks
-	failed error // the first failure that ended the run
-	failC  chan struct{}
-	faults []*fault
-	gate   chan struct{} // readers wait here while it is set
-	gated  atomic.Bool
+	mu         sync.Mutex
+	checks     report.Checks
+	callErrors map[string]uint64 // calls that the service answered with an error, by code
+	failed     error             // the first failure that ended the run
+	failC      chan struct{}
+	faults     []*fault
+	gate       chan struct{} // readers wait here while it is set
+	gated      atomic.Bool
 }
 
 // Run runs c against t. If it ends early it returns an error: a ConnectError and a
@@ -168,6 +169,9 @@ func (r *run) do(ctx context.Context) (*report.Run, error) {
 	err = r.failed
 	r.mu.Unlock()
 	if ctx.Err() == nil && err != nil && r.neverServed(err) {
+		if r.cfg.Payload != nil {
+			return nil, &ConnectError{fmt.Errorf("%s at %s answered nothing: %w", r.target.Peer.Name(), r.target.Addr, err)}
+		}
 		return nil, &ConnectError{fmt.Errorf("%s at %s answered nothing: %w; start a server with: load serve --peer=%s",
 			r.target.Peer.Name(), r.target.Addr, err, r.target.Peer.Name())}
 	}
@@ -193,7 +197,7 @@ func (r *run) neverServed(err error) bool {
 	if errors.Is(err, peer.ErrOtherServer) {
 		return true
 	}
-	if r.cfg.Workload != Echo && r.cfg.Workload != Churn {
+	if r.cfg.Workload != Echo && r.cfg.Workload != Churn && r.cfg.Workload != Call {
 		return false // the other workloads have no answers
 	}
 	return !slices.ContainsFunc(r.lanes, func(l *lane) bool { return l.pubGot.Load() > 0 })

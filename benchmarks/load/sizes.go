@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -53,9 +54,6 @@ func ParseSizes(text string) (Sizes, error) {
 		return Sizes{}, fmt.Errorf("size %q: %w", text, err)
 	}
 	for _, n := range s.table {
-		if n < peer.HeaderSize {
-			return Sizes{}, fmt.Errorf("size %q: a message needs %d bytes for its stream, sequence and checksum", text, peer.HeaderSize)
-		}
 		s.mean += float64(n) / float64(len(s.table))
 	}
 	return s, nil
@@ -71,6 +69,9 @@ func (s *Sizes) Max() (n int) {
 	}
 	return n
 }
+
+// min returns the shortest size.
+func (s *Sizes) min() int { return slices.Min(s.table) }
 
 // Mean returns the mean size.
 func (s *Sizes) Mean() float64 { return s.mean }

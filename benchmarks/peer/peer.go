@@ -123,3 +123,14 @@ func Break(s Stream) {
 	}
 	_ = s.Close() // it is not needed any more
 }
+
+// A CallError is what Send fails with on a stream that stands for unary calls if one of them
+// was answered with an error, or not in time. The next Send makes another call.
+type CallError struct {
+	Code string // as the library names it
+	Err  error
+}
+
+func (e *CallError) Error() string { return e.Err.Error() }
+
+func (e *CallError) Unwrap() error { return e.Err }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,7 +17,11 @@ type driveFlags struct {
 	Preset string `arg:"" help:"pingpong, fan, firehose, bulk, hol, idle, churn or conns"`
 	Peer   string `help:"library to drive; empty: sluice"`
 	Proto  string `default:"sluice" help:"what sluice speaks: sluice, brpc, seastar or grpc"`
+	driving
+}
 
+// driving is what every command has that drives a server.
+type driving struct {
 	load.Config
 
 	Runs     int       `default:"1" help:"how often to run" group:"Verdict"`
@@ -46,9 +51,9 @@ func (c *runCmd) Run(e *env) error {
 	return d.drive()
 }
 
-// driver is one invocation of run or demo.
+// driver is one invocation of run, demo or call.
 type driver struct {
-	*driveFlags
+	*driving
 	env    *env
 	slo    report.SLO
 	target load.Target
@@ -57,32 +62,38 @@ type driver struct {
 
 // prepare checks the flags before anything is started.
 func (c *driveFlags) prepare(e *env) (*driver, error) {
-	d := &driver{driveFlags: c, env: e}
+	d := &driver{driving: &c.driving, env: e}
 	preset, err := load.FindPreset(c.Preset)
 	if err == nil {
-		err = d.check()
+		d.target.Peer, err = findPeer(c.Peer, c.Proto)
 	}
 	if err != nil {
 		return nil, exit(exitUsage, err)
 	}
-	config, err := json.Marshal(c.Config)
+	var notes []string
+	if preset.Note != "" {
+		notes = []string{"Raised for this preset: " + preset.Note + "."}
+	}
+	return d, d.begin(c.Preset, notes)
+}
+
+// begin checks the settings and begins the report.
+func (d *driver) begin(preset string, notes []string) error {
+	if err := d.check(); err != nil {
+		return exit(exitUsage, err)
+	}
+	config, err := json.Marshal(d.Config)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	d.report = &report.Report{
-		Schema: report.Schema, Preset: c.Preset, Peer: d.target.Peer.Name(), Command: commandLine(e.args),
-		Environment: report.Environ(), Config: config,
+		Schema: report.Schema, Preset: preset, Peer: d.target.Peer.Name(), Command: commandLine(d.env.args),
+		Environment: report.Environ(), Config: config, Notes: notes,
 	}
-	if preset.Note != "" {
-		d.report.Notes = []string{"Raised for this preset: " + preset.Note + "."}
-	}
-	return d, nil
+	return nil
 }
 
 func (d *driver) check() (err error) {
-	if d.target.Peer, err = findPeer(d.Peer, d.Proto); err != nil {
-		return err
-	}
 	if d.SLO != "" {
 		if d.slo, err = report.ParseSLO(d.SLO); err != nil {
 			return err
@@ -212,7 +223,7 @@ func verdictOf(r *report.Report, err error) error {
 	if err := unsettled(r); err != nil {
 		return err
 	}
-	return gates(r)
+	return cmp.Or(failedCalls(r), gates(r))
 }
 
 // unsettled is the error of runs of which it is not known whether every message arrived.

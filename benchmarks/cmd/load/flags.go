@@ -16,6 +16,9 @@ import (
 // presetValues gives flags that are not on the command line the values of the
 // preset that is.
 var presetValues kong.ResolverFunc = func(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	if ctx.Command() == "call <target> <method>" {
+		return flagValue(fitted(load.ServiceConfig(), ctx), flag.Name), nil
+	}
 	for _, p := range ctx.Path {
 		if p.Positional == nil || p.Positional.Name != "preset" {
 			continue
@@ -27,6 +30,18 @@ var presetValues kong.ResolverFunc = func(ctx *kong.Context, _ *kong.Path, flag 
 		return flagValue(fitted(preset.Config, ctx), flag.Name), nil
 	}
 	return nil, nil
+}
+
+// hideUnused leaves flags out of the help of call that are for the harness's own servers.
+func hideUnused(k *kong.Kong) error {
+	for _, c := range k.Model.Children {
+		for _, f := range c.Flags {
+			if c.Name == "call" && slices.Contains([]string{"workload", "bulk-streams", "bulk-size"}, f.Name) {
+				f.Hidden = true
+			}
+		}
+	}
+	return nil
 }
 
 // fitted returns a preset's settings without those that the command line replaces: its

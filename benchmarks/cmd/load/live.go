@@ -47,7 +47,11 @@ func titleOf(d *driver, c load.Config) string {
 	case c.Workload == load.Idle:
 		model = "idle"
 	}
-	return fmt.Sprintf("%s over %s at %s: %s, %d conns x %d streams, %s", d.Preset, d.target.Peer.Name(), d.target.Addr, model, c.Conns, c.Streams, c.Size)
+	size := c.Size.String()
+	if c.Payload != nil && c.Payload.String() != "" {
+		size = "messages of --data or --file"
+	}
+	return fmt.Sprintf("%s over %s at %s: %s, %d conns x %d streams, %s", d.report.Preset, d.target.Peer.Name(), d.target.Addr, model, c.Conns, c.Streams, size)
 }
 
 type silence struct{}
@@ -72,7 +76,7 @@ func (l *lines) watch(p load.Progress) {
 	}
 	i := p.Interval
 	fmt.Fprintf(l.w, "%6.1f s  %s/s  %s  deferred %d  %s%s%s\n", i.T, report.Number(i.Rate()), latency(i.Response), i.Deferred.Total(),
-		costs(i.Client, i.Server), violations(i.Checks), marks(i))
+		costs(i.Client, i.Server), violations(i.Checks)+failures(i), marks(i))
 }
 
 func latency(l report.Latency) string {
@@ -97,6 +101,14 @@ func violations(c report.Checks) string {
 		return ""
 	}
 	return fmt.Sprintf("  VIOLATIONS %d", c.Violations())
+}
+
+// failures are the calls that failed so far.
+func failures(i report.Interval) string {
+	if i.Failed == 0 {
+		return ""
+	}
+	return fmt.Sprintf("  failed %d", i.Failed)
 }
 
 func marks(i report.Interval) string {
@@ -173,7 +185,7 @@ func (p *panel) show(i report.Interval) {
 		"  latency  " + latencies(i),
 		fmt.Sprintf("  deferred credit %d  mailbox %d  socket %d  blocked %d  in flight %d", d.Credit, d.Mailbox, d.Socket, d.Blocked, d.InFlight),
 		"  client   " + process(i.Client) + "   server " + process(i.Server),
-		fmt.Sprintf("  checks   lost %d  duplicated %d  reordered %d  corrupted %d%s", i.Checks.Lost, i.Checks.Duplicated, i.Checks.Reordered, i.Checks.Corrupted, marks(i)),
+		fmt.Sprintf("  checks   lost %d  duplicated %d  reordered %d  corrupted %d%s%s", i.Checks.Lost, i.Checks.Duplicated, i.Checks.Reordered, i.Checks.Corrupted, failures(i), marks(i)),
 		fmt.Sprintf("  rate/s   %s   p99 %s", spark(p.rates), spark(p.p99s)),
 	}
 }

@@ -5,6 +5,7 @@
 //	load demo fan                          # server and client, two processes
 //	load serve                             # or one by one
 //	load run fan --rate 50k --html fan.html
+//	load call grpc://127.0.0.1:8888 pkg.Service/Method --file request.bin --streams 64
 //	load compare before.json after.json
 package main
 
@@ -38,7 +39,7 @@ const (
 	exitInterrupted = 130
 )
 
-const exitHelp = `Exit codes: 0 ok, 1 failed, 2 bad usage, 3 can't connect, 4 SLO missed or comparison worse,
+const exitHelp = `Exit codes: 0 ok, 1 failed, also calls of a service, 2 bad usage, 3 can't connect, 4 SLO missed or comparison worse,
 5 messages lost, duplicated, reordered or corrupted, 6 server gone in mid-run, 7 INVALID (the client
 was the bottleneck), 8 a report could not be written (its figures went to standard output or error),
 9 streams broke or hung, so that it is not known whether all messages arrived,
@@ -62,6 +63,7 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Serve streams of one library until interrupted."`
 	Run     runCmd     `cmd:"" help:"Run a preset against a server."`
 	Demo    demoCmd    `cmd:"" help:"Run a preset against a server process of its own."`
+	Call    callCmd    `cmd:"" help:"Load a service of your own: unary calls or streams, over any protocol."`
 	Compare compareCmd `cmd:"" help:"Say whether report B is better or worse than report A, outside the noise."`
 	Report  reportCmd  `cmd:"" help:"Write a JSON report in another form."`
 }
@@ -97,7 +99,7 @@ func run(e env) (code int) {
 	parser, err := kong.New(&cli{},
 		kong.Name("load"), kong.Description("Load tests for streams.\n\n"+presetHelp()+"\n"+exitHelp),
 		kong.Writers(e.stdout, e.stderr), kong.Exit(func(c int) { panic(exiting(c)) }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Resolvers(presetValues))
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Resolvers(presetValues), kong.PostBuild(hideUnused))
 	if err != nil {
 		return e.fail(err)
 	}

@@ -168,7 +168,7 @@ func (r *Report) Bench(w io.Writer) error {
 
 func (r *Report) benchLine(run *Run) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "BenchmarkLoad/%s/peer=%s-%d\t%d", r.Preset, r.Peer, r.Environment.GOMAXPROCS, run.Messages)
+	fmt.Fprintf(&b, "BenchmarkLoad/%s/peer=%s-%d\t%d", strings.ReplaceAll(r.Preset, " ", "/"), r.Peer, r.Environment.GOMAXPROCS, run.Messages)
 	if run.Rate > 0 {
 		fmt.Fprintf(&b, "\t%.4g ns/op\t%.4g MB/s", 1e9/run.Rate, run.ByteRate/1e6)
 	}

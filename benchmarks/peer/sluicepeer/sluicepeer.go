@@ -29,6 +29,7 @@ type api struct {
 	watched          bool   // the server's pages are on, told of everything, and watched
 	observed         bool   // with metrics and traces: see observing
 	proto            string // another system's protocol; empty is sluice's own
+	named            string // the method of every mode, of a service that is not the harness's
 }
 
 type sluicePeer struct{ api }
@@ -106,11 +107,17 @@ const seastarProto = "seastar"
 // that either side can be one of those.
 const grpcProto = "grpc"
 
+// endMarks reports whether a message stands for the end of a half.
+func (a *api) endMarks() bool { return a.proto == brpc && a.named == "" }
+
 // wholeEnds reports whether the server's end of its half is the end of a stream.
 func (a *api) wholeEnds() bool { return a.proto == grpcProto }
 
 // method is the method that streams of a mode are opened with.
 func (a *api) method(m peer.Mode) string {
+	if a.named != "" {
+		return a.named
+	}
 	switch a.proto {
 	case brpc:
 		return "bench.Streams/" + string(m)
@@ -466,7 +473,7 @@ func (s *stream) Flush() error { return nil }
 
 func (s *stream) Recv() ([]byte, error) {
 	p, err := s.recv()
-	if err == nil && s.api.proto == brpc && string(p) == endMark {
+	if err == nil && s.api.endMarks() && string(p) == endMark {
 		return nil, io.EOF
 	}
 	return p, s.cause(err)
@@ -522,7 +529,7 @@ func (s *stream) end() error {
 
 // CloseSend ends the half, or sends the message that stands for its end.
 func (s *stream) CloseSend() error {
-	if s.api.proto != brpc {
+	if !s.api.endMarks() {
 		return s.cause(s.s.CloseSend())
 	}
 	if s.closed {

@@ -1,8 +1,10 @@
 package actor
 
 import (
+	"context"
 	"errors"
 	"io"
+	"runtime"
 	"testing"
 	"testing/synctest"
 
@@ -103,5 +105,60 @@ func TestABatchThatWasReceivedWasRead(t *testing.T) {
 				t.Fatalf("%d messages discarded, %d of %d were read", d, read, n)
 			}
 		})
+	}
+}
+
+// ownContext is a stream's own context, as kernel.Stream makes it.
+type ownContext struct {
+	context.Context
+	s *Stream
+}
+
+func (c ownContext) Done() <-chan struct{} { return c.s.ContextDone() }
+
+func (c ownContext) Err() error {
+	if over, _ := c.s.ContextOver(); over {
+		return context.Canceled
+	}
+	return nil
+}
+
+// The last message, the end and a FIN may come at once, while a handler waits with its
+// stream's context, which ends then too. The handler is given the message and the end.
+func TestAReaderThatWaitsWithTheStreamsContextGetsAllThatCame(t *testing.T) {
+	for range 200 {
+		x := newPaced(t, frame.Unpaced, func(c *Config) { c.Caps.HalfClose = true })
+		x.s.CloseSend(status.OK, "", nil)
+		x.write()
+		got := make(chan error, 1)
+		n := 0
+		ctx := ownContext{context.Background(), x.s}
+		ready := make(chan struct{})
+		go func() {
+			close(ready)
+			for {
+				m, err := x.s.Receive(ctx)
+				if err != nil {
+					got <- err
+					return
+				}
+				n++
+				m.Release()
+			}
+		}()
+		<-ready
+		for range 20 {
+			runtime.Gosched() // it waits, most likely
+		}
+		if err := x.arrive(10); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.s.PeerEnd(status.OK, "", nil); err != nil {
+			t.Fatal(err)
+		}
+		x.s.Lost(&status.StreamError{Code: status.ConnectionLost, Cause: io.ErrUnexpectedEOF})
+		if err := <-got; err != io.EOF || n != 1 { //nolint:errorlint // never wrapped
+			t.Fatalf("%d messages, then %v", n, err)
+		}
 	}
 }

@@ -45,7 +45,9 @@ func (s *Stream) Receive(ctx context.Context) (pool.Message, error) {
 			select {
 			case <-s.ch.receiverWake:
 			case <-ctx.Done():
-				return m, s.receiveCancelled(ctx, next)
+				if !s.endedWithMore() {
+					return m, s.receiveCancelled(ctx, next)
+				}
 			}
 		}
 	}
@@ -131,6 +133,14 @@ func (s *Stream) countInWork() {
 	if oc := s.outcome; oc != nil && oc.inWork.messages > 0 {
 		s.account(&oc.inWork)
 	}
+}
+
+// endedWithMore reports whether the stream's own context has ended with the stream, which has
+// something left to receive. Both came while a Receive with that context waited for either.
+func (s *Stream) endedWithMore() bool {
+	s.mu.Lock()
+	defer s.unlock()
+	return s.contextOver && (s.in.Len() > 0 || s.st.recv != recvOpen)
 }
 
 // receiveCancelled returns the error of a Receive whose context has ended. If the stream

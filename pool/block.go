@@ -79,6 +79,7 @@ func newShared() *block {
 	b := sharedPool.Get().(*block)
 	b.take(&blocks, blockSize)
 	b.used, b.n = 0, 0
+	b.aliased.Store(false)
 	b.refs.Store(carving)
 	return b
 }

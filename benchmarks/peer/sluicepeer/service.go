@@ -72,7 +72,7 @@ func (p servicePeer) Dial(ctx context.Context, addr string, o peer.Options) (pee
 	if err != nil {
 		return nil, err
 	}
-	return &serviceConn{conn{c, p.sluicePeer}, p.service}, nil
+	return &serviceConn{conn{Client: c, p: p.sluicePeer, open: c}, p.service}, nil
 }
 
 type serviceConn struct {

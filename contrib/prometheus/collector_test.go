@@ -137,7 +137,7 @@ func TestWhatIsExported(t *testing.T) {
 		`sluice_stream_acceptance_duration_seconds_count{rpc_method="orders/Get",rpc_system_name="sluice",sluice_endpoint="server",sluice_role="server"} 3`,
 		`sluice_connections{rpc_system_name="sluice",sluice_endpoint="server"} 1`,
 		`sluice_streams{rpc_system_name="sluice",sluice_endpoint="client"} 1`,
-		`sluice_messages_total{network_io_direction="transmit",rpc_system_name="sluice",sluice_endpoint="client"} 15`,
+		`sluice_messages_total{network_io_direction="transmit",rpc_system_name="sluice",sluice_endpoint="client"} 1[345]`, // the requests of refused calls may not have been written
 		`sluice_messages_total{network_io_direction="receive",rpc_system_name="sluice",sluice_endpoint="client"} 13`,
 		`sluice_memory_bytes{sluice_endpoint="server"} [1-9].*`,
 	)

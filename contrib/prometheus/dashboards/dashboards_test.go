@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql/parser"
 
@@ -117,7 +116,7 @@ func check(t *testing.T, where, expr string, metrics map[string][]string) (names
 		}
 		known = append(known, of...)
 		for _, m := range s.LabelMatchers {
-			if m.Name != labels.MetricName && !slices.Contains(of, m.Name) {
+			if m.Name != model.MetricNameLabel && !slices.Contains(of, m.Name) {
 				t.Errorf("%s: %s has no label %s", where, s.Name, m.Name)
 			}
 		}

@@ -83,6 +83,7 @@ func TestPrices(t *testing.T) {
 		"handlers that wait":          {conns: 10, streams: 1000, method: "stuck"},
 		"handlers that receive":       {conns: 10, streams: 1000, method: "echo", each: then(fill(10, 1), accepted)},
 		"handlers that receive, brpc": {conns: 10, streams: 1000, method: "echo", protocol: strm.Protocol{}, each: then(fill(10, 1), accepted)},
+		"handlers that receive, gRPC": {conns: 10, streams: 1000, method: "echo", protocol: triple.Protocol{}, each: then(fill(10, 1), accepted)},
 		"handlers that send":          {conns: 10, streams: 1000, method: "sender"},
 		"metadata":                    {conns: 10, streams: 200, method: "stuck", metadata: 15 << 10},
 		"unread, empty":               {conns: 10, streams: 100, method: "deaf", each: then(accepted, fill(0, 10_000))},

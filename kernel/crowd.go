@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -20,10 +21,8 @@ type crowd struct {
 const (
 	// crowdPause is between a refusal and what it causes, and between two of those.
 	crowdPause = 5 * time.Millisecond
-	// crowdShare is how much room is made: one part in so many of Limits.MaxTotalStreams, and
-	// crowdMost at most. Others wait for the handlers that end for it.
-	crowdShare = 16
-	crowdMost  = 64
+	// crowdMost is how many streams end for it at a time: others wait for their handlers.
+	crowdMost = 64
 	// fewStreams is how many a connection has at most that room is made for.
 	fewStreams = 8
 )
@@ -35,12 +34,18 @@ func (d *crowd) refused(c *Conn) {
 	}
 }
 
+// roomForFew is how many of most streams have to be left for mayOpen to let a connection open
+// one that has fewStreams.
+func roomForFew(most int) int {
+	return min(int(math.Ceil(math.Sqrt(float64(fewStreams)*float64(most)))), max(most/2, 1))
+}
+
 // Expire implements timers.Owner.
 func (d *crowd) Expire(*timers.Timer, time.Time) {
 	d.asked.Store(false)
 	s := d.s
 	most := s.mostStreams()
-	need := min(max(most/crowdShare, 1), crowdMost) - (most - int(max(s.opened.Load(), s.handling.Load())))
+	need := min(roomForFew(most)-s.streamsLeft(most), crowdMost)
 	if need <= 0 {
 		return
 	}

@@ -66,17 +66,14 @@ func (c *Conn) evict(n int) int {
 }
 
 // refuseMore is why the peer may open no n streams more, or nil, for the sake of all of the
-// server's connections. Once half of MaxTotalStreams are open, a connection is refused whose
-// own, times MaxTotalStreams, are more than the square of what is left: so who has few can
-// always open one more, however many others take what they can get.
+// server's connections.
 func (c *Conn) refuseMore(n int) *conn.Refusal {
 	ep := c.endpoint
 	if c.client {
 		return nil
 	}
 	most := ep.mostStreams()
-	left := most - int(max(ep.opened.Load(), ep.handling.Load()))
-	if left < most/2 && (left < n || c.ownStreams()*most > left*left) {
+	if !mayOpen(c.ownStreams(), n, ep.streamsLeft(most), most) {
 		ep.onCrowded(c)
 		return &conn.Refusal{Code: status.Refused, Reason: "the server has too many streams", NotProcessed: true}
 	}
@@ -84,6 +81,20 @@ func (c *Conn) refuseMore(n int) *conn.Refusal {
 		return &conn.Refusal{Code: status.Refused, Reason: "the server is short of memory", NotProcessed: true}
 	}
 	return nil
+}
+
+// mayOpen reports whether a connection that has own streams may open n more, where left of most
+// streams are not open. Once half of most are, its own, times most, may be no more than the
+// square of what is left: so who has few can always open one more, however many others take
+// what they can get.
+func mayOpen(own, n, left, most int) bool {
+	return left >= n && (left >= most/2 || own*most <= left*left)
+}
+
+// streamsLeft is how many streams peers may open until most are open. It is below zero where
+// most has become less since.
+func (ep *endpoint) streamsLeft(most int) int {
+	return most - int(max(ep.opened.Load(), ep.handling.Load()))
 }
 
 // mostStreams is how many streams peers may have open. Its default is what a part of the memory

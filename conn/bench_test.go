@@ -69,7 +69,7 @@ func BenchmarkLoneSend(b *testing.B) {
 			s := newStage(Limits{}, 1<<30)
 			st := &answerer{}
 			st.frame = saying(2, 64)
-			s.c.PreparePeer(&st.Port, st)
+			s.c.PreparePeer(&st.Port, st, false)
 			s.c.OpenPeer(&st.Port, 2, 0)
 			b.ReportAllocs()
 			for b.Loop() {

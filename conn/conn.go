@@ -119,6 +119,7 @@ type Conn struct {
 	nextLocal    uint64 // number of the next stream that we open
 	localStreams int    // open, that we opened
 	peerStreams  int    // open, that the peer opened
+	peerCalls    int    // of those, the calls, where Caps.PeerCalls bounds them
 	children     int    // streams on other connections that belong to this one
 	extraWindows int    // bytes of windows beyond the initial ones
 	freshWindows int    // of those, what streams have that nobody has read yet

@@ -171,10 +171,29 @@ func (c *Conn) refuse(f *frame.Frame, n int) *Refusal {
 		return &Refusal{status.GoingAway, "connection is closing", true}
 	case c.goAway.final && f.Stream > c.goAway.lastStream:
 		return &Refusal{status.GoingAway, "server is shutting down", true}
-	case c.peerStreams+n > c.maxStreams():
-		return &Refusal{status.Refused, fmt.Sprintf("%d streams are open", c.peerStreams), true}
-	case c.openBytes >= c.lim.AssemblyBudget:
+	case f.Unary && c.caps.PeerCalls > 0:
+		if r := c.refuseCall(); r != nil {
+			return r
+		}
+	case c.peerStreams-c.peerCalls+n > c.maxStreams():
+		return &Refusal{status.Refused, fmt.Sprintf("%d streams are open", c.peerStreams-c.peerCalls), true}
+	}
+	if c.openBytes >= c.lim.AssemblyBudget {
 		return &Refusal{status.ResourceExhausted, "no memory left for requests and metadata", true}
+	}
+	return nil
+}
+
+// refuseCall is why one more call is refused where calls count for themselves, or nil. They
+// wait for handlers, and what they hold meanwhile is unread. A call that waits must not lose
+// what it has to those that come behind it, so those are refused while they can still be made
+// again: at half of what makes streams be evicted. mu is held.
+func (c *Conn) refuseCall() *Refusal {
+	switch {
+	case c.peerCalls >= c.caps.PeerCalls:
+		return &Refusal{status.Refused, fmt.Sprintf("%d calls are open", c.peerCalls), true}
+	case c.peerCalls >= c.lim.MaxStreams && c.in.used-c.returned.Load() >= uint64(c.MaxUnread())/2:
+		return &Refusal{status.Refused, "too much is unread of the calls that wait", true}
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func (a *acceptor) Open(c *Conn, f *frame.Frame) *Refusal {
 	}
 	for i := range f.Grants {
 		m := &endingStream{}
-		c.PreparePeer(&m.Port, m)
+		c.PreparePeer(&m.Port, m, false)
 		c.OpenPeer(&m.Port, f.Stream+2*uint64(i), 0)
 		a.streams = append(a.streams, m)
 	}
@@ -182,7 +182,7 @@ func wantPanicTold(t *testing.T, input func(c *Conn, p []byte) bool) {
 	t.Helper()
 	c, l := newDecoded(t, &acceptor{})
 	st := &panickingStream{}
-	c.PreparePeer(&st.Port, st)
+	c.PreparePeer(&st.Port, st, false)
 	c.OpenPeer(&st.Port, 1, 0)
 	if input(c, saying(1, 5)) {
 		t.Error("the reader goes on")

@@ -190,7 +190,7 @@ func (c *Conn) evictUnread() {
 		sum -= x.bytes
 		x.p.s.Evict("the connection holds too much that is unread")
 	}
-	c.in.limit = c.in.used + uint64(max(c.MaxUnread()-sum, checkUnreadEvery))
+	c.in.limit = c.in.used + uint64(max(c.MaxUnread()-sum, checkUnreadEvery, checkUnreadEach*len(ports)))
 }
 
 // capUse is what a stream takes of the cap on what a connection holds unread, and how much
@@ -201,5 +201,9 @@ type capUse struct {
 }
 
 // checkUnreadEvery is after how much credit the cap is looked at again where the connection
-// is close to it, in bytes.
-const checkUnreadEvery = 64 << 10
+// is close to it, in bytes, or checkUnreadEach for each of its streams if that is more: a look
+// asks each of them.
+const (
+	checkUnreadEvery = 64 << 10
+	checkUnreadEach  = 32
+)

@@ -27,7 +27,7 @@ func TestEvictStalled(t *testing.T) {
 			c := s.c
 			c.extraWindows = c.firstWindow / 2 // nothing to spare
 			p := &unreadStream{}
-			c.PreparePeer(&p.Port, p)
+			c.PreparePeer(&p.Port, p, false)
 			c.OpenPeer(&p.Port, 2, 0)
 			for _, step := range []struct {
 				after   time.Duration
@@ -94,7 +94,7 @@ func TestWhoIsReadIsTheLastToGo(t *testing.T) {
 			for i := range ps {
 				p := &ps[i]
 				p.use, p.unreadFor = k.streams[i].use, k.streams[i].unreadFor
-				c.PreparePeer(&p.Port, p)
+				c.PreparePeer(&p.Port, p, false)
 				c.OpenPeer(&p.Port, uint64(2*i+2), 0)
 			}
 			if err := c.overLimit(); err != nil {

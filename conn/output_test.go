@@ -130,7 +130,7 @@ func newStage(l Limits, credit int) *stage {
 
 func (s *stage) stream(name string, size, turns int) *fakeStream {
 	t := &fakeStream{name: name, size: size, turns: turns, log: &s.log}
-	s.c.PreparePeer(&t.Port, t)
+	s.c.PreparePeer(&t.Port, t, false)
 	s.n += 2
 	s.c.OpenPeer(&t.Port, s.n, 0)
 	return t
@@ -605,10 +605,10 @@ func TestCreditTakenDuringAnInputIsSeen(t *testing.T) {
 	c.window.Store(window)
 	c.advertised.Store(window)
 	unread := &fakeStream{} // its messages are never returned
-	c.PreparePeer(&unread.Port, unread)
+	c.PreparePeer(&unread.Port, unread, false)
 	c.OpenPeer(&unread.Port, 1, 0)
 	read := &eagerReader{}
-	c.PreparePeer(&read.Port, read)
+	c.PreparePeer(&read.Port, read, false)
 	c.OpenPeer(&read.Port, 3, 0)
 	left := window
 	send := func(id uint64, n int) {

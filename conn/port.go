@@ -26,6 +26,7 @@ type Port struct {
 	dataDue   bool  // the stream has data, and waits for its number
 	openBytes int32 // see Charge
 	evicted   bool  // what it still holds goes by itself
+	call      bool  // it is one of peerCalls
 
 	// Owned by output.mu.
 	inRoom                          bool

@@ -49,7 +49,7 @@ func newLapped(lim Limits, n int) []*lapped {
 	var ls []*lapped
 	for range n {
 		k := &fakeStream{}
-		s.c.PreparePeer(&k.Port, k)
+		s.c.PreparePeer(&k.Port, k, false)
 		l := &lapped{c: s.c, p: &k.Port, at: 1}
 		s.c.mu.Lock()
 		l.window = InitialCredit(s.c.lim) + s.c.takeSpare(l.p, s.c.lim.StreamWindow-InitialCredit(s.c.lim), s.c.spareWindow())

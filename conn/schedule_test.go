@@ -98,7 +98,7 @@ func testTurns(t *testing.T, s *stage, peer func()) {
 	for i := range senders {
 		w := &waitingStream{written: make(chan struct{}, 1), free: make(chan struct{}, 1)}
 		w.name, w.size, w.log = "w", size, new([]string)
-		s.c.PreparePeer(&w.Port, w)
+		s.c.PreparePeer(&w.Port, w, false)
 		s.c.OpenPeer(&w.Port, uint64(2*i+2), 0)
 		all.Go(func() {
 			for range messages {

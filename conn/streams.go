@@ -66,10 +66,11 @@ func (c *Conn) OpenLocal(p *Port, s Stream, sibling *Port, fresh int) (credit ui
 	return settings.InitialCredit
 }
 
-// PreparePeer makes p the port of stream s, which the peer opens. OpenPeer adds it to
-// the connection.
-func (c *Conn) PreparePeer(p *Port, s Stream) {
+// PreparePeer makes p the port of stream s, which the peer opens, by a call if call is set.
+// OpenPeer adds it to the connection.
+func (c *Conn) PreparePeer(p *Port, s Stream, call bool) {
 	p.c, p.s = c, s
+	p.call = call && c.caps.PeerCalls > 0
 	p.age.begin(c.health.heardAt.Load())
 }
 
@@ -81,6 +82,9 @@ func (c *Conn) OpenPeer(p *Port, id uint64, openBytes int) {
 	c.table.add(p)
 	p.charge(openBytes)
 	c.peerStreams++
+	if p.call {
+		c.peerCalls++
+	}
 	c.streams.Add(1)
 	p.haveFresh(c.takeFresh(1))
 	c.growth += openBytes + StreamSize + HandlerSize
@@ -112,6 +116,9 @@ func (c *Conn) retire(p *Port) {
 		c.localStreams--
 	} else {
 		c.peerStreams--
+		if p.call {
+			c.peerCalls--
+		}
 	}
 	c.streams.Add(-1)
 	last := c.noStreams()

@@ -19,7 +19,7 @@ func TestFreshStreamsShareAQuarter(t *testing.T) {
 	sum := 0
 	open := func() int {
 		k := &fakeStream{}
-		c.PreparePeer(&k.Port, k)
+		c.PreparePeer(&k.Port, k, false)
 		c.OpenPeer(&k.Port, uint64(2*len(ports)+2), 0)
 		w, most := k.Port.FirstWindow(0, 0)
 		if most != c.lim.MaxWindow {
@@ -86,7 +86,7 @@ func TestFirstWindow(t *testing.T) {
 		s := newStage(c.lim, 1<<30)
 		s.c.caps.FixedWindow = c.caps.FixedWindow
 		k := &fakeStream{}
-		s.c.PreparePeer(&k.Port, k)
+		s.c.PreparePeer(&k.Port, k, false)
 		s.c.OpenPeer(&k.Port, 2, 0)
 		window, most := k.Port.FirstWindow(c.want, c.limit)
 		if window != c.window || most != c.most {

@@ -173,6 +173,7 @@ type Caps struct {
 	GrantSize   int    // bytes of MaxInline that each further stream of a request takes
 	MaxGroup    int    // streams that one request may open
 	PeerStreams int    // how many of the peer's streams a session lets be open, by reading no further; 0: it reads on, and those beyond Limits.MaxStreams are refused
+	PeerCalls   int    // how many of the peer's calls (Frame.Unary) may be open beside its streams, those that wait for a handler among them; 0: a call counts as a stream
 	MaxMetadata int    // bytes of metadata in one frame, as Metadata.Size counts; 0: keys that begin with Name and "-" alone, as instructions to the session
 	MaxStream   uint64 // the last number that a stream can have
 	ConnWindow  int    // the smallest window of a connection, bytes

@@ -53,6 +53,7 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 	if most := c.caps.PeerStreams; most > 0 {
 		c.running.most = most
 	}
+	c.running.calls.most = c.caps.PeerCalls
 	if most := j.g.Peer.MaxFragment; most > 0 { // the peer has named its limit
 		c.caps.MaxFragment = int(min(uint64(c.caps.MaxFragment), most))
 	}
@@ -172,7 +173,7 @@ func (l *connHandler) Open(_ *conn.Conn, f *frame.Frame) *conn.Refusal {
 	if most := c.maxReceive(&c.endpoint.stream); len(f.Payload) > most {
 		return &conn.Refusal{Code: status.TooLarge, Reason: fmt.Sprintf("request of %d bytes, the limit is %d", len(f.Payload), most), NotProcessed: true}
 	}
-	if c.running.full() {
+	if c.running.full(f.Unary) {
 		return &conn.Refusal{Code: status.Refused, Reason: "too many handlers are running", NotProcessed: true}
 	}
 	o := c.offer(f)

@@ -55,7 +55,7 @@ func (c *Conn) offer(f *frame.Frame) *Offer {
 		if g.Limit > 0 {
 			window = min(window, max(int(min(g.Limit, 1<<30)), c.caps.MinWindow()))
 		}
-		c.c.PreparePeer(&s.c.Port, &s.c)
+		c.c.PreparePeer(&s.c.Port, &s.c, f.Unary)
 		s.c.Init(&s.c, s.c.config(&so, 0, window, g.NoReceive))
 		s.c.BeginWith(window, g.Credit)
 		s.c.HoldSends()

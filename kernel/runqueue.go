@@ -14,12 +14,18 @@ import (
 // many may run as streams may be open. A stream's end reaches the peer a moment before its
 // handler has returned, so an honest peer may open the next stream too early: as many
 // offers may wait.
+//
+// Where a peer is not told how many calls it may have open, calls count for themselves: as many
+// may run beside the handlers of streams, and many more may wait. Were they to stand in one
+// queue, or were the connection not to be read, a call could wait for what comes by a stream
+// behind it.
 type runQueue struct {
-	most     int           // how many may run, and how many may wait
+	most     int           // how many may run, and how many may wait; of calls, how many may run
+	calls    callQueue     // of those that count for themselves
 	starts   *starts       // nil: handlers begin at once
 	conn     *Conn         // whose memory counts; nil: nobody's
 	handling *atomic.Int64 // the sum of count of all connections; nil: nobody asks
-	count    atomic.Int32  // n + len(wait) + len(behind), readable without the lock
+	count    atomic.Int32  // how many run or wait, calls among them; readable without the lock
 
 	mu   sync.Mutex
 	n    int // how many run
@@ -41,6 +47,19 @@ type runQueue struct {
 	queue *timers.Queue
 }
 
+// A callQueue is what a runQueue has of the calls that count for themselves.
+type callQueue struct {
+	most  int          // how many there may be, running or waiting; 0: calls are as streams
+	count atomic.Int32 // how many there are, also those of ordered methods; readable without the lock
+
+	asked int // since those that wait were looked at; the reader owns it
+
+	// Owned by runQueue.mu. Those of ordered methods are among the streams' handlers: one of them
+	// runs at most.
+	n    int
+	wait []job
+}
+
 const (
 	mostIdle  = 64          // goroutines that wait for a job, or have one waiting for them
 	idleCheck = time.Second // waiting goroutines end when none has got a job for so long
@@ -54,8 +73,20 @@ type job struct {
 
 func (j job) ordered() bool { return j.e != nil && j.e.ordered }
 
-// full reports whether not even one more offer may wait.
-func (q *runQueue) full() bool { return int(q.count.Load()) >= 2*q.most }
+// full reports whether not even one more offer may wait. The connection's reader calls it.
+func (q *runQueue) full(call bool) bool {
+	if call && q.calls.most > 0 {
+		q.sweepCalls()
+		return int(q.calls.count.Load()) >= q.calls.most
+	}
+	return int(q.count.Load()-q.calls.count.Load()) >= 2*q.most
+}
+
+// counted reports whether j is a call that counts for itself.
+func (q *runQueue) counted(j job) bool { return q.calls.most > 0 && j.o.Unary() }
+
+// isCall reports whether j runs, or waits, among the calls.
+func (q *runQueue) isCall(j job) bool { return q.counted(j) && !j.ordered() }
 
 // hasFew reports whether the connection has few handlers.
 func (q *runQueue) hasFew() bool { return q.count.Load() <= fewStreams }
@@ -67,7 +98,7 @@ func (q *runQueue) waits() bool {
 
 // recount updates count after a change of what it counts. The lock is held.
 func (q *runQueue) recount() {
-	n := int32(q.n + len(q.wait) + len(q.behind))
+	n := int32(q.n + len(q.wait) + len(q.behind) + q.calls.n + len(q.calls.wait))
 	if d := n - q.count.Swap(n); d != 0 && q.handling != nil {
 		q.handling.Add(int64(d))
 	}
@@ -77,7 +108,8 @@ func (q *runQueue) recount() {
 func (q *runQueue) counts() (goroutines, waiting int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.n - len(q.turn) + q.idle, len(q.wait) + len(q.behind) + len(q.turn)
+	waiting = len(q.wait) + len(q.behind) + len(q.turn) + len(q.calls.wait)
+	return q.n + q.calls.n - len(q.turn) + q.idle, waiting
 }
 
 // enter counts a job in. If enter returns true, the caller starts a goroutine for it.
@@ -95,6 +127,9 @@ func (q *runQueue) admit(j job) (start, waits bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	defer q.recount()
+	if q.counted(j) {
+		q.calls.count.Add(1)
+	}
 	if j.ordered() {
 		if q.inTurn {
 			q.behind = append(q.behind, j)
@@ -102,11 +137,12 @@ func (q *runQueue) admit(j job) (start, waits bool) {
 		}
 		q.inTurn = true
 	}
-	if q.n >= q.most {
-		q.wait = append(q.wait, j)
+	n, wait := q.among(j)
+	if *n >= q.most {
+		*wait = append(*wait, j)
 		return false, false
 	}
-	q.n++
+	*n++
 	if !q.starts.may(q) {
 		if q.turn = append(q.turn, j); len(q.turn) == 1 {
 			q.starts.await(q)
@@ -115,6 +151,56 @@ func (q *runQueue) admit(j job) (start, waits bool) {
 	}
 	j.o.handlerStarts()
 	return !q.handLocked(j), false
+}
+
+// among returns how many run of what j is one of, and those of it that wait. The lock is held.
+func (q *runQueue) among(j job) (n *int, wait *[]job) {
+	if q.isCall(j) {
+		return &q.calls.n, &q.calls.wait
+	}
+	return &q.n, &q.wait
+}
+
+// sweepCalls takes out calls that wait and whose streams are over, such as those that have
+// waited until their deadlines: handlers that are stuck would keep them. It looks at all of
+// them each time that as many have come as may run.
+func (q *runQueue) sweepCalls() {
+	c := &q.calls
+	if int(c.count.Load()) <= q.most {
+		return
+	}
+	if c.asked++; c.asked < q.most {
+		return
+	}
+	c.asked = 0
+	q.mu.Lock()
+	all := c.wait
+	c.wait = nil
+	q.mu.Unlock()
+	live := all[:0]
+	for _, j := range all {
+		if j.o.streams[0].Err() == nil {
+			live = append(live, j)
+		}
+	}
+	clear(all[len(live):])
+	q.mu.Lock()
+	c.count.Add(int32(len(live) - len(all)))
+	if q.over {
+		c.count.Add(-int32(len(live)))
+		live = nil
+	}
+	// The reader alone adds to those that wait. Who found none of them to run next has left room.
+	begin := live[:min(len(live), max(q.most-c.n, 0))]
+	c.wait = live[len(begin):]
+	c.n += len(begin)
+	q.recount()
+	q.mu.Unlock()
+	for _, j := range begin {
+		j.o.handlerStarts()
+		q.starts.force()
+		q.starts.run(j)
+	}
 }
 
 // sweep takes out jobs that wait for their turn and whose streams are over. Where memory is
@@ -212,18 +298,23 @@ func (q *runQueue) next(t *timers.Queue, last job) (job, bool) {
 func (q *runQueue) leave(t *timers.Queue, last job) (j job, ok, idle bool) {
 	for {
 		q.mu.Lock()
+		if q.counted(last) {
+			q.calls.count.Add(-1)
+		}
 		if last.ordered() {
 			q.nextTurn()
 		}
-		if len(q.wait) == 0 {
-			q.wait = nil
-			q.n--
+		n, wait := q.among(last)
+		if len(*wait) == 0 {
+			*wait = nil
+			*n--
 			q.recount()
 			idle = t != nil && q.mayIdle(t)
 			q.mu.Unlock()
 			return job{}, false, idle
 		}
-		j, q.wait = q.wait[0], q.wait[1:]
+		j, (*wait)[0] = (*wait)[0], job{}
+		*wait = (*wait)[1:]
 		q.recount()
 		q.mu.Unlock()
 		if j.o.streams[0].Err() == nil {
@@ -283,6 +374,9 @@ func (q *runQueue) stop() {
 	defer q.mu.Unlock()
 	q.over = true
 	q.dismiss()
+	q.calls.count.Add(-int32(len(q.calls.wait))) // they are over, and handlers that are stuck would keep them
+	q.calls.wait = nil
+	q.recount()
 	if q.queue != nil {
 		q.queue.Stop(&q.timer)
 	}

@@ -34,7 +34,16 @@ type Protocol struct {
 	// what 1,000 streams have unread stays within what a connection of ours holds. Streams
 	// whose SendLimit is Unlimited have no part in it.
 	MaxUnconsumed, MinBuf int
+
+	// MaxCalls is how many calls of one connection a server takes, those that wait among them:
+	// as many as Limits.MaxStreams are served at once, and those beyond MaxCalls are refused.
+	// brpc's clients send what their programs call, and are told of no limit. 0 is 32 times
+	// Limits.MaxStreams.
+	MaxCalls int
 }
+
+// callsEach is how many calls there may be for each that is served at once.
+const callsEach = 32
 
 // defaultSettle was enough for 15 of 15 streams of brpc's own server on one machine, where
 // without it 11 of 15 were.
@@ -104,6 +113,9 @@ func (p Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gree
 
 		RefusalMetadata: true,
 	}
+	if p.MaxCalls < 0 {
+		return nil, fmt.Errorf("brpc: MaxCalls is %d, must be 0 or more", p.MaxCalls)
+	}
 	g.Early = g.First
 	if !g.Client && g.Authenticate != nil {
 		if err := authenticate(ctx, rw, g); err != nil {
@@ -114,6 +126,7 @@ func (p Protocol) Handshake(ctx context.Context, rw io.ReadWriter, g *frame.Gree
 	s.in.rpc.most = int(g.Own.MaxMetadata)
 	s.proto = p
 	s.settle = p.settle()
+	s.maxCalls = int(min(cmp.Or(uint64(p.MaxCalls), callsEach*g.Own.MaxStreams), math.MaxInt32))
 	if g.Client {
 		s.out.token = g.Own.Token
 	}

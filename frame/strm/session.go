@@ -20,6 +20,7 @@ type Session struct {
 	maxMessage int           // longest message that we take, bytes
 	peerBody   int           // longest body that the peer takes, bytes
 	settle     time.Duration // see Protocol.Settle
+	maxCalls   int           // see Protocol.MaxCalls
 
 	in  input  // the reader's
 	out output // the writer's
@@ -44,7 +45,11 @@ func newSession(client bool, maxMessage, peerBody int) *Session {
 }
 
 // Caps tells what the protocol can carry.
-func (s *Session) Caps() frame.Caps { return s.proto.Caps() }
+func (s *Session) Caps() frame.Caps {
+	c := s.proto.Caps()
+	c.PeerCalls = s.maxCalls
+	return c
+}
 
 // Closed implements frame.Session.
 func (s *Session) Closed() {

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/status"
 )
@@ -15,8 +17,8 @@ import (
 // A client that gives up calls while their handlers go on, of which the server is not told,
 // does not run into its guard against those who go on when they were refused.
 func TestBrpcCallsThatAreGivenUpCountAsOpen(t *testing.T) {
-	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 4}}
-	brpcInBubble(t, so, nil, func(t *testing.T, w *world) {
+	so := &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 8}, Protocols: []frame.Protocol{strm.Protocol{MaxCalls: 8}}}
+	inBubble(t, so, &kernel.ClientOptions{Protocols: so.Protocols}, func(t *testing.T, w *world) {
 		w.Srv.Handle("slow", func(_ context.Context, s *kernel.Stream) error {
 			time.Sleep(50 * time.Millisecond)
 			return s.Send(context.Background(), text("late"))

@@ -80,6 +80,11 @@ type Config struct {
 	Foreign bool           // the session is of the program's
 
 	Dependent bool // it is there for one stream of another connection, and as old as that
+	// Awaited, on a connection that carries one stream and whose pacing is Unpaced, is closed when
+	// this side's program knows of the stream. Once the peer has ended its half the connection is
+	// not read on until then, for holdTime at most: its end would be the stream's. Nil waits for
+	// nothing.
+	Awaited <-chan struct{}
 }
 
 // A Conn is one connection.
@@ -193,6 +198,7 @@ type input struct {
 	grown    int64  // what was unread when Growth was told last
 	messages int    // of this burst
 	total    uint64 // messages
+	ended    bool   // the peer has ended a half
 }
 
 // A pause is a reader that waits for what it has read to be taken.

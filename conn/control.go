@@ -65,6 +65,7 @@ func (c *Conn) streamFrame(f *frame.Frame) error {
 	case frame.Reset, frame.EOS:
 		if !f.Local {
 			p.peerEnded.Store(true)
+			c.in.ended = true
 		}
 	}
 	return goesOn(p.s.Control(f))

@@ -1,6 +1,10 @@
 package conn
 
-import "github.com/sluicerpc/sluice/frame"
+import (
+	"time"
+
+	"github.com/sluicerpc/sluice/frame"
+)
 
 // What is different where the receiver grants no credit (frame.Pacing). A peer that
 // keeps to a window of its own is held to caps. One that is told nothing at all is not
@@ -44,6 +48,7 @@ func (c *Conn) pauseReading() bool {
 	if c.unread() >= maxUnreadUnpaced {
 		c.pauseUntil(func() bool { return c.unread() < maxUnreadUnpaced/2 }, nil)
 	}
+	c.holdEnd()
 	for c.Err() == nil {
 		full := c.sess.Full()
 		if full == nil {
@@ -56,6 +61,20 @@ func (c *Conn) pauseReading() bool {
 		}
 	}
 	return c.Err() == nil
+}
+
+// holdTime is how long a connection whose stream is awaited is not read on at most.
+const holdTime = time.Second
+
+// holdEnd blocks the reader as Config.Awaited says.
+func (c *Conn) holdEnd() {
+	if c.cfg.Awaited == nil || !c.in.ended || closed(c.cfg.Awaited) {
+		return
+	}
+	until := time.Now().Add(holdTime)
+	t := time.AfterFunc(holdTime, c.pause.wake)
+	defer t.Stop()
+	c.pauseUntil(func() bool { return closed(c.cfg.Awaited) || !time.Now().Before(until) }, c.cfg.Awaited)
 }
 
 func closed(ch <-chan struct{}) bool {

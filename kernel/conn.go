@@ -30,9 +30,10 @@ type Conn struct {
 	client   bool // this side has opened it
 	identity Identity
 	caps     frame.Caps
-	parent   *Conn  // nil: it has none
-	number   uint64 // among the parent's children
-	child    *child // the parent's entry for it; nil: the parent has not taken it
+	parent   *Conn         // nil: it has none
+	number   uint64        // among the parent's children
+	child    *child        // the parent's entry for it; nil: the parent has not taken it
+	taken    chan struct{} // closed when a call has named its one stream; nil: none will
 	children children
 	owner    *Client       // nil on a server
 	observed atomic.Uint32 // see observedBegin

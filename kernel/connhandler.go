@@ -63,6 +63,10 @@ func (ep *endpoint) attach(e *conn.Engine, j *handshaken, fill func(*Conn)) (*Co
 		Fault: ep.fault(c.peer.Addr), Growth: ep.growth, Foreign: isForeign(j.proto),
 		Dependent: c.caps.StreamsByID && (j.parent != nil || j.g.Parent != 0),
 	}
+	if c.caps.StreamsByID && !c.client && j.g.Parent != 0 {
+		c.taken = make(chan struct{})
+		cfg.Awaited = c.taken
+	}
 	var noParent error
 	made := func(k *conn.Conn) {
 		c.making.Lock() // whoever finds c from now on may end it at once

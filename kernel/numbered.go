@@ -207,6 +207,7 @@ func (c *Conn) TakeStream(ctx context.Context, id uint64) (*Stream, error) {
 	}
 	k.claimed = true
 	k.hold()
+	close(k.conn.taken)
 	return k.stream, nil
 }
 

@@ -191,3 +191,52 @@ func readUpload(src *messageSource, messages, size int) error {
 	}
 	return nil
 }
+
+// A stream's connection can bring all that it has to bring, and end, before the server begins
+// with the call that names it: the call still gets the stream, with what came on it. A stream that
+// no call names does not stay for that.
+func TestSeastarAnUploadIsThereBeforeItsCall(t *testing.T) {
+	for name, after := range map[string]time.Duration{"at once": 0, "a little later": 900 * time.Millisecond, "too late": 2 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			inSeastarBubble(t, targetLimits(), &seastar.Protocol{}, func(t *testing.T, tg *target, h *hand) {
+				ok(t, rpc.HandleUnary(tg.Srv, kernel.Verb(1), func(ctx context.Context, src *messageSource) (int32, error) {
+					n := int32(0)
+					for m, err := range src.All(ctx) {
+						if err != nil {
+							return 0, err
+						}
+						m.Release()
+						n++
+					}
+					return n, nil
+				}, nil))
+				synctest.Wait()
+				before := len(tg.Srv.Conns())
+				s := h.stream()
+				for range 100 {
+					s.say(rawFrame("1234"))
+				}
+				s.say(rawEOS)
+				_ = s.Close()
+				synctest.Wait()
+				time.Sleep(after)
+				synctest.Wait()
+				if after > time.Second {
+					if n := len(tg.Srv.Conns()); n != before {
+						t.Errorf("%d connections, want %d: a stream is kept that no call has named", n, before)
+					}
+					h.failed(h.call(1, s.id), "no such stream")
+					return
+				}
+				h.call(1, s.id)
+				if id, text := h.reply(); id < 0 || text != rawNumber(100) {
+					t.Errorf("answered %d %q, want a count of 100", id, text)
+				}
+				synctest.Wait()
+				if n := len(tg.Srv.Conns()); n != before {
+					t.Errorf("%d connections are left, want %d", n, before)
+				}
+			})
+		})
+	}
+}

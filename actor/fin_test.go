@@ -108,13 +108,21 @@ func TestABatchThatWasReceivedWasRead(t *testing.T) {
 	}
 }
 
-// ownContext is a stream's own context, as kernel.Stream makes it.
+// ownContext is a stream's own context, as kernel.Stream makes it. Its Done, which is asked for
+// right before somebody waits for it, has come happen first.
 type ownContext struct {
 	context.Context
-	s *Stream
+	s    *Stream
+	come *func()
 }
 
-func (c ownContext) Done() <-chan struct{} { return c.s.ContextDone() }
+func (c ownContext) Done() <-chan struct{} {
+	if f := *c.come; f != nil {
+		*c.come = nil
+		f()
+	}
+	return c.s.ContextDone()
+}
 
 func (c ownContext) Err() error {
 	if over, _ := c.s.ContextOver(); over {
@@ -123,42 +131,53 @@ func (c ownContext) Err() error {
 	return nil
 }
 
-// The last message, the end and a FIN may come at once, while a handler waits with its
-// stream's context, which ends then too. The handler is given the message and the end.
+// The last messages, the end and a FIN may come at once, while a handler waits with its
+// stream's context, which ends then too. The handler is given the messages and the end, also
+// where In or Batches is in use beside.
 func TestAReaderThatWaitsWithTheStreamsContextGetsAllThatCame(t *testing.T) {
-	for range 200 {
-		x := newPaced(t, frame.Unpaced, func(c *Config) { c.Caps.HalfClose = true })
-		x.s.CloseSend(status.OK, "", nil)
-		x.write()
-		got := make(chan error, 1)
-		n := 0
-		ctx := ownContext{context.Background(), x.s}
-		ready := make(chan struct{})
-		go func() {
-			close(ready)
-			for {
-				m, err := x.s.Receive(ctx)
-				if err != nil {
-					got <- err
-					return
-				}
-				n++
-				m.Release()
+	for name, use := range map[string]func(s *Stream){
+		"Receive":    func(*Stream) {},
+		"In":         func(s *Stream) { s.In() },
+		"In, 1 long": func(s *Stream) { s.cfg.InBuffer = 1; s.In() },
+		"Batches":    func(s *Stream) { s.Batches() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 100 { // of two things that a select waits for it takes any
+				readToTheEnd(t, use)
 			}
-		}()
-		<-ready
-		for range 20 {
-			runtime.Gosched() // it waits, most likely
-		}
-		if err := x.arrive(10); err != nil {
-			t.Fatal(err)
+		})
+	}
+}
+
+func readToTheEnd(t *testing.T, use func(*Stream)) {
+	t.Helper()
+	const sent = 3
+	x := newPaced(t, frame.Unpaced, func(c *Config) { c.Caps.HalfClose = true })
+	x.s.CloseSend(status.OK, "", nil)
+	x.write()
+	use(x.s)
+	come := func() {
+		for range sent {
+			if err := x.arrive(10); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := x.s.PeerEnd(status.OK, "", nil); err != nil {
 			t.Fatal(err)
 		}
 		x.s.Lost(&status.StreamError{Code: status.ConnectionLost, Cause: io.ErrUnexpectedEOF})
-		if err := <-got; err != io.EOF || n != 1 { //nolint:errorlint // never wrapped
+		runtime.Gosched() // a goroutine that feeds Batches offers them, most likely
+	}
+	ctx := ownContext{context.Background(), x.s, &come}
+	for n := 0; ; n++ {
+		m, err := x.s.Receive(ctx)
+		if err == nil {
+			m.Release()
+			continue
+		}
+		if err != io.EOF || n != sent { //nolint:errorlint // never wrapped
 			t.Fatalf("%d messages, then %v", n, err)
 		}
+		return
 	}
 }

@@ -29,7 +29,12 @@ func (s *Stream) Receive(ctx context.Context) (pool.Message, error) {
 					return m, nil
 				}
 			case <-ctx.Done():
-				return m, s.receiveCancelled(ctx, next)
+				if !s.endedWithMore(next) {
+					return m, s.receiveCancelled(ctx, next)
+				}
+				if m, ok := <-s.ch.in.c; ok {
+					return m, nil
+				}
 			}
 		case nextBatch:
 			select {
@@ -39,13 +44,22 @@ func (s *Stream) Receive(ctx context.Context) (pool.Message, error) {
 				}
 			case <-s.ch.rest.more:
 			case <-ctx.Done():
-				return m, s.receiveCancelled(ctx, next)
+				if !s.endedWithMore(next) {
+					return m, s.receiveCancelled(ctx, next)
+				}
+				select {
+				case b, ok := <-s.ch.batches:
+					if ok {
+						return s.takeBatch(b), nil
+					}
+				case <-s.ch.rest.more:
+				}
 			}
 		case nextWait:
 			select {
 			case <-s.ch.receiverWake:
 			case <-ctx.Done():
-				if !s.endedWithMore() {
+				if !s.endedWithMore(next) {
 					return m, s.receiveCancelled(ctx, next)
 				}
 			}
@@ -137,10 +151,12 @@ func (s *Stream) countInWork() {
 
 // endedWithMore reports whether the stream's own context has ended with the stream, which has
 // something left to receive. Both came while a Receive with that context waited for either.
-func (s *Stream) endedWithMore() bool {
+// What is left of a half that has ended comes from In or Batches without a wait, and then they
+// are closed.
+func (s *Stream) endedWithMore(waited next) bool {
 	s.mu.Lock()
 	defer s.unlock()
-	return s.contextOver && (s.in.Len() > 0 || s.st.recv != recvOpen)
+	return s.contextOver && (s.st.recv != recvOpen || waited == nextWait && s.in.Len() > 0)
 }
 
 // receiveCancelled returns the error of a Receive whose context has ended. If the stream

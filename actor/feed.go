@@ -87,10 +87,11 @@ func (s *Stream) fillBuffer(ch *channels) {
 		t.add(m.Len(), pool.Cost(m), s.isPaid(m)) // the next owner may release m at once
 		if !ch.in.try(m) {
 			s.in.PushFront(m)
-			return
+			break
 		}
 		s.account(&t)
 	}
+	s.tellIn(ch)
 }
 
 // startPump starts a goroutine that feeds the receive channel until the mailbox is empty
@@ -191,6 +192,7 @@ func (s *Stream) sendIn(ch *channels, m pool.Message, t *taken) bool {
 	}
 	s.mu.Lock()
 	s.account(t)
+	s.tellIn(ch)
 	s.unlock()
 	for !b.room(n) && !b.next(n) {
 		if !b.known.await(ch.feedStop) {

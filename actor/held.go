@@ -8,8 +8,8 @@ import (
 
 // What messages take of memory. The connection counts their credit while they are unread, and
 // while they can be written. A stream tells it what there is beside that: what a small message
-// takes more than its credit, and messages that were accepted and can't be written yet. A long message in In's buffer counts
-// too: the buffer has room for one however long it is.
+// takes more than its credit, and messages that were accepted and can't be written yet. What is in In's buffer counts too.
+// Nobody tells when it is taken from there: until the next message comes, or somebody looks, it counts on.
 
 // messageSize is what a message takes beside its bytes, at most: its handle, of 40 bytes, and
 // an empty one's share of a block of 16 KiB that 224 messages share.
@@ -59,10 +59,7 @@ func (s *Stream) heldBeside() int {
 		if w := ch.waiters.bytes; w > 0 {
 			n += w + sizeBeside(1, w, 0)
 		}
-		if len(ch.in.c) > 0 {
-			large := int(ch.in.large.Load())
-			n += pool.Footprint(large)
-		}
+		n += ch.in.held()
 	}
 	return min(n, math.MaxInt32)
 }
@@ -81,11 +78,20 @@ func sizeBeside(messages, bytes, overhead int) int {
 // mixedSize is from what average on messages may differ much, in bytes.
 const mixedSize = 1 << 10
 
+// tellIn is tellHeld where messages stay in In's buffer.
+func (s *Stream) tellIn(ch *channels) {
+	if len(ch.in.c) > 1 && ch.in.held() >= int(s.told)+tellEvery {
+		s.tellHeld()
+	}
+}
+
 // Compact copies what is unread and unwritten out of memory that it shares with what is not
-// here any more: see pool.Queue.Compact. It returns how many messages it has copied.
+// here any more: see pool.Queue.Compact. It returns how many messages it has copied. And it tells
+// the connection what In's buffer holds.
 func (s *Stream) Compact(a *pool.Arena) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.tellHeld()
 	n := s.out.Compact(a)
 	if s.asm == nil { // which may know a message of the mailbox by its handle
 		n += s.in.Compact(a)

@@ -18,6 +18,18 @@ type inBuffer struct {
 	c     chan pool.Message
 	known *inSizes     // nil while the number of messages limits their bytes
 	large atomic.Int32 // length of the last message that was longer than inBytes
+	most  atomic.Int32 // length of the longest other one since the buffer was empty
+}
+
+// held is how many bytes of memory the messages in the buffer take, at most: it does not know how
+// long each of them is.
+func (b *inBuffer) held() int {
+	n := len(b.c)
+	if n == 0 {
+		return 0
+	}
+	small := min(n*pool.Footprint(int(b.most.Load())), 2*inBytes)
+	return small + pool.Footprint(int(b.large.Load())) + n*messageSize
 }
 
 // inSizes are the lengths of the messages in the buffer.
@@ -79,8 +91,15 @@ func (b *inBuffer) mark(m pool.Message) {
 
 // count counts a message of n bytes that was sent.
 func (b *inBuffer) count(n int) {
-	if n > inBytes {
+	alone := len(b.c) <= 1
+	switch {
+	case n > inBytes:
 		b.large.Store(int32(n))
+	case alone && b.most.Load() != int32(n), b.most.Load() < int32(n):
+		b.most.Store(int32(n))
+	}
+	if alone && n <= inBytes && b.large.Load() != 0 {
+		b.large.Store(0)
 	}
 	if b.known != nil {
 		b.known.count(n)

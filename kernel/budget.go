@@ -136,10 +136,10 @@ func (b *budget) compact(uses []connUse) {
 	}
 	streams := 0
 	for i := range uses {
-		if uses[i].held < leastHeld {
+		c := uses[i].c
+		if uses[i].held < leastHeld && c.ownStreams() == 0 { // what is in the buffers of In may not be counted yet
 			continue
 		}
-		c := uses[i].c
 		if streams += c.c.Compact(&b.arena) + c.retired.compact(&b.arena); streams >= mostCompacted {
 			return
 		}

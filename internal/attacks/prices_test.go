@@ -93,6 +93,7 @@ func TestPrices(t *testing.T) {
 		"unread, 100,000 bytes":            {conns: 10, streams: 100, method: "deaf", each: then(accepted, fill(100_000, 1))},
 		"unread, 1 byte, brpc":             {conns: 4, streams: 4, method: "deaf", protocol: strm.Protocol{}, each: then(accepted, fill(1, 100_000))},
 		"in In's buffer":                   {conns: 10, streams: 20, method: "in", each: fill(100_000, 1)},
+		"in In's buffer, 1,000 bytes":      {least: 0.65, conns: 10, streams: 100, method: "in", each: fill(1000, 16)},
 		"unread of streams that are reset": {conns: 10, streams: 100, method: "kept", each: then(accepted, fill(0, 10_000), reset)},
 		"unwritten, 10 bytes":              {conns: 20, streams: 100, method: "small", deaf: true, least: 0.35}, // what was written has been among them, and shares their memory
 		"unwritten, 10,000 bytes":          {conns: 20, streams: 100, method: "sender", deaf: true},

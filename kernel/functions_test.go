@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -225,8 +226,20 @@ func (c *spoilt) RemoteAddr() net.Addr {
 	if c.hit("RemoteAddr, typed nil") {
 		return (*net.TCPAddr)(nil)
 	}
+	if c.method == "String" || c.method == "Network" {
+		return spoiltAddr{c.Conn.RemoteAddr(), c}
+	}
 	return c.Conn.RemoteAddr()
 }
+
+// spoiltAddr is an address of a type of the program's.
+type spoiltAddr struct {
+	net.Addr
+	c *spoilt
+}
+
+func (a spoiltAddr) Network() string { a.c.hit("Network"); return a.Addr.Network() }
+func (a spoiltAddr) String() string  { a.c.hit("String"); return a.Addr.String() }
 
 func (c *spoilt) SetDeadline(t time.Time) error {
 	if c.hit("SetDeadline") {
@@ -410,6 +423,28 @@ func clocked() (srv, client *tls.Config) {
 	return srv, client
 }
 
+// spoiltWriter is where TLS logs its keys.
+type spoiltWriter struct{ f *fault }
+
+func (w spoiltWriter) Write(p []byte) (int, error) { w.f.strike(); return len(p), nil }
+
+// spoiltKey is a certificate's key that is elsewhere.
+type spoiltKey struct {
+	crypto.Signer
+	f *fault
+}
+
+func (k spoiltKey) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
+	k.f.strike()
+	return k.Signer.Sign(r, digest, o)
+}
+
+// spoiltCache keeps no sessions. What comes to it comes after the handshake, to who reads.
+type spoiltCache struct{ f *fault }
+
+func (c spoiltCache) Get(string) (*tls.ClientSessionState, bool) { return nil, false }
+func (c spoiltCache) Put(string, *tls.ClientSessionState)        { c.f.strike() }
+
 // secured has both sides use TLS with a callback that has the fault.
 func secured(set func(f *fault, srv, client *tls.Config)) func(p *plight) {
 	return func(p *plight) {
@@ -459,6 +494,12 @@ var functions = []function{
 			return nil
 		}
 	})},
+	{name: "tls.Config.KeyLogWriter", set: secured(func(f *fault, srv, _ *tls.Config) { srv.KeyLogWriter = spoiltWriter{f} })},
+	{name: "handshake", set: secured(func(f *fault, srv, _ *tls.Config) {
+		srv.Certificates[0].PrivateKey = spoiltKey{srv.Certificates[0].PrivateKey.(crypto.Signer), f}
+	})},
+	{name: "tls.Config.KeyLogWriter", set: secured(func(f *fault, _, client *tls.Config) { client.KeyLogWriter = spoiltWriter{f} })},
+	{set: secured(func(f *fault, _, client *tls.Config) { client.ClientSessionCache = spoiltCache{f} }), block: "-"},
 	{name: "handshake", set: secured(func(f *fault, srv, _ *tls.Config) {
 		now := srv.Time
 		srv.Time = func() time.Time { f.strike(); return now() }
@@ -508,6 +549,7 @@ var functions = []function{
 	{name: "net.Conn.Write", kinds: all, set: listening("Write"), block: "handshake"},
 	{name: "net.Conn.SetDeadline", kinds: all, set: listening("SetDeadline"), block: "handshake"},
 	{name: "net.Conn.RemoteAddr", kinds: panicking + exiting + blocking, set: listening("RemoteAddr"), block: "handshake"},
+	{name: "net.Conn.RemoteAddr", kinds: panicking + exiting + blocking, set: listening("String"), block: "handshake"},
 	{name: "unknown", kinds: nonsense, set: listening("RemoteAddr"), meet: badHello},
 	{name: "unknown", kinds: nonsense, set: listening("RemoteAddr, typed nil"), meet: badHello},
 	{name: "net.Conn.Close", kinds: all, set: listening("Close"), meet: badHello, block: "-"},
@@ -606,6 +648,18 @@ var functions = []function{
 	{name: "frame.Session", set: speaking("Flush"), meet: use, block: "-"},
 	{name: "frame.Session", set: speaking("Event"), meet: use, block: "-"},
 	{name: "frame.Session", set: speaking("Wake"), meet: use, block: "-"},
+	{name: "spoilt", set: func(p *plight) {
+		p.so.Handlers = &kernel.Handlers{}
+		p.so.Handlers.UseOffer(func(next kernel.OfferHandler) kernel.OfferHandler {
+			return func(ctx context.Context, o *kernel.Offer) error {
+				if o.Method() == "spoilt" {
+					p.f.strike()
+				}
+				return next(ctx, o)
+			}
+		})
+		p.so.Handlers.HandleOffer("spoilt", func(context.Context, *kernel.Offer) error { return nil })
+	}, meet: open("spoilt"), block: "-"},
 	{name: "frame.Session.Closed", set: speaking("Closed"), meet: use, block: "-"},
 }
 

@@ -1,9 +1,11 @@
 package kernel
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"net"
 	"time"
 )
@@ -16,6 +18,9 @@ func (ep *endpoint) soundTLS(c *tls.Config, hello func(net.Conn)) {
 		return
 	}
 	ep.soundVerify(c)
+	if w := c.KeyLogWriter; w != nil {
+		c.KeyLogWriter = soundWriter{ep, w}
+	}
 	if f := c.GetCertificate; f != nil {
 		c.GetCertificate = func(i *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return tlsCall(ep, i.Context(), "GetCertificate", func() (*tls.Certificate, error) { return f(i) })
@@ -65,6 +70,20 @@ func (ep *endpoint) soundVerify(c *tls.Config) {
 			return err
 		}
 	}
+}
+
+// A soundWriter is a tls.Config's KeyLogWriter. Package tls writes to it under a lock of its own,
+// which all handshakes of the process that log their keys wait for, and which stays locked where a
+// write panics or ends its goroutine.
+type soundWriter struct {
+	ep *endpoint
+	w  io.Writer
+}
+
+// Write implements io.Writer.
+func (s soundWriter) Write(p []byte) (int, error) {
+	p = bytes.Clone(p) // it may be written later
+	return tlsCall(s.ep, context.Background(), "KeyLogWriter", func() (int, error) { return s.w.Write(p) })
 }
 
 // tlsCall calls a callback. It gives up a moment before the whole handshake does, so that an

@@ -3,7 +3,9 @@ package sluicegrpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -57,13 +59,40 @@ func (r *clientRPC) open(desc *grpc.StreamDesc) (*clientStream, error) {
 	if !r.begun.IsZero() || len(r.o.onFinish) > 0 {
 		// Somebody must be told of the end, also if nobody receives any more.
 		cs.mu.Lock()
-		cs.unwatch = context.AfterFunc(r.ctx, func() {
-			cs.finish(grpcstatus.FromContextError(r.ctx.Err()).Err())
-		})
+		cs.unwatch = context.AfterFunc(r.ctx, cs.contextEnded)
 		cs.mu.Unlock()
 	}
 	return cs, nil
 }
+
+// contextEnded ends the RPC with its context, in a goroutine that nobody of the program's has
+// begun: where a stats handler or grpc.OnFinish panics there, that is logged.
+func (cs *clientStream) contextEnded() {
+	returned := false
+	defer func() {
+		if p := recover(); !returned {
+			if p == nil {
+				p = "runtime.Goexit"
+			}
+			c := cs.s.Conn()
+			c.Logger().Error("sluice: hook panicked", "hook", "stats.Handler, grpc.OnFinish", "peer", c.Peer().Addr,
+				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
+	cs.finish(grpcstatus.FromContextError(cs.r.ctx.Err()).Err())
+	returned = true
+}
+
+// left ends the RPC if the function that defers it has not returned: a stats handler has panicked, or
+// something of the program's has ended the goroutine. The message at hand is lost, and what comes
+// behind it must not look like all that there was.
+func (cs *clientStream) left(returned *bool) {
+	if !*returned {
+		cs.finish(errLeft)
+	}
+}
+
+var errLeft = grpcstatus.Error(codes.Internal, "a stats handler panicked, or a codec or stats handler called runtime.Goexit")
 
 // Context implements grpc.ClientStream.
 func (cs *clientStream) Context() context.Context { return cs.s.Context() }
@@ -109,11 +138,20 @@ func trailerOf(trailer metadata.MD, err error) metadata.MD {
 
 // SendMsg implements grpc.ClientStream.
 func (cs *clientStream) SendMsg(v any) error {
+	returned := false
+	defer cs.left(&returned)
+	err := cs.send(v)
+	returned = true
+	return err
+}
+
+func (cs *clientStream) send(v any) error {
 	if cs.sentLast {
 		return grpcstatus.Error(codes.Internal, "a message behind the end of the requests")
 	}
 	m, err := cs.r.o.codec.marshal(v)
 	if err != nil {
+		logPanic(cs.s.Conn(), cs.r.name, err)
 		cs.finish(err)
 		return err
 	}
@@ -156,6 +194,14 @@ func (cs *clientStream) CloseSend() error {
 
 // RecvMsg implements grpc.ClientStream.
 func (cs *clientStream) RecvMsg(v any) error {
+	returned := false
+	defer cs.left(&returned)
+	err := cs.next(v)
+	returned = true
+	return err
+}
+
+func (cs *clientStream) next(v any) error {
 	cs.waitHeader()
 	m, err := cs.receive()
 	if err == io.EOF && !cs.desc.ServerStreams {
@@ -166,6 +212,7 @@ func (cs *clientStream) RecvMsg(v any) error {
 	}
 	n := m.Len()
 	if err := cs.r.o.codec.unmarshal(m, v); err != nil {
+		logPanic(cs.s.Conn(), cs.r.name, err)
 		return cs.finish(err)
 	}
 	if !cs.r.begun.IsZero() {

@@ -2,7 +2,10 @@ package sluicegrpc
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"reflect"
+	"runtime/debug"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
@@ -11,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
 )
 
@@ -69,8 +73,9 @@ func (c oldCodec) Unmarshal(data mem.BufferSlice, v any) error {
 }
 
 // marshal returns v as a message.
-func (c codec) marshal(v any) (pool.Message, error) {
-	m, err := c.encode(v)
+func (c codec) marshal(v any) (m pool.Message, err error) {
+	defer func() { recovered(&err, recover(), "encoded") }()
+	m, err = c.encode(v)
 	if _, ok := status.FromError(err); !ok {
 		err = status.Errorf(codes.Internal, "the message can't be encoded: %v", err)
 	}
@@ -120,7 +125,8 @@ func encodeProto(p proto.Message) (pool.Message, error) {
 var errChanged = status.Error(codes.Internal, "the message was changed while it was encoded")
 
 // unmarshal sets v to what m holds, and takes m over.
-func (c codec) unmarshal(m pool.Message, v any) error {
+func (c codec) unmarshal(m pool.Message, v any) (err error) {
+	defer func() { recovered(&err, recover(), "decoded") }()
 	if err := c.decode(m, v); err != nil {
 		return status.Errorf(codes.Internal, "the message can't be decoded: %v", err)
 	}
@@ -135,6 +141,35 @@ func (c codec) decode(m pool.Message, v any) error {
 	buf := bufferOf(m)
 	defer buf.Free()
 	return c.c.Unmarshal(mem.BufferSlice{buf}, v)
+}
+
+// A panicError is the panic of a codec.
+type panicError struct {
+	st    *status.Status
+	value string
+	stack []byte
+}
+
+func (e *panicError) Error() string { return e.st.Err().Error() }
+
+// GRPCStatus is what package status looks for.
+func (e *panicError) GRPCStatus() *status.Status { return e.st }
+
+// recovered sets *err if a codec has panicked with p. done is what was to become of the message.
+func recovered(err *error, p any, done string) {
+	if p == nil {
+		return
+	}
+	text := fmt.Sprint(p)
+	*err = &panicError{status.Newf(codes.Internal, "the message can't be %s: the codec panicked: %s", done, text), text, debug.Stack()}
+}
+
+// logPanic logs err if it is the panic of a codec. c is nil where there is no connection yet.
+func logPanic(c *kernel.Conn, method string, err error) {
+	var p *panicError
+	if c != nil && errors.As(err, &p) {
+		c.Logger().Error("sluice: codec panicked", "method", method, "peer", c.Peer().Addr, "panic", p.value, "stack", string(p.stack))
+	}
 }
 
 // bufferOf is m as a buffer that a codec may keep, by a reference of its own. A short one is copied:

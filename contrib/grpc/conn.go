@@ -285,6 +285,7 @@ func (r *clientRPC) call(args, reply any) error {
 	r.tellHeader()
 	n = m.Len()
 	if err := r.o.codec.unmarshal(m, reply); err != nil {
+		logPanic(r.conn, r.name, err)
 		return err
 	}
 	if !r.begun.IsZero() {

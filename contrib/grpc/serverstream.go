@@ -17,6 +17,7 @@ import (
 	"github.com/sluicerpc/sluice/frame/triple"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
+	kstatus "github.com/sluicerpc/sluice/status"
 )
 
 // A serverStream is one RPC at the server: grpc.ServerStream for its handler, and
@@ -106,12 +107,29 @@ func (ss *serverStream) Context() context.Context { return ss.ctx }
 
 // RecvMsg implements grpc.ServerStream.
 func (ss *serverStream) RecvMsg(v any) error {
+	returned := false
+	defer ss.left(&returned)
+	err := ss.recv(v)
+	returned = true
+	return err
+}
+
+// left is clientStream.left: also a handler that has other goroutines receive and send must not go on
+// without a message.
+func (ss *serverStream) left(returned *bool) {
+	if !*returned {
+		ss.s.Abort(kstatus.Internal, errLeft.Error())
+	}
+}
+
+func (ss *serverStream) recv(v any) error {
 	m, err := ss.receive()
 	if err != nil {
 		return err
 	}
 	n := m.Len()
 	if err := ss.codec.unmarshal(m, v); err != nil {
+		logPanic(ss.s.Conn(), ss.s.Method(), err)
 		return err
 	}
 	if len(ss.stats) > 0 {
@@ -161,8 +179,17 @@ func (ss *serverStream) next() (pool.Message, error) {
 
 // SendMsg implements grpc.ServerStream.
 func (ss *serverStream) SendMsg(v any) error {
+	returned := false
+	defer ss.left(&returned)
+	err := ss.send(v)
+	returned = true
+	return err
+}
+
+func (ss *serverStream) send(v any) error {
 	m, err := ss.codec.marshal(v)
 	if err != nil {
+		logPanic(ss.s.Conn(), ss.s.Method(), err)
 		return err
 	}
 	if !ss.sent.Load() {
@@ -219,14 +246,16 @@ func (ss *serverStream) SendHeader(md metadata.MD) error {
 // sendHeader sends the header. It reports false if that was done before.
 func (ss *serverStream) sendHeader() bool {
 	ss.mu.Lock()
-	defer ss.mu.Unlock()
 	if ss.sent.Load() {
+		ss.mu.Unlock()
 		return false
 	}
 	accept(ss.s)
 	ss.sent.Store(true)
-	if len(ss.stats) > 0 {
-		ss.stats.tell(ss.ctx, &stats.OutHeader{Header: ss.header.Copy()})
+	header := ss.header
+	ss.mu.Unlock()
+	if len(ss.stats) > 0 { // not under the lock: a stats handler may set a trailer
+		ss.stats.tell(ss.ctx, &stats.OutHeader{Header: header.Copy()})
 	}
 	return true
 }

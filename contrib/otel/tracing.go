@@ -2,7 +2,9 @@ package sluiceotel
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -137,8 +139,19 @@ func end(span trace.Span, opener bool, code status.Code, reason string, streams 
 }
 
 // endAfter waits until the streams have ended, and ends their span with the code of the first one
-// that has failed.
+// that has failed. It has a goroutine of its own: where the program's tracer panics, that is logged.
 func endAfter(span trace.Span, opener bool, streams []*kernel.Stream) {
+	returned := false
+	defer func() {
+		if p := recover(); !returned {
+			if p == nil {
+				p = "runtime.Goexit"
+			}
+			c := streams[0].Conn()
+			c.Logger().Error("sluice: hook panicked", "hook", "trace.Span", "peer", c.Peer().Addr,
+				"panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
 	code, reason := status.OK, ""
 	for _, s := range streams {
 		<-s.Done()
@@ -150,6 +163,7 @@ func endAfter(span trace.Span, opener bool, streams []*kernel.Stream) {
 		}
 	}
 	end(span, opener, code, reason, streams...)
+	returned = true
 }
 
 // carried is what streams have carried, all together.

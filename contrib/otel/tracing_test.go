@@ -5,13 +5,17 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -20,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	sluiceotel "github.com/sluicerpc/sluice/contrib/otel"
+	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/kernel/kerneltest"
 	"github.com/sluicerpc/sluice/metadata"
@@ -342,5 +347,56 @@ func TestNotUTF8(t *testing.T) {
 		if span.Name() != "a\uFFFDb" {
 			t.Errorf("%q", span.Name())
 		}
+	}
+}
+
+// A spoiltEnd is a span processor that does harm when a span ends.
+type spoiltEnd struct {
+	sdktrace.SpanProcessor
+	harm func()
+	hits chan struct{}
+}
+
+func (p spoiltEnd) OnEnd(sdktrace.ReadOnlySpan) {
+	p.hits <- struct{}{}
+	p.harm()
+}
+
+// The spans of streams end in goroutines of their own. A tracer of the program's that panics there
+// is logged, and the process lives.
+func TestATracerThatPanics(t *testing.T) {
+	for name, harm := range map[string]func(){"panic": func() { panic("secret") }, "exit": runtime.Goexit} {
+		t.Run(name, func(t *testing.T) {
+			hits := make(chan struct{}, 10)
+			provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spoiltEnd{tracetest.NewSpanRecorder(), harm, hits}))
+			tr := sluiceotel.NewTracing(&sluiceotel.TracingOptions{TracerProvider: provider})
+			var journal testkit.Journal
+			srv := newServer(t, &kernel.ServerOptions{Logger: journal.Logger()})
+			srv.UseOffer(tr.OfferMiddleware)
+			srv.HandleOffer("offer", func(ctx context.Context, o *kernel.Offer) error {
+				_, err := o.Accept(pool.Message{}, nil)
+				return err
+			})
+			srv.Handle("echo", echo)
+			srv.Handle("answer", answer)
+			c := dial(t, "sluice://"+serve(t, srv), &kernel.ClientOptions{Logger: journal.Logger()})
+			for method, caller := range map[string]kernel.Caller{"offer": c, "echo": tr.Caller(c)} {
+				s, err := caller.Open(t.Context(), method, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, _, err := s.Accepted(t.Context()); err != nil && method == "offer" {
+					t.Fatal(err)
+				}
+				s.Abort(status.Cancelled, "")
+				<-hits
+			}
+			for end := time.Now().Add(patience); strings.Count(journal.String(), "hook panicked") < 2; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("logged: %s", &journal)
+				}
+			}
+			call(t, t.Context(), c, "answer")
+		})
 	}
 }

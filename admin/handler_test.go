@@ -418,6 +418,45 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// badError is an error that can't say what it is.
+type badError struct{}
+
+func (badError) Error() string { panic("secret") }
+
+// A function of the program's that panics is not ready, and one that does not return holds up its own
+// request.
+func TestReadyThatFails(t *testing.T) {
+	release := make(chan struct{})
+	var ready func() error
+	s := newScenario(t, &admin.Options{Ready: func(context.Context) error { return ready() }}, 0)
+	for name, f := range map[string]func() error{
+		"panics":       func() error { panic("secret") },
+		"a bad error":  func() error { return badError{} },
+		"an empty one": func() error { return errors.New("") },
+	} {
+		ready = f
+		if a := s.get("/readyz"); a.code != 503 || a.body == "" || a.contains("secret") {
+			t.Errorf("%s: %+v", name, a)
+		}
+	}
+	asked := make(chan struct{})
+	ready = func() error {
+		close(asked)
+		<-release
+		return nil
+	}
+	answered := make(chan int)
+	go func() { answered <- s.get("/readyz").code }()
+	<-asked
+	if a := s.get("/healthz"); a.code != 200 {
+		t.Errorf("%+v", a)
+	}
+	close(release)
+	if code := <-answered; code != 200 {
+		t.Errorf("when it has returned: %d", code)
+	}
+}
+
 // Secrets are in no form of the page.
 func TestConfigHidesSecrets(t *testing.T) {
 	s := newScenario(t, &admin.Options{Token: token}, 0)

@@ -2,7 +2,9 @@ package admin
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -23,12 +25,26 @@ func (h *Handler) readyz(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if h.opts.Ready != nil {
-		if err := h.opts.Ready(r.Context()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		if why := h.askReady(r.Context()); why != "" {
+			http.Error(w, why, http.StatusServiceUnavailable)
 			return
 		}
 	}
 	_, _ = w.Write([]byte("ready\n"))
+}
+
+// askReady returns why the program is not ready, "" if it is. A Ready that panics says that it is not.
+func (h *Handler) askReady(ctx context.Context) (why string) {
+	defer func() {
+		if p := recover(); p != nil {
+			why = "Options.Ready panicked"
+			h.opts.Logger.Error("sluice: hook panicked", "hook", "admin.Options.Ready", "peer", "", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
+	if err := h.opts.Ready(ctx); err != nil {
+		why = cmp.Or(err.Error(), "not ready")
+	}
+	return why
 }
 
 type versionJSON struct {

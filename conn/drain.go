@@ -2,7 +2,6 @@ package conn
 
 import (
 	"cmp"
-	"time"
 
 	"github.com/sluicerpc/sluice/frame"
 	"github.com/sluicerpc/sluice/status"
@@ -35,6 +34,10 @@ func (c *Conn) EndWithStreams() {
 	c.mu.Unlock()
 }
 
+// drainPings is a bit of the values of a drain's pings: other pings are the time since the
+// connection's start alone.
+const drainPings = 1 << 61
+
 // Drain ends the connection in order, in two steps. A first GOAWAY asks the peer to open
 // no more streams. After a round trip a second one names the last stream that is
 // served, and later ones are refused. The connection ends with its last stream, because of
@@ -51,8 +54,9 @@ func (c *Conn) Drain(why error) {
 		c.sendFinalGoAway()
 		return
 	}
-	v := uint64(time.Now().UnixNano())
-	c.health.drainPing.Store(&drainPing{v: v, f: c.sendFinalGoAway, at: c.clock()})
+	now := c.clock()
+	v := drainPings | uint64(now)
+	c.health.drainPing.Store(&drainPing{v: v, f: c.sendFinalGoAway, at: now})
 	c.notePing(v)
 	c.requestControl(func(p *pendingControl) {
 		if !p.dying { // the GOAWAY of an end that came meanwhile stays the last

@@ -280,7 +280,7 @@ func local(id *ast.Ident, v *ast.ValueSpec) bool {
 	return obj != nil && obj.Decl != v
 }
 
-// checkBans finds panics, prints, logs and exits in library packages.
+// checkBans finds panics, prints, logs, exits and dates in library packages.
 func checkBans(tr *tree) (bad []string) {
 	used := map[string]bool{}
 	for _, s := range tr.library() {
@@ -290,6 +290,9 @@ func checkBans(tr *tree) (bad []string) {
 				return
 			}
 			why := banned(call)
+			if why == "" && !strings.HasPrefix(s.dir, "cmd/") && readsWallClock(call) {
+				why = "a date is no time to wait for: the clock may be set. Use a time.Time as it comes, or a time.Duration"
+			}
 			key := s.dir + "." + function
 			if _, ok := panics[key]; ok && why == noPanic {
 				used[key] = true
@@ -321,6 +324,23 @@ func banned(call *ast.CallExpr) string {
 		return "return an error"
 	}
 	return ""
+}
+
+// readsWallClock reports whether a call makes a number of a date, or a date of a number, or strips a
+// time of its monotonic clock.
+func readsWallClock(call *ast.CallExpr) bool {
+	f, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	switch f.Sel.Name {
+	case "Unix", "UnixNano", "UnixMicro", "UnixMilli":
+		return true
+	case "Round":
+		zero, ok := call.Args[0].(*ast.BasicLit)
+		return ok && zero.Value == "0"
+	}
+	return false
 }
 
 // unused finds exceptions that nothing needs any more. Those of packages that

@@ -150,7 +150,8 @@ func (t *T) b() { log.Printf("") ; t.log.Printf("") }
 func c() { fmt.Println(); fmt.Fprintln(w); fmt.Sprint() }
 func d() { println() }
 func e() { os.Exit(1) }
-`)), "conn.a: return an error, or", "conn.(*T).b: use the logger", "conn.c: use", "conn.d: use", "conn.e: return an error")
+func f() { time.Now().UnixNano(); time.Now().Round(0); d.Round(time.Second); time.Unix(1, 0); time.Since(t) }
+`)), "conn.f: a date", "conn.f: a date", "conn.f: a date", "conn.a: return an error, or", "conn.(*T).b: use the logger", "conn.c: use", "conn.d: use", "conn.e: return an error")
 	finds(t, checkBans(fixture(t, "cmd/echo/main.go", "package main\nfunc main() { log.Fatal(1) }\n")))
 	finds(t, checkBans(fixture(t, "conn/a_test.go", "package conn\nfunc a() { panic(1) }\n")))
 	finds(t, unused("panics", map[string]string{"conn.a": ""}, map[string]bool{"conn.a": true},

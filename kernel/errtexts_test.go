@@ -41,6 +41,39 @@ func TestOpensErrorsKeepTheirContexts(t *testing.T) {
 	wg.Wait()
 }
 
+// An open that has waited for a free stream until its context ended says both.
+func TestAnOpenThatHasWaitedSaysForWhat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, client := kerneltest.Start(t, quietServer(&kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}}), quietClient(nil))
+		srv.Handle("hold", func(_ context.Context, s *kernel.Stream) error {
+			<-s.Done()
+			return nil
+		})
+		s, err := client.Open(t.Context(), "hold", nil)
+		ok(t, err)
+		enough := errors.New("enough")
+		for _, want := range []error{context.DeadlineExceeded, context.Canceled, enough} {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			switch want {
+			case context.DeadlineExceeded:
+				var stop func()
+				ctx, stop = context.WithTimeout(ctx, time.Second)
+				defer stop()
+			case enough:
+				time.AfterFunc(time.Second, func() { cancel(enough) })
+			default:
+				time.AfterFunc(time.Second, func() { cancel(nil) })
+			}
+			_, err := client.Open(ctx, "hold", nil)
+			isErr(t, "Open", err, kernel.ErrTooManyStreams)
+			isErr(t, "Open", err, want)
+			isErr(t, "Open", err, ctx.Err())
+			cancel(nil)
+		}
+		s.Abort(status.Cancelled, "")
+	})
+}
+
 // What a peer says is quoted where it could forge lines, and an error says once whose it is.
 func TestErrorTexts(t *testing.T) {
 	const forged = "x\nlevel=INFO msg=\"all is well\"\x1b[2J\x00"

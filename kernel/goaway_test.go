@@ -412,12 +412,12 @@ func TestStreamsSayWhyTheirConnectionEnded(t *testing.T) {
 			ss[i] = s
 			synctest.Wait()
 		}
-		r.send(frames(frame.Frame{Kind: frame.GoAway, Value: 1, Code: status.Checksum, Reason: "a bit was changed"}))
+		r.send(frames(frame.Frame{Kind: frame.GoAway, Value: 1, Code: status.Checksum, Reason: "a bit\nwas changed"}))
 		for i, want := range []*status.StreamError{{Code: status.ConnectionLost}, {Code: status.GoingAway}} {
 			_, err := ss[i].Receive(t.Context())
 			isErr(t, "a stream", err, want)
 			isErr(t, "a stream", err, &status.ConnError{Code: status.Checksum})
-			if !strings.Contains(err.Error(), "a bit was changed") {
+			if !strings.Contains(err.Error(), `"a bit\nwas changed"`) { // quoted, so that it forges no line
 				t.Errorf("%v", err)
 			}
 		}

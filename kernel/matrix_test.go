@@ -34,6 +34,17 @@ const (
 	perhaps             // one of these three
 )
 
+// What it is that ends.
+type level int
+
+const (
+	ofHalf level = iota
+	ofStream
+	ofConn
+	ofClient
+	ofServer
+)
+
 // A scene is two sides of a stream in a bubble, and what can end it.
 type scene struct {
 	*world
@@ -55,6 +66,7 @@ func (sc *scene) cut() {
 // stream of who waits, o the other side's.
 type ending struct {
 	name   string
+	of     level
 	do     func(sc *scene, s, o *kernel.Stream)
 	reads  told // who waits for messages
 	writes told // who waits for credit
@@ -63,35 +75,35 @@ type ending struct {
 }
 
 var endings = []ending{
-	{name: "the peer ends its half", reads: clean, writes: waits, ends: waits, needs: halves,
+	{name: "the peer ends its half", of: ofHalf, reads: clean, writes: waits, ends: waits, needs: halves,
 		do: func(_ *scene, _, o *kernel.Stream) { _ = o.CloseSend() }},
-	{name: "the peer reads no more", reads: waits, writes: fails, ends: waits, needs: func(c *frame.Caps) bool { return c.Stop },
+	{name: "the peer reads no more", of: ofHalf, reads: waits, writes: fails, ends: waits, needs: func(c *frame.Caps) bool { return c.Stop },
 		do: func(_ *scene, _, o *kernel.Stream) { o.CloseReceive(status.OK) }},
-	{name: "the peer closes", reads: clean, writes: fails, ends: perhaps,
+	{name: "the peer closes", of: ofStream, reads: clean, writes: fails, ends: perhaps,
 		do: func(sc *scene, _, o *kernel.Stream) { sc.close(o) }},
-	{name: "the peer aborts", reads: fails, writes: fails, ends: over,
+	{name: "the peer aborts", of: ofStream, reads: fails, writes: fails, ends: over,
 		do: func(_ *scene, _, o *kernel.Stream) { o.Abort(status.Aborted, "no more") }},
-	{name: "this side ends its half", reads: waits, writes: fails, ends: waits, needs: halves,
+	{name: "this side ends its half", of: ofHalf, reads: waits, writes: fails, ends: waits, needs: halves,
 		do: func(_ *scene, s, _ *kernel.Stream) { _ = s.CloseSend() }},
-	{name: "this side reads no more", reads: over, writes: waits, ends: perhaps,
+	{name: "this side reads no more", of: ofHalf, reads: over, writes: waits, ends: perhaps,
 		do: func(_ *scene, s, _ *kernel.Stream) { s.CloseReceive(status.OK) }},
-	{name: "this side closes", reads: over, writes: fails, ends: over,
+	{name: "this side closes", of: ofStream, reads: over, writes: fails, ends: over,
 		do: func(sc *scene, s, _ *kernel.Stream) { sc.close(s) }},
-	{name: "this side aborts", reads: fails, writes: fails, ends: over,
+	{name: "this side aborts", of: ofStream, reads: fails, writes: fails, ends: over,
 		do: func(_ *scene, s, _ *kernel.Stream) { s.Abort(status.Aborted, "no more") }},
-	{name: "the opener's context ends", reads: fails, writes: fails, ends: over,
+	{name: "the opener's context ends", of: ofStream, reads: fails, writes: fails, ends: over,
 		do: func(sc *scene, _, _ *kernel.Stream) { sc.cancel() }},
-	{name: "this side's connection is closed", reads: fails, writes: fails, ends: over,
+	{name: "this side's connection is closed", of: ofConn, reads: fails, writes: fails, ends: over,
 		do: func(_ *scene, s, _ *kernel.Stream) { _ = s.Conn().Close() }},
-	{name: "the peer's connection is closed", reads: fails, writes: fails, ends: over,
+	{name: "the peer's connection is closed", of: ofConn, reads: fails, writes: fails, ends: over,
 		do: func(_ *scene, _, o *kernel.Stream) { _ = o.Conn().Close() }},
-	{name: "the sockets are cut", reads: fails, writes: fails, ends: over,
+	{name: "the sockets are cut", of: ofConn, reads: fails, writes: fails, ends: over,
 		do: func(sc *scene, _, _ *kernel.Stream) { sc.cut() }},
-	{name: "the client is closed", reads: fails, writes: fails, ends: over,
+	{name: "the client is closed", of: ofClient, reads: fails, writes: fails, ends: over,
 		do: func(sc *scene, _, _ *kernel.Stream) { _ = sc.Client.Close() }},
-	{name: "the server is closed", reads: fails, writes: fails, ends: over,
+	{name: "the server is closed", of: ofServer, reads: fails, writes: fails, ends: over,
 		do: func(sc *scene, _, _ *kernel.Stream) { _ = sc.Srv.Close() }},
-	{name: "a drain has taken too long", reads: fails, writes: fails, ends: over,
+	{name: "a drain has taken too long", of: ofServer, reads: fails, writes: fails, ends: over,
 		do: func(sc *scene, _, _ *kernel.Stream) {
 			ctx, cancel := context.WithTimeout(sc.Ctx, time.Second)
 			defer cancel()
@@ -108,10 +120,40 @@ func (sc *scene) close(s *kernel.Stream) {
 
 func halves(c *frame.Caps) bool { return c.HalfClose }
 
+// soon is how long somebody may wait at most who is told of an end at once, and does not have
+// to be told by the other side. others is for all who are.
+const (
+	soon   = 10 * time.Millisecond
+	others = 100 * time.Millisecond
+)
+
+// within is how soon who waits is told: for the ends that wait for nothing themselves.
+func (e *ending) within(opener bool) time.Duration {
+	switch e.name {
+	case "this side aborts", "this side's connection is closed":
+		return soon
+	case "the opener's context ends":
+		if opener {
+			return soon
+		}
+		return others
+	case "the peer aborts", "the peer's connection is closed", "the sockets are cut":
+		return others
+	}
+	return 3 * time.Second
+}
+
 // A waiter waits on a stream in one way. It returns nil for an end in order.
 type waiter struct {
 	name string
 	wait func(s *kernel.Stream) error
+	what waitsFor
+}
+
+// A waiterIn waits for something beside the stream, until ctx ends.
+type waiterIn struct {
+	name string
+	wait func(ctx context.Context, sc *scene, s *kernel.Stream) error
 	what waitsFor
 }
 
@@ -122,6 +164,10 @@ const (
 	forMessages waitsFor = iota
 	forCredit            // for one more message
 	forEnd               // of both halves
+	forRoom              // for another stream: there may be one
+	forAnswer            // of a call beside the stream
+	forClosing           // for the peer, which does not read, to close
+	forNothing           // for what no end brings
 )
 
 var waiters = []waiter{
@@ -196,6 +242,83 @@ var waiters = []waiter{
 	}, forEnd},
 }
 
+// hanging is the name of a handler that does not answer.
+func (sc *scene) hanging() string {
+	if sc.caps.StreamsByID {
+		return kernel.Verb(9)
+	}
+	return "hangs/Hang"
+}
+
+var waitersIn = []waiterIn{
+	{"Open", func(ctx context.Context, sc *scene, _ *kernel.Stream) error {
+		s, err := sc.Client.Open(ctx, sc.hanging(), nil)
+		if err == nil {
+			s.Abort(status.Cancelled, "over")
+			drain(s)
+		}
+		return err
+	}, forRoom},
+	{"Call", func(ctx context.Context, sc *scene, _ *kernel.Stream) error {
+		m := pool.New(1)
+		r, err := sc.Client.Call(ctx, sc.hanging(), m, nil)
+		if err != nil {
+			m.Release()
+		}
+		r.Release()
+		return err
+	}, forAnswer},
+	{"Close", func(ctx context.Context, _ *scene, s *kernel.Stream) error { return s.Close(ctx) }, forClosing},
+	{"Idle", func(ctx context.Context, _ *scene, s *kernel.Stream) error {
+		select {
+		case <-s.Idle():
+		case <-ctx.Done():
+		}
+		return nil
+	}, forNothing},
+	{"Offers", func(ctx context.Context, sc *scene, _ *kernel.Stream) error {
+		select {
+		case <-sc.Srv.Offers():
+		case <-ctx.Done():
+		}
+		return nil
+	}, forNothing},
+}
+
+// tells is what the end says to who waits for what.
+func (e *ending) tells(what waitsFor, caps *frame.Caps) told {
+	switch what {
+	case forMessages:
+		return e.reads
+	case forCredit:
+		return e.writes
+	case forEnd:
+		return e.ends
+	case forNothing:
+		return waits
+	case forRoom:
+		switch {
+		case e.of >= ofClient:
+			return fails
+		case e.of == ofConn:
+			return over
+		}
+		return map[told]told{over: clean, perhaps: perhaps}[e.ends]
+	case forAnswer:
+		switch {
+		case e.of < ofConn:
+			return waits
+		case e.of == ofConn && caps.StreamsByID: // it may be that of the stream alone
+			return perhaps
+		}
+		return fails
+	}
+	if e.of == ofHalf {
+		return perhaps
+	}
+	return over
+}
+
 // A stage is a wire, and whether it runs over TLS.
 type stage struct {
 	name  string
@@ -226,8 +349,15 @@ func TestWhoWaitsIsToldOfEveryEnd(t *testing.T) {
 				// writer that has its window itself tries again after a while.
 				e.writes = map[told]told{waits: perhaps, fails: over}[e.writes]
 			}
+			all := waitersIn
 			for _, wt := range waiters {
+				all = append(all, waiterIn{wt.name, func(_ context.Context, _ *scene, s *kernel.Stream) error { return wt.wait(s) }, wt.what})
+			}
+			for _, wt := range all {
 				for _, side := range []string{"opener", "acceptor"} {
+					if wt.what == forRoom && !st.saysRoom() || side == "acceptor" && (wt.what == forRoom || wt.what == forAnswer) {
+						continue
+					}
 					t.Run(fmt.Sprintf("%s/%s/%s/%s", st.name, e.name, wt.name, side), func(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) { isTold(t, st, e, wt, side == "opener") })
 					})
@@ -235,6 +365,16 @@ func TestWhoWaitsIsToldOfEveryEnd(t *testing.T) {
 			}
 		}
 	}
+}
+
+// saysRoom reports whether a server says how many streams there may be: where it does not, an
+// open that is too much is refused, and does not wait.
+func (st *stage) saysRoom() bool {
+	switch st.proto.Name() {
+	case native.Protocol{}.Name(), triple.Protocol{}.Name():
+		return true
+	}
+	return false
 }
 
 // start connects both sides in memory.
@@ -288,31 +428,58 @@ func (st *stage) pair(sc *scene, life context.Context, o kernel.StreamOptions) (
 	return a, b
 }
 
-func isTold(t *testing.T, st stage, e ending, wt waiter, opener bool) {
+func isTold(t *testing.T, st stage, e ending, wt waiterIn, opener bool) {
 	life, cancel := context.WithCancel(context.Background())
 	sc := &scene{cancel: cancel}
-	sc.world = newWorld(t, st.start(sc), nil, nil)
+	so := &kernel.ServerOptions{}
+	if wt.what == forRoom {
+		so.Limits.MaxStreams = 1
+	}
+	sc.world = newWorld(t, st.start(sc), so, nil)
 	sc.Ctx, sc.Loose, sc.Bubble = context.Background(), true, true
-	a, b := st.pair(sc, life, kernel.StreamOptions{SendLimit: 10_000, Window: 10_000})
+	sc.Srv.Handle(sc.hanging(), func(ctx context.Context, _ *kernel.Stream) error {
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	a, b := st.pair(sc, life, kernel.StreamOptions{SendLimit: 10_000, Window: 10_000, IdleTimeout: time.Hour})
 	s, peer := a, b
 	if !opener {
 		s, peer = b, a
 	}
-	if wt.what == forCredit {
+	if wt.what == forCredit || wt.what == forClosing {
 		exhaust(s)
 	}
+	defer func() {
+		cancel()
+		_ = sc.Client.Close()
+		_ = sc.Srv.Close()
+		drain(peer)
+		drain(s)
+	}()
+	waiting, stop := context.WithCancel(context.Background())
+	defer stop()
 	got := make(chan error, 1)
-	go func() { got <- wt.wait(s) }()
+	var at time.Time
+	go func() {
+		err := wt.wait(waiting, sc, s)
+		at = time.Now()
+		got <- err
+	}()
 	synctest.Wait()
 	select {
 	case err := <-got:
+		if wt.what == forClosing && err == nil && st.proto.Name() == (strm.Protocol{}).Name() {
+			return // brpc answers a CLOSE whatever its application has read
+		}
 		t.Fatalf("did not wait: %v", err)
 	default:
 	}
+	start := time.Now()
 	e.do(sc, s, peer)
 	time.Sleep(3 * time.Second)
 	synctest.Wait()
-	want := map[waitsFor]told{forMessages: e.reads, forCredit: e.writes, forEnd: e.ends}[wt.what]
+	caps := st.proto.Caps()
+	want := e.tells(wt.what, &caps)
 	select {
 	case err := <-got:
 		switch {
@@ -320,19 +487,29 @@ func isTold(t *testing.T, st stage, e ending, wt waiter, opener bool) {
 			t.Errorf("told %v, and should wait", err)
 		case want == clean && err != nil, want == fails && err == nil:
 			t.Errorf("told %v", err)
+		case want == fails && wt.what == forMessages:
+			wantReason(t, err, &caps)
+		}
+		if d := at.Sub(start); want != perhaps && d > e.within(opener) {
+			t.Errorf("told after %v", d)
 		}
 	default:
 		if want != waits && want != perhaps {
 			t.Error("waits for ever")
 		}
+		stop()
 		s.Abort(status.Cancelled, "over")
 		<-got
 	}
-	cancel()
-	_ = sc.Client.Close()
-	_ = sc.Srv.Close()
-	drain(peer)
-	drain(s)
+}
+
+// wantReason checks that an end that is a failure says which, and why, as far as the wire does.
+func wantReason(t *testing.T, err error, caps *frame.Caps) {
+	t.Helper()
+	var se *status.StreamError
+	if !errors.As(err, &se) || se.Code == status.OK || caps.Status && se.Reason == "" && se.Cause == nil {
+		t.Errorf("told %#v", err)
+	}
 }
 
 // exhaust sends what s can send without waiting.

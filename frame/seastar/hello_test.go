@@ -298,7 +298,7 @@ func TestUnknownCompressionIsAnError(t *testing.T) {
 }
 
 func TestLingerHasADefault(t *testing.T) {
-	if d := (&Protocol{}).linger(); d != DefaultLinger {
+	if d := (&Protocol{}).linger(); d != DefaultLinger || d < 30*time.Second { // a peer may read slowly
 		t.Errorf("it is %v", d)
 	}
 	if d := (&Protocol{Linger: time.Hour}).linger(); d != time.Hour {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/strm"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
 )
@@ -86,5 +88,42 @@ func TestBrpcStuckStreamsOfADefaultClientAreWithinTheCap(t *testing.T) {
 			ok(t, s.Err())
 		}
 		w.Cleanup(append(all, busy)...)
+	})
+}
+
+// The streams of a client have so much unread at their server together and no more, but for a
+// little each: brpc's flag socket_max_streams_unconsumed_bytes. What the server reports as taken
+// makes room for others.
+func TestBrpcStreamsOfAConnectionShareWhatIsUnread(t *testing.T) {
+	const most, least, window, size = 256 << 10, 16 << 10, 64 << 10, 1 << 10
+	so := &kernel.ServerOptions{Protocols: bothWires()}
+	co := &kernel.ClientOptions{Protocols: []frame.Protocol{strm.Protocol{MaxUnconsumed: most, MinBuf: least}}}
+	inBubble(t, so, co, func(t *testing.T, w *world) {
+		var sent []int
+		var ends []*kernel.Stream
+		for range 10 {
+			a, b := w.Pair(kernel.StreamOptions{SendLimit: window}, kernel.StreamOptions{InBuffer: kernel.None})
+			sent = append(sent, fillWindow(w, a, size))
+			ends = append(ends, b)
+			w.Cleanup(a, b)
+		}
+		sum := 0
+		for _, n := range sent {
+			sum += n * size
+		}
+		if first, last := sent[0], sent[9]; first != window/size || last < least/size || last > least/size+1 {
+			t.Errorf("the first stream sends %d messages, the last %d", first, last)
+		}
+		if sum < most || sum > most+10*(least+size)+window {
+			t.Errorf("%d bytes are unread", sum)
+		}
+		for i, b := range ends {
+			w.DrainN(b, sent[i])
+		}
+		a, b := w.Pair(kernel.StreamOptions{SendLimit: window}, kernel.StreamOptions{InBuffer: kernel.None})
+		if n := fillWindow(w, a, size); n != window/size {
+			t.Errorf("when all is read a stream sends %d messages", n)
+		}
+		w.Cleanup(a, b)
 	})
 }

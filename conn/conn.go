@@ -119,24 +119,25 @@ type Conn struct {
 	lastPeer uint64 // number of the last stream that the peer opened
 	abuse    abuse
 
-	mu           sync.Mutex // table, numbers, windows, ending
-	table        table
-	nextLocal    uint64 // number of the next stream that we open
-	localStreams int    // open, that we opened
-	peerStreams  int    // open, that the peer opened
-	peerCalls    int    // of those, the calls, where Caps.PeerCalls bounds them
-	children     int    // streams on other connections that belong to this one
-	extraWindows int    // bytes of windows beyond the initial ones
-	freshWindows int    // of those, what streams have that nobody has read yet
-	widest       int    // the largest that window has been beyond firstWindow; 0: never
-	laps         laps
-	growth       int // bytes of opened streams of which cfg.Growth does not know
-	assembled    int // bytes reserved for messages in fragments
-	openBytes    int // bytes that streams hold beside messages: see Port.Charge
-	goAway       goAwayState
-	cause        *status.ConnError // why the connection has ended
-	endedAt      int64             // since its start; 0: it has not
-	onFree       func()
+	mu             sync.Mutex // table, numbers, windows, ending
+	table          table
+	nextLocal      uint64 // number of the next stream that we open
+	localStreams   int    // open, that we opened
+	peerStreams    int    // open, that the peer opened
+	peerCalls      int    // of those, the calls, where Caps.PeerCalls bounds them
+	evictedStreams int    // of local and peer streams, evicted
+	children       int    // streams on other connections that belong to this one
+	extraWindows   int    // bytes of windows beyond the initial ones
+	freshWindows   int    // of those, what streams have that nobody has read yet
+	widest         int    // the largest that window has been beyond firstWindow; 0: never
+	laps           laps
+	growth         int // bytes of opened streams of which cfg.Growth does not know
+	assembled      int // bytes reserved for messages in fragments
+	openBytes      int // bytes that streams hold beside messages: see Port.Charge
+	goAway         goAwayState
+	cause          *status.ConnError // why the connection has ended
+	endedAt        int64             // since its start; 0: it has not
+	onFree         func()
 
 	out output
 

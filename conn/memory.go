@@ -111,7 +111,7 @@ func (c *Conn) Evict(n int) (evicted int) {
 		evicted++
 		u.p.s.Evict("the server is out of memory for what streams hold")
 		c.mu.Lock()
-		u.p.evicted = true
+		c.markEvicted(u.p)
 		u.p.charge(-int(u.p.openBytes)) // not counted while the peer is told, which may take a while
 		c.mu.Unlock()
 	}
@@ -126,13 +126,29 @@ func (c *Conn) EvictNewest(n int) int {
 	slices.SortFunc(ports, func(x, y *Port) int { return cmp.Compare(y.id.Load(), x.id.Load()) })
 	ports = ports[:min(n, len(ports))]
 	for _, p := range ports {
-		p.evicted = true
+		c.markEvicted(p)
 	}
 	c.mu.Unlock()
 	for _, p := range ports {
 		p.s.Evict("the server has too many streams, and this connection has the most")
 	}
 	return len(ports)
+}
+
+// markEvicted notes that p is evicted, which may have to wait for its peer to read. The lock is
+// held.
+func (c *Conn) markEvicted(p *Port) {
+	if !p.evicted && !p.retired {
+		p.evicted = true
+		c.evictedStreams++
+	}
+}
+
+// KeptStreams is how many streams are open and were not evicted.
+func (c *Conn) KeptStreams() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.localStreams + c.peerStreams - c.evictedStreams
 }
 
 // evictStalled resets the stream that holds the most and was not read for stallTime, if

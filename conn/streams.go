@@ -120,6 +120,9 @@ func (c *Conn) retire(p *Port) {
 			c.peerCalls--
 		}
 	}
+	if p.evicted {
+		c.evictedStreams--
+	}
 	c.streams.Add(-1)
 	last := c.noStreams()
 	free := c.onFree

@@ -48,6 +48,8 @@ const (
 
 	lifeRequested // its handler has asked for the request, and has not used the stream
 
+	lifeLeft // it no longer counts in endpoint.opened
+
 	lifeOfHandler = lifePending | lifeServed | lifeReleased
 )
 
@@ -106,7 +108,16 @@ func (c *core) Ready(urgent bool) {
 // Evict implements conn.Stream.
 func (c *core) Evict(reason string) {
 	c.actorStream.Evict(reason)
+	c.leaveOpened()
 	c.closeOwnConn()
+}
+
+// leaveOpened counts the stream no longer as one that a peer has open. One that was evicted
+// doesn't count while its end waits for its peer to read: others would be refused for it.
+func (c *core) leaveOpened() {
+	if !c.opener && c.life.Or(lifeLeft)&lifeLeft == 0 {
+		c.conn.endpoint.opened.Add(-1)
+	}
 }
 
 // Lost implements conn.Stream.
@@ -212,9 +223,7 @@ func (c *core) closeOwnConn() {
 func (c *core) Retire() {
 	unnumbered := c.opener && c.ID() == 0
 	c.Port.Retire()
-	if !c.opener {
-		c.conn.endpoint.opened.Add(-1)
-	}
+	c.leaveOpened()
 	x := c.x.Load()
 	if x != nil {
 		x.unwatchParent()

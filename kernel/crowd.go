@@ -55,7 +55,7 @@ func (d *crowd) Expire(*timers.Timer, time.Time) {
 	}
 	var all []has
 	for _, c := range s.Conns() {
-		if n := c.Streams(); n > 2*fewStreams {
+		if n := c.c.KeptStreams(); n > 2*fewStreams {
 			all = append(all, has{c, n})
 		}
 	}

@@ -17,3 +17,6 @@ func (s *Server) Addr() net.Addr {
 	}
 	return nil
 }
+
+// EvictNewest resets the n streams that the peer has opened last, as where a server has too many.
+func (c *Conn) EvictNewest(n int) int { return c.c.EvictNewest(n) }

@@ -66,6 +66,11 @@ func (st *starts) began() {
 	if st == nil {
 		return
 	}
+	if st.busy() {
+		// An event loop that comes back from its system call waits where only who has yielded
+		// is: what a processor has made ready itself comes before that, most of the time.
+		runtime.Gosched()
+	}
 	st.ready.Add(-1)
 	st.next()
 }

@@ -25,6 +25,7 @@ func (l *idleLink) Unreported(int64)                           {}
 func (l *idleLink) Uncounted() int                             { return countEvery }
 func (l *idleLink) Beside(int)                                 {}
 func (l *idleLink) Crowded() bool                              { return false }
+func (l *idleLink) Bundle(bool)                                {}
 func (l *idleLink) Room() bool                                 { return true }
 func (l *idleLink) AwaitRoom()                                 {}
 func (l *idleLink) AwaitFull()                                 {}
@@ -134,6 +135,27 @@ func BenchmarkDeliverInBeyondItsBuffer(b *testing.B) {
 	s.Lost(&status.StreamError{})
 }
 
+// Small messages that arrive in bundles, as a connection makes them for who receives so.
+func BenchmarkDeliverReceiveBatch(b *testing.B) {
+	s, sess, o, ctx := benchStream(), &dropSession{}, &frame.Out{}, context.Background()
+	p := make([]byte, 64)
+	b.ReportAllocs()
+	b.SetBytes(64)
+	s.takeBackLent()
+	for i := 0; i < b.N; i += benchBurst {
+		var run pool.Queue
+		for range benchBurst {
+			run.PushFrame(64, p, s.cfg.Caps.Cost(64))
+		}
+		_ = s.Deliver(&run, arrival)
+		for got := 0; got < benchBurst; {
+			ps, _ := s.ReceiveBatch(ctx)
+			got += len(ps)
+		}
+		refresh(s, sess, o)
+	}
+}
+
 func BenchmarkDeliverBatches(b *testing.B) {
 	s, sess, o := benchStream(), &dropSession{}, &frame.Out{}
 	batches := s.Batches()
@@ -191,6 +213,21 @@ func BenchmarkTrySendFill(b *testing.B) {
 func BenchmarkSendFill(b *testing.B) {
 	ctx := context.Background()
 	benchSend(b, 64, func(s *Stream, m pool.Message) error { return s.Send(ctx, m) })
+}
+
+func BenchmarkSendCopyFill(b *testing.B) {
+	s, sess, o, ctx, p := benchStream(), &dropSession{}, &frame.Out{}, context.Background(), make([]byte, 64)
+	b.ReportAllocs()
+	b.SetBytes(64)
+	for i := 0; i < b.N; i += benchBurst {
+		for range benchBurst {
+			if err := s.SendCopy(ctx, p); err != nil {
+				b.Fatal(err)
+			}
+		}
+		s.Fill(sess, o, endless, true)
+		refresh(s, sess, o)
+	}
 }
 
 func BenchmarkSlotFill(b *testing.B) {

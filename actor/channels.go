@@ -26,6 +26,8 @@ type channels struct {
 	cut           error      // why, if the stream had not failed; nil: this side has closed it
 	pump          *func()    // feeds in or batches
 	rest          *batchRest // of batches that Receive took; nil: none yet
+	lent          *lent      // what ReceiveBatch has returned; nil: it was not called
+	lends         bool       // small messages arrive in bundles
 	receivers     int32      // Receives that wait for receiverWake
 	feeders       int32      // calls of BeginFeed without EndFeed
 

@@ -105,6 +105,7 @@ func (l *fakeLink) Beside(delta int) {
 	}
 }
 
+func (l *fakeLink) Bundle(bool) {}
 func (l *fakeLink) Room() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -288,7 +289,8 @@ func cost(f *frame.Frame) int {
 }
 
 var nativeCaps = frame.Caps{
-	Name: "fake", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true, Early: true, Ping: true,
+	Bundles: 4,
+	Name:    "fake", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true, Early: true, Ping: true,
 	Overhead: overhead, LeastPiece: overhead + 1, MaxFragment: 64, MaxStream: 1<<31 - 1,
 }
 

@@ -49,6 +49,9 @@ var (
 // useChannel sets the receive channel. A waiting Receive reads from it from now on.
 func (s *Stream) useChannel(ch *channels, kind receiveChannel) {
 	ch.inbound = kind
+	if ch.lends {
+		s.setLends(false)
+	}
 	// Made once, because a go statement with arguments allocates each time.
 	feed := s.pumpIn
 	if kind == channelBatches {

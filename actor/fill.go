@@ -112,7 +112,7 @@ func (s *Stream) gather(most int) (b burst) {
 	if s.partial.IsZero() && !alone {
 		s.gatherWhole(&b, room)
 	}
-	if room-b.used >= s.leastCost() {
+	if room-b.used >= s.leastCost() && (b.used == 0 || !pool.IsBundle(s.out.Head())) { // a bundle has the next turn
 		s.gatherPiece(&b, room-b.used)
 	}
 	s.cred.sent += uint64(b.used)

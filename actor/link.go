@@ -54,6 +54,8 @@ type Link interface {
 	Resize(window, most int, taken uint64) (size int, near bool)
 	// Shrink returns from-to bytes of the stream's window. Any time.
 	Shrink(from, to int)
+	// Bundle says whether small messages should be delivered in bundles. Any time.
+	Bundle(on bool)
 	// Retire takes the stream out of the connection.
 	Retire()
 	// FeedingChanged is called when the result of Feeding may have changed after

@@ -106,30 +106,44 @@ func (s *Stream) next(waited next) (pool.Message, next, error) {
 			return pool.Message{}, nextBatch, nil
 		}
 	}
+	if ch != nil && ch.lends {
+		s.setLends(false)
+	}
 	if m, ok := s.in.Pop(); ok {
 		s.handOver(m)
-		if s.requests == oneRequest {
-			s.requestTaken()
-		}
-		if s.in.Len() > 0 {
-			ch.wakeReceiver()
-		} else if s.st.recv == recvEnded {
-			s.handEnd()
-		}
+		s.messageTaken()
 		return m, nextMessage, nil
 	}
+	what, err := s.noMessage()
+	return pool.Message{}, what, err
+}
+
+// messageTaken is called when messages were taken out of the mailbox for who receives.
+func (s *Stream) messageTaken() {
+	if s.requests == oneRequest {
+		s.requestTaken()
+	}
+	if s.in.Len() > 0 {
+		s.ch.wakeReceiver()
+	} else if s.st.recv == recvEnded {
+		s.handEnd()
+	}
+}
+
+// noMessage is what to do while the mailbox is empty.
+func (s *Stream) noMessage() (next, error) {
 	if s.st.recv != recvOpen {
 		err := s.endErr()
 		s.apply(s.st.endSeen())
-		ch.wakeReceiver()
-		return pool.Message{}, nextEnd, err
+		s.ch.wakeReceiver()
+		return nextEnd, err
 	}
-	ch = s.makeChannels()
+	ch := s.makeChannels()
 	if ch.receiverWake == nil {
 		ch.receiverWake = make(chan struct{}, 1)
 	}
 	ch.receivers++
-	return pool.Message{}, nextWait, nil
+	return nextWait, nil
 }
 
 // handOver counts m as taken, now or when the next message is asked for.

@@ -16,8 +16,11 @@ type taken struct {
 }
 
 // add counts a message of n bytes.
-func (t *taken) add(n, cost int, paid bool) {
-	t.messages++
+func (t *taken) add(n, cost int, paid bool) { t.addSome(1, n, cost, paid) }
+
+// addSome counts so many messages of n bytes together.
+func (t *taken) addSome(messages, n, cost int, paid bool) {
+	t.messages += messages
 	t.length += n
 	switch {
 	case paid:

@@ -64,7 +64,7 @@ func (c *Conn) streamFrame(f *frame.Frame) error {
 		}
 	case frame.Reset, frame.EOS:
 		if !f.Local {
-			p.peerEnded.Store(true)
+			p.marks.Or(peerEnded)
 			c.in.ended = true
 		}
 	}

@@ -147,7 +147,11 @@ func (c *Conn) extendRun(id uint64, p []byte) (int, error) {
 		return 0, nil
 	}
 	had, cost := in.run.Len(), in.run.Cost()
-	n := c.sess.Run(p, id, in.arena, &in.run)
+	n := 0
+	if in.port.has(takesBundles) {
+		n = c.sess.RunBundles(p, id, &in.run)
+	}
+	n += c.sess.Run(p[n:], id, in.arena, &in.run)
 	in.messages += in.run.Len() - had
 	in.total += uint64(in.run.Len() - had)
 	if in.used += uint64(in.run.Cost() - cost); in.used > in.limit {

@@ -51,6 +51,15 @@ func (p *Port) Beside(delta int) {
 	p.c.cfg.Growth.add(int64(delta))
 }
 
+// Bundle implements actor.Link.
+func (p *Port) Bundle(on bool) {
+	if on {
+		p.marks.Or(takesBundles)
+	} else {
+		p.marks.And(^uint32(takesBundles))
+	}
+}
+
 // Room implements actor.Link.
 func (p *Port) Room() bool { return p.c.room() }
 

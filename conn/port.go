@@ -13,20 +13,19 @@ type Port struct {
 	s  Stream
 	id atomic.Uint64 // 0: has none yet
 
-	sibling       *Port       // the next stream that the same request opens
-	age           age         // of the stream
-	latency       span32      // until it was accepted
-	initialCredit uint32      // credit that our stream began with; see startCredit
-	peerEnded     atomic.Bool // the peer sent EOS or Reset
-	local         bool        // we opened the stream
-	follower      bool        // another stream's request opens this one
+	sibling       *Port  // the next stream that the same request opens
+	age           age    // of the stream
+	latency       span32 // until it was accepted
+	initialCredit uint32 // credit that our stream began with; see startCredit
+	marks         atomic.Uint32
+	local         bool // we opened the stream
+	follower      bool // another stream's request opens this one
 
 	// Owned by Conn.mu.
 	retired   bool
 	dataDue   bool  // the stream has data, and waits for its number
 	openBytes int32 // see Charge
 	evicted   bool  // what it still holds goes by itself
-	call      bool  // it is one of peerCalls
 
 	// Owned by output.mu.
 	inRoom                          bool
@@ -43,6 +42,15 @@ type Port struct {
 	// has the stream; here where it fills a word.
 	extra atomic.Int32
 }
+
+// Port.marks.
+const (
+	peerEnded    = 1 << iota // the peer sent EOS or Reset
+	takesBundles             // the stream takes small messages in bundles
+	peerCall                 // it is one of Conn.peerCalls
+)
+
+func (p *Port) has(mark uint32) bool { return p.marks.Load()&mark != 0 }
 
 // Conn is the connection.
 func (p *Port) Conn() *Conn { return p.c }

@@ -70,7 +70,9 @@ func (c *Conn) OpenLocal(p *Port, s Stream, sibling *Port, fresh int) (credit ui
 // OpenPeer adds it to the connection.
 func (c *Conn) PreparePeer(p *Port, s Stream, call bool) {
 	p.c, p.s = c, s
-	p.call = call && c.caps.PeerCalls > 0
+	if call && c.caps.PeerCalls > 0 {
+		p.marks.Or(peerCall)
+	}
 	p.age.begin(c.health.heardAt.Load())
 }
 
@@ -82,7 +84,7 @@ func (c *Conn) OpenPeer(p *Port, id uint64, openBytes int) {
 	c.table.add(p)
 	p.charge(openBytes)
 	c.peerStreams++
-	if p.call {
+	if p.has(peerCall) {
 		c.peerCalls++
 	}
 	c.streams.Add(1)
@@ -116,7 +118,7 @@ func (c *Conn) retire(p *Port) {
 		c.localStreams--
 	} else {
 		c.peerStreams--
-		if p.call {
+		if p.has(peerCall) {
 			c.peerCalls--
 		}
 	}

@@ -89,7 +89,7 @@ func (t *table) remove(id uint64) {
 		delete(t.others, id)
 	}
 	t.n--
-	over := p.peerEnded.Load()
+	over := p.has(peerEnded)
 	if !over {
 		t.endedEarly++
 	}

@@ -35,7 +35,9 @@ func TestTableBehavesLikeAMap(t *testing.T) {
 				p := model[id]
 				over := rapid.Bool().Draw(t, "over")
 				if p != nil {
-					p.peerEnded.Store(over)
+					if over {
+						p.marks.Or(peerEnded)
+					}
 				}
 				tab.remove(id)
 				delete(model, id)
@@ -76,7 +78,7 @@ func TestTableForgetsStreamsThatEndedLongAgo(t *testing.T) {
 	for id := uint64(1); id < 200; id += 2 {
 		p := &Port{}
 		p.id.Store(id)
-		p.peerEnded.Store(true)
+		p.marks.Or(peerEnded)
 		tab.add(p)
 		tab.remove(id)
 	}

@@ -22,6 +22,8 @@ type Session interface {
 	// whole messages of stream id that come next in p. It returns how many bytes of p
 	// they were; 0 leaves them to Next.
 	Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) int
+	// RunBundles is Run for a stream whose reader takes small messages in bundles of frames.
+	RunBundles(p []byte, id uint64, q *pool.Queue) int
 	// Begun belongs to the reader. It is the position in the input where an incomplete
 	// frame begins; ok is false if there is none.
 	Begun() (at int64, ok bool)
@@ -78,6 +80,9 @@ type Base struct{}
 
 // Run leaves all messages to Next.
 func (Base) Run([]byte, uint64, *pool.Arena, *pool.Queue) int { return 0 }
+
+// RunBundles leaves all messages to Run, or to Next.
+func (Base) RunBundles([]byte, uint64, *pool.Queue) int { return 0 }
 
 // Full never pauses the reader.
 func (Base) Full() <-chan struct{} { return nil }
@@ -175,6 +180,7 @@ type Caps struct {
 	PeerStreams int    // how many of the peer's streams a session lets be open, by reading no further; 0: it reads on, and those beyond Limits.MaxStreams are refused
 	PeerCalls   int    // how many of the peer's calls (Frame.Unary) may be open beside its streams, those that wait for a handler among them; 0: a call counts as a stream
 	MaxMetadata int    // bytes of metadata in one frame, as Metadata.Size counts; 0: keys that begin with Name and "-" alone, as instructions to the session
+	Bundles     byte   // the type of a frame that is a whole message, whose header is 3 bytes of length, this, and 4 of the stream's number, in the least significant byte first; 0: there are no bundles of such frames
 	MaxStream   uint64 // the last number that a stream can have
 	ConnWindow  int    // the smallest window of a connection, bytes
 

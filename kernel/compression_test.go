@@ -171,6 +171,10 @@ func TestWhatIsCompressedIsShortOnTheWire(t *testing.T) {
 	}{
 		{"Send", stream(pool.Zstd, send, prose(size), 0), size / 4},
 		{"Send, gzip", stream(pool.Gzip, send, prose(size), 0), size / 4},
+		{"SendCopy", stream(pool.Zstd, func(s *kernel.Stream, m pool.Message) error {
+			defer m.Release()
+			return s.SendCopy(w.Ctx, m.Bytes())
+		}, prose(size), 0), size / 4},
 		{"TrySend", stream(pool.Zstd, (*kernel.Stream).TrySend, prose(size), 0), size / 4},
 		{"Slot", stream(pool.Zstd, func(s *kernel.Stream, m pool.Message) error { return (<-s.Writable()).Send(m) }, prose(size), 0), size / 4},
 		{"Out", stream(pool.Zstd, func(s *kernel.Stream, m pool.Message) error { s.Out() <- m; return nil }, prose(size), 0), size / 4},

@@ -94,14 +94,17 @@ func (p *program) step() {
 	x := p.parties[i]
 	switch n := p.rnd.IntN(40); {
 	case n < 18:
-		size := p.rnd.IntN(1 << p.rnd.IntN(18))
-		m := sized(size, byte(len(x.out)))
-		if err := x.s.TrySend(m); err != nil {
-			m.Release()
-			return
+		for range 1 + p.rnd.IntN(40)/39*p.rnd.IntN(60) { // mostly one, else as many as fill bundles
+			size := p.rnd.IntN(1 << p.rnd.IntN(18))
+			if n < 6 {
+				size = p.rnd.IntN(200)
+			}
+			if err := p.send(n, x.s, size, byte(len(x.out))); err != nil {
+				return
+			}
+			x.out = append(x.out, [2]int{len(x.out), size})
+			p.log("%d sends %d bytes", i, size)
 		}
-		x.out = append(x.out, [2]int{len(x.out), size})
-		p.log("%d sends %d bytes", i, size)
 	case n < 34:
 		p.receive(i, x)
 	case n < 35:
@@ -124,23 +127,53 @@ func (p *program) step() {
 	}
 }
 
-// receive takes one message, if there is one.
+// send sends a message in one of several ways, without waiting.
+func (p *program) send(way int, s *kernel.Stream, size int, b byte) error {
+	m := sized(size, b)
+	if way < 12 {
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		defer m.Release()
+		return s.SendCopy(now, m.Bytes())
+	}
+	err := s.TrySend(m)
+	if err != nil {
+		m.Release()
+	}
+	return err
+}
+
+// receive takes what there is, or one message of it.
 func (p *program) receive(i int, x *end) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Microsecond)
 	defer cancel()
+	if p.rnd.IntN(2) == 0 {
+		ms, err := x.s.ReceiveBatch(ctx)
+		for _, m := range ms {
+			p.received(i, x, m)
+		}
+		if err == nil && len(ms) == 0 {
+			p.t.Fatalf("%d received no message", i)
+		}
+		return
+	}
 	m, err := x.s.Receive(ctx)
 	if err != nil {
 		return
 	}
 	defer m.Release()
+	p.received(i, x, m.Bytes())
+}
+
+func (p *program) received(i int, x *end, m []byte) {
 	if x.in >= len(x.far.out) {
 		p.t.Fatalf("%d received a message that nobody sent", i)
 	}
-	if want := x.far.out[x.in]; m.Len() != want[1] || m.Len() > 0 && m.Bytes()[0] != byte(want[0]) {
-		p.t.Fatalf("%d received %d bytes, message %d has %d", i, m.Len(), want[0], want[1])
+	if want := x.far.out[x.in]; len(m) != want[1] || len(m) > 0 && m[0] != byte(want[0]) {
+		p.t.Fatalf("%d received %d bytes, message %d has %d", i, len(m), want[0], want[1])
 	}
 	x.in++
-	p.log("%d received %d bytes", i, m.Len())
+	p.log("%d received %d bytes", i, len(m))
 }
 
 // checkCredit checks the connection's credit at rest, both ways: what was sent was

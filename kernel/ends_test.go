@@ -101,6 +101,11 @@ func TestCloseWakesAllWaitersAtOnce(t *testing.T) {
 					_, err := a.Receive(w.Ctx)
 					return err
 				}, kernel.ErrClosed)
+				wait("ReceiveBatch", func() error {
+					_, err := a.ReceiveBatch(w.Ctx)
+					return err
+				}, kernel.ErrClosed)
+				wait("SendCopy", func() error { return a.SendCopy(w.Ctx, []byte("x")) }, kernel.ErrSendClosed)
 				wait("Writable", func() error {
 					if _, ok := <-a.Writable(); ok {
 						return errors.New("a slot")

@@ -179,6 +179,16 @@ var waiters = []waiter{
 		}
 		return err
 	}, forMessages},
+	{"ReceiveBatch", func(s *kernel.Stream) error {
+		for {
+			switch _, err := s.ReceiveBatch(context.Background()); {
+			case err == io.EOF:
+				return nil
+			case err != nil:
+				return err
+			}
+		}
+	}, forMessages},
 	{"All", func(s *kernel.Stream) error {
 		for m, err := range s.All(context.Background()) {
 			m.Release()

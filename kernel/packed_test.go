@@ -46,6 +46,18 @@ func TestCompressedMessagesAreUnpackedByTheirReader(t *testing.T) {
 			}
 			return ms
 		},
+		"ReceiveBatch": func(ctx context.Context, s *kernel.Stream) (ms []pool.Message) {
+			for {
+				ps, err := s.ReceiveBatch(ctx)
+				if err != nil {
+					isErr(t, "ReceiveBatch", err, io.EOF)
+					return ms
+				}
+				for _, p := range ps {
+					ms = append(ms, pool.Copy(p))
+				}
+			}
+		},
 		"In": func(_ context.Context, s *kernel.Stream) (ms []pool.Message) {
 			for m := range s.In() {
 				ms = append(ms, m)

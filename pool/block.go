@@ -29,8 +29,8 @@ type block struct {
 	data    []byte
 	buf     *bytebufferpool.ByteBuffer
 	spans   []span
-	used    int // bytes carved; owned by the arena
-	n       int // spans carved; owned by the arena
+	used    int // bytes carved; owned by the arena, of a bundle by who owns that
+	n       int // spans carved, or messages in a bundle; owned likewise
 }
 
 // One bytebufferpool a size class: the library calibrates itself by the sizes
@@ -64,6 +64,10 @@ func (b *block) free() {
 		return
 	}
 	b.buf.B = b.data
+	if b.class <= bundled {
+		b.freeBundle()
+		return
+	}
 	if b.class == shared {
 		blocks.Put(b.buf)
 		b.buf, b.data = nil, nil

@@ -21,7 +21,11 @@ func released(s *span) {
 	if s.block.class == unpooled || s.block.aliased.Load() {
 		return // the caller may know the memory, or another handle does
 	}
-	for i := s.off(); i < s.off()+s.n; i++ {
+	end := s.off() + s.n
+	if s.isBundle() {
+		end = uint32(s.block.used)
+	}
+	for i := s.off(); i < end; i++ {
 		s.block.data[i] = poison
 	}
 }

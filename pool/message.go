@@ -32,12 +32,13 @@ type span struct {
 	touch atomic.Pointer[Notice]
 }
 
-// What is in a place: an offset, which is 0 in a block that is not shared, and what
-// SetCompression and MarkPacked note. A span of one more word would be longer than a cache
+// What is in a place: an offset, which is 0 in a block that is not shared, what
+// SetCompression and MarkPacked note, and that the span is a bundle. A span of one more word would be longer than a cache
 // line has room for.
 const (
 	placeMask        = 1<<16 - 1
 	compressionShift = 16 // of 7 bits
+	bundleBit        = 1 << 30
 	packedBit        = 1 << 31
 )
 

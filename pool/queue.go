@@ -23,7 +23,7 @@ func (q *Queue) Push(m Message) {
 		q.tail.next = s
 	}
 	q.tail = s
-	q.n++
+	q.n += s.messages()
 	q.bytes += int(s.n)
 	q.cost += s.cost()
 }
@@ -42,6 +42,9 @@ func (q *Queue) Pop() (m Message, ok bool) {
 	if s == nil {
 		return Message{}, false
 	}
+	if s.isBundle() {
+		return q.popFrame(), true
+	}
 	q.head = s.next
 	if q.head == nil {
 		q.tail = nil
@@ -53,7 +56,7 @@ func (q *Queue) Pop() (m Message, ok bool) {
 	return s.handle(), true
 }
 
-// Head returns the first message and leaves it where it is.
+// Head returns the first message, or bundle, and leaves it where it is.
 func (q *Queue) Head() Message { return q.head.handle() }
 
 // Append moves all of r to the end of q.
@@ -154,15 +157,19 @@ func (s *span) isStray() bool {
 }
 
 // Take moves messages from the front of q to a queue of their own: as many as
-// cost at most room together, and none longer than most.
+// cost at most room together, and none longer than most. Of bundles it takes whole ones, and a
+// part of the first.
 func (q *Queue) Take(room, most int) (r Queue) {
+	if s := q.head; s != nil && s.isBundle() && s.cost() > room {
+		q.splitFirst(room)
+	}
 	for s := q.head; s != nil; s = s.next {
 		n := int(s.n)
-		if room -= s.cost(); room < 0 || n > most {
+		if room -= s.cost(); room < 0 || n > most && !s.isBundle() {
 			break
 		}
 		r.tail = s
-		r.n++
+		r.n += s.messages()
 		r.bytes += n
 		r.cost += s.cost()
 	}
@@ -180,7 +187,7 @@ func (q *Queue) Take(room, most int) (r Queue) {
 	return r
 }
 
-// Each calls f with every message, in order. They stay in the queue.
+// Each calls f with every message, or bundle, in order. They stay in the queue.
 func (q *Queue) Each(f func(Message)) {
 	for s := q.head; s != nil; s = s.next {
 		f(s.handle())

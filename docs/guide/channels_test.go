@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"testing"
 	"time"
@@ -123,6 +124,22 @@ func countBatches(s *kernel.Stream) (messages, bytes int, err error) {
 		b.Release() // and the messages in it, but for those taken out by Keep
 	}
 	return messages, bytes, s.Err()
+}
+
+func countLent(ctx context.Context, s *kernel.Stream) (messages, bytes int, err error) {
+	for {
+		lent, err := s.ReceiveBatch(ctx)
+		if errors.Is(err, io.EOF) {
+			return messages, bytes, nil
+		}
+		if err != nil {
+			return messages, bytes, err
+		}
+		for _, p := range lent { // valid until the next ReceiveBatch: copy what you keep
+			messages++
+			bytes += len(p)
+		}
+	}
 }
 
 func both(ctx context.Context, s *kernel.Stream, next func() (pool.Message, bool), handle func(pool.Message)) error {
@@ -274,6 +291,20 @@ func TestCountBatchesSeesEveryMessage(t *testing.T) {
 			_ = a.CloseSend()
 		}()
 		if n, bytes, err := countBatches(b); n != 500 || bytes != 5000 || err != nil {
+			t.Errorf("%d messages, %d bytes, %v", n, bytes, err)
+		}
+	})
+}
+
+func TestCountLentSeesEveryMessage(t *testing.T) {
+	recipe(t, kernel.StreamOptions{}, kernel.StreamOptions{}, func(t *testing.T, w *world, a, b *kernel.Stream) {
+		go func() {
+			for range 500 {
+				_ = a.SendCopy(w.Ctx, make([]byte, 10))
+			}
+			_ = a.CloseSend()
+		}()
+		if n, bytes, err := countLent(w.Ctx, b); n != 500 || bytes != 5000 || err != nil {
 			t.Errorf("%d messages, %d bytes, %v", n, bytes, err)
 		}
 	})

@@ -26,7 +26,7 @@ func (Protocol) Caps() frame.Caps {
 		Name: "sluice", ALPN: "sluice/1", HalfClose: true, Ended: true, Status: true, Stop: true, ServerOpens: true,
 		Early: true, Limits: true, Ping: true, PingIdle: true, ReadReports: true,
 		Overhead: overhead, LeastPiece: overhead + 1,
-		MaxFragment: DefaultMaxFragment, MaxStream: maxStreamID,
+		MaxFragment: DefaultMaxFragment, MaxStream: maxStreamID, Bundles: tData,
 		MaxInline: MaxInline, GrantSize: grantSize, MaxGroup: maxGroup, MaxMetadata: maxMetadata,
 		Compression: compress.All,
 	}

@@ -461,35 +461,75 @@ func (r *reader) startLongRecord(p []byte) (int, error) {
 
 // Run implements frame.Session, for small messages.
 func (r *reader) Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) (used int) {
-	if r.nhead > 0 || r.left > 0 || r.longRecord > 0 || r.whole != nil {
-		return 0
-	}
-	if r.checked { // only what is verified
-		p = p[:min(r.verified, len(p))]
-	}
+	p = r.ready(p)
 	most := min(wholeMax, r.maxFragment)
 	for len(p)-used >= headerLen {
-		w := binary.LittleEndian.Uint64(p[used:])
-		n := int(w & 0xffffff)
-		end := used + headerLen + n
-		if w>>24 != tData|id<<8 || n > most || end > len(p) {
+		n, ok := wholeData(p[used:], id, most)
+		if !ok {
 			break
 		}
+		end := used + headerLen + n
 		m := a.Copy(p[used+headerLen : end])
 		pool.SetCost(m, n+overhead)
 		q.Push(m)
 		used = end
 	}
-	if used == 0 {
-		return 0
+	r.ran(used)
+	return used
+}
+
+// RunBundles implements frame.Session.
+func (r *reader) RunBundles(p []byte, id uint64, q *pool.Queue) (used int) {
+	p = r.ready(p)
+	most := min(pool.BundleMost, r.maxFragment)
+	end := 0
+	for len(p)-end >= headerLen && end < bundleScan {
+		n, ok := wholeData(p[end:], id, most)
+		if !ok {
+			break
+		}
+		end += headerLen + n
+	}
+	for end-used >= pool.BundleLeast {
+		used += q.PushFrames(p[used:end], overhead)
+	}
+	r.ran(used)
+	return used
+}
+
+// bundleScan is how many bytes of small messages RunBundles looks for at a time.
+const bundleScan = 16 << 10
+
+// wholeData is the length of the whole message of stream id that p begins with, at most most
+// bytes; ok is false if p does not.
+func wholeData(p []byte, id uint64, most int) (n int, ok bool) {
+	w := binary.LittleEndian.Uint64(p)
+	n = int(w & 0xffffff)
+	return n, w>>24 == tData|id<<8 && n <= most && headerLen+n <= len(p)
+}
+
+// ready is what Run may take of p: nothing in the middle of a frame, and only what is verified.
+func (r *reader) ready(p []byte) []byte {
+	switch {
+	case r.nhead > 0 || r.left > 0 || r.longRecord > 0 || r.whole != nil:
+		return nil
+	case r.checked:
+		return p[:min(r.verified, len(p))]
+	}
+	return p
+}
+
+// ran is called when whole messages of n bytes were taken out of the input.
+func (r *reader) ran(n int) {
+	if n == 0 {
+		return
 	}
 	r.tinyCount, r.empty = 0, 0
-	r.offset += int64(used)
+	r.offset += int64(n)
 	if r.checked {
-		r.verified -= used
+		r.verified -= n
 	}
 	if r.between() {
 		r.begun = r.offset
 	}
-	return used
 }

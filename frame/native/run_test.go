@@ -12,9 +12,9 @@ import (
 )
 
 // dataIn reads input in pieces cut at the given places, and returns what data
-// there was, a line each. With runs it asks for more of the same stream after each
-// whole message.
-func dataIn(s *Session, input []byte, cuts []int, runs bool) (all []string, err error) {
+// there was, a line each. It asks for more of the same stream after each whole message, if
+// run does.
+func dataIn(s *Session, input []byte, cuts []int, run func(p []byte, id uint64, a *pool.Arena, q *pool.Queue) int) (all []string, err error) {
 	a := pool.GetArena()
 	defer pool.PutArena(a)
 	var f frame.Frame
@@ -36,13 +36,16 @@ func dataIn(s *Session, input []byte, cuts []int, runs bool) (all []string, err 
 				continue
 			}
 			all = append(all, fmt.Sprintf("%d %v %v %v %d %x", f.Stream, f.First, f.Last, f.Packed, f.Kind, f.Payload))
-			if runs && f.First && f.Last {
+			if run != nil && f.First && f.Last {
 				var q pool.Queue
-				p = p[s.Run(p, f.Stream, a, &q):]
-				q.Each(func(m pool.Message) {
+				p = p[run(p, f.Stream, a, &q):]
+				for m, ok := q.Pop(); ok; m, ok = q.Pop() {
 					all = append(all, fmt.Sprintf("%d true true %v %d %x", f.Stream, pool.IsPacked(m), frame.Data, m.Bytes()))
-				})
-				q.Release()
+					if pool.Cost(m) != m.Len()+overhead {
+						return all, fmt.Errorf("a message of %d bytes costs %d", m.Len(), pool.Cost(m))
+					}
+					m.Release()
+				}
 			}
 		}
 	}
@@ -52,7 +55,7 @@ func dataIn(s *Session, input []byte, cuts []int, runs bool) (all []string, err 
 func TestARunIsWhatNextWouldGive(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		checked := rapid.Bool().Draw(t, "checked")
-		sessions := [3]*Session{}
+		sessions := [4]*Session{}
 		for i := range sessions {
 			sessions[i] = New(rapid.SampledFrom([]int{1 << 10, DefaultMaxFragment}).Draw(t, "largest"))
 			if checked {
@@ -78,6 +81,9 @@ func TestARunIsWhatNextWouldGive(t *testing.T) {
 				}
 				run.Push(m)
 			}
+			if rapid.IntRange(0, 3).Draw(t, "form") == 0 {
+				run = bundles(t, id)
+			}
 			sessions[0].Messages(&o, id, run)
 		}
 		sessions[0].Flush(&o)
@@ -85,15 +91,38 @@ func TestARunIsWhatNextWouldGive(t *testing.T) {
 		o.Reset()
 		cuts := rapid.SliceOfN(rapid.IntRange(0, len(input)), 0, 6).Draw(t, "cuts")
 		slices.Sort(cuts)
-		sessions[2].reader.maxFragment = sessions[1].reader.maxFragment
-		want, wantErr := dataIn(sessions[1], input, cuts, false)
-		got, gotErr := dataIn(sessions[2], input, cuts, true)
-		if fmt.Sprint(gotErr) != fmt.Sprint(wantErr) || !slices.Equal(got, want) {
-			t.Fatalf("with runs %d events, %v; one by one %d, %v", len(got), gotErr, len(want), wantErr)
-		}
-		at, in := sessions[1].Begun()
-		if at2, in2 := sessions[2].Begun(); at2 != at || in2 != in {
-			t.Fatalf("with runs a frame has begun at %d (%v), one by one at %d (%v)", at2, in2, at, in)
+		want, wantErr := dataIn(sessions[1], input, cuts, nil)
+		for name, with := range map[string]*Session{"runs": sessions[2], "bundles": sessions[3]} {
+			with.reader.maxFragment = sessions[1].reader.maxFragment
+			run := with.Run
+			if name == "bundles" {
+				run = func(p []byte, id uint64, a *pool.Arena, q *pool.Queue) int {
+					n := with.RunBundles(p, id, q)
+					return n + with.Run(p[n:], id, a, q)
+				}
+			}
+			got, gotErr := dataIn(with, input, cuts, run)
+			if fmt.Sprint(gotErr) != fmt.Sprint(wantErr) || !slices.Equal(got, want) {
+				t.Fatalf("with %s %d events, %v; one by one %d, %v", name, len(got), gotErr, len(want), wantErr)
+			}
+			at, in := sessions[1].Begun()
+			if at2, in2 := with.Begun(); at2 != at || in2 != in {
+				t.Fatalf("with %s a frame has begun at %d (%v), one by one at %d (%v)", name, at2, in2, at, in)
+			}
 		}
 	})
+}
+
+// bundles returns small messages as they are encoded ahead.
+func bundles(t *rapid.T, id uint64) (q pool.Queue) {
+	p := make([]byte, pool.BundleMost)
+	for i := range p {
+		p[i] = byte(i)
+	}
+	size := rapid.SampledFrom([]int{0, 1, 64, pool.BundleMost})
+	for range rapid.SampledFrom([]int{1, 3, 100, 600}).Draw(t, "small ones") {
+		n := size.Draw(t, "size")
+		q.PushFrame(header(n, tData, id), p[:n], n+overhead)
+	}
+	return q
 }

@@ -62,6 +62,10 @@ func header(length int, typ byte, id uint64) uint64 {
 func (w *writer) Messages(o *frame.Out, id uint64, run pool.Queue) {
 	refs := o.Refs()
 	run.Each(func(m pool.Message) {
+		if pool.IsBundle(m) {
+			w.bundle(o, m)
+			return
+		}
 		p := m.Bytes()
 		if w.checked {
 			w.room(o, len(p))
@@ -74,6 +78,28 @@ func (w *writer) Messages(o *frame.Out, id uint64, run pool.Queue) {
 		o.Payload(p)
 	})
 	o.HoldAll(run, refs)
+}
+
+// bundle appends frames that are encoded already: where they are many, by reference, as a
+// record of their own.
+func (w *writer) bundle(o *frame.Out, m pool.Message) {
+	p := pool.Frames(m)
+	frames := p[recordLen:]
+	switch {
+	case len(frames) <= wholeMax: // which Payload copies
+		if w.checked {
+			w.room(o, len(frames)-headerLen)
+		}
+		o.Payload(frames)
+	case !w.checked:
+		o.Payload(frames)
+	default:
+		w.Flush(o)
+		binary.LittleEndian.PutUint32(p, recordLength(len(frames)))
+		crc := crc32.Update(0, castagnoli, p[:4])
+		binary.LittleEndian.PutUint32(p[4:], crc32.Update(crc, castagnoli, frames))
+		o.Payload(p)
+	}
 }
 
 // Fragment appends n bytes of m from off as one frame. The whole message in one
@@ -150,7 +176,7 @@ func (w *writer) seal(o *frame.Out) {
 	w.open = false
 	n := o.LenSince(w.mark) - recordLen
 	head := o.Buf[o.At(w.mark):]
-	binary.LittleEndian.PutUint32(head, uint32(n)|uint32(lengthCheck(n))<<24)
+	binary.LittleEndian.PutUint32(head, recordLength(n))
 	crc := crc32.Update(0, castagnoli, head[:4])
 	skip := recordLen
 	o.Since(w.mark, func(p []byte) {
@@ -160,3 +186,6 @@ func (w *writer) seal(o *frame.Out) {
 	})
 	binary.LittleEndian.PutUint32(head[4:], crc)
 }
+
+// recordLength is how a record's header begins whose frames take n bytes.
+func recordLength(n int) uint32 { return uint32(n) | uint32(lengthCheck(n))<<24 }

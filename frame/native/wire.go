@@ -1,6 +1,9 @@
 package native
 
-import "github.com/sluicerpc/sluice/frame"
+import (
+	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/pool"
+)
 
 // Magic is what each side sends first. The CR LF in it reveals a path that changes line
 // endings.
@@ -23,6 +26,8 @@ const (
 	sealRecord  = 16 << 10 // a writer ends a record when it holds this much
 	wholeMax    = 4 << 10  // Data payloads up to here are handed on in one piece
 	maxStreamID = 1<<31 - 1
+
+	_ = uint(pool.BundleRoom - recordLen) // a record's header goes there
 
 	// DefaultMaxFragment is the largest Data payload that we take and send.
 	DefaultMaxFragment = 64 << 10

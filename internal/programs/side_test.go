@@ -78,7 +78,7 @@ func (d *side) write(rnd *rand.Rand) {
 	if chance(rnd, 5) {
 		n = 0
 	}
-	way := rnd.IntN(5)
+	way := rnd.IntN(7)
 	d.note("writes %d by way %d", n, way)
 	for range n {
 		d.pause(rnd)
@@ -115,6 +115,19 @@ func (d *side) writeOne(rnd *rand.Rand, way int) error {
 		return d.r.send(d.out, func(m pool.Message) error { return d.s.Send(ctx, m) })
 	case 2:
 		return d.r.send(d.out, d.s.TrySend)
+	case 5, 6:
+		ctx, cancel := d.ctx(rnd)
+		defer cancel()
+		if way == 6 && chance(rnd, 3) {
+			return d.r.send(d.out, func(m pool.Message) error { return d.s.Send(ctx, m) })
+		}
+		return d.r.send(d.out, func(m pool.Message) error {
+			err := d.s.SendCopy(ctx, m.Bytes())
+			if err == nil {
+				m.Release()
+			}
+			return err
+		})
 	case 3:
 		select {
 		case slot, ok := <-d.s.Writable():
@@ -175,12 +188,16 @@ func (d *side) read(rnd *rand.Rand) {
 		n--
 		return n >= 0
 	}
-	way := rnd.IntN(5)
+	way := rnd.IntN(7)
 	d.note("reads %d by way %d", n, way)
 	defer func() { d.note("has read %d, %v", d.in.got.Load(), d.in.clean.Load()) }()
 	switch way {
 	case 0, 1:
-		d.receive(rnd, between)
+		d.receive(rnd, between, func(*rand.Rand) bool { return false })
+	case 5:
+		d.receive(rnd, between, func(*rand.Rand) bool { return true })
+	case 6:
+		d.receive(rnd, between, func(rnd *rand.Rand) bool { return chance(rnd, 2) })
 	case 2:
 		d.all(rnd, between)
 	case 3:
@@ -192,10 +209,17 @@ func (d *side) read(rnd *rand.Rand) {
 	}
 }
 
-func (d *side) receive(rnd *rand.Rand, more func() bool) {
+// receive takes messages by Receive or, where batch says so, ReceiveBatch.
+func (d *side) receive(rnd *rand.Rand, more func() bool, batch func(*rand.Rand) bool) {
 	for more() {
 		ctx, cancel := d.ctx(rnd)
-		m, err := d.s.Receive(ctx)
+		var m pool.Message
+		var err error
+		if batch(rnd) {
+			m, err = d.receiveBatch(ctx, rnd)
+		} else {
+			m, err = d.s.Receive(ctx)
+		}
 		gaveUp := errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil
 		cancel()
 		if err == nil {
@@ -210,6 +234,23 @@ func (d *side) receive(rnd *rand.Rand, more func() bool) {
 			return
 		}
 	}
+}
+
+// receiveBatch takes what ReceiveBatch returns, and returns the last of it.
+func (d *side) receiveBatch(ctx context.Context, rnd *rand.Rand) (m pool.Message, err error) {
+	ps, err := d.s.ReceiveBatch(ctx)
+	if err != nil {
+		return m, err
+	}
+	if chance(rnd, 4) { // more may arrive meanwhile
+		d.pause(rnd)
+	}
+	for i, p := range ps {
+		if m = pool.Copy(p); i < len(ps)-1 {
+			d.r.take(d.in, m)
+		}
+	}
+	return m, nil
 }
 
 func (d *side) all(rnd *rand.Rand, more func() bool) {

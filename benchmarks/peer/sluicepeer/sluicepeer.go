@@ -25,6 +25,7 @@ import (
 type api struct {
 	name             string
 	in, batches, out bool
+	copies           bool   // SendCopy and ReceiveBatch
 	handled          bool   // streams that do nothing have a handler that waits, too
 	watched          bool   // the server's pages are on, told of everything, and watched
 	observed         bool   // with metrics and traces: see observing
@@ -38,8 +39,8 @@ type sluicePeer struct{ api }
 var handledGRPC = api{name: "sluice+handle/grpc", handled: true, proto: grpcProto}
 
 // Peers returns sluice once for each api: In and Send; channels both ways; batches and
-// Send; methods only, where streams that do nothing have no goroutine or, with "handle", have
-// one. With "admin" it is methods only, and two of the server's pages are watched; with "observed"
+// Send; SendCopy and ReceiveBatch; methods only, where streams that do nothing have no goroutine
+// or, with "handle", have one. With "admin" it is methods only, and two of the server's pages are watched; with "observed"
 // there are metrics and traces.
 func Peers() []peer.Peer {
 	var ps []peer.Peer
@@ -47,6 +48,7 @@ func Peers() []peer.Peer {
 		{name: "sluice", in: true},
 		{name: "sluice+out", in: true, out: true},
 		{name: "sluice+batch", batches: true},
+		{name: "sluice+copy", copies: true},
 		{name: "sluice+send"},
 		{name: "sluice+handle", handled: true},
 		{name: "sluice+admin", watched: true},
@@ -413,6 +415,8 @@ type stream struct {
 	next    pool.Message // handed out by Buf
 	last    pool.Message // handed out by Recv
 	batch   *actor.Batch
+	lent    [][]byte // from ReceiveBatch, but for those handed out
+	buf     []byte   // handed out by Buf, with SendCopy
 	at      int
 	closed  bool // the message that stands for the end was sent
 }
@@ -422,12 +426,21 @@ func (p sluicePeer) stream(ctx context.Context, s *kernel.Stream) *stream {
 }
 
 func (s *stream) Buf(n int) []byte {
+	if s.api.copies {
+		if cap(s.buf) < n {
+			s.buf = make([]byte, n)
+		}
+		return s.buf[:n]
+	}
 	s.next.Release()
 	s.next = pool.New(n)
 	return s.next.Bytes()
 }
 
-func (s *stream) Send([]byte) error {
+func (s *stream) Send(p []byte) error {
+	if s.api.copies {
+		return s.cause(s.s.SendCopy(s.ctx, p))
+	}
 	m := s.next
 	s.next = pool.Message{}
 	if !s.api.out {
@@ -456,7 +469,10 @@ func (s *stream) cause(err error) error {
 }
 
 // TrySend sends the message from Buf without waiting, or returns what it would wait for.
-func (s *stream) TrySend([]byte) (wait string, err error) {
+func (s *stream) TrySend(p []byte) (wait string, err error) {
+	if s.api.copies {
+		s.next = pool.Copy(p)
+	}
 	err = s.s.TrySend(s.next)
 	switch {
 	case err == nil:
@@ -495,10 +511,22 @@ func (s *stream) recv() ([]byte, error) {
 		return m.Bytes(), nil
 	case s.api.batches:
 		return s.recvBatch()
+	case s.api.copies:
+		return s.recvLent()
 	}
 	m, err := s.s.Receive(s.ctx)
 	s.last = m
 	return m.Bytes(), err
+}
+
+func (s *stream) recvLent() (p []byte, err error) {
+	if len(s.lent) == 0 {
+		if s.lent, err = s.s.ReceiveBatch(s.ctx); err != nil {
+			return nil, err
+		}
+	}
+	p, s.lent = s.lent[0], s.lent[1:]
+	return p, nil
 }
 
 func (s *stream) recvBatch() ([]byte, error) {

@@ -197,6 +197,7 @@ var spawns = []spawn{
 	{"conn/guard.go", "(*guarded).Close", "go", "the program's net.Conn", "the return of its Close; nobody waits longer than 100 ms"},
 	{"conn/netconn.go", "Serve", "go", "the connection's reader", "the net.Conn's end"},
 	{"conn/netconn.go", "(*netConn).spawn", "go", "the connection's flush", "nothing to write, or the connection's end"},
+	{"conn/pacing.go", "(*Conn).holdEnd", "time.AfterFunc", "the connection's reader", "it wakes the reader, once; stopped when that no longer waits"},
 	{"conn/pipe.go", "(*half).setDeadline", "time.AfterFunc", "the pipe's half", "it wakes who waits, once; closing or another deadline stops it"},
 	{"conn/watcher_linux.go", "newWatcher", "go", "the engine", "its close, which waits for it"},
 	{"internal/timers/timers.go", "(*Queue).arm", "time.AfterFunc", "the queue", "it runs what is due, and returns"},

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluicerpc/sluice/conn"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/status"
@@ -67,6 +68,42 @@ func TestServerUnderAttack(t *testing.T) {
 		}
 	}
 }
+
+// Where no memory is counted, the limit of a server's streams bounds it: so many times what one
+// takes with its handler, and what their connections take.
+func TestStreamsBoundTheMemoryWithoutABudget(t *testing.T) {
+	if testkit.RaceEnabled || testing.Short() {
+		t.Skip("the race detector takes memory of its own")
+	}
+	const streams, conns = 20_000, 200
+	srv := start(t, "server", noBudget+"="+strconv.Itoa(streams))
+	addr := srv.line(t)
+	before := anonymous(srv.cmd.Process.Pid)
+	stop := make(chan struct{})
+	var watcher sync.WaitGroup
+	var most float64
+	watcher.Go(func() { most = srv.watch(stop) })
+	a := start(t, "opens", "", addr)
+	for open := 0; open < streams*8/10; time.Sleep(100 * time.Millisecond) {
+		_, _ = fmt.Fprintln(srv.in)
+		line := srv.line(t)
+		if _, err := fmt.Sscanf(line[strings.Index(line, ",")+1:], "%d streams", &open); err != nil {
+			t.Fatal(line, err)
+		}
+	}
+	time.Sleep(2 * second) // nearly all of them tried again
+	close(stop)
+	watcher.Wait()
+	a.end()
+	bound := float64(streams*(conn.StreamSize+conn.HandlerSize)+conns*connSize) / (1 << 20)
+	t.Logf("%.0f MiB at most, %.0f before; %d streams may take %.0f", most, before, streams, bound)
+	if most-before > overLimit*bound || most-before < bound/4 {
+		t.Errorf("%.0f MiB were taken, of %d streams that may take %.0f", most-before, streams, bound)
+	}
+}
+
+// connSize is what a connection on an event loop takes, bytes, with what is unread of it.
+const connSize = 32 << 10
 
 // A result is what was seen during an attack.
 type result struct {

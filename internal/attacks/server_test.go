@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/sluicerpc/sluice/frame"
@@ -25,6 +26,10 @@ import (
 // withTLS is the environment variable that has the server speak TLS.
 const withTLS = "SLUICE_ATTACK_TLS"
 
+// noBudget is the environment variable that has the server count no memory, and take so many
+// streams.
+const noBudget = "SLUICE_ATTACK_STREAMS"
+
 // serve is the server's process. It prints its address and, for each line that it reads, its
 // figures; it ends with its input.
 func serve() {
@@ -33,7 +38,12 @@ func serve() {
 		cert, _ := testkit.Certificate("localhost", nil, nil)
 		secure = &tls.Config{Certificates: []tls.Certificate{cert}}
 	}
+	var limits kernel.Limits
+	if n, err := strconv.Atoi(os.Getenv(noBudget)); err == nil {
+		limits = kernel.Limits{Memory: kernel.Unlimited, MaxTotalStreams: n}
+	}
 	srv, err := kernel.NewServer(&kernel.ServerOptions{
+		Limits:    limits,
 		TLS:       secure,
 		Protocols: []frame.Protocol{native.Protocol{}, strm.Protocol{}, &seastar.Protocol{}, triple.Protocol{}},
 		Logger:    slog.New(slog.DiscardHandler),

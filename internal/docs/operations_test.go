@@ -172,7 +172,7 @@ func TestOperationsHasTheNumbers(t *testing.T) {
 		fmt.Sprintf("at most %d streams is refused", crowd["fewStreams"]),
 		fmt.Sprintf("while %d for each processor are ready to run", constants(t, "kernel/starts.go")["readyEach"]),
 		fmt.Sprintf("those with at most %d handlers first", crowd["fewStreams"]),
-		fmt.Sprintf("sixteenth of `MaxTotalStreams` and at most %d", crowd["crowdMost"]),
+		fmt.Sprintf("lose their newest streams, at most %d together", crowd["crowdMost"]),
 		fmt.Sprintf("| %d %% | handlers that have not begun wait", e["stopStarting"]),
 		fmt.Sprintf("for handlers until %d %% are in use", e["stopWaiting"]),
 		fmt.Sprintf("of %s streams at each look", count(b["mostCompacted"])),

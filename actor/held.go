@@ -53,7 +53,7 @@ func (s *Stream) heldBeside() int {
 		n += sizeBeside(m, int(s.mailbox.bytes), s.cfg.Caps.Overhead)
 	}
 	if m := s.out.Len(); m > 0 {
-		n += sizeBeside(m, s.out.Bytes(), s.cfg.Caps.Overhead)
+		n += sizeBeside(m, s.out.Bytes(), s.cfg.Caps.Overhead) + s.out.Spare()
 	}
 	if ch := s.ch; ch != nil {
 		if w := ch.waiters.bytes; w > 0 {

@@ -232,6 +232,15 @@ func (q *Queue) cut(s *span, n, bytes, size, cost int) {
 	q.cost -= cost
 }
 
+// Spare is how many bytes of memory are kept for messages that are encoded next, at the end of
+// q.
+func (q *Queue) Spare() int {
+	if q.tail == nil || !q.tail.isBundle() {
+		return 0
+	}
+	return len(q.tail.block.data) - q.tail.block.used
+}
+
 // PopBundle is Pop that returns a bundle as it is.
 func (q *Queue) PopBundle() (m Message, ok bool) {
 	s := q.head

@@ -59,6 +59,20 @@ func serve() {
 		<-ctx.Done()
 		return nil
 	})
+	srv.Handle("lent", func(ctx context.Context, s *kernel.Stream) error { // reads the first messages
+		_ = s.SendCopy(ctx, []byte("a"))
+		_, _ = s.ReceiveBatch(ctx)
+		<-ctx.Done()
+		return nil
+	})
+	srv.Handle("copies", func(ctx context.Context, s *kernel.Stream) error {
+		p := make([]byte, 50)
+		for {
+			if err := s.SendCopy(ctx, p); err != nil {
+				return err
+			}
+		}
+	})
 	for name, size := range map[string]int{"sender": 10_000, "small": 10, "large": 1 << 20} {
 		srv.Handle(name, func(ctx context.Context, s *kernel.Stream) error {
 			for {

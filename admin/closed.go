@@ -97,17 +97,27 @@ func (r *recorder) closed() (failed, ended []closedStream, conns []closedConn) {
 // unobserved says which servers and clients the Handler is told nothing of.
 func (h *Handler) unobserved() (lines []line) {
 	for _, s := range h.all() {
-		var o kernel.Observer
-		if s.srv != nil {
-			o = s.srv.Options().Observer
-		} else {
-			o = s.client.Options().Observer
-		}
-		if o == nil {
-			lines = append(lines, line{Text: "Nothing is known here of " + s.name + ": make the Handler the Observer of its options.", Class: "warn"})
+		if !h.observes(s.observer()) {
+			lines = append(lines, line{Text: "Nothing is known here of " + s.name + ": make the Handler the Observer of its options, or one of kernel.Observers.", Class: "warn"})
 		}
 	}
 	return lines
+}
+
+// observes reports whether an Observer is the Handler, or one that tells it, as kernel.Observers makes
+// them.
+func (h *Handler) observes(o kernel.Observer) bool {
+	if several, ok := o.(interface{ Unwrap() []kernel.Observer }); ok {
+		return slices.ContainsFunc(several.Unwrap(), h.observes)
+	}
+	return o == kernel.Observer(h)
+}
+
+func (s *source) observer() kernel.Observer {
+	if s.srv != nil {
+		return s.srv.Options().Observer
+	}
+	return s.client.Options().Observer
 }
 
 func (l *closedLens) matching(cs []closedStream) []closedStream {

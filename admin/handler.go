@@ -30,14 +30,13 @@ type Options struct {
 	Level *slog.LevelVar
 	// Ready, if set, is asked by /readyz while no server drains: an error means not ready.
 	Ready func(context.Context) error
-	// Observer, if set, is told all that the Handler is told as an Observer.
-	Observer kernel.Observer
 	// Logger is told of actions and of refused attempts. Nil is slog.Default.
 	Logger *slog.Logger
 }
 
 // A Handler serves the pages. It is also the kernel.Observer of the servers and clients that
-// /closed and /methods are to know of. Its methods may be called at the same time.
+// /closed and /methods are to know of, alone or as one of kernel.Observers. Its methods may be
+// called at the same time.
 type Handler struct {
 	opts     Options
 	began    time.Time

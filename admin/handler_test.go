@@ -479,30 +479,47 @@ func TestConfigHidesSecrets(t *testing.T) {
 	}
 }
 
-// An Observer behind the Handler is told all.
-func TestObserverBehind(t *testing.T) {
-	told := &teller{}
-	s := newScenario(t, &admin.Options{Observer: told}, 0)
+// /closed and /methods have what a server's Observers tell, and a word on each server that tells the
+// Handler nothing.
+func TestObservedAndNot(t *testing.T) {
+	s := newScenario(t, nil, 0)
 	c := s.dial()
 	st := s.open(c, "echo")
 	st.Abort(status.Cancelled, "enough")
 	_ = c.Close()
 	_ = s.srv.Close() // waits until the Observer is told
-	if told.n != [4]int{1, 1, 1, 1} {
-		t.Errorf("told of %v", told.n)
-	}
 	a := s.get("/methods?format=json")
 	if !a.contains(`"method":"echo","open":0,"ended":1,"failed":1,"codes":{"CANCELLED":1}`) {
 		t.Errorf("%s", a.body)
 	}
+	for name, o := range map[string]kernel.Observer{
+		"told": kernel.Observers(deaf{}, s.pages), "deeper": kernel.Observers(deaf{}, kernel.Observers(s.pages, deaf{})),
+		"none": nil, "another": deaf{}, "others": kernel.Observers(deaf{}, deaf{}),
+	} {
+		srv, err := kernel.NewServer(&kernel.ServerOptions{Observer: o})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.pages.AddServer(name, srv)
+		_ = srv.Close()
+	}
+	for _, path := range []string{"/closed", "/methods"} {
+		a := s.get(path)
+		for name, told := range map[string]bool{"shop": true, "told": true, "deeper": true, "none": false, "another": false, "others": false} {
+			if a.contains("Nothing is known here of "+name+":") == told {
+				t.Errorf("%s of %s: %s", path, name, a.body)
+			}
+		}
+	}
 }
 
-type teller struct{ n [4]int }
+// deaf is an Observer that does nothing. It can't be compared.
+type deaf map[string]int
 
-func (o *teller) ConnBegun(*kernel.Conn)                        { o.n[0]++ }
-func (o *teller) ConnEnded(*kernel.Conn, kernel.ConnInfo)       { o.n[1]++ }
-func (o *teller) StreamBegun(*kernel.Stream)                    { o.n[2]++ }
-func (o *teller) StreamEnded(*kernel.Stream, kernel.StreamInfo) { o.n[3]++ }
+func (deaf) ConnBegun(*kernel.Conn)                        {}
+func (deaf) ConnEnded(*kernel.Conn, kernel.ConnInfo)       {}
+func (deaf) StreamBegun(*kernel.Stream)                    {}
+func (deaf) StreamEnded(*kernel.Stream, kernel.StreamInfo) {}
 
 // The pages can be mounted below any path.
 func TestMounted(t *testing.T) {

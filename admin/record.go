@@ -157,32 +157,13 @@ func (r *recorder) connEnded(c *kernel.Conn, i *kernel.ConnInfo) {
 }
 
 // ConnBegun implements kernel.Observer.
-func (h *Handler) ConnBegun(c *kernel.Conn) {
-	if h.opts.Observer != nil {
-		h.opts.Observer.ConnBegun(c)
-	}
-}
+func (h *Handler) ConnBegun(*kernel.Conn) {}
 
 // ConnEnded implements kernel.Observer.
-func (h *Handler) ConnEnded(c *kernel.Conn, i kernel.ConnInfo) {
-	h.recorder.connEnded(c, &i)
-	if h.opts.Observer != nil {
-		h.opts.Observer.ConnEnded(c, i)
-	}
-}
+func (h *Handler) ConnEnded(c *kernel.Conn, i kernel.ConnInfo) { h.recorder.connEnded(c, &i) }
 
 // StreamBegun implements kernel.Observer.
-func (h *Handler) StreamBegun(s *kernel.Stream) {
-	h.recorder.streamBegun(s)
-	if h.opts.Observer != nil {
-		h.opts.Observer.StreamBegun(s)
-	}
-}
+func (h *Handler) StreamBegun(s *kernel.Stream) { h.recorder.streamBegun(s) }
 
 // StreamEnded implements kernel.Observer.
-func (h *Handler) StreamEnded(s *kernel.Stream, i kernel.StreamInfo) {
-	h.recorder.streamEnded(s, &i)
-	if h.opts.Observer != nil {
-		h.opts.Observer.StreamEnded(s, i)
-	}
-}
+func (h *Handler) StreamEnded(s *kernel.Stream, i kernel.StreamInfo) { h.recorder.streamEnded(s, &i) }

@@ -98,3 +98,32 @@ func ExampleObserver() {
 	fmt.Println(m.ended["greet OK"], m.ended["fail NOT_FOUND"], m.latency > 0)
 	// Output: 2 1 true
 }
+
+// wires counts connections, by the protocol that they speak.
+type wires map[string]int
+
+func (w wires) ConnBegun(c *kernel.Conn)                      { w[c.Protocol()]++ }
+func (w wires) ConnEnded(*kernel.Conn, kernel.ConnInfo)       {}
+func (w wires) StreamBegun(*kernel.Stream)                    {}
+func (w wires) StreamEnded(*kernel.Stream, kernel.StreamInfo) {}
+
+// A client with two Observers. Others are the Handler of the admin pages, and what contrib/prometheus
+// and contrib/otel have.
+func ExampleObservers() {
+	ctx := context.Background()
+	srv := newServer()
+	srv.Handle("fail", func(context.Context, *kernel.Stream) error {
+		return &status.HandlerError{Code: status.NotFound, Reason: "no such thing"}
+	})
+	m, w := &metrics{ended: map[string]int{}}, wires{}
+	client, stop := start(srv, &kernel.ClientOptions{Observer: kernel.Observers(m, w)})
+	defer stop()
+
+	_, err := client.Call(ctx, "fail", pool.Message{}, nil)
+	fmt.Println(status.Of(err))
+	_ = client.Close() // each is told of everything before it returns
+	fmt.Println(m.ended, w)
+	// Output:
+	// NOT_FOUND no such thing
+	// map[fail NOT_FOUND:1] map[sluice:1]
+}

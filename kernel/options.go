@@ -50,7 +50,8 @@ type ServerOptions struct {
 	// OnConn is called with each new connection, in a goroutine of its own, for example
 	// to open streams to the client. If it panics the connection is closed.
 	OnConn func(*Conn)
-	// Observer is told of connections and streams as they begin and end. Nil costs nothing.
+	// Observer is told of connections and streams as they begin and end. Nil costs nothing;
+	// Observers makes one of several.
 	Observer Observer
 }
 
@@ -133,7 +134,8 @@ type ClientOptions struct {
 	Logger *slog.Logger
 	// Handlers serve the streams that the server opens. Nil serves none.
 	Handlers *Handlers
-	// Observer is told of connections and streams as they begin and end. Nil costs nothing.
+	// Observer is told of connections and streams as they begin and end. Nil costs nothing;
+	// Observers makes one of several.
 	Observer Observer
 	// Dial makes the network connection; network is "tcp" or "unix". Nil is net.Dialer's
 	// DialContext. What it returns is the client's: the descriptor of a *net.TCPConn or

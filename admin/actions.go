@@ -33,11 +33,12 @@ func (h *Handler) act(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v, err := do(r)
-	h.opts.Logger.Warn("sluice: admin: action", "action", name, "of", clean(r.Form.Encode()), "peer", r.RemoteAddr, "error", err)
 	if err != nil {
+		h.opts.Logger.Warn("sluice: admin: action failed", "action", name, "of", clean(r.Form.Encode()), "peer", r.RemoteAddr, "error", cleanTo(err.Error(), mostReason))
 		h.fail(w, r, err)
 		return
 	}
+	h.opts.Logger.Warn("sluice: admin: action", "action", name, "of", clean(r.Form.Encode()), "peer", r.RemoteAddr)
 	v.path = r.URL.Path
 	h.write(w, r, formOf(r), v.finish())
 }

@@ -12,6 +12,10 @@ const acceptance kernel.BlockedOn = "acceptance"
 // stuckTime is from when on a wait is more than the moment that any load has.
 const stuckTime = time.Second
 
+// nothing is what a page says that is about all that waits. It stands where another sentence would, so that
+// the page stays where it is.
+var nothing = line{Text: "Nothing has been blocked for 1 s or longer.", Class: "good"}
+
 // blockedOn returns what the stream waits for, and for how long.
 func (r *streamRow) blockedOn() (kernel.BlockedOn, time.Duration) {
 	if i := &r.info; i.BlockedOn == kernel.BlockedOnNothing && i.State == "opening" {
@@ -88,6 +92,18 @@ func waitClass(on kernel.BlockedOn, d time.Duration) string {
 	return "bad"
 }
 
+// waiting says what one stream or connection waits for, who must do something.
+// A wait of less than stuckTime comes and goes: a sentence for it would, too.
+func waiting(on kernel.BlockedOn, d time.Duration, by string, now time.Time) []line {
+	if on == kernel.BlockedOnNothing || d < stuckTime {
+		return []line{{Text: "It has not been blocked for 1 s or longer.", Class: "good"}}
+	}
+	return []line{{
+		Text:  "It is blocked on " + string(on) + " for " + duration(d) + ", since " + clock(now.Add(-d), now) + ", and waits for " + by + ".",
+		Class: waitClass(on, d),
+	}}
+}
+
 // waitCells are the cells that say what something waits for, and for how long.
 func waitCells(on kernel.BlockedOn, d time.Duration) [2]cell {
 	if on == kernel.BlockedOnNothing {
@@ -99,7 +115,6 @@ func waitCells(on kernel.BlockedOn, d time.Duration) [2]cell {
 
 // looksAt is what to look at next, by what is waited for.
 var looksAt = map[kernel.BlockedOn]string{
-	kernel.BlockedOnNothing:      "It waits for nothing.",
 	kernel.BlockedOnStreamCredit: "Look at the stream with the same number on the peer: it is blocked on its reader there.",
 	kernel.BlockedOnConnCredit:   "Streams that nobody reads hold the connection's window. Look at the peer's streams of this connection with the most in their mailbox.",
 	kernel.BlockedOnQueue:        "As much of this connection is accepted as Limits.OutQueue allows. Look at what the connection waits for.",

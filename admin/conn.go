@@ -120,15 +120,10 @@ func (l *connLens) lead() []line {
 			reason = cleanTo(err.Error(), mostReason)
 		}
 		return []line{{Text: "It has ended: " + reason, Class: "warn"}}
-	case i.BlockedOn != kernel.BlockedOnNothing:
-		return []line{{
-			Text:  "It is blocked on " + string(i.BlockedOn) + " for " + duration(i.BlockedFor) + ", since " + clock(l.now.Add(-i.BlockedFor), l.now) + ", and waits for " + l.row.by() + ".",
-			Class: waitClass(i.BlockedOn, i.BlockedFor),
-		}}
-	case i.State == "draining":
+	case i.State == "draining" && i.BlockedFor < stuckTime:
 		return []line{{Text: "It is draining, and ends with its last stream.", Class: "warn"}}
 	}
-	return nil
+	return waiting(i.BlockedOn, i.BlockedFor, l.row.by(), l.now)
 }
 
 func (l *connLens) figures(v *view, s *sample) {
@@ -147,9 +142,9 @@ func (l *connLens) figures(v *view, s *sample) {
 	whole := func(v float64) string { return count(int64(v)) }
 	put("streams", float64(i.Streams), whole, count(i.Handlers)+" handlers")
 	put("blocked", float64(blocked), whole, "streams")
-	put("messages in, /s", in.messages, rate, size(in.bytes)+"/s")
-	put("messages out, /s", out.messages, rate, size(out.bytes)+"/s")
-	put("in flight", float64(i.InFlight), size, "not read by the peer")
+	put("in, msg/s", in.messages, rate, size(in.bytes)+"/s")
+	put("out, msg/s", out.messages, rate, size(out.bytes)+"/s")
+	put("in flight", float64(i.InFlight), size, "unread by peer")
 	put("queued", float64(i.Queued), size, "not written")
 	put("unread", float64(i.Unread), size, "not taken")
 	put("memory", float64(i.Memory), size, size(float64(i.Own))+" its own")

@@ -108,7 +108,7 @@ func connColumns() []column {
 		{Name: "memory", Class: "n", Width: 9, Sort: "memory", Help: "bytes that count against Limits.Memory"},
 		{Name: "rtt", Class: "n", Width: 7, Sort: "rtt", Help: "the shortest round trip"},
 		{Name: "loop", Class: "n", Width: 4, Help: "the event loop that reads it; –: a goroutine of its own"},
-		{Name: "idle", Class: "n", Width: 8, Sort: "idle", Help: "since bytes arrived"},
+		{Name: "idle", Class: "n", Width: 9, Sort: "idle", Help: "since bytes arrived"},
 		{Name: "age", Class: "n", Width: 9, Sort: "age"},
 	}
 }

@@ -106,15 +106,20 @@ func duration(d time.Duration) string {
 	case d < time.Minute:
 		return neg + strconv.Itoa(int(d/time.Second)) + " s"
 	case d < time.Hour:
-		return neg + two(int(d/time.Minute), "min", int(d/time.Second)%60, "s")
+		return neg + two(int(d/time.Minute), "m", int(d/time.Second)%60, "s")
 	case d < 24*time.Hour:
-		return neg + two(int(d/time.Hour), "h", int(d/time.Minute)%60, "min")
+		return neg + two(int(d/time.Hour), "h", int(d/time.Minute)%60, "m")
 	}
 	return neg + two(int(d/(24*time.Hour)), "d", int(d/time.Hour)%24, "h")
 }
 
+// two writes a time with digits that stay where they are.
 func two(a int, unit string, b int, below string) string {
-	return strconv.Itoa(a) + " " + unit + " " + strconv.Itoa(b) + " " + below
+	s := strconv.Itoa(a) + unit + " "
+	if b < 10 {
+		s += "0"
+	}
+	return s + strconv.Itoa(b) + below
 }
 
 // clock writes when something was, with the day unless that is today's.

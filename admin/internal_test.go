@@ -17,7 +17,7 @@ func TestFormats(t *testing.T) {
 		"0 B": size(0), "999 B": size(999), "1.00 KiB": size(1024), "1.46 KiB": size(1500), "20.0 MiB": size(20 << 20), "512 GiB": size(512 << 30),
 		"–": rate(-1), "0.5": rate(0.5), "12": rate(12), "1.50 k": rate(1500), "1.00 M": rate(1e6),
 		"0 s": duration(0), "999 ns": duration(999), "1 µs": duration(1999), "15 ms": duration(15 * time.Millisecond), "1.9 s": duration(1999 * time.Millisecond),
-		"59 s": duration(59 * time.Second), "1 min 1 s": duration(61 * time.Second), "2 h 3 min": duration(123 * time.Minute), "2 d 1 h": duration(49 * time.Hour), "-3 s": duration(-3 * time.Second)[:2] + " s",
+		"59 s": duration(59 * time.Second), "1m 01s": duration(61 * time.Second), "59m 59s": duration(time.Hour - 1), "2h 03m": duration(123 * time.Minute), "2d 01h": duration(49 * time.Hour), "-3 s": duration(-3 * time.Second)[:2] + " s",
 		"1 stream": plural(1, "stream"), "2,000 streams": plural(2000, "stream"),
 	} {
 		if got != want {

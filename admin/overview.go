@@ -163,7 +163,7 @@ func (l *overviewLens) view(s *sample) *view {
 // lead says in a sentence whether something is blocked.
 func (l *overviewLens) lead(gs []*waitGroup) []line {
 	if len(gs) == 0 {
-		return []line{{Text: "Nothing has been blocked for 1 s or longer.", Class: "good"}}
+		return []line{nothing}
 	}
 	g := gs[0]
 	text := plural(l.stuck, "stream") + " blocked for 1 s or longer. The first"
@@ -311,13 +311,13 @@ func (l *overviewLens) figures(v *view, s *sample) {
 	}
 	in, out := l.rates.in, l.rates.out
 	goroutines, heap := process()
-	put("waiting", "blocked streams", float64(l.waiting), whole, count(l.stuck)+" for 1 s or longer", stuck)
-	put("streams", "streams", float64(l.streams), whole, plural(l.opening, "stream")+" opening", "")
+	put("waiting", "blocked", float64(l.waiting), whole, count(l.stuck)+" for over 1 s", stuck)
+	put("streams", "streams", float64(l.streams), whole, count(l.opening)+" opening", "")
 	put("conns", "connections", float64(l.conns), whole, count(l.draining)+" draining", "")
-	put("in", "messages in, /s", in.messages, rate, size(in.bytes)+"/s", "")
-	put("out", "messages out, /s", out.messages, rate, size(out.bytes)+"/s", "")
-	put("unread", "unread messages", float64(l.unread), whole, size(float64(l.unreadBytes))+" in mailboxes", "")
-	put("mailbox", "mailbox, p99", float64(l.mailboxP99()), whole, "messages of a stream", "")
+	put("in", "in, msg/s", in.messages, rate, size(in.bytes)+"/s", "")
+	put("out", "out, msg/s", out.messages, rate, size(out.bytes)+"/s", "")
+	put("unread", "unread, msg", float64(l.unread), whole, size(float64(l.unreadBytes)), "")
+	put("mailbox", "mailbox p99", float64(l.mailboxP99()), whole, "msg of a stream", "")
 	put("queued", "not written", float64(l.queued), size, "bytes of credit", "")
 	put("goroutines", "goroutines", goroutines, whole, "", "")
 	put("heap", "heap", heap, size, "up for "+duration(l.now.Sub(l.h.began)), "")

@@ -45,7 +45,7 @@ func (h *Handler) writeHTML(w http.ResponseWriter, r *http.Request, v *view) {
 		})
 	}
 	if err := pages.Execute(w, d); err != nil && r.Context().Err() == nil {
-		h.opts.Logger.Warn("sluice: admin: page", "error", err, "path", clean(v.path))
+		h.opts.Logger.Warn("sluice: admin: page", "error", cleanTo(err.Error(), mostReason), "path", clean(v.path))
 	}
 }
 

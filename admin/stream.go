@@ -68,7 +68,7 @@ func (l *streamLens) view(s *sample) *view {
 	whole := func(v float64) string { return count(int64(v)) }
 	put("mailbox", float64(i.MailboxMessages), whole, size(float64(i.MailboxBytes)))
 	put("queued", float64(i.QueuedMessages), whole, size(float64(i.QueuedBytes)))
-	put("messages/s", r.rates.messages, rate, "both ways")
+	put("msg/s", r.rates.messages, rate, "both ways")
 	put("bytes/s", r.rates.bytes, size, "both ways")
 	put("credit to send", float64(max(i.SendGranted-i.SendUsed, 0)), size, size(float64(i.SendUsed))+" used")
 	put("credit given", float64(max(i.RecvGranted-i.RecvUsed, 0)), size, size(float64(i.RecvUsed))+" used")
@@ -91,13 +91,11 @@ func (l *streamLens) lead() []line {
 		return []line{{Text: "It is over: " + reason, Class: "warn"}}
 	}
 	on, d := r.blockedOn()
-	if on == kernel.BlockedOnNothing {
-		return []line{{Text: looksAt[on], Class: "good"}}
+	lines := waiting(on, d, r.by(), l.now)
+	if d >= stuckTime {
+		lines = append(lines, line{Text: looksAt[on]})
 	}
-	return []line{
-		{Text: "It is blocked on " + string(on) + " for " + duration(d) + ", since " + clock(l.now.Add(-d), l.now) + ", and waits for " + r.by() + ".", Class: waitClass(on, d)},
-		{Text: looksAt[on]},
-	}
+	return lines
 }
 
 func (l *streamLens) facts() table {

@@ -154,13 +154,16 @@ func (l *streamsLens) view(*sample) *view {
 
 // lead says what the first row waits for, where that is what is asked for.
 func (l *streamsLens) lead(rows []ranked[streamRow]) []line {
-	if l.list.sort != "blocked" || l.up || len(rows) == 0 {
+	if l.list.sort != "blocked" || l.up || l.offset > 0 {
 		return nil
+	}
+	if len(rows) == 0 {
+		return []line{nothing}
 	}
 	r := &rows[0].row
 	on, d := r.blockedOn()
-	if on == kernel.BlockedOnNothing || on == acceptance {
-		return nil
+	if on == kernel.BlockedOnNothing || on == acceptance || d < stuckTime {
+		return []line{nothing}
 	}
 	id := streamID(r.conn.info.ID, r.info.ID)
 	return []line{{
@@ -211,7 +214,7 @@ func streamColumns() []column {
 		{Name: "msg/s", Class: "n", Width: 7, Sort: "rate", Help: "messages a second, both ways"},
 		{Name: "bytes/s", Class: "n", Width: 10, Sort: "bytes", Help: "bytes a second, both ways"},
 		{Name: "messages", Class: "n", Width: 11, Sort: "messages", Help: "both ways, from its start"},
-		{Name: "idle", Class: "n", Width: 8, Sort: "idle", Help: "since something has arrived"},
+		{Name: "idle", Class: "n", Width: 9, Sort: "idle", Help: "since something has arrived"},
 		{Name: "age", Class: "n", Width: 9, Sort: "age"},
 		{Name: "deadline", Class: "n", Width: 8, Sort: "deadline", Help: "time that is left"},
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -40,7 +39,7 @@ func serverOptions(f *flags.Serve, std cli.Std) (*kernel.ServerOptions, error) {
 		Protocols: protocols, // on one port, told apart by a connection's first bytes
 		Limits:    kernel.Limits{MaxStreams: f.MaxStreams, MaxMessage: int(f.MaxMessage), StreamWindow: int(f.Window)},
 		Stream:    kernel.StreamOptions{IdleTimeout: f.Idle},
-		Logger:    slog.New(slog.NewTextHandler(std.Err, nil)),
+		Logger:    f.Pages.Logger(std.Err),
 	}
 	if token != nil {
 		opts.Authenticate = knows(token)
@@ -68,7 +67,7 @@ func serve(f *flags.Serve, std cli.Std) error {
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
-	shown, err := f.Pages.Open(context.Background(), slog.New(slog.NewTextHandler(std.Err, nil)))
+	shown, err := f.Pages.Open(context.Background(), f.Pages.Logger(std.Err))
 	if err != nil {
 		return err
 	}

@@ -31,12 +31,18 @@ var partly = map[string][]string{
 
 // notShown names what stands in no Example, each with the reason.
 var notShown = map[string]string{
+	"admin.Handler.ConnBegun":      observed,
+	"admin.Handler.ConnEnded":      observed,
+	"admin.Handler.StreamBegun":    observed,
+	"admin.Handler.StreamEnded":    observed,
 	"rpc.SupportPackageIsVersion1": "code that protoc-gen-go-sluice generates names it, and no program",
 }
 
-// everybodys are the methods that programs don't call by name: package errors, fmt and
+const observed = "package kernel calls the methods of an Observer, and no program"
+
+// everybodys are the methods that programs don't call by name: package errors, fmt, net/http and
 // encoding/json do.
-var everybodys = []string{"Error", "Is", "Unwrap", "String", "MarshalJSON", "UnmarshalJSON"}
+var everybodys = []string{"ServeHTTP", "Error", "Is", "Unwrap", "String", "MarshalJSON", "UnmarshalJSON"}
 
 // TestExamplesShowEveryName fails for exported names of a package that none of its Examples
 // shows. An Example shows what its own name says, what its body names, and what the

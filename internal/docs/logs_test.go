@@ -13,7 +13,7 @@ import (
 )
 
 // loggers are the packages that log.
-var loggers = []string{"actor", "conn", "frame", "frame/native", "frame/strm", "frame/seastar", "frame/triple", "kernel", "rpc", "rpc/codec", "rpc/protocodec", "contrib/dubbo", "contrib/grpc", "contrib/otel", "contrib/prometheus"}
+var loggers = []string{"actor", "admin", "conn", "frame", "frame/native", "frame/strm", "frame/seastar", "frame/triple", "kernel", "rpc", "rpc/codec", "rpc/protocodec", "contrib/dubbo", "contrib/grpc", "contrib/otel", "contrib/prometheus"}
 
 // throughFunctions are the lines whose message is a parameter: by file and function of the call,
 // where the arguments that are given stand.

@@ -2,6 +2,7 @@ package sluicepeer
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -28,7 +29,7 @@ var observed struct {
 	by    *observing
 }
 
-const scrapePeriod = 15 * time.Second // as a Prometheus is usually told; the first after as long
+const scrapePeriod = 15 * time.Second // as a Prometheus is usually told; the first comes at any time of it
 
 // observe returns the process's, which release gives back.
 func observe() *observing {
@@ -63,12 +64,13 @@ func newObserving() *observing {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		tick := time.NewTicker(scrapePeriod)
+		tick := time.NewTimer(rand.N(scrapePeriod))
 		defer tick.Stop()
 		for {
 			select {
 			case <-tick.C:
 				_, _ = reg.Gather()
+				tick.Reset(scrapePeriod)
 			case <-done:
 				return
 			}

@@ -40,8 +40,8 @@ var handledGRPC = api{name: "sluice+handle/grpc", handled: true, proto: grpcProt
 
 // Peers returns sluice once for each api: In and Send; channels both ways; batches and
 // Send; SendCopy and ReceiveBatch; methods only, where streams that do nothing have no goroutine
-// or, with "handle", have one. With "admin" it is methods only, and two of the server's pages are watched; with "observed"
-// there are metrics and traces.
+// or, with "handle", have one. With "admin" it is methods only, and two of the server's pages are
+// watched; with "observed" there are metrics and traces, and with "everything" all of that.
 func Peers() []peer.Peer {
 	var ps []peer.Peer
 	for _, f := range []api{
@@ -53,6 +53,7 @@ func Peers() []peer.Peer {
 		{name: "sluice+handle", handled: true},
 		{name: "sluice+admin", watched: true},
 		{name: "sluice+send+observed", observed: true},
+		{name: "sluice+send+everything", watched: true, observed: true},
 		{name: "sluice/brpc", in: true, proto: brpc},
 		{name: "sluice+send/brpc", proto: brpc},
 		{name: "sluice+batch/brpc", batches: true, proto: brpc},
@@ -212,12 +213,14 @@ func (p sluicePeer) Serve(addr string, o peer.Options) (peer.Server, error) {
 		return nil, err
 	}
 	by := p.observing()
-	switch {
-	case by != nil:
-		opts.Observer = by.metrics
-	case o.Observed:
-		opts.Observer = o.Pages
+	var told []kernel.Observer
+	if by != nil {
+		told = append(told, by.metrics)
 	}
+	if o.Observed {
+		told = append(told, o.Pages)
+	}
+	opts.Observer = kernel.Observers(told...)
 	k, err := kernel.NewServer(opts)
 	if err != nil {
 		by.release()

@@ -16,8 +16,16 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 )
 
-// Flags say where the pages are.
-type Flags struct{ addr, token string }
+// Flags say where the pages are. Logging has a level that the pages change.
+type Flags struct {
+	addr, token string
+	level       slog.LevelVar
+}
+
+// Logger writes to out what is of the level or above.
+func (f *Flags) Logger(out io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: &f.level}))
+}
 
 // Register registers them.
 func (f *Flags) Register(fs *flag.FlagSet) {
@@ -40,7 +48,7 @@ func (f *Flags) Open(ctx context.Context, logger *slog.Logger) (*Pages, error) {
 	if f.addr == "" {
 		return nil, nil
 	}
-	o := &admin.Options{Logger: logger}
+	o := &admin.Options{Logger: logger, Level: &f.level}
 	if f.token != "" {
 		text, err := os.ReadFile(f.token)
 		if err != nil {

@@ -18,10 +18,14 @@ import (
 )
 
 // BenchmarkWatch is what a second costs in which somebody watches the overview and the list of
-// 100,000 streams, half of which are blocked: the time, and the CPU.
+// streams, half of which are blocked: the time, and the CPU.
 func BenchmarkWatch(b *testing.B) {
-	const conns, each = 16, 6250
-	lim := kernel.Limits{MaxStreams: each, MaxTotalStreams: 4 * conns * each, ConnWindow: 64 << 20}
+	b.Run("100,000 streams", func(b *testing.B) { benchmarkWatch(b, 16, 6250) })
+	b.Run("2,000 connections", func(b *testing.B) { benchmarkWatch(b, 2000, 1) })
+}
+
+func benchmarkWatch(b *testing.B, conns, each int) {
+	lim := kernel.Limits{MaxStreams: each, MaxTotalStreams: 4 * conns * each, MaxConnsPerAddr: 2 * conns, ConnWindow: 64 << 20}
 	quiet := slog.New(slog.DiscardHandler)
 	srv, client := kerneltest.Start(b, &kernel.ServerOptions{Limits: lim, Logger: quiet}, &kernel.ClientOptions{Limits: lim, Conns: conns, Logger: quiet})
 	srv.HandleOffer("idle", func(_ context.Context, o *kernel.Offer) error {

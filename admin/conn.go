@@ -50,14 +50,14 @@ func (l *connLens) begin(now time.Time) {
 	clear(l.by)
 	l.row.info = l.row.conn.Snapshot()
 	l.row.rates = l.was.connRates(&l.row.info, now)
-	l.was.eachStream(&l.row, now, func(r *streamRow) {
+	newWalk(func(r *streamRow) {
 		on, _ := r.blockedOn()
 		l.by[on]++
 		at := order{waitKeyOf(r), r.info.ID, 0}
 		if l.top.takes(at) {
 			l.top.add(at, *r)
 		}
-	})
+	}).streams(&l.was, &l.row, now)
 }
 
 func (l *connLens) view(s *sample) *view {

@@ -40,6 +40,16 @@ type connRow struct {
 	conn  *kernel.Conn
 	info  kernel.ConnInfo
 	rates both
+	kept  *connRow // see keep; nil: nobody has
+}
+
+// keep returns a copy that stays as it is when the next connection is looked at.
+func (r *connRow) keep() *connRow {
+	if r.kept == nil {
+		c := *r
+		r.kept = &c
+	}
+	return r.kept
 }
 
 // A streamRow is a stream at one moment.
@@ -66,9 +76,10 @@ type lens interface {
 	looks() bool
 	// begin forgets the last look.
 	begin(now time.Time)
-	// conn is given a connection, and says whether the lens wants its streams.
+	// conn is given a connection, and says whether the lens wants its streams. The next one has
+	// the same row.
 	conn(r *connRow) bool
-	// stream is given a stream of a connection that any lens has asked for.
+	// stream is given a stream of a connection that any lens has asked for, in the same way.
 	stream(r *streamRow)
 	// view makes the page.
 	view(s *sample) *view
@@ -130,9 +141,15 @@ func (m *sampler) look(sources []*source, lenses []lens, now time.Time) []*view 
 		looks = looks || l.looks()
 	}
 	if looks {
+		r, w := &connRow{}, newWalk(func(sr *streamRow) {
+			for _, l := range lenses {
+				l.stream(sr)
+			}
+		})
 		for _, from := range sources {
 			for _, c := range from.conns() {
-				m.lookAt(&connRow{from: from, conn: c}, lenses, now)
+				*r = connRow{from: from, conn: c}
+				m.lookAt(r, lenses, w, now)
 				s.conns++
 			}
 		}
@@ -165,7 +182,7 @@ func (m *sampler) forget() {
 	}
 }
 
-func (m *sampler) lookAt(r *connRow, lenses []lens, now time.Time) {
+func (m *sampler) lookAt(r *connRow, lenses []lens, k *walk, now time.Time) {
 	r.info = r.conn.Snapshot()
 	if m.was == nil {
 		m.was = map[uint64]*was{}
@@ -183,30 +200,43 @@ func (m *sampler) lookAt(r *connRow, lenses []lens, now time.Time) {
 			streams = true
 		}
 	}
-	if !streams {
-		return
+	if streams {
+		k.streams(w, r, now)
 	}
-	w.eachStream(r, now, func(sr *streamRow) {
-		for _, l := range lenses {
-			l.stream(sr)
-		}
-	})
 }
 
-// eachStream calls f with every stream of a connection.
-func (w *was) eachStream(r *connRow, now time.Time, f func(*streamRow)) {
-	gap := now.Sub(w.streamsAt)
-	w.renewing = gap >= leastGap
+// A walk goes through the streams of connections, one after the other. It is made once for all of
+// them: so a look makes next to no garbage.
+type walk struct {
+	row   streamRow
+	was   *was
+	gap   time.Duration
+	f     func(*streamRow)
+	visit func(*kernel.Stream) bool
+}
+
+func newWalk(f func(*streamRow)) *walk {
+	k := &walk{f: f}
+	k.visit = k.stream
+	return k
+}
+
+// streams calls f with every stream of a connection.
+func (k *walk) streams(w *was, r *connRow, now time.Time) {
+	k.was, k.row.conn, k.gap = w, r, now.Sub(w.streamsAt)
+	w.renewing = k.gap >= leastGap
 	w.cursor, w.index, w.next = 0, nil, w.next[:0]
-	sr := streamRow{conn: r}
-	for s := range r.conn.EachStream {
-		sr.stream, sr.info = s, s.Snapshot()
-		sr.rates = w.streamRates(&sr.info, gap)
-		f(&sr)
-	}
+	r.conn.EachStream(k.visit)
 	if w.renewing {
 		w.streams, w.next, w.streamsAt = w.next, w.streams, now
 	}
+}
+
+func (k *walk) stream(s *kernel.Stream) bool {
+	k.row.stream, k.row.info = s, s.Snapshot()
+	k.row.rates = k.was.streamRates(&k.row.info, k.gap)
+	k.f(&k.row)
+	return true
 }
 
 func per(now, before uint64, gap time.Duration) float64 {

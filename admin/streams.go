@@ -122,7 +122,9 @@ func (l *streamsLens) stream(r *streamRow) {
 	}
 	at := order{l.list.key(l.key(r)), r.conn.info.ID, r.info.ID}
 	if l.top.takes(at) {
-		l.top.add(at, *r)
+		row := *r
+		row.conn = r.conn.keep()
+		l.top.add(at, row)
 	}
 }
 

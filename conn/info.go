@@ -222,7 +222,10 @@ func (c *Conn) Each(f func(Stream) bool) {
 	c.mu.Lock()
 	ports := c.table.all()
 	c.mu.Unlock()
-	was := map[*Port]bool{}
+	var was map[*Port]bool
+	if len(unnumbered) > 0 { // hardly ever
+		was = make(map[*Port]bool, len(unnumbered))
+	}
 	for _, p := range unnumbered {
 		was[p] = true
 	}

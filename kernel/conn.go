@@ -26,6 +26,7 @@ type Conn struct {
 	id       uint64
 	endpoint *endpoint
 	peer     Peer
+	addr     atomic.Pointer[string] // of the peer, for Snapshot; nil: nobody has asked
 	protocol string
 	client   bool // this side has opened it
 	identity Identity

@@ -112,7 +112,8 @@ func (s *Server) Conns() []*Conn {
 	return s.connsLocked()
 }
 
-func (s *Server) connsLocked() (cs []*Conn) {
+func (s *Server) connsLocked() []*Conn {
+	cs := make([]*Conn, 0, len(s.conns))
 	for c := range s.conns {
 		cs = append(cs, c)
 	}

@@ -71,12 +71,8 @@ var blockedOn = [...]BlockedOn{
 func (c *Conn) Snapshot() ConnInfo {
 	i := c.c.Info(time.Now())
 	held, beside, own := c.memory()
-	peer := ""
-	if c.peer.Addr != nil { // a net.Conn of the program's may have none
-		peer = c.peer.Addr.String()
-	}
 	return ConnInfo{
-		ID: c.id, Peer: peer, Protocol: c.protocol, Client: c.client, TLS: c.peer.TLS != nil,
+		ID: c.id, Peer: c.peerText(), Protocol: c.protocol, Client: c.client, TLS: c.peer.TLS != nil,
 		Loop: i.Loop, State: i.State, Code: i.Code, Age: i.Age, Idle: i.Idle, RTT: i.RTT, Streams: i.Streams,
 		MessagesSent: i.MessagesSent, BytesSent: i.BytesSent,
 		MessagesReceived: i.MessagesReceived, BytesReceived: i.BytesReceived,
@@ -87,6 +83,19 @@ func (c *Conn) Snapshot() ConnInfo {
 		ExtraWindows: i.ExtraWindows, OpenBytes: i.OpenBytes, Memory: held + beside + own, Own: beside + own, Handlers: int(c.running.count.Load()),
 		Traces: i.Traces,
 	}
+}
+
+// peerText is the peer's address. It is written once, for who looks again and again.
+func (c *Conn) peerText() string {
+	if c.peer.Addr == nil { // a net.Conn of the program's may have none
+		return ""
+	}
+	if text := c.addr.Load(); text != nil {
+		return *text
+	}
+	text := c.peer.Addr.String()
+	c.addr.Store(&text)
+	return text
 }
 
 // Loops returns the event loops that have had a connection, by number: all servers and clients

@@ -34,7 +34,7 @@ var connKeys = map[string]func(*connRow) float64{
 }
 
 func (h *Handler) conns(r *http.Request) (lens, error) {
-	l, err := listOf(r, "blocked", "id", "streams", "rate", "bytes", "unread", "queued", "memory", "rtt", "idle", "age")
+	l, err := listOf(r, "blocked", connKeys)
 	k := &connsLens{list: l, endpoint: l.query.Get("endpoint"), search: strings.ToLower(l.query.Get("q")), key: connKeys[l.sort], top: top[connRow]{most: l.most()}}
 	for _, s := range h.all() {
 		k.endpoints = append(k.endpoints, s.name)

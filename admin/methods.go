@@ -42,7 +42,7 @@ var methodKeys = map[string]func(*methodRow) float64{
 }
 
 func (h *Handler) methods(r *http.Request) (lens, error) {
-	l, err := listOf(r, "ended", "open", "failed", "accepted", "whole", "bytes")
+	l, err := listOf(r, "ended", methodKeys)
 	return &methodsLens{h: h, list: l}, err
 }
 

@@ -1,10 +1,13 @@
 package admin
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -105,20 +108,13 @@ type list struct {
 	limit  int
 }
 
-// listOf reads which rows are asked for. The columns are the ways to sort, the first of them
-// unless another is asked for.
-func listOf(r *http.Request, columns ...string) (list, error) {
+// listOf reads which rows are asked for. The keys are the ways to sort, by the first unless another
+// is asked for.
+func listOf[K any](r *http.Request, first string, keys map[string]K) (list, error) {
 	q := r.URL.Query()
-	l := list{query: q, sort: q.Get("sort"), up: q.Get("up") != "", limit: mostRows}
-	if l.sort == "" {
-		l.sort = columns[0]
-	}
-	known := false
-	for _, c := range columns {
-		known = known || c == l.sort
-	}
-	if !known {
-		return l, badRequest("sort is one of " + strings.Join(columns, ", "))
+	l := list{query: q, sort: cmp.Or(q.Get("sort"), first), up: q.Get("up") != "", limit: mostRows}
+	if _, ok := keys[l.sort]; !ok {
+		return l, badRequest("sort is one of " + strings.Join(slices.Sorted(maps.Keys(keys)), ", "))
 	}
 	for name, to := range map[string]*int{"offset": &l.offset, "limit": &l.limit} {
 		if v := q.Get(name); v != "" {

@@ -66,7 +66,7 @@ func waitKeyOf(r *streamRow) float64 {
 }
 
 func (h *Handler) streams(r *http.Request) (lens, error) {
-	l, err := listOf(r, "blocked", "id", "mailbox", "unread", "queued", "rate", "bytes", "messages", "idle", "age", "deadline")
+	l, err := listOf(r, "blocked", streamKeys)
 	if err != nil {
 		return nil, err
 	}

@@ -52,9 +52,15 @@ func (st *stacks) handlerSize() int {
 // how many it, its streams and handlers take themselves.
 func (c *Conn) memory() (held, beside, own int) {
 	held, beside, own = c.c.MemoryUse()
+	h, b, o := c.memoryAbove()
+	return held + h, beside + b, own + o
+}
+
+// memoryAbove is the part of it that conn does not know.
+func (c *Conn) memoryAbove() (held, beside, own int) {
 	goroutines, waiting := c.running.counts()
-	own += goroutines*c.endpoint.stacks.handlerSize() + waiting*waitingSize
-	return held + int(c.retired.bytes.Load()), beside + int(c.retired.own.Load()), own
+	own = goroutines*c.endpoint.stacks.handlerSize() + waiting*waitingSize
+	return int(c.retired.bytes.Load()), int(c.retired.own.Load()), own
 }
 
 // evict frees about n bytes, and returns how many streams have lost something for it.

@@ -70,7 +70,7 @@ var blockedOn = [...]BlockedOn{
 // connection has ended.
 func (c *Conn) Snapshot() ConnInfo {
 	i := c.c.Info(time.Now())
-	held, beside, own := c.memory()
+	held, beside, own := c.memoryAbove()
 	return ConnInfo{
 		ID: c.id, Peer: c.peerText(), Protocol: c.protocol, Client: c.client, TLS: c.peer.TLS != nil,
 		Loop: i.Loop, State: i.State, Code: i.Code, Age: i.Age, Idle: i.Idle, RTT: i.RTT, Streams: i.Streams,
@@ -80,7 +80,7 @@ func (c *Conn) Snapshot() ConnInfo {
 		RecvGranted: i.RecvGranted, RecvUsed: i.RecvUsed, RecvWindow: i.RecvWindow,
 		BlockedOn: blockedOn[i.Block], BlockedFor: i.BlockFor,
 		InFlight: i.InFlight, Queued: i.Queued, Unread: i.Unread, Assembled: i.Assembled,
-		ExtraWindows: i.ExtraWindows, OpenBytes: i.OpenBytes, Memory: held + beside + own, Own: beside + own, Handlers: int(c.running.count.Load()),
+		ExtraWindows: i.ExtraWindows, OpenBytes: i.OpenBytes, Memory: i.Memory + held + beside + own, Own: i.Own + beside + own, Handlers: int(c.running.count.Load()),
 		Traces: i.Traces,
 	}
 }

@@ -78,6 +78,19 @@ await step("figures and rows change under load", async () => {
   await page.close();
 });
 
+await step("nothing jumps, and no figure is cut", async () => {
+  for (const path of ["/", "/streams", "/streams?q=echo", `/streams/${busy.id}`, "/conns", `/conns/${busy.conn}`, "/methods"]) {
+    const page = await open(c, path);
+    const places = () => page.$$eval("h2", (hs) => hs.map((h) => h.offsetTop));
+    const before = await places();
+    for (let i = 0; i < 3; i++) await changes(page, "#footer");
+    assert.deepEqual(await places(), before, `${path}: tables have moved`);
+    const cut = await page.$$eval(".figures dt, .figures dd, .figures small, td.n", (es) => es.filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.textContent));
+    assert.deepEqual(cut, [], `${path}: cut`);
+    await page.close();
+  }
+});
+
 await step("a stuck reader among 10,000 streams in three clicks", async () => {
   const page = await open(c, "/");
   await page.locator("#t-blocked tbody a", { hasText: "reader" }).first().click();
@@ -187,8 +200,8 @@ await step("light and dark, wide and narrow", async () => {
 await step("pictures", async () => {
   if (!shots) return;
   for (const [name, path, colorScheme, width, height] of [
-    ["overview", "/", "light", 1280, 560], ["streams", "/streams", "dark", 1440, 560],
-    ["stream", `/streams/${stuck.id}`, "light", 1000, 640], ["narrow", "/", "dark", 400, 720],
+    ["overview", "/", "light", 1280, 440], ["streams", "/streams", "dark", 1440, 480],
+    ["stream", `/streams/${stuck.id}`, "light", 1000, 560], ["narrow", "/", "dark", 400, 640],
   ]) {
     const d = await context({ colorScheme, viewport: { width, height } });
     const page = await open(d, path);

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,24 +18,26 @@ import (
 // pairTime is how long each half of a pair is measured.
 const pairTime = 5 * time.Second
 
-// BenchmarkEverythingOn compares the CPU for an echo where servers have their pages on, watched twice,
-// with metrics that are scraped every 15 s and a sampled span for each stream, with that where there is
-// none of it. A round is a pair of runs:
+// BenchmarkObserved compares the CPU for an echo of servers that are looked at with that of servers that
+// are not: with "admin" their pages are on and watched twice, with "observed" there are metrics that are
+// scraped every 15 s and a sampled span for each stream, with "everything" all of that. A round is a pair
+// of runs:
 //
-//	go test -run '^$' -bench EverythingOn -benchtime 40x -timeout 1h ./cmd/versus
+//	go test -run '^$' -bench Observed/w2/send+everything -benchtime 40x -timeout 1h ./cmd/versus
 //
 // Both runs of a pair are in this process, one after the other in an order that is drawn, so that the
 // machine is the same for both. The figure is all CPU of the ones by all CPU of the others, less one, in
 // percent, with the interval that 95 of 100 drawn sets of these pairs are within.
-func BenchmarkEverythingOn(b *testing.B) {
-	for _, name := range []string{"w2", "w8-2k"} {
+func BenchmarkObserved(b *testing.B) {
+	for _, name := range []string{"w2/admin", "w2/send+observed", "w2/send+everything", "w8-2k/admin", "w8-2k/send+observed", "w8-2k/send+everything"} {
 		b.Run(name, func(b *testing.B) {
-			ws, err := workload.Find(name)
+			load, looked, _ := strings.Cut(name, "/")
+			ws, err := workload.Find(load)
 			if err != nil {
 				b.Fatal(err)
 			}
 			peers := [2]peer.Peer{}
-			for i, name := range []string{"sluice+send", "sluice+send+everything"} {
+			for i, name := range []string{"sluice+send", "sluice+" + looked} {
 				if peers[i], err = all.Find(name); err != nil {
 					b.Fatal(err)
 				}

@@ -31,7 +31,7 @@ func TestClientsThatLostTheirServerComeBackApart(t *testing.T) {
 		defer cancel()
 		var wg sync.WaitGroup
 		for range clients {
-			c := must[*kernel.Client](t)(kernel.NewClient(kerneltest.Target, quietClient(&kernel.ClientOptions{Dial: dial})))
+			c := must[*kernel.Client](t)(kernel.NewClient(kerneltest.Target, &kernel.ClientOptions{Dial: dial, Logger: quietClient(nil).Logger}))
 			wg.Go(func() {
 				if _, err := c.Open(ctx, "x", &kernel.OpenOptions{WaitForReady: true}); err == nil {
 					t.Error("a stream is open")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"io"
 	"math/rand/v2"
 	"net"
 	"runtime"
@@ -51,6 +52,8 @@ var attacks = map[string]attack{
 	"unread":              {func(a *attacker) { a.unread(60, 100, 10_000) }, true},
 	"unread, empty":       {func(a *attacker) { a.unread(60, 100, 0) }, true},
 	"unread, long":        {func(a *attacker) { a.unread(60, 100, 4<<20) }, false},
+	"brpc calls":          {func(a *attacker) { a.brpcCalls(20, 40_000, 1) }, true},
+	"brpc calls, long":    {func(a *attacker) { a.brpcCalls(20, 40_000, 1000) }, false},
 	"unread, brpc":        {func(a *attacker) { a.protocol = strm.Protocol{}; a.unread(60, 20, 10_000) }, false},
 	"unread, brpc, small": {func(a *attacker) { a.protocol = strm.Protocol{}; a.unread(60, 20, 1) }, false},
 	"unread beside read":  {func(a *attacker) { a.unreadBesideRead(60) }, true},
@@ -213,6 +216,39 @@ func (a *attacker) opens(conns, streams int, method string) {
 			}
 		}
 	})
+}
+
+// brpcCalls makes so many calls, with requests of n bytes, on each connection at once, and again
+// when all are answered or the connection is gone.
+func (a *attacker) brpcCalls(conns, calls, n int) {
+	burst := brpcBurst("stuck", calls, n)
+	for range conns {
+		go func() {
+			for ; ; time.Sleep(50 * time.Millisecond) {
+				nc, err := net.Dial("tcp", a.addr)
+				if err != nil {
+					continue
+				}
+				go func() { _, _ = nc.Write(burst) }()
+				_ = nc.SetReadDeadline(time.Now().Add(20 * second))
+				_, _ = io.Copy(io.Discard, nc)
+				_ = nc.Close()
+			}
+		}()
+	}
+	untilEnd()
+}
+
+// brpcBurst is so many calls of a method, each with n bytes, in brpc's packets.
+func brpcBurst(method string, calls, n int) (b []byte) {
+	for i := range calls {
+		meta := append([]byte{1<<3 | 2, byte(4 + len(method)), 1<<3 | 2, 0, 2<<3 | 2, byte(len(method))}, method...)
+		meta = binary.AppendUvarint(append(meta, 4<<3), uint64(i+1)) // correlation_id
+		b = binary.BigEndian.AppendUint32(append(b, "PRPC"...), uint32(len(meta)+n))
+		b = binary.BigEndian.AppendUint32(b, uint32(len(meta)))
+		b = append(append(b, meta...), make([]byte, n)...)
+	}
+	return b
 }
 
 func (a *attacker) opensWithMetadata(conns, streams int) {

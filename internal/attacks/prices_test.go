@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,6 +30,7 @@ type load struct {
 	least          float64                                     // of what is held, that is counted; 0: 0.85
 	each           func(ctx context.Context, s *kernel.Stream) // what is done on each stream
 	metadata       int
+	brpcCalls      bool // by brpc's calls, not streams
 }
 
 // fill sends messages of n bytes, at most so many, while there is credit.
@@ -94,6 +96,7 @@ func TestPrices(t *testing.T) {
 		"connections, Seastar":        {conns: 500, protocol: &seastar.Protocol{}},
 		"streams":                     {conns: 10, streams: 1000, method: "open"},
 		"streams, brpc":               {least: 0.75, conns: 10, streams: 1000, method: "open", protocol: strm.Protocol{}},
+		"calls that wait, brpc":       {conns: 3, streams: 20_000, brpcCalls: true},
 		"handlers that wait":          {conns: 10, streams: 1000, method: "stuck"},
 		"handlers that receive":       {conns: 10, streams: 1000, method: "echo", each: then(fill(10, 1), accepted)},
 		"handlers that receive, brpc": {conns: 10, streams: 1000, method: "echo", protocol: strm.Protocol{}, each: then(fill(10, 1), accepted)},
@@ -151,6 +154,17 @@ func TestPrices(t *testing.T) {
 // apply has the server hold what l says, on so many connections.
 func (l *load) apply(ctx context.Context, t *testing.T, a *attacker, conns int) {
 	for range conns {
+		if l.brpcCalls {
+			nc, err := net.Dial("tcp", a.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = nc.Close() })
+			if _, err := nc.Write(brpcBurst("stuck", l.streams, 1)); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
 		c, deafen := a.client()
 		t.Cleanup(func() { _ = c.Close() })
 		if l.streams == 0 {

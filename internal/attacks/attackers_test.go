@@ -52,7 +52,7 @@ var attacks = map[string]attack{
 	"unread":              {func(a *attacker) { a.unread(60, 100, 10_000) }, true},
 	"unread, empty":       {func(a *attacker) { a.unread(60, 100, 0) }, true},
 	"unread, long":        {func(a *attacker) { a.unread(60, 100, 4<<20) }, false},
-	"brpc calls":          {func(a *attacker) { a.brpcCalls(20, 40_000, 1) }, true},
+	"brpc calls":          {func(a *attacker) { a.brpcCalls(20, 40_000, 1) }, false},
 	"brpc calls, long":    {func(a *attacker) { a.brpcCalls(20, 40_000, 1000) }, false},
 	"unread, brpc":        {func(a *attacker) { a.protocol = strm.Protocol{}; a.unread(60, 20, 10_000) }, false},
 	"unread, brpc, small": {func(a *attacker) { a.protocol = strm.Protocol{}; a.unread(60, 20, 1) }, false},

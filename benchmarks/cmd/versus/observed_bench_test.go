@@ -20,8 +20,8 @@ const pairTime = 5 * time.Second
 
 // BenchmarkObserved compares the CPU for an echo of servers that are looked at with that of servers that
 // are not: with "admin" their pages are on and watched twice, with "observed" there are metrics that are
-// scraped every 15 s and a sampled span for each stream, with "everything" all of that. A round is a pair
-// of runs:
+// scraped every 15 s and a sampled span for each stream, with "on" also pages that nobody watches, and
+// with "everything" all of that. A round is a pair of runs:
 //
 //	go test -run '^$' -bench Observed/w2/send+everything -benchtime 40x -timeout 1h ./cmd/versus
 //
@@ -29,7 +29,7 @@ const pairTime = 5 * time.Second
 // machine is the same for both. The figure is all CPU of the ones by all CPU of the others, less one, in
 // percent, with the interval that 95 of 100 drawn sets of these pairs are within.
 func BenchmarkObserved(b *testing.B) {
-	for _, name := range []string{"w2/admin", "w2/send+observed", "w2/send+everything", "w8-2k/admin", "w8-2k/send+observed", "w8-2k/send+everything"} {
+	for _, name := range []string{"w2/admin", "w2/send+observed", "w2/send+on", "w2/send+everything", "w8-2k/admin", "w8-2k/send+observed", "w8-2k/send+on", "w8-2k/send+everything"} {
 		b.Run(name, func(b *testing.B) {
 			load, looked, _ := strings.Cut(name, "/")
 			ws, err := workload.Find(load)

@@ -27,7 +27,8 @@ type api struct {
 	in, batches, out bool
 	copies           bool   // SendCopy and ReceiveBatch
 	handled          bool   // streams that do nothing have a handler that waits, too
-	watched          bool   // the server's pages are on, told of everything, and watched
+	pages            bool   // the server's pages are on, and told of everything
+	watched          bool   // and watched
 	observed         bool   // with metrics and traces: see observing
 	proto            string // another system's protocol; empty is sluice's own
 	named            string // the method of every mode, of a service that is not the harness's
@@ -41,7 +42,8 @@ var handledGRPC = api{name: "sluice+handle/grpc", handled: true, proto: grpcProt
 // Peers returns sluice once for each api: In and Send; channels both ways; batches and
 // Send; SendCopy and ReceiveBatch; methods only, where streams that do nothing have no goroutine
 // or, with "handle", have one. With "admin" it is methods only, and two of the server's pages are
-// watched; with "observed" there are metrics and traces, and with "everything" all of that.
+// watched; with "observed" there are metrics and traces, with "on" also pages that nobody watches, and
+// with "everything" all of that.
 func Peers() []peer.Peer {
 	var ps []peer.Peer
 	for _, f := range []api{
@@ -51,9 +53,10 @@ func Peers() []peer.Peer {
 		{name: "sluice+copy", copies: true},
 		{name: "sluice+send"},
 		{name: "sluice+handle", handled: true},
-		{name: "sluice+admin", watched: true},
+		{name: "sluice+admin", pages: true, watched: true},
 		{name: "sluice+send+observed", observed: true},
-		{name: "sluice+send+everything", watched: true, observed: true},
+		{name: "sluice+send+on", pages: true, observed: true},
+		{name: "sluice+send+everything", pages: true, watched: true, observed: true},
 		{name: "sluice/brpc", in: true, proto: brpc},
 		{name: "sluice+send/brpc", proto: brpc},
 		{name: "sluice+batch/brpc", batches: true, proto: brpc},

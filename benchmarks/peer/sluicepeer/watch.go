@@ -11,7 +11,7 @@ import (
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 )
 
-// A watching is a server's pages that are watched, as by two browsers. Nil is none.
+// A watching is a server's pages that may be watched, as by two browsers. Nil is none.
 type watching struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -20,9 +20,9 @@ type watching struct {
 // watched are the pages: those that look at every stream.
 var watched = []string{"/?format=events", "/streams?format=events&sort=rate"}
 
-// watch serves pages and watches them, if that is the peer's part, and has o say so.
+// watch serves pages, and watches them, if that is the peer's part, and has o say so.
 func (p sluicePeer) watch(o *peer.Options) (*watching, error) {
-	if !p.watched {
+	if !p.pages {
 		return nil, nil
 	}
 	h, err := admin.NewHandler(nil)
@@ -39,6 +39,9 @@ func (p sluicePeer) watch(o *peer.Options) (*watching, error) {
 	w := &watching{stop: stop}
 	w.wg.Go(func() { _ = h.Serve(ctx, ln) })
 	for _, path := range watched {
+		if !p.watched {
+			break
+		}
 		w.wg.Go(func() { read(ctx, ln, path) })
 	}
 	return w, nil

@@ -209,6 +209,7 @@ func TestTheCapabilitiesOfAProtocolNeedNoConnection(t *testing.T) {
 			t.Errorf("a connection takes fragments of %d, its protocol of %d", with.MaxFragment, before.MaxFragment)
 		}
 		before.MaxFragment = with.MaxFragment
+		before.PeerCalls = with.PeerCalls // which the connection's MaxStreams decides
 		if before != with {
 			t.Errorf("the protocol: %+v, a connection: %+v", before, with)
 		}

@@ -290,7 +290,7 @@ func TestAStreamWhoseClientStops(t *testing.T) {
 // before it has lost its connections.
 func holdAt50(p *traffic, conns func() []*kernel.Conn) func(int) {
 	return func(n int) {
-		for n == 50 && p.gap == 0 && conns() != nil {
+		for n == 50 && p.gap == 0 && len(conns()) > 0 {
 			runtime.Gosched()
 		}
 	}

@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"errors"
 	"runtime"
 	"strings"
 	"testing"
@@ -16,12 +17,13 @@ import (
 // endingStream is a stream that records its end.
 type endingStream struct {
 	fakeStream
-	lost   []error
-	onLost func()
+	lost        []error
+	unprocessed bool // of the last
+	onLost      func()
 }
 
-func (m *endingStream) Lost(err error, _ bool) {
-	m.lost = append(m.lost, err)
+func (m *endingStream) Lost(err error, notProcessed bool) {
+	m.lost, m.unprocessed = append(m.lost, err), notProcessed
 	if f := m.onLost; f != nil {
 		f()
 	}
@@ -278,5 +280,26 @@ func TestUnrequestedPongsAreCounted(t *testing.T) {
 	}
 	if err == nil || n <= uselessSpare {
 		t.Errorf("%d answers to one ping, then %v", n, err)
+	}
+}
+
+// A flush may have a stream in hand when the connection ends, which does not find it then. The
+// stream gets no number: it is lost with the error of the others, and no handler saw it.
+func TestAStreamThatTheEndDoesNotFindIsLostForTheSameReason(t *testing.T) {
+	c, _ := newDecoded(t, &acceptor{})
+	s := &endingStream{}
+	c.OpenLocal(&s.Port, s, nil, 0)
+	c.out.cork()
+	s.Ready(true)
+	p, noOpens, _ := c.gatherPending()
+	if p != &s.Port {
+		t.Fatal("the flush has another stream, or none")
+	}
+	c.Fail("read", status.Checksum, errors.New("a bit was changed"))
+	if c.assignNumbers(p, noOpens) || s.ID() != 0 {
+		t.Errorf("it got the number %d", s.ID())
+	}
+	if len(s.lost) != 1 || !errors.Is(s.lost[0], &status.ConnError{Code: status.Checksum}) || !s.unprocessed {
+		t.Errorf("lost %v, not processed: %v", s.lost, s.unprocessed)
 	}
 }

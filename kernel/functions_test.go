@@ -729,6 +729,54 @@ func shutting(p *plight) error {
 	return nil
 }
 
+// keptLog is a spoiltLog that counts the records that it has handled.
+type keptLog struct {
+	spoiltLog
+	kept atomic.Int64
+}
+
+func (l *keptLog) WithAttrs([]slog.Attr) slog.Handler { return l }
+func (l *keptLog) WithGroup(string) slog.Handler      { return l }
+func (l *keptLog) Handle(ctx context.Context, r slog.Record) error {
+	err := l.spoiltLog.Handle(ctx, r)
+	l.kept.Add(1)
+	return err
+}
+
+// A log's handler that fails with one record, or takes its time for it, is given the next one.
+func TestALogGoesOnBehindARecordThatFails(t *testing.T) {
+	for _, kind := range []string{panicking, exiting, blocking} {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := &plight{T: t, f: &fault{kind: kind, release: make(chan struct{})}, ctx: context.Background()}
+				logging("Handle")(p)
+				log := &keptLog{spoiltLog: spoiltLog{p.f, "Handle"}}
+				p.so.Logger = slog.New(log)
+				p.start()
+				_ = open("panics")(p)
+				synctest.Wait()
+				before := log.kept.Load() // none, or one that is late
+				p.f.armed.Store(false)
+				s := must[*kernel.Stream](t)(p.good.Open(p.ctx, "panics", nil))
+				<-s.Done()
+				time.Sleep(time.Second)
+				close(p.f.release)
+				synctest.Wait()
+				want := before + 1
+				if kind == blocking {
+					want++
+				}
+				if n := log.kept.Load(); n != want {
+					t.Errorf("%d records were kept, want %d", n, want)
+				}
+				ok(t, p.good.Close())
+				ok(t, p.srv.Close())
+				<-p.served
+			})
+		})
+	}
+}
+
 // Whatever a function of the program's does, the process lives, other connections go on, an
 // error or the log names it, and no goroutine is left when it has returned: the bubble waits
 // for all.

@@ -424,6 +424,26 @@ func TestStreamsSayWhyTheirConnectionEnded(t *testing.T) {
 	})
 }
 
+// A GOAWAY in order ends a connection at once that has no streams any more, and is why.
+func TestAGoAwayEndsAConnectionWithoutStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rs := newRawServers(t, kernel.ClientOptions{})
+		r := rs.next()
+		go r.listen()
+		k := rs.client.Conns()[0]
+		s := must[*kernel.Stream](t)(k.Open(t.Context(), "m", nil))
+		synctest.Wait()
+		s.Abort(status.Cancelled, "enough")
+		synctest.Wait()
+		r.send(frames(frame.Frame{Kind: frame.GoAway, Reason: "for\nrepair"}))
+		testkit.WantClosed(t, "Done", k.Done())
+		var ce *status.ConnError
+		if err := k.Err(); !errors.As(err, &ce) || ce.Code != status.OK || !ce.Remote || !strings.Contains(err.Error(), `"for\nrepair"`) {
+			t.Errorf("it has ended with %v", err)
+		}
+	})
+}
+
 // What a client has opened above the last stream of a GOAWAY was not processed, and fails
 // so at once. The rest goes on. Calls are retried elsewhere, and nothing else is.
 func TestClientsOpensThatRaceTheGoAway(t *testing.T) {

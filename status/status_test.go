@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/sluicerpc/sluice/status"
@@ -31,6 +32,21 @@ func TestOf(t *testing.T) {
 	} {
 		if code, reason := status.Of(c.err); code != c.code || reason != c.reason {
 			t.Errorf("%#v: %v %q, want %v %q", c.err, code, reason, c.code, c.reason)
+		}
+	}
+}
+
+// What comes from a peer, a method or a reason, is quoted where it could forge lines.
+func TestTextsOfPeersAreQuoted(t *testing.T) {
+	const forged = "x\nlevel=INFO msg=\"all is well\"\x1b[2J\x00"
+	for name, err := range map[string]error{
+		"ended":   &status.StreamError{Method: forged, Code: status.Aborted, Remote: true, Reason: forged},
+		"refused": &status.StreamError{Method: forged, Code: status.Aborted, Refused: true, NotProcessed: true},
+		"lost":    &status.StreamError{Method: forged, Code: status.ConnectionLost, Cause: &status.ConnError{Op: "read", Err: io.ErrUnexpectedEOF}},
+	} {
+		text := err.Error()
+		if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' }) || !strings.Contains(text, `"x\nlevel=INFO`) {
+			t.Errorf("%s: %q", name, text)
 		}
 	}
 }

@@ -108,7 +108,11 @@ func TestSeastarAOneWayStreamEndsInOrder(t *testing.T) {
 					}
 				}
 				if early {
-					s.ready = func() { <-s.ended }
+					s.ready = func() {
+						<-s.ended
+						<-sink.Stream().Conn().Done()
+						ok(t, sink.Err()) // also before the answer
+					}
 					send()
 				}
 				_, err := rpc.Call[struct{}, *intSink](ctx, client, kernel.Verb(1), sink, nil)

@@ -82,7 +82,7 @@ func NewClient(target string, opts *ClientOptions) (*Client, error) {
 	c.endpoint.limits, c.endpoint.stream, c.endpoint.protocols = o.Limits, o.Stream, o.Protocols
 	c.endpoint.checksum, c.endpoint.logger, c.endpoint.token = !o.NoChecksum, c.guardLogger(o.Logger), o.Token
 	c.endpoint.onGoAway = func(*Conn) { c.connsChanged() }
-	c.starts.run = c.begin
+	c.starts.init(c.begin)
 	c.soundTLS(c.opts.TLS, nil)
 	c.observing.o, c.observing.ep = o.Observer, &c.endpoint
 	return c, nil

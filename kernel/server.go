@@ -84,7 +84,7 @@ func NewServer(opts *ServerOptions) (*Server, error) {
 	s.endpoint.onGoAway = func(*Conn) {}
 	s.endpoint.onCrowded = s.crowd.refused
 	s.streamsByMemory = s.limits.Memory != Unlimited && (opts == nil || opts.Limits.MaxTotalStreams == 0)
-	s.starts.run = s.begin
+	s.starts.init(s.begin)
 	s.budget.init(s)
 	s.crowd.s = s
 	s.soundTLS(s.opts.TLS, s.noteHello)

@@ -56,7 +56,7 @@ func fill(n, most int) func(context.Context, *kernel.Stream) {
 // copies is fill by SendCopy.
 func copies(n, most int) func(context.Context, *kernel.Stream) {
 	return func(ctx context.Context, s *kernel.Stream) {
-		ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Millisecond) // until there is no credit
 		defer cancel()
 		p := make([]byte, n)
 		for range most {
@@ -109,8 +109,8 @@ func TestPrices(t *testing.T) {
 		"unread, 1,000 bytes":              {least: 0.65, conns: 10, streams: 100, method: "deaf", each: then(accepted, fill(1000, 1000))},
 		"unread, 100,000 bytes":            {conns: 10, streams: 100, method: "deaf", each: then(accepted, fill(100_000, 1))},
 		"unread, 1 byte, brpc":             {conns: 4, streams: 4, method: "deaf", protocol: strm.Protocol{}, each: then(accepted, fill(1, 100_000))},
-		"unread, 50 bytes, in bundles":     {conns: 10, streams: 100, method: "lent", each: then(accepted, copies(50, 10_000))},
-		"unwritten, 50 bytes, in bundles":  {conns: 20, streams: 100, method: "copies", deaf: true},
+		"unread, 300 bytes, in bundles":    {conns: 10, streams: 100, method: "lent", each: then(accepted, copies(300, 10_000))},
+		"unwritten, 300 bytes, in bundles": {conns: 20, streams: 100, method: "copies", deaf: true},
 		"in In's buffer":                   {conns: 10, streams: 20, method: "in", each: fill(100_000, 1)},
 		"in In's buffer, 1,000 bytes":      {least: 0.65, conns: 10, streams: 100, method: "in", each: fill(1000, 16)},
 		"unread of streams that are reset": {conns: 10, streams: 100, method: "kept", each: then(accepted, fill(0, 10_000), reset)},

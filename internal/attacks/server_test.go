@@ -66,7 +66,7 @@ func serve() {
 		return nil
 	})
 	srv.Handle("copies", func(ctx context.Context, s *kernel.Stream) error {
-		p := make([]byte, 50)
+		p := make([]byte, 300)
 		for {
 			if err := s.SendCopy(ctx, p); err != nil {
 				return err

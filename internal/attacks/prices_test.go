@@ -109,7 +109,7 @@ func TestPrices(t *testing.T) {
 		"unread, 1,000 bytes":              {least: 0.65, conns: 10, streams: 100, method: "deaf", each: then(accepted, fill(1000, 1000))},
 		"unread, 100,000 bytes":            {conns: 10, streams: 100, method: "deaf", each: then(accepted, fill(100_000, 1))},
 		"unread, 1 byte, brpc":             {conns: 4, streams: 4, method: "deaf", protocol: strm.Protocol{}, each: then(accepted, fill(1, 100_000))},
-		"unread, 300 bytes, in bundles":    {conns: 10, streams: 100, method: "lent", each: then(accepted, copies(300, 10_000))},
+		"unread, 120 bytes, in bundles":    {conns: 10, streams: 100, method: "lent", each: then(accepted, copies(120, 10_000))},
 		"unwritten, 300 bytes, in bundles": {conns: 20, streams: 100, method: "copies", deaf: true},
 		"in In's buffer":                   {conns: 10, streams: 20, method: "in", each: fill(100_000, 1)},
 		"in In's buffer, 1,000 bytes":      {least: 0.65, conns: 10, streams: 100, method: "in", each: fill(1000, 16)},

@@ -91,18 +91,26 @@ func (b *inBuffer) mark(m pool.Message) {
 
 // count counts a message of n bytes that was sent.
 func (b *inBuffer) count(n int) {
+	if int32(n) != b.most.Load() || b.large.Load() != 0 { // most messages are as long as the one before
+		b.measure(n)
+	}
+	if b.known != nil {
+		b.known.count(n)
+	}
+}
+
+// measure notes how long a message is that was sent.
+func (b *inBuffer) measure(n int) {
 	alone := len(b.c) <= 1
 	switch {
 	case n > inBytes:
 		b.large.Store(int32(n))
-	case alone && b.most.Load() != int32(n), b.most.Load() < int32(n):
+		return
+	case alone, b.most.Load() < int32(n):
 		b.most.Store(int32(n))
 	}
-	if alone && n <= inBytes && b.large.Load() != 0 {
+	if alone {
 		b.large.Store(0)
-	}
-	if b.known != nil {
-		b.known.count(n)
 	}
 }
 

@@ -109,7 +109,11 @@ func (s *Stream) next(waited next) (pool.Message, next, error) {
 	if ch != nil && ch.lends {
 		s.setLends(false)
 	}
-	if m, ok := s.in.Pop(); ok {
+	m, ok := s.in.PopSingle()
+	if !ok {
+		m, ok = s.in.Pop()
+	}
+	if ok {
 		s.handOver(m)
 		s.messageTaken()
 		return m, nextMessage, nil

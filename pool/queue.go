@@ -45,6 +45,16 @@ func (q *Queue) Pop() (m Message, ok bool) {
 	if s.isBundle() {
 		return q.popFrame(), true
 	}
+	return q.PopBundle()
+}
+
+// PopSingle is Pop of a message that is in no bundle; ok is false if that is not the first. It is
+// small enough to be compiled into its callers, who receive message by message.
+func (q *Queue) PopSingle() (m Message, ok bool) {
+	s := q.head
+	if s == nil || s.isBundle() {
+		return Message{}, false
+	}
 	q.head = s.next
 	if q.head == nil {
 		q.tail = nil

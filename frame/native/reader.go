@@ -464,11 +464,12 @@ func (r *reader) Run(p []byte, id uint64, a *pool.Arena, q *pool.Queue) (used in
 	p = r.ready(p)
 	most := min(wholeMax, r.maxFragment)
 	for len(p)-used >= headerLen {
-		n, ok := wholeData(p[used:], id, most)
-		if !ok {
+		w := binary.LittleEndian.Uint64(p[used:])
+		n := int(w & 0xffffff)
+		end := used + headerLen + n
+		if w>>24 != tData|id<<8 || n > most || end > len(p) {
 			break
 		}
-		end := used + headerLen + n
 		m := a.Copy(p[used+headerLen : end])
 		pool.SetCost(m, n+overhead)
 		q.Push(m)
@@ -484,11 +485,12 @@ func (r *reader) RunBundles(p []byte, id uint64, q *pool.Queue) (used int) {
 	most := min(pool.BundleMost, r.maxFragment)
 	end := 0
 	for len(p)-end >= headerLen && end < bundleScan {
-		n, ok := wholeData(p[end:], id, most)
-		if !ok {
+		w := binary.LittleEndian.Uint64(p[end:])
+		next := end + headerLen + int(w&0xffffff)
+		if w>>24 != tData|id<<8 || int(w&0xffffff) > most || next > len(p) {
 			break
 		}
-		end += headerLen + n
+		end = next
 	}
 	for end-used >= pool.BundleLeast {
 		used += q.PushFrames(p[used:end], overhead)
@@ -499,14 +501,6 @@ func (r *reader) RunBundles(p []byte, id uint64, q *pool.Queue) (used int) {
 
 // bundleScan is how many bytes of small messages RunBundles looks for at a time.
 const bundleScan = 16 << 10
-
-// wholeData is the length of the whole message of stream id that p begins with, at most most
-// bytes; ok is false if p does not.
-func wholeData(p []byte, id uint64, most int) (n int, ok bool) {
-	w := binary.LittleEndian.Uint64(p)
-	n = int(w & 0xffffff)
-	return n, w>>24 == tData|id<<8 && n <= most && headerLen+n <= len(p)
-}
 
 // ready is what Run may take of p: nothing in the middle of a frame, and only what is verified.
 func (r *reader) ready(p []byte) []byte {

@@ -1,4 +1,4 @@
-// Package wspeer drives gorilla/websocket, one connection per stream.
+// Package wspeer drives coder/websocket, one connection per stream.
 package wspeer
 
 import (
@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"sync"
 
-	"github.com/gorilla/websocket"
+	"github.com/coder/websocket"
 
 	"github.com/sluicerpc/sluice/benchmarks/peer"
 )
@@ -20,7 +20,7 @@ var endText = []byte("end")
 
 type wsPeer struct{}
 
-// New returns gorilla/websocket with its defaults.
+// New returns coder/websocket with its defaults.
 func New() peer.Peer { return wsPeer{} }
 
 func (wsPeer) Name() string { return "ws" }
@@ -29,7 +29,6 @@ type server struct {
 	http *http.Server
 	ln   net.Listener
 	o    peer.Options
-	up   websocket.Upgrader
 	wg   sync.WaitGroup
 
 	mu     sync.Mutex
@@ -54,18 +53,18 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	c, err := s.up.Upgrade(w, r, nil)
+	c, err := websocket.Accept(w, r, nil)
 	if err != nil {
-		return // Upgrade has answered
+		return // Accept has answered
 	}
-	defer c.Close()
+	defer c.CloseNow()
 	if !s.add(c) {
 		return
 	}
 	defer s.remove(c)
 	st := newStream(c, s.o)
 	if s.o.Handle(peer.Mode(r.URL.Path[1]), st) == nil {
-		_, _, _ = c.NextReader() // the client closes first
+		_, _, _ = c.Reader(context.Background()) // the client closes first
 	}
 }
 
@@ -93,7 +92,7 @@ func (s *server) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	for c := range s.conns {
-		c.Close()
+		_ = c.CloseNow()
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
@@ -101,27 +100,36 @@ func (s *server) Close() error {
 }
 
 func (wsPeer) Dial(_ context.Context, addr string, o peer.Options) (peer.Conn, error) {
-	return &conn{addr, o}, nil
+	return &conn{addr, o, &http.Client{Transport: &http.Transport{DialContext: dial}}}, nil
+}
+
+func dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, network, addr)
+	if tc, ok := nc.(*net.TCPConn); ok {
+		err = tc.SetLinger(0) // see package raw
+	}
+	return nc, err
 }
 
 type conn struct {
 	addr string
 	o    peer.Options
+	http *http.Client
 }
 
 func (c *conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
-	ws, resp, err := websocket.DefaultDialer.DialContext(ctx, "ws://"+c.addr+"/"+string(m), nil)
+	ws, _, err := websocket.Dial(ctx, "ws://"+c.addr+"/"+string(m), &websocket.DialOptions{HTTPClient: c.http})
 	if err != nil {
 		return nil, err
 	}
-	resp.Body.Close()
-	if tc, ok := ws.NetConn().(*net.TCPConn); ok {
-		err = tc.SetLinger(0) // see package raw
-	}
-	return newStream(ws, c.o), err
+	return newStream(ws, c.o), nil
 }
 
-func (c *conn) Close() error { return nil }
+func (c *conn) Close() error {
+	c.http.CloseIdleConnections()
+	return nil
+}
 
 type stream struct {
 	ws      *websocket.Conn
@@ -141,7 +149,9 @@ func (s *stream) Buf(n int) []byte {
 	return s.out[:n]
 }
 
-func (s *stream) Send(p []byte) error { return s.ws.WriteMessage(websocket.BinaryMessage, p) }
+func (s *stream) Send(p []byte) error {
+	return s.ws.Write(context.Background(), websocket.MessageBinary, p)
+}
 
 func (s *stream) Flush() error { return nil }
 
@@ -149,11 +159,11 @@ func (s *stream) Recv() ([]byte, error) {
 	if s.ended {
 		return nil, io.EOF
 	}
-	kind, r, err := s.ws.NextReader()
+	kind, r, err := s.ws.Reader(context.Background())
 	if err != nil {
 		return nil, err
 	}
-	if kind == websocket.TextMessage {
+	if kind == websocket.MessageText {
 		s.ended = true
 		return nil, io.EOF
 	}
@@ -173,6 +183,8 @@ func (s *stream) Recv() ([]byte, error) {
 	}
 }
 
-func (s *stream) CloseSend() error { return s.ws.WriteMessage(websocket.TextMessage, endText) }
+func (s *stream) CloseSend() error {
+	return s.ws.Write(context.Background(), websocket.MessageText, endText)
+}
 
-func (s *stream) Close() error { return s.ws.Close() }
+func (s *stream) Close() error { return s.ws.CloseNow() }

@@ -55,6 +55,10 @@ func All() []Workload {
 			Conns: 1, Streams: 1, Outstanding: 1, Size: 64, run: (*run).fan},
 		{Name: "w2", About: "echo, 64 B, 64 streams with 64 messages outstanding each, 1 connection", Unit: "echo",
 			Conns: 1, Streams: 64, Outstanding: 64, Size: 64, run: (*run).fan},
+		{Name: "w2-4conns", About: "as w2, on 4 connections", Unit: "echo",
+			Conns: 4, Streams: 64, Outstanding: 64, Size: 64, run: (*run).fan},
+		{Name: "w2-16conns", About: "as w2, on 16 connections", Unit: "echo",
+			Conns: 16, Streams: 64, Outstanding: 64, Size: 64, run: (*run).fan},
 		{Name: "w3-64", About: "one way, 64 B, 1 stream", Unit: "message",
 			Conns: 1, Streams: 1, Size: 64, run: (*run).firehose},
 		{Name: "w3-1k", About: "one way, 1 KiB, 1 stream", Unit: "message",
@@ -92,14 +96,17 @@ func longPath(name string, rtt time.Duration, streams int) Workload {
 		Conns: 1, Streams: streams, Size: 64 << 10, RTT: rtt, run: (*run).longPath}
 }
 
-// Find returns the workloads whose names are name or start with name and a
-// dash: "w3" stands for "w3-64" and "w3-1k".
+// Find returns the workload of this name or, if there is none, those whose names start with name
+// and a dash: "w3" stands for "w3-64" and "w3-1k".
 func Find(name string) ([]Workload, error) {
 	var found []Workload
 	var names []string
 	for _, w := range All() {
 		names = append(names, w.Name)
-		if w.Name == name || strings.HasPrefix(w.Name, name+"-") {
+		if w.Name == name {
+			return []Workload{w}, nil
+		}
+		if strings.HasPrefix(w.Name, name+"-") {
 			found = append(found, w)
 		}
 	}

@@ -19,26 +19,27 @@ const (
 
 // classes are the sizes of buffers. They grow with use, so that ten thousand
 // idle streams don't hold ten thousand times 64 KiB.
-var classes = [...]int{64, 512, 8 << 10, maxBuf}
+var classes = [...]int{64, 512, 8 << 10, Buffer + prefix}
 
 const (
-	maxBuf     = 64<<10 + prefix
+	// Buffer is the size of the buffers with which most byte streams are fastest.
+	Buffer = 64 << 10
+
 	firstPlain = 512 // of a receiver
 	// With batches the first must take one whole: a batch that is read in
 	// pieces is answered in pieces, and stays in pieces from then on where
 	// the multiplexer keeps the boundaries of writes (smux does).
 	firstBatch = 8 << 10
-	atOnce     = 16 << 10 // larger messages are not worth buffering
 )
 
-// class returns the smallest class of at least n bytes, or the largest.
-func class(n int) int {
+// class returns the smallest class of at least n bytes, or the largest buffer.
+func (s *Stream) class(n int) int {
 	for _, c := range classes {
 		if c >= n {
 			return c
 		}
 	}
-	return maxBuf
+	return s.most
 }
 
 func grown(b []byte, n int) []byte {
@@ -52,6 +53,7 @@ type Stream struct {
 	rw        io.ReadWriteCloser
 	batch     bool         // Send keeps messages back
 	limit     int          // longest message
+	most      int          // bytes of a buffer
 	halfClose func() error // nil: the end is marked between messages
 	onClose   func() error // nil: Close closes rw
 
@@ -69,9 +71,9 @@ type Stream struct {
 }
 
 // New returns a stream of messages over rw. With batch, Send keeps messages
-// back in a buffer of 64 KiB; without, each is one Write.
-func New(rw io.ReadWriteCloser, batch bool, o peer.Options) *Stream {
-	return &Stream{rw: rw, batch: batch, limit: max(o.MaxMessage, 4<<20), flushFirst: !o.Duplex}
+// back in a buffer of so many bytes, at least Buffer; without, each is one Write.
+func New(rw io.ReadWriteCloser, batch bool, buffer int, o peer.Options) *Stream {
+	return &Stream{rw: rw, batch: batch, most: buffer + prefix, limit: max(o.MaxMessage, 4<<20), flushFirst: !o.Duplex}
 }
 
 // HalfClose says that the byte stream has half-close: f ends our half. Then that ends
@@ -84,10 +86,10 @@ func (s *Stream) Preface(p ...byte) {
 	s.kept += copy(s.out[s.kept:], p)
 }
 
-// room makes out n bytes long, or maxBuf if that is less.
+// room makes out n bytes long, or as long as a buffer may be.
 func (s *Stream) room(n int) {
-	if n > len(s.out) && len(s.out) < maxBuf {
-		s.out = grown(s.out, class(n))
+	if n > len(s.out) && len(s.out) < s.most {
+		s.out = grown(s.out, s.class(n))
 	}
 }
 
@@ -122,7 +124,7 @@ func (s *Stream) Send(p []byte) error {
 	}
 	binary.LittleEndian.PutUint32(s.out[s.kept:], uint32(len(p)))
 	s.kept += prefix + len(p)
-	if s.batch && len(p) < atOnce {
+	if s.batch && len(p) < s.most/2 { // longer ones are not worth waiting for more
 		return nil
 	}
 	return s.Flush()
@@ -171,7 +173,7 @@ func (s *Stream) Recv() ([]byte, error) {
 		return nil, io.EOF
 	case n > s.limit:
 		return nil, fmt.Errorf("framed: message of %d bytes, limit is %d", n, s.limit)
-	case prefix+n > maxBuf:
+	case prefix+n > s.most:
 		return s.recvBig(n)
 	}
 	if err := s.fill(n); err != nil {
@@ -224,12 +226,12 @@ func (s *Stream) makeRoom(n int) {
 		s.w = copy(s.in, s.in[s.r:s.w])
 		s.r = 0
 	}
-	if n > len(s.in) || full && len(s.in) < maxBuf {
+	if n > len(s.in) || full && len(s.in) < s.most {
 		first := firstPlain
 		if s.batch {
 			first = firstBatch
 		}
-		s.in = grown(s.in[:s.w], class(max(n, len(s.in)+1, first)))
+		s.in = grown(s.in[:s.w], s.class(max(n, len(s.in)+1, first)))
 	}
 }
 

@@ -37,7 +37,7 @@ func fill(p []byte, i int) {
 func written(t *testing.T, batch bool) *sink {
 	t.Helper()
 	out := &sink{}
-	s := New(out, batch, peer.Options{})
+	s := New(out, batch, Buffer, peer.Options{})
 	for i, n := range sizes {
 		b := s.Buf(n)
 		fill(b, i)
@@ -60,7 +60,7 @@ func TestSizesInPiecesOfEveryKind(t *testing.T) {
 			"halfs": iotest.HalfReader(bytes.NewReader(stream)),
 			"eof":   iotest.DataErrReader(bytes.NewReader(stream)),
 		} {
-			s := New(&sink{Reader: r}, batch, peer.Options{})
+			s := New(&sink{Reader: r}, batch, Buffer, peer.Options{})
 			for i, n := range sizes {
 				want := make([]byte, n)
 				fill(want, i)
@@ -80,7 +80,7 @@ func TestSizesInPiecesOfEveryKind(t *testing.T) {
 func TestCutShort(t *testing.T) {
 	stream := written(t, true).Bytes()
 	for _, n := range []int{0, 2, 4, 5, 70, len(stream) - 4, len(stream) - 1} {
-		s := New(&sink{Reader: bytes.NewReader(stream[:n])}, true, peer.Options{})
+		s := New(&sink{Reader: bytes.NewReader(stream[:n])}, true, Buffer, peer.Options{})
 		var err error
 		for err == nil {
 			_, err = s.Recv()
@@ -94,7 +94,7 @@ func TestCutShort(t *testing.T) {
 func TestHalfCloseIsACleanEndOnlyBetweenMessages(t *testing.T) {
 	whole := []byte{1, 0, 0, 0, 'x'}
 	for n, want := range map[int]error{0: io.EOF, 2: io.ErrUnexpectedEOF, 4: io.ErrUnexpectedEOF, 5: io.EOF} {
-		s := New(&sink{Reader: bytes.NewReader(whole[:n])}, true, peer.Options{})
+		s := New(&sink{Reader: bytes.NewReader(whole[:n])}, true, Buffer, peer.Options{})
 		s.HalfClose(func() error { return nil }, func() error { return nil })
 		var err error
 		for err == nil {
@@ -107,7 +107,7 @@ func TestHalfCloseIsACleanEndOnlyBetweenMessages(t *testing.T) {
 }
 
 func TestLimitOfSize(t *testing.T) {
-	s := New(&sink{Reader: bytes.NewReader([]byte{0, 0, 0, 0x7f})}, true, peer.Options{})
+	s := New(&sink{Reader: bytes.NewReader([]byte{0, 0, 0, 0x7f})}, true, Buffer, peer.Options{})
 	if _, err := s.Recv(); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("message of 2 GiB: %v", err)
 	}
@@ -119,7 +119,7 @@ func TestBatching(t *testing.T) {
 		writes        int
 	}{{true, false, 1}, {true, true, 0}, {false, false, 10}} {
 		out := &sink{Reader: bytes.NewReader(nil)}
-		s := New(out, tc.batch, peer.Options{Duplex: tc.duplex})
+		s := New(out, tc.batch, Buffer, peer.Options{Duplex: tc.duplex})
 		for range 10 {
 			if err := s.Send(s.Buf(10)); err != nil {
 				t.Fatal(err)

@@ -32,17 +32,19 @@ type substream struct {
 }
 
 type mux struct {
-	name  string
-	batch bool
-	start func(nc net.Conn, client bool) (session, error)
+	name   string
+	batch  bool
+	buffer int // of each stream
+	start  func(nc net.Conn, client bool) (session, error)
 }
 
-// Yamux returns yamux with its defaults.
-func Yamux(batch bool) peer.Peer { return mux{named("yamux", batch), batch, startYamux} }
+// Yamux returns yamux with its defaults. It waits for the end of each write, so that buffers as
+// large as its window of 256 KiB are fastest, by a third.
+func Yamux(batch bool) peer.Peer { return mux{named("yamux", batch), batch, 256 << 10, startYamux} }
 
 // Smux returns smux with version 2 of its protocol, which has windows for
 // streams, and its defaults otherwise.
-func Smux(batch bool) peer.Peer { return mux{named("smux", batch), batch, startSmux} }
+func Smux(batch bool) peer.Peer { return mux{named("smux", batch), batch, framed.Buffer, startSmux} }
 
 func named(name string, batch bool) string {
 	if batch {
@@ -123,7 +125,7 @@ func (m mux) Serve(addr string, o peer.Options) (peer.Server, error) {
 }
 
 func (m mux) stream(sub substream, o peer.Options) *framed.Stream {
-	s := framed.New(sub, m.batch, o)
+	s := framed.New(sub, m.batch, m.buffer, o)
 	if sub.halfClose != nil {
 		s.HalfClose(sub.halfClose, sub.close)
 	}

@@ -140,7 +140,7 @@ func (s *server) Close() error {
 // newStream: Close of a QUIC stream ends our half; the other is cancelled in
 // case that its end was not read.
 func newStream(qs *quic.Stream, batch bool, o peer.Options) *framed.Stream {
-	st := framed.New(qs, batch, o)
+	st := framed.New(qs, batch, framed.Buffer, o)
 	st.HalfClose(qs.Close, func() error {
 		qs.CancelRead(0)
 		return qs.Close()

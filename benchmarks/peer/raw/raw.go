@@ -42,7 +42,7 @@ func (r raw) Serve(addr string, o peer.Options) (peer.Server, error) {
 		if secure != nil {
 			nc = tls.Server(nc, secure)
 		}
-		_ = framed.New(nc, r.batch, o).Serve(o)
+		_ = framed.New(nc, r.batch, framed.Buffer, o).Serve(o)
 	})
 }
 
@@ -76,7 +76,7 @@ func (c *Conn) Open(ctx context.Context, m peer.Mode) (peer.Stream, error) {
 	if c.o.TLS {
 		nc = tls.Client(nc, peer.ClientTLS())
 	}
-	s := framed.New(nc, c.batch, c.o)
+	s := framed.New(nc, c.batch, framed.Buffer, c.o)
 	if err := s.Open(m); err != nil {
 		nc.Close()
 		return nil, err

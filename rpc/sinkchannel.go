@@ -82,10 +82,10 @@ func (k *Sink[T]) resetOut() (coming <-chan struct{}) {
 	defer k.cmu.Unlock()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.err == nil && k.coming != nil {
+	if k.coming != nil {
 		return k.coming
 	}
-	k.ch, k.flush = nil, nil
+	k.ch = nil
 	k.ended = k.ended || k.stopped
 	return nil
 }

@@ -239,3 +239,75 @@ func TestAFurtherConnectionIsRetried(t *testing.T) {
 		_ = c.Close()
 	})
 }
+
+// An askedContext has who asks for its error call a function.
+type askedContext struct {
+	context.Context
+	err atomic.Pointer[func() error]
+}
+
+func (c *askedContext) Err() error {
+	if f := c.err.Load(); f != nil {
+		return (*f)()
+	}
+	return nil
+}
+
+// An Open whose context ends at the moment of its turn has waited for a stream too, and says
+// so.
+func TestAnOpenThatEndsAtItsTurnHasWaited(t *testing.T) {
+	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}}, nil, func(t *testing.T, w *world) {
+		a, _ := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		ctx := &askedContext{Context: t.Context()}
+		failed := make(chan error, 1)
+		go func() {
+			_, err := w.Client.Open(ctx, "x", nil)
+			failed <- err
+		}()
+		synctest.Wait()
+		ended := func() error { return context.Canceled }
+		ctx.err.Store(&ended)
+		a.Abort(status.Cancelled, "its turn")
+		err := <-failed
+		isErr(t, "at its turn", err, kernel.ErrTooManyStreams)
+		isErr(t, "at its turn", err, context.Canceled)
+	})
+}
+
+// An Open that comes when another has its turn, and has not used it yet, waits behind those that
+// wait already.
+func TestWhoComesDuringATurnWaits(t *testing.T) {
+	inBubble(t, &kernel.ServerOptions{Limits: kernel.Limits{MaxStreams: 1}}, nil, func(t *testing.T, w *world) {
+		w.Srv.Handle("held", func(context.Context, *kernel.Stream) error { return nil })
+		a, _ := w.Pair(kernel.StreamOptions{}, kernel.StreamOptions{})
+		var all sync.WaitGroup
+		var order []string // one stream at a time
+		open := func(ctx context.Context, name string) {
+			all.Go(func() {
+				s, err := w.Client.Open(ctx, "held", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				order = append(order, name)
+				time.Sleep(time.Second)
+				s.Abort(status.Cancelled, "held for a second")
+			})
+			synctest.Wait()
+		}
+		first := &askedContext{Context: w.Ctx}
+		open(first, "first")
+		open(w.Ctx, "second")
+		turn := func() error { // its turn has come
+			first.err.Store(nil)
+			open(w.Ctx, "third")
+			return nil
+		}
+		first.err.Store(&turn)
+		a.Abort(status.Cancelled, "over")
+		all.Wait()
+		if want := []string{"first", "second", "third"}; !slices.Equal(order, want) {
+			t.Errorf("opened %v, want %v", order, want)
+		}
+	})
+}

@@ -36,7 +36,7 @@ type Middleware func(next Handler) Handler
 type Handlers struct {
 	mu         sync.RWMutex // owns what follows
 	of         map[string]*registration
-	prefixes   []int           // the lengths of the patterns that are prefixes, each once, longest first
+	prefixes   []int           // the lengths of the patterns that are prefixes, or were, each once, longest first
 	ordered    map[string]bool // by pattern: see Ordered
 	middleware []Middleware
 	forOffers  []func(OfferHandler) OfferHandler
@@ -118,7 +118,6 @@ func (hs *Handlers) Remove(pattern string) {
 	defer hs.mu.Unlock()
 	delete(hs.of, pattern)
 	delete(hs.ordered, pattern)
-	hs.notePrefixes()
 }
 
 // Use adds middleware around every handler that Handle or package rpc has registered or
@@ -220,7 +219,7 @@ func (hs *Handlers) add(pattern string, e entry) {
 	hs.notePrefixes()
 }
 
-// notePrefixes updates prefixes after a change of the patterns. The lock is held.
+// notePrefixes updates prefixes when there is another pattern. The lock is held.
 func (hs *Handlers) notePrefixes() {
 	hs.prefixes = hs.prefixes[:0]
 	for p := range hs.of {

@@ -123,6 +123,12 @@ func TestPatterns(t *testing.T) {
 	for method, want := range cases {
 		wantReply(t, client, method, fmt.Sprintf("%q", want))
 	}
+	for p := "deep/"; len(p) < 50; p += "er/" {
+		hs.Handle(p, saying(p))
+	}
+	for p := "deep/"; len(p) < 50; p += "er/" {
+		wantReply(t, client, p+"x", p)
+	}
 	hs.Remove("a/b/")
 	wantReply(t, client, "a/b/c", `"a/"`)
 	hs.Remove("a/")

@@ -3,6 +3,7 @@ package actor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"testing"
 
@@ -147,5 +148,48 @@ func TestADeadlineDoesNotOvertakeAnEnd(t *testing.T) {
 				t.Errorf("failed with %v", err)
 			}
 		})
+	}
+}
+
+// What has ended in order stays so: a further CloseSend, Finish or Close changes nothing, also
+// when the parent context has ended meanwhile.
+func TestASecondEndChangesNothing(t *testing.T) {
+	for name, again := range map[string]func(s *Stream){
+		"CloseSend": func(s *Stream) { _ = s.CloseSend(status.Aborted, "too late", nil) },
+		"Finish":    func(s *Stream) { s.Finish(status.Aborted, "too late", nil) },
+		"Close":     func(s *Stream) { _, _ = s.closeHalves() },
+	} {
+		for _, parent := range []error{nil, context.Canceled} {
+			for _, written := range []bool{false, true} {
+				t.Run(fmt.Sprint(name, ", ", parent, ", ", written), func(t *testing.T) {
+					a, b := newPair(1<<16, 1<<16, 1<<20, 1000)
+					_ = a.s.CloseSend(status.OK, "", nil)
+					_ = b.s.CloseSend(status.OK, "", nil)
+					if written {
+						run(t, a, b, false)
+						_, _ = a.s.Receive(noWait)
+					}
+					a.link.parent = parent
+					again(a.s)
+					run(t, a, b, false)
+					if err := a.s.Err(); err != nil {
+						t.Errorf("it has failed: %v", err)
+					}
+					if _, err := b.s.Receive(noWait); err != io.EOF {
+						t.Errorf("the peer is told %v", err)
+					}
+				})
+			}
+		}
+	}
+}
+
+// A stream that was aborted is not lost with its connection.
+func TestALostConnectionLeavesTheReasonOfAnAbort(t *testing.T) {
+	a, _ := newPair(1<<16, 1<<16, 1<<20, 1000)
+	a.s.Abort(status.Aborted, "enough", nil)
+	a.s.Lost(&status.StreamError{Code: status.ConnectionLost})
+	if err := a.s.Err(); !errors.Is(err, &status.StreamError{Code: status.Aborted}) {
+		t.Errorf("it has failed with %v", err)
 	}
 }

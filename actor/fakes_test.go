@@ -37,6 +37,7 @@ type fakeLink struct {
 	changed    func() // called after each turn asked for
 	packs      int    // messages that were to be compressed; their sender's
 	packing    func() // called before each
+	parent     error  // how the stream's parent context has ended
 }
 
 func newFakeLink() *fakeLink { return &fakeLink{id: 1, budget: 64 << 20} }
@@ -134,7 +135,7 @@ func (l *fakeLink) AwaitRoom() {
 
 func (l *fakeLink) AwaitFull() {}
 
-func (l *fakeLink) ParentErr() error { return nil }
+func (l *fakeLink) ParentErr() error { return l.parent }
 
 // owed is what was returned to the connection, and what is still reserved.
 func (l *fakeLink) owed() (taken, reserve int) {

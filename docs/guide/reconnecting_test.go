@@ -99,7 +99,9 @@ func sendOrRelease(ctx context.Context, s *kernel.Stream, m pool.Message) error 
 func opens(t *testing.T, code status.Code) (n int, took time.Duration) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		w.Srv.HandleOffer("feed", func(_ context.Context, o *kernel.Offer) error {
-			n++
+			if n++; n > 1000 { // or time would stand still
+				time.Sleep(time.Hour)
+			}
 			o.Reject(&status.HandlerError{Code: code, Reason: "no"})
 			return nil
 		})
@@ -126,6 +128,27 @@ func TestFollowDoesNotSpin(t *testing.T) {
 			t.Errorf("%v: %d opens in %v", code, n, took)
 		}
 	}
+}
+
+// A feed that breaks off again and again, and brings something each time, is opened again
+// after the first pause each time.
+func TestFollowBeginsAnewWithItsPauses(t *testing.T) {
+	inBubble(t, nil, nil, func(t *testing.T, w *world) {
+		const breaks = 20
+		opens := 0
+		w.Srv.Handle("feed", func(ctx context.Context, s *kernel.Stream) error {
+			err := sendOrRelease(ctx, s, text("x"))
+			if opens++; err == nil && opens <= breaks {
+				err = &status.HandlerError{Code: status.Unavailable, Reason: "not now"}
+			}
+			return err
+		})
+		start := time.Now()
+		err := follow(w.Ctx, w.Client, func() metadata.MD { return nil }, pool.Message.Release)
+		if d := time.Since(start); err != nil || opens != breaks+1 || d > breaks*150*time.Millisecond {
+			t.Errorf("%v after %d opens in %v", err, opens, d)
+		}
+	})
 }
 
 // A server without the method refuses each open at once, as not processed.

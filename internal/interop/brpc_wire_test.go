@@ -253,7 +253,8 @@ func TestBrpcQueuedWritesFollowTheAnswer(t *testing.T) {
 	for name, plain := range map[string]bool{"wrapped": false, "plain": true} {
 		t.Run(name, func(t *testing.T) {
 			brpcServer(t, kernel.ClientOptions{}, func(p *brpcPeer, c *kernel.Client) {
-				ctx := context.Background()
+				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+				defer cancel()
 				ss, err := c.OpenN(ctx, "x", &kernel.OpenOptions{Request: text("request")}, make([]kernel.StreamOptions, 3)...)
 				if err != nil {
 					t.Fatal(err)

@@ -197,6 +197,9 @@ func (c *spoilt) Read(p []byte) (int, error) {
 		return len(p) + 1, nil
 	}
 	if c.hit("Read, nothing") {
+		if c.f.hits.Load() > 1000 {
+			return 0, errors.New("read in vain for ever")
+		}
 		return 0, nil
 	}
 	if c.hit("Read, error") {
@@ -207,6 +210,9 @@ func (c *spoilt) Read(p []byte) (int, error) {
 
 func (c *spoilt) Write(p []byte) (int, error) {
 	if c.hit("Write") {
+		if c.f.hits.Load() > 1000 {
+			return 0, errors.New("written in vain for ever")
+		}
 		return len(p) - 1, nil
 	}
 	return c.Conn.Write(p)
@@ -337,7 +343,7 @@ func (p spoiltProtocol) Handshake(ctx context.Context, rw io.ReadWriter, g *fram
 		return nil, nil
 	}
 	if p.hit("Handshake, typed nil") {
-		return (*native.Session)(nil), nil
+		return (*spoiltSession)(nil), nil
 	}
 	if p.hit("Handshake, error") {
 		return nil, badError{}
@@ -380,6 +386,11 @@ func (s *spoiltSession) Closed()                   { s.p.hit("Closed"); s.Sessio
 
 func speaking(method string) func(p *plight) {
 	return func(p *plight) { p.so.Protocols = []frame.Protocol{spoiltProtocol{f: p.f, method: method}} }
+}
+
+// calling has the client speak a protocol that has the fault.
+func calling(method string) func(p *plight) {
+	return func(p *plight) { p.co.Protocols = []frame.Protocol{spoiltProtocol{f: p.f, method: method}} }
 }
 
 // spoiltLog is a slog.Handler of the program's.
@@ -633,13 +644,15 @@ var functions = []function{
 			}
 		})
 	}, meet: open("spoilt"), block: "-"},
-	{set: logging("Handle"), meet: open("panics"), block: "-"},
-	{set: logging("Enabled"), meet: open("panics"), block: "-"},
+	{set: logging("Handle"), meet: panics, block: "-"},
+	{set: logging("Enabled"), meet: panics, block: "-"},
 
 	{name: "handshake", kinds: panicking + exiting + blocking, set: speaking("Detect")},
 	{name: "handshake", kinds: nonsense, set: speaking("Detect")},
-	{name: "handshake", kinds: all, set: speaking("Handshake")},
-	{name: "handshake", kinds: nonsense, set: speaking("Handshake, typed nil")},
+	{name: "handshake", set: speaking("Handshake")},
+	{name: "frame.Protocol.Handshake", kinds: nonsense, set: speaking("Handshake")},
+	{name: "frame.Protocol.Handshake", kinds: nonsense, set: speaking("Handshake, typed nil")},
+	{name: "frame.Protocol.Handshake", kinds: nonsense, set: calling("Handshake, typed nil")},
 	{name: "handshake", kinds: nonsense, set: speaking("Handshake, error")},
 	{name: "frame.Session", set: speaking("Next"), meet: use, block: "-"},
 	{name: "frame.Session", set: speaking("Buffered"), meet: use, block: "-"},
@@ -729,6 +742,13 @@ func shutting(p *plight) error {
 	return nil
 }
 
+// panics has a handler panic, which is to be logged, and its client told.
+func panics(p *plight) error {
+	err := open("panics")(p)
+	isErr(p, "the client is told", err, &status.StreamError{Code: status.Internal})
+	return err
+}
+
 // keptLog is a spoiltLog that counts the records that it has handled.
 type keptLog struct {
 	spoiltLog
@@ -753,12 +773,13 @@ func TestALogGoesOnBehindARecordThatFails(t *testing.T) {
 				log := &keptLog{spoiltLog: spoiltLog{p.f, "Handle"}}
 				p.so.Logger = slog.New(log)
 				p.start()
-				_ = open("panics")(p)
+				_ = panics(p)
 				synctest.Wait()
 				before := log.kept.Load() // none, or one that is late
 				p.f.armed.Store(false)
-				s := must[*kernel.Stream](t)(p.good.Open(p.ctx, "panics", nil))
-				<-s.Done()
+				ctx, cancel := context.WithTimeout(p.ctx, time.Second)
+				defer cancel()
+				<-must[*kernel.Stream](t)(p.good.Open(ctx, "panics", nil)).Done()
 				time.Sleep(time.Second)
 				close(p.f.release)
 				synctest.Wait()
@@ -828,6 +849,13 @@ func (fn *function) test(t *testing.T, kind string) {
 	if !strings.Contains(said, name) {
 		t.Errorf("nothing names %q: %v; logged: %s", name, err, &p.log)
 	}
+	if what := name + " called runtime.Goexit"; kind == exiting && strings.HasPrefix(name, "net.Conn.") && fn.meet == nil && !strings.Contains(said, what) {
+		t.Errorf("nothing says %q: %v; logged: %s", what, err, &p.log)
+	}
+	logged := strings.Count(p.log.String(), "hook panicked") - strings.Count(p.log.String(), "hook=handshake ") // which a method has ended
+	if strings.HasPrefix(name, "net.Conn.") && kind != nonsense && int64(logged) != p.f.hits.Load() {
+		t.Errorf("called %d times, logged %d times: %s", p.f.hits.Load(), logged, &p.log)
+	}
 	p.f.armed.Store(false)
 	close(p.f.release)
 	p.f.marks.Store(false)
@@ -839,6 +867,41 @@ func (fn *function) test(t *testing.T, kind string) {
 	if err := <-p.served; !errors.Is(err, kernel.ErrServerClosed) {
 		t.Errorf("Serve has returned %v", err)
 	}
+}
+
+// onceError is an error that says only once what it is.
+type onceError struct{ asked atomic.Bool }
+
+func (e *onceError) Error() string {
+	if e.asked.Swap(true) {
+		panic("secret")
+	}
+	return "said once"
+}
+
+// Of an error of Authenticate's the text is kept: nobody asks for it again.
+func TestAnErrorOfAuthenticateIsAskedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &plight{T: t, f: &fault{}, ctx: context.Background()}
+		p.so.Logger = p.log.Logger()
+		var no atomic.Bool
+		p.so.Authenticate = func(context.Context, kernel.Peer) (kernel.Identity, error) {
+			if no.Load() {
+				return nil, &onceError{}
+			}
+			return nil, nil
+		}
+		p.start()
+		no.Store(true)
+		isErr(t, "the client is told", connect(p), &status.ConnError{Code: status.Unauthenticated})
+		synctest.Wait()
+		if n := p.srv.Stats().Panics; n != 0 || !strings.Contains(p.log.String(), "said once") {
+			t.Errorf("%d panics; logged: %s", n, &p.log)
+		}
+		ok(t, p.good.Close())
+		ok(t, p.srv.Close())
+		<-p.served
+	})
 }
 
 // spoiltContext is a context of the program's.

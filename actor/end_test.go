@@ -193,3 +193,21 @@ func TestALostConnectionLeavesTheReasonOfAnAbort(t *testing.T) {
 		t.Errorf("it has failed with %v", err)
 	}
 }
+
+// Who ends its half when the peer's end is here, and asks for nothing more, is done.
+func TestAnEndBehindThePeersIsTheLast(t *testing.T) {
+	for name, reads := range map[string]bool{"the peer reads": true, "the peer reads no more": false} {
+		a, b := newPair(1<<16, 1<<16, 1<<20, 1000)
+		if !reads {
+			b.s.CloseReceive(status.OK)
+		}
+		_ = b.s.CloseSend(status.OK, "", nil)
+		run(t, a, b, false)
+		early := a.s.st.done
+		_ = a.s.CloseSend(status.OK, "", nil)
+		run(t, a, b, false)
+		if early || !a.s.st.done || !b.s.st.done {
+			t.Errorf("%s: done before the end: %v; behind it: %v, %v", name, early, a.s.st, b.s.st)
+		}
+	}
+}

@@ -252,6 +252,7 @@ func TestPingsBesideGrants(t *testing.T) {
 		w.DrainN(s, 1)
 	}
 	ok(t, s.Close(w.Ctx))
+	w.Eventually("the connection to be counted", func() bool { return w.Srv.Stats().Accepted > 0 })
 	if n := len(w.Client.Conns()); n != 1 || w.Srv.Stats().Accepted != 1 {
 		t.Errorf("%d connections of %d", n, w.Srv.Stats().Accepted)
 	}

@@ -440,9 +440,7 @@ func TestACodecsPanicEndsItsCall(t *testing.T) {
 	_, err = rpc.Call[string, string](w.Ctx, w.Client, "spoilt", "", call)
 	wantPanic(t, "the result", err, "decode")
 	for _, v := range []string{"decode", "append", "stack"} {
-		if !strings.Contains(log.String(), v) {
-			t.Errorf("the log does not have %q: %s", v, log)
-		}
+		w.Eventually("the log to have "+v, func() bool { return strings.Contains(log.String(), v) }, log.String)
 	}
 }
 

@@ -308,3 +308,21 @@ func (*trailing) HandleRPC(ctx context.Context, e stats.RPCStats) {
 		_ = grpc.SetTrailer(ctx, metadata.Pairs("told", "yes"))
 	}
 }
+
+// A codec's panic is the error of what it was called for, also in the goroutine of the client's
+// program.
+func TestACodecsPanicIsAnError(t *testing.T) {
+	for what, encodes := range map[string]bool{"encoded": true, "decoded": false} {
+		logged(t)
+		f := newFault("panic")
+		c := testgrpc.NewTestServiceClient(worlds[0].start(t, &sluicegrpc.ServerOptions{Codec: jsonCodec{}}, &sluicegrpc.ConnOptions{
+			CallOptions: []grpc.CallOption{grpc.ForceCodecV2(spoiltCodec{fault: f, encodes: encodes})},
+		}, (&service{}).register))
+		f.armed.Store(true)
+		err := errors.New("the panic has come through")
+		alone(func() { _, err = c.UnaryCall(bounded(t), request("x")) })
+		if want := "the message can't be " + what + ": the codec panicked: secret"; !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}

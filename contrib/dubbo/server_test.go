@@ -131,12 +131,12 @@ level=INFO msg="dubbo: serving ` + url + `" version=1.0.0 group=test
 	}
 	c := dial(t, "tri://127.0.0.1:"+port)
 	wantGreetings(t, dubbo.Reference{Version: "1.0.0", Group: "test"}.Caller(c))
-	if got := srv.Servers()[0].Stats().Accepted; got != 1 {
-		t.Errorf("%d connections", got)
-	}
 	cancel()
 	if err := srv.Wait(); err != nil {
 		t.Errorf("at the end: %v", err)
+	}
+	if got := srv.Servers()[0].Stats().Accepted; got != 1 {
+		t.Errorf("%d connections", got)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/sluicerpc/sluice/internal/testkit"
 )
 
 // serve -admin shows the server's streams; with a token the pages change it, its level of logging too.
@@ -22,7 +24,7 @@ func TestPages(t *testing.T) {
 	addr := regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(srv.wantLine(`^serving echo`))
 	p := start(t, "call", "-addr", addr)
 	p.echo("hello")
-	ask := func(method, path, form, secret string, code int, want string) {
+	get := func(method, path, form, secret string) (int, string) {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), method, url+path, strings.NewReader(form))
 		if err != nil {
@@ -37,11 +39,27 @@ func TestPages(t *testing.T) {
 		}
 		defer resp.Body.Close()
 		body, _ := io.ReadAll(resp.Body)
-		if resp.StatusCode != code || !strings.Contains(string(body), want) {
-			t.Errorf("%s %s: %d %s, want %d %s", method, path, resp.StatusCode, body, code, want)
+		return resp.StatusCode, string(body)
+	}
+	ask := func(method, path, form, secret string, code int, want string) {
+		t.Helper()
+		if got, body := get(method, path, form, secret); got != code || !strings.Contains(body, want) {
+			t.Errorf("%s %s: %d %s, want %d %s", method, path, got, body, code, want)
 		}
 	}
 	ask(http.MethodGet, "/streams?format=json", "", "", 200, `"method":"echo"`)
+	brief := start(t, "call", "-addr", addr)
+	brief.echo("over soon")
+	if err := brief.in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	brief.end().wantOK(t)
+	for _, path := range []string{"/methods", "/closed"} { // by what the server has told its Observer
+		testkit.Eventually(t, path, func() bool {
+			_, body := get(http.MethodGet, path+"?format=json", "", "")
+			return strings.Contains(body, `"method":"echo"`)
+		})
+	}
 	ask(http.MethodGet, "/config", "", "", 200, "INFO")
 	ask(http.MethodPost, "/actions/level", "level=DEBUG", "wrong", 401, "wrong token")
 	ask(http.MethodPost, "/actions/level", "level=DEBUG", secret, 200, "The level is DEBUG.")

@@ -2,6 +2,7 @@ package rpc_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 
 	"github.com/sluicerpc/sluice/internal/testkit"
@@ -93,6 +94,8 @@ func TestACodecThatBlocksHoldsUpItsOwnStream(t *testing.T) {
 			overWires(t, nil, nil, func(t *testing.T, w *world) {
 				w.Loose = true
 				c := newStuck()
+				release := sync.OnceFunc(func() { close(c.release) })
+				defer release()
 				w.Srv.Handle("reflect", func(ctx context.Context, s *kernel.Stream) error {
 					m, err := s.Request(ctx)
 					if err != nil {
@@ -114,14 +117,19 @@ func TestACodecThatBlocksHoldsUpItsOwnStream(t *testing.T) {
 					w.Send(other, "on")
 					w.Want(there, "on")
 				}
-				a.Abort(status.Cancelled, "enough")
-				<-a.Done()
+				aborted := make(chan struct{})
+				go func() {
+					defer close(aborted)
+					a.Abort(status.Cancelled, "enough")
+					<-a.Done()
+				}()
+				testkit.WantClosed(t, "Abort", aborted)
 				if m, err := b.Receive(w.Ctx); err == nil {
 					t.Errorf("the peer of what was aborted gets %q", m.Bytes())
 				}
 				ok(t, w.Client.Close())
 				ok(t, w.Srv.Close())
-				close(c.release)
+				release()
 				<-over
 			})
 		})

@@ -162,6 +162,7 @@ func TestStockBandwidthPings(t *testing.T) {
 			for ; err == nil; n++ {
 				_, err = s.Recv()
 			}
+			synctest.Wait() // the connection is counted
 			if st := srv.Stats(); n != 1601 || err != io.EOF || st.Accepted != 1 {
 				t.Errorf("%d responses, then %v, on %d connections", n-1, err, st.Accepted)
 			}

@@ -72,7 +72,7 @@ func (s *Stream) admitWaiting() {
 	if ch == nil {
 		return
 	}
-	for !ch.waiters.empty() && s.st.canSend() && s.canAccept() {
+	for !ch.waiters.empty() && s.st.canSend() && s.canAdmit() {
 		w := ch.waiters.pop()
 		s.tellHeld()
 		if !w.creditOnly {

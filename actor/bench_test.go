@@ -26,7 +26,7 @@ func (l *idleLink) Uncounted() int                             { return countEve
 func (l *idleLink) Beside(int)                                 {}
 func (l *idleLink) Crowded() bool                              { return false }
 func (l *idleLink) Bundle(bool)                                {}
-func (l *idleLink) Room() bool                                 { return true }
+func (l *idleLink) Room(bool) bool                             { return true }
 func (l *idleLink) AwaitRoom()                                 {}
 func (l *idleLink) AwaitFull()                                 {}
 func (l *idleLink) ParentErr() error                           { return nil }

@@ -107,10 +107,10 @@ func (l *fakeLink) Beside(delta int) {
 }
 
 func (l *fakeLink) Bundle(bool) {}
-func (l *fakeLink) Room() bool {
+func (l *fakeLink) Room(little bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.full
+	return !l.full || little
 }
 
 func (l *fakeLink) Unreported(delta int64) {

@@ -170,7 +170,7 @@ func (s *Stream) waits(at timers.Stamp) (Wait, timers.Stamp) {
 		return WaitQueue, sender
 	case sender != 0 && s.crowdedOut():
 		return WaitCredit, sender
-	case sender != 0 && !s.link.Room():
+	case sender != 0 && !s.link.Room(false):
 		return WaitRoom, sender
 	case s.starvedSince != 0:
 		return WaitCredit, s.starvedSince

@@ -28,8 +28,9 @@ type Link interface {
 	// Beside adds delta to the bytes of memory that messages take and that no other method
 	// counts. Any time.
 	Beside(delta int)
-	// Room reports whether the connection accepts more data now. Any time.
-	Room() bool
+	// Room reports whether the connection accepts more data now; little says that little of
+	// the stream is unwritten, and that its message takes memory anyway. Any time.
+	Room(little bool) bool
 	// Unreported adds delta to the bytes that the streams have accepted and that the peer has
 	// not reported, where it reports. Any time.
 	Unreported(delta int64)

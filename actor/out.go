@@ -76,7 +76,7 @@ func (s *Stream) outEnds() {
 // awaitCredit waits until a message may be accepted, or the half is over.
 func (s *Stream) awaitCredit() error {
 	s.mu.Lock()
-	if err := s.sendErr(); err != nil || s.hasCredit() {
+	if err := s.sendErr(); err != nil || s.needNotWait() {
 		s.unlock()
 		return err
 	}

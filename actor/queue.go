@@ -103,10 +103,12 @@ func (s *Stream) count(d int) {
 	if s.uncounted += int32(d); s.uncounted < 0 || s.uncounted >= int32(s.countAt) {
 		s.later().queued += s.uncounted
 		s.uncounted = 0
-		s.countAt = uint16(min(max(s.link.Uncounted(), leastUncounted), countEvery))
+		s.countAt = uint16(s.mostUncounted())
 		s.tellHeld()
 	}
 }
+
+func (s *Stream) mostUncounted() int { return min(max(s.link.Uncounted(), leastUncounted), countEvery) }
 
 // dropOut drops what was accepted and not written.
 func (s *Stream) dropOut() {
@@ -157,11 +159,24 @@ func (s *Stream) openLeft() int {
 
 // canAccept reports whether the stream and the connection have credit for one more
 // message. An offer has none until it is accepted.
-func (s *Stream) canAccept() bool {
+func (s *Stream) canAccept() bool { return s.accepts(false) }
+
+// canAdmit is canAccept for a sender that waits until it may. Its message takes memory while it
+// waits, too: so a stream of which little is unwritten needs no room in the queue, which a large
+// message of another stream may take up for long. The connection gives each its turn.
+func (s *Stream) canAdmit() bool {
+	if !s.accepts(int64(s.cred.admitted)-int64(s.cred.sent) <= int64(s.mostUncounted())) {
+		return false
+	}
+	s.post.room = false // for this sender it was asked for a moment ago
+	return true
+}
+
+func (s *Stream) accepts(little bool) bool {
 	if s.sendsHeld || s.cred.left() <= 0 || !s.cfg.granted() && (s.backlogged() || s.crowdedOut()) {
 		return false
 	}
-	if !s.link.Room() {
+	if !s.link.Room(little) {
 		s.later().room = true
 		return false
 	}
@@ -175,4 +190,9 @@ func (s *Stream) hasCredit() bool {
 		return false
 	}
 	return s.canAccept()
+}
+
+// needNotWait is hasCredit for a sender that waits otherwise.
+func (s *Stream) needNotWait() bool {
+	return (s.ch == nil || s.ch.waiters.empty()) && s.canAdmit()
 }

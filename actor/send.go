@@ -95,6 +95,11 @@ func (s *Stream) sendLater(ctx context.Context, m pool.Message, err error) error
 		s.unlock()
 		return err
 	}
+	if s.needNotWait() {
+		s.accept(m)
+		s.unlock()
+		return nil
+	}
 	ch := s.makeChannels()
 	w := ch.waiters.get()
 	w.m = m

@@ -61,7 +61,12 @@ func (p *Port) Bundle(on bool) {
 }
 
 // Room implements actor.Link.
-func (p *Port) Room() bool { return p.c.room() }
+func (p *Port) Room(little bool) bool {
+	if little {
+		return p.c.roomForLittle()
+	}
+	return p.c.room()
+}
 
 // Unreported implements actor.Link.
 func (p *Port) Unreported(delta int64) { p.c.unreported.Add(delta) }

@@ -488,7 +488,7 @@ func TestRoomIsSharedInTurn(t *testing.T) {
 		s := newStage(Limits{OutQueue: size}, 1<<30)
 		first := s.stream("first", 64, 1)
 		first.Queued(size) // full
-		if first.Room() {
+		if first.Room(false) {
 			t.Fatalf("a queue of %d bytes has room for more than %d", size, size)
 		}
 		var order []string
@@ -563,7 +563,7 @@ func TestStreamsThatAreOverLeaveTheirLists(t *testing.T) {
 	var ts []*fakeStream
 	for range 10 {
 		p := s.stream("t", 10, 1)
-		if p.Room() {
+		if p.Room(false) {
 			t.Fatal("there is room")
 		}
 		p.Ready(false)

@@ -9,6 +9,10 @@ func (c *Conn) room() bool {
 	return q < int64(c.lim.OutQueue) && q < int64(c.granted.Load()-c.sentCost.Load())
 }
 
+// roomForLittle is room for a stream of which little is unwritten: it has its turn soon, whatever
+// is queued.
+func (c *Conn) roomForLittle() bool { return c.granted.Load() > c.sentCost.Load() }
+
 // awaitRoom adds p to the streams that wait for room.
 //
 // It adds p first, and then checks whether there is room. wakeRoom's callers make room

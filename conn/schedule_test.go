@@ -102,7 +102,7 @@ func testTurns(t *testing.T, s *stage, peer func()) {
 		s.c.OpenPeer(&w.Port, uint64(2*i+2), 0)
 		all.Go(func() {
 			for range messages {
-				for !w.Room() {
+				for !w.Room(false) {
 					if w.AwaitRoom(); !wait("room", w.free) {
 						return
 					}

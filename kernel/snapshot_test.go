@@ -723,7 +723,7 @@ func TestBlockedForOnTheConnection(t *testing.T) {
 		ok(t, b2.TrySend(sized(300<<10, 1)))
 		ok(t, b2.TrySend(sized(300<<10, 1)))
 		sent := make(chan error, 1)
-		go func() { sent <- b3.Send(w.Ctx, sized(1, 1)) }()
+		go func() { sent <- (<-b3.Writable()).Send(sized(1, 1)) }()
 		synctest.Wait()
 		time.Sleep(3 * second)
 		for _, x := range []struct {

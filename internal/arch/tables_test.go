@@ -110,7 +110,9 @@ var helpers = map[string][]string{
 	"internal/interop":  {"actor", "conn", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "status"},
 	"internal/programs": {"frame", "kernel", "metadata", "pool", "rpc", "status"},
 	"internal/leak":     {},
-	"internal/testkit":  {"kernel", "metadata", "pool", "status"},
+
+	"internal/reliability": {"frame", "kernel", "pool", "status"},
+	"internal/testkit":     {"kernel", "metadata", "pool", "status"},
 
 	"internal/testkit/capwire": {"frame", "metadata", "pool", "status"},
 }

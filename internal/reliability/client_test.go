@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/rpc"
 	"os"
@@ -76,6 +77,8 @@ type running struct {
 	caps   frame.Caps
 	client *kernel.Client
 	told   teller
+	says   func(what string, key uint64) // nil: nobody listens
+	waits  bool                          // opens wait until there is a connection
 
 	mu       sync.Mutex
 	accounts []account
@@ -105,7 +108,7 @@ func (h *host) run(t testing.TB, sc *scenario) (o outcome) {
 	path := newRelay(t, where.Addr, sc.fault)
 	defer path.close()
 	r := &running{sc: sc, caps: sc.wire.proto().Caps()}
-	client, err := kernel.NewClient(path.addr(), h.options(r))
+	client, err := kernel.NewClient(path.addr(), r.options(&tls.Config{RootCAs: h.roots}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,20 +132,20 @@ func (h *host) run(t testing.TB, sc *scenario) (o outcome) {
 	return o
 }
 
-func (h *host) options(r *running) *kernel.ClientOptions {
+func (r *running) options(secure *tls.Config) *kernel.ClientOptions {
 	o := &kernel.ClientOptions{
-		Protocols: []frame.Protocol{r.sc.wire.proto()}, Logger: discard, Observer: &r.told, Limits: r.sc.limits(), ConnType: r.sc.connType,
+		Protocols: []frame.Protocol{r.sc.wire.proto()}, Logger: slog.New(slog.DiscardHandler), Observer: &r.told, Limits: r.sc.limits(), ConnType: r.sc.connType,
 		Backoff: kernel.Backoff{First: time.Millisecond, Most: 10 * time.Millisecond},
 	}
 	o.Stream.Compression = r.sc.packed
 	if r.sc.tls {
-		o.TLS = &tls.Config{RootCAs: h.roots}
+		o.TLS = secure
 	}
-	if !r.sc.loops {
+	if !r.sc.loops || r.sc.tiny {
 		o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-			if err != nil {
-				return nil, err
+			c, err := r.sc.dialer().DialContext(ctx, network, addr)
+			if err != nil || r.sc.loops {
+				return c, err
 			}
 			return testkit.PlainConn{Conn: c}, nil
 		}
@@ -197,7 +200,7 @@ func (r *running) afterwards() {
 func (r *running) stream(ctx context.Context, k uint64) account {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	d := &side{sc: r.sc, plan: r.sc.streamOf(k), caps: &r.caps, opener: true, context: ctx, account: account{Key: k}}
+	d := &side{sc: r.sc, plan: r.sc.streamOf(k), caps: &r.caps, opener: true, context: ctx, says: r.says, account: account{Key: k}}
 	s, called, err := r.open(ctx, k, d.plan)
 	if err == nil {
 		d.s = s
@@ -224,7 +227,7 @@ func (d *side) end(ctx context.Context) error {
 	if d.caps.HalfClose && d.endsFirst() {
 		return nil
 	}
-	d.Ended = true
+	d.ending()
 	if d.endsFirst() {
 		return d.s.Close(ctx)
 	}
@@ -243,7 +246,7 @@ func (r *running) open(ctx context.Context, k uint64, plan *stream) (s *kernel.S
 	if !r.caps.StreamsByID {
 		close(done)
 		m := pool.Copy(req)
-		s, err = r.client.Open(ctx, r.sc.wire.method(talks), &kernel.OpenOptions{Request: m, Stream: o})
+		s, err = r.client.Open(ctx, r.sc.wire.method(talks), &kernel.OpenOptions{Request: m, Stream: o, WaitForReady: r.waits})
 		if err != nil {
 			m.Release()
 		}
@@ -285,4 +288,22 @@ func (r *running) call(ctx context.Context, k uint64) {
 		a.Answered = true
 	}
 	r.add(a)
+}
+
+// listen listens for a scenario.
+func (sc *scenario) listen(addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	if sc.tiny {
+		lc.Control = tinyBuffers
+	}
+	return lc.Listen(context.Background(), "tcp", addr)
+}
+
+// dialer dials for a scenario.
+func (sc *scenario) dialer() *net.Dialer {
+	d := &net.Dialer{}
+	if sc.tiny {
+		d.Control = tinyBuffers
+	}
+	return d
 }

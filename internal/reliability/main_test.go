@@ -27,5 +27,7 @@ func TestMain(m *testing.M) {
 		leak.Main(m)
 	case "server":
 		serve()
+	default:
+		victim()
 	}
 }

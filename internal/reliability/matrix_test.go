@@ -110,7 +110,7 @@ func (m *matrix) rest(before *resources, first, last uint64) {
 	if err := m.host.calls.Call("Host.Rest", 0, &left); err != nil {
 		m.t.Fatal(err)
 	}
-	for who, left := range map[string]string{"server": left, "client": atRest(before)} {
+	for who, left := range map[string]string{"server": left, "client": idle(before)} {
 		if left != "" {
 			m.t.Errorf("leak: left at the %s by one of the seeds %d to %d: %s", who, first, last, left)
 		}

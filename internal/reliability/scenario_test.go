@@ -73,11 +73,13 @@ type scenario struct {
 	calls    int // one after another, beside the streams
 	longest  int // message, bytes
 	packed   pool.Compression
+	every    bool // the server speaks all wires
+	tiny     bool // the sockets have the smallest buffers that the system gives
 }
 
 func (sc *scenario) String() string {
-	return fmt.Sprintf("%s, loops %t, %v, streams %+v, %d calls, messages of %d bytes at most, %v",
-		sc.row(), sc.loops, sc.connType, sc.streams, sc.calls, sc.longest, sc.fault)
+	return fmt.Sprintf("%s, loops %t, tiny buffers %t, %v, streams %+v, %d calls, messages of %d bytes at most, %v",
+		sc.row(), sc.loops, sc.tiny, sc.connType, sc.streams, sc.calls, sc.longest, sc.fault)
 }
 
 // row is the line of the report that the scenario belongs to.
@@ -131,7 +133,7 @@ func newScenario(seed uint64) *scenario {
 	if c := one(rnd, pool.Gzip, pool.Zstd, pool.NoCompression, pool.NoCompression); caps.Compression.Has(c) {
 		sc.packed = c
 	}
-	sc.calls = rnd.IntN(8)
+	sc.calls, sc.tiny = rnd.IntN(8), rnd.IntN(8) == 0
 	sc.fault = sc.drawFault(rnd, k)
 	return sc
 }
@@ -143,6 +145,12 @@ func sweptScenario(seed uint64) *scenario {
 	sc := &scenario{seed: seed, wire: &wires[n%len(wires)], tls: n/len(wires)%2 == 1, loops: true, longest: 40, calls: 1}
 	sc.streams = []stream{{up: half{messages: 2}, down: half{messages: 2}}}
 	return sc
+}
+
+// loadScenario is what runs on and on, while a process is killed or stopped, or a server drained:
+// a key that no stream of the plan has stands for a stream of a few messages each way.
+func loadScenario() *scenario {
+	return &scenario{seed: 1, wire: &wires[0], every: true, loops: true, longest: 3000}
 }
 
 // one returns one of vs.
@@ -192,7 +200,14 @@ func (sc *scenario) streamOf(k uint64) *stream {
 	if n := int(k & 0xff); n < len(sc.streams) {
 		return &sc.streams[n]
 	}
-	return &stream{up: half{messages: 3}, down: half{messages: 3}}
+	s := &stream{up: half{messages: 3}, down: half{messages: 3}}
+	if len(sc.streams) == 0 { // a load's
+		rnd := rand.New(rand.NewPCG(k, 2))
+		s.up = half{rnd.IntN(len(sendWays)), rnd.IntN(len(receiveWays)), rnd.IntN(20)}
+		s.down = half{rnd.IntN(len(sendWays)), rnd.IntN(len(receiveWays)), rnd.IntN(20)}
+		s.serverEnds = rnd.IntN(3) == 0
+	}
+	return s
 }
 
 // form is the length of message i of a half, whose sender is 1 or 2, and what it is filled from.

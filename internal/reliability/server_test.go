@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/rpc"
 	"os"
@@ -20,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sluicerpc/sluice/frame"
+	"github.com/sluicerpc/sluice/frame/seastar"
 	"github.com/sluicerpc/sluice/internal/leak"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
@@ -73,9 +73,8 @@ func (h *Host) Certificate(_ int, der *[]byte) error {
 
 // Begin starts the server of a scenario.
 func (h *Host) Begin(b Begin, w *Where) error {
-	s := &served{sc: newScenario(b.Seed), accounts: map[uint64]*account{}}
-	s.caps = s.sc.wire.proto().Caps()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	s := newServed(newScenario(b.Seed))
+	ln, err := s.sc.listen("127.0.0.1:0")
 	if err != nil {
 		return err
 	}
@@ -98,16 +97,17 @@ func (h *Host) End(b Begin, r *Result) error {
 
 // Rest returns what is left when no scenario is under way. The first call says what may be.
 func (h *Host) Rest(_ int, left *string) error {
-	*left = atRest(&h.before)
+	*left = idle(&h.before)
 	return nil
 }
 
 // served is the server of a scenario.
 type served struct {
 	sc      *scenario
-	caps    frame.Caps
+	says    func(what string, key uint64) // nil: nobody listens
 	srv     *kernel.Server
 	served  chan error
+	addr    string
 	journal testkit.Journal
 	busy    atomic.Int64 // handlers, and who waits for the ends of their streams
 	told    teller
@@ -117,11 +117,21 @@ type served struct {
 	wrongs   []string
 }
 
+func newServed(sc *scenario) *served {
+	return &served{sc: sc, accounts: map[uint64]*account{}}
+}
+
 func (s *served) start(ln net.Listener, cert tls.Certificate) error {
 	o := kernel.ServerOptions{Protocols: []frame.Protocol{s.sc.wire.proto()}, Logger: s.journal.Logger(), Observer: &s.told, Limits: s.sc.limits()}
 	o.Stream.Compression = s.sc.packed
 	if s.sc.tls {
 		o.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	}
+	if s.sc.every {
+		o.Protocols = nil
+		for i := range wires {
+			o.Protocols = append(o.Protocols, wires[i].proto())
+		}
 	}
 	if !s.sc.loops {
 		ln = testkit.PlainListener{Listener: ln}
@@ -131,10 +141,17 @@ func (s *served) start(ln net.Listener, cert tls.Certificate) error {
 		return err
 	}
 	s.srv, s.served = srv, make(chan error, 1)
-	srv.Handle(s.sc.wire.method(talks), s.serveTalk)
-	srv.Handle(s.sc.wire.method(calls), s.serveCall)
+	s.handle(srv.Handlers, s.sc.wire)
+	if s.sc.every {
+		s.handle(srv.Handlers, &wire{proto: func() frame.Protocol { return &seastar.Protocol{} }})
+	}
 	go func() { s.served <- srv.Serve(context.Background(), ln) }()
 	return nil
+}
+
+func (s *served) handle(hs *kernel.Handlers, w *wire) {
+	hs.Handle(w.method(talks), s.serveTalk)
+	hs.Handle(w.method(calls), s.serveCall)
 }
 
 func (s *served) wrong(format string, args ...any) {
@@ -145,6 +162,9 @@ func (s *served) wrong(format string, args ...any) {
 
 // begun notes that a handler has begun for a key.
 func (s *served) begun(k uint64) *account {
+	if s.says != nil {
+		s.says(hasBegun, k)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.accounts[k]
@@ -167,7 +187,8 @@ func (s *served) serveTalk(ctx context.Context, st *kernel.Stream) error {
 	defer m.Release()
 	k := binary.LittleEndian.Uint64(m.Bytes())
 	a := s.begun(k)
-	if !s.caps.StreamsByID {
+	caps := st.Conn().Caps()
+	if !caps.StreamsByID {
 		return s.talk(a, st)
 	}
 	child, err := st.Conn().TakeStream(ctx, binary.LittleEndian.Uint64(m.Bytes()[8:]))
@@ -188,11 +209,12 @@ func (s *served) serveTalk(ctx context.Context, st *kernel.Stream) error {
 
 // talk is the server's side of a stream. What it returns ends the stream.
 func (s *served) talk(a *account, st *kernel.Stream) error {
-	d := &side{sc: s.sc, plan: s.sc.streamOf(a.Key), caps: &s.caps, s: st, account: account{Key: a.Key}}
+	caps := st.Conn().Caps()
+	d := &side{sc: s.sc, plan: s.sc.streamOf(a.Key), caps: &caps, s: st, says: s.says, account: account{Key: a.Key}}
 	sendErr, receiveErr := d.talk()
 	err := errors.Join(sendErr, receiveErr)
 	if err == nil {
-		d.Ended = true
+		d.ending()
 	}
 	d.note(err)
 	s.busy.Add(1)
@@ -231,13 +253,20 @@ func (s *served) serveCall(ctx context.Context, st *kernel.Stream) error {
 // callLen is the length of a call's request.
 func (sc *scenario) callLen(k uint64) int { return 8 + int(k*2654435761>>7%uint64(sc.longest)) }
 
-func (s *served) end() (r Result) {
-	left := ""
-	if !eventually(func() bool {
+// rest waits until nothing is left of any client, and says what is.
+func (s *served) rest() (left string) {
+	if eventually(func() bool {
 		st := s.srv.Stats()
 		left = fmt.Sprintf("%d connections, %d streams, %d handlers", st.Conns, st.Streams, s.busy.Load())
 		return st.Conns == 0 && st.Streams == 0 && s.busy.Load() == 0
 	}) {
+		return ""
+	}
+	return left
+}
+
+func (s *served) end() (r Result) {
+	if left := s.rest(); left != "" {
 		s.wrong("left at the server: %s", left)
 	}
 	_ = s.srv.Close()
@@ -348,6 +377,14 @@ func atRest(before *resources) string {
 	}) {
 		return fmt.Sprintf("%v, before %v", &now, before)
 	}
+	return ""
+}
+
+// idle is atRest, where nothing but the test itself runs.
+func idle(before *resources) string {
+	if left := atRest(before); left != "" {
+		return left
+	}
 	if err := goleak.Find(append(leak.Allowed(), own()...)...); err != nil {
 		return strings.ReplaceAll(err.Error(), "\n", " ")
 	}
@@ -371,5 +408,3 @@ func eventually(cond func() bool) bool {
 	}
 	return true
 }
-
-var discard = slog.New(slog.DiscardHandler)

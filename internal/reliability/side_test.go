@@ -40,7 +40,8 @@ type side struct {
 	caps    *frame.Caps
 	s       *kernel.Stream
 	opener  bool
-	context context.Context // of the opener: its end is this side's own
+	context context.Context               // of the opener: its end is this side's own
+	says    func(what string, key uint64) // nil: nobody listens
 
 	mu sync.Mutex
 	account
@@ -94,9 +95,23 @@ func (d *side) write() error {
 	if !d.opener || !d.endsFirst() || !d.caps.HalfClose {
 		return nil
 	}
-	d.Ended = true
+	d.ending()
 	return d.s.CloseSend()
 }
+
+// ending notes that the side is about to end its half in order.
+func (d *side) ending() {
+	d.Ended = true
+	if d.says != nil {
+		d.says(hasEnded, d.Key)
+	}
+}
+
+// What a side says before it does it, for the case that it is killed.
+const (
+	hasBegun = "begun" // a handler
+	hasEnded = "ended" // its half, in order
+)
 
 // send sends m, and has taken it over if there is no error.
 func (d *side) send(way string, m pool.Message) error {

@@ -74,7 +74,7 @@ type scenario struct {
 	longest  int // message, bytes
 	packed   pool.Compression
 	every    bool // the server speaks all wires
-	tiny     bool // the sockets have the smallest buffers that the system gives
+	tiny     bool // the sockets have buffers of a few KiB
 }
 
 func (sc *scenario) String() string {

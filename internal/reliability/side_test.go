@@ -272,6 +272,11 @@ func (d *side) over(failed bool) {
 	if failed {
 		d.s.Abort(status.Cancelled, "it has failed")
 	}
+	if _, in, _, _ := d.halves(); receiveWays[in.receive] == "ReceiveBatch" { // it takes back what it has lent last
+		if ps, err := d.s.ReceiveBatch(context.Background()); err == nil && !failed {
+			d.wrong("%d messages behind the end", len(ps))
+		}
+	}
 	own := d.context != nil && d.context.Err() != nil // then channels are closed at once, and leave something
 	for {
 		m, err := d.s.Receive(context.Background())

@@ -203,11 +203,13 @@ func (s *Stream) closedInOrder(e *status.StreamError) bool {
 	return (ended || unread && s.cfg.OwnConn) && s.closedBehindEnd(e)
 }
 
-// closedBehindEnd reports whether the peer has closed the connection behind our end. If the
+// closedBehindEnd reports whether the peer has closed the connection behind our end, or need not
+// wait for that because it has stopped reading: it may be gone before our end is written. If the
 // connection is the stream's alone, and nobody has read the other half, CloseReceive still makes
 // that an end in order: a call's result may come late that says that there is nothing to read.
 func (s *Stream) closedBehindEnd(e *status.StreamError) bool {
-	return s.st.noEnded && s.st.send == sendEnded && errors.Is(e.Cause, io.ErrUnexpectedEOF)
+	over := s.st.send == sendEnded || s.st.send == sendEnding && s.outcome != nil && s.outcome.stopped
+	return s.st.noEnded && over && errors.Is(e.Cause, io.ErrUnexpectedEOF)
 }
 
 // ParentEnded aborts the stream because the context that bounds its life has ended. It

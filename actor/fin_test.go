@@ -13,25 +13,29 @@ import (
 )
 
 // Where the protocol has no ENDED, a peer that is done closes the connection. That is no
-// failure after both ends, even if our application has not read everything. Anything else
-// is a failure.
+// failure after both ends, even if our application has not read everything, and neither is it
+// after the peer's end where the peer has stopped reading ours. Anything else is a failure.
 func TestAPeerThatClosesAfterBothEnds(t *testing.T) {
 	fin := &status.StreamError{Code: status.ConnectionLost, Cause: io.ErrUnexpectedEOF}
 	rst := &status.StreamError{Code: status.ConnectionLost, Cause: errors.New("reset")}
 	for name, c := range map[string]struct {
 		ours, theirs bool
+		stops        bool // the peer reads no more
 		lost         *status.StreamError
 		clean        bool // what is read after the message is the end
 		failed       bool
 	}{
-		"after both":             {true, true, fin, true, false},
-		"after the peer's end":   {false, true, fin, true, true},
-		"after ours":             {true, false, fin, false, true},
-		"before any":             {false, false, fin, false, true},
-		"both, reset":            {true, true, rst, true, true},
-		"the peer's end, reset":  {false, true, rst, true, true},
-		"both, cause not known":  {true, true, &status.StreamError{Code: status.ConnectionLost}, true, true},
-		"before any, by a reset": {false, false, rst, false, true},
+		"after both":             {true, true, false, fin, true, false},
+		"after the peer's end":   {false, true, false, fin, true, true},
+		"after ours":             {true, false, false, fin, false, true},
+		"before any":             {false, false, false, fin, false, true},
+		"both, reset":            {true, true, false, rst, true, true},
+		"the peer's end, reset":  {false, true, false, rst, true, true},
+		"both, cause not known":  {true, true, false, &status.StreamError{Code: status.ConnectionLost}, true, true},
+		"before any, by a reset": {false, false, false, rst, false, true},
+		"after its end and stop": {false, true, true, fin, true, false},
+		"after its stop alone":   {false, false, true, fin, false, true},
+		"end and stop, reset":    {false, true, true, rst, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			x := newPaced(t, frame.Unpaced, func(c *Config) { c.Caps.HalfClose = true })
@@ -46,6 +50,9 @@ func TestAPeerThatClosesAfterBothEnds(t *testing.T) {
 			if c.ours {
 				x.s.CloseSend(status.OK, "", nil)
 				x.write()
+			}
+			if c.stops { // and our end is not written yet
+				x.s.PeerStopped(status.OK)
 			}
 			lost := *c.lost
 			x.s.Lost(&lost)

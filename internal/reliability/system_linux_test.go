@@ -202,12 +202,20 @@ func TestKilledServers(t *testing.T) {
 // survives checks what the client of a killed server was told of a stream or call.
 func survives(t *testing.T, l *load, a *account, servers ...*doomed) {
 	t.Helper()
-	begun, ended := false, false
-	for _, d := range servers {
-		begun, ended = begun || d.has(hasBegun, a.Key), ended || d.has(hasEnded, a.Key)
+	said := func(what string) bool {
+		for _, d := range servers {
+			if d.has(what, a.Key) {
+				return true
+			}
+		}
+		return false
 	}
+	whole := a.Clean || a.Acked && l.caps.Ended
+	// Who lives has said it, and it may not have been heard yet.
+	ended := whole && eventually(func() bool { return said(hasEnded) })
+	begun := said(hasBegun) || a.Answered && eventually(func() bool { return said(hasBegun) })
 	bad := a.Wrong
-	switch whole := a.Clean || a.Acked && l.caps.Ended; {
+	switch {
 	case whole && !ended:
 		bad = append(bad, "falsely ended: the server has not ended it")
 	case whole && a.Got != l.sc.streamOf(a.Key).down.messages:
@@ -296,11 +304,14 @@ func TestDrains(t *testing.T) {
 				s = &account{Key: c.Key}
 			}
 			bad := append(both(c, s, l.caps.Ended), append(c.Wrong, s.Wrong...)...)
-			if whole := c.Clean || c.Acked || c.Answered; !whole && s.Begun > 0 {
+			// A stream that has a connection of its own may have found the next server, where its
+			// parent is not known.
+			missed := l.caps.StreamsByID && s.Got+s.Sent == 0
+			if whole := c.Clean || c.Acked || c.Answered; !whole && s.Begun > 0 && !missed {
 				bad = append(bad, "lost in a drain")
 			}
 			for _, w := range bad {
-				t.Errorf("%s: %s: client %+v, server %+v", l.sc.row(), w, *c, *s)
+				t.Errorf("%s: %s: client %+v, server %+v; connections ended at the client %q, at the server %q", l.sc.row(), w, *c, *s, l.told.ends, p.of(n).told.ends)
 			}
 		}
 		if *tell {

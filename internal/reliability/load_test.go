@@ -74,7 +74,7 @@ func (l *load) stop() {
 
 // works tells whether a stream of the load's client works, or does soon.
 func (l *load) works() bool {
-	return eventually(func() bool {
+	return within(6*bound, func() bool {
 		a := l.stream(context.Background(), l.last.Add(1))
 		return a.Clean || a.Acked
 	})

@@ -179,11 +179,20 @@ func TestAHerdComesBack(t *testing.T) {
 		l.start()
 	})
 	server.kill()
+	var back sync.WaitGroup
+	back.Go(func() {
+		each(func(l *load) {
+			l.stop()
+			if !l.works() {
+				t.Error("a client does not come back")
+			}
+			l.close(t)
+		})
+	})
 	time.Sleep(300 * time.Millisecond) // so that they try in vain
 	next := startDoomed(t, "victim server", envAddr+"="+at[1], envTLS+"="+at[2])
 	next.begun(t)
-	each(func(l *load) { l.goesOn(t) })
-	each(func(l *load) { l.stop(); l.close(t) })
+	back.Wait()
 	tried := 0
 	for i, l := range loads {
 		for j := range l.accounts {

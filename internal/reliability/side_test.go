@@ -277,7 +277,9 @@ func (d *side) over(failed bool) {
 			d.wrong("%d messages behind the end", len(ps))
 		}
 	}
-	own := d.context != nil && d.context.Err() != nil // then channels are closed at once, and leave something
+	// What this side ends itself closes channels at once, and leaves something for Receive. Where a
+	// call names the stream its failure does that.
+	own := d.context != nil && (d.context.Err() != nil || d.caps.StreamsByID)
 	for {
 		m, err := d.s.Receive(context.Background())
 		if err != nil {

@@ -55,6 +55,7 @@ var imports = map[string][]string{
 	"rpc":               {"kernel", "metadata", "pool", "rpc/codec", "status", "internal/errtext"},
 	"rpc/codec":         {"kernel", "metadata", "pool", "status", "internal/errtext", "internal/layout"},
 	"rpc/protocodec":    {"rpc/codec"},
+	"fleet":             {"internal/errtext"},
 	"internal/tally":    {"conn", "kernel", "status"}, // for modules in contrib
 	"cmd/echo": {"actor", "kernel", "pool", "status", echo + "advice", echo + "cli", echo + "data", echo + "figures", echo + "flags", echo + "group", echo + "handover", echo + "notify", echo + "pages",
 		echo + "lines", echo + "progress", echo + "units", echo + "wire"},
@@ -202,6 +203,8 @@ var spawns = []spawn{
 	{"conn/pacing.go", "(*Conn).holdEnd", "time.AfterFunc", "the connection's reader", "it wakes the reader, once; stopped when that no longer waits"},
 	{"conn/pipe.go", "(*half).setDeadline", "time.AfterFunc", "the pipe's half", "it wakes who waits, once; closing or another deadline stops it"},
 	{"conn/watcher_linux.go", "newWatcher", "go", "the engine", "its close, which waits for it"},
+	{"fleet/dns.go", "dns", "go", "who has asked for it", "the end of its context, or of a lookup that is under way"},
+	{"fleet/file.go", "File", "go", "who has asked for it", "the end of its context"},
 	{"internal/timers/timers.go", "(*Queue).arm", "time.AfterFunc", "the queue", "it runs what is due, and returns"},
 	{"kernel/admit.go", "(*Server).admit", "go", "the server", "the handshake's end, which is bounded"},
 	{"kernel/context.go", "(*soundContext).watch", "context.AfterFunc", "who watches the context: a stream, Serve", "it ends what was watched, once; stopped when that is over"},

@@ -244,12 +244,8 @@ func (c *Conn) Err() error {
 	return c.cause
 }
 
-// Streams is the number of streams that are open.
-func (c *Conn) Streams() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.localStreams + c.peerStreams
-}
+// Streams is the number of streams that are open. It takes no lock: balancers ask for each stream.
+func (c *Conn) Streams() int { return int(c.streams.Load()) }
 
 // noStreams reports whether no stream is open, on this connection or for it on
 // another. mu is held.

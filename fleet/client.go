@@ -33,6 +33,16 @@ type Options struct {
 	// are open there. What is open then ends as kernel.Client.Close ends it. Zero is 10
 	// minutes; kernel.Unlimited has no end.
 	Drain time.Duration
+	// Balancer says how calls and streams are spread over the endpoints.
+	Balancer Balancer
+	// Key is what Ketama needs: it says which key a call or an open has. It runs in the
+	// caller's goroutine. If it panics the call or open fails.
+	Key KeyFunc
+	// Subset is how many endpoints the client uses at most: a part of the fleet that is
+	// drawn at random for each client, and changes as little as it can when the fleet does.
+	// Where many clients use a large fleet it bounds the connections of both. Zero is all.
+	// Ketama has none.
+	Subset int
 }
 
 const defaultDrain = 10 * time.Minute
@@ -97,11 +107,8 @@ func NewClient(target string, opts *Options) (*Client, error) {
 	if opts != nil {
 		c.opts = *opts
 	}
-	if c.opts.Drain == 0 {
-		c.opts.Drain = defaultDrain
-	}
-	if c.opts.Drain < 0 && c.opts.Drain != kernel.Unlimited {
-		return nil, fmt.Errorf("%w: Drain is %v", kernel.ErrLimits, c.opts.Drain)
+	if err := c.opts.check(); err != nil {
+		return nil, err
 	}
 	if err := c.parse(); err != nil {
 		return nil, err

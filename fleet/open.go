@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/sluicerpc/sluice/kernel"
+	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
 	"github.com/sluicerpc/sluice/status"
 )
@@ -15,9 +16,9 @@ import (
 const mostTries = 3
 
 // Conn returns a connection that takes new streams, to the endpoint whose turn it is. It makes
-// one if there is none.
+// one if there is none. Options.Key is not asked: with Ketama the connection is any.
 func (c *Client) Conn(ctx context.Context) (k *kernel.Conn, err error) {
-	err = c.each(ctx, false, func(client *kernel.Client) error {
+	err = c.each(ctx, 0, false, func(client *kernel.Client) error {
 		k, err = client.Conn(ctx)
 		return err
 	})
@@ -38,7 +39,11 @@ func (c *Client) Conn(ctx context.Context) (k *kernel.Conn, err error) {
 // ctx bounds the stream's life too: see kernel.Conn.Open.
 func (c *Client) Open(ctx context.Context, method string, opts *kernel.OpenOptions) (s *kernel.Stream, err error) {
 	o, patient := openOptions(opts)
-	err = c.each(ctx, patient, func(client *kernel.Client) error {
+	at, err := c.point(ctx, method, metadataOf(opts))
+	if err != nil {
+		return nil, err
+	}
+	err = c.each(ctx, at, patient, func(client *kernel.Client) error {
 		s, err = client.Open(ctx, method, o)
 		return err
 	})
@@ -49,7 +54,11 @@ func (c *Client) Open(ctx context.Context, method string, opts *kernel.OpenOptio
 // kernel.Client.OpenN.
 func (c *Client) OpenN(ctx context.Context, method string, opts *kernel.OpenOptions, each ...kernel.StreamOptions) (ss []*kernel.Stream, err error) {
 	o, patient := openOptions(opts)
-	err = c.each(ctx, patient, func(client *kernel.Client) error {
+	at, err := c.point(ctx, method, metadataOf(opts))
+	if err != nil {
+		return nil, err
+	}
+	err = c.each(ctx, at, patient, func(client *kernel.Client) error {
 		ss, err = client.OpenN(ctx, method, o, each...)
 		return err
 	})
@@ -65,11 +74,26 @@ func (c *Client) Call(ctx context.Context, method string, req pool.Message, opts
 	ctx, cancel := opts.Bound(ctx)
 	defer cancel()
 	o, patient := callOptions(opts)
-	err = c.each(ctx, patient, func(client *kernel.Client) error {
+	var md metadata.MD
+	if opts != nil {
+		md = opts.Metadata
+	}
+	at, err := c.point(ctx, method, md)
+	if err != nil {
+		return pool.Message{}, err
+	}
+	err = c.each(ctx, at, patient, func(client *kernel.Client) error {
 		reply, err = client.Call(ctx, method, req, o)
 		return err
 	})
 	return reply, err
+}
+
+func metadataOf(o *kernel.OpenOptions) metadata.MD {
+	if o == nil {
+		return nil
+	}
+	return o.Metadata
 }
 
 // openOptions are the options for one endpoint: who waits is this package.
@@ -94,9 +118,9 @@ func callOptions(o *kernel.CallOptions) (*kernel.CallOptions, bool) {
 
 // each calls f with the client of the endpoint whose turn it is, and of the next ones as long
 // as nothing was sent.
-func (c *Client) each(ctx context.Context, patient bool, f func(*kernel.Client) error) error {
+func (c *Client) each(ctx context.Context, at uint64, patient bool, f func(*kernel.Client) error) error {
 	for try := 1; ; try++ {
-		m, err := c.acquire(ctx, patient)
+		m, err := c.acquire(ctx, at, patient)
 		if err != nil {
 			return err
 		}

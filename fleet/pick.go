@@ -8,54 +8,11 @@ import (
 	"github.com/sluicerpc/sluice/status"
 )
 
-// mostDraws is how many endpoints a pick draws before it takes any.
-const mostDraws = 8
-
-// pick returns a member that is connected, and holds it; nil if there is none. It takes no
-// lock and allocates nothing where all are connected. Whose turn it is and who is not, connects
-// meanwhile.
-func (c *Client) pick() *member {
-	t := c.table.Load()
-	if t == nil {
-		return nil
-	}
-	var idle, m *member
-	for range mostDraws {
-		m = t.draw(c)
-		if m.ready() && m.hold() {
-			break
-		}
-		idle, m = m, nil
-	}
-	if m == nil {
-		m = t.anyReady(c)
-	}
-	if m != nil && idle != nil {
-		idle.wake()
-	}
-	return m
-}
-
-// draw returns whose turn it is.
-func (t *table) draw(c *Client) *member {
-	return t.members[c.turns.Add(1)%uint64(len(t.members))]
-}
-
-// anyReady returns any member that is connected, and holds it; nil if there is none.
-func (t *table) anyReady(c *Client) *member {
-	from := int(c.turns.Load() % uint64(len(t.members)))
-	for i := range t.members {
-		if m := t.members[(from+i)%len(t.members)]; m.ready() && m.hold() {
-			return m
-		}
-	}
-	return nil
-}
-
 // acquire returns a member that is connected, and holds it. If there is none it has some
-// connect, and waits for the first of them. patient says not to give up before ctx ends.
-func (c *Client) acquire(ctx context.Context, patient bool) (*member, error) {
-	if m := c.pick(); m != nil {
+// connect, and waits for the first of them. at is for Ketama. patient says not to give up before
+// ctx ends.
+func (c *Client) acquire(ctx context.Context, at uint64, patient bool) (*member, error) {
+	if m, _ := c.pick(at); m != nil {
 		return m, nil
 	}
 	w := wait{c: c, patient: patient, failed: c.failed.Load()}
@@ -64,10 +21,11 @@ func (c *Client) acquire(ctx context.Context, patient bool) (*member, error) {
 		if closed {
 			return nil, c.errClosed()
 		}
-		if m := c.pick(); m != nil {
+		m, owner := c.pick(at)
+		if m != nil {
 			return m, nil
 		}
-		next, err := w.step()
+		next, err := w.step(owner)
 		if err != nil {
 			return nil, err
 		}
@@ -93,13 +51,17 @@ type wait struct {
 // longest is how long a wait sleeps at most before it looks again, when nothing changes.
 const longest = time.Minute
 
-// step has an endpoint connect if it is time for that. It returns how long nothing is to be
-// done, or why to give up.
-func (w *wait) step() (time.Duration, error) {
+// step has an endpoint connect if it is time for that: owner, if that is what the call waits for.
+// It returns how long nothing is to be done, or why to give up.
+func (w *wait) step(owner *member) (time.Duration, error) {
 	c := w.c
 	t := c.table.Load()
-	if t == nil {
+	switch {
+	case t == nil:
 		return longest, w.noSet()
+	case owner != nil:
+		owner.wake()
+		return dialDelay, nil
 	}
 	due, next := t.anyDue(c)
 	dialing := c.dials.Load() > 0

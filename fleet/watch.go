@@ -210,6 +210,9 @@ func (c *Client) applyLocked(es []Endpoint) (leaving bool) {
 		m.leaving, m.left, leaving = true, c.now(), true
 	}
 	t.endpoints = nil
+	if c.opts.Balancer == Ketama {
+		t.makeRing()
+	}
 	c.table.Store(t)
 	return leaving
 }
@@ -244,6 +247,9 @@ func (c *Client) reap() (others bool) {
 type table struct {
 	endpoints []Endpoint // while it is made
 	members   []*member  // in an order of this client's own, so that not all begin with the same one
+	weights   []uint64   // of the members
+	sums      []uint64   // of the weights, up to each
+	ring      []uint64   // Ketama's points: a place on the ring, and below that the member's index
 }
 
 // tableOf returns a table that has its endpoints, and room for its members.
@@ -257,9 +263,16 @@ func (c *Client) tableOf(es []Endpoint) *table {
 		order[i] = ranked{maphash.String(c.seed, es[i].Addr), i}
 	}
 	slices.SortFunc(order, func(a, b ranked) int { return cmp.Compare(a.rank, b.rank) })
-	t := &table{endpoints: make([]Endpoint, len(es)), members: make([]*member, len(es))}
+	if n := c.opts.Subset; n > 0 && n < len(order) {
+		order = order[:n]
+	}
+	n := len(order)
+	t := &table{endpoints: make([]Endpoint, n), members: make([]*member, n), weights: make([]uint64, n), sums: make([]uint64, n)}
+	sum := uint64(0)
 	for i, o := range order {
-		t.endpoints[i] = es[o.i]
+		e := es[o.i]
+		sum += uint64(e.Weight)
+		t.endpoints[i], t.weights[i], t.sums[i] = e, uint64(e.Weight), sum
 	}
 	return t
 }

@@ -55,7 +55,7 @@ var imports = map[string][]string{
 	"rpc":               {"kernel", "metadata", "pool", "rpc/codec", "status", "internal/errtext"},
 	"rpc/codec":         {"kernel", "metadata", "pool", "status", "internal/errtext", "internal/layout"},
 	"rpc/protocodec":    {"rpc/codec"},
-	"fleet":             {"frame", "kernel", "pool", "status", "internal/errtext"},
+	"fleet":             {"frame", "kernel", "metadata", "pool", "status", "internal/errtext"},
 	"internal/tally":    {"conn", "kernel", "status"}, // for modules in contrib
 	"cmd/echo": {"actor", "kernel", "pool", "status", echo + "advice", echo + "cli", echo + "data", echo + "figures", echo + "flags", echo + "group", echo + "handover", echo + "notify", echo + "pages",
 		echo + "lines", echo + "progress", echo + "units", echo + "wire"},

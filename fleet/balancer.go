@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,9 +54,9 @@ var errKey = errors.New("Options.Key panicked")
 
 // check completes the options, and returns what is wrong with them.
 func (o *Options) check() error {
-	if o.Drain == 0 {
-		o.Drain = defaultDrain
-	}
+	o.Drain = cmp.Or(o.Drain, defaultDrain)
+	o.Failures = cmp.Or(o.Failures, defaultFailures)
+	o.MostEjected = cmp.Or(o.MostEjected, defaultMostEjected)
 	switch {
 	case o.Drain < 0 && o.Drain != kernel.Unlimited:
 		return fmt.Errorf("%w: Drain is %v", kernel.ErrLimits, o.Drain)
@@ -63,6 +64,10 @@ func (o *Options) check() error {
 		return fmt.Errorf("%w: Balancer is %d", kernel.ErrLimits, o.Balancer)
 	case o.Subset < 0:
 		return fmt.Errorf("%w: Subset is %d", kernel.ErrLimits, o.Subset)
+	case !(o.MostEjected > 0 && o.MostEjected <= 1): // NaN is no part
+		return fmt.Errorf("%w: MostEjected is %v", kernel.ErrLimits, o.MostEjected)
+	case o.Failures < 0 && o.Failures != kernel.Unlimited:
+		return fmt.Errorf("%w: Failures is %d", kernel.ErrLimits, o.Failures)
 	case o.Balancer == Ketama && (o.Key == nil || o.Subset > 0):
 		return fmt.Errorf("%w: Ketama needs a Key, and no Subset", kernel.ErrLimits)
 	}
@@ -85,8 +90,8 @@ func (c *Client) point(ctx context.Context, method string, md metadata.MD) (at u
 }
 
 // pick returns a member that is connected, and holds it. It takes no lock and allocates nothing
-// where all are connected. Whose turn it is and who is not, connects meanwhile. If m is nil none is connected, or the
-// call is to wait for owner, which is not.
+// where all are connected. Whose turn it is and who is not, connects meanwhile. If m is nil none
+// is connected, or the call is to wait for owner, which is not.
 func (c *Client) pick(at uint64) (m, owner *member) {
 	t := c.table.Load()
 	if t == nil {
@@ -95,7 +100,7 @@ func (c *Client) pick(at uint64) (m, owner *member) {
 	var idle *member
 	switch c.opts.Balancer {
 	case Ketama:
-		if m, idle = t.onRing(at); m == nil {
+		if m, idle = t.onRing(c, at); m == nil && idle != nil && idle.next.Load() == 0 {
 			return nil, idle
 		}
 	case LeastStreams:
@@ -104,7 +109,7 @@ func (c *Client) pick(at uint64) (m, owner *member) {
 		m, idle = t.inTurn(c)
 	}
 	if m == nil {
-		m = t.anyReady(c)
+		m = t.any(c)
 	}
 	if m != nil && idle != nil {
 		idle.wake()
@@ -124,10 +129,12 @@ func (t *table) inTurn(c *Client) (m, idle *member) {
 		} else {
 			m = t.members[turn%uint64(len(t.members))]
 		}
-		if m.ready() && m.hold() {
+		switch {
+		case !m.connected():
+			idle = m
+		case !m.isEjected() && m.hold():
 			return m, idle
 		}
-		idle = m
 	}
 	return nil, idle
 }
@@ -157,11 +164,14 @@ func (t *table) lessOfTwo() (m, idle *member) {
 			idle = a
 			continue
 		case !first:
-			a, b, i, j, idle = b, a, j, i, a
+			a, idle = b, a
 		case !second:
 			idle = b
-		case (a.load()+1)*t.weights[j] > (b.load()+1)*t.weights[i]:
-			a = b
+		default:
+			x, y := a.load()*t.weights[j], b.load()*t.weights[i]
+			if x > y || x == y && rand.N(t.weights[i]+t.weights[j]) >= t.weights[i] {
+				a = b
+			}
 		}
 		if a.hold() {
 			return a, idle
@@ -203,21 +213,22 @@ func (t *table) makeRing() {
 
 // onRing returns the first member that is ready, and holds it, from a place on. A call waits for
 // one that has not failed to connect, and no member is returned then; one that has failed is
-// idle.
-func (t *table) onRing(at uint64) (m, idle *member) {
+// idle. Where all have failed or are ejected, the call goes to any that is connected.
+func (t *table) onRing(c *Client, at uint64) (m, idle *member) {
 	from, _ := slices.BinarySearch(t.ring, at)
 	for i := range t.ring {
 		m = t.members[t.ring[(from+i)%len(t.ring)]&(1<<indexBits-1)]
 		switch {
 		case m.ready() && m.hold():
 			return m, idle
+		case m.connected():
 		case m.next.Load() == 0:
 			return nil, m
 		case idle == nil:
 			idle = m
 		}
 	}
-	return nil, nil
+	return t.any(c), idle
 }
 
 // hash is the same in all processes: FNV-1a, and a finalizer that makes all bits depend on all.
@@ -232,13 +243,22 @@ func hash(text string, n uint64) uint64 {
 	return h ^ h>>31
 }
 
-// anyReady returns any member that is connected, and holds it; nil if there is none.
-func (t *table) anyReady(c *Client) *member {
+// any returns any member that is ready, or else any that is connected, and holds it; nil if there
+// is none.
+func (t *table) any(c *Client) (m *member) {
 	from := int(c.turns.Load() % uint64(len(t.members)))
+	var ejected *member
 	for i := range t.members {
-		if m := t.members[(from+i)%len(t.members)]; m.ready() && m.hold() {
+		switch m := t.members[(from+i)%len(t.members)]; {
+		case !m.connected():
+		case m.isEjected():
+			ejected = m
+		case m.hold():
 			return m
 		}
+	}
+	if ejected != nil && ejected.hold() {
+		return ejected
 	}
 	return nil
 }

@@ -43,9 +43,24 @@ type Options struct {
 	// Where many clients use a large fleet it bounds the connections of both. Zero is all.
 	// Ketama has none.
 	Subset int
+	// Failures is how many calls in a row must fail until their endpoint is ejected: it gets no
+	// calls and streams for a while, as Client.Backoff says for a first time, a second and so
+	// on. Then it gets calls again; the first that fails ejects it again, and one that succeeds
+	// makes it one like any other. A call fails by UNAVAILABLE, DEADLINE_EXCEEDED, INTERNAL,
+	// RESOURCE_EXHAUSTED, REFUSED, CONNECTION_LOST, KEEPALIVE and WRITE_STALL; with any other
+	// code the endpoint does its work. Zero is 5; kernel.Unlimited ejects none. An endpoint that
+	// can't be reached gets no calls in any case.
+	Failures int
+	// MostEjected is the part of the endpoints that can be ejected at a time, up to 1. Zero is
+	// 0.5: where more fail, the fault is not theirs.
+	MostEjected float64
 }
 
-const defaultDrain = 10 * time.Minute
+const (
+	defaultDrain       = 10 * time.Minute
+	defaultFailures    = 5
+	defaultMostEjected = 0.5
+)
 
 // A Client is a kernel.Caller whose calls and streams go to the endpoints of a fleet. It
 // connects to an endpoint when a call or stream is due to go there, in the background as long

@@ -25,12 +25,17 @@ type member struct {
 	client  atomic.Pointer[kernel.Client]
 	users   atomic.Int64 // opens and calls under way, or below 0: it is over
 	opens   atomic.Uint64
-	next    atomic.Int64 // when it may be dialled again: a time of Client.now
+	next    atomic.Int64 // when it may be dialled again: a time of Client.now; 0: the last dial has not failed
 	dialing atomic.Bool
 
-	mu       sync.Mutex
-	failures int   // to connect, in a row
-	err      error // the last of them
+	bad       atomic.Int64 // calls that have failed, in a row
+	ejected   atomic.Int64 // until when it gets none; 0: it is not on probation either
+	ejections atomic.Uint64
+
+	mu            sync.Mutex
+	failures      int   // to connect, in a row
+	err           error // the last of them
+	ejectedInARow int
 
 	// Client.mu guards these.
 	endpoint Endpoint
@@ -53,8 +58,11 @@ func (m *member) hold() bool {
 
 func (m *member) release() { m.users.Add(-1) }
 
-// ready reports whether a stream can be opened without connecting first.
-func (m *member) ready() bool {
+// ready reports whether it gets calls: it is connected, and not ejected.
+func (m *member) ready() bool { return m.connected() && !m.isEjected() }
+
+// connected reports whether a stream can be opened without connecting first.
+func (m *member) connected() bool {
 	if m.fleet.own.ConnType == kernel.ConnShort {
 		return m.due() // each stream connects for itself
 	}
@@ -132,7 +140,7 @@ func (m *member) streams() (conns, streams int) {
 // early.
 func (m *member) wake() bool {
 	c := m.fleet
-	if m.dialing.Load() || !m.due() || c.dials.Load() >= mostDials || !m.dialing.CompareAndSwap(false, true) {
+	if m.connected() || m.dialing.Load() || !m.due() || c.dials.Load() >= mostDials || !m.dialing.CompareAndSwap(false, true) {
 		return false
 	}
 	c.dials.Add(1)

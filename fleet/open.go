@@ -18,7 +18,7 @@ const mostTries = 3
 // Conn returns a connection that takes new streams, to the endpoint whose turn it is. It makes
 // one if there is none. Options.Key is not asked: with Ketama the connection is any.
 func (c *Client) Conn(ctx context.Context) (k *kernel.Conn, err error) {
-	err = c.each(ctx, 0, false, func(client *kernel.Client) error {
+	err = c.each(ctx, 0, false, func(_ *member, client *kernel.Client) error {
 		k, err = client.Conn(ctx)
 		return err
 	})
@@ -43,7 +43,7 @@ func (c *Client) Open(ctx context.Context, method string, opts *kernel.OpenOptio
 	if err != nil {
 		return nil, err
 	}
-	err = c.each(ctx, at, patient, func(client *kernel.Client) error {
+	err = c.each(ctx, at, patient, func(_ *member, client *kernel.Client) error {
 		s, err = client.Open(ctx, method, o)
 		return err
 	})
@@ -58,7 +58,7 @@ func (c *Client) OpenN(ctx context.Context, method string, opts *kernel.OpenOpti
 	if err != nil {
 		return nil, err
 	}
-	err = c.each(ctx, at, patient, func(client *kernel.Client) error {
+	err = c.each(ctx, at, patient, func(_ *member, client *kernel.Client) error {
 		ss, err = client.OpenN(ctx, method, o, each...)
 		return err
 	})
@@ -82,8 +82,9 @@ func (c *Client) Call(ctx context.Context, method string, req pool.Message, opts
 	if err != nil {
 		return pool.Message{}, err
 	}
-	err = c.each(ctx, at, patient, func(client *kernel.Client) error {
+	err = c.each(ctx, at, patient, func(m *member, client *kernel.Client) error {
 		reply, err = client.Call(ctx, method, req, o)
+		c.judge(m, err)
 		return err
 	})
 	return reply, err
@@ -118,7 +119,7 @@ func callOptions(o *kernel.CallOptions) (*kernel.CallOptions, bool) {
 
 // each calls f with the client of the endpoint whose turn it is, and of the next ones as long
 // as nothing was sent.
-func (c *Client) each(ctx context.Context, at uint64, patient bool, f func(*kernel.Client) error) error {
+func (c *Client) each(ctx context.Context, at uint64, patient bool, f func(*member, *kernel.Client) error) error {
 	for try := 1; ; try++ {
 		m, err := c.acquire(ctx, at, patient)
 		if err != nil {
@@ -132,12 +133,12 @@ func (c *Client) each(ctx context.Context, at uint64, patient bool, f func(*kern
 }
 
 // use calls f with a member's client, and notes what comes of it.
-func (c *Client) use(ctx context.Context, m *member, f func(*kernel.Client) error) error {
+func (c *Client) use(ctx context.Context, m *member, f func(*member, *kernel.Client) error) error {
 	defer m.release()
 	client, err := m.kernel()
 	if err == nil {
 		m.opens.Add(1)
-		err = f(client)
+		err = f(m, client)
 	}
 	switch {
 	case err == nil:

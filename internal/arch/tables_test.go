@@ -56,10 +56,11 @@ var imports = map[string][]string{
 	"rpc/codec":         {"kernel", "metadata", "pool", "status", "internal/errtext", "internal/layout"},
 	"rpc/protocodec":    {"rpc/codec"},
 	"fleet":             {"frame", "kernel", "metadata", "pool", "status", "internal/errtext"},
+	"retry":             {"frame", "kernel", "metadata", "pool", "status"},
 	"internal/tally":    {"conn", "kernel", "status"}, // for modules in contrib
 	"cmd/echo": {"actor", "kernel", "pool", "status", echo + "advice", echo + "cli", echo + "data", echo + "figures", echo + "flags", echo + "group", echo + "handover", echo + "notify", echo + "pages",
 		echo + "lines", echo + "progress", echo + "units", echo + "wire"},
-	"admin":                    {"conn", "frame", "kernel", "status", "internal/errtext"},
+	"admin":                    {"conn", "fleet", "frame", "kernel", "status", "internal/errtext"},
 	"cmd/protoc-gen-go-sluice": {},
 
 	echo + "advice":      {"kernel", "status", echo + "cli"},
@@ -100,12 +101,14 @@ var testImportsOf = map[string][]string{
 	"rpc/protocodec":           {"kernel", "rpc", "status"},
 	"status":                   {"kernel", "pool"},
 	"internal/tally":           {"pool"},
+	"fleet":                    {"rpc"},
+	"retry":                    {"frame", "rpc"},
 }
 
 // helpers are the packages that are there for tests only, with what they may import
 // besides.
 var helpers = map[string][]string{
-	"docs/guide":        {"actor", "admin", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "rpc/protocodec", "status"},
+	"docs/guide":        {"actor", "admin", "fleet", "frame", "kernel", "metadata", "pool", "retry", "rpc", "rpc/codec", "rpc/protocodec", "status"},
 	"internal/attacks":  {"frame", "kernel", "pool", "status"},
 	"internal/docs":     {"actor", "conn", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "status"},
 	"internal/interop":  {"actor", "conn", "frame", "kernel", "metadata", "pool", "rpc", "rpc/codec", "status"},
@@ -229,6 +232,7 @@ var spawns = []spawn{
 	{"kernel/observe.go", "(*observing).run", "go", "the server or client", "the same, after the Observer has ended the goroutine"},
 	{"kernel/server.go", "(*Server).Serve", "go", "Serve", "a listener that fails or is closed; Serve waits for that, 100 ms at most after all else has ended"},
 	{"kernel/server.go", "(*Server).Serve", "go", "the connections that came by a listener that failed", "the last one's end; only it is left to wait for it"},
+	{"retry/hedge.go", "(*hedge).begin", "go", "the call", "the end of the attempt, whose context ends with the call; nobody waits for a Caller that ignores it"},
 	{"rpc/binding.go", "(*sinkBinding).whenSendDone", "go", "the sink", "the end of the call that is under way, and then of the sending half"},
 	{"rpc/sinkchannel.go", "(*Sink).Out", "go", "the sink", "the failure of the call that is under way, or the end of the sending half, or C's closing"},
 	{"rpc/source.go", "(*Source).In", "go", "the source", "the stream's end, or this side reading no more, or closing the connection; it closes C then"},

@@ -114,8 +114,11 @@ func (h *Handler) observes(o kernel.Observer) bool {
 }
 
 func (s *source) observer() kernel.Observer {
-	if s.srv != nil {
+	switch {
+	case s.srv != nil:
 		return s.srv.Options().Observer
+	case s.fleet != nil:
+		return s.fleet.Options().Client.Observer
 	}
 	return s.client.Options().Observer
 }

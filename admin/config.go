@@ -100,10 +100,13 @@ const (
 	unset  = "default"          // what zero means: the protocol's, or what is more general
 )
 
-// settings are the options of a server or client.
+// settings are the options of a server, client or fleet.
 func (s *source) settings() []row {
-	if s.srv != nil {
+	switch {
+	case s.srv != nil:
 		return settings("", reflect.ValueOf(s.srv.Options()))
+	case s.fleet != nil:
+		return settings("", reflect.ValueOf(s.fleet.Options()))
 	}
 	return settings("", reflect.ValueOf(s.client.Options()))
 }

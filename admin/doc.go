@@ -19,7 +19,7 @@
 //	handler, listen, guard                  what is served, where, and to whom
 //	actions, trace, profiles                what needs the token
 //	overview, conns, streams, stream, loops the pages that look at connections
-//	closed, methods, config, health         the others
+//	closed, methods, fleets, config, health the others
 //	serve, events, render                   a page as HTML, text, JSON, and its changes
 //	watch, sample, top                      one look a second for all who watch
 //	record, histogram                       what the Observer is told

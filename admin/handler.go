@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluicerpc/sluice/fleet"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -83,6 +84,10 @@ func (h *Handler) AddServer(name string, s *kernel.Server) { h.add(&source{name:
 // name.
 func (h *Handler) AddClient(name string, c *kernel.Client) { h.add(&source{name: name, client: c}) }
 
+// AddFleet has the pages show a client of many servers, under a name. It takes the place of what
+// had the name.
+func (h *Handler) AddFleet(name string, c *fleet.Client) { h.add(&source{name: name, fleet: c}) }
+
 func (h *Handler) add(s *source) {
 	h.Remove(s.name)
 	h.mu.Lock()
@@ -91,7 +96,7 @@ func (h *Handler) add(s *source) {
 	slices.SortStableFunc(h.sources, func(a, b *source) int { return strings.Compare(a.name, b.name) })
 }
 
-// Remove has the pages show a server or client no more.
+// Remove has the pages show a server, client or fleet no more.
 func (h *Handler) Remove(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -117,6 +122,7 @@ func (h *Handler) routes() *http.ServeMux {
 		"/conns/{id}":   h.oneConn,
 		"/streams":      h.streams,
 		"/streams/{id}": h.oneStream,
+		"/fleets":       h.fleets,
 		"/loops":        h.loops,
 		"/closed":       h.closed,
 		"/methods":      h.methods,

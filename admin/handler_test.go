@@ -85,7 +85,7 @@ func (s *scenario) rows(path string, rows any) (matching int) {
 func TestForms(t *testing.T) {
 	s, id := stuckScenario(t, nil)
 	conn, _, _ := strings.Cut(id, "-")
-	for _, path := range []string{"/", "/streams", "/streams/" + id, "/conns", "/conns/" + conn, "/loops", "/closed", "/methods", "/config"} {
+	for _, path := range []string{"/", "/streams", "/streams/" + id, "/conns", "/conns/" + conn, "/fleets", "/loops", "/closed", "/methods", "/config"} {
 		html := s.get(path, "Accept: text/html,*/*")
 		if html.code != http.StatusOK || !html.contains("<!DOCTYPE html>") || !strings.HasSuffix(html.body, "</html>\n") || html.contains("<script>document") {
 			t.Errorf("%s as HTML: %d, %.300s", path, html.code, html.body)

@@ -226,7 +226,7 @@ func (g *waitGroup) rowKey() string {
 }
 
 func (l *overviewLens) endpoints() table {
-	t := table{Key: "endpoints", Title: "Servers and clients", Empty: "Handler.AddServer and AddClient have been given none.", Columns: []column{
+	t := table{Key: "endpoints", Title: "Servers, clients and fleets", Empty: "Handler.AddServer, AddClient and AddFleet have been given none.", Columns: []column{
 		{Name: "name", Class: "t", Width: 16}, {Name: "is a", Class: "t", Width: 8}, {Name: "state", Class: "t", Width: 18},
 		{Name: "connections", Class: "n", Width: 12}, {Name: "streams", Class: "n", Width: 10}, {Name: "memory", Class: "n", Width: 10, Help: "bytes that count against Limits.Memory"},
 		{Name: "accepted", Class: "n", Width: 12, Help: "connections that completed their handshake"}, {Name: "refused", Class: "n", Width: 10, Help: "connections closed at once, because of a limit"},
@@ -255,15 +255,21 @@ func loud(n uint64) cell {
 }
 
 func (s *source) kind() string {
-	if s.srv != nil {
+	switch {
+	case s.srv != nil:
 		return "server"
+	case s.fleet != nil:
+		return "fleet"
 	}
 	return "client"
 }
 
 func (s *source) stats() kernel.Stats {
-	if s.srv != nil {
+	switch {
+	case s.srv != nil:
 		return s.srv.Stats()
+	case s.fleet != nil:
+		return kernel.Stats{Conns: len(s.fleet.Conns())}
 	}
 	return s.client.Stats()
 }
@@ -286,6 +292,9 @@ func (s *source) state() string {
 		return "draining"
 	case s.srv != nil:
 		return "serving"
+	case s.fleet != nil:
+		i := s.fleet.Snapshot()
+		return fleetState(&i)
 	}
 	state, _ := s.client.State()
 	return string(state)

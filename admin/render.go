@@ -38,7 +38,7 @@ func (h *Handler) writeHTML(w http.ResponseWriter, r *http.Request, v *view) {
 		view: v, Base: base(v.path), Self: cmp.Or(v.path[strings.LastIndexByte(v.path, '/')+1:], "./"),
 		Program: h.program(), Live: v.footer != "", Token: h.opts.Token != "", Known: h.knows(r), Footer: v.footer,
 	}
-	for _, name := range []string{"", "streams", "conns", "loops", "closed", "methods", "config"} {
+	for _, name := range []string{"", "streams", "conns", "fleets", "loops", "closed", "methods", "config"} {
 		d.Nav = append(d.Nav, navigation{
 			Name: cmp.Or(name, "overview"), Href: d.Base + name,
 			Here: v.path == "/"+name || name != "" && strings.HasPrefix(v.path, "/"+name+"/"),

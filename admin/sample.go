@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluicerpc/sluice/fleet"
 	"github.com/sluicerpc/sluice/kernel"
 )
 
@@ -11,12 +12,16 @@ import (
 type source struct {
 	name   string
 	srv    *kernel.Server // nil: it is a client
-	client *kernel.Client
+	client *kernel.Client // nil: it is a fleet's
+	fleet  *fleet.Client
 }
 
 func (s *source) conns() []*kernel.Conn {
-	if s.srv != nil {
+	switch {
+	case s.srv != nil:
 		return s.srv.Conns()
+	case s.fleet != nil:
+		return s.fleet.Conns()
 	}
 	return s.client.Conns()
 }

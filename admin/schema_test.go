@@ -18,7 +18,7 @@ func TestPageHasTheSchema(t *testing.T) {
 	_, part, _ := strings.Cut(string(page), "<!-- json -->")
 	part, _, _ = strings.Cut(part, "<!-- end -->")
 	rows := strings.Split(strings.TrimSpace(part), "\n")[2:]
-	types := []any{streamJSON{}, connJSON{}, overviewJSON{}, blockedJSON{}, endpointJSON{}, loopJSON{}, closedStreamJSON{}, closedConnJSON{}, methodRow{}, settingsJSON{}, versionJSON{}, frameJSON{}}
+	types := []any{streamJSON{}, connJSON{}, overviewJSON{}, blockedJSON{}, endpointJSON{}, fleetJSON{}, fleetEndpointJSON{}, loopJSON{}, closedStreamJSON{}, closedConnJSON{}, methodRow{}, settingsJSON{}, versionJSON{}, frameJSON{}}
 	if len(rows) != len(types) {
 		t.Fatalf("%d rows for %d types", len(rows), len(types))
 	}

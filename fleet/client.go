@@ -21,7 +21,8 @@ import (
 type Options struct {
 	// Client are the options of the connections to each endpoint. Conns is for each; with
 	// kernel.ConnPooled and kernel.ConnShort each endpoint has such connections. Backoff is
-	// between two attempts to connect to one endpoint, with the jitter upwards alone.
+	// between two attempts to connect to one endpoint, with the jitter upwards alone. Handlers
+	// serve all of them. An Observer is told by several goroutines, one for each endpoint.
 	Client kernel.ClientOptions
 	// Resolvers are further ones, by scheme. They come before those that every fleet has.
 	Resolvers map[string]Resolver
@@ -172,6 +173,14 @@ func (c *Client) parse() error {
 		c.resolver, c.name = list, c.target
 	}
 	return nil
+}
+
+// Options returns the client's options, with the defaults of fields that were zero. What is
+// changed in them changes nothing. They hold its Token.
+func (c *Client) Options() Options {
+	o := c.opts
+	o.Client = c.own
+	return o
 }
 
 // Caps tells what the fleet's protocol can carry. It needs no connection.

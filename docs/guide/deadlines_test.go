@@ -3,13 +3,13 @@ package guide_test
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"testing"
 	"time"
 
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/retry"
 	"github.com/sluicerpc/sluice/rpc"
 	"github.com/sluicerpc/sluice/status"
 )
@@ -58,40 +58,22 @@ func openWithin(ctx context.Context, c *kernel.Client, d time.Duration) (*kernel
 	return s, nil
 }
 
-// safe reports whether no handler has seen what failed, so that another attempt does no harm.
-func safe(err error) bool {
-	if se := new(status.StreamError); errors.As(err, &se) {
-		return se.NotProcessed
-	}
-	ce := new(status.ConnError)
-	return errors.As(err, &ce) && (ce.Op == "dial" || ce.Op == "handshake")
-}
-
-// again reports whether another attempt is useful: the server could not serve, or the
-// connection was lost.
-func again(err error) bool {
-	switch code, _ := status.Of(err); code {
-	case status.Unavailable, status.Refused, status.GoingAway, status.ConnectionLost:
-		return true
-	}
-	return false
-}
-
-// retry makes a call until it succeeds, fails for good, or ctx ends. What it calls must do
-// no harm when it is done twice; else ask for safe(err) too.
-func retry[Resp, Req any](ctx context.Context, c kernel.Caller, method string, req Req) (Resp, error) {
-	opts := &rpc.CallOptions{CallOptions: kernel.CallOptions{WaitForReady: true}}
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		resp, err := rpc.Call[Resp](ctx, c, method, req, opts)
-		if err == nil || !again(err) {
-			return resp, err
-		}
-		select {
-		case <-time.After(pause/2 + rand.N(pause)): // not all clients at the same time
-		case <-ctx.Done():
-			return resp, err
-		}
-	}
+// retrying returns a Caller that makes calls again: reads also where a handler may have seen
+// them, others where none has.
+func retrying(c kernel.Caller) (*retry.Caller, error) {
+	return retry.New(c, &retry.Options{
+		Methods: map[string]retry.Policy{
+			"": {}, // three attempts, where they are safe and useful
+			"shop.Shop/GetPrice": {
+				Attempts: 5,
+				Codes:    []status.Code{status.Unavailable, status.ConnectionLost},
+			},
+			"shop.Shop/Search": {
+				Attempts: 2,
+				Hedge:    200 * time.Millisecond, // a second attempt, if the first takes longer
+			},
+		},
+	})
 }
 
 func TestSendWithinGivesUpTheWaitAndNotTheStream(t *testing.T) {
@@ -164,19 +146,19 @@ func TestOpenWithinBoundsTheOpeningAlone(t *testing.T) {
 	})
 }
 
-// retried counts how often retry calls a handler that always fails with a code, and says
-// for how long.
-func retried(t *testing.T, code status.Code) (calls int, took time.Duration) {
+// retried counts how often a method is called that always fails with a code, and says for how
+// long.
+func retried(t *testing.T, method string, code status.Code) (calls int, took time.Duration) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
-		err := rpc.HandleUnary(w.Srv, "greet", func(context.Context, string) (string, error) {
+		err := rpc.HandleUnary(w.Srv, method, func(context.Context, string) (string, error) {
 			calls++
 			return "", &status.HandlerError{Code: code}
 		}, nil)
 		testkit.OK(t, err)
+		c, err := retrying(w.Client)
+		testkit.OK(t, err)
 		start := time.Now()
-		ctx, cancel := context.WithTimeout(w.Ctx, time.Minute)
-		defer cancel()
-		if _, err := retry[string](ctx, w.Client, "greet", "Ada"); !errors.Is(err, &status.StreamError{Code: code}) {
+		if _, err := rpc.Call[string](w.Ctx, c, method, "tea", nil); !errors.Is(err, &status.StreamError{Code: code}) {
 			t.Error(err)
 		}
 		took = time.Since(start)
@@ -185,37 +167,46 @@ func retried(t *testing.T, code status.Code) (calls int, took time.Duration) {
 	return calls, took
 }
 
-func TestRetryNeitherSpinsNorRepeatsWhatCannotSucceed(t *testing.T) {
-	if calls, took := retried(t, status.InvalidArgument); calls != 1 || took != 0 {
-		t.Errorf("%d calls in %v", calls, took)
-	}
-	if calls, took := retried(t, status.Unavailable); calls < 10 || calls > 40 || took != time.Minute {
-		t.Errorf("%d calls in %v", calls, took)
+func TestRetriesNeitherSpinNorRepeatWhatTheyMayNot(t *testing.T) {
+	for _, c := range []struct {
+		method string
+		code   status.Code
+		calls  int
+	}{
+		{"shop.Shop/GetPrice", status.InvalidArgument, 1}, {"shop.Shop/GetPrice", status.Unavailable, 5},
+		{"shop.Shop/Buy", status.Unavailable, 1}, {"shop.Shop/Search", status.Unavailable, 1},
+	} {
+		calls, took := retried(t, c.method, c.code)
+		if least := time.Duration(c.calls-1) * 25 * time.Millisecond; calls != c.calls || took < least {
+			t.Errorf("%s, %v: %d calls in %v", c.method, c.code, calls, took)
+		}
 	}
 }
 
 // The server comes back.
-func TestRetrySucceedsInTheEnd(t *testing.T) {
+func TestRetriesSucceedInTheEnd(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
 		calls := 0
-		err := rpc.HandleUnary(w.Srv, "greet", func(ctx context.Context, name string) (string, error) {
+		err := rpc.HandleUnary(w.Srv, "shop.Shop/GetPrice", func(ctx context.Context, name string) (string, error) {
 			switch calls++; calls {
 			case 1:
 				return "", kernel.FromContext(ctx).Conn().Close()
 			case 2:
 				return "", &status.HandlerError{Code: status.Unavailable}
 			}
-			return "hello " + name, nil
+			return "7 for " + name, nil
 		}, nil)
 		testkit.OK(t, err)
-		got, err := retry[string](w.Ctx, w.Client, "greet", "Ada")
-		if err != nil || got != "hello Ada" || calls != 3 {
+		c, err := retrying(w.Client)
+		testkit.OK(t, err)
+		got, err := rpc.Call[string](w.Ctx, c, "shop.Shop/GetPrice", "tea", nil)
+		if err != nil || got != "7 for tea" || calls != 3 {
 			t.Errorf("%q, %v after %d calls", got, err, calls)
 		}
 	})
 }
 
-// What safe lets a program repeat was seen by no handler, whatever code the handlers choose
+// What retry.Safe lets a program repeat was seen by no handler, whatever code the handlers choose
 // and whenever the connection is lost.
 func TestSafeRepeatsNothingThatAHandlerSaw(t *testing.T) {
 	inBubble(t, nil, nil, func(t *testing.T, w *world) {
@@ -227,23 +218,23 @@ func TestSafeRepeatsNothingThatAHandlerSaw(t *testing.T) {
 				return &status.HandlerError{Code: code}
 			})
 			_, err := w.Client.Call(w.Ctx, code.String(), pool.Message{}, nil)
-			if err == nil || safe(err) || calls != 1 {
-				t.Errorf("%v: safe is %v, %d calls", err, safe(err), calls)
+			if err == nil || retry.Safe(err) || calls != 1 {
+				t.Errorf("%v: safe is %v, %d calls", err, retry.Safe(err), calls)
 			}
 		}
 		w.Srv.Handle("lost", func(_ context.Context, s *kernel.Stream) error { return s.Conn().Close() })
 		_, err := w.Client.Call(w.Ctx, "lost", pool.Message{}, nil)
 		ce := new(status.ConnError)
-		if !errors.As(err, &ce) || safe(err) {
-			t.Errorf("%v: safe is %v", err, safe(err))
+		if !errors.As(err, &ce) || retry.Safe(err) {
+			t.Errorf("%v: safe is %v", err, retry.Safe(err))
 		}
-		if _, err := w.Client.Call(w.Ctx, "no such method", pool.Message{}, nil); !safe(err) || again(err) {
-			t.Errorf("%v: safe is %v, again %v", err, safe(err), again(err))
+		if _, err := w.Client.Call(w.Ctx, "no such method", pool.Message{}, nil); !retry.Safe(err) || retry.Useful(err) {
+			t.Errorf("%v: safe is %v, again %v", err, retry.Safe(err), retry.Useful(err))
 		}
 		testkit.OK(t, w.Srv.Close())
 		w.Quiesce()
-		if _, err := w.Client.Call(w.Ctx, "gone", pool.Message{}, nil); !safe(err) || !again(err) {
-			t.Errorf("%v: safe is %v, again %v", err, safe(err), again(err))
+		if _, err := w.Client.Call(w.Ctx, "gone", pool.Message{}, nil); !retry.Safe(err) || !retry.Useful(err) {
+			t.Errorf("%v: safe is %v, again %v", err, retry.Safe(err), retry.Useful(err))
 		}
 	})
 }
@@ -255,7 +246,7 @@ func TestARefusalOfManyOffersIsSafe(t *testing.T) {
 		w.AskOffers()
 		first, second := w.Open("a"), w.Open("b")
 		err := w.WantErr(second, status.ResourceExhausted)
-		if !safe(err) {
+		if !retry.Safe(err) {
 			t.Errorf("%v is not safe", err)
 		}
 		first.Abort(status.Cancelled, "test over")

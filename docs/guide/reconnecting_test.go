@@ -11,6 +11,7 @@ import (
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/metadata"
 	"github.com/sluicerpc/sluice/pool"
+	"github.com/sluicerpc/sluice/retry"
 	"github.com/sluicerpc/sluice/status"
 )
 
@@ -30,7 +31,7 @@ func follow(ctx context.Context, c *kernel.Client, from func() metadata.MD, hand
 			}
 			err = s.Err()
 		}
-		if err == nil || !again(err) {
+		if err == nil || !retry.Useful(err) {
 			return err // the feed has ended, or never will be there
 		}
 		select {

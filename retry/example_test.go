@@ -3,6 +3,7 @@ package retry_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluicerpc/sluice/internal/testkit"
@@ -52,10 +53,9 @@ func ExampleNew() {
 func ExamplePolicy_hedge() {
 	ctx := context.Background()
 	srv := testkit.ExampleServer()
-	first := true
+	var calls atomic.Int64
 	srv.Handle("search", func(ctx context.Context, s *kernel.Stream) error {
-		if first {
-			first = false
+		if calls.Add(1) == 1 {
 			<-ctx.Done() // slow
 			return ctx.Err()
 		}

@@ -2,7 +2,7 @@
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 APIDIFF = golang.org/x/exp/cmd/apidiff@v0.0.0-20261113113407-e3970619a1a4
-PUBLIC = admin kernel kernel/kerneltest metadata rpc rpc/codec status
+PUBLIC = admin fleet kernel kernel/kerneltest metadata retry rpc rpc/codec status
 CYCLONEDX = github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 # The same bytes on every machine, from a clone or an archive: no paths, no commit, no C.
 RELEASE_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false

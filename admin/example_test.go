@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/sluicerpc/sluice/admin"
+	"github.com/sluicerpc/sluice/fleet"
 	"github.com/sluicerpc/sluice/internal/testkit"
 	"github.com/sluicerpc/sluice/kernel"
 	"github.com/sluicerpc/sluice/pool"
@@ -54,6 +55,26 @@ func ExampleHandler_Serve() {
 	// Output:
 	// 200 OK
 	// <nil>
+}
+
+// A client of many servers is shown with the state of each endpoint.
+func ExampleHandler_AddFleet() {
+	pages, err := admin.NewHandler(nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	shops, err := fleet.NewClient("list://10.0.0.1:7000", nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer shops.Close()
+	pages.AddFleet("shops", shops)
+	w := httptest.NewRecorder()
+	pages.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://localhost/fleets", nil))
+	fmt.Println(w.Code, strings.Contains(w.Body.String(), "list://10.0.0.1:7000"))
+	// Output: 200 true
 }
 
 // A Handler can be a part of a program's own HTTP server. Here its text says which stream waits,

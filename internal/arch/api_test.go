@@ -15,7 +15,7 @@ import (
 var updateAPI = flag.Bool("update-api", false, "write docs/api from the sources")
 
 // public are the packages that carry a compatibility promise.
-var public = []string{"admin", "kernel", "kernel/kerneltest", "metadata", "rpc", "rpc/codec", "status"}
+var public = []string{"admin", "fleet", "kernel", "kernel/kerneltest", "metadata", "retry", "rpc", "rpc/codec", "status"}
 
 // TestAPI compares the declarations of the public packages with those in docs/api. A change
 // that is meant is accepted by

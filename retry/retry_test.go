@@ -300,7 +300,11 @@ func TestPushback(t *testing.T) {
 						t.Fatal(err)
 					}
 					start := time.Now()
-					reply, err := c.Call(w.Ctx, "pkg.S/m", pool.MessageOf([]byte("q")), nil)
+					req := pool.MessageOf([]byte("q"))
+					reply, err := c.Call(w.Ctx, "pkg.S/m", req, nil)
+					if err != nil {
+						req.Release()
+					}
 					reply.Release()
 					if d := time.Since(start); (err == nil) != (want >= 0) || d != max(want, 0) {
 						t.Errorf("%s: %q: %v after %v", proto.Name(), said, err, d)

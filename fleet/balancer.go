@@ -204,11 +204,40 @@ func (t *table) makeRing() {
 	points := min(pointsOfOne*n, max(pointsOfAll, pointsOfMany*n))
 	t.ring = make([]uint64, 0, points+n)
 	for i, m := range t.members {
+		h := fold(m.key.addr)
 		for k := range max(1, points*t.weights[i]/all) {
-			t.ring = append(t.ring, hash(m.key.addr, k+1)>>indexBits<<indexBits|uint64(i))
+			t.ring = append(t.ring, mix(h, k+1)>>indexBits<<indexBits|uint64(i))
 		}
 	}
-	slices.Sort(t.ring)
+	t.ring = sortPoints(t.ring)
+}
+
+// sortPoints sorts the points of a ring, which are spread evenly: by their first bits at once, and
+// then the few that have the same. With slices.Sort alone a change of 10,000 endpoints took 58 ms
+// in place of 11 (BenchmarkChange, 2 virtual CPUs).
+func sortPoints(ring []uint64) []uint64 {
+	const bits = 16
+	ends := make([]int32, 1<<bits+1) // of the points with the same first bits, once they are placed
+	for _, p := range ring {
+		ends[p>>(64-bits)+1]++
+	}
+	for i := range 1 << bits {
+		ends[i+1] += ends[i]
+	}
+	sorted := make([]uint64, len(ring))
+	for _, p := range ring {
+		at := &ends[p>>(64-bits)]
+		sorted[*at] = p
+		*at++
+	}
+	from := int32(0)
+	for _, to := range ends[:1<<bits] {
+		if to-from > 1 {
+			slices.Sort(sorted[from:to])
+		}
+		from = to
+	}
+	return sorted
 }
 
 // onRing returns the first member that is ready, and holds it, from a place on. A call waits for
@@ -232,11 +261,17 @@ func (t *table) onRing(c *Client, at uint64) (m, idle *member) {
 }
 
 // hash is the same in all processes: FNV-1a, and a finalizer that makes all bits depend on all.
-func hash(text string, n uint64) uint64 {
+func hash(text string, n uint64) uint64 { return mix(fold(text), n) }
+
+func fold(text string) uint64 {
 	h := uint64(0xcbf29ce484222325)
 	for i := range len(text) {
 		h = (h ^ uint64(text[i])) * 0x100000001b3
 	}
+	return h
+}
+
+func mix(h, n uint64) uint64 {
 	h += n * 0x9E3779B97F4A7C15
 	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
 	h = (h ^ h>>27) * 0x94d049bb133111eb

@@ -271,18 +271,20 @@ func TestAnEndpointThatDoesNotAnswerIsNotWaitedFor(t *testing.T) {
 			}
 			return w.dial(ctx, network, addr)
 		}
-		start := time.Now()
-		c, err := fleet.Dial(t.Context(), "list://a:1,b:1", o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		if d := time.Since(start); d > 250*time.Millisecond {
-			t.Errorf("connected after %v", d)
-		}
-		start = time.Now()
-		if got := w.spread(c, 100); got["a:1"] != 100 || time.Since(start) > time.Second {
-			t.Errorf("%v in %v", got, time.Since(start))
+		for range 20 { // each has an order of its own
+			start := time.Now()
+			c, err := fleet.Dial(t.Context(), "list://a:1,b:1", o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := time.Since(start); d > 250*time.Millisecond {
+				t.Errorf("connected after %v", d)
+			}
+			start = time.Now()
+			if got := w.spread(c, 100); got["a:1"] != 100 || time.Since(start) > time.Second {
+				t.Errorf("%v in %v", got, time.Since(start))
+			}
+			_ = c.Close()
 		}
 	}, "a:1")
 }

@@ -186,7 +186,7 @@ func (w *world) spread(c kernel.Caller, n int) map[string]int {
 // wantSpread checks that calls are spread as want says, within 10 %.
 func (w *world) wantSpread(c kernel.Caller, want map[string]int) {
 	w.t.Helper()
-	n, all := 2000, 0
+	n, all := 1000, 0
 	for _, share := range want {
 		all += share
 	}

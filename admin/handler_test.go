@@ -485,6 +485,9 @@ func TestObservedAndNot(t *testing.T) {
 	s := newScenario(t, nil, 0)
 	c := s.dial()
 	st := s.open(c, "echo")
+	if _, _, err := st.Accepted(context.Background()); err != nil { // else the end may be there before the handler
+		t.Fatal(err)
+	}
 	st.Abort(status.Cancelled, "enough")
 	_ = c.Close()
 	_ = s.srv.Close() // waits until the Observer is told

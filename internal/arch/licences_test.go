@@ -45,7 +45,7 @@ var marks = map[string]string{
 	"BSD-2-Clause": "Redistributions in binary form must reproduce the above copyright notice",
 	"BSD-3-Clause": "may be used to endorse or promote products derived from this software without specific prior written permission",
 	"GPL":          "GENERAL PUBLIC LICENSE Version",
-	"ISC":          "Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby granted",
+	"ISC":          "Permission to use, copy, modify, and distribute this software for any purpose with or without fee is hereby granted",
 	"MIT":          "Permission is hereby granted, free of charge, to any person obtaining a copy",
 	"MPL-2.0":      "Mozilla Public License Version 2.0",
 	"Unlicense":    "This is free and unencumbered software released into the public domain",
@@ -53,7 +53,7 @@ var marks = map[string]string{
 
 // licencesOf names the licences in a text, in order.
 func licencesOf(text string) string {
-	text = strings.Join(strings.Fields(strings.ReplaceAll(text, ", version 2.0", " Version 2.0")), " ")
+	text = strings.Join(strings.Fields(strings.NewReplacer(", version 2.0", " Version 2.0", "and/or", "and").Replace(text)), " ")
 	var found []string
 	for name, mark := range marks {
 		if strings.Contains(strings.ToLower(text), strings.ToLower(mark)) {

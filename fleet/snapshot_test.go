@@ -33,7 +33,7 @@ func TestSnapshotSaysWhatIsSo(t *testing.T) {
 			case e.Addr != addr:
 				t.Errorf("%s is at %d", e.Addr, n)
 			case addr == "down:1":
-				if e.State != kernel.StateTransientFailure || e.Left <= 0 || !strings.Contains(e.Err, errNobody.Error()) || e.Conns != 0 {
+				if e.State != kernel.StateTransientFailure || e.Left < 0 || !strings.Contains(e.Err, errNobody.Error()) || e.Conns != 0 {
 					t.Errorf("%+v", e)
 				}
 			case e.State != kernel.StateReady || e.Conns != 1 || e.Opens == 0 || e.Err != "":

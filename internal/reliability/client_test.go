@@ -12,6 +12,7 @@ import (
 	"net/rpc"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,7 +37,7 @@ type host struct {
 func startHost(t testing.TB) *host {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), role+"=server")
+	cmd.Env = append(os.Environ(), role+"=server", countsToo+"="+strconv.FormatBool(*counts))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	testkit.OK(t, err)

@@ -23,6 +23,7 @@ func (d *doomed) signal(t testing.TB, s syscall.Signal) {
 // A server stands still for a time that is shorter than the keepalive, as its machine may: nothing
 // is lost.
 func TestAStoppedServerLosesNothing(t *testing.T) {
+	ofSystem(t)
 	server := startDoomed(t, "victim server")
 	at := server.begun(t)
 	var last atomic.Uint64
@@ -46,6 +47,7 @@ func TestAStoppedServerLosesNothing(t *testing.T) {
 
 // The same with the client.
 func TestAStoppedClientLosesNothing(t *testing.T) {
+	ofSystem(t)
 	p, err := newPair("", "", nil)
 	testkit.OK(t, err)
 	for n := range 2 * len(wires) {
@@ -74,6 +76,7 @@ func TestAStoppedClientLosesNothing(t *testing.T) {
 // A server stands still for good. Where the wire has a keepalive every stream is told, and when the
 // server goes on so does the client.
 func TestAStoppedServerIsNoticed(t *testing.T) {
+	ofSystem(t)
 	server := startDoomed(t, "victim server")
 	at := server.begun(t)
 	var last atomic.Uint64
@@ -104,6 +107,7 @@ func TestAStoppedServerIsNoticed(t *testing.T) {
 // A server has no descriptors left, again and again: the connections that it has go on, new ones
 // wait or are told, and they work when there are some again.
 func TestDescriptorsRunOut(t *testing.T) {
+	ofSystem(t)
 	server := startDoomed(t, "victim server", envFiles+"=100")
 	at := server.begun(t)
 	var last atomic.Uint64
@@ -150,6 +154,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 // A herd of clients loses its server: each is told, each keeps to the pauses of its backoff, and
 // each gets to the next server.
 func TestAHerdComesBack(t *testing.T) {
+	ofSystem(t)
 	const herd = 500
 	backoff := kernel.Backoff{First: 20 * time.Millisecond, Most: time.Second, Factor: 1.6, Jitter: 0.2}
 	server := startDoomed(t, "victim server")

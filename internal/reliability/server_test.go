@@ -366,7 +366,11 @@ func (r *resources) String() string {
 
 func holds() (r resources) {
 	fds, _ := os.ReadDir("/proc/self/fd")
-	return resources{true, len(fds), pool.Outstanding()}
+	r = resources{taken: true, descriptors: len(fds)}
+	if *counts || os.Getenv(countsToo) == "true" {
+		r.messages = pool.Outstanding()
+	}
+	return r
 }
 
 // atRest waits until the process holds no more than before, and says what it still does.

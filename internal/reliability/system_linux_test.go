@@ -166,6 +166,7 @@ func kills(of int) int { return max(2, int(int64(of)/max(1, *share))) }
 // client is told so once, none looks whole that is not, none is said not to be processed that a
 // handler has begun with, and the same client goes on with the next server.
 func TestKilledServers(t *testing.T) {
+	ofSystem(t)
 	rnd := rand.New(rand.NewPCG(*from, 3))
 	server := startDoomed(t, "victim server")
 	at := server.begun(t)
@@ -233,6 +234,7 @@ func survives(t *testing.T, l *load, a *account, servers ...*doomed) {
 // A client is killed in the middle of its work: the server is told of each stream's end once, takes
 // none for whole that is not, and has nothing left of it.
 func TestKilledClients(t *testing.T) {
+	ofSystem(t)
 	rnd := rand.New(rand.NewPCG(*from, 4))
 	p, err := newPair("", "", nil)
 	testkit.OK(t, err)
@@ -276,6 +278,7 @@ func TestKilledClients(t *testing.T) {
 // A server drains under load, and the next one takes its place: no stream or call is lost that a
 // handler has begun with.
 func TestDrains(t *testing.T) {
+	ofSystem(t)
 	rnd := rand.New(rand.NewPCG(*from, 5))
 	p, err := newPair("", "", nil)
 	testkit.OK(t, err)

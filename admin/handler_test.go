@@ -180,7 +180,7 @@ func TestSortFilterAndPages(t *testing.T) {
 	if s.rows("/streams?method="+url.QueryEscape(hostile)+"&state=opening", &rows); len(rows) != 2 || rows[0].Method != hostile || rows[0].BlockedOn != "" {
 		t.Errorf("%+v", rows)
 	}
-	if n := s.rows("/streams?q=no+such", &rows); n != 0 || len(rows) != 0 {
+	if n := s.rows("/streams?q=what+none+has", &rows); n != 0 || len(rows) != 0 {
 		t.Errorf("%d match", n)
 	}
 	testkit.Eventually(t, "rates to be known", func() bool {

@@ -102,10 +102,14 @@ func ExampleConn_Drain() {
 	client, stop := start(srv, nil)
 	defer stop()
 
+	if s, err := client.Open(context.Background(), "echo", nil); err == nil {
+		_, _, _ = s.Accepted(context.Background()) // now the server has the connection, too
+		s.Abort(status.Cancelled, "enough")
+	}
 	for _, c := range srv.Conns() {
 		fmt.Println(c.ID() > 0 && c.ID() == c.Snapshot().ID)
 		c.Drain()
-		<-c.Done() // it has no streams
+		<-c.Done() // once it has no streams
 	}
 	s, err := client.Open(context.Background(), "echo", nil) // on a new connection
 	fmt.Println(client.Options().Conns, err)

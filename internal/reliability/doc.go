@@ -14,8 +14,8 @@
 //
 //   - A message in a hundred is dropped, or comes twice, or behind the next one (26, 62, 28).
 //   - A lost connection ends streams in order (61).
-//   - Checksums are not verified (1, for few scenarios flip a bit of the native wire; and each
-//     changed bit that TestEveryBit tries behind the first bytes).
+//   - Checksums are not verified (1, for few scenarios flip a bit of the native wire; and
+//     TestEveryBit, which ends after ten cases).
 //   - Streams of a lost connection are said not to be processed (84).
 //   - An Observer is not told of one failed stream's end in twenty; or twice, of one in a hundred
 //     (19, 51).
